@@ -1,0 +1,76 @@
+//! The receiving end of a topic: bounded, and honest about what it lost.
+
+use super::Message;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+/// What a subscriber gets next.
+#[derive(Debug)]
+pub enum Received {
+    Message(Message),
+    /// The subscriber fell behind and was cut off; nothing follows.
+    CutOff,
+}
+
+/// A subscriber's end. Dropping it ends the subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    messages: mpsc::Receiver<Message>,
+    cut_off: Arc<AtomicBool>,
+}
+
+/// The broker's end.
+#[derive(Debug)]
+pub struct Delivery {
+    messages: mpsc::Sender<Message>,
+    cut_off: Arc<AtomicBool>,
+}
+
+impl Subscription {
+    /// Both ends; up to `backlog` messages wait between them.
+    pub fn new(backlog: usize) -> (Delivery, Self) {
+        let (sender, receiver) = mpsc::channel(backlog);
+        let cut_off = Arc::new(AtomicBool::new(false));
+        let delivery = Delivery {
+            messages: sender,
+            cut_off: cut_off.clone(),
+        };
+        let subscription = Self {
+            messages: receiver,
+            cut_off,
+        };
+        (delivery, subscription)
+    }
+
+    /// The next message; `None` once the broker is gone. What was delivered before a cut-off is
+    /// still received. Cancel safe.
+    pub async fn next(&mut self) -> Option<Received> {
+        match self.messages.recv().await {
+            Some(message) => Some(Received::Message(message)),
+            None if self.cut_off.swap(false, Ordering::AcqRel) => Some(Received::CutOff),
+            None => None,
+        }
+    }
+}
+
+impl Delivery {
+    /// Whether the subscriber took the message. After `false` the delivery is of no more use.
+    pub fn deliver(&self, message: Message) -> bool {
+        match self.messages.try_send(message) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                self.cut_off.store(true, Ordering::Release);
+                false
+            }
+            Err(TrySendError::Closed(_)) => false,
+        }
+    }
+
+    /// Whether anyone is still there.
+    pub fn is_open(&self) -> bool {
+        !self.messages.is_closed()
+    }
+}

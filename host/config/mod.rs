@@ -1,0 +1,151 @@
+//! The node's settings, typed. `default.toml` is the commented reference and the source of every
+//! default; `load` reads files and the environment. Nothing here opens or starts anything.
+
+use crate::task::{Name, SubmissionLimits};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+/// Everything that a node can be told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub node: Node,
+    pub limits: Limits,
+    pub plugins: Plugins,
+    pub queue: Queue,
+    pub discovery: Discovery,
+    pub broker: Broker,
+    /// `[plugin.NAME]`: what one plugin is given beyond the defaults.
+    pub plugin: BTreeMap<Name, Plugin>,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Made up at start when the file gives none.
+    pub id: Option<Name>,
+    pub listen: SocketAddr,
+    /// Allows to listen beyond loopback without TLS and authentication.
+    pub insecure: bool,
+    /// Where queue, caches and generated ids live. Private to the user.
+    pub data_dir: PathBuf,
+    /// How long a stopping node waits for running tasks.
+    pub drain: Duration,
+}
+
+/// `[limits]`: what clients may do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    pub submission: SubmissionLimits,
+    /// What one gRPC message may hold, in bytes.
+    pub max_message_bytes: usize,
+    pub max_connections: usize,
+    pub max_streams_per_connection: u32,
+    pub max_requests_per_connection: usize,
+    pub request_timeout: Duration,
+    /// The longest that a status call may wait for a task's end.
+    pub max_wait: Duration,
+    pub max_connection_age: Duration,
+    /// How many services clients may register.
+    pub max_services: usize,
+    /// How long a registered service lives unless it says otherwise or registers again.
+    pub service_ttl: Duration,
+    /// How many messages a subscriber may fall behind before it is cut off.
+    pub subscriber_backlog: usize,
+}
+
+/// `[plugins]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plugins {
+    pub dir: PathBuf,
+    /// How often the directory is looked through besides its change events.
+    pub rescan: Duration,
+    pub max_file_bytes: u64,
+    pub compile_timeout: Duration,
+    /// How many plugins are compiled at the same time.
+    pub max_compiles: usize,
+    /// How many tasks this node runs at once.
+    pub max_tasks: usize,
+    /// Threads that run guests; 0 means one for each processor.
+    pub threads: usize,
+    /// What a task gets unless its plugin's section says otherwise.
+    pub sandbox: Sandbox,
+}
+
+/// `[plugins.sandbox]` and `[plugin.NAME.limits]`: what one call of a guest may use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sandbox {
+    /// All linear memories of the call together.
+    pub max_memory_bytes: usize,
+    pub max_table_elements: usize,
+    /// Time on a processor, as against the task type's timeout, which is time on the wall.
+    pub max_cpu: Duration,
+    pub max_result_bytes: usize,
+    /// What a call may write to its log, stdout and stderr together.
+    pub max_log_bytes: usize,
+    /// How long `describe` may take at load.
+    pub describe_timeout: Duration,
+    /// An attempt's wall-clock limit when neither plugin nor operator gives one.
+    pub timeout: Duration,
+}
+
+/// `[queue]`
+#[derive(Debug, Clone, PartialEq)]
+pub enum Queue {
+    Sqlite(Sqlite),
+}
+
+/// `[queue] kind = "sqlite"`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sqlite {
+    /// The database file.
+    pub path: PathBuf,
+    /// How many tasks may be pending or running.
+    pub max_open_tasks: usize,
+    /// The most operations that share one commit.
+    pub max_batch: usize,
+}
+
+/// `[discovery]`
+#[derive(Debug, Clone, PartialEq)]
+pub enum Discovery {
+    /// This node alone.
+    Local,
+}
+
+/// `[broker]`
+#[derive(Debug, Clone, PartialEq)]
+pub enum Broker {
+    /// Within this node.
+    Local,
+}
+
+/// `[plugin.NAME]`
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Plugin {
+    /// `[plugin.NAME.limits]`: only what differs from `[plugins.sandbox]`.
+    pub limits: SandboxOverrides,
+    /// `[plugin.NAME.config]`: what the guest reads through wasi:config.
+    pub config: BTreeMap<String, String>,
+    /// `[plugin.NAME.task.TYPE]`: overrides what the plugin declares for a type.
+    pub task: BTreeMap<Name, TaskTypeOverrides>,
+}
+
+/// Each `None` leaves the node's own limit in force.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SandboxOverrides {
+    pub max_memory_bytes: Option<usize>,
+    pub max_table_elements: Option<usize>,
+    pub max_cpu: Option<Duration>,
+    pub max_result_bytes: Option<usize>,
+    pub max_log_bytes: Option<usize>,
+    pub describe_timeout: Option<Duration>,
+}
+
+/// Each `None` leaves the plugin's own declaration in force.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TaskTypeOverrides {
+    pub timeout: Option<Duration>,
+    pub max_attempts: Option<u32>,
+    pub backoff_initial: Option<Duration>,
+    pub backoff_max: Option<Duration>,
+    pub max_concurrency: Option<usize>,
+}

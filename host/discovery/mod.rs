@@ -1,0 +1,75 @@
+//! Who is there: nodes with what they can run, and services that clients register. The contract
+//! and the one place that chooses an implementation. Knows nothing of tasks or messages.
+
+use crate::task::Name;
+use async_trait::async_trait;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+#[async_trait]
+pub trait ServiceDiscovery: Send + Sync {
+    /// Keeps `service` for its time to live; registering the same name and id again renews it and
+    /// replaces what it says. Returns the time to live granted.
+    async fn register_service(&self, service: ServiceInfo) -> Result<Duration, Error>;
+
+    /// The services of that name which are alive, by id.
+    async fn discover_service(&self, name: &Name) -> Result<Vec<ServiceInfo>, Error>;
+
+    /// Tells the cluster about this node, again whenever something about it has changed. The
+    /// record is kept alive until `withdraw`.
+    async fn announce(&self, node: NodeRecord) -> Result<(), Error>;
+
+    /// Takes this node's record back.
+    async fn withdraw(&self) -> Result<(), Error>;
+
+    /// The live nodes as last seen, this one included. Never waits.
+    fn nodes(&self) -> Arc<[NodeRecord]>;
+
+    /// Which cluster this is, for `RegisterResponse.cluster_id`.
+    fn cluster_id(&self) -> &str;
+}
+
+/// A service that a client registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceInfo {
+    pub id: Name,
+    pub name: Name,
+    pub address: String,
+    pub metadata: BTreeMap<String, String>,
+    /// How long it lives without being renewed; `None` asks for the default.
+    pub ttl: Option<Duration>,
+}
+
+/// A node and what it can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRecord {
+    pub id: Name,
+    pub address: String,
+    pub version: String,
+    pub task_types: Vec<Name>,
+    pub plugins: Vec<PluginRecord>,
+}
+
+/// One plugin generation that a node serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginRecord {
+    pub name: Name,
+    pub version: String,
+    pub sha256: String,
+}
+
+/// The service name under which nodes are found, as the seed has it.
+pub const NODE_SERVICE: &str = "distributed_node";
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("discovery is unavailable: {0}")]
+    Unavailable(String),
+    /// As many services are registered as may be.
+    #[error("{limit} services are registered, and no more are allowed (limits.max_services)")]
+    Full { limit: usize },
+    /// Nodes announce themselves; clients may not speak for them.
+    #[error("{NODE_SERVICE:?} names the nodes themselves; register under another name")]
+    Reserved,
+    #[error("a service may say {limit} bytes about itself; this one says {given}")]
+    TooLarge { given: usize, limit: usize },
+}

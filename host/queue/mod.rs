@@ -1,0 +1,218 @@
+//! Where tasks live until they have ended, and after. The contract that every engine keeps, and the
+//! one place that chooses an engine. Engines apply outcomes atomically; they decide no policy
+//! (that is `task::transition`) and know nothing of plugins or gRPC.
+//!
+//! Verbs take batches, because engines pay per round trip or per fsync and not per task. Answers
+//! come in the order of the questions. A conflict, a stale token or a full queue is a value; an
+//! `Error` means that the engine could not do its work.
+
+mod watch;
+
+pub use watch::{Change, Changes, Publisher, Watch};
+
+use crate::{
+    config,
+    task::{Name, Outcome, Ran, StateKind, Submission, Task, TaskId, UnixMs},
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+#[async_trait]
+pub trait TaskQueue: Send + Sync {
+    /// Stores tasks. On return each `Created` task is as durable as the engine makes anything.
+    async fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<Submitted>, Error>;
+
+    /// Hands out due tasks, oldest first, each to one holder, and counts the attempt.
+    async fn lease(&self, want: &Want) -> Result<Vec<Leased>, Error>;
+
+    /// Holds leases for another `ttl` from now.
+    async fn renew(&self, held: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Error>;
+
+    /// Ends attempts. A token that no longer holds its task changes nothing and is counted.
+    async fn finish(&self, ended: Vec<Finish>) -> Result<Vec<Finished>, Error>;
+
+    /// Up to `max` tasks whose lease has run out. They stay as they are until somebody finishes
+    /// them with the token given here; two who try are told apart by the token.
+    async fn expired(&self, max: usize) -> Result<Vec<Expired>, Error>;
+
+    /// Asks for the end of a task: at once when it waits, through its holder when it runs.
+    async fn cancel(&self, id: &TaskId) -> Result<Cancel, Error>;
+
+    /// Makes a failed or cancelled task due now, with its attempts counted from 0 again.
+    async fn requeue(&self, id: &TaskId) -> Result<Requeue, Error>;
+
+    async fn get(&self, id: &TaskId) -> Result<Option<Task>, Error>;
+
+    /// Tasks without payloads and results (both are empty), newest first.
+    async fn list(&self, filter: &Filter, page: &Page) -> Result<Listing, Error>;
+
+    /// How many tasks each type has in each state; absent means none.
+    async fn counts(&self) -> Result<Counts, Error>;
+
+    /// How long until a task of one of `types` becomes due: zero when one is due now, `None` when
+    /// none waits.
+    async fn next_due(&self, types: &[Name]) -> Result<Option<Duration>, Error>;
+
+    /// Forgets up to `max` tasks that ended longer than `age` ago, and says how many went.
+    async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error>;
+
+    /// The changes from now on. A wake-up, never the truth: who needs that calls `get` or `lease`.
+    fn watch(&self) -> Watch;
+
+    /// Writes out what is pending and lets go of the engine. Later calls are `Unavailable`.
+    async fn close(&self);
+}
+
+/// Opens the engine that the configuration names.
+pub async fn open(queue: &config::Queue) -> Result<Arc<dyn TaskQueue>, Error> {
+    match queue {
+        config::Queue::Sqlite(_) => Err(Error::Misconfigured("not built yet".into())),
+    }
+}
+
+/// What became of one submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    Created,
+    /// The same task had been submitted before; nothing changed.
+    Existing,
+    /// Another task has this id.
+    Conflict,
+    /// The queue holds as many open tasks as it may.
+    Full,
+}
+
+/// What a worker can take.
+#[derive(Debug, Clone)]
+pub struct Want {
+    pub node: Name,
+    /// Each type with the most tasks of it to hand out.
+    pub types: Vec<(Name, usize)>,
+    /// The most tasks in all.
+    pub max: usize,
+    pub ttl: Duration,
+}
+
+/// The right to run one attempt of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LeaseToken {
+    pub id: TaskId,
+    /// Differs for every lease of the task.
+    pub fence: u64,
+}
+
+/// A task handed out to be run.
+#[derive(Debug, Clone)]
+pub struct Leased {
+    pub token: LeaseToken,
+    pub task_type: Name,
+    pub payload: Bytes,
+    pub metadata: Arc<BTreeMap<String, String>>,
+    /// This attempt's number, 1 for the first.
+    pub attempt: u32,
+}
+
+/// A task whose holder has gone silent.
+#[derive(Debug, Clone)]
+pub struct Expired {
+    pub token: LeaseToken,
+    pub task_type: Name,
+    pub attempt: u32,
+    pub cancel_asked: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    Held,
+    /// Somebody else holds the task, or it has ended: stop running it.
+    Lost,
+    /// Still held, and somebody asked for its end.
+    CancelAsked,
+}
+
+/// The end of one attempt.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    pub token: LeaseToken,
+    pub outcome: Outcome,
+    /// Who ran it; `None` when nobody is known to have.
+    pub ran: Option<Ran>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    Applied,
+    /// The token no longer held the task; nothing changed.
+    Stale,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// It had been waiting and is cancelled now.
+    Cancelled,
+    /// It runs; its holder has been asked.
+    Asked,
+    /// It had ended before, in this state.
+    Ended(StateKind),
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requeue {
+    Requeued,
+    /// Only failed and cancelled tasks can be requeued; this one is in the state given.
+    Refused(StateKind),
+    Unknown,
+}
+
+/// Which tasks to list; everything by default.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub state: Option<StateKind>,
+    pub task_type: Option<Name>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub size: usize,
+    /// `Listing::next` of the page before.
+    pub after: Option<String>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    pub tasks: Vec<Task>,
+    /// Present when there may be more.
+    pub next: Option<String>,
+}
+
+pub type Counts = BTreeMap<(Name, StateKind), u64>;
+
+/// Why an engine could not do its work, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Try again later. When `outcome_unknown`, the change may or may not have been made.
+    #[error("the task queue is unavailable: {reason}")]
+    Unavailable {
+        reason: String,
+        outcome_unknown: bool,
+    },
+    /// What is stored does not make sense; an operator has to look.
+    #[error("the task queue is corrupt: {0}")]
+    Corrupt(String),
+    /// A setting has to change.
+    #[error("the task queue cannot be opened: {0}")]
+    Misconfigured(String),
+    /// The page token was not one of ours.
+    #[error("the page token is not valid")]
+    BadPage,
+}
+
+/// When a task became due or ended, for the engines' own use.
+pub(crate) fn now() -> UnixMs {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,107 @@
+//! Names that users choose, and the one rule that they all obey. Every id, type, plugin, node and
+//! topic passes through here before it reaches a key, a path or a label.
+
+use std::{borrow::Borrow, fmt, sync::Arc};
+
+/// A valid name: 1 to 128 of `A-Z a-z 0-9 . _ : -`, beginning with a letter or a digit.
+/// Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+/// A task's id obeys the same rule. It is the task's idempotency key.
+pub type TaskId = Name;
+
+/// Why a name was refused. `what` is the kind of name, such as "task type".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidName {
+    #[error("{what} is empty")]
+    Empty { what: &'static str },
+    #[error("{what} has {length} bytes; at most {} are allowed", Name::MAX_BYTES)]
+    TooLong { what: &'static str, length: usize },
+    #[error("{what} {given:?} has {found:?}; only letters, digits and . _ : - are allowed")]
+    Character {
+        what: &'static str,
+        given: String,
+        found: char,
+    },
+    #[error("{what} {given:?} does not begin with a letter or a digit")]
+    Start { what: &'static str, given: String },
+}
+
+impl Name {
+    pub const MAX_BYTES: usize = 128;
+
+    /// Checks `given`; `what` names the kind of name in the error.
+    pub fn parse(what: &'static str, given: &str) -> Result<Self, InvalidName> {
+        if given.is_empty() {
+            return Err(InvalidName::Empty { what });
+        }
+        if given.len() > Self::MAX_BYTES {
+            let length = given.len();
+            return Err(InvalidName::TooLong { what, length });
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
+        if let Some(found) = given.chars().find(|&c| !allowed(c)) {
+            let given = given.to_owned();
+            return Err(InvalidName::Character { what, given, found });
+        }
+        if !given.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            let given = given.to_owned();
+            return Err(InvalidName::Start { what, given });
+        }
+        Ok(Self(given.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_what_people_use() {
+        for good in [
+            "a",
+            "echo",
+            "word-count",
+            "order:4711",
+            "7f.v2",
+            &"x".repeat(128),
+        ] {
+            assert_eq!(Name::parse("name", good).unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let error = |given: &str| Name::parse("task type", given).unwrap_err().to_string();
+        assert_eq!(error(""), "task type is empty");
+        assert!(error(&"x".repeat(129)).contains("129 bytes; at most 128"));
+        for bad in ["a b", "a/b", "a{b}", "a\0", "ä", "a\n"] {
+            assert!(error(bad).contains("only letters"), "{bad:?}");
+        }
+        assert!(error("-a").contains("does not begin"));
+        assert!(error("../etc").contains("only letters"));
+    }
+}

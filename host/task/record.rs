@@ -1,0 +1,142 @@
+//! A task as the queue holds it: what was asked, and how far it has come.
+
+use super::{Name, TaskId};
+use bytes::Bytes;
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
+
+/// Milliseconds since the Unix epoch, by the clock of whoever holds the queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixMs(pub u64);
+
+impl UnixMs {
+    pub fn after(self, delay: Duration) -> Self {
+        let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(ms))
+    }
+}
+
+/// One task and its whole story so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    pub id: TaskId,
+    pub task_type: Name,
+    pub payload: Bytes,
+    pub metadata: Arc<BTreeMap<String, String>>,
+    pub submitted_at: UnixMs,
+    pub state: State,
+    /// Attempts that were begun and counted; 0 before the first.
+    pub attempt: u32,
+    /// What the latest unsuccessful attempt ended with. Kept through retries.
+    pub error: Option<String>,
+    /// Who ran the latest attempt that ended.
+    pub ran: Option<Ran>,
+    /// How often an ending was applied to this task since it was submitted or requeued: 0 while it
+    /// is open, 1 once it has ended. Anything else is a fault of the queue.
+    pub finishes: u32,
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Waits until `due_at`, then for a free node.
+    Pending { due_at: UnixMs },
+    /// Leased to `node`.
+    Running {
+        node: Name,
+        started_at: UnixMs,
+        lease_until: UnixMs,
+        cancel_asked: bool,
+    },
+    /// Ended well. Final.
+    Completed {
+        result: Bytes,
+        started_at: UnixMs,
+        finished_at: UnixMs,
+    },
+    /// Ended badly: the dead letter. Final until it is requeued.
+    Failed {
+        started_at: Option<UnixMs>,
+        finished_at: UnixMs,
+    },
+    /// Ended because somebody asked for it. Final until it is requeued.
+    Cancelled {
+        started_at: Option<UnixMs>,
+        finished_at: UnixMs,
+    },
+}
+
+/// Which code ran an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    pub node: Name,
+    pub plugin: Name,
+    pub plugin_version: String,
+}
+
+/// A state without its data, for filters, counts and the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StateKind {
+    Pending,
+    Running,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl State {
+    pub fn kind(&self) -> StateKind {
+        match self {
+            State::Pending { .. } => StateKind::Pending,
+            State::Running { .. } => StateKind::Running,
+            State::Completed { .. } => StateKind::Completed,
+            State::Failed { .. } => StateKind::Failed,
+            State::Cancelled { .. } => StateKind::Cancelled,
+        }
+    }
+}
+
+impl StateKind {
+    pub const ALL: [StateKind; 5] = [
+        StateKind::Pending,
+        StateKind::Running,
+        StateKind::Completed,
+        StateKind::Failed,
+        StateKind::Cancelled,
+    ];
+
+    /// Whether a task in this state has ended.
+    pub fn is_terminal(self) -> bool {
+        !matches!(self, StateKind::Pending | StateKind::Running)
+    }
+
+    /// The word that `TaskStatus.status` carries.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StateKind::Pending => "pending",
+            StateKind::Running => "running",
+            StateKind::Completed => "completed",
+            StateKind::Failed => "failed",
+            StateKind::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for StateKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for StateKind {
+    type Err = String;
+
+    fn from_str(given: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == given)
+            .ok_or_else(|| {
+                let words = Self::ALL.map(Self::as_str).join(", ");
+                format!("{given:?} is not a task state; the states are {words}")
+            })
+    }
+}

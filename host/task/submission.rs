@@ -1,0 +1,148 @@
+//! A task as a client hands it in. The constructor enforces every limit; nothing later validates
+//! again.
+
+use super::{InvalidName, Name, TaskId};
+use bytes::Bytes;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// A valid, not yet stored task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    id: TaskId,
+    task_type: Name,
+    payload: Bytes,
+    metadata: Arc<BTreeMap<String, String>>,
+}
+
+/// What one submission may hold. Sizes in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubmissionLimits {
+    pub payload_bytes: usize,
+    pub metadata_entries: usize,
+    /// All keys and values of one task together.
+    pub metadata_bytes: usize,
+}
+
+/// Why a submission was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSubmission {
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    #[error("the payload has {given} bytes; this node accepts {limit} (limits.max_payload_bytes)")]
+    Payload { given: usize, limit: usize },
+    #[error("{given} metadata entries; this node accepts {limit} (limits.max_metadata_entries)")]
+    MetadataEntries { given: usize, limit: usize },
+    #[error(
+        "the metadata has {given} bytes; this node accepts {limit} (limits.max_metadata_bytes)"
+    )]
+    MetadataBytes { given: usize, limit: usize },
+    #[error("a metadata key is empty")]
+    MetadataKey,
+}
+
+impl Submission {
+    pub fn new(
+        id: &str,
+        task_type: &str,
+        payload: Bytes,
+        metadata: BTreeMap<String, String>,
+        limits: &SubmissionLimits,
+    ) -> Result<Self, InvalidSubmission> {
+        let id = Name::parse("task id", id)?;
+        let task_type = Name::parse("task type", task_type)?;
+        if payload.len() > limits.payload_bytes {
+            let (given, limit) = (payload.len(), limits.payload_bytes);
+            return Err(InvalidSubmission::Payload { given, limit });
+        }
+        check_metadata(&metadata, limits)?;
+        Ok(Self {
+            id,
+            task_type,
+            payload,
+            metadata: Arc::new(metadata),
+        })
+    }
+
+    pub fn id(&self) -> &TaskId {
+        &self.id
+    }
+
+    pub fn task_type(&self) -> &Name {
+        &self.task_type
+    }
+
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    pub fn metadata(&self) -> &Arc<BTreeMap<String, String>> {
+        &self.metadata
+    }
+}
+
+fn check_metadata(
+    metadata: &BTreeMap<String, String>,
+    limits: &SubmissionLimits,
+) -> Result<(), InvalidSubmission> {
+    if metadata.len() > limits.metadata_entries {
+        let (given, limit) = (metadata.len(), limits.metadata_entries);
+        return Err(InvalidSubmission::MetadataEntries { given, limit });
+    }
+    let given: usize = metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
+    if given > limits.metadata_bytes {
+        let limit = limits.metadata_bytes;
+        return Err(InvalidSubmission::MetadataBytes { given, limit });
+    }
+    if metadata.contains_key("") {
+        return Err(InvalidSubmission::MetadataKey);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: SubmissionLimits = SubmissionLimits {
+        payload_bytes: 4,
+        metadata_entries: 2,
+        metadata_bytes: 8,
+    };
+
+    fn submit(
+        id: &str,
+        payload: &'static [u8],
+        metadata: &[(&str, &str)],
+    ) -> Result<Submission, InvalidSubmission> {
+        let metadata = metadata
+            .iter()
+            .map(|&(k, v)| (k.into(), v.into()))
+            .collect();
+        Submission::new(id, "echo", Bytes::from_static(payload), metadata, &LIMITS)
+    }
+
+    #[test]
+    fn each_limit_trips_and_its_edge_holds() {
+        assert!(submit("a", b"1234", &[("abcd", "efg"), ("h", "")]).is_ok());
+        assert!(matches!(
+            submit("a", b"12345", &[]),
+            Err(InvalidSubmission::Payload { given: 5, limit: 4 })
+        ));
+        assert!(matches!(
+            submit("a", b"", &[("a", ""), ("b", ""), ("c", "")]),
+            Err(InvalidSubmission::MetadataEntries { given: 3, limit: 2 })
+        ));
+        assert!(matches!(
+            submit("a", b"", &[("abcd", "efghi")]),
+            Err(InvalidSubmission::MetadataBytes { given: 9, limit: 8 })
+        ));
+        assert!(matches!(
+            submit("a", b"", &[("", "x")]),
+            Err(InvalidSubmission::MetadataKey)
+        ));
+        assert!(matches!(
+            submit("", b"", &[]),
+            Err(InvalidSubmission::Name(_))
+        ));
+    }
+}
