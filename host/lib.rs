@@ -7,9 +7,12 @@
 //! | 1 | [`queue`], [`discovery`], [`broker`], [`plugin`] | engines behind traits, and the guests |
 
 pub mod broker;
+pub mod component;
 pub mod config;
 pub mod discovery;
 pub mod lifecycle;
 pub mod plugin;
 pub mod queue;
+pub mod scheduler;
 pub mod task;
+pub mod proto;
