@@ -5,6 +5,7 @@ use crate::{Result, Task, TaskError, TaskType};
 use std::time::Duration;
 
 /// A plugin: identity and task types.
+#[derive(Debug)]
 pub struct Plugin {
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,

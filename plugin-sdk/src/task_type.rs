@@ -2,6 +2,7 @@
 //! sees all of a plugin's types at once.
 
 use crate::{Handler, Result, Task};
+use std::fmt;
 use std::time::Duration;
 
 /// A task type and its defaults. Where a default is not set the node's is taken, and the operator's
@@ -73,5 +74,18 @@ impl TaskType {
             concurrency: Some(concurrency),
             ..self
         }
+    }
+}
+
+impl fmt::Debug for TaskType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskType")
+            .field("name", &self.name)
+            .field("description", &self.description)
+            .field("timeout", &self.timeout)
+            .field("attempts", &self.attempts)
+            .field("backoff", &self.backoff)
+            .field("concurrency", &self.concurrency)
+            .finish_non_exhaustive()
     }
 }
