@@ -15,7 +15,7 @@ use crate::proto::{
 use std::time::{Duration, Instant};
 use tokio_stream::Stream;
 use tonic::{
-    Code, Request, Response, Status,
+    Code, Request, Response, Status, Streaming,
     transport::{Channel, Endpoint},
 };
 use uuid::Uuid;
@@ -189,7 +189,7 @@ impl DistributedClient {
     pub async fn stream_messages(
         &mut self,
         messages: impl Stream<Item = Message> + Send + 'static,
-    ) -> Result<impl Stream<Item = Result<Message, Status>> + use<>, Status> {
+    ) -> Result<Streaming<Message>, Status> {
         let request = Request::new(messages);
         let response = self.distributed.stream_messages(request).await?;
         Ok(response.into_inner())

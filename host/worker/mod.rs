@@ -47,6 +47,8 @@ struct Shared {
     plugins: Arc<PluginHost>,
     busy: Busy,
     held: Held,
+    /// How long ended tasks are kept.
+    keep_ended: Duration,
     /// Something changed that the dispatcher should look at.
     wake: Notify,
 }
@@ -77,6 +79,7 @@ impl Worker {
                 plugins,
                 busy: Busy::new(config.plugins.max_tasks),
                 held: Held::default(),
+                keep_ended: config.keep_ended,
                 wake: Notify::new(),
             }),
             started: Mutex::default(),
