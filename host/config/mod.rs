@@ -5,12 +5,14 @@ mod fault;
 mod load;
 mod reader;
 mod section;
+mod show;
 mod tree;
 mod variable;
 
 pub use fault::{Fault, Faults, Origin};
 pub use load::{REFERENCE, environment, locate};
 pub use section::MESSAGE_ROOM;
+pub use show::show;
 
 use crate::task::{Name, SubmissionLimits};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};

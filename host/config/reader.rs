@@ -25,8 +25,6 @@ pub(super) struct Reader {
     current_dir: PathBuf,
     /// What was read without a fault, by path: checks across settings look at nothing else.
     sound: BTreeMap<String, Origin>,
-    /// Every key that was asked for, by section.
-    pub asked: Vec<(String, &'static str)>,
 }
 
 impl Reader {
@@ -126,7 +124,6 @@ impl<'r> Section<'r> {
 
     fn take(&mut self, key: &'static str) -> Option<Entry> {
         self.known.push(key);
-        self.reader.asked.push((self.path.clone(), key));
         self.table.remove(key)
     }
 

@@ -29,17 +29,17 @@ pub(super) fn config(root: &mut Section<'_>, data_dir: &Path) -> Config {
     let plugins = root.section("plugins", plugins);
     let mut keep_ended = std::time::Duration::ZERO;
     let queue = root.section("queue", |s| {
-        let queue = match s.kind(&["sqlite"]) {
-            _sqlite => Queue::Sqlite(sqlite(s, &node.data_dir)),
-        };
+        s.kind(&["sqlite"]);
         keep_ended = s.ms("keep_ended_ms", SECOND..=3650 * DAY);
-        queue
+        Queue::Sqlite(sqlite(s, &node.data_dir))
     });
-    let discovery = root.section("discovery", |s| match s.kind(&["local"]) {
-        _local => Discovery::Local,
+    let discovery = root.section("discovery", |s| {
+        s.kind(&["local"]);
+        Discovery::Local
     });
-    let broker = root.section("broker", |s| match s.kind(&["local"]) {
-        _local => Broker::Local,
+    let broker = root.section("broker", |s| {
+        s.kind(&["local"]);
+        Broker::Local
     });
     let plugin = root.each("plugin", "plugin name", plugin);
     let config = Config {
