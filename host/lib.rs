@@ -3,6 +3,7 @@
 //!
 //! | floor | modules | what lives there |
 //! |---|---|---|
+//! | 5 | [`cli`] | the commands |
 //! | 4 | [`node`] | the composition root |
 //! | 3 | [`api`], [`worker`], [`client`] | gRPC in, tasks run, gRPC out |
 //! | 2 | [`scheduler`], [`component`] | admission and answers; what a node is made of |
@@ -15,6 +16,7 @@
 
 pub mod api;
 pub mod broker;
+pub mod cli;
 pub mod client;
 pub mod component;
 pub mod config;

@@ -54,7 +54,9 @@ pub fn task_status(status: scheduler::TaskStatus) -> wire::TaskStatus {
             _ => String::new(),
         },
         plugin: ran.map(|ran| ran.plugin.to_string()).unwrap_or_default(),
-        plugin_version: ran.map(|ran| ran.plugin_version.clone()).unwrap_or_default(),
+        plugin_version: ran
+            .map(|ran| ran.plugin_version.clone())
+            .unwrap_or_default(),
         waiting_for,
         finishes: task.finishes,
         task_id: task.id.to_string(),

@@ -87,10 +87,7 @@ impl DistributedService for DistributedServiceImpl {
         )))
     }
 
-    async fn submit_task(
-        &self,
-        request: Request<Task>,
-    ) -> Result<Response<TaskResponse>, Status> {
+    async fn submit_task(&self, request: Request<Task>) -> Result<Response<TaskResponse>, Status> {
         let task = convert::submission(request.into_inner(), &self.limits.submission)?;
         let task_id = task.id().to_string();
         let submitted = self.scheduler.submit_task(task).await;

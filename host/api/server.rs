@@ -12,7 +12,8 @@ use crate::{
     lifecycle::Component,
     plugin::PluginHost,
     proto::{
-        DESCRIPTORS, distributed::distributed_service_server::DistributedServiceServer,
+        DESCRIPTORS,
+        distributed::distributed_service_server::DistributedServiceServer,
         hostel::v1::{
             plugin_service_server::PluginServiceServer, task_service_server::TaskServiceServer,
         },
@@ -136,7 +137,11 @@ impl Server {
     }
 
     async fn listener(&self) -> anyhow::Result<TcpListener> {
-        let bound = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let bound = self
+            .listener
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         match bound {
             Some(listener) => Ok(listener),
             // Started again after a stop.

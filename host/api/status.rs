@@ -53,7 +53,9 @@ impl IntoStatus for queue::Error {
             ),
             Error::Unavailable { .. } => logged(
                 &self,
-                Status::unavailable("the task queue is unavailable, and nothing was stored; try again later"),
+                Status::unavailable(
+                    "the task queue is unavailable, and nothing was stored; try again later",
+                ),
             ),
             Error::Corrupt(_) | Error::Misconfigured(_) => internal(&self),
         }
@@ -97,7 +99,10 @@ pub fn invalid(what: impl Into<String>) -> Status {
 }
 
 fn internal(error: &dyn std::error::Error) -> Status {
-    logged(error, Status::internal("this node failed; its log says why"))
+    logged(
+        error,
+        Status::internal("this node failed; its log says why"),
+    )
 }
 
 fn logged(error: &dyn std::error::Error, status: Status) -> Status {

@@ -23,7 +23,11 @@ pub fn build(dir: &Path, packages: &[&str], out: &Path) -> anyhow::Result<Vec<Pa
     let built = cargo
         .output()
         .with_context(|| format!("cannot run {cargo:?}"))?;
-    ensure!(built.status.success(), "cargo could not build the plugin in {}", dir.display());
+    ensure!(
+        built.status.success(),
+        "cargo could not build the plugin in {}",
+        dir.display()
+    );
     let components = components(&String::from_utf8_lossy(&built.stdout));
     ensure!(
         !components.is_empty(),
@@ -46,7 +50,9 @@ fn add_target() -> anyhow::Result<()> {
         return Ok(());
     }
     eprintln!("adding the Rust target {TARGET}");
-    let added = Command::new("rustup").args(["target", "add", TARGET]).status();
+    let added = Command::new("rustup")
+        .args(["target", "add", TARGET])
+        .status();
     let added = added.with_context(|| {
         format!("cannot run rustup; add the target {TARGET} in the way your Rust was installed")
     })?;
@@ -70,7 +76,10 @@ fn components(messages: &str) -> Vec<PathBuf> {
             _ => Vec::new(),
         })
         .filter_map(|file| file.as_str().map(PathBuf::from))
-        .filter(|file| file.extension().is_some_and(|extension| extension == "wasm"))
+        .filter(|file| {
+            file.extension()
+                .is_some_and(|extension| extension == "wasm")
+        })
         .collect()
 }
 

@@ -39,15 +39,14 @@ impl Demo {
         build::build(&source, &SHOWCASE, &plugins)?;
 
         let mut signals = Signals::new()?;
-        let mut config = Config::default();
-        config.plugins.dir = plugins;
-        config.keep_data_in(&source.join("target/demo"));
+        let data = source.join("target/demo");
+        let mut config = embedded_defaults(&plugins, &data)?;
         if self.exit || !is_free(config.node.listen).await {
             config.node.listen.set_port(0);
         }
         let mut node = DistributedNode::from_config(&config).await?;
         node.start().await?;
-        let worked = work(&node, &source.join("target/demo")).await;
+        let worked = work(&node, &data).await;
         if self.exit || worked.is_err() {
             node.stop().await?;
             return Ok(worked?);
@@ -58,10 +57,23 @@ impl Demo {
     }
 }
 
+/// What a node does without a file, but for where it keeps things.
+fn embedded_defaults(plugins: &Path, data: &Path) -> Result<Config, Failure> {
+    let variable = |name: &str, path: &Path| (name.into(), path.to_string_lossy().into_owned());
+    let places = [
+        variable("HOSTEL__PLUGINS__DIR", plugins),
+        variable("HOSTEL__NODE__DATA_DIR", data),
+    ];
+    Config::parse("", places.into_iter()).map_err(Failure::usage)
+}
+
 /// One real task for each plugin, over gRPC like everybody else's.
 async fn work(node: &DistributedNode, out: &Path) -> anyhow::Result<()> {
     let mut client = DistributedClient::connect(&node.address().to_string()).await?;
-    println!("\nA node serves on {}. Three tasks for it:\n", node.address());
+    println!(
+        "\nA node serves on {}. Three tasks for it:\n",
+        node.address()
+    );
 
     let echoed = run(&mut client, "echo", "Hello, sandbox!".into(), &[]).await?;
     report(&echoed, &String::from_utf8_lossy(&echoed.result));
@@ -77,7 +89,10 @@ async fn work(node: &DistributedNode, out: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", file.display()))?;
     let shown = image::load_from_memory(&shrunk.result).context("the thumbnail is no picture")?;
     let (width, height) = (shown.width(), shown.height());
-    report(&shrunk, &format!("{width} x {height} pixels in {}", file.display()));
+    report(
+        &shrunk,
+        &format!("{width} x {height} pixels in {}", file.display()),
+    );
     Ok(())
 }
 
@@ -95,20 +110,33 @@ async fn run(
         metadata: HashMap::from_iter(metadata),
     };
     let status = client.submit_and_wait(task).await?;
-    ensure!(status.status == "completed", "the {task_type} task {}: {}", status.status, status.error);
+    ensure!(
+        status.status == "completed",
+        "the {task_type} task {}: {}",
+        status.status,
+        status.error
+    );
     Ok(status)
 }
 
 fn report(status: &TaskStatus, result: &str) {
     let took = status.finished_at_ms - status.started_at_ms;
-    let TaskStatus { task_type, plugin, plugin_version, .. } = status;
+    let TaskStatus {
+        task_type,
+        plugin,
+        plugin_version,
+        ..
+    } = status;
     println!("  {task_type} ({plugin} {plugin_version}, {took} ms)\n    {result}\n");
 }
 
 /// What the README's words come to.
 fn summary(result: &[u8]) -> anyhow::Result<String> {
     let counts: serde_json::Value = serde_json::from_slice(result)?;
-    let top = counts["top"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let top = counts["top"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let top: Vec<_> = top
         .iter()
         .filter_map(|word| Some(format!("{} ({})", word["word"].as_str()?, word["count"])))
@@ -141,7 +169,9 @@ fn source_tree() -> anyhow::Result<PathBuf> {
     let found = [here, built_in]
         .into_iter()
         .find(|dir| dir.join("plugins/echo/Cargo.toml").is_file());
-    found.context("the demo builds the showcase plugins and needs Hostel's source tree: run it there")
+    found.context(
+        "the demo builds the showcase plugins and needs Hostel's source tree: run it there",
+    )
 }
 
 async fn is_free(address: std::net::SocketAddr) -> bool {

@@ -6,7 +6,6 @@ mod config;
 mod demo;
 mod exit;
 mod output;
-mod plugins;
 mod serve;
 mod submit;
 mod tasks;
@@ -49,8 +48,6 @@ enum Command {
     Submit(submit::Submit),
     /// Look at tasks, cancel or requeue them
     Tasks(tasks::Tasks),
-    /// List what a node hosts; inspect, verify and build plugin files
-    Plugins(plugins::Plugins),
     /// Show or check the configuration
     Config(config::ConfigCommand),
 }
@@ -79,11 +76,8 @@ struct Server {
 
 impl ConfigFile {
     fn load(&self) -> Result<crate::Config, Failure> {
-        let file = match &self.file {
-            Some(file) => Some(file.clone()),
-            None => crate::config::locate(),
-        };
-        crate::Config::load(file.as_deref(), crate::config::environment()).map_err(Failure::usage)
+        crate::Config::load(self.file.as_deref(), crate::config::environment())
+            .map_err(Failure::usage)
     }
 }
 
@@ -110,7 +104,6 @@ pub fn main() -> ExitCode {
             Command::Demo(demo) => demo.run().await,
             Command::Submit(submit) => submit.run().await,
             Command::Tasks(tasks) => tasks.run().await,
-            Command::Plugins(plugins) => plugins.run().await,
             Command::Config(config) => config.run(),
         }
     });

@@ -78,7 +78,8 @@ impl Signals {
 
 /// Written beside and renamed into place: who waits for the file never reads half of it.
 fn write_ports(file: &Path, node: &DistributedNode) -> anyhow::Result<()> {
-    let ports = serde_json::json!({ "grpc": node.address().to_string(), "node_id": node.id().as_str() });
+    let ports =
+        serde_json::json!({ "grpc": node.address().to_string(), "node_id": node.id().as_str() });
     let beside = file.with_extension("tmp");
     std::fs::write(&beside, format!("{ports}\n"))
         .and_then(|()| std::fs::rename(&beside, file))

@@ -43,7 +43,10 @@ impl Submit {
         let task = Task {
             task_id: self.id.clone(),
             task_type: self.task_type.clone(),
-            payload: self.read_payload().map_err(|error| Failure::usage(format!("{error:#}")))?.into(),
+            payload: self
+                .read_payload()
+                .map_err(|error| Failure::usage(format!("{error:#}")))?
+                .into(),
             metadata: self.metadata.iter().cloned().collect(),
         };
         let mut client = self.server.connect().await?;
@@ -73,7 +76,12 @@ impl Submit {
 /// The result on stdout and nothing else, or why there is none.
 fn print_result(status: &TaskStatus) -> Result<(), Failure> {
     if status.status != "completed" {
-        let TaskStatus { task_id, status, error, .. } = status;
+        let TaskStatus {
+            task_id,
+            status,
+            error,
+            ..
+        } = status;
         return Err(Failure::found(format!("task {task_id} {status}: {error}")));
     }
     let mut out = std::io::stdout().lock();
@@ -84,7 +92,9 @@ fn print_result(status: &TaskStatus) -> Result<(), Failure> {
         }
         out.flush()
     });
-    written.context("cannot write the result").map_err(Failure::node)
+    written
+        .context("cannot write the result")
+        .map_err(Failure::node)
 }
 
 fn key_value(given: &str) -> Result<(String, String), String> {

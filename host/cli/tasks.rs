@@ -33,7 +33,12 @@ enum TasksCommand {
         #[arg(long, value_name = "STATE")]
         state: Option<StateKind>,
         /// Only tasks of this type
-        #[arg(long = "type", value_name = "TYPE", default_value = "", hide_default_value = true)]
+        #[arg(
+            long = "type",
+            value_name = "TYPE",
+            default_value = "",
+            hide_default_value = true
+        )]
         task_type: String,
         /// How many at the most
         #[arg(long, default_value_t = 100)]
@@ -154,5 +159,10 @@ async fn list(
 }
 
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(80).collect()
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(80)
+        .collect()
 }

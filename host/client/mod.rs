@@ -197,11 +197,7 @@ impl DistributedClient {
 
     /// Makes a call again while the node cannot be reached, for as long as patience lasts. Only
     /// for calls that change nothing when they arrive twice.
-    async fn repeat<Q, A, F>(
-        &self,
-        request: Q,
-        call: impl Fn(Self, Q) -> F,
-    ) -> Result<A, Status>
+    async fn repeat<Q, A, F>(&self, request: Q, call: impl Fn(Self, Q) -> F) -> Result<A, Status>
     where
         Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
@@ -227,7 +223,10 @@ impl DistributedClient {
 /// Whether the same call may succeed a little later.
 fn is_transient(status: &Status) -> bool {
     // A connection lost in mid-call arrives as Unknown with a transport error for its source.
-    let lost = || std::error::Error::source(status).is_some_and(|source| source.is::<tonic::transport::Error>());
+    let lost = || {
+        std::error::Error::source(status)
+            .is_some_and(|source| source.is::<tonic::transport::Error>())
+    };
     match status.code() {
         Code::Unavailable => true,
         Code::Unknown | Code::Cancelled | Code::Internal => lost(),

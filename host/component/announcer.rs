@@ -47,7 +47,9 @@ impl Announcer {
     }
 
     fn following(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.following.lock().unwrap_or_else(PoisonError::into_inner)
+        self.following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

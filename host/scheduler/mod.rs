@@ -92,9 +92,7 @@ impl DistributedTaskScheduler {
 
     fn is_declared(&self, task_type: &Name) -> bool {
         let nodes = self.discovery.nodes();
-        nodes
-            .iter()
-            .any(|node| node.task_types.contains(task_type))
+        nodes.iter().any(|node| node.task_types.contains(task_type))
     }
 
     fn known_types(&self) -> Vec<Name> {

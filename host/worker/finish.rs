@@ -38,7 +38,10 @@ async fn write_batch(shared: &Shared, batch: &mut Vec<Finish>) -> Vec<Finished> 
                 return applied;
             }
             Err(error) => {
-                tracing::warn!("cannot record {} finished attempts, trying again: {error}", batch.len());
+                tracing::warn!(
+                    "cannot record {} finished attempts, trying again: {error}",
+                    batch.len()
+                );
             }
         }
         tokio::time::sleep(pause).await;

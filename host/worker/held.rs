@@ -65,7 +65,10 @@ impl Held {
     }
 
     pub fn tokens(&self) -> Vec<LeaseToken> {
-        self.lock().values().map(|(token, _)| token.clone()).collect()
+        self.lock()
+            .values()
+            .map(|(token, _)| token.clone())
+            .collect()
     }
 
     pub fn interrupt(&self, id: &TaskId, why: Why) {

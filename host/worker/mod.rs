@@ -108,7 +108,10 @@ impl Component for Worker {
         loops.spawn(finish::write_down(shared.clone(), ended));
         loops.spawn(until(tending, tend::renew(shared.clone())));
         loops.spawn(until(tending, tend::sweep(shared.clone())));
-        loops.spawn(until(tending, tend::listen(shared.clone(), shared.queue.watch())));
+        loops.spawn(until(
+            tending,
+            tend::listen(shared.clone(), shared.queue.watch()),
+        ));
         let runs = dispatch::Runs {
             shared: shared.clone(),
             running: started.running.clone(),
@@ -127,9 +130,15 @@ impl Component for Worker {
         };
         started.dispatching.cancel();
         started.running.close();
-        if tokio::time::timeout(self.drain, started.running.wait()).await.is_err() {
+        if tokio::time::timeout(self.drain, started.running.wait())
+            .await
+            .is_err()
+        {
             let left = started.running.len();
-            tracing::warn!("{left} tasks still run after {:?}; they go back to the queue", self.drain);
+            tracing::warn!(
+                "{left} tasks still run after {:?}; they go back to the queue",
+                self.drain
+            );
             self.shared.held.interrupt_all(Why::Drain);
             // Guests are interrupted within an epoch; only a host call could take longer.
             let _ = tokio::time::timeout(INTERRUPT, started.running.wait()).await;

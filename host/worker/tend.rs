@@ -1,10 +1,7 @@
 //! Looks after what is leased: renews our own, takes over what others lost, hears who asks for an
 //! end, and forgets what ended long ago.
 
-use super::{
-    LEASE_TTL, Shared,
-    held::Why,
-};
+use super::{LEASE_TTL, Shared, held::Why};
 use crate::{
     queue::{Changes, Error, Expired, Finish, Renewal, Watch},
     task::{Ended, RetryPolicy, StateKind, transition},
@@ -95,7 +92,10 @@ pub async fn listen(shared: Arc<Shared>, mut watch: Watch) {
                 for change in changes.iter().filter(|change| change.cancel_asked) {
                     shared.held.interrupt(&change.id, Why::Asked);
                 }
-                if changes.iter().any(|change| change.state == StateKind::Pending) {
+                if changes
+                    .iter()
+                    .any(|change| change.state == StateKind::Pending)
+                {
                     shared.wake.notify_one();
                 }
             }
