@@ -62,13 +62,22 @@ pub(super) fn parse(text: &str) -> Result<Table, Vec<Fault>> {
     if errors.is_empty() {
         return Ok(convert_table(table.into_inner(), &|span| place(span.start)));
     }
-    let fault = |error: &toml::de::Error| Fault {
-        origin: error.span().map_or(Origin::File, |at| place(at.start)),
-        setting: String::new(),
-        problem: format!(
-            "not TOML: {}; settings are checked once this is mended",
-            error.message().trim().replace('\n', ", ")
-        ),
+    let fault = |error: &toml::de::Error| {
+        let span = error.span().unwrap_or_default();
+        let said = text.get(span.clone()).unwrap_or_default();
+        let said = said.lines().next().unwrap_or_default();
+        let message = error.message().trim().replace('\n', ", ");
+        // What the parser makes of text without quotes says little to who forgot them.
+        let problem = match message.starts_with("invalid float") {
+            true => format!("not TOML: {said:?} is no number, and text needs quotes"),
+            false if said.is_empty() => format!("not TOML: {message}"),
+            false => format!("not TOML: {message}, at {said:?}"),
+        };
+        Fault {
+            origin: place(span.start),
+            setting: String::new(),
+            problem: format!("{problem} (settings are checked once this is mended)"),
+        }
     };
     Err(errors.iter().map(fault).collect())
 }
