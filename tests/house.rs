@@ -90,9 +90,8 @@ fn upward(source: &Source) -> Vec<String> {
     let Some(own) = floor(&source.module) else {
         return Vec::new();
     };
-    let forbidden = |used: &&String| {
-        **used != source.module && floor(used).is_some_and(|other| other >= own)
-    };
+    let forbidden =
+        |used: &&String| **used != source.module && floor(used).is_some_and(|other| other >= own);
     let used = used_modules(&source.text);
     let faults = used.iter().filter(forbidden);
     faults

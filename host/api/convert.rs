@@ -10,7 +10,10 @@ use crate::{
     scheduler,
     task::{self, Name, State, StateKind, Submission, SubmissionLimits, Task, UnixMs},
 };
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, UNIX_EPOCH},
+};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -172,18 +175,17 @@ fn bounded(what: &str, given: String) -> Result<String, Status> {
     }
 }
 
-pub fn plugin<'a>(
-    generation: &Generation,
-    task_types: impl Iterator<Item = &'a TaskType>,
-) -> v1::Plugin {
+pub fn plugin(generation: &Generation) -> v1::Plugin {
+    let loaded_at = generation.loaded_at.duration_since(UNIX_EPOCH);
+    let task_types = generation.task_types.iter();
     v1::Plugin {
         name: generation.name.to_string(),
         version: generation.version.clone(),
         description: generation.description.clone(),
         sha256: generation.sha256.clone(),
         file: file_name(&generation.file),
-        loaded_at_ms: generation.loaded_at.0,
-        task_types: task_types.map(task_type).collect(),
+        loaded_at_ms: ms(loaded_at.unwrap_or_default()),
+        task_types: task_types.map(|t| task_type(t)).collect(),
     }
 }
 

@@ -23,10 +23,11 @@ impl PluginService for PluginServiceImpl {
         let view = self.plugins.catalog().view();
         Ok(Response::new(ListPluginsResponse {
             plugins: view
-                .generations()
-                .map(|generation| convert::plugin(generation, generation.task_types()))
+                .generations
+                .values()
+                .map(|generation| convert::plugin(generation))
                 .collect(),
-            rejected: view.rejected().map(convert::rejected).collect(),
+            rejected: view.rejected.iter().map(convert::rejected).collect(),
         }))
     }
 }

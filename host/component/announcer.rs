@@ -60,12 +60,10 @@ impl Shared {
             id: self.node.clone(),
             address: self.address.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
-            task_types: view
-                .handlers()
-                .map(|handler| handler.task_type().name.clone())
-                .collect(),
+            task_types: view.task_types.keys().cloned().collect(),
             plugins: view
-                .generations()
+                .generations
+                .values()
                 .map(|generation| PluginRecord {
                     name: generation.name.clone(),
                     version: generation.version.clone(),

@@ -77,11 +77,9 @@ async fn nap(shared: &Shared, types: &[Name], asked: &mut Option<Instant>) -> Du
 /// What this node can run now, each type with its own limit.
 fn hosted_types(shared: &Shared) -> Vec<(Name, Option<usize>)> {
     let view = shared.plugins.catalog().view();
-    view.handlers()
-        .map(|handler| {
-            let task_type = handler.task_type();
-            (task_type.name.clone(), task_type.max_concurrency)
-        })
+    let handlers = view.task_types.iter();
+    handlers
+        .map(|(name, handler)| (name.clone(), handler.task_type.max_concurrency))
         .collect()
 }
 
@@ -140,7 +138,7 @@ async fn run(
     let _ = finished.send(finish).await;
 }
 
-/// Runs the guest. No outcome means that the task is not ours any more.
+/// Runs the guest, on its own threads. No outcome means that the task is not ours any more.
 async fn attempt(
     shared: &Shared,
     handler: Handler,
@@ -149,8 +147,8 @@ async fn attempt(
 ) -> (Option<Outcome>, Option<Ran>) {
     let ran = Ran {
         node: shared.node.clone(),
-        plugin: handler.generation().name.clone(),
-        plugin_version: handler.generation().version.clone(),
+        plugin: handler.generation.name.clone(),
+        plugin_version: handler.generation.version.clone(),
     };
     let attempt = task.attempt;
     let call = Call {
@@ -160,12 +158,12 @@ async fn attempt(
         attempt,
         cancel: interrupt.token(),
     };
-    let ended = match (handler.run(call).await.ended, interrupt.why()) {
+    let ended = match (handler.run_here(call).await.ended, interrupt.why()) {
         (Ended::Cancelled, Some(Why::Lost)) => return (None, None),
         (Ended::Cancelled, Some(Why::Drain)) => Ended::Drained,
         (ended, _) => ended,
     };
-    let policy = &handler.task_type().retry;
+    let policy = &handler.task_type.retry;
     let outcome = transition(ended, attempt, policy, fastrand::f64());
     (Some(outcome), Some(ran))
 }

@@ -70,7 +70,7 @@ fn end_of(shared: &Shared, lost: Expired) -> Finish {
         false => Ended::Lost,
     };
     let handler = shared.plugins.catalog().resolve(lost.task_type.as_str());
-    let policy = handler.map_or_else(RetryPolicy::default, |handler| handler.task_type().retry);
+    let policy = handler.map_or_else(RetryPolicy::default, |handler| handler.task_type.retry);
     Finish {
         outcome: transition(ended, lost.attempt, &policy, fastrand::f64()),
         token: lost.token,
