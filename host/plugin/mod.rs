@@ -1,3 +1,100 @@
 //! Guests: compiling, checking, keeping and running WebAssembly plugins. The only module that names
 //! wasmtime. Knows nothing of queues, nodes or gRPC; what a guest may reach upward is a trait here
 //! that `node.rs` wires.
+
+mod bindings;
+mod cache;
+mod call;
+mod catalog;
+mod compiler;
+mod engine;
+mod generation;
+mod guest;
+mod host;
+mod imports;
+mod journal;
+mod limiter;
+mod loader;
+mod machine;
+mod manifest;
+mod meter;
+mod scan;
+mod shelf;
+mod ticker;
+mod watcher;
+mod workshop;
+
+pub use call::{Call, Finished, Usage};
+pub use catalog::{Catalog, Rejection, View};
+pub use generation::{Generation, Handler};
+pub use host::PluginHost;
+pub use manifest::TaskType;
+
+use std::fmt;
+
+/// Why the plugin host could not do its work, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The machine or a setting stands in the way; an operator has to look.
+    #[error("the plugin host cannot start: {0}")]
+    Engine(String),
+    #[error("{what}: {source}")]
+    Io {
+        what: String,
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    fn engine(error: wasmtime::Error) -> Self {
+        Self::Engine(format!("{error:#}"))
+    }
+
+    fn io(what: impl Into<String>, source: std::io::Error) -> Self {
+        Self::Io {
+            what: what.into(),
+            source,
+        }
+    }
+}
+
+/// One reason why a plugin is refused: what does not fit and what to do, in one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    text: String,
+    may_pass: bool,
+}
+
+impl Fault {
+    fn new(text: impl Into<String>) -> Self {
+        let text: String = text.into();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        Self {
+            text: call::clip(words.join(" ")),
+            may_pass: false,
+        }
+    }
+
+    /// One that the same file may be free of at another time.
+    fn passing(text: impl Into<String>) -> Self {
+        Self {
+            may_pass: true,
+            ..Self::new(text)
+        }
+    }
+
+    fn may_pass(&self) -> bool {
+        self.may_pass
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

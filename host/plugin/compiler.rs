@@ -1,0 +1,130 @@
+//! From wasm bytes to a component: through the cache, else compiled on threads of its own, bounded
+//! in number and in time. A compilation cannot be interrupted; one that takes too long is given up,
+//! goes on in the background and counts against the bound until it ends.
+
+use super::{Error, Fault, cache::Cache, engine::Engine};
+use crate::config;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{Semaphore, oneshot};
+use wasmtime::component::Component;
+
+/// Compiling yields to whatever runs tasks.
+const NICENESS: i32 = 5;
+/// How long a stopping node waits for compilations that were given up.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+pub struct Compiler {
+    engine: Arc<Engine>,
+    cache: Option<Cache>,
+    threads: rayon::ThreadPool,
+    /// Held by each compilation until it ends.
+    running: Semaphore,
+    max_compiles: u32,
+    timeout: Duration,
+}
+
+impl Compiler {
+    pub fn new(config: &config::Config, engine: Arc<Engine>) -> Result<Self, Error> {
+        let dir = config.node.data_dir.join("cache");
+        let cache = Cache::open(dir.clone(), &engine.wasmtime);
+        let cache = cache
+            .inspect_err(|error| {
+                let dir = dir.display();
+                tracing::warn!("{dir} cannot be used, so plugins are compiled anew: {error}");
+            })
+            .ok();
+        let threads = rayon::ThreadPoolBuilder::new()
+            .thread_name(|n| format!("hostel-compile-{n}"))
+            .start_handler(|_| {
+                // Linux counts niceness by thread. Where it is refused, nothing is lost.
+                let _ = rustix::process::nice(NICENESS);
+            })
+            .build()
+            .map_err(|error| Error::Engine(error.to_string()))?;
+        let max_compiles = u32::try_from(config.plugins.max_compiles.max(1)).unwrap_or(u32::MAX);
+        Ok(Self {
+            engine,
+            cache,
+            threads,
+            running: Semaphore::new(max_compiles as usize),
+            max_compiles,
+            timeout: config.plugins.compile_timeout,
+        })
+    }
+
+    /// The component of `wasm`, whose hash is `sha256`.
+    pub async fn compile(
+        self: &Arc<Self>,
+        wasm: Arc<[u8]>,
+        sha256: String,
+    ) -> Result<Component, Fault> {
+        check_kind(&wasm)?;
+        // Cancel-safe: a load that is given up while it waits here has started nothing.
+        let Ok(permit) = self.running.acquire().await else {
+            return Err(Fault::passing("the node is stopping"));
+        };
+        permit.forget();
+        let (done, compiled) = oneshot::channel();
+        let compiler = self.clone();
+        self.threads.spawn(move || {
+            let _permit = Permit(compiler.clone());
+            // Nobody listens any more when it took too long.
+            let _ = done.send(compiler.compile_here(&wasm, &sha256));
+        });
+        match tokio::time::timeout(self.timeout, compiled).await {
+            Ok(Ok(component)) => component,
+            Ok(Err(_)) => Err(Fault::passing(
+                "the compiler failed; this is a fault of the node",
+            )),
+            Err(_) => Err(Fault::passing(format!(
+                "compiling took longer than {} ms (plugins.compile_timeout_ms)",
+                self.timeout.as_millis()
+            ))),
+        }
+    }
+
+    fn compile_here(&self, wasm: &[u8], sha256: &str) -> Result<Component, Fault> {
+        let engine = &self.engine.wasmtime;
+        if let Some(component) = self.cache.as_ref().and_then(|c| c.get(engine, sha256)) {
+            return Ok(component);
+        }
+        let component = Component::from_binary(engine, wasm)
+            .map_err(|error| Fault::new(format!("is not a valid component: {error:#}")))?;
+        if let Some(Err(error)) = self.cache.as_ref().map(|c| c.put(sha256, &component)) {
+            tracing::warn!(
+                "a compiled plugin cannot be kept, and is compiled anew next time: {error}"
+            );
+        }
+        Ok(component)
+    }
+
+    /// Waits a little for what still runs; the rest ends with the process.
+    pub async fn stop(&self) {
+        let idle = self.running.acquire_many(self.max_compiles);
+        if tokio::time::timeout(LAST_WAIT, idle).await.is_err() {
+            tracing::warn!("a compilation is still running and is left behind");
+        }
+    }
+}
+
+/// Gives its permit back on whatever way the compilation ends.
+struct Permit(Arc<Compiler>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.running.add_permits(1);
+    }
+}
+
+/// Tells what a file is that is no component, before the parser complains about a byte.
+fn check_kind(wasm: &[u8]) -> Result<(), Fault> {
+    match wasm.get(..8) {
+        Some(b"\0asm\x0d\0\x01\0") => Ok(()),
+        Some(b"\0asm\x01\0\0\0") => Err(Fault::new(
+            "is a core module, not a component: build it with --target wasm32-wasip2",
+        )),
+        _ => Err(Fault::new(
+            "is not WebAssembly, or was not written to its end",
+        )),
+    }
+}

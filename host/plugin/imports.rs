@@ -1,0 +1,148 @@
+//! What the node offers to guests: the linker, built once, and the words for what it lacks.
+
+use super::{bindings::Level, guest::Guest};
+use wasmtime::{
+    Engine, StoreContextMut,
+    component::{Component, Linker, WasmStr},
+};
+
+/// Every interface that a guest may import. Compatible versions of WASI 0.2 stand in for each
+/// other; drafts match exactly.
+pub const PROVIDED: &[&str] = &[
+    "wasi:cli/environment@0.2.12",
+    "wasi:cli/exit@0.2.12",
+    "wasi:cli/stderr@0.2.12",
+    "wasi:cli/stdin@0.2.12",
+    "wasi:cli/stdout@0.2.12",
+    "wasi:cli/terminal-input@0.2.12",
+    "wasi:cli/terminal-output@0.2.12",
+    "wasi:cli/terminal-stderr@0.2.12",
+    "wasi:cli/terminal-stdin@0.2.12",
+    "wasi:cli/terminal-stdout@0.2.12",
+    "wasi:clocks/monotonic-clock@0.2.12",
+    "wasi:clocks/wall-clock@0.2.12",
+    "wasi:config/store@0.2.0-rc.1",
+    "wasi:filesystem/preopens@0.2.12",
+    "wasi:filesystem/types@0.2.12",
+    "wasi:io/error@0.2.12",
+    "wasi:io/poll@0.2.12",
+    "wasi:io/streams@0.2.12",
+    "wasi:logging/logging@0.1.0-draft",
+    "wasi:random/insecure-seed@0.2.12",
+    "wasi:random/insecure@0.2.12",
+    "wasi:random/random@0.2.12",
+    "wasi:sockets/instance-network@0.2.12",
+    "wasi:sockets/ip-name-lookup@0.2.12",
+    "wasi:sockets/network@0.2.12",
+    "wasi:sockets/tcp-create-socket@0.2.12",
+    "wasi:sockets/tcp@0.2.12",
+    "wasi:sockets/udp-create-socket@0.2.12",
+    "wasi:sockets/udp@0.2.12",
+];
+
+/// An interface that a component asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    pub name: String,
+    pub provided: bool,
+}
+
+pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_config::add_to_linker(&mut linker, Guest::settings)?;
+    // Not through the generated trait: that would copy a message before it can be cut.
+    linker
+        .instance("wasi:logging/logging@0.1.0-draft")?
+        .func_wrap("log", log)?;
+    Ok(linker)
+}
+
+fn log(
+    store: StoreContextMut<'_, Guest>,
+    (level, context, message): (Level, WasmStr, WasmStr),
+) -> wasmtime::Result<()> {
+    let journal = &store.data().journal;
+    if journal.room() == 0 {
+        return Ok(());
+    }
+    journal.log(level, &context.to_str(&store)?, &message.to_str(&store)?);
+    Ok(())
+}
+
+/// What `component` asks for, in its order.
+pub fn required(engine: &Engine, component: &Component) -> Vec<Import> {
+    let component_type = component.component_type();
+    let imports = component_type.imports(engine);
+    imports
+        .map(|(name, _)| Import {
+            name: name.to_owned(),
+            provided: provides(name),
+        })
+        .collect()
+}
+
+/// Why `import` cannot be had, and what to do.
+pub fn explain_missing(import: &str) -> String {
+    let (interface, version) = split(import);
+    let other = PROVIDED.iter().find(|known| split(known).0 == interface);
+    match other {
+        Some(known) => format!(
+            "imports {import}; this node offers {interface} in version {}: \
+             rebuild against that version instead of {version}",
+            split(known).1
+        ),
+        None if interface.starts_with("wasi:http/") => {
+            format!("imports {import}, which this node does not offer: plugins have no network")
+        }
+        None => format!("imports {import}, which this node does not offer: remove that use"),
+    }
+}
+
+fn provides(import: &str) -> bool {
+    let (interface, version) = split(import);
+    PROVIDED.iter().any(|known| {
+        let (known_interface, known_version) = split(known);
+        known_interface == interface && compatible(known_version, version)
+    })
+}
+
+fn split(name: &str) -> (&str, &str) {
+    name.split_once('@').unwrap_or((name, "none"))
+}
+
+/// As wasmtime's linker sees it: 0.2.x stands for every other 0.2.y, a pre-release only for itself.
+fn compatible(known: &str, wanted: &str) -> bool {
+    let minor = |version: &str| {
+        let (minor, patch) = version.rsplit_once('.')?;
+        patch.parse::<u32>().ok()?;
+        Some(minor.to_owned())
+    };
+    known == wanted || (minor(known).is_some() && minor(known) == minor(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_stand_in_for_each_other_as_in_the_linker() {
+        assert!(provides("wasi:io/streams@0.2.0"));
+        assert!(provides("wasi:io/streams@0.2.6"));
+        assert!(!provides("wasi:io/streams@0.3.0"));
+        assert!(!provides("wasi:config/store@0.2.0-draft"));
+        assert!(!provides("wasi:http/types@0.2.0"));
+    }
+
+    #[test]
+    fn everything_promised_is_in_the_linker_and_nothing_else() {
+        let engine = Engine::new(&wasmtime::Config::new()).unwrap();
+        let mut linker = linker(&engine).unwrap();
+        for known in PROVIDED {
+            let taken = linker.instance(known).is_err();
+            assert!(taken, "{known} is promised but not linked");
+        }
+        assert!(linker.instance("wasi:nn/tensor@0.2.0").is_ok());
+        assert!(explain_missing("wasi:config/store@0.2.0-draft").contains("0.2.0-rc.1"));
+    }
+}

@@ -1,0 +1,276 @@
+//! What a guest says: stdout, stderr and wasi:logging, line by line into tracing (target
+//! `hostel::guest`), cut off at the call's log limit. Keeps the last words on stderr, because that
+//! is where a panic says why.
+
+use super::bindings::Level;
+use crate::task::Name;
+use bytes::Bytes;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::{AsyncWrite, Sink, sink};
+use wasmtime_wasi::{
+    cli::{IsTerminal, StdoutStream},
+    p2::{OutputStream, Pollable, StreamResult},
+};
+
+/// Longer lines are broken.
+const MAX_LINE_BYTES: usize = 8 << 10;
+
+/// Who speaks.
+#[derive(Debug)]
+pub struct Speaker {
+    /// The plugin's name, or its file until the name is known.
+    pub plugin: String,
+    pub version: String,
+    pub max_log_bytes: usize,
+}
+
+/// What one call has said.
+pub struct Journal {
+    speaker: Arc<Speaker>,
+    task: Option<Name>,
+    said: Mutex<Said>,
+}
+
+#[derive(Default)]
+struct Said {
+    bytes: usize,
+    cut_off: bool,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    last_words: String,
+}
+
+#[derive(Clone, Copy)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Journal {
+    pub fn new(speaker: Arc<Speaker>, task: Option<Name>) -> Self {
+        Self {
+            speaker,
+            task,
+            said: Mutex::default(),
+        }
+    }
+
+    /// How many bytes may still be said.
+    pub fn room(&self) -> usize {
+        self.speaker.max_log_bytes.saturating_sub(self.lock().bytes)
+    }
+
+    /// One record of wasi:logging. Both texts are cut to what is left.
+    pub fn log(&self, level: Level, context: &str, message: &str) {
+        let mut said = self.lock();
+        let context = self.take(&mut said, context.as_bytes()).to_vec();
+        let message = self.take(&mut said, message.as_bytes());
+        self.emit(
+            level,
+            &String::from_utf8_lossy(&context),
+            &String::from_utf8_lossy(message),
+        );
+    }
+
+    /// The last line of stderr that says something, a panic's place and message together. Ends
+    /// the journal: an unfinished line counts.
+    pub fn last_words(&self) -> Option<String> {
+        let mut said = self.lock();
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let rest = std::mem::take(said.buffer(stream));
+            if !rest.is_empty() {
+                self.line(&mut said, stream, &rest);
+            }
+        }
+        let words = std::mem::take(&mut said.last_words);
+        (!words.is_empty()).then_some(words)
+    }
+
+    fn write(&self, stream: Stream, bytes: &[u8]) {
+        let mut said = self.lock();
+        let bytes = self.take(&mut said, bytes);
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let mut line = std::mem::take(said.buffer(stream));
+            line.extend_from_slice(part);
+            if line.ends_with(b"\n") || line.len() >= MAX_LINE_BYTES {
+                self.line(&mut said, stream, &line);
+                line.clear();
+            }
+            *said.buffer(stream) = line;
+        }
+    }
+
+    fn line(&self, said: &mut Said, stream: Stream, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        let text = text.trim_end();
+        if text.is_empty() {
+            return;
+        }
+        match stream {
+            Stream::Stdout => self.emit(Level::Info, "stdout", text),
+            Stream::Stderr => {
+                self.emit(Level::Warn, "stderr", text);
+                said.hear(text);
+            }
+        }
+    }
+
+    fn take<'a>(&self, said: &mut Said, bytes: &'a [u8]) -> &'a [u8] {
+        let room = self.speaker.max_log_bytes.saturating_sub(said.bytes);
+        said.bytes = said.bytes.saturating_add(bytes.len().min(room));
+        if bytes.len() > room && !said.cut_off {
+            said.cut_off = true;
+            let note = format!(
+                "the log of this call ends here: it has reached {} bytes \
+                 (plugins.sandbox.max_log_bytes)",
+                self.speaker.max_log_bytes
+            );
+            self.emit(Level::Warn, "hostel", &note);
+        }
+        &bytes[..bytes.len().min(room)]
+    }
+
+    fn emit(&self, level: Level, context: &str, message: &str) {
+        if message.is_empty() {
+            return;
+        }
+        let plugin = self.speaker.plugin.as_str();
+        let version = self.speaker.version.as_str();
+        let task = self.task.as_ref().map_or("", Name::as_str);
+        macro_rules! event {
+            ($level:ident) => {
+                tracing::event!(
+                    target: "hostel::guest",
+                    tracing::Level::$level,
+                    plugin,
+                    version,
+                    task,
+                    context,
+                    "{message}"
+                )
+            };
+        }
+        match level {
+            Level::Trace => event!(TRACE),
+            Level::Debug => event!(DEBUG),
+            Level::Info => event!(INFO),
+            Level::Warn => event!(WARN),
+            Level::Error | Level::Critical => event!(ERROR),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Said {
+    fn buffer(&mut self, stream: Stream) -> &mut Vec<u8> {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    /// Rust prints the place of a panic, then its message, then advice.
+    fn hear(&mut self, line: &str) {
+        if line.starts_with("note: ") {
+            return;
+        }
+        if self.last_words.contains("panicked at ") && self.last_words.ends_with(':') {
+            self.last_words.push(' ');
+            self.last_words.push_str(line);
+        } else {
+            self.last_words = line.to_owned();
+        }
+    }
+}
+
+/// The guest's end of stdout or stderr.
+#[derive(Clone)]
+pub struct Pipe {
+    pub journal: Arc<Journal>,
+    pub stream: Stream,
+}
+
+impl IsTerminal for Pipe {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Pipe {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        // Only for WASI 0.3, which the linker does not offer.
+        let nowhere: Sink = sink();
+        Box::new(nowhere)
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl OutputStream for Pipe {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.journal.write(self.stream, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(64 << 10)
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for Pipe {
+    async fn ready(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn journal(max_log_bytes: usize) -> Journal {
+        let speaker = Speaker {
+            plugin: "p".into(),
+            version: "1".into(),
+            max_log_bytes,
+        };
+        Journal::new(Arc::new(speaker), None)
+    }
+
+    #[test]
+    fn a_panic_keeps_its_place_and_message() {
+        let journal = journal(1000);
+        let said = "\nthread 'main' panicked at src/lib.rs:5:9:\nboom\n\
+                    note: run with `RUST_BACKTRACE=1`\n";
+        journal.write(Stream::Stderr, said.as_bytes());
+        let words = journal.last_words().unwrap();
+        assert_eq!(words, "thread 'main' panicked at src/lib.rs:5:9: boom");
+    }
+
+    #[test]
+    fn an_unfinished_line_counts_and_stdout_does_not() {
+        let journal = journal(1000);
+        journal.write(Stream::Stdout, b"hello\n");
+        journal.write(Stream::Stderr, b"first\nsec");
+        journal.write(Stream::Stderr, b"ond");
+        assert_eq!(journal.last_words().unwrap(), "second");
+        assert_eq!(journal.last_words(), None);
+    }
+
+    #[test]
+    fn the_limit_holds_for_all_streams_together() {
+        let journal = journal(10);
+        journal.write(Stream::Stdout, b"12345");
+        journal.log(Level::Info, "", "67890 and more");
+        assert_eq!(journal.room(), 0);
+        journal.write(Stream::Stderr, b"nothing");
+        assert_eq!(journal.last_words(), None);
+    }
+}

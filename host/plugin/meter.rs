@@ -1,0 +1,124 @@
+//! How much time one call has used, and whether that was too much. Measures the thread's own clock
+//! around each poll, so that waiting costs a guest nothing of its processor budget.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+/// Shared between a call and the epoch callback that interrupts it. Both run on whichever thread
+/// polls the call, one after the other, so that the order of these loads and stores needs no care.
+pub struct Meter {
+    budget: Duration,
+    deadline: Instant,
+    spent_ns: AtomicU64,
+    entered_ns: AtomicU64,
+    exhausted: AtomicBool,
+    late: AtomicBool,
+}
+
+impl Meter {
+    /// `budget` is processor time; `deadline` is when the call has to be over.
+    pub fn new(budget: Duration, deadline: Instant) -> Self {
+        Self {
+            budget,
+            deadline,
+            spent_ns: AtomicU64::new(0),
+            entered_ns: AtomicU64::new(0),
+            exhausted: AtomicBool::new(false),
+            late: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs `work` and charges what it uses.
+    pub async fn charge<F: Future>(&self, work: F) -> F::Output {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            self.entered_ns.store(thread_ns(), Relaxed);
+            let polled = work.as_mut().poll(context);
+            self.spent_ns.store(self.so_far(), Relaxed);
+            polled
+        })
+        .await
+    }
+
+    /// For the epoch callback, within a poll: whether the guest may go on. Looks at the deadline
+    /// too, so that it holds even when busy guests keep every thread from its timers.
+    pub fn may_go_on(&self) -> bool {
+        if Duration::from_nanos(self.so_far()) >= self.budget {
+            self.exhausted.store(true, Relaxed);
+            return false;
+        }
+        if Instant::now() >= self.deadline {
+            self.late.store(true, Relaxed);
+            return false;
+        }
+        true
+    }
+
+    /// Between polls.
+    pub fn spent(&self) -> Duration {
+        Duration::from_nanos(self.spent_ns.load(Relaxed))
+    }
+
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted.load(Relaxed)
+    }
+
+    pub fn is_late(&self) -> bool {
+        self.late.load(Relaxed)
+    }
+
+    fn so_far(&self) -> u64 {
+        let running = thread_ns().saturating_sub(self.entered_ns.load(Relaxed));
+        self.spent_ns.load(Relaxed).saturating_add(running)
+    }
+}
+
+/// This thread's processor time.
+fn thread_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meter(budget_ms: u64) -> Meter {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        Meter::new(Duration::from_millis(budget_ms), deadline)
+    }
+
+    #[tokio::test]
+    async fn waiting_is_free_and_work_is_not() {
+        let meter = meter(1000);
+        meter
+            .charge(tokio::time::sleep(Duration::from_millis(50)))
+            .await;
+        assert!(meter.spent() < Duration::from_millis(20));
+        meter
+            .charge(async {
+                let begin = thread_ns();
+                while thread_ns() - begin < 20_000_000 {}
+            })
+            .await;
+        assert!(meter.spent() >= Duration::from_millis(20));
+        assert!(meter.may_go_on() && !meter.is_exhausted());
+    }
+
+    #[tokio::test]
+    async fn a_spent_budget_is_remembered() {
+        let meter = meter(5);
+        meter
+            .charge(async {
+                let begin = Instant::now();
+                while meter.may_go_on() && begin.elapsed().as_secs() < 10 {}
+            })
+            .await;
+        assert!(meter.is_exhausted());
+    }
+}

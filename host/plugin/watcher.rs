@@ -1,0 +1,67 @@
+//! Wakes the loader when the plugins directory changes. Only a wake-up: the loader looks for
+//! itself, and does so from time to time without being woken.
+
+use super::scan;
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event};
+use std::{path::PathBuf, sync::Arc};
+use tokio::sync::Notify;
+
+pub struct Watcher {
+    dir: PathBuf,
+    wake: Arc<Notify>,
+    watching: Option<((u64, u64), RecommendedWatcher)>,
+    warned: bool,
+}
+
+impl Watcher {
+    pub fn new(dir: PathBuf, wake: Arc<Notify>) -> Self {
+        Self {
+            dir,
+            wake,
+            watching: None,
+            warned: false,
+        }
+    }
+
+    /// Watches the directory that has this path now. To be called from time to time, because a
+    /// watch stays with a directory that was moved away or removed.
+    pub fn refresh(&mut self) {
+        let identity = scan::identity(&self.dir);
+        if identity == self.watching.as_ref().map(|(watched, _)| *watched) {
+            return;
+        }
+        self.watching = None;
+        let Some(identity) = identity else { return };
+        let wake = self.wake.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if event.as_ref().map_or(true, is_change) {
+                wake.notify_one();
+            }
+        });
+        let started = watcher.and_then(|mut watcher| {
+            watcher.watch(&self.dir, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        match started {
+            Ok(watcher) => self.watching = Some((identity, watcher)),
+            Err(error) if !self.warned => {
+                self.warned = true;
+                let dir = self.dir.display();
+                tracing::warn!(
+                    "{dir} cannot be watched, so changes are seen a little later: {error}"
+                );
+            }
+            Err(_) => {}
+        }
+        // Something may have changed before the watch began.
+        self.wake.notify_one();
+    }
+}
+
+/// Reading is no change; the loader itself reads.
+fn is_change(event: &Event) -> bool {
+    match event.kind {
+        EventKind::Access(kind) => kind == event::AccessKind::Close(event::AccessMode::Write),
+        _ => true,
+    }
+}

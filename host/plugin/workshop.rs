@@ -1,0 +1,260 @@
+//! Makes generations: from a file's bytes to a plugin that is ready to serve, or to every reason
+//! why it is not. The order is fixed, cheap and harmless steps first. Decides nothing about other
+//! plugins; that is the catalog's.
+
+use super::{
+    Error, Fault,
+    bindings::{manifest, task_handler},
+    call::{Program, Stop},
+    compiler::Compiler,
+    engine::Engine,
+    generation::Generation,
+    guest::Guest,
+    imports,
+    journal::Speaker,
+    manifest as rules,
+};
+use crate::config::{Config, Sandbox, SandboxOverrides};
+use sha2::{Digest, Sha256};
+use std::{fs::File, io::Read, path::Path, sync::Arc, time::SystemTime};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use wasmtime::{
+    Store,
+    component::{Component, InstancePre},
+};
+
+const MANIFEST: &str = "hostel:plugin/manifest@0.1.0";
+const TASK_HANDLER: &str = "hostel:plugin/task-handler@0.1.0";
+const OURS: &str = "hostel:plugin/";
+
+pub struct Workshop {
+    pub engine: Arc<Engine>,
+    pub compiler: Arc<Compiler>,
+    config: Config,
+}
+
+/// A plugin file's content.
+#[derive(Clone)]
+pub struct Wasm {
+    pub bytes: Arc<[u8]>,
+    /// In hex.
+    pub sha256: String,
+}
+
+/// Which of our interfaces a component has.
+#[derive(Debug, Default)]
+pub struct Exports {
+    pub manifest: bool,
+    pub task_handler: bool,
+}
+
+impl Workshop {
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let engine = Arc::new(Engine::new(config)?);
+        Ok(Self {
+            compiler: Arc::new(Compiler::new(config, engine.clone())?),
+            engine,
+            config: config.clone(),
+        })
+    }
+
+    /// Reads `file`, if it is no larger than it may be. Blocks.
+    pub fn read(&self, file: &Path) -> Result<Wasm, Fault> {
+        let unreadable = |error| Fault::passing(format!("cannot be read: {error}"));
+        let max = self.config.plugins.max_file_bytes;
+        let mut bytes = Vec::new();
+        File::open(file)
+            .and_then(|file| file.take(max.saturating_add(1)).read_to_end(&mut bytes))
+            .map_err(unreadable)?;
+        if bytes.len() as u64 > max {
+            return Err(Fault::new(format!(
+                "has more than {max} bytes (plugins.max_file_bytes)"
+            )));
+        }
+        let sha256 = hex(&Sha256::digest(&bytes));
+        let bytes = bytes.into();
+        Ok(Wasm { bytes, sha256 })
+    }
+
+    /// Everything after reading.
+    pub async fn make(&self, file: &Path, wasm: Wasm) -> Result<Generation, Vec<Fault>> {
+        let compiling = self.compiler.compile(wasm.bytes, wasm.sha256.clone());
+        let component = compiling.await.map_err(one)?;
+        let (pre, exports) = self.link(&component)?;
+        let slots = self
+            .engine
+            .slots_of(&component)
+            .map_err(|e| one(Fault::new(e)))?;
+
+        // The name is not known yet; operators call a plugin's file as they call the plugin.
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let describing = Program {
+            engine: self.engine.clone(),
+            pre: pre.clone(),
+            slots,
+            sandbox: self.sandbox(&stem),
+            settings: Arc::default(),
+            speaker: Arc::new(Speaker {
+                plugin: stem.into_owned(),
+                version: String::new(),
+                max_log_bytes: self.config.plugins.sandbox.max_log_bytes,
+            }),
+        };
+        let description = describe(describing, exports.task_handler)
+            .await
+            .map_err(one)?;
+        let manifest = rules::check(description, exports.task_handler, &self.config)?;
+
+        let handler = exports
+            .task_handler
+            .then(|| task_handler::GuestIndices::new(&pre))
+            .transpose()
+            .map_err(|error| one(misfit(TASK_HANDLER, &error)))?;
+        let sandbox = self.sandbox(manifest.name.as_str());
+        let section = self.config.plugin.get(&manifest.name);
+        let settings = section.map(|section| section.config.clone());
+        Ok(Generation {
+            program: Program {
+                engine: self.engine.clone(),
+                pre,
+                slots,
+                settings: Arc::new(settings.unwrap_or_default().into_iter().collect()),
+                speaker: Arc::new(Speaker {
+                    plugin: manifest.name.to_string(),
+                    version: manifest.version.clone(),
+                    max_log_bytes: sandbox.max_log_bytes,
+                }),
+                sandbox,
+            },
+            name: manifest.name,
+            version: manifest.version,
+            description: manifest.description,
+            sha256: wasm.sha256,
+            file: file.to_owned(),
+            loaded_at: SystemTime::now(),
+            task_types: manifest.task_types.into_iter().map(Arc::new).collect(),
+            handler,
+        })
+    }
+
+    /// Faults of imports and of exports together.
+    fn link(&self, component: &Component) -> Result<(InstancePre<Guest>, Exports), Vec<Fault>> {
+        let mut faults = Vec::new();
+        let exports = self
+            .exports(component)
+            .map_err(|found| faults.extend(found))
+            .unwrap_or_default();
+        let required = imports::required(&self.engine.wasmtime, component);
+        let missing = required.iter().filter(|import| !import.provided);
+        faults.extend(missing.map(|import| Fault::new(imports::explain_missing(&import.name))));
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let linked = self.engine.linker.instantiate_pre(component);
+        let pre = linked.map_err(|error| one(Fault::new(format!("does not link: {error:#}"))))?;
+        Ok((pre, exports))
+    }
+
+    pub fn exports(&self, component: &Component) -> Result<Exports, Vec<Fault>> {
+        let mut found = Exports::default();
+        let mut faults = Vec::new();
+        for name in self.our_exports(component) {
+            match name.as_str() {
+                MANIFEST => found.manifest = true,
+                TASK_HANDLER => found.task_handler = true,
+                _ => faults.push(Fault::new(format!(
+                    "exports {name}, which this node does not know (it knows {MANIFEST} and \
+                     {TASK_HANDLER}): rebuild with a hostel-sdk of this node's version"
+                ))),
+            }
+        }
+        if !found.manifest && faults.is_empty() {
+            faults.push(Fault::new(format!(
+                "does not export {MANIFEST}, so it is no Hostel plugin: write one with hostel-sdk, \
+                 or export that interface"
+            )));
+        }
+        if faults.is_empty() {
+            Ok(found)
+        } else {
+            Err(faults)
+        }
+    }
+
+    /// The names of all exports in our package.
+    pub fn our_exports(&self, component: &Component) -> Vec<String> {
+        let component_type = component.component_type();
+        let exports = component_type.exports(&self.engine.wasmtime);
+        exports
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| name.starts_with(OURS))
+            .collect()
+    }
+
+    /// The limits of the plugin called `name`.
+    fn sandbox(&self, name: &str) -> Sandbox {
+        let general = &self.config.plugins.sandbox;
+        let none = SandboxOverrides::default();
+        let section = self.config.plugin.get(name);
+        let own = section.map_or(&none, |section| &section.limits);
+        Sandbox {
+            max_memory_bytes: own.max_memory_bytes.unwrap_or(general.max_memory_bytes),
+            max_table_elements: own.max_table_elements.unwrap_or(general.max_table_elements),
+            max_cpu: own.max_cpu.unwrap_or(general.max_cpu),
+            max_result_bytes: own.max_result_bytes.unwrap_or(general.max_result_bytes),
+            max_log_bytes: own.max_log_bytes.unwrap_or(general.max_log_bytes),
+            describe_timeout: own.describe_timeout.unwrap_or(general.describe_timeout),
+            timeout: general.timeout,
+        }
+    }
+}
+
+/// Asks the plugin what it is, and finds out on the same instance whether every export has the
+/// shape that the node expects.
+async fn describe(program: Program, has_handler: bool) -> Result<manifest::Description, Fault> {
+    let guests = program.engine.guests().clone();
+    let describing = guests.spawn(async move {
+        let timeout = program.sandbox.describe_timeout;
+        let work = async |store: &mut Store<Guest>| {
+            let instance = program.pre.instantiate_async(&mut *store).await?;
+            let indices = manifest::GuestIndices::new(&program.pre)?;
+            let guest = match indices.load(&mut *store, &instance) {
+                Ok(guest) => guest,
+                Err(error) => return Ok(Err(misfit(MANIFEST, &error))),
+            };
+            if has_handler
+                && let Err(error) = task_handler::GuestIndices::new(&program.pre)
+                    .and_then(|indices| indices.load(&mut *store, &instance))
+            {
+                return Ok(Err(misfit(TASK_HANDLER, &error)));
+            }
+            guest.call_describe(&mut *store).await.map(Ok)
+        };
+        let never = CancellationToken::new();
+        program.enter(None, timeout, &never, work).await.0
+    });
+    match AbortOnDropHandle::new(describing).await {
+        Ok(Ok(described)) => described,
+        Ok(Err(Stop::Timeout(after))) => Err(Fault::passing(format!(
+            "failed to describe itself within {} ms (plugins.sandbox.describe_timeout_ms)",
+            after.as_millis()
+        ))),
+        Ok(Err(stop)) => Err(Fault::new(format!("failed to describe itself: {stop}"))),
+        Err(_) => Err(Fault::passing("the node is stopping")),
+    }
+}
+
+fn misfit(interface: &str, error: &wasmtime::Error) -> Fault {
+    Fault::new(format!(
+        "its {interface} differs from the node's: {error:#}; rebuild with a hostel-sdk of this \
+         node's version"
+    ))
+}
+
+fn one(fault: Fault) -> Vec<Fault> {
+    vec![fault]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,1 @@
+//! What only the inside can see: failed commits, full disks, faulty statements.

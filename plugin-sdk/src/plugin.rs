@@ -1,0 +1,162 @@
+//! A plugin as the node sees it: who it is and which task types it runs. Made by `plugin!`, used by
+//! the sandbox's bindings and by the mock host alike, so that both take the same way.
+
+use crate::{Result, Task, TaskError, TaskType};
+use std::time::Duration;
+
+/// A plugin: identity and task types.
+#[derive(Debug)]
+pub struct Plugin {
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) description: &'static str,
+    pub(crate) task_types: Vec<TaskType>,
+}
+
+impl Plugin {
+    /// A plugin that does nothing yet. The name obeys the rule for task types.
+    pub fn new(name: &'static str, version: &'static str, description: &'static str) -> Self {
+        Self {
+            name,
+            version,
+            description,
+            task_types: Vec::new(),
+        }
+    }
+
+    /// Adds a task type.
+    pub fn with(mut self, task_type: TaskType) -> Self {
+        self.task_types.push(task_type);
+        self
+    }
+
+    pub fn name(&self) -> &str {
+        self.name
+    }
+
+    pub fn version(&self) -> &str {
+        self.version
+    }
+
+    pub fn description(&self) -> &str {
+        self.description
+    }
+
+    /// The names of the task types, in the order in which they were added.
+    pub fn task_types(&self) -> impl Iterator<Item = &str> {
+        self.task_types.iter().map(|task_type| task_type.name)
+    }
+
+    /// Runs one attempt: finds the handler, decodes, calls, encodes.
+    pub(crate) fn run(&self, payload: Vec<u8>, task: &Task) -> Result<Vec<u8>> {
+        let name = task.task_type();
+        let found = self.task_types.iter().find(|known| known.name == name);
+        let Some(task_type) = found else {
+            return Err(TaskError::permanent(format!(
+                "plugin {} has no task type `{name}`",
+                self.name
+            )));
+        };
+        (task_type.run)(payload, task)
+    }
+
+    /// Finds what a node would refuse the plugin for; all of it, one line each. `plugin!` adds a
+    /// test that calls this.
+    pub fn check(&self) -> Result<(), String> {
+        let mut faults = Vec::new();
+        if let Some(fault) = name_fault(self.name) {
+            faults.push(format!("plugin name {:?} {fault}", self.name));
+        }
+        if self.version.is_empty() {
+            faults.push("the plugin has no version".to_owned());
+        }
+        if self.task_types.is_empty() {
+            faults.push("the plugin has no task type".to_owned());
+        }
+        for (index, task_type) in self.task_types.iter().enumerate() {
+            let name = task_type.name;
+            if self.task_types().take(index).any(|other| other == name) {
+                faults.push(format!("task type {name:?} is there twice"));
+            }
+            let all = task_type_faults(task_type);
+            faults.extend(all.map(|fault| format!("task type {name:?} {fault}")));
+        }
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(faults.join("\n"))
+        }
+    }
+}
+
+fn task_type_faults(task_type: &TaskType) -> impl Iterator<Item = &'static str> {
+    // The contract counts in milliseconds, and less than one would arrive as none.
+    let no_time = |time: Duration| time < Duration::from_millis(1);
+    let backoff = task_type.backoff.filter(|(initial, max)| initial > max);
+    [
+        name_fault(task_type.name),
+        (task_type.timeout.is_some_and(no_time)).then_some("has a timeout below a millisecond"),
+        (task_type.attempts == Some(0)).then_some("has no attempts"),
+        (backoff.is_some()).then_some("has a first backoff above its longest"),
+        (task_type.concurrency == Some(0)).then_some("has no concurrency"),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The rule of `hostel.wit` for names.
+fn name_fault(name: &str) -> Option<&'static str> {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._:-".contains(byte);
+    if name.is_empty() || name.len() > 128 {
+        Some("is not 1 to 128 long")
+    } else if !name.as_bytes().iter().all(allowed) {
+        Some("holds something else than A-Z a-z 0-9 . _ : -")
+    } else if !name.as_bytes()[0].is_ascii_alphanumeric() {
+        Some("does not begin with a letter or a digit")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task;
+
+    fn same(payload: Vec<u8>) -> Vec<u8> {
+        payload
+    }
+
+    #[test]
+    fn a_good_plugin_passes() {
+        let good = Plugin::new("p", "1.0.0", "").with(task("a.b_c:d-9", same));
+        assert_eq!(good.check(), Ok(()));
+    }
+
+    #[test]
+    fn all_faults_are_found_at_once() {
+        let second = Duration::from_secs(1);
+        let bad = Plugin::new("my plugin", "", "")
+            .with(task("twice", same).attempts(0).concurrency(0))
+            .with(task("twice", same).timeout(Duration::from_micros(9)))
+            .with(task("-dash", same).backoff(second * 2, second))
+            .with(task("", same));
+        let faults = bad.check().unwrap_err();
+        let faults: Vec<_> = faults.lines().collect();
+        assert_eq!(
+            faults,
+            [
+                "plugin name \"my plugin\" holds something else than A-Z a-z 0-9 . _ : -",
+                "the plugin has no version",
+                "task type \"twice\" has no attempts",
+                "task type \"twice\" has no concurrency",
+                "task type \"twice\" is there twice",
+                "task type \"twice\" has a timeout below a millisecond",
+                "task type \"-dash\" does not begin with a letter or a digit",
+                "task type \"-dash\" has a first backoff above its longest",
+                "task type \"\" is not 1 to 128 long",
+            ]
+        );
+        assert!(Plugin::new("p", "1", "").check().is_err());
+    }
+}
