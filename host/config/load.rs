@@ -128,3 +128,42 @@ fn read(
         false => Err(fail(reader.faults)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_paths_start_at_the_file_or_where_the_process_does() {
+        let places = Places {
+            current: "/work".into(),
+            data: "/home/u/.local/share/hostel".into(),
+        };
+        let read = |text: &str, file: Option<&str>| {
+            let file = file.map(Path::new);
+            read(Source { text, file }, &places, std::iter::empty()).unwrap()
+        };
+        let dir = |config: Config| config.plugins.dir;
+        let text = "[plugins]\ndir = \"guests\"";
+        assert_eq!(
+            dir(read(text, Some("/etc/h.toml"))),
+            Path::new("/etc/guests")
+        );
+        assert_eq!(
+            dir(read(text, Some("conf/h.toml"))),
+            Path::new("/work/conf/guests")
+        );
+        assert_eq!(dir(read(text, Some("h.toml"))), Path::new("/work/guests"));
+        assert_eq!(dir(read(text, None)), Path::new("/work/guests"));
+        // A default is not written in the file.
+        assert_eq!(
+            dir(read("", Some("/etc/h.toml"))),
+            Path::new("/work/plugins")
+        );
+        let defaults = read("", Some("/etc/h.toml"));
+        assert_eq!(defaults.node.data_dir, places.data);
+        let moved = read("[node]\ndata_dir = \"d\"", Some("/etc/h.toml"));
+        let super::super::Queue::Sqlite(sqlite) = moved.queue;
+        assert_eq!(sqlite.path, Path::new("/etc/d/queue.db"));
+    }
+}
