@@ -262,8 +262,29 @@ impl<'c> Book<'c> {
             // A number that is given out twice could let an old token end a new task.
             let next = self.board.next_seq;
             self.statements.keep_next_seq.execute([next])?;
+            self.shrink(found.len())?;
         }
         Ok(found.len())
+    }
+
+    /// Gives free pages back to the disk in small steps, once they are a good part of the file:
+    /// some are soon used again, and moving pages is work.
+    fn shrink(&mut self, purged: usize) -> Result<(), Fault> {
+        let number = |pragma: &str| self.conn.query_row(pragma, [], |row| row.get::<_, i64>(0));
+        let (free, all) = (
+            number("PRAGMA freelist_count")?,
+            number("PRAGMA page_count")?,
+        );
+        if free > 256 && free > all / 4 {
+            let pages = (2 * purged).max(256);
+            // Each step moves one page.
+            let mut vacuum = self
+                .conn
+                .prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+            let mut steps = vacuum.query([])?;
+            while steps.next()?.is_some() {}
+        }
+        Ok(())
     }
 
     fn find(&mut self, id: &TaskId) -> Result<Option<(i64, Word, StateKind, i64)>, Fault> {

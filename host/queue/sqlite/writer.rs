@@ -189,8 +189,9 @@ impl Work {
                 Ok(verdicts) => {
                     self.pause = FIRST_PAUSE;
                     self.overview.update(&mut book.board);
-                    self.settle(verdicts);
+                    // Before the answers: who watches from an answer on is told nothing older.
                     self.publisher.publish(std::mem::take(&mut book.changes));
+                    self.settle(verdicts);
                 }
                 Err(Failure {
                     fault,
