@@ -18,6 +18,7 @@ mod loader;
 mod machine;
 mod manifest;
 mod meter;
+mod sample;
 mod scan;
 mod shelf;
 mod ticker;
@@ -29,6 +30,7 @@ pub use catalog::{Catalog, Rejection, View};
 pub use generation::{Generation, Handler};
 pub use host::PluginHost;
 pub use manifest::TaskType;
+pub use sample::Sample;
 
 use std::fmt;
 
