@@ -8,9 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Modules by floor; each may use its own folder and the floors below.
-const FLOORS: [&[&str]; 6] = [
-    &["task", "lifecycle", "config"],
+/// Modules by floor; each may use its own folder and the floors below. The ground floor's settings
+/// are typed with task's names, so it counts as two.
+const FLOORS: [&[&str]; 7] = [
+    &["task", "lifecycle"],
+    &["config"],
     &["queue", "discovery", "broker", "plugin"],
     &["scheduler", "component"],
     &["api", "worker", "client"],

@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod exit;
 mod output;
+mod plugins;
 mod serve;
 mod submit;
 mod tasks;
@@ -48,6 +49,8 @@ enum Command {
     Submit(submit::Submit),
     /// Look at tasks, cancel or requeue them
     Tasks(tasks::Tasks),
+    /// List what a node hosts; inspect, verify and build plugin files
+    Plugins(plugins::Plugins),
     /// Show or check the configuration
     Config(config::ConfigCommand),
 }
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
             Command::Demo(demo) => demo.run().await,
             Command::Submit(submit) => submit.run().await,
             Command::Tasks(tasks) => tasks.run().await,
+            Command::Plugins(plugins) => plugins.run().await,
             Command::Config(config) => config.run(),
         }
     });

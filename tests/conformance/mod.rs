@@ -1,10 +1,15 @@
 //! What every engine behind a trait has to do: functions over `&dyn Trait`, run against each.
 
+mod broker;
+mod discovery;
+mod local;
 mod queue;
 mod sqlite;
 
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
-    sqlite::trials()
+    let mut trials = sqlite::trials();
+    trials.extend(local::trials());
+    trials
 }

@@ -83,7 +83,13 @@ impl Node {
             .expect("the log");
         let process = hostel()
             .current_dir(self.dir.path())
-            .args(["serve", "--config", "hostel.toml", "--ports-file", "ports.json"])
+            .args([
+                "serve",
+                "--config",
+                "hostel.toml",
+                "--ports-file",
+                "ports.json",
+            ])
             .stdout(log.try_clone().expect("the log"))
             .stderr(log)
             .spawn()
@@ -151,7 +157,9 @@ impl Node {
         let status = status.expect("a live process");
         let line = status.lines().find(|line| line.starts_with("VmRSS:"));
         let number = line.and_then(|line| line.split_whitespace().nth(1));
-        number.and_then(|number| number.parse().ok()).expect("VmRSS")
+        number
+            .and_then(|number| number.parse().ok())
+            .expect("VmRSS")
     }
 
     /// Everything the node has logged.

@@ -1,0 +1,50 @@
+//! The main job: drop plugins in, submit tasks, read their results.
+
+use crate::support::{node::Node, plugins::showcase, task, trial};
+use hostel::proto::distributed::Task;
+use libtest_mimic::Trial;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("first_task::results_come_back", results_come_back),
+        trial("first_task::the_id_is_the_idempotency_key", same_id),
+    ]
+}
+
+async fn results_come_back() {
+    let node = Node::start(&[&showcase("echo"), &showcase("text")], "").await;
+    let mut client = node.client();
+
+    let echoed = client.submit_and_wait(task("echo", "over")).await.unwrap();
+    assert_eq!(echoed.status, "completed");
+    assert_eq!(echoed.result, "over".as_bytes());
+    assert_eq!((echoed.attempts, echoed.finishes), (1, 1));
+    assert_eq!(echoed.plugin, "echo");
+    assert_eq!(echoed.node_id, "test");
+    assert!(echoed.submitted_at_ms <= echoed.started_at_ms);
+    assert!(echoed.started_at_ms <= echoed.finished_at_ms);
+
+    let words = task("word-count", "one two two");
+    let counted = client.submit_and_wait(words).await.unwrap();
+    let counted: serde_json::Value = serde_json::from_slice(&counted.result).unwrap();
+    assert_eq!(counted["words"], 3);
+    assert_eq!(counted["top"][0]["word"], "two");
+
+    let unknown = client.submit_task(task("nothing", "")).await.unwrap_err();
+    assert_eq!(unknown.code(), tonic::Code::FailedPrecondition);
+    assert!(unknown.message().contains("echo, word-count"), "{unknown}");
+}
+
+async fn same_id() {
+    let node = Node::start(&[&showcase("echo")], "").await;
+    let mut client = node.client();
+    let named = |payload: &str| Task {
+        task_id: "order:1".into(),
+        ..task("echo", payload)
+    };
+    let first = client.submit_and_wait(named("a")).await.unwrap();
+    let again = client.submit_and_wait(named("a")).await.unwrap();
+    assert_eq!(first, again);
+    let other = client.submit_task(named("b")).await.unwrap_err();
+    assert_eq!(other.code(), tonic::Code::AlreadyExists);
+}

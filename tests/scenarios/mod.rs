@@ -1,0 +1,10 @@
+//! What Hostel promises, watched from outside: a node as a process, clients over gRPC, a ledger of
+//! its own for each scenario. One promise a file.
+
+mod first_task;
+
+use libtest_mimic::Trial;
+
+pub fn trials() -> Vec<Trial> {
+    [first_task::trials()].into_iter().flatten().collect()
+}
