@@ -2,7 +2,7 @@
 
 use super::{broker, discovery};
 use crate::support;
-use hostel::{broker::local::LocalBroker, config::Config, discovery::local::LocalDiscovery};
+use hostel::{broker::LocalBroker, config::Config, discovery::LocalDiscovery};
 use libtest_mimic::Trial;
 use std::sync::Arc;
 
