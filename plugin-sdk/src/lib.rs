@@ -30,7 +30,6 @@
 //! serde = { version = "1", features = ["derive"] }   # only where you derive
 //!
 //! [profile.release]
-//! opt-level = "s"
 //! lto = true
 //! codegen-units = 1
 //! strip = true

@@ -53,7 +53,7 @@ impl Plugin {
         let found = self.task_types.iter().find(|known| known.name == name);
         let Some(task_type) = found else {
             return Err(TaskError::permanent(format!(
-                "plugin {} has no task type {name:?}",
+                "plugin {} has no task type `{name}`",
                 self.name
             )));
         };

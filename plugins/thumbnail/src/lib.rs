@@ -11,9 +11,10 @@ use std::io::Cursor;
 const DEFAULT_SIDE: u32 = 128;
 /// What a side is at most: the result of a task has a size limit too.
 const MAX_SIDE: u32 = 4096;
-/// How large a decoded picture may be, in MiB. With the default memory of 64 MiB for a task this
-/// leaves room for the payload and for the decoder; 13 million pixels of a photograph.
-const DEFAULT_DECODED_MIB: u64 = 40;
+/// How large a decoded picture may be, in MiB: 16 million pixels of a photograph. With the default
+/// memory of 64 MiB for a task this leaves room for two copies of the payload (the JPEG decoder
+/// makes one). A progressive JPEG needs as much again, so a large one can still meet that limit.
+const DEFAULT_DECODED_MIB: u64 = 48;
 
 fn thumbnail(picture: Vec<u8>, task: &Task) -> Result<Vec<u8>> {
     let (width, height) = bounds(task)?;

@@ -96,7 +96,7 @@ fn a_bomb_is_refused_by_its_header() {
     png[29..33].copy_from_slice(&crc);
     assert_eq!(
         refusal(host(), png),
-        "the picture is too large: 60000 × 60000 pixels do not fit into 40 MiB"
+        "the picture is too large: 60000 × 60000 pixels do not fit into 48 MiB"
     );
 }
 
