@@ -3,13 +3,33 @@
 //!
 //! | floor | modules | what lives there |
 //! |---|---|---|
-//! | 0 | [`task`], [`lifecycle`], [`config`] | pure values and decisions, the `Component` trait, settings |
+//! | 5 | [`cli`] | the commands |
+//! | 4 | [`node`] | the composition root |
+//! | 3 | [`api`], [`worker`], [`client`] | gRPC in, tasks run, gRPC out |
+//! | 2 | [`scheduler`], [`component`] | admission and answers; what a node is made of |
 //! | 1 | [`queue`], [`discovery`], [`broker`], [`plugin`] | engines behind traits, and the guests |
+//! | 0 | [`task`], [`lifecycle`], [`config`] | pure values and decisions, the `Component` trait, settings |
+//!
+//! The way of a task: `api` turns a request into a [`task::Submission`]; `scheduler` admits it and
+//! `queue` makes it durable; `worker` leases it and runs it in a `plugin` generation;
+//! [`task::transition`] decides what follows, `queue` writes that down, and whoever waits is woken.
 
+pub mod api;
 pub mod broker;
+pub mod cli;
+pub mod client;
+pub mod component;
 pub mod config;
 pub mod discovery;
 pub mod lifecycle;
+pub mod node;
 pub mod plugin;
+pub mod proto;
 pub mod queue;
+pub mod scheduler;
 pub mod task;
+pub mod worker;
+
+pub use client::DistributedClient;
+pub use config::Config;
+pub use node::DistributedNode;

@@ -1,13 +1,16 @@
 //! Messages between whoever is on a topic: at most once, in order for each sender and topic. The
 //! contract and the one place that chooses an implementation. Never the only copy of a task.
 
+mod local;
 mod subscription;
 
+pub use local::LocalBroker;
 pub use subscription::{Delivery, Received, Subscription};
 
-use crate::task::Name;
+use crate::{config, task::Name};
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::sync::Arc;
 
 #[async_trait]
 pub trait MessageBroker: Send + Sync {
@@ -17,6 +20,13 @@ pub trait MessageBroker: Send + Sync {
 
     /// Everything published to `topic` from now on.
     async fn subscribe(&self, topic: &Name) -> Result<Subscription, Error>;
+}
+
+/// Makes the broker that the configuration names. Nothing is connected before the first use.
+pub fn open(config: &config::Config) -> Arc<dyn MessageBroker> {
+    match config.broker {
+        config::Broker::Local => Arc::new(LocalBroker::new(config.limits.subscriber_backlog)),
+    }
 }
 
 /// A payload on its way to a topic. Cheap to clone.

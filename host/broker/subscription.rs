@@ -1,9 +1,12 @@
 //! The receiving end of a topic: bounded, and honest about what it lost.
 
 use super::Message;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
 
@@ -20,7 +23,12 @@ pub enum Received {
 pub struct Subscription {
     messages: mpsc::Receiver<Message>,
     cut_off: Arc<AtomicBool>,
+    /// Last, so that the receiver is gone before the broker hears of it.
+    leaving: Option<Leaving>,
 }
+
+/// Does something when it is dropped.
+struct Leaving(Option<Box<dyn FnOnce() + Send + Sync>>);
 
 /// The broker's end.
 #[derive(Debug)]
@@ -41,8 +49,16 @@ impl Subscription {
         let subscription = Self {
             messages: receiver,
             cut_off,
+            leaving: None,
         };
         (delivery, subscription)
+    }
+
+    /// Calls `leave` once the subscription has been dropped, so that the broker can forget it. It
+    /// may not block, and the broker may not drop subscriptions under a lock that it takes.
+    pub fn on_drop(mut self, leave: impl FnOnce() + Send + Sync + 'static) -> Self {
+        self.leaving = Some(Leaving(Some(Box::new(leave))));
+        self
     }
 
     /// The next message; `None` once the broker is gone. What was delivered before a cut-off is
@@ -53,6 +69,20 @@ impl Subscription {
             None if self.cut_off.swap(false, Ordering::AcqRel) => Some(Received::CutOff),
             None => None,
         }
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if let Some(leave) = self.0.take() {
+            leave();
+        }
+    }
+}
+
+impl fmt::Debug for Leaving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Leaving")
     }
 }
 

@@ -1,6 +1,19 @@
 //! The node's settings, typed. `default.toml` is the commented reference and the source of every
 //! default; `load` reads files and the environment. Nothing here opens or starts anything.
 
+mod fault;
+mod load;
+mod reader;
+mod section;
+mod show;
+mod tree;
+mod variable;
+
+pub use fault::{Fault, Faults, Origin};
+pub use load::{REFERENCE, environment, locate};
+pub use section::MESSAGE_ROOM;
+pub use show::show;
+
 use crate::task::{Name, SubmissionLimits};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -11,6 +24,8 @@ pub struct Config {
     pub limits: Limits,
     pub plugins: Plugins,
     pub queue: Queue,
+    /// `[queue] keep_ended_ms`, whatever its kind: how long ended tasks can still be asked for.
+    pub keep_ended: Duration,
     pub discovery: Discovery,
     pub broker: Broker,
     /// `[plugin.NAME]`: what one plugin is given beyond the defaults.
@@ -149,3 +164,6 @@ pub struct TaskTypeOverrides {
     pub backoff_max: Option<Duration>,
     pub max_concurrency: Option<usize>,
 }
+
+#[cfg(test)]
+mod tests;

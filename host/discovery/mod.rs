@@ -1,9 +1,15 @@
 //! Who is there: nodes with what they can run, and services that clients register. The contract
 //! and the one place that chooses an implementation. Knows nothing of tasks or messages.
 
-use crate::task::Name;
+mod local;
+mod record;
+
+pub use local::LocalDiscovery;
+pub use record::{MAX_SERVICE_BYTES, MAX_TTL, MIN_TTL, NodeRecord, PluginRecord, ServiceInfo};
+
+use crate::{config, task::Name};
 use async_trait::async_trait;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 #[async_trait]
 pub trait ServiceDiscovery: Send + Sync {
@@ -28,33 +34,11 @@ pub trait ServiceDiscovery: Send + Sync {
     fn cluster_id(&self) -> &str;
 }
 
-/// A service that a client registered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceInfo {
-    pub id: Name,
-    pub name: Name,
-    pub address: String,
-    pub metadata: BTreeMap<String, String>,
-    /// How long it lives without being renewed; `None` asks for the default.
-    pub ttl: Option<Duration>,
-}
-
-/// A node and what it can run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeRecord {
-    pub id: Name,
-    pub address: String,
-    pub version: String,
-    pub task_types: Vec<Name>,
-    pub plugins: Vec<PluginRecord>,
-}
-
-/// One plugin generation that a node serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PluginRecord {
-    pub name: Name,
-    pub version: String,
-    pub sha256: String,
+/// Makes the discovery that the configuration names. Nothing is connected before the first use.
+pub fn open(config: &config::Config) -> Arc<dyn ServiceDiscovery> {
+    match config.discovery {
+        config::Discovery::Local => Arc::new(LocalDiscovery::new(&config.limits)),
+    }
 }
 
 /// The service name under which nodes are found, as the seed has it.

@@ -6,8 +6,10 @@
 //! come in the order of the questions. A conflict, a stale token or a full queue is a value; an
 //! `Error` means that the engine could not do its work.
 
+mod sqlite;
 mod watch;
 
+pub use sqlite::SqliteQueue;
 pub use watch::{Change, Changes, Publisher, Watch};
 
 use crate::{
@@ -67,7 +69,7 @@ pub trait TaskQueue: Send + Sync {
 /// Opens the engine that the configuration names.
 pub async fn open(queue: &config::Queue) -> Result<Arc<dyn TaskQueue>, Error> {
     match queue {
-        config::Queue::Sqlite(_) => Err(Error::Misconfigured("not built yet".into())),
+        config::Queue::Sqlite(settings) => Ok(Arc::new(SqliteQueue::open(settings).await?)),
     }
 }
 

@@ -1,0 +1,22 @@
+//! Turns the proto files into Rust, and does nothing else. protoc comes with a crate, so that
+//! nobody has to install it.
+
+use std::{env, error::Error, path::PathBuf};
+
+const FILES: [&str; 3] = [
+    "proto/distributed.proto",
+    "proto/hostel/v1/tasks.proto",
+    "proto/hostel/v1/plugins.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let mut config = tonic_prost_build::Config::new();
+    config.protoc_executable(protoc_bin_vendored::protoc_bin_path()?);
+    tonic_prost_build::configure()
+        // A payload is a reference into the message that carried it, not a copy.
+        .bytes(".")
+        .file_descriptor_set_path(out.join("descriptors.bin"))
+        .compile_with_config(config, &FILES, &["proto"])?;
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! Between the wire's types and the house's. Bad input becomes an error here and nowhere later.
+
+use super::status::IntoStatus;
+use crate::{
+    broker::Message,
+    discovery::ServiceInfo,
+    plugin::{Generation, Rejection, TaskType},
+    proto::{distributed as wire, hostel::v1},
+    queue::Listing,
+    scheduler,
+    task::{self, Name, State, StateKind, Submission, SubmissionLimits, Task, UnixMs},
+};
+use std::{
+    collections::HashMap,
+    time::{Duration, UNIX_EPOCH},
+};
+use tonic::Status;
+use uuid::Uuid;
+
+/// An id that sorts by time, for whoever brought none.
+pub fn new_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
+pub fn name(what: &'static str, given: &str) -> Result<Name, Status> {
+    Name::parse(what, given).map_err(IntoStatus::into_status)
+}
+
+pub fn submission(task: wire::Task, limits: &SubmissionLimits) -> Result<Submission, Status> {
+    let id = match task.task_id.is_empty() {
+        true => new_id(),
+        false => task.task_id,
+    };
+    let metadata = task.metadata.into_iter().collect();
+    Submission::new(&id, &task.task_type, task.payload, metadata, limits)
+        .map_err(IntoStatus::into_status)
+}
+
+pub fn task_status(status: scheduler::TaskStatus) -> wire::TaskStatus {
+    let waiting_for = status.waiting_for.unwrap_or_default();
+    let task = status.task;
+    let (started_at, finished_at) = times(&task);
+    let ran = task.ran.as_ref();
+    wire::TaskStatus {
+        status: task.state.kind().as_str().into(),
+        attempts: task.attempt,
+        submitted_at_ms: task.submitted_at.0,
+        started_at_ms: started_at.0,
+        finished_at_ms: finished_at.0,
+        due_at_ms: match task.state {
+            State::Pending { due_at } => due_at.0,
+            _ => 0,
+        },
+        node_id: match (&task.state, ran) {
+            (State::Running { node, .. }, _) => node.to_string(),
+            (_, Some(ran)) => ran.node.to_string(),
+            _ => String::new(),
+        },
+        plugin: ran.map(|ran| ran.plugin.to_string()).unwrap_or_default(),
+        plugin_version: ran
+            .map(|ran| ran.plugin_version.clone())
+            .unwrap_or_default(),
+        waiting_for,
+        finishes: task.finishes,
+        task_id: task.id.to_string(),
+        task_type: task.task_type.to_string(),
+        error: task.error.unwrap_or_default(),
+        result: match task.state {
+            State::Completed { result, .. } => result,
+            _ => Default::default(),
+        },
+    }
+}
+
+/// When the latest attempt began and when the task ended; zero where it has not.
+fn times(task: &Task) -> (UnixMs, UnixMs) {
+    match task.state {
+        State::Pending { .. } => Default::default(),
+        State::Running { started_at, .. } => (started_at, UnixMs::default()),
+        State::Completed {
+            started_at,
+            finished_at,
+            ..
+        } => (started_at, finished_at),
+        State::Failed {
+            started_at,
+            finished_at,
+        }
+        | State::Cancelled {
+            started_at,
+            finished_at,
+        } => (started_at.unwrap_or_default(), finished_at),
+    }
+}
+
+pub fn listing(listing: Listing) -> v1::ListTasksResponse {
+    let tasks = listing.tasks.into_iter();
+    v1::ListTasksResponse {
+        tasks: tasks
+            .map(|task| {
+                task_status(scheduler::TaskStatus {
+                    task,
+                    waiting_for: None,
+                })
+            })
+            .collect(),
+        next_page_token: listing.next.unwrap_or_default(),
+    }
+}
+
+/// Empty means every state.
+pub fn state(given: &str) -> Result<Option<StateKind>, Status> {
+    if given.is_empty() {
+        return Ok(None);
+    }
+    given.parse().map(Some).map_err(super::status::invalid)
+}
+
+pub fn service(request: wire::RegisterRequest) -> Result<ServiceInfo, Status> {
+    Ok(ServiceInfo {
+        id: name("node id", &request.node_id)?,
+        name: name("service name", &request.service_name)?,
+        address: request.address,
+        metadata: request.metadata.into_iter().collect(),
+        ttl: (request.ttl_ms > 0).then(|| Duration::from_millis(request.ttl_ms)),
+    })
+}
+
+pub fn node(service: ServiceInfo) -> wire::Node {
+    wire::Node {
+        node_id: service.id.to_string(),
+        address: service.address,
+        metadata: HashMap::from_iter(service.metadata),
+    }
+}
+
+/// A message from outside, on its way to the topic that it names.
+pub fn message(message: wire::Message) -> Result<Message, Status> {
+    if !message.from_node.is_empty() {
+        name("from_node", &message.from_node)?;
+    }
+    Ok(Message {
+        topic: name("to_node", &message.to_node)?,
+        id: match message.message_id.is_empty() {
+            true => new_id(),
+            false => bounded("message_id", message.message_id)?,
+        },
+        from: message.from_node,
+        message_type: bounded("message_type", message.message_type)?,
+        payload: message.payload,
+        in_reply_to: bounded("in_reply_to", message.in_reply_to)?,
+    })
+}
+
+pub fn delivered(message: Message) -> wire::Message {
+    wire::Message {
+        from_node: message.from,
+        to_node: message.topic.to_string(),
+        payload: message.payload,
+        message_type: message.message_type,
+        message_id: message.id,
+        in_reply_to: message.in_reply_to,
+        error: String::new(),
+    }
+}
+
+fn bounded(what: &str, given: String) -> Result<String, Status> {
+    match given.len() <= task::Name::MAX_BYTES {
+        true => Ok(given),
+        false => Err(super::status::invalid(format!(
+            "{what} has {} bytes; at most {} are allowed",
+            given.len(),
+            task::Name::MAX_BYTES
+        ))),
+    }
+}
+
+pub fn plugin(generation: &Generation) -> v1::Plugin {
+    let loaded_at = generation.loaded_at.duration_since(UNIX_EPOCH);
+    let task_types = generation.task_types.iter();
+    v1::Plugin {
+        name: generation.name.to_string(),
+        version: generation.version.clone(),
+        description: generation.description.clone(),
+        sha256: generation.sha256.clone(),
+        file: file_name(&generation.file),
+        loaded_at_ms: ms(loaded_at.unwrap_or_default()),
+        task_types: task_types.map(|t| task_type(t)).collect(),
+    }
+}
+
+fn task_type(task_type: &TaskType) -> v1::TaskType {
+    v1::TaskType {
+        name: task_type.name.to_string(),
+        description: task_type.description.clone(),
+        timeout_ms: ms(task_type.timeout),
+        max_attempts: task_type.retry.max_attempts,
+        backoff_initial_ms: ms(task_type.retry.backoff_initial),
+        backoff_max_ms: ms(task_type.retry.backoff_max),
+        max_concurrency: task_type
+            .max_concurrency
+            .map_or(0, |max| u32::try_from(max).unwrap_or(u32::MAX)),
+    }
+}
+
+pub fn rejected(rejection: &Rejection) -> v1::RejectedFile {
+    v1::RejectedFile {
+        file: file_name(&rejection.file),
+        error: rejection.error.clone(),
+    }
+}
+
+/// Directories are the operator's business.
+fn file_name(path: &std::path::Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

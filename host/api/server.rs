@@ -1,0 +1,226 @@
+//! The gRPC server as a component: bound early, so that a taken port is known before anything else
+//! starts, with every limit of HTTP/2 said (lessons.md lists the defaults that are none).
+
+use super::{
+    distributed::DistributedServiceImpl, incoming::connections, plugins::PluginServiceImpl,
+    tasks::TaskServiceImpl,
+};
+use crate::{
+    broker::MessageBroker,
+    config,
+    discovery::ServiceDiscovery,
+    lifecycle::Component,
+    plugin::PluginHost,
+    proto::{
+        DESCRIPTORS,
+        distributed::distributed_service_server::DistributedServiceServer,
+        hostel::v1::{
+            plugin_service_server::PluginServiceServer, task_service_server::TaskServiceServer,
+        },
+    },
+    scheduler::TaskScheduler,
+    task::Name,
+};
+use anyhow::Context;
+use async_trait::async_trait;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Router;
+use tonic_health::server::HealthReporter;
+
+/// How long open calls get to end when the server stops.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// How many streams of one connection may be reset by errors of its own before it is closed.
+const MAX_ERROR_RESETS: usize = 1024;
+const MAX_PENDING_RESETS: usize = 20;
+const MAX_HEADER_LIST: u32 = 16 * 1024;
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+const AGE_GRACE: Duration = Duration::from_secs(30);
+
+/// What the server gives access to.
+#[derive(Clone)]
+pub struct Services {
+    pub node: Name,
+    pub discovery: Arc<dyn ServiceDiscovery>,
+    pub broker: Arc<dyn MessageBroker>,
+    pub scheduler: Arc<dyn TaskScheduler>,
+    /// Absent on a node that hosts no plugins itself.
+    pub plugins: Option<Arc<PluginHost>>,
+    pub limits: config::Limits,
+}
+
+/// Serves while it is started.
+pub struct Server {
+    address: SocketAddr,
+    services: Services,
+    health: HealthReporter,
+    listener: Mutex<Option<TcpListener>>,
+    serving: Mutex<Option<Serving>>,
+}
+
+struct Serving {
+    end: CancellationToken,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+/// Says in the health service whether the node takes work: started last, stopped first.
+pub struct Readiness(HealthReporter);
+
+impl Server {
+    /// Takes the address, and with port 0 a free port of it.
+    pub async fn bind(address: SocketAddr, services: Services) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} (node.listen)"))?;
+        Ok(Self {
+            address: listener.local_addr()?,
+            services,
+            health: HealthReporter::new(),
+            listener: Mutex::new(Some(listener)),
+            serving: Mutex::default(),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn readiness(&self) -> Readiness {
+        Readiness(self.health.clone())
+    }
+
+    fn router(&self) -> anyhow::Result<Router> {
+        let services = self.services.clone();
+        let limits = &services.limits;
+        let max = limits.max_message_bytes;
+        let distributed = DistributedServiceServer::new(DistributedServiceImpl {
+            node: services.node,
+            discovery: services.discovery,
+            broker: services.broker,
+            scheduler: services.scheduler.clone(),
+            limits: limits.clone(),
+        });
+        let tasks = TaskServiceServer::new(TaskServiceImpl {
+            scheduler: services.scheduler,
+        });
+        let plugins = services
+            .plugins
+            .map(|plugins| PluginServiceServer::new(PluginServiceImpl { plugins }));
+        let health = tonic_health::pb::health_server::HealthServer::new(
+            tonic_health::server::HealthService::from_health_reporter(self.health.clone()),
+        );
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        Ok(server(limits)
+            .add_service(
+                distributed
+                    .max_decoding_message_size(max)
+                    .max_encoding_message_size(max),
+            )
+            .add_service(
+                tasks
+                    .max_decoding_message_size(max)
+                    .max_encoding_message_size(max),
+            )
+            .add_optional_service(plugins)
+            .add_service(health)
+            .add_service(reflection))
+    }
+
+    async fn listener(&self) -> anyhow::Result<TcpListener> {
+        let bound = self
+            .listener
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match bound {
+            Some(listener) => Ok(listener),
+            // Started again after a stop.
+            None => Ok(TcpListener::bind(self.address).await?),
+        }
+    }
+
+    fn serving(&self) -> std::sync::MutexGuard<'_, Option<Serving>> {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A tonic server with every limit said; benches hold the bare echo against the same.
+pub fn server(limits: &config::Limits) -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .max_concurrent_streams(limits.max_streams_per_connection)
+        .concurrency_limit_per_connection(limits.max_requests_per_connection)
+        // A call may work for its time and wait for its time; streams are not timed.
+        .timeout(limits.request_timeout + limits.max_wait)
+        .max_connection_age(limits.max_connection_age)
+        .max_connection_age_grace(AGE_GRACE)
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
+        .http2_max_header_list_size(MAX_HEADER_LIST)
+}
+
+#[async_trait]
+impl Component for Server {
+    async fn start(&self) -> anyhow::Result<()> {
+        let incoming = connections(self.listener().await?, self.services.limits.max_connections);
+        let end = CancellationToken::new();
+        let ended = end.clone().cancelled_owned();
+        let router = self.router()?;
+        let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, ended));
+        *self.serving() = Some(Serving { end, server });
+        Ok(())
+    }
+
+    async fn stop(&self) -> anyhow::Result<()> {
+        let Some(mut serving) = self.serving().take() else {
+            return Ok(());
+        };
+        serving.end.cancel();
+        match tokio::time::timeout(GRACE, &mut serving.server).await {
+            Ok(ended) => ended?.context("the gRPC server failed"),
+            Err(_) => {
+                tracing::info!("open calls did not end within {GRACE:?} and were cut off");
+                serving.server.abort();
+                Ok(())
+            }
+        }
+    }
+
+    fn get_id(&self) -> &str {
+        "grpc"
+    }
+}
+
+type Distributed = DistributedServiceServer<DistributedServiceImpl>;
+
+#[async_trait]
+impl Component for Readiness {
+    async fn start(&self) -> anyhow::Result<()> {
+        self.0.set_serving::<Distributed>().await;
+        let serving = tonic_health::ServingStatus::Serving;
+        self.0.set_service_status("", serving).await;
+        Ok(())
+    }
+
+    async fn stop(&self) -> anyhow::Result<()> {
+        self.0.set_not_serving::<Distributed>().await;
+        let not_serving = tonic_health::ServingStatus::NotServing;
+        self.0.set_service_status("", not_serving).await;
+        Ok(())
+    }
+
+    fn get_id(&self) -> &str {
+        "readiness"
+    }
+}

@@ -1,0 +1,111 @@
+//! The only place that makes a gRPC status. Clients learn what they can do about a refusal; what
+//! went wrong inside goes to the log.
+
+use crate::{broker, discovery, queue, scheduler, task};
+use tonic::Status;
+
+/// How an error of the house looks from outside.
+pub trait IntoStatus {
+    fn into_status(self) -> Status;
+}
+
+impl IntoStatus for task::InvalidName {
+    fn into_status(self) -> Status {
+        Status::invalid_argument(self.to_string())
+    }
+}
+
+impl IntoStatus for task::InvalidSubmission {
+    fn into_status(self) -> Status {
+        Status::invalid_argument(self.to_string())
+    }
+}
+
+impl IntoStatus for scheduler::Error {
+    fn into_status(self) -> Status {
+        use scheduler::Error;
+        let text = self.to_string();
+        match self {
+            Error::UnknownType { .. } | Error::NotRequeued { .. } => {
+                Status::failed_precondition(text)
+            }
+            Error::UnknownTask(_) => Status::not_found(text),
+            Error::Conflict(_) => Status::already_exists(text),
+            Error::Full => Status::resource_exhausted(text),
+            Error::Queue(error) => error.into_status(),
+        }
+    }
+}
+
+impl IntoStatus for queue::Error {
+    fn into_status(self) -> Status {
+        use queue::Error;
+        match self {
+            Error::BadPage => Status::invalid_argument(self.to_string()),
+            Error::Unavailable {
+                outcome_unknown: true,
+                ..
+            } => logged(
+                &self,
+                Status::unavailable(
+                    "the task queue failed and the outcome is unknown: ask for the task, or submit it again under the same id",
+                ),
+            ),
+            Error::Unavailable { .. } => logged(
+                &self,
+                Status::unavailable(
+                    "the task queue is unavailable, and nothing was stored; try again later",
+                ),
+            ),
+            Error::Corrupt(_) | Error::Misconfigured(_) => internal(&self),
+        }
+    }
+}
+
+impl IntoStatus for discovery::Error {
+    fn into_status(self) -> Status {
+        use discovery::Error;
+        match self {
+            Error::Full { .. } => Status::resource_exhausted(self.to_string()),
+            Error::Reserved | Error::TooLarge { .. } => Status::invalid_argument(self.to_string()),
+            Error::Unavailable(_) => logged(
+                &self,
+                Status::unavailable("discovery is unavailable; try again later"),
+            ),
+        }
+    }
+}
+
+impl IntoStatus for broker::Error {
+    fn into_status(self) -> Status {
+        logged(
+            &self,
+            Status::unavailable("the message broker is unavailable; try again later"),
+        )
+    }
+}
+
+/// A receiver that was too slow.
+pub fn cut_off(backlog: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "cut off: more than {backlog} messages waited for this stream (limits.subscriber_backlog); \
+         read faster, then subscribe again"
+    ))
+}
+
+/// Bad input that only a service sees.
+pub fn invalid(what: impl Into<String>) -> Status {
+    Status::invalid_argument(what)
+}
+
+fn internal(error: &dyn std::error::Error) -> Status {
+    logged(
+        error,
+        Status::internal("this node failed; its log says why"),
+    )
+}
+
+fn logged(error: &dyn std::error::Error, status: Status) -> Status {
+    tracing::error!(code = ?status.code(), "{error}");
+    status
+}

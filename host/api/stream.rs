@@ -1,0 +1,141 @@
+//! `StreamMessages`: publishes what comes in, answers each message with exactly one response, and
+//! delivers what others send to the stream's own topic.
+
+use super::{
+    convert,
+    status::{self, IntoStatus},
+};
+use crate::{
+    broker::{MessageBroker, Received, Subscription},
+    proto::distributed::Message,
+    task::Name,
+};
+use std::{pin::Pin, sync::Arc};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Status, Streaming};
+
+pub type Responses = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
+
+/// One stream's side of the conversation.
+struct Conversation {
+    node: Name,
+    broker: Arc<dyn MessageBroker>,
+    /// The topic that the first message fixed; everything the stream says is from there.
+    own: Option<String>,
+    inbox: Option<Subscription>,
+}
+
+/// What to do next.
+enum Turn {
+    Incoming(Message),
+    Delivery(Received),
+    End,
+}
+
+pub fn responses(
+    mut incoming: Streaming<Message>,
+    node: Name,
+    broker: Arc<dyn MessageBroker>,
+    backlog: usize,
+) -> Responses {
+    let mut conversation = Conversation {
+        node,
+        broker,
+        own: None,
+        inbox: None,
+    };
+    Box::pin(async_stream::try_stream! {
+        loop {
+            match conversation.turn(&mut incoming).await? {
+                Turn::Incoming(message) => {
+                    conversation.join(&message).await?;
+                    yield conversation.answer(message).await;
+                }
+                Turn::Delivery(Received::Message(message)) => yield convert::delivered(message),
+                Turn::Delivery(Received::CutOff) => Err(status::cut_off(backlog))?,
+                Turn::End => break,
+            }
+        }
+    })
+}
+
+impl Conversation {
+    async fn turn(&mut self, incoming: &mut Streaming<Message>) -> Result<Turn, Status> {
+        tokio::select! {
+            message = incoming.next() => match message {
+                Some(message) => Ok(Turn::Incoming(message?)),
+                None => Ok(Turn::End),
+            },
+            Some(received) = next(&mut self.inbox) => Ok(Turn::Delivery(received)),
+        }
+    }
+
+    /// The first message says who speaks, and subscribes the stream to that topic.
+    async fn join(&mut self, first: &Message) -> Result<(), Status> {
+        if self.own.is_some() {
+            return Ok(());
+        }
+        self.own = Some(first.from_node.clone());
+        if !first.from_node.is_empty() {
+            let topic = convert::name("from_node", &first.from_node)?;
+            let subscribed = self.broker.subscribe(&topic).await;
+            self.inbox = Some(subscribed.map_err(IntoStatus::into_status)?);
+        }
+        Ok(())
+    }
+
+    /// Publishes the message and tells its sender how that went.
+    async fn answer(&self, message: Message) -> Message {
+        let in_reply_to = message.message_id.clone();
+        let to_node = message.from_node.clone();
+        let payload = message.payload.clone();
+        let error = match self.publish(message).await {
+            Ok(()) => String::new(),
+            Err(error) => error,
+        };
+        Message {
+            from_node: self.node.to_string(),
+            to_node,
+            payload,
+            message_type: "response".into(),
+            message_id: convert::new_id(),
+            in_reply_to,
+            error,
+        }
+    }
+
+    async fn publish(&self, message: Message) -> Result<(), String> {
+        let own = self.own.as_deref().unwrap_or_default();
+        if message.from_node != own {
+            return Err(format!(
+                "this stream speaks for {own:?}, as its first message said"
+            ));
+        }
+        if message.to_node.is_empty() {
+            return Ok(());
+        }
+        let message = convert::message(message).map_err(text)?;
+        let topic = message.topic.clone();
+        let published = self.broker.publish(message).await;
+        match published.map_err(|error| text(error.into_status()))? {
+            0 => Err(nobody_listens(&topic)),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub fn nobody_listens(topic: &Name) -> String {
+    format!("nobody listens on {topic}")
+}
+
+fn text(status: Status) -> String {
+    status.message().to_owned()
+}
+
+/// The next delivery; never resolves without an inbox.
+async fn next(inbox: &mut Option<Subscription>) -> Option<Received> {
+    match inbox {
+        Some(inbox) => inbox.next().await,
+        None => std::future::pending().await,
+    }
+}

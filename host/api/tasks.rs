@@ -1,0 +1,90 @@
+//! What operators do with tasks: list, count, cancel, requeue.
+
+use super::{convert, status::IntoStatus};
+use crate::{
+    proto::hostel::v1::{
+        CancelTaskRequest, CancelTaskResponse, CountTasksRequest, CountTasksResponse,
+        ListTasksRequest, ListTasksResponse, RequeueTaskRequest, RequeueTaskResponse, TaskCount,
+        task_service_server::TaskService,
+    },
+    queue::{Cancel, Filter, Page},
+    scheduler::TaskScheduler,
+};
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// Tasks on one page, unless the request says otherwise, and at the most.
+const PAGE_SIZE: (u32, u32) = (100, 1000);
+
+pub struct TaskServiceImpl {
+    pub scheduler: Arc<dyn TaskScheduler>,
+}
+
+#[tonic::async_trait]
+impl TaskService for TaskServiceImpl {
+    async fn list(
+        &self,
+        request: Request<ListTasksRequest>,
+    ) -> Result<Response<ListTasksResponse>, Status> {
+        let request = request.into_inner();
+        let filter = Filter {
+            state: convert::state(&request.status)?,
+            task_type: match request.task_type.as_str() {
+                "" => None,
+                given => Some(convert::name("task type", given)?),
+            },
+        };
+        let size = match request.page_size {
+            0 => PAGE_SIZE.0,
+            given => given.min(PAGE_SIZE.1),
+        };
+        let page = Page {
+            size: size as usize,
+            after: Some(request.page_token).filter(|token| !token.is_empty()),
+        };
+        let listed = self.scheduler.list_tasks(&filter, &page).await;
+        let listing = listed.map_err(IntoStatus::into_status)?;
+        Ok(Response::new(convert::listing(listing)))
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<CancelTaskRequest>,
+    ) -> Result<Response<CancelTaskResponse>, Status> {
+        let id = convert::name("task id", &request.into_inner().task_id)?;
+        let asked = self.scheduler.cancel_task(&id).await;
+        let outcome = match asked.map_err(IntoStatus::into_status)? {
+            Cancel::Asked => "asked".into(),
+            Cancel::Cancelled | Cancel::Unknown => "cancelled".into(),
+            Cancel::Ended(state) => state.to_string(),
+        };
+        Ok(Response::new(CancelTaskResponse { outcome }))
+    }
+
+    async fn requeue(
+        &self,
+        request: Request<RequeueTaskRequest>,
+    ) -> Result<Response<RequeueTaskResponse>, Status> {
+        let id = convert::name("task id", &request.into_inner().task_id)?;
+        let requeued = self.scheduler.requeue_task(&id).await;
+        requeued.map_err(IntoStatus::into_status)?;
+        Ok(Response::new(RequeueTaskResponse {}))
+    }
+
+    async fn count(
+        &self,
+        _: Request<CountTasksRequest>,
+    ) -> Result<Response<CountTasksResponse>, Status> {
+        let counted = self.scheduler.count_tasks().await;
+        let counts = counted.map_err(IntoStatus::into_status)?.into_iter();
+        Ok(Response::new(CountTasksResponse {
+            counts: counts
+                .map(|((task_type, state), count)| TaskCount {
+                    task_type: task_type.to_string(),
+                    status: state.to_string(),
+                    count,
+                })
+                .collect(),
+        }))
+    }
+}

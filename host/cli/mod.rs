@@ -1,0 +1,126 @@
+//! The command line: one file a command. Talks to a node through `client` like everybody else;
+//! only `serve` and `demo` hold a node themselves.
+
+mod build;
+mod config;
+mod demo;
+mod exit;
+mod output;
+mod serve;
+mod submit;
+mod tasks;
+
+use crate::client::DistributedClient;
+use clap::{Args, Parser, Subcommand};
+use exit::Failure;
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
+use tracing_subscriber::EnvFilter;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  the task failed or was cancelled, a check found faults, or the node failed
+  2  the command line or the configuration is wrong
+  3  the node cannot be reached
+  4  the node refused the request
+
+Environment:
+  HOSTEL_SERVER            the node to talk to, as --server
+  HOSTEL__SECTION__KEY     any setting, above the configuration file
+  RUST_LOG                 what the node logs, such as info or hostel=debug
+  NO_COLOR                 no colours";
+
+/// A node that hosts WebAssembly plugins.
+#[derive(Debug, Parser)]
+#[command(name = "hostel", version, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node
+    Serve(serve::Serve),
+    /// Build the showcase plugins, run a node and let it do some work
+    Demo(demo::Demo),
+    /// Submit a task
+    Submit(submit::Submit),
+    /// Look at tasks, cancel or requeue them
+    Tasks(tasks::Tasks),
+    /// Show or check the configuration
+    Config(config::ConfigCommand),
+}
+
+/// Which configuration a command works with.
+#[derive(Debug, Clone, Default, Args)]
+struct ConfigFile {
+    /// The configuration file [default: ./hostel.toml, then hostel/hostel.toml in the XDG
+    /// configuration directory, then the built-in defaults]
+    #[arg(long = "config", value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// Which node a command talks to.
+#[derive(Debug, Clone, Args)]
+struct Server {
+    /// The node to talk to
+    #[arg(
+        long,
+        env = "HOSTEL_SERVER",
+        value_name = "ADDRESS",
+        default_value = "http://127.0.0.1:50051"
+    )]
+    server: String,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<crate::Config, Failure> {
+        crate::Config::load(self.file.as_deref(), crate::config::environment())
+            .map_err(Failure::usage)
+    }
+}
+
+impl Server {
+    /// A command line wants its answer now: a node that is not there is said at once.
+    async fn connect(&self) -> Result<DistributedClient, Failure> {
+        let client = DistributedClient::connect(&self.server).await;
+        let client = client.map_err(|error| Failure::unreachable(&self.server, &error))?;
+        Ok(client.with_patience(Duration::ZERO))
+    }
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_tracing();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::node(error.into()).report(),
+    };
+    let done = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(serve) => serve.run().await,
+            Command::Demo(demo) => demo.run().await,
+            Command::Submit(submit) => submit.run().await,
+            Command::Tasks(tasks) => tasks.run().await,
+            Command::Config(config) => config.run(),
+        }
+    });
+    // Whatever still blocks (a read of stdin, say) must not hold the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn start_tracing() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .init();
+}

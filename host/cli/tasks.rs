@@ -1,0 +1,168 @@
+//! `hostel tasks`: what is queued, what became of it, and what to do about it.
+
+use super::{
+    Server,
+    exit::Failure,
+    output::{ago, print_json, print_table, task_json},
+};
+use crate::{proto::hostel::v1::ListTasksRequest, task::StateKind};
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+#[derive(Debug, Args)]
+pub struct Tasks {
+    #[command(subcommand)]
+    command: TasksCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TasksCommand {
+    /// Show one task
+    Get {
+        #[command(flatten)]
+        server: Server,
+        id: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// List tasks, newest first
+    List {
+        #[command(flatten)]
+        server: Server,
+        /// Only tasks in this state: pending, running, completed, failed or cancelled
+        #[arg(long, value_name = "STATE")]
+        state: Option<StateKind>,
+        /// Only tasks of this type
+        #[arg(
+            long = "type",
+            value_name = "TYPE",
+            default_value = "",
+            hide_default_value = true
+        )]
+        task_type: String,
+        /// How many at the most
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a task: at once when it waits, by interrupting its handler when it runs
+    Cancel {
+        #[command(flatten)]
+        server: Server,
+        id: String,
+    },
+    /// Run a failed or cancelled task again, its attempts counted anew
+    Requeue {
+        #[command(flatten)]
+        server: Server,
+        id: String,
+    },
+}
+
+impl Tasks {
+    pub async fn run(self) -> Result<(), Failure> {
+        match self.command {
+            TasksCommand::Get { server, id, json } => get(&server, &id, json).await,
+            TasksCommand::List {
+                server,
+                state,
+                task_type,
+                limit,
+                json,
+            } => {
+                let filter = ListTasksRequest {
+                    status: state.map(|state| state.to_string()).unwrap_or_default(),
+                    task_type,
+                    ..Default::default()
+                };
+                list(&server, filter, limit, json).await
+            }
+            TasksCommand::Cancel { server, id } => {
+                let outcome = server.connect().await?.cancel_task(&id).await?;
+                match outcome.as_str() {
+                    "cancelled" => println!("cancelled"),
+                    "asked" => println!("asked: its handler is being interrupted"),
+                    ended => println!("not cancelled: it had ended before ({ended})"),
+                }
+                Ok(())
+            }
+            TasksCommand::Requeue { server, id } => {
+                server.connect().await?.requeue_task(&id).await?;
+                println!("requeued");
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn get(server: &Server, id: &str, json: bool) -> Result<(), Failure> {
+    let task = server.connect().await?.get_task_status(id).await?;
+    let mut value = task_json(&task);
+    if json {
+        value["result_bytes"] = task.result.len().into();
+        // Text where it is text; a program that needs other bytes asks over gRPC.
+        value["result"] = std::str::from_utf8(&task.result).map_or(Value::Null, Value::from);
+        print_json(&value);
+        return Ok(());
+    }
+    let fields = value.as_object().into_iter().flatten();
+    let shown = fields.filter(|(_, value)| !matches!(value, Value::String(s) if s.is_empty()));
+    for (name, value) in shown.filter(|(_, value)| **value != 0) {
+        match value {
+            Value::String(text) => println!("{name:16} {text}"),
+            other => println!("{name:16} {other}"),
+        }
+    }
+    if task.status == "completed" {
+        println!("{:16} {} bytes", "result", task.result.len());
+    }
+    Ok(())
+}
+
+async fn list(
+    server: &Server,
+    mut filter: ListTasksRequest,
+    limit: usize,
+    json: bool,
+) -> Result<(), Failure> {
+    let mut client = server.connect().await?;
+    let mut tasks = Vec::new();
+    while tasks.len() < limit {
+        filter.page_size = u32::try_from(limit - tasks.len()).unwrap_or(u32::MAX);
+        let page = client.list_tasks(filter.clone()).await?;
+        tasks.extend(page.tasks);
+        filter.page_token = page.next_page_token;
+        if filter.page_token.is_empty() {
+            break;
+        }
+    }
+    if json {
+        print_json(&tasks.iter().map(task_json).collect());
+        return Ok(());
+    }
+    let rows: Vec<_> = tasks
+        .into_iter()
+        .map(|task| {
+            vec![
+                task.task_id,
+                task.task_type,
+                task.status,
+                task.attempts.to_string(),
+                ago(task.submitted_at_ms),
+                first_line(&task.error),
+            ]
+        })
+        .collect();
+    print_table(&["ID", "TYPE", "STATE", "ATTEMPTS", "AGE", "ERROR"], &rows);
+    Ok(())
+}
+
+fn first_line(text: &str) -> String {
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(80)
+        .collect()
+}

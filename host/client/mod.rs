@@ -1,0 +1,247 @@
+//! `DistributedClient`: everything the service can do, from Rust. Reconnects by itself, and its own
+//! retries are safe because each submission has an id before it is first sent.
+
+use crate::proto::{
+    distributed::{
+        DiscoverRequest, Message, MessageResponse, Node, RegisterRequest, Task, TaskStatus,
+        TaskStatusRequest, distributed_service_client::DistributedServiceClient,
+    },
+    hostel::v1::{
+        CancelTaskRequest, ListPluginsRequest, ListPluginsResponse, ListTasksRequest,
+        ListTasksResponse, RequeueTaskRequest, plugin_service_client::PluginServiceClient,
+        task_service_client::TaskServiceClient,
+    },
+};
+use std::time::{Duration, Instant};
+use tokio_stream::Stream;
+use tonic::{
+    Code, Request, Response, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+use uuid::Uuid;
+
+/// What one message may hold, as the node's default has it.
+const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+
+/// How long a call that is safe to repeat is repeated while the node cannot be reached.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The first pause between two tries, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How long one status call waits at the node, below the node's own limit.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// A connection to one node. Cheap to clone; clones share the connection.
+#[derive(Debug, Clone)]
+pub struct DistributedClient {
+    distributed: DistributedServiceClient<Channel>,
+    tasks: TaskServiceClient<Channel>,
+    plugins: PluginServiceClient<Channel>,
+    patience: Duration,
+}
+
+impl DistributedClient {
+    /// Connects to a node, such as `http://127.0.0.1:50051`; the scheme may be left out. Fails
+    /// when nobody answers now; later the connection is made anew whenever it is lost.
+    pub async fn connect(addr: &str) -> anyhow::Result<Self> {
+        let channel = endpoint(addr)?.connect().await?;
+        Ok(Self::over(channel))
+    }
+
+    /// The same without asking whether anybody is there yet.
+    pub fn connect_lazy(addr: &str) -> anyhow::Result<Self> {
+        Ok(Self::over(endpoint(addr)?.connect_lazy()))
+    }
+
+    fn over(channel: Channel) -> Self {
+        Self {
+            distributed: DistributedServiceClient::new(channel.clone())
+                .max_decoding_message_size(MAX_MESSAGE),
+            tasks: TaskServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+            plugins: PluginServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
+            patience: PATIENCE,
+        }
+    }
+
+    /// How long to repeat a call while the node cannot be reached; zero for never.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Submits a task and returns its id once the task is durable. An empty id is filled in before
+    /// the first try, so that a repeated one cannot make a second task.
+    pub async fn submit_task(&mut self, mut task: Task) -> Result<String, Status> {
+        if task.task_id.is_empty() {
+            task.task_id = Uuid::now_v7().to_string();
+        }
+        let response = self
+            .repeat(task, |mut client, task| async move {
+                client.distributed.submit_task(task).await
+            })
+            .await?;
+        Ok(response.task_id)
+    }
+
+    /// Submits a task and waits for its end.
+    pub async fn submit_and_wait(&mut self, task: Task) -> Result<TaskStatus, Status> {
+        let id = self.submit_task(task).await?;
+        self.wait_for_task(&id).await
+    }
+
+    /// Where a task stands now.
+    pub async fn get_task_status(&mut self, task_id: &str) -> Result<TaskStatus, Status> {
+        self.task_status(task_id, Duration::ZERO).await
+    }
+
+    /// Waits, however long it takes, for a task's end.
+    pub async fn wait_for_task(&mut self, task_id: &str) -> Result<TaskStatus, Status> {
+        loop {
+            let status = self.task_status(task_id, WAIT).await?;
+            if !matches!(status.status.as_str(), "pending" | "running") {
+                return Ok(status);
+            }
+        }
+    }
+
+    async fn task_status(&self, task_id: &str, wait: Duration) -> Result<TaskStatus, Status> {
+        let request = TaskStatusRequest {
+            task_id: task_id.into(),
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.repeat(request, |mut client, request| async move {
+            client.distributed.get_task_status(request).await
+        })
+        .await
+    }
+
+    /// Asks for the end of a task; "cancelled", "asked", or the state in which it had ended.
+    pub async fn cancel_task(&mut self, task_id: &str) -> Result<String, Status> {
+        let request = CancelTaskRequest {
+            task_id: task_id.into(),
+        };
+        let response = self
+            .repeat(request, |mut client, request| async move {
+                client.tasks.cancel(request).await
+            })
+            .await?;
+        Ok(response.outcome)
+    }
+
+    /// Makes a failed or cancelled task due again. Not repeated by itself: a second requeue could
+    /// meet a task that has failed again since.
+    pub async fn requeue_task(&mut self, task_id: &str) -> Result<(), Status> {
+        let request = RequeueTaskRequest {
+            task_id: task_id.into(),
+        };
+        self.tasks.requeue(request).await?;
+        Ok(())
+    }
+
+    pub async fn list_tasks(
+        &mut self,
+        request: ListTasksRequest,
+    ) -> Result<ListTasksResponse, Status> {
+        self.repeat(request, |mut client, request| async move {
+            client.tasks.list(request).await
+        })
+        .await
+    }
+
+    pub async fn list_plugins(&mut self) -> Result<ListPluginsResponse, Status> {
+        self.repeat(ListPluginsRequest {}, |mut client, request| async move {
+            client.plugins.list(request).await
+        })
+        .await
+    }
+
+    /// Registers a service, or renews it; returns the time to live that was granted.
+    pub async fn register(&mut self, request: RegisterRequest) -> Result<Duration, Status> {
+        let response = self
+            .repeat(request, |mut client, request| async move {
+                client.distributed.register(request).await
+            })
+            .await?;
+        Ok(Duration::from_millis(response.ttl_ms))
+    }
+
+    pub async fn discover(&mut self, service_name: &str) -> Result<Vec<Node>, Status> {
+        let request = DiscoverRequest {
+            service_name: service_name.into(),
+        };
+        let response = self
+            .repeat(request, |mut client, request| async move {
+                client.distributed.discover(request).await
+            })
+            .await?;
+        Ok(response.nodes)
+    }
+
+    /// Sends one message. Not repeated by itself: a message is delivered at most once.
+    pub async fn send_message(&mut self, message: Message) -> Result<MessageResponse, Status> {
+        let response = self.distributed.send_message(message).await?;
+        Ok(response.into_inner())
+    }
+
+    /// Opens a conversation: what goes in is published, what comes out are the responses and the
+    /// messages sent to the `from_node` of the first message. A lost connection ends it.
+    pub async fn stream_messages(
+        &mut self,
+        messages: impl Stream<Item = Message> + Send + 'static,
+    ) -> Result<Streaming<Message>, Status> {
+        let request = Request::new(messages);
+        let response = self.distributed.stream_messages(request).await?;
+        Ok(response.into_inner())
+    }
+
+    /// Makes a call again while the node cannot be reached, for as long as patience lasts. Only
+    /// for calls that change nothing when they arrive twice.
+    async fn repeat<Q, A, F>(&self, request: Q, call: impl Fn(Self, Q) -> F) -> Result<A, Status>
+    where
+        Q: Clone,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let since = Instant::now();
+        let mut pause = PAUSE.0;
+        loop {
+            match call(self.clone(), request.clone()).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) if !is_transient(&status) || since.elapsed() >= self.patience => {
+                    return Err(status);
+                }
+                Err(_) => {
+                    // Many clients that lost one node must not come back in step.
+                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                    pause = (pause * 2).min(PAUSE.1);
+                }
+            }
+        }
+    }
+}
+
+/// Whether the same call may succeed a little later.
+fn is_transient(status: &Status) -> bool {
+    // A connection lost in mid-call arrives as Unknown with a transport error for its source.
+    let lost = || {
+        std::error::Error::source(status)
+            .is_some_and(|source| source.is::<tonic::transport::Error>())
+    };
+    match status.code() {
+        Code::Unavailable => true,
+        Code::Unknown | Code::Cancelled | Code::Internal => lost(),
+        _ => false,
+    }
+}
+
+fn endpoint(addr: &str) -> anyhow::Result<Endpoint> {
+    let addr = match addr.contains("://") {
+        true => addr.to_owned(),
+        false => format!("http://{addr}"),
+    };
+    Ok(Endpoint::from_shared(addr)?
+        .connect_timeout(Duration::from_secs(5))
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10)))
+}

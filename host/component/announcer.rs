@@ -1,0 +1,109 @@
+//! Tells the cluster what this node is and what it can run, again whenever its plugins change.
+
+use crate::{
+    discovery::{NodeRecord, PluginRecord, ServiceDiscovery},
+    lifecycle::Component,
+    plugin::PluginHost,
+    task::Name,
+};
+use async_trait::async_trait;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::task::JoinHandle;
+
+/// How long to wait before a failed announcement is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+pub struct Announcer {
+    shared: Arc<Shared>,
+    following: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    node: Name,
+    address: String,
+    plugins: Arc<PluginHost>,
+    discovery: Arc<dyn ServiceDiscovery>,
+}
+
+impl Announcer {
+    pub fn new(
+        node: Name,
+        address: String,
+        plugins: Arc<PluginHost>,
+        discovery: Arc<dyn ServiceDiscovery>,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                node,
+                address,
+                plugins,
+                discovery,
+            }),
+            following: Mutex::default(),
+        }
+    }
+
+    fn following(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn record(&self) -> NodeRecord {
+        let view = self.plugins.catalog().view();
+        NodeRecord {
+            id: self.node.clone(),
+            address: self.address.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            task_types: view.task_types.keys().cloned().collect(),
+            plugins: view
+                .generations
+                .values()
+                .map(|generation| PluginRecord {
+                    name: generation.name.clone(),
+                    version: generation.version.clone(),
+                    sha256: generation.sha256.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    async fn follow(self: Arc<Self>) {
+        let mut changed = self.plugins.changed();
+        while changed.changed().await.is_ok() {
+            while let Err(error) = self.discovery.announce(self.record()).await {
+                tracing::warn!("cannot announce what this node hosts: {error}");
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Component for Announcer {
+    async fn start(&self) -> anyhow::Result<()> {
+        // Listen first: what changes after the first record is announced again.
+        let follow = tokio::spawn(self.shared.clone().follow());
+        *self.following() = Some(follow);
+        let record = self.shared.record();
+        Ok(self.shared.discovery.announce(record).await?)
+    }
+
+    async fn stop(&self) -> anyhow::Result<()> {
+        let following = self.following().take();
+        if let Some(following) = following {
+            following.abort();
+            let _ = following.await;
+        }
+        Ok(self.shared.discovery.withdraw().await?)
+    }
+
+    fn get_id(&self) -> &str {
+        "announcer"
+    }
+}

@@ -1,0 +1,207 @@
+//! Several components as one: started in order, stopped in reverse, and undone when one of them
+//! cannot start. There is no other way to start or stop anything in a node.
+
+use crate::lifecycle::Component;
+use anyhow::Context;
+use async_trait::async_trait;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// A component made of components.
+pub struct Composite {
+    id: String,
+    children: Mutex<Vec<Child>>,
+}
+
+#[derive(Clone)]
+struct Child {
+    component: Arc<dyn Component>,
+    /// How long each of `start` and `stop` may take.
+    deadline: Duration,
+    started: bool,
+}
+
+impl Composite {
+    pub fn new(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            children: Mutex::default(),
+        }
+    }
+
+    /// Adds a child behind those that are there. It starts with the whole; starting the whole
+    /// again starts those that were added since.
+    pub fn add(&self, component: Arc<dyn Component>, deadline: Duration) {
+        let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        children.push(Child {
+            component,
+            deadline,
+            started: false,
+        });
+    }
+
+    fn child(&self, index: usize) -> Option<Child> {
+        let children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        children.get(index).cloned()
+    }
+
+    fn mark(&self, index: usize, started: bool) {
+        let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(child) = children.get_mut(index) {
+            child.started = started;
+        }
+    }
+
+    fn len(&self) -> usize {
+        let children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        children.len()
+    }
+
+    async fn start_children(&self) -> anyhow::Result<()> {
+        let mut index = 0;
+        while let Some(child) = self.child(index) {
+            if !child.started {
+                let id = child.component.get_id();
+                tracing::debug!(component = id, "starting");
+                tokio::time::timeout(child.deadline, child.component.start())
+                    .await
+                    .map_err(|_| anyhow::anyhow!("not started within {:?}", child.deadline))
+                    .flatten()
+                    .with_context(|| format!("component {id} cannot start"))?;
+                self.mark(index, true);
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
+    /// Stops whatever is started, the last first, and goes on past the ones that fail.
+    async fn stop_children(&self) -> anyhow::Result<()> {
+        let mut failed = Vec::new();
+        for index in (0..self.len()).rev() {
+            let Some(child) = self.child(index).filter(|child| child.started) else {
+                continue;
+            };
+            let id = child.component.get_id();
+            tracing::debug!(component = id, "stopping");
+            match tokio::time::timeout(child.deadline, child.component.stop()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => failed.push(format!("{id}: {error:#}")),
+                Err(_) => failed.push(format!("{id}: not stopped within {:?}", child.deadline)),
+            }
+            self.mark(index, false);
+        }
+        if failed.is_empty() {
+            return Ok(());
+        }
+        anyhow::bail!("components that did not stop well: {}", failed.join("; "))
+    }
+}
+
+#[async_trait]
+impl Component for Composite {
+    async fn start(&self) -> anyhow::Result<()> {
+        let Err(error) = self.start_children().await else {
+            return Ok(());
+        };
+        if let Err(also) = self.stop_children().await {
+            tracing::warn!("while undoing a failed start: {also:#}");
+        }
+        Err(error)
+    }
+
+    async fn stop(&self) -> anyhow::Result<()> {
+        self.stop_children().await
+    }
+
+    fn get_id(&self) -> &str {
+        &self.id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Part {
+        id: &'static str,
+        log: Arc<Mutex<Vec<String>>>,
+        fails: bool,
+        hangs: bool,
+    }
+
+    #[async_trait]
+    impl Component for Part {
+        async fn start(&self) -> anyhow::Result<()> {
+            anyhow::ensure!(!self.fails, "no");
+            self.log.lock().unwrap().push(format!("+{}", self.id));
+            Ok(())
+        }
+
+        async fn stop(&self) -> anyhow::Result<()> {
+            if self.hangs {
+                std::future::pending::<()>().await;
+            }
+            self.log.lock().unwrap().push(format!("-{}", self.id));
+            Ok(())
+        }
+
+        fn get_id(&self) -> &str {
+            self.id
+        }
+    }
+
+    fn part(id: &'static str, log: &Arc<Mutex<Vec<String>>>) -> Part {
+        Part {
+            id,
+            log: log.clone(),
+            fails: false,
+            hangs: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn starts_in_order_and_stops_in_reverse() {
+        let log = Arc::default();
+        let whole = Composite::new("whole");
+        for id in ["a", "b", "c"] {
+            whole.add(Arc::new(part(id, &log)), Duration::from_secs(5));
+        }
+        whole.start().await.unwrap();
+        whole.stop().await.unwrap();
+        assert_eq!(*log.lock().unwrap(), ["+a", "+b", "+c", "-c", "-b", "-a"]);
+    }
+
+    #[tokio::test]
+    async fn undoes_the_started_when_one_fails() {
+        let log = Arc::default();
+        let whole = Composite::new("whole");
+        whole.add(Arc::new(part("a", &log)), Duration::from_secs(5));
+        let fails = Part {
+            fails: true,
+            ..part("b", &log)
+        };
+        whole.add(Arc::new(fails), Duration::from_secs(5));
+        let error = format!("{:#}", whole.start().await.unwrap_err());
+        assert_eq!(error, "component b cannot start: no");
+        assert_eq!(*log.lock().unwrap(), ["+a", "-a"]);
+    }
+
+    #[tokio::test]
+    async fn one_that_hangs_holds_nobody_up_for_ever() {
+        let log = Arc::default();
+        let whole = Composite::new("whole");
+        whole.add(Arc::new(part("a", &log)), Duration::from_secs(5));
+        let hangs = Part {
+            hangs: true,
+            ..part("b", &log)
+        };
+        whole.add(Arc::new(hangs), Duration::from_millis(10));
+        whole.start().await.unwrap();
+        let error = whole.stop().await.unwrap_err().to_string();
+        assert!(error.contains("b: not stopped within 10ms"), "{error}");
+        assert_eq!(*log.lock().unwrap(), ["+a", "+b", "-a"]);
+    }
+}

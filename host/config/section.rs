@@ -1,0 +1,212 @@
+//! What each section holds: the keys, their ranges, and the rules between them. A section is a
+//! function that reads its keys into its struct; the defaults are in `default.toml`.
+
+use super::{
+    Broker, Config, Discovery, Limits, Node, Plugin, Plugins, Queue, Sandbox, SandboxOverrides,
+    Sqlite, TaskTypeOverrides,
+    reader::{Reader, Section},
+};
+use crate::task::SubmissionLimits;
+use std::{net::SocketAddr, ops::RangeInclusive, path::Path};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+const SECOND: u64 = 1000;
+const HOUR: u64 = 3600 * SECOND;
+const DAY: u64 = 24 * HOUR;
+
+/// What a gRPC message needs beside the payload or result that it carries: ids, metadata, framing.
+pub const MESSAGE_ROOM: usize = 64 * KIB;
+
+/// Less than `MESSAGE_ROOM`, so that the largest metadata fits beside the largest payload.
+const METADATA_BYTES: RangeInclusive<usize> = 0..=48 * KIB;
+
+/// Reads everything. `data_dir` serves when no source gives one.
+pub(super) fn config(root: &mut Section<'_>, data_dir: &Path) -> Config {
+    let node = root.section("node", |s| node(s, data_dir));
+    let limits = root.section("limits", limits);
+    let plugins = root.section("plugins", plugins);
+    let mut keep_ended = std::time::Duration::ZERO;
+    let queue = root.section("queue", |s| {
+        s.kind(&["sqlite"]);
+        keep_ended = s.ms("keep_ended_ms", SECOND..=3650 * DAY);
+        Queue::Sqlite(sqlite(s, &node.data_dir))
+    });
+    let discovery = root.section("discovery", |s| {
+        s.kind(&["local"]);
+        Discovery::Local
+    });
+    let broker = root.section("broker", |s| {
+        s.kind(&["local"]);
+        Broker::Local
+    });
+    let plugin = root.each("plugin", "plugin name", plugin);
+    let config = Config {
+        node,
+        limits,
+        plugins,
+        queue,
+        keep_ended,
+        discovery,
+        broker,
+        plugin,
+    };
+    rules(&config, root.reader());
+    config
+}
+
+fn node(s: &mut Section<'_>, data_dir: &Path) -> Node {
+    Node {
+        id: s.maybe_name("id", "node id"),
+        listen: s.address("listen", SocketAddr::from(([127, 0, 0, 1], 0))),
+        insecure: s.boolean("insecure"),
+        data_dir: s.maybe_path("data_dir").unwrap_or(data_dir.to_owned()),
+        drain: s.ms("drain_ms", 0..=DAY),
+    }
+}
+
+fn limits(s: &mut Section<'_>) -> Limits {
+    Limits {
+        submission: SubmissionLimits {
+            payload_bytes: s.number("max_payload_bytes", 0..=GIB),
+            metadata_entries: s.number("max_metadata_entries", 0..=1024),
+            metadata_bytes: s.number("max_metadata_bytes", METADATA_BYTES),
+        },
+        max_message_bytes: s.number("max_message_bytes", MESSAGE_ROOM..=GIB + MIB),
+        max_connections: s.number("max_connections", 1..=1_000_000),
+        max_streams_per_connection: s.number("max_streams_per_connection", 1..=100_000),
+        max_requests_per_connection: s.number("max_requests_per_connection", 1..=100_000),
+        request_timeout: s.ms("request_timeout_ms", 100..=HOUR),
+        max_wait: s.ms("max_wait_ms", 0..=HOUR),
+        max_connection_age: s.ms("max_connection_age_ms", SECOND..=30 * DAY),
+        max_services: s.number("max_services", 0..=1_000_000),
+        service_ttl: s.ms("service_ttl_ms", SECOND..=DAY),
+        subscriber_backlog: s.number("subscriber_backlog", 1..=1_000_000),
+    }
+}
+
+fn plugins(s: &mut Section<'_>) -> Plugins {
+    Plugins {
+        dir: s.path("dir"),
+        rescan: s.ms("rescan_ms", 50..=HOUR),
+        max_file_bytes: s.number("max_file_bytes", KIB as u64..=GIB as u64),
+        compile_timeout: s.ms("compile_timeout_ms", 100..=HOUR),
+        max_compiles: s.number("max_compiles", 1..=256),
+        max_tasks: s.number("max_tasks", 1..=10_000),
+        threads: s.number("threads", 0..=1024),
+        sandbox: s.section("sandbox", sandbox),
+    }
+}
+
+// The ranges that a sandbox and its overrides share.
+const MEMORY_BYTES: RangeInclusive<usize> = 64 * KIB..=4 * GIB;
+const TABLE_ELEMENTS: RangeInclusive<usize> = 0..=10_000_000;
+const CPU_MS: RangeInclusive<u64> = 10..=DAY;
+const RESULT_BYTES: RangeInclusive<usize> = 0..=GIB;
+const LOG_BYTES: RangeInclusive<usize> = 0..=64 * MIB;
+const DESCRIBE_MS: RangeInclusive<u64> = 10..=10 * 60 * SECOND;
+const TIMEOUT_MS: RangeInclusive<u64> = 1..=7 * DAY;
+
+fn sandbox(s: &mut Section<'_>) -> Sandbox {
+    Sandbox {
+        max_memory_bytes: s.number("max_memory_bytes", MEMORY_BYTES),
+        max_table_elements: s.number("max_table_elements", TABLE_ELEMENTS),
+        max_cpu: s.ms("max_cpu_ms", CPU_MS),
+        max_result_bytes: s.number("max_result_bytes", RESULT_BYTES),
+        max_log_bytes: s.number("max_log_bytes", LOG_BYTES),
+        describe_timeout: s.ms("describe_timeout_ms", DESCRIBE_MS),
+        timeout: s.ms("timeout_ms", TIMEOUT_MS),
+    }
+}
+
+fn sqlite(s: &mut Section<'_>, data_dir: &Path) -> Sqlite {
+    Sqlite {
+        path: s.maybe_path("path").unwrap_or(data_dir.join("queue.db")),
+        max_open_tasks: s.number("max_open_tasks", 1..=1_000_000_000),
+        max_batch: s.number("max_batch", 1..=10_000),
+    }
+}
+
+fn plugin(s: &mut Section<'_>) -> Plugin {
+    Plugin {
+        limits: s.section("limits", |s| SandboxOverrides {
+            max_memory_bytes: s.maybe_number("max_memory_bytes", MEMORY_BYTES),
+            max_table_elements: s.maybe_number("max_table_elements", TABLE_ELEMENTS),
+            max_cpu: s.maybe_ms("max_cpu_ms", CPU_MS),
+            max_result_bytes: s.maybe_number("max_result_bytes", RESULT_BYTES),
+            max_log_bytes: s.maybe_number("max_log_bytes", LOG_BYTES),
+            describe_timeout: s.maybe_ms("describe_timeout_ms", DESCRIBE_MS),
+        }),
+        config: s.texts("config"),
+        task: s.each("task", "task type", |s| TaskTypeOverrides {
+            timeout: s.maybe_ms("timeout_ms", TIMEOUT_MS),
+            max_attempts: s.maybe_number("max_attempts", 1..=1000),
+            backoff_initial: s.maybe_ms("backoff_initial_ms", 0..=7 * DAY),
+            backoff_max: s.maybe_ms("backoff_max_ms", 0..=7 * DAY),
+            max_concurrency: s.maybe_number("max_concurrency", 1..=10_000),
+        }),
+    }
+}
+
+/// The rules between settings.
+fn rules(config: &Config, reader: &mut Reader) {
+    let listen = config.node.listen;
+    let private = listen.ip().to_canonical().is_loopback();
+    reader.rule(
+        &["node.listen", "node.insecure"],
+        private || config.node.insecure,
+        || {
+            format!(
+                "{listen} is open to other machines, and TLS and authentication are not built yet; \
+                 listen on 127.0.0.1, or set insecure = true if whoever reaches the port may use \
+                 the node"
+            )
+        },
+    );
+
+    let message = config.limits.max_message_bytes;
+    let fits = |bytes: usize| bytes.saturating_add(MESSAGE_ROOM) <= message;
+    let mut carried = vec![
+        (
+            "limits.max_payload_bytes".to_owned(),
+            config.limits.submission.payload_bytes,
+        ),
+        (
+            "plugins.sandbox.max_result_bytes".to_owned(),
+            config.plugins.sandbox.max_result_bytes,
+        ),
+    ];
+    for (name, plugin) in &config.plugin {
+        let path = format!("plugin.{name}.limits.max_result_bytes");
+        carried.extend(plugin.limits.max_result_bytes.map(|bytes| (path, bytes)));
+    }
+    for (path, bytes) in carried {
+        let paths = [path.as_str(), "limits.max_message_bytes"];
+        reader.rule(&paths, fits(bytes), || {
+            format!(
+                "{path} = {bytes} does not fit into a message; at most limits.max_message_bytes \
+                 ({message}) less {MESSAGE_ROOM}, which is {}, is allowed",
+                message.saturating_sub(MESSAGE_ROOM)
+            )
+        });
+    }
+
+    for (name, plugin) in &config.plugin {
+        for (task_type, overrides) in &plugin.task {
+            let (Some(initial), Some(max)) = (overrides.backoff_initial, overrides.backoff_max)
+            else {
+                continue;
+            };
+            let path = |key: &str| format!("plugin.{name}.task.{task_type}.{key}");
+            reader.rule(
+                &[&path("backoff_initial_ms"), &path("backoff_max_ms")],
+                initial <= max,
+                || {
+                    let (initial, max) = (initial.as_millis(), max.as_millis());
+                    format!("{initial} is more than backoff_max_ms, which is {max}")
+                },
+            );
+        }
+    }
+}

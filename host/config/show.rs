@@ -1,0 +1,283 @@
+//! A configuration as TOML that a person reads: the reference with its comments, holding the values
+//! in force. What it prints loads again to the same configuration.
+
+use super::{Broker, Config, Discovery, Plugin, Queue, load::REFERENCE};
+use std::{collections::BTreeMap, path::Path, time::Duration};
+use toml::{Table, Value};
+
+/// By section and key.
+type Values = BTreeMap<(&'static str, &'static str), Value>;
+
+/// `config` as a file that gives every setting. Nothing in it is secret but what operators put
+/// under `[plugin.NAME.config]`.
+pub fn show(config: &Config) -> String {
+    let values = values(config);
+    let mut shown = String::new();
+    let mut section = "";
+    // The reference has one setting a line, so lines are all that has to be understood.
+    for line in REFERENCE.lines() {
+        if let Some(header) = line.strip_prefix('[') {
+            section = header.trim_end_matches(']');
+        }
+        let bare = line.strip_prefix('#').unwrap_or(line);
+        let key = bare.split_once(" = ").map_or("", |(key, _)| key);
+        match values.get(&(section, key)) {
+            Some(value) => shown.push_str(&format!("{key} = {value}")),
+            // A setting that is not given, or that belongs to another kind of backend.
+            None if is_key(key) => shown.push_str(&format!("#{bare}")),
+            None => shown.push_str(line),
+        }
+        shown.push('\n');
+    }
+    for (name, plugin) in &config.plugin {
+        let plugins: Table = [(name.to_string(), Value::Table(plugin_table(plugin)))]
+            .into_iter()
+            .collect();
+        let table: Table = [("plugin".to_owned(), Value::Table(plugins))]
+            .into_iter()
+            .collect();
+        shown.push_str(&format!("\n{table}"));
+    }
+    shown
+}
+
+fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+}
+
+fn values(config: &Config) -> Values {
+    let Config {
+        node,
+        limits,
+        plugins,
+        queue,
+        keep_ended,
+        discovery,
+        broker,
+        plugin: _,
+    } = config;
+    let mut values = Values::new();
+
+    let mut set = |key, value| values.insert(("node", key), value);
+    if let Some(id) = &node.id {
+        set("id", text(id.as_str()));
+    }
+    set("listen", text(&node.listen.to_string()));
+    set("insecure", Value::Boolean(node.insecure));
+    set("data_dir", path(&node.data_dir));
+    set("drain_ms", ms(node.drain));
+
+    let mut set = |key, value| values.insert(("limits", key), value);
+    let submission = &limits.submission;
+    set("max_payload_bytes", number(submission.payload_bytes));
+    set("max_metadata_entries", number(submission.metadata_entries));
+    set("max_metadata_bytes", number(submission.metadata_bytes));
+    set("max_message_bytes", number(limits.max_message_bytes));
+    set("max_connections", number(limits.max_connections));
+    let streams = limits.max_streams_per_connection;
+    set("max_streams_per_connection", number(streams));
+    let requests = limits.max_requests_per_connection;
+    set("max_requests_per_connection", number(requests));
+    set("request_timeout_ms", ms(limits.request_timeout));
+    set("max_wait_ms", ms(limits.max_wait));
+    set("max_connection_age_ms", ms(limits.max_connection_age));
+    set("max_services", number(limits.max_services));
+    set("service_ttl_ms", ms(limits.service_ttl));
+    set("subscriber_backlog", number(limits.subscriber_backlog));
+
+    let mut set = |key, value| values.insert(("plugins", key), value);
+    set("dir", path(&plugins.dir));
+    set("rescan_ms", ms(plugins.rescan));
+    set("max_file_bytes", number(plugins.max_file_bytes));
+    set("compile_timeout_ms", ms(plugins.compile_timeout));
+    set("max_compiles", number(plugins.max_compiles));
+    set("max_tasks", number(plugins.max_tasks));
+    set("threads", number(plugins.threads));
+
+    let mut set = |key, value| values.insert(("plugins.sandbox", key), value);
+    let sandbox = &plugins.sandbox;
+    set("max_memory_bytes", number(sandbox.max_memory_bytes));
+    set("max_table_elements", number(sandbox.max_table_elements));
+    set("max_cpu_ms", ms(sandbox.max_cpu));
+    set("max_result_bytes", number(sandbox.max_result_bytes));
+    set("max_log_bytes", number(sandbox.max_log_bytes));
+    set("describe_timeout_ms", ms(sandbox.describe_timeout));
+    set("timeout_ms", ms(sandbox.timeout));
+
+    let mut set = |key, value| values.insert(("queue", key), value);
+    set("keep_ended_ms", ms(*keep_ended));
+    match queue {
+        Queue::Sqlite(sqlite) => {
+            set("kind", text("sqlite"));
+            set("path", path(&sqlite.path));
+            set("max_open_tasks", number(sqlite.max_open_tasks));
+            set("max_batch", number(sqlite.max_batch));
+        }
+    }
+    match discovery {
+        Discovery::Local => values.insert(("discovery", "kind"), text("local")),
+    };
+    match broker {
+        Broker::Local => values.insert(("broker", "kind"), text("local")),
+    };
+    values
+}
+
+fn plugin_table(plugin: &Plugin) -> Table {
+    let given = |pairs: Vec<(&str, Option<Value>)>| -> Value {
+        let given = pairs.into_iter();
+        let given = given.filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        Value::Table(given.collect())
+    };
+    let limits = &plugin.limits;
+    let limits = given(vec![
+        ("max_memory_bytes", limits.max_memory_bytes.map(number)),
+        ("max_table_elements", limits.max_table_elements.map(number)),
+        ("max_cpu_ms", limits.max_cpu.map(ms)),
+        ("max_result_bytes", limits.max_result_bytes.map(number)),
+        ("max_log_bytes", limits.max_log_bytes.map(number)),
+        ("describe_timeout_ms", limits.describe_timeout.map(ms)),
+    ]);
+    let config = plugin.config.iter();
+    let config = config.map(|(key, value)| (key.clone(), text(value)));
+    let task = plugin.task.iter().map(|(name, overrides)| {
+        let overrides = given(vec![
+            ("timeout_ms", overrides.timeout.map(ms)),
+            ("max_attempts", overrides.max_attempts.map(number)),
+            ("backoff_initial_ms", overrides.backoff_initial.map(ms)),
+            ("backoff_max_ms", overrides.backoff_max.map(ms)),
+            ("max_concurrency", overrides.max_concurrency.map(number)),
+        ]);
+        (name.to_string(), overrides)
+    });
+    let parts = [
+        ("limits".to_owned(), limits),
+        ("config".to_owned(), Value::Table(config.collect())),
+        ("task".to_owned(), Value::Table(task.collect())),
+    ];
+    parts.into_iter().collect()
+}
+
+fn text(text: &str) -> Value {
+    Value::String(text.to_owned())
+}
+
+fn path(path: &Path) -> Value {
+    text(&path.to_string_lossy())
+}
+
+fn number<T: TryInto<i64>>(number: T) -> Value {
+    Value::Integer(number.try_into().unwrap_or(i64::MAX))
+}
+
+fn ms(time: Duration) -> Value {
+    number(time.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use toml::de::DeTable;
+
+    fn parse(text: &str) -> Config {
+        match Config::parse(text, std::iter::empty()) {
+            Ok(config) => config,
+            Err(faults) => panic!("{faults}\n{text}"),
+        }
+    }
+
+    /// The reference with everything given that it mentions.
+    fn complete() -> String {
+        let given = REFERENCE.lines().map(|line| {
+            let bare = line.strip_prefix('#').unwrap_or(line);
+            let key = bare.split_once(" = ").map_or("", |(key, _)| key);
+            let example = is_key(key) || bare.starts_with("[plugin.");
+            if example { bare } else { line }
+        });
+        given.collect::<Vec<_>>().join("\n")
+    }
+
+    /// `complete`, with no value left at its default.
+    fn changed() -> String {
+        let change = |line: &str| {
+            let (key, value) = line.split_once(" = ")?;
+            let changed = match value.parse::<u64>() {
+                Ok(number) => (number + 1).to_string(),
+                Err(_) if value == "false" => "true".to_owned(),
+                Err(_) if key == "listen" => "\"[::1]:7\"".to_owned(),
+                Err(_) if key == "kind" => value.to_owned(),
+                Err(_) => value.replacen('"', "\"other-", 1),
+            };
+            (!line.starts_with('#')).then(|| format!("{key} = {changed}"))
+        };
+        let complete = complete();
+        let lines = complete.lines();
+        let lines: Vec<String> = lines.map(|x| change(x).unwrap_or(x.to_owned())).collect();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn what_is_shown_loads_to_the_same() {
+        let odd = "[plugin.\"a.b:c\".config]\nkey = \"quo\\\"te\\n\"\n\"k k\" = \"\"\n[plugin.z]";
+        for text in ["", &complete(), &changed(), odd] {
+            let config = parse(text);
+            let shown = show(&config);
+            assert_eq!(parse(&shown), config, "{shown}");
+            assert_eq!(show(&parse(&shown)), shown);
+        }
+        assert_ne!(parse(&changed()).limits, Config::default().limits);
+    }
+
+    #[test]
+    fn comments_are_kept_and_absent_settings_stay_absent() {
+        let shown = show(&parse("[node]\nlisten = \"127.0.0.1:9\""));
+        let comments = |text: &str| text.matches("\n# ").count();
+        assert_eq!(comments(&shown), comments(REFERENCE));
+        assert!(shown.contains("listen = \"127.0.0.1:9\""));
+        assert!(shown.contains("\n#id = "), "{shown}");
+        assert!(shown.contains("\ndata_dir = \"/"), "{shown}");
+    }
+
+    #[test]
+    fn the_reference_mentions_every_setting() {
+        let complete = complete();
+        let reference: toml::Table = complete.parse().unwrap();
+        for section in [
+            "node",
+            "limits",
+            "plugins",
+            "plugins.sandbox",
+            "queue",
+            "discovery",
+            "broker",
+            "plugin.thumbnail.limits",
+            "plugin.thumbnail.task.thumbnail",
+        ] {
+            let stranger = format!("[{section}]\nstranger_than_all = 1");
+            let faults = Config::parse(&stranger, std::iter::empty()).unwrap_err();
+            let (_, known) = faults.list[0].problem.split_once("known here: ").unwrap();
+            let table = section
+                .split('.')
+                .fold(&reference, |table, key| table[key].as_table().unwrap());
+            for key in known.split(", ") {
+                assert!(
+                    table.contains_key(key),
+                    "{section}.{key} is not in default.toml"
+                );
+            }
+        }
+        assert!(DeTable::parse(REFERENCE).is_ok());
+    }
+
+    #[test]
+    fn every_setting_of_the_reference_is_explained() {
+        let (settings, _) = REFERENCE.split_once("# What one plugin is given").unwrap();
+        let lines: Vec<&str> = settings.lines().collect();
+        for pair in lines.windows(2) {
+            let bare = pair[1].strip_prefix('#').unwrap_or(pair[1]);
+            if bare.split_once(" = ").is_some_and(|(key, _)| is_key(key)) {
+                assert!(pair[0].starts_with("# "), "{} has no comment", pair[1]);
+            }
+        }
+    }
+}

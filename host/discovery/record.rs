@@ -1,0 +1,94 @@
+//! What is known about a service and about a node, and the rules that every implementation applies
+//! to them. No clock, no storage.
+
+use super::{Error, NODE_SERVICE};
+use crate::task::Name;
+use std::{collections::BTreeMap, time::Duration};
+
+/// The shortest and the longest time to live that is granted; what is asked for beyond is cut.
+pub const MIN_TTL: Duration = Duration::from_secs(1);
+pub const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// What one service may say about itself: its address, and its metadata as `ServiceInfo::size`
+/// counts it.
+pub const MAX_SERVICE_BYTES: usize = 16 << 10;
+
+/// What a metadata entry costs beside its text, so that many tiny ones are not free.
+const ENTRY_BYTES: usize = 32;
+
+/// A service that a client registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceInfo {
+    pub id: Name,
+    pub name: Name,
+    pub address: String,
+    pub metadata: BTreeMap<String, String>,
+    /// How long it lives without being renewed; `None` asks for the default.
+    pub ttl: Option<Duration>,
+}
+
+impl ServiceInfo {
+    /// Whether a client may register this.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.name.as_str() == NODE_SERVICE {
+            return Err(Error::Reserved);
+        }
+        let (given, limit) = (self.size(), MAX_SERVICE_BYTES);
+        match given > limit {
+            true => Err(Error::TooLarge { given, limit }),
+            false => Ok(()),
+        }
+    }
+
+    /// In bytes: the address, and each metadata entry with 32 for itself.
+    pub fn size(&self) -> usize {
+        let entries = self.metadata.iter();
+        let metadata: usize = entries.map(|(k, v)| k.len() + v.len() + ENTRY_BYTES).sum();
+        self.address.len() + metadata
+    }
+
+    /// How long it may live: what it asks for or else `default`, within the allowed range.
+    pub fn granted_ttl(&self, default: Duration) -> Duration {
+        self.ttl.unwrap_or(default).clamp(MIN_TTL, MAX_TTL)
+    }
+}
+
+/// A node and what it can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRecord {
+    pub id: Name,
+    pub address: String,
+    pub version: String,
+    pub task_types: Vec<Name>,
+    pub plugins: Vec<PluginRecord>,
+}
+
+impl NodeRecord {
+    /// The node as a service of the name `name`, which is `NODE_SERVICE`. Lists in its metadata
+    /// have commas between their items, which no name contains.
+    pub fn as_service(&self, name: &Name) -> ServiceInfo {
+        let task_types: Vec<&str> = self.task_types.iter().map(Name::as_str).collect();
+        let plugin = |plugin: &PluginRecord| format!("{}@{}", plugin.name, plugin.version);
+        let plugins: Vec<String> = self.plugins.iter().map(plugin).collect();
+        let metadata = [
+            ("version", self.version.clone()),
+            ("task_types", task_types.join(",")),
+            ("plugins", plugins.join(",")),
+        ];
+        ServiceInfo {
+            id: self.id.clone(),
+            name: name.clone(),
+            address: self.address.clone(),
+            metadata: metadata.map(|(key, value)| (key.into(), value)).into(),
+            ttl: None,
+        }
+    }
+}
+
+/// One plugin generation that a node serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginRecord {
+    pub name: Name,
+    pub version: String,
+    pub sha256: String,
+}

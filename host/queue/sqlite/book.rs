@@ -1,0 +1,352 @@
+//! The queue's verbs, each within a transaction that the writer has begun: database and board
+//! change together. Begins and commits nothing, answers nobody. After a fault the board may be
+//! ahead of the database, and the writer loads it anew.
+
+use super::{
+    board::{Board, Hold, Lane, Word, parse_name},
+    fault::Fault,
+    row::{Metadata, ms, read_bytes, read_metadata, state_kind, write_metadata},
+    statements::Statements,
+};
+use crate::{
+    queue::{Cancel, Change, Expired, LeaseToken, Leased, Renewal, Requeue, Submitted, Want, now},
+    task::{Name, StateKind, Submission, TaskId},
+};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::time::Duration;
+
+pub(super) struct Book<'c> {
+    pub conn: &'c Connection,
+    pub statements: Statements<'c>,
+    pub board: Board,
+    /// What the running transaction changes, for the watchers.
+    pub changes: Vec<Change>,
+    max_open: usize,
+}
+
+impl<'c> Book<'c> {
+    pub fn open(conn: &'c Connection, max_open: usize) -> Result<Self, Fault> {
+        Ok(Self {
+            conn,
+            statements: Statements::prepare(conn)?,
+            board: Board::load(conn)?,
+            changes: Vec::new(),
+            max_open,
+        })
+    }
+
+    /// Makes the board follow the database again.
+    pub fn reload(&mut self) -> Result<(), Fault> {
+        self.board = Board::load(self.conn)?;
+        Ok(())
+    }
+
+    pub fn submit(&mut self, tasks: &[Submission]) -> Result<Vec<Submitted>, Fault> {
+        let now = ms(now());
+        let mut answers = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            answers.push(self.submit_one(task, now)?);
+        }
+        Ok(answers)
+    }
+
+    fn submit_one(&mut self, task: &Submission, now: i64) -> Result<Submitted, Fault> {
+        let word = self.type_word(task.task_type())?;
+        let metadata = write_metadata(task.metadata());
+        if self.board.open >= self.max_open {
+            return Ok(self
+                .compare(task, word, metadata.as_deref())?
+                .unwrap_or(Submitted::Full));
+        }
+        let seq = self.board.next_seq;
+        let id = task.id().as_str();
+        let inserted =
+            self.statements
+                .insert_task
+                .execute(params![seq, id, word, now, first_fence(seq)])?;
+        if inserted == 0 {
+            return self
+                .compare(task, word, metadata.as_deref())?
+                .ok_or_else(|| Fault::Corrupt(format!("the id {id} is taken and not taken")));
+        }
+        self.statements
+            .insert_body
+            .execute(params![seq, metadata, &task.payload()[..]])?;
+        self.board.next_seq += 1;
+        self.board.count(word, None, Some(StateKind::Pending))?;
+        self.board.lane(word)?.pending.insert((now, seq));
+        self.changed(task.id(), task.task_type().clone(), StateKind::Pending);
+        Ok(Submitted::Created)
+    }
+
+    /// Whether a task of that id exists and is the same.
+    fn compare(
+        &mut self,
+        task: &Submission,
+        word: Word,
+        metadata: Option<&str>,
+    ) -> Result<Option<Submitted>, Fault> {
+        let same = self
+            .statements
+            .same_task
+            .query_row(
+                params![task.id().as_str(), word, metadata, &task.payload()[..]],
+                |row| row.get::<_, bool>(0),
+            )
+            .optional()?;
+        Ok(same.map(|same| match same {
+            true => Submitted::Existing,
+            false => Submitted::Conflict,
+        }))
+    }
+
+    pub fn lease(&mut self, want: &Want) -> Result<Vec<Leased>, Fault> {
+        let now = now();
+        let until = ms(now.after(want.ttl));
+        let now = ms(now);
+        let taken = self.board.take_due(want, now);
+        if taken.is_empty() {
+            return Ok(Vec::new());
+        }
+        let node = self.word(want.node.as_str())?;
+        let mut leased = Vec::with_capacity(taken.len());
+        for (task_type, seq) in taken {
+            let (task, fence) = self.read_waiting(seq, task_type)?;
+            self.statements
+                .lease
+                .execute(params![seq, until, fence, task.attempt, now, node])?;
+            let hold = Hold {
+                seq,
+                fence,
+                task_type,
+                attempt: task.attempt,
+                lease_until: until,
+                cancel_asked: false,
+            };
+            let id = task.token.id.clone();
+            self.changed(&id, task.task_type.clone(), StateKind::Running);
+            self.board.running.insert(id, hold);
+            let (from, to) = (Some(StateKind::Pending), Some(StateKind::Running));
+            self.board.count(task_type, from, to)?;
+            leased.push(task);
+        }
+        Ok(leased)
+    }
+
+    /// The task as it will be once leased, and its new fence.
+    fn read_waiting(&mut self, seq: i64, task_type: Word) -> Result<(Leased, i64), Fault> {
+        let task_type = self.board.lane(task_type)?.task_type.clone();
+        let mut rows = self.statements.waiting.query([seq])?;
+        let row = rows
+            .next()?
+            .ok_or_else(|| Fault::Corrupt(format!("task number {seq} is gone")))?;
+        let id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        let fence = row.get::<_, i64>(2)? + 1;
+        let leased = Leased {
+            token: LeaseToken {
+                id: parse_name(id)?,
+                fence: u64::try_from(fence).unwrap_or_default(),
+            },
+            task_type,
+            payload: read_bytes(row.get_ref(4)?)?,
+            metadata: read_metadata(row.get_ref(3)?)? as Metadata,
+            attempt: row.get::<_, u32>(1)?.saturating_add(1),
+        };
+        Ok((leased, fence))
+    }
+
+    pub fn renew(&mut self, held: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Fault> {
+        let until = ms(now().after(ttl));
+        let mut answers = Vec::with_capacity(held.len());
+        for token in held {
+            let Some(hold) = self.board.held(token) else {
+                answers.push(Renewal::Lost);
+                continue;
+            };
+            hold.lease_until = until;
+            answers.push(match hold.cancel_asked {
+                true => Renewal::CancelAsked,
+                false => Renewal::Held,
+            });
+            self.statements.renew.execute([hold.seq, until])?;
+        }
+        Ok(answers)
+    }
+
+    /// Only looks, and only at the board.
+    pub fn expired(&mut self, max: usize) -> Result<Vec<Expired>, Fault> {
+        let now = ms(now());
+        let mut late: Vec<_> = self
+            .board
+            .running
+            .iter()
+            .filter(|(_, hold)| hold.lease_until < now)
+            .collect();
+        late.sort_unstable_by_key(|(_, hold)| (hold.lease_until, hold.seq));
+        let lanes = &self.board.lanes;
+        let expired = late.into_iter().take(max).filter_map(|(id, hold)| {
+            Some(Expired {
+                token: LeaseToken {
+                    id: id.clone(),
+                    fence: u64::try_from(hold.fence).ok()?,
+                },
+                task_type: lanes.get(&hold.task_type)?.task_type.clone(),
+                attempt: hold.attempt,
+                cancel_asked: hold.cancel_asked,
+            })
+        });
+        Ok(expired.collect())
+    }
+
+    pub fn cancel(&mut self, id: &TaskId) -> Result<Cancel, Fault> {
+        let Some((seq, word, state, at)) = self.find(id)? else {
+            return Ok(Cancel::Unknown);
+        };
+        match state {
+            StateKind::Pending => {
+                self.board.lane(word)?.pending.remove(&(at, seq));
+                self.statements.cancel.execute([seq, ms(now())])?;
+                self.moved(id, word, state, StateKind::Cancelled)?;
+                Ok(Cancel::Cancelled)
+            }
+            StateKind::Running => {
+                let asked_before = match self.board.running.get_mut(id) {
+                    Some(hold) => std::mem::replace(&mut hold.cancel_asked, true),
+                    None => return Err(Fault::Corrupt(format!("task {id} runs unheld"))),
+                };
+                if !asked_before {
+                    self.statements.ask_cancel.execute([seq])?;
+                    let task_type = self.board.lane(word)?.task_type.clone();
+                    self.changed(id, task_type, StateKind::Running);
+                    if let Some(change) = self.changes.last_mut() {
+                        change.cancel_asked = true;
+                    }
+                }
+                Ok(Cancel::Asked)
+            }
+            ended => Ok(Cancel::Ended(ended)),
+        }
+    }
+
+    pub fn requeue(&mut self, id: &TaskId) -> Result<Requeue, Fault> {
+        let Some((seq, word, state, _)) = self.find(id)? else {
+            return Ok(Requeue::Unknown);
+        };
+        if !matches!(state, StateKind::Failed | StateKind::Cancelled) {
+            return Ok(Requeue::Refused(state));
+        }
+        let now = ms(now());
+        self.statements.requeue.execute([seq, now])?;
+        self.board.lane(word)?.pending.insert((now, seq));
+        self.moved(id, word, state, StateKind::Pending)?;
+        Ok(Requeue::Requeued)
+    }
+
+    /// Forgets up to `max` tasks that ended at or before `until`.
+    pub fn purge(&mut self, until: i64, max: usize) -> Result<usize, Fault> {
+        let max = i64::try_from(max).unwrap_or(i64::MAX);
+        let found: Vec<(i64, Word, i64)> = self
+            .statements
+            .ended
+            .query_map([until, max], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?
+            .collect::<Result<_, _>>()?;
+        for &(seq, word, state) in &found {
+            self.statements.delete_task.execute([seq])?;
+            self.statements.delete_body.execute([seq])?;
+            self.statements.delete_result.execute([seq])?;
+            self.board.count(word, Some(state_kind(state)?), None)?;
+        }
+        if !found.is_empty() {
+            // A number that is given out twice could let an old token end a new task.
+            let next = self.board.next_seq;
+            self.statements.keep_next_seq.execute([next])?;
+            self.shrink(found.len())?;
+        }
+        Ok(found.len())
+    }
+
+    /// Gives free pages back to the disk in small steps, once they are a good part of the file:
+    /// some are soon used again, and moving pages is work.
+    fn shrink(&mut self, purged: usize) -> Result<(), Fault> {
+        let number = |pragma: &str| self.conn.query_row(pragma, [], |row| row.get::<_, i64>(0));
+        let (free, all) = (
+            number("PRAGMA freelist_count")?,
+            number("PRAGMA page_count")?,
+        );
+        if free > 256 && free > all / 4 {
+            let pages = (2 * purged).max(256);
+            // Each step moves one page.
+            let mut vacuum = self
+                .conn
+                .prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+            let mut steps = vacuum.query([])?;
+            while steps.next()?.is_some() {}
+        }
+        Ok(())
+    }
+
+    fn find(&mut self, id: &TaskId) -> Result<Option<(i64, Word, StateKind, i64)>, Fault> {
+        let found = self
+            .statements
+            .find
+            .query_row([id.as_str()], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })
+            .optional()?;
+        let Some((seq, word, state, at)) = found else {
+            return Ok(None);
+        };
+        Ok(Some((seq, word, state_kind(state)?, at)))
+    }
+
+    /// Counts the step and tells of it.
+    pub(super) fn moved(
+        &mut self,
+        id: &TaskId,
+        word: Word,
+        from: StateKind,
+        to: StateKind,
+    ) -> Result<(), Fault> {
+        self.board.count(word, Some(from), Some(to))?;
+        let task_type = self.board.lane(word)?.task_type.clone();
+        self.changed(id, task_type, to);
+        Ok(())
+    }
+
+    fn changed(&mut self, id: &TaskId, task_type: Name, state: StateKind) {
+        self.changes.push(Change {
+            id: id.clone(),
+            task_type,
+            state,
+            cancel_asked: false,
+        });
+    }
+
+    /// The number of a text that repeats.
+    pub(super) fn word(&mut self, text: &str) -> Result<Word, Fault> {
+        if let Some(&word) = self.board.words.get(text) {
+            return Ok(word);
+        }
+        let word = 1 + self.board.words.values().max().copied().unwrap_or(0);
+        self.statements.insert_word.execute(params![word, text])?;
+        self.board.words.insert(text.into(), word);
+        Ok(word)
+    }
+
+    fn type_word(&mut self, task_type: &Name) -> Result<Word, Fault> {
+        let word = self.word(task_type.as_str())?;
+        self.board
+            .lanes
+            .entry(word)
+            .or_insert_with(|| Lane::new(task_type.clone()));
+        Ok(word)
+    }
+}
+
+/// Each task has 2^20 fences of its own, so that one which is purged and submitted again never sees
+/// an old one.
+fn first_fence(seq: i64) -> i64 {
+    seq << 20
+}

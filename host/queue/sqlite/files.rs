@@ -1,0 +1,68 @@
+//! The files around the database: private to the user, and used by one process at a time. Opens no
+//! connection, and never the database file itself once a connection is open: closing any handle of
+//! it would drop SQLite's own locks.
+
+use crate::queue::Error;
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+/// Holds the database for this process; whoever drops it lets the next one in.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+
+/// Makes directory and file where they are missing, and claims them for this process.
+pub(super) fn claim(path: &Path) -> Result<Lock, Error> {
+    let refused = |what: &str, error: io::Error| {
+        Error::Misconfigured(format!("{what} {}: {error}", path.display()))
+    };
+    if let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)
+            .map_err(|error| refused("the directory cannot be made for", error))?;
+    }
+    let lock = lock(path)?;
+    // SQLite gives its -wal and -shm files the mode of the database.
+    private()
+        .open(path)
+        .and_then(|_| fs::set_permissions(path, Permissions::from_mode(0o600)))
+        .map_err(|error| refused("no access to", error))?;
+    Ok(lock)
+}
+
+fn lock(path: &Path) -> Result<Lock, Error> {
+    let lock_path = with_suffix(path, ".lock");
+    let refused = |error: io::Error| {
+        Error::Misconfigured(format!("{} cannot be locked: {error}", lock_path.display()))
+    };
+    let file = private().open(&lock_path).map_err(refused)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock(file)),
+        Err(TryLockError::WouldBlock) => Err(Error::Misconfigured(format!(
+            "{} is in use by another hostel; stop that one or give this one its own [node] data_dir",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(refused(error)),
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).mode(0o600);
+    options
+}
+
+/// `queue.db` and `.lock` give `queue.db.lock`.
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

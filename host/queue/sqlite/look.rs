@@ -1,0 +1,148 @@
+//! What the readers ask of the database: one task, or a page of many. Changes nothing.
+
+use super::{
+    fault::Fault,
+    row::{self, task_query},
+};
+use crate::{
+    queue::{Error, Filter, Listing},
+    task::{Name, StateKind, Task, TaskId},
+};
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// What no page exceeds.
+const MAX_PAGE: usize = 1000;
+
+pub(super) fn get(conn: &Connection, id: &TaskId) -> Result<Option<Task>, Fault> {
+    let mut statement = conn.prepare_cached(task_query!(
+        "payload, result",
+        "JOIN body USING (seq) LEFT JOIN result USING (seq) WHERE id = ?1"
+    ))?;
+    let mut rows = statement.query([id.as_str()])?;
+    rows.next()?.map(row::task).transpose()
+}
+
+/// Reads a page token: the last number of the page before.
+pub(super) fn parse_token(token: Option<&str>) -> Result<i64, Error> {
+    let Some(token) = token else {
+        return Ok(i64::MAX);
+    };
+    let digits = token.strip_prefix('p').ok_or(Error::BadPage)?;
+    match i64::from_str_radix(digits, 16) {
+        Ok(seq) if seq > 0 && format_token(seq) == token => Ok(seq),
+        _ => Err(Error::BadPage),
+    }
+}
+
+fn format_token(seq: i64) -> String {
+    format!("p{seq:x}")
+}
+
+/// The newest `size` tasks older than number `before` that pass the filter.
+pub(super) fn list(
+    conn: &Connection,
+    filter: &Filter,
+    size: usize,
+    before: i64,
+) -> Result<Listing, Fault> {
+    let size = size.clamp(1, MAX_PAGE);
+    let mut seqs = if filter.state.is_none() && filter.task_type.is_none() {
+        newest(conn, before, size + 1)?
+    } else {
+        newest_of(conn, filter, before, size + 1)?
+    };
+    let more = seqs.len() > size;
+    seqs.truncate(size);
+    let mut tasks = Vec::with_capacity(seqs.len());
+    let mut statement = conn.prepare_cached(task_query!(
+        "NULL, NULL",
+        "JOIN body USING (seq) WHERE seq = ?1"
+    ))?;
+    for seq in &seqs {
+        let mut rows = statement.query([seq])?;
+        tasks.extend(rows.next()?.map(row::task).transpose()?);
+    }
+    let last = seqs.last().filter(|_| more);
+    Ok(Listing {
+        tasks,
+        next: last.map(|&seq| format_token(seq)),
+    })
+}
+
+fn newest(conn: &Connection, before: i64, max: usize) -> Result<Vec<i64>, Fault> {
+    let mut statement =
+        conn.prepare_cached("SELECT seq FROM task WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2")?;
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    let seqs = statement.query_map([before, max], |row| row.get(0))?;
+    Ok(seqs.collect::<Result<_, _>>()?)
+}
+
+/// The index has the numbers of one state and type in order: each such list gives its newest, and
+/// the newest of those are the page.
+fn newest_of(
+    conn: &Connection,
+    filter: &Filter,
+    before: i64,
+    max: usize,
+) -> Result<Vec<i64>, Fault> {
+    let only = match &filter.task_type {
+        Some(name) => match word(conn, name)? {
+            Some(word) => Some(word),
+            None => return Ok(Vec::new()),
+        },
+        None => None,
+    };
+    let states = StateKind::ALL
+        .into_iter()
+        .filter(|&state| filter.state.is_none_or(|only| only == state));
+    let mut statement = conn.prepare_cached(
+        "SELECT seq FROM task INDEXED BY task_state WHERE state = ?1 AND type = ?2 AND seq < ?3
+         ORDER BY seq DESC LIMIT ?4",
+    )?;
+    let limit = i64::try_from(max).unwrap_or(i64::MAX);
+    let mut seqs: Vec<i64> = Vec::new();
+    for state in states {
+        let types = match only {
+            Some(word) => vec![word],
+            None => types_in(conn, state)?,
+        };
+        for task_type in types {
+            let found = statement
+                .query_map(params![state as i64, task_type, before, limit], |row| {
+                    row.get(0)
+                })?;
+            for seq in found {
+                seqs.push(seq?);
+            }
+        }
+    }
+    seqs.sort_unstable_by(|a, b| b.cmp(a));
+    seqs.truncate(max);
+    Ok(seqs)
+}
+
+/// The types of the tasks in `state`, by one step in the index for each.
+fn types_in(conn: &Connection, state: StateKind) -> Result<Vec<i64>, Fault> {
+    let mut next = conn.prepare_cached(
+        "SELECT type FROM task INDEXED BY task_state WHERE state = ?1 AND type > ?2
+         ORDER BY type LIMIT 1",
+    )?;
+    let mut types: Vec<i64> = Vec::new();
+    loop {
+        let last = types.last().copied().unwrap_or(0);
+        let found = next
+            .query_row([state as i64, last], |row| row.get(0))
+            .optional()?;
+        match found {
+            Some(task_type) => types.push(task_type),
+            None => return Ok(types),
+        }
+    }
+}
+
+fn word(conn: &Connection, name: &Name) -> Result<Option<i64>, Fault> {
+    let mut statement = conn.prepare_cached("SELECT word FROM word WHERE text = ?1")?;
+    Ok(statement
+        .query_row([name.as_str()], |row| row.get(0))
+        .optional()?)
+}

@@ -1,0 +1,215 @@
+//! The queue of one machine: a SQLite file, one thread that writes, two that read. This page wires
+//! them and keeps the contract's signatures; what a verb does is in `book` and `ending`.
+
+mod batch;
+mod board;
+mod book;
+mod ending;
+mod fault;
+mod files;
+mod handed;
+mod look;
+mod operation;
+mod overview;
+mod reader;
+mod row;
+mod schema;
+mod statements;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use self::{operation::Safety, overview::Overview, reader::Reader, writer::Writer};
+use super::{
+    Cancel, Counts, Error, Expired, Filter, Finish, Finished, LeaseToken, Leased, Listing, Page,
+    Publisher, Renewal, Requeue, Submitted, TaskQueue, Want, Watch, now,
+};
+use crate::{
+    config,
+    task::{Name, Submission, Task, TaskId, UnixMs},
+};
+use async_trait::async_trait;
+use std::{
+    convert::identity,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// How many tasks one transaction forgets, so that a purge holds up no submit.
+const PURGE_STEP: usize = 256;
+
+pub struct SqliteQueue {
+    writer: Writer,
+    tasks: Reader,
+    lists: Reader,
+    overview: Arc<Overview>,
+    /// `None` once closed.
+    publisher: Mutex<Option<Publisher>>,
+    stale: Arc<AtomicU64>,
+}
+
+impl SqliteQueue {
+    /// Opens the file, makes it when there is none, and claims it for this process. Tasks that ran
+    /// when it was last used have lost their lease. `Misconfigured` when another process has it,
+    /// or when it is not ours to use.
+    pub async fn open(settings: &config::Sqlite) -> Result<Self, Error> {
+        let path = settings.path.clone();
+        let claimed = tokio::task::spawn_blocking(move || files::claim(&path)).await;
+        let lock = claimed.map_err(|error| fault::unavailable(error.to_string()))??;
+        let overview = Arc::new(Overview::default());
+        let publisher = Publisher::new();
+        let writer = Writer::start(
+            settings.clone(),
+            lock,
+            Arc::clone(&overview),
+            publisher.clone(),
+        )
+        .await?;
+        Ok(Self {
+            writer,
+            tasks: Reader::start("queue-reader", &settings.path)?,
+            lists: Reader::start("queue-lists", &settings.path)?,
+            overview,
+            publisher: Mutex::new(Some(publisher)),
+            stale: Arc::default(),
+        })
+    }
+
+    /// How many finishes came with a token that no longer held its task.
+    pub fn stale_finishes(&self) -> u64 {
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    fn publisher(&self) -> Option<Publisher> {
+        let publisher = self.publisher.lock();
+        publisher.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn still_open(&self) -> Result<(), Error> {
+        self.publisher().map(drop).ok_or_else(fault::closed)
+    }
+}
+
+#[async_trait]
+impl TaskQueue for SqliteQueue {
+    async fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<Submitted>, Error> {
+        if tasks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let run = move |book: &mut book::Book<'_>| book.submit(&tasks);
+        self.writer.ask(Safety::Power, run, identity).await
+    }
+
+    async fn lease(&self, want: &Want) -> Result<Vec<Leased>, Error> {
+        if want.max == 0 || want.types.is_empty() {
+            return Ok(Vec::new());
+        }
+        let want = want.clone();
+        let run = move |book: &mut book::Book<'_>| book.lease(&want);
+        let sender = self.writer.sender();
+        let seal = move |leased| handed::Handed::new(leased, sender);
+        let handed = self.writer.ask(Safety::Process, run, seal).await?;
+        Ok(handed.take())
+    }
+
+    async fn renew(&self, held: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Error> {
+        if held.is_empty() {
+            return Ok(Vec::new());
+        }
+        let held = held.to_vec();
+        let run = move |book: &mut book::Book<'_>| book.renew(&held, ttl);
+        self.writer.ask(Safety::Process, run, identity).await
+    }
+
+    async fn finish(&self, ended: Vec<Finish>) -> Result<Vec<Finished>, Error> {
+        if ended.is_empty() {
+            return Ok(Vec::new());
+        }
+        let run = move |book: &mut book::Book<'_>| book.finish(&ended);
+        let stale = Arc::clone(&self.stale);
+        // Counted once committed, whether or not the caller still waits.
+        let seal = move |answers: Vec<Finished>| {
+            let refused = answers.iter().filter(|&&a| a == Finished::Stale).count();
+            if refused > 0 {
+                tracing::debug!(refused, "finishes came with tokens that hold no task");
+                stale.fetch_add(refused as u64, Ordering::Relaxed);
+            }
+            answers
+        };
+        self.writer.ask(Safety::Power, run, seal).await
+    }
+
+    async fn expired(&self, max: usize) -> Result<Vec<Expired>, Error> {
+        let run = move |book: &mut book::Book<'_>| book.expired(max);
+        self.writer.ask(Safety::Looks, run, identity).await
+    }
+
+    async fn cancel(&self, id: &TaskId) -> Result<Cancel, Error> {
+        let id = id.clone();
+        let run = move |book: &mut book::Book<'_>| book.cancel(&id);
+        self.writer.ask(Safety::Power, run, identity).await
+    }
+
+    async fn requeue(&self, id: &TaskId) -> Result<Requeue, Error> {
+        let id = id.clone();
+        let run = move |book: &mut book::Book<'_>| book.requeue(&id);
+        self.writer.ask(Safety::Power, run, identity).await
+    }
+
+    async fn get(&self, id: &TaskId) -> Result<Option<Task>, Error> {
+        let id = id.clone();
+        self.tasks.ask(move |conn| look::get(conn, &id)).await
+    }
+
+    async fn list(&self, filter: &Filter, page: &Page) -> Result<Listing, Error> {
+        let before = look::parse_token(page.after.as_deref())?;
+        let (filter, size) = (filter.clone(), page.size);
+        self.lists
+            .ask(move |conn| look::list(conn, &filter, size, before))
+            .await
+    }
+
+    async fn counts(&self) -> Result<Counts, Error> {
+        self.still_open()?;
+        Ok(self.overview.counts())
+    }
+
+    async fn next_due(&self, types: &[Name]) -> Result<Option<Duration>, Error> {
+        self.still_open()?;
+        let due = self.overview.next_due(types);
+        let wait = |due: i64| due.saturating_sub(row::ms(now()));
+        Ok(due.map(|due| Duration::from_millis(u64::try_from(wait(due)).unwrap_or(0))))
+    }
+
+    async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error> {
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let until = row::ms(UnixMs(now().0.saturating_sub(age)));
+        let mut gone = 0;
+        while gone < max {
+            let step = PURGE_STEP.min(max - gone);
+            let run = move |book: &mut book::Book<'_>| book.purge(until, step);
+            let purged = self.writer.ask(Safety::Power, run, identity).await?;
+            gone += purged;
+            if purged < step {
+                break;
+            }
+        }
+        Ok(gone)
+    }
+
+    fn watch(&self) -> Watch {
+        // A closed queue has nothing to tell: this watch ends at once.
+        self.publisher().unwrap_or_default().watch()
+    }
+
+    async fn close(&self) {
+        let publisher = self.publisher.lock();
+        drop(publisher.unwrap_or_else(PoisonError::into_inner).take());
+        self.tasks.close().await;
+        self.lists.close().await;
+        self.writer.close().await;
+    }
+}

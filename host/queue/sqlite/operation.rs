@@ -1,0 +1,67 @@
+//! One caller's question to the writer: what to do, how safely it must be written, and where the
+//! answer goes. It may be run more than once, and is answered once.
+
+use super::{book::Book, fault::Fault};
+use crate::queue::Error;
+use tokio::sync::oneshot;
+
+/// How safely an operation must be on disk before it is answered. A batch takes the highest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Safety {
+    /// Changes nothing.
+    Looks,
+    /// Has to survive the end of the process: a lease, its renewal.
+    Process,
+    /// Has to survive the loss of power: anything that a caller was promised.
+    Power,
+}
+
+pub(super) trait Operation: Send {
+    fn safety(&self) -> Safety;
+    /// Does the work within the running transaction and keeps the answer.
+    fn run(&mut self, book: &mut Book<'_>) -> Result<(), Fault>;
+    /// Sends the kept answer when the work is committed, the error otherwise.
+    fn settle(self: Box<Self>, verdict: Result<(), Error>);
+}
+
+/// `run` makes an answer, and `seal`, called once that is committed, makes of it what is sent.
+pub(super) struct Asked<R, S, A, B> {
+    pub safety: Safety,
+    pub run: R,
+    pub seal: S,
+    pub answer: Option<A>,
+    pub reply: oneshot::Sender<Result<B, Error>>,
+}
+
+impl<R, S, A, B> Operation for Asked<R, S, A, B>
+where
+    R: FnMut(&mut Book<'_>) -> Result<A, Fault> + Send,
+    S: FnOnce(A) -> B + Send,
+    A: Send,
+    B: Send,
+{
+    fn safety(&self) -> Safety {
+        self.safety
+    }
+
+    fn run(&mut self, book: &mut Book<'_>) -> Result<(), Fault> {
+        self.answer = Some((self.run)(book)?);
+        Ok(())
+    }
+
+    fn settle(self: Box<Self>, verdict: Result<(), Error>) {
+        let Self {
+            seal,
+            answer,
+            reply,
+            ..
+        } = *self;
+        let answer = match (verdict, answer) {
+            (Ok(()), Some(answer)) => Ok(seal(answer)),
+            (Ok(()), None) => Err(super::fault::unavailable("the writer skipped a step")),
+            (Err(error), _) => Err(error),
+        };
+        // Nobody may be waiting any more; what is committed stays.
+        let _ = reply.send(answer);
+    }
+}

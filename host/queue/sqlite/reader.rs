@@ -1,0 +1,108 @@
+//! Reading beside the writer: two threads, each with a connection of its own, one for single tasks
+//! and one for lists, so that a long list delays no status call. What is acknowledged is committed,
+//! and what is committed is seen here. Changes nothing.
+
+use super::{
+    fault::{Fault, closed, unavailable},
+    schema,
+};
+use crate::queue::Error;
+use rusqlite::Connection;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread::{self, JoinHandle},
+};
+use tokio::sync::{mpsc, oneshot};
+
+const BACKLOG: usize = 1024;
+/// How many questions share one look at the database.
+const MAX_BATCH: usize = 128;
+
+/// Asks one question and answers it; false when the connection should be replaced.
+type Question = Box<dyn FnOnce(&Connection) -> bool + Send>;
+
+/// One reading thread as others see it.
+pub(super) struct Reader {
+    path: PathBuf,
+    sender: Mutex<Option<mpsc::Sender<Question>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Reader {
+    pub fn start(name: &str, path: &Path) -> Result<Self, Error> {
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let thread = thread::Builder::new().name(name.into()).spawn({
+            let path = path.to_owned();
+            move || serve(&path, receiver)
+        });
+        let thread =
+            thread.map_err(|error| unavailable(format!("no thread for {name}: {error}")))?;
+        Ok(Self {
+            path: path.to_owned(),
+            sender: Mutex::new(Some(sender)),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    pub async fn ask<A: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Connection) -> Result<A, Fault> + Send + 'static,
+    ) -> Result<A, Error> {
+        let (reply, answer) = oneshot::channel();
+        let path = self.path.clone();
+        let question: Question = Box::new(move |conn| {
+            let found = look(conn);
+            let sound = found.is_ok();
+            let _ = reply.send(found.map_err(|fault| fault.into_error(&path)));
+            sound
+        });
+        let sender = held(&self.sender).clone().ok_or_else(closed)?;
+        sender.send(question).await.map_err(|_| closed())?;
+        drop(sender);
+        answer
+            .await
+            .unwrap_or_else(|_| Err(unavailable("the database cannot be opened for reading")))
+    }
+
+    pub async fn close(&self) {
+        held(&self.sender).take();
+        let thread = held(&self.thread).take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn serve(path: &Path, mut receiver: mpsc::Receiver<Question>) {
+    let mut conn = None;
+    let mut questions = Vec::with_capacity(MAX_BATCH);
+    while receiver.blocking_recv_many(&mut questions, MAX_BATCH) > 0 {
+        if conn.is_none() {
+            conn = schema::open_reader(path)
+                .inspect_err(|error| tracing::warn!(%error, "the task queue cannot be read"))
+                .ok();
+        }
+        // Dropping a question answers it.
+        let Some(open) = &conn else {
+            questions.clear();
+            continue;
+        };
+        // One transaction for all: taking and dropping locks costs more than the look itself.
+        let begun = questions.len() > 1 && open.execute_batch("BEGIN").is_ok();
+        let mut sound = true;
+        for question in questions.drain(..) {
+            sound &= question(open);
+        }
+        if begun {
+            sound &= open.execute_batch("COMMIT").is_ok();
+        }
+        if !sound {
+            conn = None;
+        }
+    }
+}

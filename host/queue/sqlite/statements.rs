@@ -1,0 +1,53 @@
+//! The writer's statements, prepared once a connection. Only SQL: what it is for is said in `book`.
+
+use rusqlite::{Connection, Statement};
+
+macro_rules! statements {
+    ($($name:ident: $sql:expr;)*) => {
+        pub(super) struct Statements<'c> {
+            $(pub $name: Statement<'c>,)*
+        }
+
+        impl<'c> Statements<'c> {
+            pub fn prepare(conn: &'c Connection) -> rusqlite::Result<Self> {
+                Ok(Self { $($name: conn.prepare($sql)?,)* })
+            }
+        }
+    };
+}
+
+statements! {
+    begin: "BEGIN IMMEDIATE";
+    commit: "COMMIT";
+    insert_word: "INSERT INTO word (word, text) VALUES (?1, ?2)";
+    // Changes nothing when the id is taken.
+    insert_task: "INSERT INTO task
+        (seq, id, type, state, at, fence, attempt, finishes, cancel_asked, submitted_at)
+        VALUES (?1, ?2, ?3, 0, ?4, ?5, 0, 0, 0, ?4) ON CONFLICT (id) DO NOTHING";
+    insert_body: "INSERT INTO body (seq, metadata, payload) VALUES (?1, ?2, ?3)";
+    same_task: "SELECT type = ?2 AND metadata IS ?3 AND payload = ?4
+        FROM task JOIN body USING (seq) WHERE id = ?1";
+    waiting: "SELECT id, attempt, fence, metadata, payload
+        FROM task JOIN body USING (seq) WHERE seq = ?1";
+    lease: "UPDATE task SET state = 1, at = ?2, fence = ?3, attempt = ?4, started_at = ?5, node = ?6
+        WHERE seq = ?1";
+    renew: "UPDATE task SET at = ?2 WHERE seq = ?1";
+    // The error stays unless a new one comes.
+    finish: "UPDATE task SET state = ?2, at = ?3, attempt = ?4, finishes = finishes + ?5,
+        cancel_asked = 0, error = ifnull(?6, error),
+        ran_node = ?7, ran_plugin = ?8, ran_version = ?9 WHERE seq = ?1";
+    // Who ran the attempts that count stays, too.
+    release: "UPDATE task SET state = ?2, at = ?3, attempt = ?4, finishes = finishes + ?5,
+        cancel_asked = 0 WHERE seq = ?1";
+    insert_result: "INSERT INTO result (seq, result) VALUES (?1, ?2)";
+    find: "SELECT seq, type, state, at FROM task WHERE id = ?1";
+    cancel: "UPDATE task SET state = 4, at = ?2, finishes = finishes + 1 WHERE seq = ?1";
+    ask_cancel: "UPDATE task SET cancel_asked = 1 WHERE seq = ?1";
+    requeue: "UPDATE task SET state = 0, at = ?2, attempt = 0, finishes = 0, started_at = NULL
+        WHERE seq = ?1";
+    ended: "SELECT seq, type, state FROM task WHERE state >= 2 AND at <= ?1 ORDER BY at LIMIT ?2";
+    delete_task: "DELETE FROM task WHERE seq = ?1";
+    delete_body: "DELETE FROM body WHERE seq = ?1";
+    delete_result: "DELETE FROM result WHERE seq = ?1";
+    keep_next_seq: "UPDATE meta SET next_seq = max(next_seq, ?1)";
+}

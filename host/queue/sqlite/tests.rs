@@ -1,0 +1,294 @@
+//! What only the inside can bring about: failed commits, a full file, faulty statements, callers
+//! who go away. The contract itself is tested in `tests/conformance`.
+
+use super::{SqliteQueue, fault::Fault, operation::Safety, writer::Message};
+use crate::{
+    config,
+    queue::{Changes, Error, Finish, Finished, Leased, Submitted, TaskQueue, Want},
+    task::{Name, Outcome, StateKind, Submission, SubmissionLimits},
+};
+use bytes::Bytes;
+use std::{collections::BTreeMap, convert::identity, time::Duration};
+use tempfile::TempDir;
+
+async fn open() -> (TempDir, SqliteQueue) {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = config::Sqlite {
+        path: dir.path().join("queue.db"),
+        max_open_tasks: 100_000,
+        max_batch: 64,
+    };
+    let queue = SqliteQueue::open(&settings).await.unwrap();
+    (dir, queue)
+}
+
+fn task(id: &str, bytes: usize) -> Submission {
+    let limits = SubmissionLimits {
+        payload_bytes: 1 << 24,
+        metadata_entries: 0,
+        metadata_bytes: 0,
+    };
+    Submission::new(id, "echo", vec![7; bytes].into(), BTreeMap::new(), &limits).unwrap()
+}
+
+fn name(given: &str) -> Name {
+    Name::parse("name", given).unwrap()
+}
+
+async fn lease(queue: &SqliteQueue, max: usize) -> Result<Vec<Leased>, Error> {
+    let want = Want {
+        node: name("node-1"),
+        types: vec![(name("echo"), max)],
+        max,
+        ttl: Duration::from_secs(3600),
+    };
+    queue.lease(&want).await
+}
+
+fn completed(leased: &Leased) -> Finish {
+    Finish {
+        token: leased.token.clone(),
+        outcome: Outcome::Completed {
+            result: Bytes::from_static(b"result"),
+        },
+        ran: None,
+    }
+}
+
+/// Has SQL run within the writer's transaction.
+async fn inject(queue: &SqliteQueue, sql: &'static str) -> Result<(), Error> {
+    let run = move |book: &mut super::book::Book<'_>| {
+        book.conn.execute_batch(sql)?;
+        Ok(())
+    };
+    queue.writer.ask(Safety::Power, run, identity).await
+}
+
+/// Tries until the queue has recovered.
+async fn until_ok<T>(mut attempt: impl AsyncFnMut() -> Result<T, Error>) -> T {
+    let mut tries = 0;
+    loop {
+        match attempt().await {
+            Ok(value) => return value,
+            Err(error) if tries > 100 => panic!("{error}"),
+            Err(_) => tries += 1,
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_failed_commit_is_an_unknown_outcome_and_heals() {
+    let (_dir, queue) = open().await;
+    queue.submit(vec![task("before", 1)]).await.unwrap();
+    // The batch's own COMMIT will find that somebody has ended its transaction.
+    for ended_by in ["COMMIT", "ROLLBACK"] {
+        let failed = inject(&queue, ended_by).await.unwrap_err();
+        let unknown = matches!(
+            failed,
+            Error::Unavailable {
+                outcome_unknown: true,
+                ..
+            }
+        );
+        assert!(unknown, "{failed}");
+        // Until something has been committed again nothing is handed out, and that is known.
+        let refused = lease(&queue, 1).await.unwrap_err();
+        let known = matches!(
+            refused,
+            Error::Unavailable {
+                outcome_unknown: false,
+                ..
+            }
+        );
+        assert!(known, "{refused}");
+        let answers = until_ok(async || queue.submit(vec![task(ended_by, 1)]).await).await;
+        assert_eq!(answers, [Submitted::Created]);
+    }
+    let leased = lease(&queue, 9).await.unwrap();
+    assert_eq!(leased.len(), 3);
+    let finishes = leased.iter().map(completed).collect();
+    assert_eq!(
+        queue.finish(finishes).await.unwrap(),
+        [Finished::Applied; 3]
+    );
+    queue.close().await;
+}
+
+#[tokio::test]
+async fn a_faulty_statement_fails_alone() {
+    let (_dir, queue) = open().await;
+    let mut watch = queue.watch();
+    // Sent at once, so that they share a transaction.
+    let (first, faulty, corrupt, second) = tokio::join!(
+        queue.submit(vec![task("first", 1), task("with", 1)]),
+        inject(
+            &queue,
+            "INSERT INTO word VALUES (77, 'half'); INSERT INTO nowhere VALUES (1)"
+        ),
+        queue.writer.ask(
+            Safety::Power,
+            |_| Err::<(), _>(Fault::Corrupt("a test".into())),
+            identity
+        ),
+        queue.submit(vec![task("second", 1)]),
+    );
+    assert_eq!(first.unwrap(), [Submitted::Created; 2]);
+    assert_eq!(second.unwrap(), [Submitted::Created]);
+    let faulty = faulty.unwrap_err();
+    assert!(
+        matches!(
+            faulty,
+            Error::Unavailable {
+                outcome_unknown: false,
+                ..
+            }
+        ),
+        "{faulty}"
+    );
+    assert!(matches!(corrupt.unwrap_err(), Error::Corrupt(_)));
+    let half = queue.writer.ask(
+        Safety::Looks,
+        |book| {
+            let sql = "SELECT count(*) FROM word WHERE word = 77";
+            Ok(book.conn.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+        },
+        identity,
+    );
+    assert_eq!(half.await.unwrap(), 0);
+    // Each is told once, although the batch ran twice.
+    let mut told = 0;
+    while told < 3 {
+        match watch.next().await {
+            Some(Changes::Seen(changes)) => told += changes.len(),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(told, 3);
+    assert_eq!(
+        queue.counts().await.unwrap()[&(name("echo"), StateKind::Pending)],
+        3
+    );
+    assert_eq!(lease(&queue, 9).await.unwrap().len(), 3);
+    queue.close().await;
+}
+
+#[tokio::test]
+async fn a_full_file_refuses_and_recovers() {
+    let (dir, queue) = open().await;
+    queue
+        .submit(vec![task("kept", 10), task("too", 10)])
+        .await
+        .unwrap();
+    let leased = lease(&queue, 1).await.unwrap();
+    inject(&queue, "PRAGMA max_page_count = 40").await.unwrap();
+    let (big, finished) = tokio::join!(
+        queue.submit(vec![task("big", 1 << 20)]),
+        queue.finish(vec![completed(&leased[0])]),
+    );
+    let error = big.unwrap_err();
+    let path = dir.path().join("queue.db").display().to_string();
+    let Error::Unavailable {
+        reason,
+        outcome_unknown: false,
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert!(
+        reason.contains("full") && reason.contains(&path),
+        "{reason}"
+    );
+    // Whoever could not finish keeps the result and tries again.
+    let again = async || match &finished {
+        Ok(answers) => Ok(answers.clone()),
+        Err(_) => queue.finish(vec![completed(&leased[0])]).await,
+    };
+    assert_eq!(until_ok(again).await, [Finished::Applied]);
+    let answers = until_ok(async || queue.submit(vec![task("big", 1 << 20)]).await).await;
+    assert_eq!(answers, [Submitted::Created]);
+    let counts = queue.counts().await.unwrap();
+    assert_eq!(counts[&(name("echo"), StateKind::Pending)], 2);
+    assert_eq!(counts[&(name("echo"), StateKind::Completed)], 1);
+    queue.close().await;
+}
+
+#[tokio::test]
+async fn leases_of_a_caller_who_went_away_go_back() {
+    let (_dir, queue) = open().await;
+    queue.submit(vec![task("t", 1)]).await.unwrap();
+    // Asked and gone before the answer.
+    tokio::select! {
+        biased;
+        leased = lease(&queue, 1) => panic!("answered at once: {leased:?}"),
+        () = std::future::ready(()) => {}
+    }
+    let leased = until_ok(async || match lease(&queue, 1).await?.pop() {
+        Some(leased) => Ok(leased),
+        None => Err(super::fault::unavailable("not yet")),
+    });
+    let leased = leased.await;
+    assert_eq!(leased.attempt, 1);
+    assert_eq!(queue.stale_finishes(), 0);
+    queue.finish(vec![completed(&leased)]).await.unwrap();
+    queue.finish(vec![completed(&leased)]).await.unwrap();
+    assert_eq!(queue.stale_finishes(), 1);
+    queue.close().await;
+}
+
+#[tokio::test]
+async fn purged_space_goes_back() {
+    let (dir, queue) = open().await;
+    for n in 0..4 {
+        let batch = (0..500).map(|m| task(&format!("t{n}-{m}"), 4000));
+        queue.submit(batch.collect()).await.unwrap();
+        let leased = lease(&queue, 500).await.unwrap();
+        queue
+            .finish(leased.iter().map(completed).collect())
+            .await
+            .unwrap();
+    }
+    let size = async || {
+        inject_checkpoint(&queue).await;
+        dir.path().join("queue.db").metadata().unwrap().len()
+    };
+    let before = size().await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(queue.purge(Duration::ZERO, 10_000).await.unwrap(), 2000);
+    let after = size().await;
+    assert!(after < before / 4, "{before} bytes became {after}");
+    queue.close().await;
+}
+
+async fn inject_checkpoint(queue: &SqliteQueue) {
+    let checkpoint = queue.writer.ask(
+        Safety::Looks,
+        |book| {
+            book.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+            Ok(())
+        },
+        identity,
+    );
+    checkpoint.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_queue_ends_its_writer() {
+    let (dir, queue) = open().await;
+    queue.submit(vec![task("t", 1)]).await.unwrap();
+    let sender = queue.writer.sender();
+    drop(queue);
+    assert!(
+        sender
+            .upgrade()
+            .is_none_or(|sender: tokio::sync::mpsc::Sender<Message>| sender.is_closed())
+    );
+    let settings = config::Sqlite {
+        path: dir.path().join("queue.db"),
+        max_open_tasks: 9,
+        max_batch: 9,
+    };
+    let again = until_ok(async || SqliteQueue::open(&settings).await).await;
+    assert!(again.get(&name("t")).await.unwrap().is_some());
+    again.close().await;
+}

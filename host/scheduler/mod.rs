@@ -1,0 +1,200 @@
+//! Admission and answers: what comes in is checked against what live nodes can run and stored; who
+//! asks about a task is answered, or woken when it ends. Runs nothing itself and never sees a
+//! worker: they meet in the queue.
+
+mod waiters;
+
+use crate::{
+    discovery::ServiceDiscovery,
+    queue::{self, Cancel, Counts, Filter, Listing, Page, Requeue, Submitted, TaskQueue},
+    task::{Name, State, Submission, Task, TaskId},
+};
+use async_trait::async_trait;
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use waiters::Waiters;
+
+/// How long a waiting call trusts the wake-up before it looks for itself.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+#[async_trait]
+pub trait TaskScheduler: Send + Sync {
+    /// Stores the task; on return it is durable.
+    async fn submit_task(&self, task: Submission) -> Result<Accepted, Error>;
+
+    /// Where the task stands. With a `wait`, the answer comes when the task has ended or the wait
+    /// is over, whichever is first.
+    async fn get_task_status(&self, id: &TaskId, wait: Duration) -> Result<TaskStatus, Error>;
+
+    async fn cancel_task(&self, id: &TaskId) -> Result<Cancel, Error>;
+
+    async fn requeue_task(&self, id: &TaskId) -> Result<(), Error>;
+
+    async fn list_tasks(&self, filter: &Filter, page: &Page) -> Result<Listing, Error>;
+
+    async fn count_tasks(&self) -> Result<Counts, Error>;
+}
+
+/// A submission that is durable now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    New,
+    /// The same task had been submitted before.
+    Existing,
+}
+
+/// A task, and why it does not run if it waits.
+#[derive(Debug, Clone)]
+pub struct TaskStatus {
+    pub task: Task,
+    pub waiting_for: Option<String>,
+}
+
+/// The scheduler over a queue and a view of the live nodes.
+pub struct DistributedTaskScheduler {
+    queue: Arc<dyn TaskQueue>,
+    discovery: Arc<dyn ServiceDiscovery>,
+    waiters: Waiters,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}", unknown_type(.task_type, .known))]
+    UnknownType { task_type: Name, known: Vec<Name> },
+    #[error("no task has the id {0}")]
+    UnknownTask(TaskId),
+    #[error("another task, with other content, has the id {0}")]
+    Conflict(TaskId),
+    #[error("the queue holds as many open tasks as it may (queue.max_open_tasks); try again later")]
+    Full,
+    #[error("task {id} is {state}; only failed and cancelled tasks can be requeued")]
+    NotRequeued {
+        id: TaskId,
+        state: crate::task::StateKind,
+    },
+    #[error(transparent)]
+    Queue(#[from] queue::Error),
+}
+
+impl DistributedTaskScheduler {
+    /// Must be called within a tokio runtime: it listens to the queue from here on.
+    pub fn new(queue: Arc<dyn TaskQueue>, discovery: Arc<dyn ServiceDiscovery>) -> Self {
+        let waiters = Waiters::new(queue.watch());
+        Self {
+            queue,
+            discovery,
+            waiters,
+        }
+    }
+
+    fn is_declared(&self, task_type: &Name) -> bool {
+        let nodes = self.discovery.nodes();
+        nodes.iter().any(|node| node.task_types.contains(task_type))
+    }
+
+    fn known_types(&self) -> Vec<Name> {
+        let nodes = self.discovery.nodes();
+        let types: BTreeSet<_> = nodes.iter().flat_map(|node| &node.task_types).collect();
+        types.into_iter().cloned().collect()
+    }
+
+    fn waiting_for(&self, task: &Task) -> Option<String> {
+        let State::Pending { due_at } = task.state else {
+            return None;
+        };
+        if !self.is_declared(&task.task_type) {
+            return Some(format!(
+                "a plugin: no live node handles {} now",
+                task.task_type
+            ));
+        }
+        let now = queue::now();
+        if due_at > now {
+            let ms = due_at.0 - now.0;
+            return Some(format!("its next attempt, due in {ms} ms"));
+        }
+        Some("a free node: it is due".into())
+    }
+
+    async fn find(&self, id: &TaskId) -> Result<Task, Error> {
+        let found = self.queue.get(id).await?;
+        found.ok_or_else(|| Error::UnknownTask(id.clone()))
+    }
+}
+
+#[async_trait]
+impl TaskScheduler for DistributedTaskScheduler {
+    async fn submit_task(&self, task: Submission) -> Result<Accepted, Error> {
+        if !self.is_declared(task.task_type()) {
+            return Err(Error::UnknownType {
+                task_type: task.task_type().clone(),
+                known: self.known_types(),
+            });
+        }
+        let id = task.id().clone();
+        match self.queue.submit(vec![task]).await?.first() {
+            Some(Submitted::Created) => Ok(Accepted::New),
+            Some(Submitted::Existing) => Ok(Accepted::Existing),
+            Some(Submitted::Conflict) => Err(Error::Conflict(id)),
+            Some(Submitted::Full) => Err(Error::Full),
+            None => Err(queue::Error::Corrupt("a submission got no answer".into()).into()),
+        }
+    }
+
+    async fn get_task_status(&self, id: &TaskId, wait: Duration) -> Result<TaskStatus, Error> {
+        let deadline = Instant::now() + wait;
+        loop {
+            // Before the look, so that an ending between the two is not missed.
+            let ended = self.waiters.ended(id);
+            let task = self.find(id).await?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || task.state.kind().is_terminal() {
+                let waiting_for = self.waiting_for(&task);
+                return Ok(TaskStatus { task, waiting_for });
+            }
+            // Either way the next look decides.
+            let _ = tokio::time::timeout(left.min(LOOK_AGAIN), ended).await;
+        }
+    }
+
+    async fn cancel_task(&self, id: &TaskId) -> Result<Cancel, Error> {
+        match self.queue.cancel(id).await? {
+            Cancel::Unknown => Err(Error::UnknownTask(id.clone())),
+            known => Ok(known),
+        }
+    }
+
+    async fn requeue_task(&self, id: &TaskId) -> Result<(), Error> {
+        let id = id.clone();
+        match self.queue.requeue(&id).await? {
+            Requeue::Requeued => Ok(()),
+            Requeue::Refused(state) => Err(Error::NotRequeued { id, state }),
+            Requeue::Unknown => Err(Error::UnknownTask(id)),
+        }
+    }
+
+    async fn list_tasks(&self, filter: &Filter, page: &Page) -> Result<Listing, Error> {
+        Ok(self.queue.list(filter, page).await?)
+    }
+
+    async fn count_tasks(&self) -> Result<Counts, Error> {
+        Ok(self.queue.counts().await?)
+    }
+}
+
+fn unknown_type(task_type: &Name, known: &[Name]) -> String {
+    if known.is_empty() {
+        return format!(
+            "no live node handles {task_type}, nor any other task type yet: \
+             drop a plugin into a node's plugins directory"
+        );
+    }
+    let known: Vec<_> = known.iter().map(Name::as_str).collect();
+    format!(
+        "no live node handles {task_type}; known task types: {}",
+        known.join(", ")
+    )
+}

@@ -1,0 +1,169 @@
+//! Takes due tasks as slots become free, and runs each in its guest. The queue's signal only wakes
+//! the dispatcher; what it leases decides.
+
+use super::{
+    LEASE_TTL, Shared,
+    held::{Interrupt, Why},
+};
+use crate::{
+    plugin::{Call, Handler},
+    queue::{Finish, Leased, Want},
+    task::{Ended, Name, Outcome, Ran, transition},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+/// How long an idle dispatcher trusts the signals before it looks for itself.
+const SCAN: Duration = Duration::from_secs(1);
+
+/// The least time between two questions for the next due task.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Where runs go.
+pub struct Runs {
+    pub shared: Arc<Shared>,
+    pub running: TaskTracker,
+    pub finished: mpsc::Sender<Finish>,
+}
+
+/// Leases and runs, for ever.
+pub async fn dispatch(runs: Runs) {
+    let shared = runs.shared.clone();
+    let mut asked: Option<Instant> = None;
+    loop {
+        let types = hosted_types(&shared);
+        let names: Vec<Name> = types.iter().map(|(name, _)| name.clone()).collect();
+        // Said before the lease: a slot that becomes free during it wakes us afterwards.
+        shared.busy.set_hungry(true);
+        let (room, max) = shared.busy.room(types);
+        if !room.is_empty() {
+            let all_types = room.len() == names.len();
+            match runs.lease(room, max).await {
+                Ok(leased) if leased == max => continue,
+                // Everything due is ours now, unless a type stood at its own limit.
+                Ok(leased) => shared.busy.set_hungry(leased > 0 || !all_types),
+                Err(error) => {
+                    tracing::warn!("cannot lease tasks: {error}");
+                    tokio::time::sleep(SCAN).await;
+                    continue;
+                }
+            }
+        }
+        let nap = nap(&shared, &names, &mut asked).await;
+        let _ = tokio::time::timeout(nap, shared.wake.notified()).await;
+    }
+}
+
+/// How long to sleep if nothing wakes us: until the next task is due, as far as we know.
+async fn nap(shared: &Shared, types: &[Name], asked: &mut Option<Instant>) -> Duration {
+    if asked.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
+        return ASK_AGAIN;
+    }
+    *asked = Some(Instant::now());
+    match shared.queue.next_due(types).await {
+        Ok(Some(due)) => due.clamp(ASK_AGAIN / 10, SCAN),
+        Ok(None) => SCAN,
+        Err(error) => {
+            tracing::warn!("cannot ask for the next due task: {error}");
+            SCAN
+        }
+    }
+}
+
+/// What this node can run now, each type with its own limit.
+fn hosted_types(shared: &Shared) -> Vec<(Name, Option<usize>)> {
+    let view = shared.plugins.catalog().view();
+    let handlers = view.task_types.iter();
+    handlers
+        .map(|(name, handler)| (name.clone(), handler.task_type.max_concurrency))
+        .collect()
+}
+
+impl Runs {
+    /// Leases up to `max` tasks, starts them and says how many they were.
+    async fn lease(
+        &self,
+        types: Vec<(Name, usize)>,
+        max: usize,
+    ) -> Result<usize, crate::queue::Error> {
+        let want = Want {
+            node: self.shared.node.clone(),
+            types,
+            max,
+            ttl: LEASE_TTL,
+        };
+        let leased = self.shared.queue.lease(&want).await?;
+        let count = leased.len();
+        for task in leased {
+            self.shared.busy.take(&task.task_type);
+            let interrupt = self.shared.held.add(task.token.clone());
+            let run = run(self.shared.clone(), task, interrupt, self.finished.clone());
+            self.running.spawn_on(run, self.shared.plugins.runtime());
+        }
+        Ok(count)
+    }
+}
+
+/// One attempt, from its lease to the finisher.
+async fn run(
+    shared: Arc<Shared>,
+    task: Leased,
+    interrupt: Interrupt,
+    finished: mpsc::Sender<Finish>,
+) {
+    let task_type = task.task_type.clone();
+    let token = task.token.clone();
+    let (outcome, ran) = match shared.plugins.catalog().resolve(task_type.as_str()) {
+        Some(handler) => attempt(&shared, handler, task, &interrupt).await,
+        // Its plugin went away since the lease.
+        None => (Some(Outcome::Released), None),
+    };
+    if shared.busy.free(&task_type) {
+        shared.wake.notify_one();
+    }
+    let Some(outcome) = outcome else {
+        shared.held.remove(&token);
+        return;
+    };
+    let finish = Finish {
+        token,
+        outcome,
+        ran,
+    };
+    // The finisher outlives every run.
+    let _ = finished.send(finish).await;
+}
+
+/// Runs the guest, on its own threads. No outcome means that the task is not ours any more.
+async fn attempt(
+    shared: &Shared,
+    handler: Handler,
+    task: Leased,
+    interrupt: &Interrupt,
+) -> (Option<Outcome>, Option<Ran>) {
+    let ran = Ran {
+        node: shared.node.clone(),
+        plugin: handler.generation.name.clone(),
+        plugin_version: handler.generation.version.clone(),
+    };
+    let attempt = task.attempt;
+    let call = Call {
+        id: task.token.id,
+        payload: task.payload,
+        metadata: task.metadata,
+        attempt,
+        cancel: interrupt.token(),
+    };
+    let ended = match (handler.run_here(call).await.ended, interrupt.why()) {
+        (Ended::Cancelled, Some(Why::Lost)) => return (None, None),
+        (Ended::Cancelled, Some(Why::Drain)) => Ended::Drained,
+        (ended, _) => ended,
+    };
+    let policy = &handler.task_type.retry;
+    let outcome = transition(ended, attempt, policy, fastrand::f64());
+    (Some(outcome), Some(ran))
+}

@@ -1,0 +1,50 @@
+//! Writes down how attempts ended, many at a time, and keeps trying while the queue cannot take
+//! them: a result that was computed is not thrown away.
+
+use super::Shared;
+use crate::queue::{Finish, Finished};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::mpsc;
+
+/// The most endings that are written at once.
+const BATCH: usize = 512;
+
+/// How long to wait after a failure, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Runs until every sender is gone and everything sent is written.
+pub async fn write_down(shared: Arc<Shared>, mut ended: mpsc::Receiver<Finish>) {
+    let mut batch = Vec::new();
+    while ended.recv_many(&mut batch, BATCH).await > 0 {
+        let tokens: Vec<_> = batch.iter().map(|finish| finish.token.clone()).collect();
+        let applied = write_batch(&shared, &mut batch).await;
+        for (token, applied) in tokens.iter().zip(applied) {
+            if applied == Finished::Stale {
+                tracing::info!(task = %token.id, "its end came too late: the task is not ours any more");
+            }
+            shared.held.remove(token);
+        }
+    }
+}
+
+/// Leaves `batch` empty.
+async fn write_batch(shared: &Shared, batch: &mut Vec<Finish>) -> Vec<Finished> {
+    let mut pause = PAUSE.0;
+    loop {
+        // Payloads are shared, so that the copy kept for another try costs little.
+        match shared.queue.finish(batch.clone()).await {
+            Ok(applied) => {
+                batch.clear();
+                return applied;
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "cannot record {} finished attempts, trying again: {error}",
+                    batch.len()
+                );
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}

@@ -1,0 +1,164 @@
+//! Runs tasks: leases what this node can take, hands it to the guest, writes down how it ended.
+//! Meets clients only in the queue; what an ending means is decided in `task::transition`.
+
+mod busy;
+mod dispatch;
+mod finish;
+mod held;
+mod tend;
+
+use crate::{
+    config,
+    lifecycle::Component,
+    plugin::PluginHost,
+    queue::{Finish, TaskQueue},
+    task::Name,
+};
+use async_trait::async_trait;
+use busy::Busy;
+use held::{Held, Why};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long a lease holds without being renewed: the time after which another node may take over.
+const LEASE_TTL: Duration = Duration::from_secs(15);
+
+/// How many finished attempts may wait to be written down before running tasks have to wait.
+const FINISH_BACKLOG: usize = 4096;
+
+/// How long interrupted guests get to let go, once the drain time is over.
+const INTERRUPT: Duration = Duration::from_secs(2);
+
+/// The part of a node that runs tasks.
+pub struct Worker {
+    shared: Arc<Shared>,
+    started: Mutex<Option<Started>>,
+    drain: Duration,
+}
+
+/// What the worker's loops and the tasks they run have in common.
+struct Shared {
+    node: Name,
+    queue: Arc<dyn TaskQueue>,
+    plugins: Arc<PluginHost>,
+    busy: Busy,
+    held: Held,
+    /// How long ended tasks are kept.
+    keep_ended: Duration,
+    /// Something changed that the dispatcher should look at.
+    wake: Notify,
+}
+
+/// What has to be ended at stop.
+struct Started {
+    /// Ends the dispatcher: no further lease.
+    dispatching: CancellationToken,
+    /// Ends renewing and sweeping, which go on while tasks run out.
+    tending: CancellationToken,
+    running: TaskTracker,
+    loops: TaskTracker,
+    /// The last sender but those of running tasks: dropping it lets the finisher end.
+    finished: mpsc::Sender<Finish>,
+}
+
+impl Worker {
+    pub fn new(
+        node: Name,
+        queue: Arc<dyn TaskQueue>,
+        plugins: Arc<PluginHost>,
+        config: &config::Config,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                node,
+                queue,
+                plugins,
+                busy: Busy::new(config.plugins.max_tasks),
+                held: Held::default(),
+                keep_ended: config.keep_ended,
+                wake: Notify::new(),
+            }),
+            started: Mutex::default(),
+            drain: config.node.drain,
+        }
+    }
+
+    fn started(&self) -> std::sync::MutexGuard<'_, Option<Started>> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Component for Worker {
+    async fn start(&self) -> anyhow::Result<()> {
+        let (finished, ended) = mpsc::channel(FINISH_BACKLOG);
+        let started = Started {
+            dispatching: CancellationToken::new(),
+            tending: CancellationToken::new(),
+            running: TaskTracker::new(),
+            loops: TaskTracker::new(),
+            finished,
+        };
+        let shared = &self.shared;
+        let Started { loops, tending, .. } = &started;
+        loops.spawn(finish::write_down(shared.clone(), ended));
+        loops.spawn(until(tending, tend::renew(shared.clone())));
+        loops.spawn(until(tending, tend::sweep(shared.clone())));
+        loops.spawn(until(
+            tending,
+            tend::listen(shared.clone(), shared.queue.watch()),
+        ));
+        let runs = dispatch::Runs {
+            shared: shared.clone(),
+            running: started.running.clone(),
+            finished: started.finished.clone(),
+        };
+        loops.spawn(until(&started.dispatching, dispatch::dispatch(runs)));
+        *self.started() = Some(started);
+        Ok(())
+    }
+
+    /// Leases nothing more, waits for running tasks until the drain time is over, interrupts and
+    /// gives back the rest, and writes down every ending.
+    async fn stop(&self) -> anyhow::Result<()> {
+        let Some(started) = self.started().take() else {
+            return Ok(());
+        };
+        started.dispatching.cancel();
+        started.running.close();
+        if tokio::time::timeout(self.drain, started.running.wait())
+            .await
+            .is_err()
+        {
+            let left = started.running.len();
+            tracing::warn!(
+                "{left} tasks still run after {:?}; they go back to the queue",
+                self.drain
+            );
+            self.shared.held.interrupt_all(Why::Drain);
+            // Guests are interrupted within an epoch; only a host call could take longer.
+            let _ = tokio::time::timeout(INTERRUPT, started.running.wait()).await;
+        }
+        drop(started.finished);
+        started.tending.cancel();
+        started.loops.close();
+        started.loops.wait().await;
+        Ok(())
+    }
+
+    fn get_id(&self) -> &str {
+        "worker"
+    }
+}
+
+/// `work`, ended by `end`.
+fn until<W: Future<Output = ()>>(
+    end: &CancellationToken,
+    work: W,
+) -> impl Future<Output = Option<()>> + use<W> {
+    end.clone().run_until_cancelled_owned(work)
+}

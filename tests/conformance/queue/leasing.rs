@@ -1,0 +1,229 @@
+//! Who gets which task and for how long: order, maxima, fences, expiry, renewal.
+
+use super::*;
+
+pub async fn leases_come_oldest_first_over_all_types(queue: &dyn TaskQueue) {
+    for (id, task_type) in [("1", "a"), ("2", "b"), ("3", "a"), ("4", "c"), ("5", "b")] {
+        create(queue, id, task_type).await;
+        tick().await;
+    }
+    let all = want(&[("c", 9), ("b", 9), ("a", 9)], 3, HOUR);
+    assert_eq!(ids(&queue.lease(&all).await.unwrap()), ["1", "2", "3"]);
+    assert_eq!(ids(&queue.lease(&all).await.unwrap()), ["4", "5"]);
+    assert!(queue.lease(&all).await.unwrap().is_empty());
+    // Submitted together means due together: then the order of submission counts.
+    let batch = (0..20).map(|n| task(&format!("x{n}"), if n % 2 == 0 { "a" } else { "b" }, b""));
+    queue.submit(batch.collect()).await.unwrap();
+    let leased = queue
+        .lease(&want(&[("b", 99), ("a", 99)], 99, HOUR))
+        .await
+        .unwrap();
+    let order: Vec<String> = (0..20).map(|n| format!("x{n}")).collect();
+    assert_eq!(ids(&leased), order);
+}
+
+pub async fn each_type_keeps_its_own_maximum(queue: &dyn TaskQueue) {
+    let batch = (0..5).flat_map(|n| {
+        [
+            task(&format!("a{n}"), "a", b""),
+            task(&format!("b{n}"), "b", b""),
+        ]
+    });
+    queue.submit(batch.collect()).await.unwrap();
+    let leased = queue
+        .lease(&want(
+            &[("a", 1), ("b", 3), ("none", 5), ("c", 0)],
+            10,
+            HOUR,
+        ))
+        .await
+        .unwrap();
+    assert_eq!(ids(&leased), ["a0", "b0", "b1", "b2"]);
+    let leased = queue.lease(&want(&[("a", 0), ("b", 9)], 1, HOUR)).await;
+    assert_eq!(ids(&leased.unwrap()), ["b3"]);
+    let twice = want(&[("a", 1), ("a", 2)], 10, HOUR);
+    assert_eq!(ids(&queue.lease(&twice).await.unwrap()), ["a1", "a2", "a3"]);
+}
+
+pub async fn a_task_is_leased_to_one_holder(queue: &dyn TaskQueue) {
+    let batch = (0..100).map(|n| task(&format!("t{n}"), "echo", b""));
+    queue.submit(batch.collect()).await.unwrap();
+    let want = want(&[("echo", 7)], 7, HOUR);
+    let askers = (0..30).map(|_| queue.lease(&want));
+    let mut seen: Vec<TaskId> = futures_util::future::join_all(askers)
+        .await
+        .into_iter()
+        .flat_map(|leased| leased.unwrap())
+        .map(|leased| leased.token.id)
+        .collect();
+    assert_eq!(seen.len(), 100);
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 100);
+}
+
+pub async fn a_stale_token_changes_nothing(queue: &dyn TaskQueue) {
+    create(queue, "t", "echo").await;
+    let first = lease_one(queue, "echo").await.token;
+    finish_one(queue, &first, retry(Duration::ZERO, "again")).await;
+    assert_eq!(
+        finish_one(queue, &first, completed(b"while pending")).await,
+        Finished::Stale
+    );
+    let second = lease_one(queue, "echo").await.token;
+    assert_ne!(first, second);
+    for fence in [first.fence, second.fence + 1, 0, u64::MAX] {
+        let id = second.id.clone();
+        let stale = LeaseToken { id, fence };
+        assert_eq!(
+            finish_one(queue, &stale, completed(b"stale")).await,
+            Finished::Stale
+        );
+        let renewed = queue.renew(std::slice::from_ref(&stale), HOUR).await;
+        assert_eq!(renewed.unwrap(), [Renewal::Lost]);
+    }
+    let unknown = LeaseToken {
+        id: name("unknown"),
+        fence: second.fence,
+    };
+    assert_eq!(
+        finish_one(queue, &unknown, completed(b"")).await,
+        Finished::Stale
+    );
+    assert_eq!(kind(queue, "t").await, StateKind::Running);
+    assert_eq!(
+        finish_one(queue, &second, completed(b"good")).await,
+        Finished::Applied
+    );
+    let ended = get(queue, "t").await;
+    assert_eq!(
+        finish_one(queue, &second, failed("twice")).await,
+        Finished::Stale
+    );
+    assert_eq!(get(queue, "t").await, ended);
+}
+
+pub async fn a_fence_never_comes_twice(queue: &dyn TaskQueue) {
+    create(queue, "t", "echo").await;
+    let mut fences = Vec::new();
+    for outcome in [
+        retry(Duration::ZERO, "once"),
+        Outcome::Released,
+        Outcome::Released,
+        failed("badly"),
+    ] {
+        let token = lease_one(queue, "echo").await.token;
+        fences.push(token.fence);
+        finish_one(queue, &token, outcome).await;
+    }
+    assert_eq!(queue.requeue(&name("t")).await.unwrap(), Requeue::Requeued);
+    fences.push(lease_one(queue, "echo").await.token.fence);
+    let mut once = fences.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(once.len(), fences.len(), "{fences:?}");
+}
+
+pub async fn a_lease_runs_out_and_its_holder_may_still_be_first(queue: &dyn TaskQueue) {
+    for id in ["slow", "lost"] {
+        create(queue, id, "echo").await;
+    }
+    let short = want(&[("echo", 9)], 9, Duration::from_millis(30));
+    let leased = queue.lease(&short).await.unwrap();
+    assert_eq!(leased.len(), 2);
+    create(queue, "kept", "echo").await;
+    let kept = lease_one(queue, "echo").await;
+    queue.cancel(&name("lost")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Leases that ran out are not handed to somebody else by themselves.
+    assert!(lease_some(queue, "echo", 9).await.is_empty());
+    assert_eq!(queue.expired(1).await.unwrap().len(), 1);
+    for _ in 0..2 {
+        let expired = queue.expired(9).await.unwrap();
+        assert_eq!(expired.len(), 2);
+        for late in &expired {
+            assert!(leased.iter().any(|leased| leased.token == late.token));
+            assert_eq!((&late.task_type, late.attempt), (&name("echo"), 1));
+            assert_eq!(late.cancel_asked, late.token.id == name("lost"));
+        }
+    }
+    // The holder was only slow, and is first.
+    let slow = &leased
+        .iter()
+        .find(|l| l.token.id == name("slow"))
+        .unwrap()
+        .token;
+    let answer = finish_one(queue, slow, completed(b"late")).await;
+    assert_eq!(answer, Finished::Applied);
+    // The other one is gone, and somebody ends its attempt.
+    let late = queue.expired(9).await.unwrap().remove(0);
+    assert_eq!(late.token.id, name("lost"));
+    let finish = Finish {
+        token: late.token.clone(),
+        outcome: retry(Duration::ZERO, "lost"),
+        ran: None,
+    };
+    assert_eq!(
+        queue.finish(vec![finish]).await.unwrap(),
+        [Finished::Applied]
+    );
+    assert_eq!(
+        finish_one(queue, &late.token, completed(b"")).await,
+        Finished::Stale
+    );
+    let ended = get(queue, "lost").await;
+    assert_eq!(ended.state.kind(), StateKind::Cancelled);
+    assert_eq!(ended.ran, None);
+    assert!(queue.expired(9).await.unwrap().is_empty());
+    assert_eq!(
+        finish_one(queue, &kept.token, completed(b"")).await,
+        Finished::Applied
+    );
+}
+
+pub async fn renewing_holds_a_lease(queue: &dyn TaskQueue) {
+    create(queue, "t", "echo").await;
+    let short = want(&[("echo", 1)], 1, Duration::from_millis(30));
+    let token = queue.lease(&short).await.unwrap().remove(0).token;
+    let renewed = queue.renew(std::slice::from_ref(&token), HOUR).await;
+    assert_eq!(renewed.unwrap(), [Renewal::Held]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(queue.expired(9).await.unwrap().is_empty());
+    let running = get(queue, "t").await;
+    assert!(
+        matches!(running.state, State::Running { started_at, lease_until, .. }
+        if lease_until >= started_at.after(HOUR))
+    );
+    // Renewed in time or not, whoever still has the token has the task.
+    queue
+        .renew(std::slice::from_ref(&token), Duration::ZERO)
+        .await
+        .unwrap();
+    tick().await;
+    assert_eq!(queue.expired(9).await.unwrap().len(), 1);
+    let renewed = queue.renew(std::slice::from_ref(&token), HOUR).await;
+    assert_eq!(renewed.unwrap(), [Renewal::Held]);
+    assert!(queue.expired(9).await.unwrap().is_empty());
+}
+
+pub async fn next_due_says_how_long_to_wait(queue: &dyn TaskQueue) {
+    let next = async |types: &[&str]| {
+        let types: Vec<Name> = types.iter().map(|t| name(t)).collect();
+        queue.next_due(&types).await.unwrap()
+    };
+    assert_eq!(next(&["a", "b"]).await, None);
+    create(queue, "a1", "a").await;
+    assert_eq!(next(&["a", "b"]).await, Some(Duration::ZERO));
+    assert_eq!(next(&["b"]).await, None);
+    assert_eq!(next(&[]).await, None);
+    let token = lease_one(queue, "a").await.token;
+    assert_eq!(next(&["a"]).await, None);
+    finish_one(queue, &token, retry(HOUR, "later")).await;
+    let wait = next(&["b", "a"]).await.unwrap();
+    assert!(wait <= HOUR && wait > HOUR / 2, "{wait:?}");
+    create(queue, "b1", "b").await;
+    assert_eq!(next(&["a", "b"]).await, Some(Duration::ZERO));
+    queue.cancel(&name("b1")).await.unwrap();
+    queue.cancel(&name("a1")).await.unwrap();
+    assert_eq!(next(&["a", "b"]).await, None);
+}

@@ -1,0 +1,222 @@
+//! Runs the queue's conformance suite against every engine, and what only SQLite has to do.
+
+use super::queue::{CASES, Case, MAX_OPEN, finish_one, name, task, want};
+use hostel::{
+    config,
+    queue::{Error, SqliteQueue, TaskQueue},
+    task::{Outcome, StateKind},
+};
+use libtest_mimic::{Failed, Trial};
+use std::{future::Future, path::Path, time::Duration};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+pub fn trials() -> Vec<Trial> {
+    let conformance = CASES.iter().map(|&(name, case)| {
+        let name = name.rsplit("::").next().unwrap_or(name);
+        Trial::test(format!("queue::sqlite::{name}"), move || on_sqlite(case))
+    });
+    let own = [
+        trial("a_second_open_is_refused", a_second_open_is_refused),
+        trial("reopening_keeps_everything", reopening_keeps_everything),
+        trial(
+            "a_closed_queue_is_unavailable",
+            a_closed_queue_is_unavailable,
+        ),
+        trial("files_of_others_are_refused", files_of_others_are_refused),
+        trial("files_are_private", files_are_private),
+    ];
+    conformance.chain(own).collect()
+}
+
+fn trial<F>(name: &str, run: fn() -> F) -> Trial
+where
+    F: Future<Output = ()> + 'static,
+{
+    Trial::test(format!("queue::sqlite::{name}"), move || {
+        on_runtime(run());
+        Ok(())
+    })
+}
+
+fn on_runtime(future: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(future);
+}
+
+fn on_sqlite(case: Case) -> Result<(), Failed> {
+    on_runtime(async {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = open(dir.path()).await.unwrap();
+        case(&queue).await;
+        queue.close().await;
+    });
+    Ok(())
+}
+
+fn settings(dir: &Path) -> config::Sqlite {
+    config::Sqlite {
+        path: dir.join("made").join("queue.db"),
+        max_open_tasks: MAX_OPEN,
+        max_batch: 64,
+    }
+}
+
+async fn open(dir: &Path) -> Result<SqliteQueue, Error> {
+    SqliteQueue::open(&settings(dir)).await
+}
+
+async fn refusal(dir: &Path) -> String {
+    match open(dir).await {
+        Err(Error::Misconfigured(why)) => why,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("it opened"),
+    }
+}
+
+async fn a_second_open_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path()).await.unwrap();
+    let why = refusal(dir.path()).await;
+    assert!(why.contains("queue.db"), "{why}");
+    assert!(why.contains("another hostel"), "{why}");
+    // The first is unharmed, and its end lets the next one in.
+    let answers = first.submit(vec![task("t", "echo", b"")]).await;
+    assert!(answers.is_ok());
+    first.close().await;
+    drop(first);
+    open(dir.path()).await.unwrap().close().await;
+}
+
+async fn reopening_keeps_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path()).await.unwrap();
+    let batch = (0..6).map(|n| task(&format!("t{n}"), "echo", b"payload"));
+    queue.submit(batch.collect()).await.unwrap();
+    let leased = queue.lease(&want(&[("echo", 4)], 4, HOUR)).await.unwrap();
+    let outcomes = [
+        Outcome::Completed {
+            result: "result".into(),
+        },
+        Outcome::Retry {
+            after: HOUR,
+            error: "later".into(),
+        },
+    ];
+    for (leased, outcome) in leased.iter().zip(outcomes) {
+        finish_one(&queue, &leased.token, outcome).await;
+    }
+    queue.cancel(&leased[3].token.id).await.unwrap();
+    let mut before = Vec::new();
+    for n in 0..6 {
+        before.push(queue.get(&name(&format!("t{n}"))).await.unwrap().unwrap());
+    }
+    let counts = queue.counts().await.unwrap();
+    queue.close().await;
+    drop(queue);
+
+    let queue = open(dir.path()).await.unwrap();
+    assert_eq!(queue.counts().await.unwrap(), counts);
+    for task in &before {
+        let after = queue.get(&task.id).await.unwrap().unwrap();
+        if task.state.kind() != StateKind::Running {
+            assert_eq!(&after, task);
+        } else {
+            assert_eq!((after.state.kind(), after.attempt), (StateKind::Running, 1));
+        }
+    }
+    // Nobody can hold a lease any more, however long it was to last.
+    let expired = queue.expired(9).await.unwrap();
+    let tokens: Vec<_> = expired.iter().map(|late| late.token.clone()).collect();
+    assert_eq!(tokens, [leased[2].token.clone(), leased[3].token.clone()]);
+    assert!(!expired[0].cancel_asked && expired[1].cancel_asked);
+    // What waited still waits in its order, and new fences differ from old ones.
+    let next = queue.lease(&want(&[("echo", 9)], 9, HOUR)).await.unwrap();
+    let ids: Vec<_> = next.iter().map(|task| task.token.id.as_str()).collect();
+    assert_eq!(ids, ["t4", "t5"]);
+    let released = Outcome::Released;
+    finish_one(&queue, &tokens[0], released).await;
+    let again = queue.lease(&want(&[("echo", 9)], 9, HOUR)).await.unwrap();
+    assert_eq!(again[0].token.id, tokens[0].id);
+    assert_ne!(again[0].token.fence, tokens[0].fence);
+    queue.close().await;
+}
+
+async fn a_closed_queue_is_unavailable() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path()).await.unwrap();
+    let mut watch = queue.watch();
+    queue.close().await;
+    queue.close().await;
+    let refused = |error: Error| {
+        matches!(
+            error,
+            Error::Unavailable {
+                outcome_unknown: false,
+                ..
+            }
+        )
+    };
+    let id = name("t");
+    assert!(refused(
+        queue
+            .submit(vec![task("t", "echo", b"")])
+            .await
+            .unwrap_err()
+    ));
+    assert!(refused(queue.get(&id).await.unwrap_err()));
+    assert!(refused(queue.cancel(&id).await.unwrap_err()));
+    assert!(refused(queue.counts().await.unwrap_err()));
+    assert!(refused(queue.next_due(&[]).await.unwrap_err()));
+    assert!(watch.next().await.is_none());
+    assert!(queue.watch().next().await.is_none());
+}
+
+async fn files_of_others_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = settings(dir.path()).path;
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(
+        &path,
+        "this is not a database, and never was one. ".repeat(100),
+    )
+    .unwrap();
+    let why = refusal(dir.path()).await;
+    assert!(why.contains("not a SQLite database"), "{why}");
+
+    std::fs::remove_file(&path).unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other
+        .execute_batch("CREATE TABLE recipes (name TEXT)")
+        .unwrap();
+    drop(other);
+    let why = refusal(dir.path()).await;
+    assert!(why.contains("another program"), "{why}");
+
+    std::fs::remove_file(&path).unwrap();
+    open(dir.path()).await.unwrap().close().await;
+    let newer = rusqlite::Connection::open(&path).unwrap();
+    newer.execute_batch("PRAGMA user_version = 7").unwrap();
+    drop(newer);
+    let why = refusal(dir.path()).await;
+    assert!(why.contains("newer hostel (schema 7"), "{why}");
+}
+
+async fn files_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path()).await.unwrap();
+    queue.submit(vec![task("t", "echo", b"")]).await.unwrap();
+    let made = dir.path().join("made");
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&made), 0o700);
+    for file in std::fs::read_dir(&made).unwrap() {
+        let path = file.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+    queue.close().await;
+}

@@ -1,0 +1,172 @@
+//! The floors of the house (see `host/lib.rs`) and its style, read from the sources: who imports
+//! whom, who may name which crate, how long a file may be.
+
+use libtest_mimic::Trial;
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Modules by floor; each may use its own folder and the floors below.
+const FLOORS: [&[&str]; 6] = [
+    &["task", "lifecycle", "config"],
+    &["queue", "discovery", "broker", "plugin"],
+    &["scheduler", "component"],
+    &["api", "worker", "client"],
+    &["node"],
+    &["cli"],
+];
+
+/// Crates, and modules, that only some may name.
+const OWNERS: [(&str, &[&str]); 5] = [
+    ("wasmtime", &["plugin"]),
+    ("wasmtime_wasi", &["plugin"]),
+    ("rusqlite", &["queue"]),
+    ("tonic", &["api", "client", "cli", "proto"]),
+    ("proto", &["api", "client", "cli"]),
+];
+
+const MAX_LINES: usize = 450;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("house::no_module_reaches_upward", || {
+            none(sources().iter().flat_map(upward))
+        }),
+        Trial::test("house::each_crate_is_named_by_its_owners_alone", || {
+            none(sources().iter().flat_map(trespasses))
+        }),
+        Trial::test("house::each_file_says_what_it_is_and_stays_short", || {
+            none(sources().iter().flat_map(unstylish))
+        }),
+    ]
+}
+
+struct Source {
+    path: PathBuf,
+    /// The first folder or file below `host/`.
+    module: String,
+    text: String,
+}
+
+fn none(faults: impl Iterator<Item = String>) -> Result<(), libtest_mimic::Failed> {
+    let faults: Vec<_> = faults.collect();
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(faults.join("\n").into()),
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("host");
+    let mut sources = Vec::new();
+    let mut folders = vec![host.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let below = path.strip_prefix(&host).expect("below host");
+                let first = below.iter().next().expect("a name").to_string_lossy();
+                sources.push(Source {
+                    module: first.trim_end_matches(".rs").to_owned(),
+                    text: fs::read_to_string(&path).expect("a source"),
+                    path,
+                });
+            }
+        }
+    }
+    assert!(sources.len() > 30, "the house has more files than this");
+    sources
+}
+
+fn floor(module: &str) -> Option<usize> {
+    FLOORS.iter().position(|floor| floor.contains(&module))
+}
+
+fn upward(source: &Source) -> Vec<String> {
+    let Some(own) = floor(&source.module) else {
+        return Vec::new();
+    };
+    let forbidden =
+        |used: &&String| **used != source.module && floor(used).is_some_and(|other| other >= own);
+    let used = used_modules(&source.text);
+    let faults = used.iter().filter(forbidden);
+    faults
+        .map(|used| format!("{} uses crate::{used}", source.path.display()))
+        .collect()
+}
+
+/// The names right behind `crate::`, those in braces included.
+fn used_modules(text: &str) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        let Some(list) = rest.strip_prefix('{') else {
+            used.insert(word(rest));
+            continue;
+        };
+        let mut depth = 0;
+        let mut expects_name = true;
+        for (index, character) in list.char_indices() {
+            match character {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => expects_name = true,
+                _ if expects_name && !character.is_whitespace() => {
+                    used.insert(word(&list[index..]));
+                    expects_name = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    used
+}
+
+fn word(text: &str) -> String {
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_');
+    text[..end.unwrap_or(text.len())].to_owned()
+}
+
+fn trespasses(source: &Source) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (name, owners) in OWNERS {
+        let prefix = if name == "proto" { "crate::" } else { "" };
+        let named = mentions(&source.text, &format!("{prefix}{name}::"))
+            || (prefix != "" && used_modules(&source.text).contains(name));
+        if named && !owners.contains(&source.module.as_str()) {
+            let path = source.path.display();
+            faults.push(format!("{path} names {name}, which is for {owners:?}"));
+        }
+    }
+    faults
+}
+
+/// Whether `path` stands there as a whole word, outside comments.
+fn mentions(text: &str, path: &str) -> bool {
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .any(|line| {
+            line.match_indices(path).any(|(at, _)| {
+                let before = line[..at].chars().next_back();
+                !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+            })
+        })
+}
+
+fn unstylish(source: &Source) -> Vec<String> {
+    let path = source.path.display();
+    let lines = source.text.lines().count();
+    let mut faults = Vec::new();
+    if !source.text.starts_with("//!") {
+        faults.push(format!("{path} does not say what lives in it"));
+    }
+    if lines > MAX_LINES {
+        faults.push(format!("{path} has {lines} lines"));
+    }
+    faults
+}
