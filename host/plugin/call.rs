@@ -56,6 +56,8 @@ pub struct Usage {
     pub cpu: Duration,
     /// The most that all linear memories had together.
     pub peak_memory_bytes: usize,
+    /// Whether the guest said more than `max_log_bytes`; the rest was dropped.
+    pub log_cut_off: bool,
 }
 
 /// A linked component with all that its calls need.
@@ -137,6 +139,7 @@ impl Program {
         let usage = Usage {
             cpu: meter.spent(),
             peak_memory_bytes: store.data().limiter.peak_memory_bytes(),
+            log_cut_off: store.data().journal.is_cut_off(),
         };
         let result = match ended {
             Ok(Ok(value)) => Ok(value),

@@ -24,15 +24,11 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    pub fn new(config: &config::Config, engine: Arc<Engine>) -> Result<Self, Error> {
-        let dir = config.node.data_dir.join("cache");
-        let cache = Cache::open(dir.clone(), &engine.wasmtime);
-        let cache = cache
-            .inspect_err(|error| {
-                let dir = dir.display();
-                tracing::warn!("{dir} cannot be used, so plugins are compiled anew: {error}");
-            })
-            .ok();
+    pub fn new(
+        config: &config::Config,
+        engine: Arc<Engine>,
+        cache: Option<Cache>,
+    ) -> Result<Self, Error> {
         let threads = rayon::ThreadPoolBuilder::new()
             .thread_name(|n| format!("hostel-compile-{n}"))
             .start_handler(|_| {

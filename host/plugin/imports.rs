@@ -63,7 +63,7 @@ fn log(
     (level, context, message): (Level, WasmStr, WasmStr),
 ) -> wasmtime::Result<()> {
     let journal = &store.data().journal;
-    if journal.room() == 0 {
+    if journal.is_cut_off() {
         return Ok(());
     }
     journal.log(level, &context.to_str(&store)?, &message.to_str(&store)?);

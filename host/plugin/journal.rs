@@ -55,9 +55,9 @@ impl Journal {
         }
     }
 
-    /// How many bytes may still be said.
-    pub fn room(&self) -> usize {
-        self.speaker.max_log_bytes.saturating_sub(self.lock().bytes)
+    /// Whether there was more to say than room. Nothing further is kept.
+    pub fn is_cut_off(&self) -> bool {
+        self.lock().cut_off
     }
 
     /// One record of wasi:logging. Both texts are cut to what is left.
@@ -269,7 +269,7 @@ mod tests {
         let journal = journal(10);
         journal.write(Stream::Stdout, b"12345");
         journal.log(Level::Info, "", "67890 and more");
-        assert_eq!(journal.room(), 0);
+        assert!(journal.is_cut_off());
         journal.write(Stream::Stderr, b"nothing");
         assert_eq!(journal.last_words(), None);
     }

@@ -12,6 +12,7 @@ mod generation;
 mod guest;
 mod host;
 mod imports;
+mod inspect;
 mod journal;
 mod limiter;
 mod loader;
@@ -20,6 +21,7 @@ mod manifest;
 mod meter;
 mod sample;
 mod scan;
+mod selfcheck;
 mod shelf;
 mod ticker;
 mod watcher;
@@ -29,10 +31,13 @@ pub use call::{Call, Finished, Usage};
 pub use catalog::{Catalog, Rejection, View};
 pub use generation::{Generation, Handler};
 pub use host::PluginHost;
+pub use imports::Import;
+pub use inspect::{Inspection, inspect, verify};
 pub use manifest::TaskType;
 pub use sample::Sample;
+pub use selfcheck::{SelfCheck, verify_self};
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 /// Why the plugin host could not do its work, by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +50,9 @@ pub enum Error {
         what: String,
         source: std::io::Error,
     },
+    /// One plugin file cannot be had.
+    #[error("{} {fault}", file.display())]
+    File { file: PathBuf, fault: Fault },
 }
 
 impl Error {

@@ -49,9 +49,6 @@ pub const GROW_TABLE: &str = "(loop $l (br_if $l
     (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)))) unreachable";
 pub const GROWABLE_TABLE: &str = "(table $t 1 funcref)";
 pub const RECURSE: &str = "(call $recurse)";
-/// Returns all of its memory, after it has grown it by 60 MiB.
-pub const RETURN_TOO_MUCH: &str = "(drop (memory.grow (i32.const 960)))
-    (local.set $result-len (i32.mul (memory.size) (i32.const 65536)))";
 /// Logs 100 MiB in pieces of 64 KiB, then echoes.
 pub const LOG_TOO_MUCH: &str = "(local.set $n (i32.const 1600))
     (loop $l
@@ -63,6 +60,15 @@ pub const LOG_TOO_MUCH: &str = "(local.set $n (i32.const 1600))
 pub const LOOK_AROUND: &str = "(call $environment (i32.const 3200))
     (call $directories (i32.const 3208))
     (local.set $result-len (i32.add (i32.load (i32.const 3204)) (i32.load (i32.const 3212))))";
+
+/// A body that returns this many bytes.
+pub fn result_of(bytes: usize) -> String {
+    let pages = bytes.div_ceil(64 << 10);
+    format!(
+        "(drop (memory.grow (i32.const {pages})))
+        (local.set $result-len (i32.const {bytes}))"
+    )
+}
 
 // Where things lie in memory. The heap begins beyond; the first pages are text.
 const DESCRIPTION: u32 = 16;

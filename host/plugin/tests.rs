@@ -135,6 +135,7 @@ async fn every_limit_fires_and_names_its_setting() {
             "{error}"
         );
     }
+    let too_much = &sample::result_of(60 << 20);
     for (hostile, setting) in [
         (
             sample::GROW_MEMORY,
@@ -144,10 +145,7 @@ async fn every_limit_fires_and_names_its_setting() {
             sample::GROW_TABLE,
             "100000 table elements (plugins.sandbox.max_table_elements)",
         ),
-        (
-            sample::RETURN_TOO_MUCH,
-            "4128768 bytes (plugins.sandbox.max_result_bytes)",
-        ),
+        (too_much, "4128768 bytes (plugins.sandbox.max_result_bytes)"),
         (sample::RECURSE, "recursed deeper than its stack"),
     ] {
         let error = permanent(end_of(hostile, |_| {}).await);
@@ -431,4 +429,53 @@ async fn a_call_ends_when_it_is_cancelled_or_dropped() {
     assert_eq!(ended, Ended::Returned(Bytes::from_static(b"next")));
     assert!(begin.elapsed().as_secs() < 2, "{:?}", begin.elapsed());
     host.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sandbox_can_prove_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let checks = verify_self(&config(dir.path())).await.unwrap();
+    for check in &checks {
+        println!("{check:?}");
+    }
+    assert!(
+        checks.len() >= 10 && checks.iter().all(|check| check.fired),
+        "{checks:#?}"
+    );
+    assert!(!dir.path().join("data").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_inspected_as_far_as_it_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let file = dir.path().join("sample.wasm");
+    std::fs::write(&file, Sample::default().wasm().unwrap()).unwrap();
+    let good = inspect(&config, &file).await.unwrap();
+    assert_eq!(good.plugin.unwrap().name.as_str(), "sample");
+    assert_eq!(good.exports.len(), 2);
+    assert!(good.faults.is_empty() && good.imports.iter().all(|import| import.provided));
+
+    let wat = r#"(component
+        (import "wasi:http/types@0.2.0" (instance))
+        (import "wasi:config/store@0.2.0-draft" (instance)))"#;
+    std::fs::write(&file, wat::parse_str(wat).unwrap()).unwrap();
+    let bad = inspect(&config, &file).await.unwrap();
+    assert_eq!(
+        bad.imports.iter().filter(|import| !import.provided).count(),
+        2
+    );
+    let faults: Vec<_> = verify(&config, &file).await.unwrap();
+    let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+    assert_eq!(faults.len(), 3, "{faults:?}");
+    assert!(faults[0].contains("does not export hostel:plugin/manifest@0.1.0"));
+    assert!(faults[1].contains("plugins have no network"));
+    assert!(faults[2].contains("0.2.0-rc.1"));
+    let missing = verify(&config, &dir.path().join("none.wasm"))
+        .await
+        .unwrap();
+    assert!(
+        missing[0].to_string().contains("cannot be read"),
+        "{missing:?}"
+    );
 }

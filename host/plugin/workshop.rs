@@ -5,6 +5,7 @@
 use super::{
     Error, Fault,
     bindings::{manifest, task_handler},
+    cache::Cache,
     call::{Program, Stop},
     compiler::Compiler,
     engine::Engine,
@@ -51,8 +52,24 @@ pub struct Exports {
 impl Workshop {
     pub fn new(config: &Config) -> Result<Self, Error> {
         let engine = Arc::new(Engine::new(config)?);
+        let dir = config.node.data_dir.join("cache");
+        let cache = Cache::open(dir.clone(), &engine.wasmtime);
+        let cache = cache.inspect_err(|error| {
+            let dir = dir.display();
+            tracing::warn!("{dir} cannot be used, so plugins are compiled anew: {error}");
+        });
+        Self::with(config, engine, cache.ok())
+    }
+
+    /// Leaves no trace on disk.
+    pub fn without_cache(config: &Config) -> Result<Self, Error> {
+        let engine = Arc::new(Engine::new(config)?);
+        Self::with(config, engine, None)
+    }
+
+    fn with(config: &Config, engine: Arc<Engine>, cache: Option<Cache>) -> Result<Self, Error> {
         Ok(Self {
-            compiler: Arc::new(Compiler::new(config, engine.clone())?),
+            compiler: Arc::new(Compiler::new(config, engine.clone(), cache)?),
             engine,
             config: config.clone(),
         })
@@ -78,8 +95,22 @@ impl Workshop {
 
     /// Everything after reading.
     pub async fn make(&self, file: &Path, wasm: Wasm) -> Result<Generation, Vec<Fault>> {
-        let compiling = self.compiler.compile(wasm.bytes, wasm.sha256.clone());
-        let component = compiling.await.map_err(one)?;
+        let component = self.compile(&wasm).await.map_err(one)?;
+        self.assemble(file, wasm.sha256, component).await
+    }
+
+    pub async fn compile(&self, wasm: &Wasm) -> Result<Component, Fault> {
+        let Wasm { bytes, sha256 } = wasm.clone();
+        self.compiler.compile(bytes, sha256).await
+    }
+
+    /// Everything after compiling.
+    pub async fn assemble(
+        &self,
+        file: &Path,
+        sha256: String,
+        component: Component,
+    ) -> Result<Generation, Vec<Fault>> {
         let (pre, exports) = self.link(&component)?;
         let slots = self
             .engine
@@ -129,7 +160,7 @@ impl Workshop {
             name: manifest.name,
             version: manifest.version,
             description: manifest.description,
-            sha256: wasm.sha256,
+            sha256,
             file: file.to_owned(),
             loaded_at: SystemTime::now(),
             task_types: manifest.task_types.into_iter().map(Arc::new).collect(),
