@@ -55,6 +55,7 @@ pub fn config(dir: &Path) -> Config {
             max_open_tasks: 1,
             max_batch: 1,
         }),
+        keep_ended: Duration::from_secs(1),
         discovery: config::Discovery::Local,
         broker: config::Broker::Local,
         plugin: [].into(),
