@@ -2,6 +2,7 @@
 
 mod queue;
 mod sqlite;
+mod sqlite_disk;
 
 use libtest_mimic::Trial;
 
