@@ -5,6 +5,7 @@ mod discovery;
 mod local;
 mod queue;
 mod sqlite;
+mod sqlite_disk;
 
 use libtest_mimic::Trial;
 

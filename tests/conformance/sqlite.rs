@@ -26,7 +26,11 @@ pub fn trials() -> Vec<Trial> {
         trial("files_of_others_are_refused", files_of_others_are_refused),
         trial("files_are_private", files_are_private),
     ];
-    conformance.chain(own).collect()
+    let disk = Trial::ignorable_test(
+        "queue::sqlite::a_full_disk_loses_nothing_and_heals",
+        super::sqlite_disk::a_full_disk_loses_nothing_and_heals,
+    );
+    conformance.chain(own).chain([disk]).collect()
 }
 
 fn trial<F>(name: &str, run: fn() -> F) -> Trial
@@ -39,7 +43,7 @@ where
     })
 }
 
-fn on_runtime(future: impl Future<Output = ()>) {
+pub fn on_runtime(future: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

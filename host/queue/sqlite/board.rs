@@ -1,7 +1,7 @@
 //! What waits and what runs, in the writer's memory: an index over the database, made from it at
 //! start and after every failure, never the truth. Knows no SQL but its own loading.
 
-use super::fault::Fault;
+use super::{fault::Fault, fresh::Fresh};
 use crate::{
     queue::{LeaseToken, Want},
     task::{Name, StateKind, TaskId},
@@ -22,6 +22,7 @@ pub(super) struct Board {
     pub running: HashMap<TaskId, Hold>,
     /// Types whose lane changed since the last look.
     pub touched: HashSet<Word>,
+    pub fresh: Fresh,
     pub next_seq: i64,
     /// Pending and running tasks.
     pub open: usize,

@@ -5,7 +5,7 @@
 use super::{
     board::{Board, Hold, Lane, Word, parse_name},
     fault::Fault,
-    row::{Metadata, ms, read_bytes, read_metadata, state_kind, write_metadata},
+    row::{ms, read_bytes, read_metadata, state_kind, write_metadata},
     statements::Statements,
 };
 use crate::{
@@ -75,6 +75,7 @@ impl<'c> Book<'c> {
         self.board.next_seq += 1;
         self.board.count(word, None, Some(StateKind::Pending))?;
         self.board.lane(word)?.pending.insert((now, seq));
+        self.board.fresh.keep(seq, task);
         self.changed(task.id(), task.task_type().clone(), StateKind::Pending);
         Ok(Submitted::Created)
     }
@@ -136,6 +137,17 @@ impl<'c> Book<'c> {
     /// The task as it will be once leased, and its new fence.
     fn read_waiting(&mut self, seq: i64, task_type: Word) -> Result<(Leased, i64), Fault> {
         let task_type = self.board.lane(task_type)?.task_type.clone();
+        if let Some(fresh) = self.board.fresh.take(seq) {
+            let fence = first_fence(seq) + 1;
+            let leased = Leased {
+                token: token(fresh.id, fence),
+                task_type,
+                payload: fresh.payload,
+                metadata: fresh.metadata,
+                attempt: 1,
+            };
+            return Ok((leased, fence));
+        }
         let mut rows = self.statements.waiting.query([seq])?;
         let row = rows
             .next()?
@@ -143,13 +155,10 @@ impl<'c> Book<'c> {
         let id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
         let fence = row.get::<_, i64>(2)? + 1;
         let leased = Leased {
-            token: LeaseToken {
-                id: parse_name(id)?,
-                fence: u64::try_from(fence).unwrap_or_default(),
-            },
+            token: token(parse_name(id)?, fence),
             task_type,
             payload: read_bytes(row.get_ref(4)?)?,
-            metadata: read_metadata(row.get_ref(3)?)? as Metadata,
+            metadata: read_metadata(row.get_ref(3)?)?,
             attempt: row.get::<_, u32>(1)?.saturating_add(1),
         };
         Ok((leased, fence))
@@ -186,10 +195,7 @@ impl<'c> Book<'c> {
         let lanes = &self.board.lanes;
         let expired = late.into_iter().take(max).filter_map(|(id, hold)| {
             Some(Expired {
-                token: LeaseToken {
-                    id: id.clone(),
-                    fence: u64::try_from(hold.fence).ok()?,
-                },
+                token: token(id.clone(), hold.fence),
                 task_type: lanes.get(&hold.task_type)?.task_type.clone(),
                 attempt: hold.attempt,
                 cancel_asked: hold.cancel_asked,
@@ -205,6 +211,7 @@ impl<'c> Book<'c> {
         match state {
             StateKind::Pending => {
                 self.board.lane(word)?.pending.remove(&(at, seq));
+                self.board.fresh.take(seq);
                 self.statements.cancel.execute([seq, ms(now())])?;
                 self.moved(id, word, state, StateKind::Cancelled)?;
                 Ok(Cancel::Cancelled)
@@ -349,4 +356,10 @@ impl<'c> Book<'c> {
 /// an old one.
 fn first_fence(seq: i64) -> i64 {
     seq << 20
+}
+
+fn token(id: TaskId, fence: i64) -> LeaseToken {
+    // Fences begin above 0 and are counted up.
+    let fence = fence.unsigned_abs();
+    LeaseToken { id, fence }
 }

@@ -7,6 +7,7 @@ mod book;
 mod ending;
 mod fault;
 mod files;
+mod fresh;
 mod handed;
 mod look;
 mod operation;

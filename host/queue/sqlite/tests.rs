@@ -217,9 +217,14 @@ async fn a_full_file_refuses_and_recovers() {
 async fn leases_of_a_caller_who_went_away_go_back() {
     let (_dir, queue) = open().await;
     queue.submit(vec![task("t", 1)]).await.unwrap();
-    // Asked and gone before the answer.
+    // Asked and gone before the answer, for which the writer has no time yet.
+    let nap = |_: &mut super::book::Book<'_>| {
+        std::thread::sleep(Duration::from_millis(200));
+        Ok(())
+    };
     tokio::select! {
         biased;
+        _ = queue.writer.ask(Safety::Looks, nap, identity) => panic!("a short nap"),
         leased = lease(&queue, 1) => panic!("answered at once: {leased:?}"),
         () = std::future::ready(()) => {}
     }
