@@ -5,6 +5,7 @@ mod build;
 mod config;
 mod demo;
 mod exit;
+mod inspection;
 mod output;
 mod plugins;
 mod serve;
