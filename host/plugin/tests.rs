@@ -8,7 +8,7 @@ use crate::{lifecycle::Component, task::Ended};
 use bytes::Bytes;
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio_util::sync::CancellationToken;
 
