@@ -19,7 +19,7 @@ mod loader;
 mod machine;
 mod manifest;
 mod meter;
-mod sample;
+pub mod sample;
 mod scan;
 mod selfcheck;
 mod shelf;

@@ -1,0 +1,197 @@
+//! Every limit has a guest that trips it.
+
+use super::*;
+
+/// What becomes of a task for the sample whose `handle` is this.
+async fn end_of(handle: &str, change: impl FnOnce(&mut crate::config::Config)) -> Ended {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    change(&mut config);
+    let sample = Sample {
+        handle,
+        extra: sample::GROWABLE_TABLE,
+        ..Sample::default()
+    };
+    let host = serving(&config, &[sample]).await;
+    let rejected = &host.catalog().view().rejected;
+    let handler = host
+        .catalog()
+        .resolve("sample")
+        .unwrap_or_else(|| panic!("{rejected:?}"));
+    let ended = handler.run(call(b"hello")).await.ended;
+    host.stop().await.unwrap();
+    ended
+}
+
+fn permanent(ended: Ended) -> String {
+    match ended {
+        Ended::Permanent { error } => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn retryable(ended: Ended) -> String {
+    match ended {
+        Ended::Retryable { error, after: None } => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn timeout(ms: u64) -> impl Fn(&mut crate::config::Config) {
+    move |config| config.plugins.sandbox.timeout = Duration::from_millis(ms)
+}
+
+fn max_cpu(ms: u64) -> impl Fn(&mut crate::config::Config) {
+    move |config| config.plugins.sandbox.max_cpu = Duration::from_millis(ms)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sample_echoes() {
+    let ended = end_of(sample::ECHO, |_| {}).await;
+    assert_eq!(ended, Ended::Returned(Bytes::from_static(b"hello")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_limit_fires_and_names_its_setting() {
+    for hostile in [sample::SPIN, sample::CALL_HOST] {
+        let error = retryable(end_of(hostile, timeout(100)).await);
+        assert_eq!(error, "it took longer than its timeout of 100 ms");
+        let error = permanent(end_of(hostile, max_cpu(50)).await);
+        assert!(
+            error.contains("50 ms of processor time (plugins.sandbox.max_cpu_ms)"),
+            "{error}"
+        );
+    }
+    let too_much = &sample::result_of(60 << 20);
+    for (hostile, setting) in [
+        (
+            sample::GROW_MEMORY,
+            "67108864 bytes of memory (plugins.sandbox.max_memory_bytes)",
+        ),
+        (
+            sample::GROW_TABLE,
+            "100000 table elements (plugins.sandbox.max_table_elements)",
+        ),
+        (too_much, "4128768 bytes (plugins.sandbox.max_result_bytes)"),
+        (sample::RECURSE, "recursed deeper than its stack"),
+    ] {
+        let error = permanent(end_of(hostile, |_| {}).await);
+        assert!(error.contains(setting), "{error}");
+    }
+    let error = retryable(end_of(sample::TRAP, |_| {}).await);
+    assert!(
+        error.contains("`unreachable` instruction executed"),
+        "{error}"
+    );
+    let ended = end_of(sample::LOG_TOO_MUCH, |_| {}).await;
+    assert_eq!(ended, Ended::Returned(Bytes::from_static(b"hello")));
+    let ended = end_of(sample::LOOK_AROUND, |_| {}).await;
+    assert_eq!(ended, Ended::Returned(Bytes::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_ends_when_it_is_cancelled_or_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.plugins.max_tasks = 1;
+    let samples = [
+        Sample {
+            name: "spin",
+            task_types: &["spin"],
+            handle: sample::SPIN,
+            ..Sample::default()
+        },
+        Sample::default(),
+    ];
+    let host = serving(&config, &samples).await;
+    let spin = host.catalog().resolve("spin").unwrap();
+    let spinning = call(b"");
+    let cancel = spinning.cancel.clone();
+    let running = tokio::spawn(async move { spin.run(spinning).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let begin = Instant::now();
+    cancel.cancel();
+    let finished = running.await.unwrap();
+    assert_eq!(finished.ended, Ended::Cancelled);
+    assert!(finished.usage.cpu.as_millis() >= 20, "{:?}", finished.usage);
+    assert!(begin.elapsed().as_millis() < 100, "{:?}", begin.elapsed());
+
+    // More of them than the pool has places: those that wait can be ended too, and dropping one
+    // gives its place back.
+    let slots = host.runtime().metrics().num_workers() + 60;
+    let spins: Vec<_> = (0..slots)
+        .map(|_| {
+            let spin = host.catalog().resolve("spin").unwrap();
+            tokio::spawn(async move { spin.run(call(b"")).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for spin in &spins {
+        spin.abort();
+    }
+    let begin = Instant::now();
+    let echo = host.catalog().resolve("sample").unwrap();
+    let ended = echo.run(call(b"next")).await.ended;
+    assert_eq!(ended, Ended::Returned(Bytes::from_static(b"next")));
+    assert!(begin.elapsed().as_secs() < 2, "{:?}", begin.elapsed());
+    host.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sandbox_can_prove_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let checks = verify_self(&config(dir.path())).await.unwrap();
+    for check in &checks {
+        println!("{check:?}");
+    }
+    assert!(
+        checks.len() >= 10 && checks.iter().all(|check| check.fired),
+        "{checks:#?}"
+    );
+    assert!(!dir.path().join("data").exists());
+}
+
+/// The hostile plugin built with the SDK, where it was built.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_rust_ends_in_clear_errors() {
+    let Some(wasm) = built("hostel_test_guests") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    std::fs::create_dir_all(&config.plugins.dir).unwrap();
+    std::fs::copy(wasm, config.plugins.dir.join("hostile.wasm")).unwrap();
+    let host = PluginHost::new(&config).unwrap();
+    host.start().await.unwrap();
+    let run = async |task_type: &str| {
+        let handler = host.catalog().resolve(task_type).unwrap();
+        let finished = handler.run(call(b"")).await;
+        println!("{task_type}: {:?} {:?}", finished.ended, finished.usage);
+        finished.ended
+    };
+    for late in ["spin", "spin-in-host", "sleep"] {
+        assert_eq!(
+            retryable(run(late).await),
+            "it took longer than its timeout of 500 ms"
+        );
+    }
+    let error = retryable(run("panic").await);
+    assert!(
+        error.contains("panicked at") && error.ends_with("the panic's own words"),
+        "{error}"
+    );
+    assert!(retryable(run("trap").await).contains("`unreachable`"));
+    assert!(retryable(run("exit").await).contains("exit"));
+    assert!(permanent(run("grow").await).contains("plugins.sandbox.max_memory_bytes"));
+    // Frames in linear memory reach its end before the stack of the machine does.
+    assert!(retryable(run("recurse").await).contains("out of bounds memory access"));
+    assert!(permanent(run("return-too-much").await).contains("plugins.sandbox.max_memory_bytes"));
+    let twenty = host.catalog().resolve("return-too-much").unwrap();
+    let ended = twenty.run(call(b"20")).await.ended;
+    assert!(permanent(ended).contains("plugins.sandbox.max_result_bytes"));
+    for (loud, said) in [("log-too-much", "logged"), ("print-too-much", "printed")] {
+        assert_eq!(run(loud).await, Ended::Returned(Bytes::from(said)));
+    }
+    assert_eq!(run("look-around").await, Ended::Returned(Bytes::new()));
+    host.stop().await.unwrap();
+}

@@ -1,0 +1,200 @@
+//! Files come, change and go.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_of_replacing_a_file_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.plugins.rescan = Duration::from_secs(2);
+    let of = |version| {
+        let sample = Sample {
+            version,
+            ..Sample::default()
+        };
+        sample.wasm().unwrap()
+    };
+    let host = serving(&config, &[Sample::default()]).await;
+    let file = config.plugins.dir.join("sample.wasm");
+    let temporary = config.plugins.dir.join("sample.tmp");
+
+    std::fs::write(&file, of("2")).unwrap();
+    until(&host, "in place", |view| version(view, "sample") == "2").await;
+    std::fs::write(&temporary, of("3")).unwrap();
+    std::fs::rename(&temporary, &file).unwrap();
+    until(&host, "rename", |view| version(view, "sample") == "3").await;
+    std::fs::write(&temporary, of("4")).unwrap();
+    std::fs::copy(&temporary, &file).unwrap();
+    until(&host, "copy", |view| version(view, "sample") == "4").await;
+
+    let old = host.catalog().resolve("sample").unwrap();
+    std::fs::remove_file(&file).unwrap();
+    until(&host, "deleted", |view| view.generations.is_empty()).await;
+    assert!(host.catalog().resolve("sample").is_none());
+    let ended = old.run(call(b"still")).await.ended;
+    assert_eq!(ended, Ended::Returned(Bytes::from_static(b"still")));
+    std::os::unix::fs::symlink(&temporary, &file).unwrap();
+    until(&host, "put back as a link", |view| {
+        version(view, "sample") == "4"
+    })
+    .await;
+    let other = dir.path().join("5.wasm");
+    std::fs::write(&other, of("5")).unwrap();
+    std::os::unix::fs::symlink(&other, config.plugins.dir.join("link")).unwrap();
+    std::fs::rename(config.plugins.dir.join("link"), &file).unwrap();
+    until(&host, "swapped link", |view| version(view, "sample") == "5").await;
+    std::fs::write(&other, of("6")).unwrap();
+    until(&host, "behind the link", |view| {
+        version(view, "sample") == "6"
+    })
+    .await;
+    host.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rubbish_never_unseats_what_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.plugins.sandbox.describe_timeout = Duration::from_millis(200);
+    let host = serving(&config, &[Sample::default()]).await;
+    let file = config.plugins.dir.join("sample.wasm");
+    let good = std::fs::read(&file).unwrap();
+    let describing = |describe| Sample {
+        version: "2",
+        describe,
+        ..Sample::default()
+    };
+    let of = |sample: Sample<'_>| sample.wasm().unwrap();
+    for (content, error) in [
+        (b"rubbish".to_vec(), "is not WebAssembly"),
+        (good[..good.len() / 2].to_vec(), "is not a valid component"),
+        (
+            wat::parse_str("(module)").unwrap(),
+            "--target wasm32-wasip2",
+        ),
+        (
+            wat::parse_str("(component)").unwrap(),
+            "does not export hostel:plugin/manifest@0.1.0",
+        ),
+        (
+            of(describing(sample::TRAP)),
+            "failed to describe itself: wasm trap",
+        ),
+        (
+            of(describing(sample::SPIN)),
+            "within 200 ms (plugins.sandbox.describe_timeout_ms)",
+        ),
+        (
+            of(describing(
+                "(drop (memory.grow (i32.const 10000))) unreachable",
+            )),
+            "max_memory_bytes",
+        ),
+        (
+            of(Sample {
+                name: "a b",
+                ..Sample::default()
+            }),
+            "only letters",
+        ),
+        (
+            of(Sample {
+                version: "",
+                ..Sample::default()
+            }),
+            "version is empty",
+        ),
+        (
+            of(Sample {
+                task_types: &["x", "x"],
+                ..Sample::default()
+            }),
+            "declared twice",
+        ),
+        (
+            of(Sample {
+                task_types: &[],
+                ..Sample::default()
+            }),
+            "declares no task types",
+        ),
+        (
+            of(Sample {
+                interface: "0.2.0",
+                ..Sample::default()
+            }),
+            "exports hostel:plugin/manifest@0.2.0, which this node does not know",
+        ),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        until(&host, error, |view| errors(view).contains(error)).await;
+        assert_eq!(version(&host.catalog().view(), "sample"), "1");
+        let handler = host.catalog().resolve("sample").unwrap();
+        let ended = handler.run(call(b"on")).await.ended;
+        assert_eq!(ended, Ended::Returned(Bytes::from_static(b"on")));
+    }
+    std::fs::write(&file, &good).unwrap();
+    until(&host, "good again", |view| view.rejected.is_empty()).await;
+    host.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_and_a_type_have_one_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let samples = [
+        Sample {
+            name: "b",
+            task_types: &["t", "u"],
+            ..Sample::default()
+        },
+        Sample {
+            name: "a",
+            task_types: &["t"],
+            ..Sample::default()
+        },
+    ];
+    let host = serving(&config, &samples).await;
+    let file = |name: &str| config.plugins.dir.join(format!("{name}.wasm"));
+    assert_eq!(
+        host.catalog()
+            .resolve("t")
+            .unwrap()
+            .generation
+            .name
+            .as_str(),
+        "a"
+    );
+    let error = errors(&host.catalog().view());
+    assert_eq!(
+        error,
+        "its task type t is taken by plugin a (a.wasm): rename the type, or remove a.wasm"
+    );
+    std::fs::remove_file(file("a")).unwrap();
+    until(&host, "b comes in", |view| version(view, "b") == "1").await;
+    // Whoever serves stays, whatever its file is called.
+    std::fs::write(file("a"), samples[1].wasm().unwrap()).unwrap();
+    until(&host, "a is refused", |view| {
+        errors(view).contains("taken by plugin b")
+    })
+    .await;
+    let twin = Sample {
+        name: "b",
+        task_types: &["v"],
+        ..Sample::default()
+    };
+    std::fs::write(file("0"), twin.wasm().unwrap()).unwrap();
+    until(&host, "twin", |view| {
+        errors(view).contains("its name b is taken by b.wasm")
+    })
+    .await;
+    let narrower = Sample {
+        name: "b",
+        version: "2",
+        task_types: &["u"],
+        ..Sample::default()
+    };
+    std::fs::write(file("b"), narrower.wasm().unwrap()).unwrap();
+    until(&host, "a serves t", |view| version(view, "a") == "1").await;
+    host.stop().await.unwrap();
+}
