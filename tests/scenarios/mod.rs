@@ -2,9 +2,18 @@
 //! its own for each scenario. One promise a file.
 
 mod first_task;
+mod hostile;
+mod surroundings;
 
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
-    [first_task::trials()].into_iter().flatten().collect()
+    [
+        first_task::trials(),
+        hostile::trials(),
+        surroundings::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
