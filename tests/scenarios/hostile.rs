@@ -112,7 +112,12 @@ async fn tasks_fail_alone_and_say_why() {
             1,
             Error("100000 table elements (plugins.sandbox.max_table_elements)"),
         ),
-        ("recurse", 1, Error("recursed deeper than its stack")),
+        ("deep", 1, Error("recursed deeper than its stack")),
+        (
+            "recurse",
+            1,
+            Error("a guest that recurses too deep can end like this"),
+        ),
         (
             "return-100-mb",
             1,

@@ -1,6 +1,7 @@
 //! What Hostel promises, watched from outside: a node as a process, clients over gRPC, a ledger of
 //! its own for each scenario. One promise a file.
 
+mod bad_input;
 mod first_task;
 mod hostile;
 mod surroundings;
@@ -9,6 +10,7 @@ use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     [
+        bad_input::trials(),
         first_task::trials(),
         hostile::trials(),
         surroundings::trials(),
