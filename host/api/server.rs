@@ -109,6 +109,7 @@ impl Server {
         });
         let tasks = TaskServiceServer::new(TaskServiceImpl {
             scheduler: services.scheduler,
+            max_message_bytes: max,
         });
         let plugins = services
             .plugins

@@ -1,10 +1,21 @@
 //! What Hostel promises, watched from outside: a node as a process, clients over gRPC, a ledger of
 //! its own for each scenario. One promise a file.
 
+mod bad_input;
 mod first_task;
+mod hostile;
+mod surroundings;
 
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
-    [first_task::trials()].into_iter().flatten().collect()
+    [
+        bad_input::trials(),
+        first_task::trials(),
+        hostile::trials(),
+        surroundings::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

@@ -45,6 +45,13 @@ pub fn showcase(name: &'static str) -> PathBuf {
     built().join(format!("{name}.wasm"))
 }
 
+/// The plugin of `tests/guests`: a task type for each way of misbehaving.
+pub fn hostile() -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| build(&source().join("tests/guests"), &built()));
+    built().join("hostel_test_guests.wasm")
+}
+
 /// The echo plugin with another version number, everything else the same.
 pub fn echo_version(version: &str) -> PathBuf {
     let out = built().join(format!("echo-{version}"));
