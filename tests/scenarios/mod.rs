@@ -4,6 +4,7 @@
 mod bad_input;
 mod first_task;
 mod hostile;
+mod limits;
 mod surroundings;
 
 use libtest_mimic::Trial;
@@ -13,6 +14,7 @@ pub fn trials() -> Vec<Trial> {
         bad_input::trials(),
         first_task::trials(),
         hostile::trials(),
+        limits::trials(),
         surroundings::trials(),
     ]
     .into_iter()
