@@ -116,10 +116,11 @@ impl Server {
         let health = tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(self.health.clone()),
         );
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()?;
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
         Ok(server(limits)
             .add_service(
                 distributed
@@ -133,7 +134,9 @@ impl Server {
             )
             .add_optional_service(plugins)
             .add_service(health)
-            .add_service(reflection))
+            .add_service(reflection().build_v1()?)
+            // What Python's own client and older tools still ask for.
+            .add_service(reflection().build_v1alpha()?))
     }
 
     async fn listener(&self) -> anyhow::Result<TcpListener> {

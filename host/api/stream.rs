@@ -60,6 +60,10 @@ pub fn responses(
                 Turn::End => break,
             }
         }
+        // Whoever has nothing more to say still gets what had been sent before.
+        while let Some(message) = conversation.inbox.as_mut().and_then(Subscription::try_next) {
+            yield convert::delivered(message);
+        }
     })
 }
 

@@ -70,6 +70,11 @@ impl Subscription {
             None => None,
         }
     }
+
+    /// A message that has been delivered already, if there is one.
+    pub fn try_next(&mut self) -> Option<Message> {
+        self.messages.try_recv().ok()
+    }
 }
 
 impl Drop for Leaving {

@@ -25,6 +25,11 @@ impl Failure {
         Self::found(format!("{error:#}"))
     }
 
+    /// What was looked at could not be read or run.
+    pub fn found_in(error: impl std::fmt::Display) -> Self {
+        Self::found(error.to_string())
+    }
+
     /// The arguments or the configuration are wrong.
     pub fn usage(error: impl std::fmt::Display) -> Self {
         Self {

@@ -3,12 +3,13 @@
 use super::{
     ConfigFile, Server, build,
     exit::Failure,
+    inspection,
     output::{duration, plugin_json, print_json, print_table},
 };
-use crate::proto::hostel::v1::ListPluginsResponse;
+use crate::{Config, plugin, proto::hostel::v1::ListPluginsResponse};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub struct Plugins {
@@ -24,6 +25,25 @@ enum PluginsCommand {
         server: Server,
         #[arg(long)]
         json: bool,
+    },
+    /// Show what a plugin file has, what it wants, and what is wrong with it
+    Inspect {
+        file: PathBuf,
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Load a plugin file as a node would and report every fault, or prove the sandbox here
+    Verify {
+        /// The plugin file
+        #[arg(required_unless_present = "own", conflicts_with = "own")]
+        file: Option<PathBuf>,
+        /// Run built-in hostile guests under this configuration and report each limit that fires
+        #[arg(id = "own", long = "self")]
+        own: bool,
+        #[command(flatten)]
+        config: ConfigFile,
     },
     /// Build the plugin in DIR from source and put it into the plugins directory
     Build {
@@ -41,6 +61,17 @@ impl Plugins {
     pub async fn run(self) -> Result<(), Failure> {
         match self.command {
             PluginsCommand::List { server, json } => list(&server, json).await,
+            PluginsCommand::Inspect { file, json, config } => {
+                let inspection = plugin::inspect(&config.load()?, &file).await;
+                inspection::print(&inspection.map_err(Failure::found_in)?, json)
+            }
+            PluginsCommand::Verify { file, config, .. } => {
+                let config = config.load()?;
+                match file {
+                    Some(file) => verify(&config, &file).await,
+                    None => verify_self(&config).await,
+                }
+            }
             PluginsCommand::Build { dir, out, config } => {
                 let out = match out {
                     Some(out) => out,
@@ -52,6 +83,46 @@ impl Plugins {
                 Ok(())
             }
         }
+    }
+}
+
+async fn verify(config: &Config, file: &Path) -> Result<(), Failure> {
+    let faults = plugin::verify(config, file).await;
+    let faults = faults.map_err(Failure::found_in)?;
+    if faults.is_empty() {
+        println!("{}: no faults", file.display());
+        return Ok(());
+    }
+    for fault in &faults {
+        println!("{}: {fault}", file.display());
+    }
+    Err(Failure::found(format!(
+        "a node would refuse {}",
+        file.display()
+    )))
+}
+
+async fn verify_self(config: &Config) -> Result<(), Failure> {
+    let checks = plugin::verify_self(config).await;
+    let checks = checks.map_err(Failure::found_in)?;
+    let rows: Vec<_> = checks
+        .iter()
+        .map(|check| {
+            let fired = if check.fired { "holds" } else { "FAILS" };
+            let cells = [check.limit, check.setting, fired, &check.detail];
+            cells.map(str::to_owned).to_vec()
+        })
+        .collect();
+    print_table(
+        &["LIMIT", "SETTING", "", "WHAT THE HOSTILE GUEST GOT"],
+        &rows,
+    );
+    match checks.iter().filter(|check| !check.fired).count() {
+        0 => Ok(()),
+        failed => Err(Failure::found(format!(
+            "{failed} of {} limits do not hold on this machine",
+            checks.len()
+        ))),
     }
 }
 

@@ -173,19 +173,6 @@ impl Program {
         store
     }
 
-    /// A store without limits, to measure what the limits cost.
-    #[cfg(test)]
-    pub fn bare_store(&self) -> Store<Guest> {
-        let guest = Guest::new(
-            Limiter::new(usize::MAX, usize::MAX),
-            Journal::new(self.speaker.clone(), None),
-            self.settings.clone(),
-        );
-        let mut store = Store::new(&self.engine.wasmtime, guest);
-        store.set_epoch_deadline(u64::MAX / 2);
-        store
-    }
-
     fn transfer_bytes(&self) -> usize {
         self.sandbox.max_result_bytes.max(MIN_TRANSFER_BYTES)
     }

@@ -2,16 +2,11 @@
 
 mod limits;
 mod reload;
-mod speed;
 
 use super::{testing::config, *};
 use crate::{lifecycle::Component, task::Ended};
 use bytes::Bytes;
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 fn call(payload: &[u8]) -> Call {
@@ -22,13 +17,6 @@ fn call(payload: &[u8]) -> Call {
         attempt: 1,
         cancel: CancellationToken::new(),
     }
-}
-
-/// A plugin that was built for wasm, or `None` where it was not.
-fn built(plugin: &str) -> Option<PathBuf> {
-    let target = concat!(env!("CARGO_MANIFEST_DIR"), "/target/wasm32-wasip2/release");
-    let file = PathBuf::from(target).join(format!("{plugin}.wasm"));
-    file.exists().then_some(file)
 }
 
 /// A host that serves these samples, each from a file called by its name.

@@ -1,0 +1,84 @@
+//! How `hostel plugins inspect` shows a plugin file.
+
+use super::{exit::Failure, output::print_json};
+use crate::plugin::{Generation, Inspection};
+use serde_json::{Value, json};
+
+/// Prints what was seen; faults make the command fail, after everything has been said.
+pub fn print(inspection: &Inspection, json: bool) -> Result<(), Failure> {
+    match json {
+        true => print_json(&to_json(inspection)),
+        false => print_text(inspection),
+    }
+    match inspection.faults.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::found("a node would refuse this file")),
+    }
+}
+
+fn to_json(inspection: &Inspection) -> Value {
+    let imports = inspection.imports.iter();
+    let imports = imports.map(|import| json!({ "name": import.name, "provided": import.provided }));
+    let faults = inspection.faults.iter().map(ToString::to_string);
+    json!({
+        "bytes": inspection.bytes,
+        "sha256": inspection.sha256,
+        "compile_ms": inspection.compile_time.map(|time| time.as_millis() as u64),
+        "exports": inspection.exports,
+        "imports": imports.collect::<Vec<_>>(),
+        "plugin": inspection.plugin.as_ref().map(plugin_json),
+        "faults": faults.collect::<Vec<_>>(),
+    })
+}
+
+fn plugin_json(plugin: &Generation) -> Value {
+    let task_types = plugin.task_types.iter();
+    let task_types = task_types.map(|task_type| {
+        json!({
+            "name": task_type.name.as_str(),
+            "description": task_type.description,
+            "timeout_ms": task_type.timeout.as_millis() as u64,
+            "max_attempts": task_type.retry.max_attempts,
+            "max_concurrency": task_type.max_concurrency,
+        })
+    });
+    json!({
+        "name": plugin.name.as_str(),
+        "version": plugin.version,
+        "description": plugin.description,
+        "task_types": task_types.collect::<Vec<_>>(),
+    })
+}
+
+fn print_text(inspection: &Inspection) {
+    if let Some(plugin) = &inspection.plugin {
+        println!("{} {}: {}", plugin.name, plugin.version, plugin.description);
+        for task_type in &plugin.task_types {
+            println!(
+                "  handles {}: {} attempts, {:?} each; {}",
+                task_type.name,
+                task_type.retry.max_attempts,
+                task_type.timeout,
+                task_type.description
+            );
+        }
+    }
+    println!("{} bytes, sha256 {}", inspection.bytes, inspection.sha256);
+    if let Some(time) = inspection.compile_time {
+        println!("compiled in {time:.0?}");
+    }
+    for export in &inspection.exports {
+        println!("exports {export}");
+    }
+    for import in &inspection.imports {
+        let provided = if import.provided {
+            "provided"
+        } else {
+            "NOT PROVIDED"
+        };
+        println!("imports {} ({provided})", import.name);
+    }
+    for fault in &inspection.faults {
+        println!("fault: {fault}");
+    }
+}
