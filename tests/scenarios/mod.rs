@@ -2,6 +2,7 @@
 //! its own for each scenario. One promise a file.
 
 mod bad_input;
+mod command_line;
 mod first_task;
 mod hostile;
 mod limits;
@@ -12,6 +13,7 @@ use libtest_mimic::Trial;
 pub fn trials() -> Vec<Trial> {
     [
         bad_input::trials(),
+        command_line::trials(),
         first_task::trials(),
         hostile::trials(),
         limits::trials(),
