@@ -41,7 +41,6 @@ const MAX_ERROR_RESETS: usize = 1024;
 const MAX_PENDING_RESETS: usize = 20;
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
-const AGE_GRACE: Duration = Duration::from_secs(30);
 
 /// What the server gives access to.
 #[derive(Clone)]
@@ -175,8 +174,8 @@ pub fn server(limits: &config::Limits) -> tonic::transport::Server {
         .concurrency_limit_per_connection(limits.max_requests_per_connection)
         // A call may work for its time and wait for its time; streams are not timed.
         .timeout(limits.request_timeout + limits.max_wait)
+        // Without a grace: given one, tonic 0.14 asks nobody and cuts the connection with its calls.
         .max_connection_age(limits.max_connection_age)
-        .max_connection_age_grace(AGE_GRACE)
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))

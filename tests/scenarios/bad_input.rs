@@ -276,7 +276,11 @@ async fn payloads() {
     let mut half_a_picture = b"\x89PNG\r\n\x1a\n".to_vec();
     half_a_picture.extend(b"\0\0\0\rIHDR\0\0");
     for (task_type, payload, words) in [
-        ("word-count", b"good until h\xffre".to_vec(), "12"),
+        (
+            "word-count",
+            b"good until h\xffre".to_vec(),
+            "byte 0xff at offset 12",
+        ),
         ("word-count", b"\xc3".to_vec(), "UTF-8"),
         (
             "thumbnail",

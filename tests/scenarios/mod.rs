@@ -2,8 +2,10 @@
 //! its own for each scenario. One promise a file.
 
 mod bad_input;
+mod command_line;
 mod first_task;
 mod hostile;
+mod limits;
 mod surroundings;
 
 use libtest_mimic::Trial;
@@ -11,8 +13,10 @@ use libtest_mimic::Trial;
 pub fn trials() -> Vec<Trial> {
     [
         bad_input::trials(),
+        command_line::trials(),
         first_task::trials(),
         hostile::trials(),
+        limits::trials(),
         surroundings::trials(),
     ]
     .into_iter()

@@ -94,6 +94,11 @@ impl Node {
         self
     }
 
+    /// Another address than a free port of loopback.
+    pub fn listen(&mut self, address: &str) {
+        self.config = self.config.replace("127.0.0.1:0", address);
+    }
+
     /// The data directory as the process sees it.
     pub fn data_dir(&self) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.pid()));

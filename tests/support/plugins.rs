@@ -14,7 +14,7 @@ pub fn source() -> &'static Path {
 }
 
 /// Where built plugins are kept between runs.
-fn built() -> PathBuf {
+pub fn built() -> PathBuf {
     source().join("target/test-plugins")
 }
 
