@@ -6,10 +6,7 @@ mod reload;
 use super::{testing::config, *};
 use crate::{lifecycle::Component, task::Ended};
 use bytes::Bytes;
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 fn call(payload: &[u8]) -> Call {
