@@ -38,6 +38,10 @@ impl Server {
         Self::start("without-worker")
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     fn start(role: &str) -> Self {
         let mut process = Command::new(std::env::current_exe().expect("this program"))
             .args([ROLE, role])

@@ -1,6 +1,7 @@
 //! Clients in a closed loop: so many calls in flight over so many connections, each followed by
 //! the next as soon as it is answered. Counts answers and nothing else.
 
+use crate::machine;
 use hostel::proto::distributed::{
     Task, TaskStatus, TaskStatusRequest, distributed_service_client::DistributedServiceClient,
 };
@@ -70,8 +71,16 @@ pub fn task() -> Task {
     }
 }
 
-/// How many answers a second `call` gets.
-pub async fn rate<F>(address: &str, call: fn(Client, Task) -> F) -> f64
+/// What a server did for its clients.
+#[derive(Clone, Copy)]
+pub struct Done {
+    pub per_second: f64,
+    /// The server's processor time for each, in microseconds: says the same on a busy machine.
+    pub cpu_us: f64,
+}
+
+/// How many answers `call` gets, and what they cost the server `pid`.
+pub async fn rate<F>(address: &str, pid: u32, call: fn(Client, Task) -> F) -> Done
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -79,42 +88,50 @@ where
     for _ in 0..CONNECTIONS {
         clients.push(Client::connect(address).await);
     }
+    let cpu_before = machine::cpu_time_of(pid);
     let begin = Instant::now() + WARM_UP;
     let end = begin + MEASURED;
     let loops: Vec<_> = (0..IN_FLIGHT)
         .map(|index| {
             let client = clients[index % CONNECTIONS].clone();
             tokio::spawn(async move {
-                let mut answered = 0u32;
+                let (mut counted, mut all) = (0u32, 0u32);
                 loop {
                     call(client.clone(), task()).await;
+                    all += 1;
                     let now = Instant::now();
                     if now >= end {
-                        return answered;
+                        return (counted, all);
                     }
-                    answered += u32::from(now >= begin);
+                    counted += u32::from(now >= begin);
                 }
             })
         })
         .collect();
-    let mut answered = 0;
+    let (mut counted, mut all) = (0, 0);
     for each in loops {
-        answered += each.await.expect("a client");
+        let (its_counted, its_all) = each.await.expect("a client");
+        counted += its_counted;
+        all += its_all;
     }
-    f64::from(answered) / MEASURED.as_secs_f64()
+    let cpu = machine::cpu_time_of(pid) - cpu_before;
+    Done {
+        per_second: f64::from(counted) / MEASURED.as_secs_f64(),
+        cpu_us: cpu.as_secs_f64() * 1e6 / f64::from(all),
+    }
 }
 
 /// As many acknowledgements.
-pub async fn submit_rate(address: &str) -> f64 {
-    rate(address, |mut client, task| async move {
+pub async fn submit_rate(address: &str, pid: u32) -> Done {
+    rate(address, pid, |mut client, task| async move {
         client.submit(task).await;
     })
     .await
 }
 
 /// As many results.
-pub async fn result_rate(address: &str) -> f64 {
-    rate(address, |mut client, task| async move {
+pub async fn result_rate(address: &str, pid: u32) -> Done {
+    rate(address, pid, |mut client, task| async move {
         client.submit_and_compare(task).await;
     })
     .await

@@ -25,6 +25,21 @@ pub fn describe() -> String {
     )
 }
 
+/// Processor time that the process `pid` has used.
+pub fn cpu_time_of(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a live process");
+    // The name, in parentheses, may hold anything.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<u64>().ok())
+        .sum();
+    // Linux reports hundredths of a second on every machine.
+    Duration::from_millis(ticks * 10)
+}
+
 /// Processor time that this process has used, on all threads.
 pub fn cpu_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
