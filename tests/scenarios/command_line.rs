@@ -580,7 +580,7 @@ async fn serve() {
         b"x"
     );
     assert!(!node.log().contains('\u{1b}'));
-    assert!(node.terminate().success());
+    assert!(node.terminate().await.success());
     assert!(node.log().contains("stopping"));
 
     // A place where the ports cannot be written is said, and nothing keeps running.

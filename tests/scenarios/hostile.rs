@@ -426,7 +426,7 @@ async fn loads_are_refused_and_say_why() {
     );
 
     // And when it starts with them.
-    assert!(node.terminate().success());
+    assert!(node.terminate().await.success());
     node.restart().await;
     let mut client = node.client();
     let rejected = all_rejected(node.client(), refused.len()).await;
