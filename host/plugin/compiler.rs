@@ -1,5 +1,5 @@
-//! From wasm bytes to a component: through the cache, else compiled on threads of its own, bounded
-//! in number and in time. A compilation cannot be interrupted; one that takes too long is given up,
+//! From wasm bytes to a component: from the cache, else compiled on threads of its own, bounded in
+//! number and in time. A compilation cannot be interrupted; one that takes too long is given up,
 //! goes on in the background and counts against the bound until it ends.
 
 use super::{Error, Fault, cache::Cache, engine::Engine};
@@ -55,6 +55,10 @@ impl Compiler {
         sha256: String,
     ) -> Result<Component, Fault> {
         check_kind(&wasm)?;
+        // Before the wait: what is cached needs no compiler, and must not stand behind a slow file.
+        if let Some(component) = self.cached(sha256.clone()).await {
+            return Ok(component);
+        }
         // Cancel-safe: a load that is given up while it waits here has started nothing.
         let Ok(permit) = self.running.acquire().await else {
             return Err(Fault::passing("the node is stopping"));
@@ -79,11 +83,17 @@ impl Compiler {
         }
     }
 
+    async fn cached(self: &Arc<Self>, sha256: String) -> Option<Component> {
+        let compiler = self.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let cache = compiler.cache.as_ref()?;
+            cache.get(&compiler.engine.wasmtime, &sha256)
+        });
+        looked.await.ok().flatten()
+    }
+
     fn compile_here(&self, wasm: &[u8], sha256: &str) -> Result<Component, Fault> {
         let engine = &self.engine.wasmtime;
-        if let Some(component) = self.cache.as_ref().and_then(|c| c.get(engine, sha256)) {
-            return Ok(component);
-        }
         let component = Component::from_binary(engine, wasm)
             .map_err(|error| Fault::new(format!("is not a valid component: {error:#}")))?;
         if let Some(Err(error)) = self.cache.as_ref().map(|c| c.put(sha256, &component)) {
@@ -122,5 +132,25 @@ fn check_kind(wasm: &[u8]) -> Result<(), Fault> {
         _ => Err(Fault::new(
             "is not WebAssembly, or was not written to its end",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::{Sample, testing, workshop::Workshop};
+
+    #[tokio::test]
+    async fn what_is_cached_waits_for_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let workshop = Workshop::new(&testing::config(dir.path())).unwrap();
+        let compiler = &workshop.compiler;
+        let wasm: Arc<[u8]> = Sample::default().wasm().unwrap().into();
+        let compile = |sha256: &str| compiler.compile(wasm.clone(), sha256.to_owned());
+        compile("aa").await.unwrap();
+        let _all = compiler.running.acquire_many(compiler.max_compiles).await;
+        compile("aa").await.unwrap();
+        let waiting = tokio::time::timeout(Duration::from_millis(50), compile("bb"));
+        assert!(waiting.await.is_err());
     }
 }

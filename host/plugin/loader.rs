@@ -36,6 +36,8 @@ const RETRY: Duration = Duration::from_secs(10);
 pub struct Loader {
     dir: PathBuf,
     rescan: Duration,
+    /// How long a start waits for the plugins that are there.
+    patience: Duration,
     workshop: Arc<Workshop>,
     catalog: Arc<Catalog>,
     changed: watch::Sender<u64>,
@@ -80,6 +82,7 @@ impl Loader {
     pub fn new(
         dir: PathBuf,
         rescan: Duration,
+        patience: Duration,
         workshop: Arc<Workshop>,
         catalog: Arc<Catalog>,
         changed: watch::Sender<u64>,
@@ -89,6 +92,7 @@ impl Loader {
             watcher: Watcher::new(dir.clone(), wake.clone()),
             dir,
             rescan,
+            patience,
             workshop,
             catalog,
             changed,
@@ -102,13 +106,23 @@ impl Loader {
         }
     }
 
-    /// Loads what is there, says so through `ready`, then follows the directory until `stop`.
+    /// Loads what is there, as far as `patience` allows, says so through `ready`, then follows the
+    /// directory until `stop`.
     pub async fn run(mut self, stop: CancellationToken, ready: oneshot::Sender<()>) {
         let first = async {
             self.look().await;
-            // All together, so that file names decide who comes first and not compile times.
-            while let Some(done) = self.jobs.join_next().await {
-                self.take(done, true);
+            // All together, so that file names decide who comes first and not compile times. A
+            // file that takes longer than the node can wait comes after all of these.
+            let until = Instant::now() + self.patience;
+            loop {
+                match tokio::time::timeout_at(until, self.jobs.join_next()).await {
+                    Ok(Some(done)) => self.take(done, true),
+                    Ok(None) => break,
+                    Err(_) => {
+                        self.name_the_late();
+                        break;
+                    }
+                }
             }
             self.publish();
         };
@@ -139,6 +153,19 @@ impl Loader {
                 }
             }
         }
+    }
+
+    fn name_the_late(&self) {
+        let late = self.files.iter().filter(|(_, known)| known.job.is_some());
+        let late: Vec<_> = late
+            .map(|(file, _)| file.file_name().unwrap_or_default().to_string_lossy())
+            .collect();
+        tracing::warn!(
+            "serving without plugins that take longer than {} ms to load; they serve once they are \
+             loaded, if no other plugin has their names by then: {}",
+            self.patience.as_millis(),
+            late.join(", ")
+        );
     }
 
     fn look_within(&mut self, delay: Duration) {
