@@ -35,6 +35,13 @@ impl Compiler {
                 // Linux counts niceness by thread. Where it is refused, nothing is lost.
                 let _ = rustix::process::nice(NICENESS);
             })
+            // Without one, rayon ends the process. What the compilation held is let go by the time
+            // that this is called, and whoever waits for it has learnt that nothing comes.
+            .panic_handler(|_| {
+                tracing::error!(
+                    "the compiler panicked; only the plugin that it worked on is refused"
+                );
+            })
             .build()
             .map_err(|error| Error::Engine(error.to_string()))?;
         let max_compiles = u32::try_from(config.plugins.max_compiles.max(1)).unwrap_or(u32::MAX);
@@ -74,7 +81,8 @@ impl Compiler {
         match tokio::time::timeout(self.timeout, compiled).await {
             Ok(Ok(component)) => component,
             Ok(Err(_)) => Err(Fault::passing(
-                "the compiler failed; this is a fault of the node",
+                "makes the compiler panic (the node's log says where): report it, and build the \
+                 plugin with other compiler options meanwhile",
             )),
             Err(_) => Err(Fault::passing(format!(
                 "compiling took longer than {} ms (plugins.compile_timeout_ms)",
