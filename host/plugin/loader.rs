@@ -89,7 +89,7 @@ impl Loader {
     ) -> Self {
         let wake = Arc::new(Notify::new());
         Self {
-            watcher: Watcher::new(dir.clone(), wake.clone()),
+            watcher: Watcher::new(dir.clone(), rescan, wake.clone()),
             dir,
             rescan,
             patience,
