@@ -30,8 +30,10 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 const SETTLE: Duration = Duration::from_millis(250);
 /// A stamp taken sooner after a change may hide a second one.
 const CLOCK_TICK: Duration = Duration::from_secs(1);
-/// When a file is tried again that was refused for a reason that may pass.
+/// When a file is tried again that was refused for a reason that may pass. Each further time the
+/// delay doubles, since a try can cost all of its time limit.
 const RETRY: Duration = Duration::from_secs(10);
+const MAX_RETRY: Duration = Duration::from_secs(600);
 
 pub struct Loader {
     dir: PathBuf,
@@ -58,6 +60,8 @@ struct Known {
     stamp: Option<Stamp>,
     /// When to read it again all the same.
     again_at: Option<Instant>,
+    /// How long the last try for a reason that may pass was put off, while the content stays.
+    retry: Option<Duration>,
     /// The job that is reading it.
     job: Option<u64>,
 }
@@ -240,11 +244,17 @@ impl Loader {
             return;
         }
         let age = done.stamp.age();
+        if known.stamp != Some(done.stamp) {
+            known.retry = None;
+        }
         let again = match &done.outcome {
             Outcome::Unstable => Some(SETTLE),
             Outcome::Refused(..) if age < SETTLE && !first => Some(SETTLE),
             // It was not for its content; the reason may pass.
-            Outcome::Refused(None, _) => Some(RETRY),
+            Outcome::Refused(None, _) => {
+                known.retry = Some(retry_after(known.retry));
+                known.retry
+            }
             _ => (age < CLOCK_TICK).then_some(CLOCK_TICK),
         };
         let unfinished = again == Some(SETTLE);
@@ -307,6 +317,10 @@ impl Loader {
     }
 }
 
+fn retry_after(last: Option<Duration>) -> Duration {
+    last.map_or(RETRY, |last| MAX_RETRY.min(last * 2))
+}
+
 type Looked = (BTreeMap<PathBuf, Stamp>, Vec<PathBuf>);
 
 fn look_at(dir: &Path, known: Vec<PathBuf>) -> io::Result<Looked> {
@@ -363,5 +377,18 @@ async fn read_one(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_again_and_again_is_tried_less_and_less() {
+        let delays = std::iter::successors(Some(RETRY), |last| Some(retry_after(Some(*last))));
+        let seconds: Vec<u64> = delays.map(|delay| delay.as_secs()).take(8).collect();
+        assert_eq!(seconds, [10, 20, 40, 80, 160, 320, 600, 600]);
+        assert_eq!(retry_after(None), RETRY);
     }
 }
