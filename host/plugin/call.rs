@@ -1,4 +1,4 @@
-//! One call of a guest: a fresh instance under its limits, from the wait for a slot to the words
+//! One call of a guest: a fresh instance under its limits, from the wait for room to the words
 //! for how it ended. Knows nothing of files, names or the catalog.
 
 use super::{
@@ -113,7 +113,7 @@ impl Stop {
 }
 
 impl Program {
-    /// Runs `work` on a store of its own, for at most `timeout` from the moment there is a slot.
+    /// Runs `work` on a store of its own, for at most `timeout` from the moment there is room.
     pub async fn enter<T>(
         &self,
         task: Option<Name>,
@@ -121,9 +121,10 @@ impl Program {
         cancel: &CancellationToken,
         work: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> (Result<T, Stop>, Usage) {
-        let _slots = tokio::select! {
+        let max_memory_bytes = self.sandbox.max_memory_bytes;
+        let _room = tokio::select! {
             biased;
-            slots = self.engine.slots.acquire_many(self.slots) => slots,
+            room = self.engine.gate.enter(self.slots, max_memory_bytes) => room,
             () = cancel.cancelled() => return (Err(Stop::Cancelled), Usage::default()),
         };
         let deadline = Instant::now() + timeout;

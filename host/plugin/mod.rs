@@ -8,6 +8,7 @@ mod call;
 mod catalog;
 mod compiler;
 mod engine;
+mod gate;
 mod generation;
 mod guest;
 mod host;

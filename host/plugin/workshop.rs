@@ -119,11 +119,15 @@ impl Workshop {
 
         // The name is not known yet; operators call a plugin's file as they call the plugin.
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let mut sandbox = self.sandbox(&stem);
+        // Whether its own limit fits is seen once its name is known.
+        let total = self.engine.gate.total_memory_bytes();
+        sandbox.max_memory_bytes = sandbox.max_memory_bytes.min(total);
         let describing = Program {
             engine: self.engine.clone(),
             pre: pre.clone(),
             slots,
-            sandbox: self.sandbox(&stem),
+            sandbox,
             settings: Arc::default(),
             speaker: Arc::new(Speaker {
                 plugin: stem.into_owned(),
@@ -143,6 +147,14 @@ impl Workshop {
             .map_err(|error| one(misfit(TASK_HANDLER, &error)))?;
         let sandbox = self.sandbox(manifest.name.as_str());
         let section = self.config.plugin.get(&manifest.name);
+        let own = section.is_some_and(|section| section.limits.max_memory_bytes.is_some());
+        let setting = match own {
+            true => format!("plugin.{}.limits.max_memory_bytes", manifest.name),
+            false => "plugins.sandbox.max_memory_bytes".to_owned(),
+        };
+        if let Some(error) = self.engine.gate.refuse(sandbox.max_memory_bytes, &setting) {
+            return Err(one(Fault::new(error)));
+        }
         let settings = section.map(|section| section.config.clone());
         Ok(Generation {
             program: Program {
