@@ -8,6 +8,7 @@ use super::{
     journal::{Journal, Speaker},
     limiter::{Denied, Limiter},
     meter::Meter,
+    text::clip,
 };
 use crate::{
     config::Sandbox,
@@ -24,8 +25,6 @@ use wasmtime::{Store, Trap, UpdateDeadline, component::InstancePre};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_config::WasiConfigVariables;
 
-/// Longer texts of errors are cut.
-const MAX_ERROR_BYTES: usize = 4 << 10;
 /// What a guest may always hand over in one host call, even where results must be smaller.
 const MIN_TRANSFER_BYTES: usize = 1 << 20;
 /// Handles to resources that a guest may hold.
@@ -268,16 +267,4 @@ impl Program {
         };
         Finished { ended, usage }
     }
-}
-
-/// Cuts `text` to what an error may have, between two characters.
-pub fn clip(mut text: String) -> String {
-    if text.len() > MAX_ERROR_BYTES {
-        let end = (0..=MAX_ERROR_BYTES - 3)
-            .rev()
-            .find(|&at| text.is_char_boundary(at));
-        text.truncate(end.unwrap_or(0));
-        text.push('…');
-    }
-    text
 }

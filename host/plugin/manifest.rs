@@ -1,7 +1,7 @@
 //! What a plugin says about itself, checked: every fault at once. Pure; the operator's settings are
 //! already applied to what comes out.
 
-use super::{Fault, bindings::manifest};
+use super::{Fault, bindings::manifest, text::is_unprintable};
 use crate::{
     config::{self, TaskTypeOverrides},
     task::{Name, RetryPolicy},
@@ -104,7 +104,7 @@ fn check_version(version: &str, faults: &mut Vec<Fault>) {
         faults.push(Fault::new(format!(
             "manifest: the version has {length} bytes; at most {MAX_VERSION_BYTES} are allowed"
         )));
-    } else if version.chars().any(|c| c.is_control() || c.is_whitespace()) {
+    } else if version.contains(|c: char| is_unprintable(c) || c.is_whitespace()) {
         faults.push(Fault::new(format!(
             "manifest: the version {version:?} has blanks or control characters"
         )));
@@ -116,6 +116,10 @@ fn check_description(of: &str, description: &str, faults: &mut Vec<Fault>) {
         let length = description.len();
         faults.push(Fault::new(format!(
             "manifest: the description of {of} has {length} bytes; at most {MAX_DESCRIPTION_BYTES} are allowed"
+        )));
+    } else if description.contains(is_unprintable) {
+        faults.push(Fault::new(format!(
+            "manifest: the description of {of} has line breaks or control characters; it has to be one line"
         )));
     }
 }

@@ -24,6 +24,7 @@ pub mod sample;
 mod scan;
 mod selfcheck;
 mod shelf;
+mod text;
 mod ticker;
 mod watcher;
 mod workshop;
@@ -81,7 +82,7 @@ impl Fault {
         let text: String = text.into();
         let words: Vec<&str> = text.split_whitespace().collect();
         Self {
-            text: call::clip(words.join(" ")),
+            text: text::clip(text::printable(&words.join(" ")).into_owned()),
             may_pass: false,
         }
     }
