@@ -94,6 +94,7 @@ fn values(config: &Config) -> Values {
     set("max_tasks", number(plugins.max_tasks));
     let total = plugins.max_total_memory_bytes;
     set("max_total_memory_bytes", number(total));
+    set("max_timeout_ms", ms(plugins.max_timeout));
     set("threads", number(plugins.threads));
 
     let mut set = |key, value| values.insert(("plugins.sandbox", key), value);

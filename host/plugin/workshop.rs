@@ -15,7 +15,10 @@ use super::{
     journal::Speaker,
     manifest as rules,
 };
-use crate::config::{Config, Sandbox, SandboxOverrides};
+use crate::{
+    config::{Config, Sandbox, SandboxOverrides},
+    task::Name,
+};
 use sha2::{Digest, Sha256};
 use std::{fs::File, io::Read, path::Path, sync::Arc, time::SystemTime};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -139,6 +142,16 @@ impl Workshop {
             .await
             .map_err(one)?;
         let manifest = rules::check(description, exports.task_handler, &self.config)?;
+        if !manifest.cut_timeouts.is_empty() {
+            let types: Vec<&str> = manifest.cut_timeouts.iter().map(Name::as_str).collect();
+            tracing::info!(
+                plugin = %manifest.name,
+                version = manifest.version,
+                "timeouts cut to {} ms (plugins.max_timeout_ms): {}",
+                self.config.plugins.max_timeout.as_millis(),
+                types.join(", ")
+            );
+        }
 
         let handler = exports
             .task_handler
