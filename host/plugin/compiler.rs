@@ -66,17 +66,27 @@ impl Compiler {
         if let Some(component) = self.cached(sha256.clone()).await {
             return Ok(component);
         }
+        let compiler = self.clone();
+        self.bounded(move || compiler.compile_here(&wasm, &sha256))
+            .await
+    }
+
+    /// Runs `work` on a thread for compiling, once it may, and waits for as long as it may take.
+    async fn bounded(
+        self: &Arc<Self>,
+        work: impl FnOnce() -> Result<Component, Fault> + Send + 'static,
+    ) -> Result<Component, Fault> {
         // Cancel-safe: a load that is given up while it waits here has started nothing.
         let Ok(permit) = self.running.acquire().await else {
             return Err(Fault::passing("the node is stopping"));
         };
         permit.forget();
         let (done, compiled) = oneshot::channel();
-        let compiler = self.clone();
+        let permit = Permit(self.clone());
         self.threads.spawn(move || {
-            let _permit = Permit(compiler.clone());
+            let _permit = permit;
             // Nobody listens any more when it took too long.
-            let _ = done.send(compiler.compile_here(&wasm, &sha256));
+            let _ = done.send(work());
         });
         match tokio::time::timeout(self.timeout, compiled).await {
             Ok(Ok(component)) => component,
@@ -160,5 +170,17 @@ mod tests {
         compile("aa").await.unwrap();
         let waiting = tokio::time::timeout(Duration::from_millis(50), compile("bb"));
         assert!(waiting.await.is_err());
+    }
+    #[tokio::test]
+    async fn a_panic_refuses_its_plugin_and_ends_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let workshop = Workshop::new(&testing::config(dir.path())).unwrap();
+        let compiler = &workshop.compiler;
+        let panicked = compiler.bounded(|| panic!("as a compiler might")).await;
+        let fault = panicked.err().unwrap();
+        assert!(fault.to_string().contains("makes the compiler panic"));
+        let all = compiler.running.acquire_many(compiler.max_compiles);
+        let all = tokio::time::timeout(Duration::from_secs(5), all).await;
+        assert!(all.is_ok(), "its permit is back");
     }
 }
