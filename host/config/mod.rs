@@ -79,6 +79,11 @@ pub struct Plugins {
     pub max_compiles: usize,
     /// How many tasks this node runs at once.
     pub max_tasks: usize,
+    /// What the memory limits of all running calls may sum up to; 0 means three quarters of the
+    /// machine's memory.
+    pub max_total_memory_bytes: usize,
+    /// The longest timeout that a plugin may declare for a task type. Operators may give more.
+    pub max_timeout: Duration,
     /// Threads that run guests; 0 means one for each processor.
     pub threads: usize,
     /// What a task gets unless its plugin's section says otherwise.

@@ -94,6 +94,8 @@ fn plugins(s: &mut Section<'_>) -> Plugins {
         compile_timeout: s.ms("compile_timeout_ms", 100..=HOUR),
         max_compiles: s.number("max_compiles", 1..=256),
         max_tasks: s.number("max_tasks", 1..=10_000),
+        max_total_memory_bytes: s.number("max_total_memory_bytes", 0..=64 * KIB * GIB),
+        max_timeout: s.ms("max_timeout_ms", TIMEOUT_MS),
         threads: s.number("threads", 0..=1024),
         sandbox: s.section("sandbox", sandbox),
     }

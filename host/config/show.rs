@@ -92,6 +92,9 @@ fn values(config: &Config) -> Values {
     set("compile_timeout_ms", ms(plugins.compile_timeout));
     set("max_compiles", number(plugins.max_compiles));
     set("max_tasks", number(plugins.max_tasks));
+    let total = plugins.max_total_memory_bytes;
+    set("max_total_memory_bytes", number(total));
+    set("max_timeout_ms", ms(plugins.max_timeout));
     set("threads", number(plugins.threads));
 
     let mut set = |key, value| values.insert(("plugins.sandbox", key), value);

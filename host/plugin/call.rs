@@ -1,4 +1,4 @@
-//! One call of a guest: a fresh instance under its limits, from the wait for a slot to the words
+//! One call of a guest: a fresh instance under its limits, from the wait for room to the words
 //! for how it ended. Knows nothing of files, names or the catalog.
 
 use super::{
@@ -8,6 +8,7 @@ use super::{
     journal::{Journal, Speaker},
     limiter::{Denied, Limiter},
     meter::Meter,
+    text::clip,
 };
 use crate::{
     config::Sandbox,
@@ -24,8 +25,6 @@ use wasmtime::{Store, Trap, UpdateDeadline, component::InstancePre};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_config::WasiConfigVariables;
 
-/// Longer texts of errors are cut.
-const MAX_ERROR_BYTES: usize = 4 << 10;
 /// What a guest may always hand over in one host call, even where results must be smaller.
 const MIN_TRANSFER_BYTES: usize = 1 << 20;
 /// Handles to resources that a guest may hold.
@@ -113,7 +112,7 @@ impl Stop {
 }
 
 impl Program {
-    /// Runs `work` on a store of its own, for at most `timeout` from the moment there is a slot.
+    /// Runs `work` on a store of its own, for at most `timeout` from the moment there is room.
     pub async fn enter<T>(
         &self,
         task: Option<Name>,
@@ -121,9 +120,10 @@ impl Program {
         cancel: &CancellationToken,
         work: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> (Result<T, Stop>, Usage) {
-        let _slots = tokio::select! {
+        let max_memory_bytes = self.sandbox.max_memory_bytes;
+        let _room = tokio::select! {
             biased;
-            slots = self.engine.slots.acquire_many(self.slots) => slots,
+            room = self.engine.gate.enter(self.slots, max_memory_bytes) => room,
             () = cancel.cancelled() => return (Err(Stop::Cancelled), Usage::default()),
         };
         let deadline = Instant::now() + timeout;
@@ -267,16 +267,4 @@ impl Program {
         };
         Finished { ended, usage }
     }
-}
-
-/// Cuts `text` to what an error may have, between two characters.
-pub fn clip(mut text: String) -> String {
-    if text.len() > MAX_ERROR_BYTES {
-        let end = (0..=MAX_ERROR_BYTES - 3)
-            .rev()
-            .find(|&at| text.is_char_boundary(at));
-        text.truncate(end.unwrap_or(0));
-        text.push('…');
-    }
-    text
 }

@@ -1,13 +1,10 @@
-//! The one wasmtime engine of a node and what belongs to it: its settings, its pool and the gate
-//! before it, its linker, its ticker, and the runtime that guests run on.
+//! The one wasmtime engine of a node and what belongs to it: its settings, its pool, its linker,
+//! its ticker, and the runtime that guests run on.
 
-use super::{Error, guest::Guest, imports, limiter, machine, ticker::Ticker};
+use super::{Error, gate::Gate, guest::Guest, imports, limiter, machine, ticker::Ticker};
 use crate::config;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::{
-    runtime::{Builder, Handle, Runtime},
-    sync::Semaphore,
-};
+use std::sync::{Mutex, PoisonError};
+use tokio::runtime::{Builder, Handle, Runtime};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
@@ -26,9 +23,8 @@ const WARM_SLOTS: u32 = 32;
 pub struct Engine {
     pub wasmtime: wasmtime::Engine,
     pub linker: Linker<Guest>,
-    /// Whoever instantiates holds as many permits as its component takes slots, since the pool
-    /// answers exhaustion with an error and not with a wait.
-    pub slots: Arc<Semaphore>,
+    /// Whoever instantiates goes through here first.
+    pub gate: Gate,
     slot_count: u32,
     guests: Handle,
     runtime: Mutex<Option<Runtime>>,
@@ -54,7 +50,7 @@ impl Engine {
         Ok(Self {
             linker: imports::linker(&wasmtime).map_err(Error::engine)?,
             wasmtime,
-            slots: Arc::new(Semaphore::new(slot_count as usize)),
+            gate: Gate::new(slot_count, config.plugins.max_total_memory_bytes),
             slot_count,
             guests: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub struct PluginHost {
     dir: PathBuf,
     rescan: Duration,
+    patience: Duration,
     workshop: Arc<Workshop>,
     catalog: Arc<Catalog>,
     changed: watch::Sender<u64>,
@@ -35,6 +36,8 @@ impl PluginHost {
         Ok(Arc::new(Self {
             dir: config.plugins.dir.clone(),
             rescan: config.plugins.rescan,
+            // Less than what the node allows this part for its start.
+            patience: config.plugins.compile_timeout,
             workshop: Arc::new(Workshop::new(config)?),
             catalog: Arc::default(),
             changed: watch::Sender::new(0),
@@ -65,6 +68,7 @@ impl PluginHost {
 #[async_trait::async_trait]
 impl Component for PluginHost {
     /// Every plugin that is there when this is called has been loaded or refused when it returns.
+    /// Those that take too long are named in the log, and come later.
     async fn start(&self) -> anyhow::Result<()> {
         if let Err(error) = tokio::fs::create_dir_all(&self.dir).await {
             let dir = self.dir.display();
@@ -73,6 +77,7 @@ impl Component for PluginHost {
         let loader = Loader::new(
             self.dir.clone(),
             self.rescan,
+            self.patience,
             self.workshop.clone(),
             self.catalog.clone(),
             self.changed.clone(),

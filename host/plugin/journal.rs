@@ -2,7 +2,7 @@
 //! `hostel::guest`), cut off at the call's log limit. Keeps the last words on stderr, because that
 //! is where a panic says why.
 
-use super::bindings::Level;
+use super::{bindings::Level, text::printable};
 use crate::task::Name;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,8 +67,8 @@ impl Journal {
         let message = self.take(&mut said, message.as_bytes());
         self.emit(
             level,
-            &String::from_utf8_lossy(&context),
-            &String::from_utf8_lossy(message),
+            &printable(&String::from_utf8_lossy(&context)),
+            &printable(&String::from_utf8_lossy(message)),
         );
     }
 
@@ -102,7 +102,7 @@ impl Journal {
 
     fn line(&self, said: &mut Said, stream: Stream, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
-        let text = text.trim_end();
+        let text = &printable(text.trim_end());
         if text.is_empty() {
             return;
         }
@@ -130,6 +130,7 @@ impl Journal {
         &bytes[..bytes.len().min(room)]
     }
 
+    /// For texts that `printable` has seen.
     fn emit(&self, level: Level, context: &str, message: &str) {
         if message.is_empty() {
             return;
@@ -262,6 +263,14 @@ mod tests {
         journal.write(Stream::Stderr, b"ond");
         assert_eq!(journal.last_words().unwrap(), "second");
         assert_eq!(journal.last_words(), None);
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_gets_through() {
+        let journal = journal(1000);
+        journal.write(Stream::Stderr, b"fine\rWARN forged\x1b[2K\r\n");
+        let words = journal.last_words().unwrap();
+        assert_eq!(words, "fine\\rWARN forged\\u{1b}[2K");
     }
 
     #[test]

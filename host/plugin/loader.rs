@@ -30,12 +30,16 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 const SETTLE: Duration = Duration::from_millis(250);
 /// A stamp taken sooner after a change may hide a second one.
 const CLOCK_TICK: Duration = Duration::from_secs(1);
-/// When a file is tried again that was refused for a reason that may pass.
+/// When a file is tried again that was refused for a reason that may pass. Each further time the
+/// delay doubles, since a try can cost all of its time limit.
 const RETRY: Duration = Duration::from_secs(10);
+const MAX_RETRY: Duration = Duration::from_secs(600);
 
 pub struct Loader {
     dir: PathBuf,
     rescan: Duration,
+    /// How long a start waits for the plugins that are there.
+    patience: Duration,
     workshop: Arc<Workshop>,
     catalog: Arc<Catalog>,
     changed: watch::Sender<u64>,
@@ -56,6 +60,8 @@ struct Known {
     stamp: Option<Stamp>,
     /// When to read it again all the same.
     again_at: Option<Instant>,
+    /// How long the last try for a reason that may pass was put off, while the content stays.
+    retry: Option<Duration>,
     /// The job that is reading it.
     job: Option<u64>,
 }
@@ -80,15 +86,17 @@ impl Loader {
     pub fn new(
         dir: PathBuf,
         rescan: Duration,
+        patience: Duration,
         workshop: Arc<Workshop>,
         catalog: Arc<Catalog>,
         changed: watch::Sender<u64>,
     ) -> Self {
         let wake = Arc::new(Notify::new());
         Self {
-            watcher: Watcher::new(dir.clone(), wake.clone()),
+            watcher: Watcher::new(dir.clone(), rescan, wake.clone()),
             dir,
             rescan,
+            patience,
             workshop,
             catalog,
             changed,
@@ -102,13 +110,23 @@ impl Loader {
         }
     }
 
-    /// Loads what is there, says so through `ready`, then follows the directory until `stop`.
+    /// Loads what is there, as far as `patience` allows, says so through `ready`, then follows the
+    /// directory until `stop`.
     pub async fn run(mut self, stop: CancellationToken, ready: oneshot::Sender<()>) {
         let first = async {
             self.look().await;
-            // All together, so that file names decide who comes first and not compile times.
-            while let Some(done) = self.jobs.join_next().await {
-                self.take(done, true);
+            // All together, so that file names decide who comes first and not compile times. A
+            // file that takes longer than the node can wait comes after all of these.
+            let until = Instant::now() + self.patience;
+            loop {
+                match tokio::time::timeout_at(until, self.jobs.join_next()).await {
+                    Ok(Some(done)) => self.take(done, true),
+                    Ok(None) => break,
+                    Err(_) => {
+                        self.name_the_late();
+                        break;
+                    }
+                }
             }
             self.publish();
         };
@@ -139,6 +157,19 @@ impl Loader {
                 }
             }
         }
+    }
+
+    fn name_the_late(&self) {
+        let late = self.files.iter().filter(|(_, known)| known.job.is_some());
+        let late: Vec<_> = late
+            .map(|(file, _)| file.file_name().unwrap_or_default().to_string_lossy())
+            .collect();
+        tracing::warn!(
+            "serving without plugins that take longer than {} ms to load; they serve once they are \
+             loaded, if no other plugin has their names by then: {}",
+            self.patience.as_millis(),
+            late.join(", ")
+        );
     }
 
     fn look_within(&mut self, delay: Duration) {
@@ -222,11 +253,17 @@ impl Loader {
             return;
         }
         let age = done.stamp.age();
+        if known.stamp != Some(done.stamp) {
+            known.retry = None;
+        }
         let again = match &done.outcome {
             Outcome::Unstable => Some(SETTLE),
             Outcome::Refused(..) if age < SETTLE && !first => Some(SETTLE),
             // It was not for its content; the reason may pass.
-            Outcome::Refused(None, _) => Some(RETRY),
+            Outcome::Refused(None, _) => {
+                known.retry = Some(retry_after(known.retry));
+                known.retry
+            }
             _ => (age < CLOCK_TICK).then_some(CLOCK_TICK),
         };
         let unfinished = again == Some(SETTLE);
@@ -289,6 +326,10 @@ impl Loader {
     }
 }
 
+fn retry_after(last: Option<Duration>) -> Duration {
+    last.map_or(RETRY, |last| MAX_RETRY.min(last * 2))
+}
+
 type Looked = (BTreeMap<PathBuf, Stamp>, Vec<PathBuf>);
 
 fn look_at(dir: &Path, known: Vec<PathBuf>) -> io::Result<Looked> {
@@ -345,5 +386,18 @@ async fn read_one(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_again_and_again_is_tried_less_and_less() {
+        let delays = std::iter::successors(Some(RETRY), |last| Some(retry_after(Some(*last))));
+        let seconds: Vec<u64> = delays.map(|delay| delay.as_secs()).take(8).collect();
+        assert_eq!(seconds, [10, 20, 40, 80, 160, 320, 600, 600]);
+        assert_eq!(retry_after(None), RETRY);
     }
 }

@@ -1,7 +1,7 @@
 //! What a plugin says about itself, checked: every fault at once. Pure; the operator's settings are
 //! already applied to what comes out.
 
-use super::{Fault, bindings::manifest};
+use super::{Fault, bindings::manifest, text::is_unprintable};
 use crate::{
     config::{self, TaskTypeOverrides},
     task::{Name, RetryPolicy},
@@ -31,6 +31,8 @@ pub struct Manifest {
     pub version: String,
     pub description: String,
     pub task_types: Vec<TaskType>,
+    /// The types that declare a longer timeout than plugins may have, and get that instead.
+    pub cut_timeouts: Vec<Name>,
 }
 
 /// `has_handler` says whether the plugin exports task-handler.
@@ -72,6 +74,7 @@ pub fn check(
     let section = name.as_ref().and_then(|name| config.plugin.get(name));
     let mut seen = BTreeSet::new();
     let mut task_types = Vec::new();
+    let mut cut_timeouts = Vec::new();
     for declared in given.task_types.into_iter().take(MAX_TASK_TYPES) {
         let overrides = section
             .and_then(|section| section.task.get(declared.name.as_str()))
@@ -82,8 +85,11 @@ pub fn check(
             faults.push(Fault::new(twice));
             continue;
         }
-        let timeout = config.plugins.sandbox.timeout;
-        task_types.extend(task_type(declared, &overrides, timeout, &mut faults));
+        let (timeout, cut) = timeout(&declared, &overrides, &config.plugins);
+        let checked = task_type(declared, &overrides, timeout, &mut faults);
+        let cut = checked.iter().filter(|_| cut);
+        cut_timeouts.extend(cut.map(|checked| checked.name.clone()));
+        task_types.extend(checked);
     }
     match name {
         Some(name) if faults.is_empty() => Ok(Manifest {
@@ -91,6 +97,7 @@ pub fn check(
             version: given.version,
             description: given.description,
             task_types,
+            cut_timeouts,
         }),
         _ => Err(faults),
     }
@@ -104,7 +111,7 @@ fn check_version(version: &str, faults: &mut Vec<Fault>) {
         faults.push(Fault::new(format!(
             "manifest: the version has {length} bytes; at most {MAX_VERSION_BYTES} are allowed"
         )));
-    } else if version.chars().any(|c| c.is_control() || c.is_whitespace()) {
+    } else if version.contains(|c: char| is_unprintable(c) || c.is_whitespace()) {
         faults.push(Fault::new(format!(
             "manifest: the version {version:?} has blanks or control characters"
         )));
@@ -117,13 +124,34 @@ fn check_description(of: &str, description: &str, faults: &mut Vec<Fault>) {
         faults.push(Fault::new(format!(
             "manifest: the description of {of} has {length} bytes; at most {MAX_DESCRIPTION_BYTES} are allowed"
         )));
+    } else if description.contains(is_unprintable) {
+        faults.push(Fault::new(format!(
+            "manifest: the description of {of} has line breaks or control characters; it has to be one line"
+        )));
+    }
+}
+
+/// The timeout in force, and whether it is less than the plugin wants.
+fn timeout(
+    declared: &manifest::TaskType,
+    overrides: &TaskTypeOverrides,
+    plugins: &config::Plugins,
+) -> (Duration, bool) {
+    let wanted = declared.timeout_ms.map(Duration::from_millis);
+    match (overrides.timeout, wanted) {
+        (Some(timeout), _) => (timeout, false),
+        (None, Some(wanted)) => (
+            wanted.min(plugins.max_timeout),
+            wanted > plugins.max_timeout,
+        ),
+        (None, None) => (plugins.sandbox.timeout, false),
     }
 }
 
 fn task_type(
     declared: manifest::TaskType,
     overrides: &TaskTypeOverrides,
-    default_timeout: Duration,
+    timeout: Duration,
     faults: &mut Vec<Fault>,
 ) -> Option<TaskType> {
     let before = faults.len();
@@ -160,10 +188,7 @@ fn task_type(
     let task_type = TaskType {
         name,
         description: declared.description,
-        timeout: overrides
-            .timeout
-            .or(ms(declared.timeout_ms))
-            .unwrap_or(default_timeout),
+        timeout,
         retry: RetryPolicy {
             max_attempts: overrides
                 .max_attempts
@@ -175,4 +200,64 @@ fn task_type(
         max_concurrency: overrides.max_concurrency.or(concurrency),
     };
     (faults.len() == before).then_some(task_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(name: &str, timeout_ms: u64) -> manifest::TaskType {
+        manifest::TaskType {
+            name: name.into(),
+            description: String::new(),
+            timeout_ms: Some(timeout_ms),
+            max_attempts: None,
+            backoff_initial_ms: None,
+            backoff_max_ms: None,
+            max_concurrency: None,
+        }
+    }
+
+    fn plugin(task_types: Vec<manifest::TaskType>) -> manifest::Description {
+        manifest::Description {
+            name: "p".into(),
+            version: "1".into(),
+            description: String::new(),
+            task_types,
+            topics: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_plugin_cannot_declare_any_timeout_but_an_operator_can() {
+        let text = "[plugins]\nmax_timeout_ms = 1000\n[plugin.p.task.own]\ntimeout_ms = 5000";
+        let config = config::Config::parse(text, std::iter::empty()).unwrap();
+        let types = [("short", 10), ("long", u64::MAX), ("own", 9000)];
+        let given = plugin(types.map(|(name, ms)| declared(name, ms)).into());
+        let manifest = check(given, true, &config).unwrap();
+        let timeouts: Vec<_> = manifest
+            .task_types
+            .iter()
+            .map(|t| t.timeout.as_millis())
+            .collect();
+        assert_eq!(timeouts, [10, 1000, 5000]);
+        let cut: Vec<_> = manifest.cut_timeouts.iter().map(Name::as_str).collect();
+        assert_eq!(cut, ["long"]);
+    }
+
+    #[test]
+    fn what_could_forge_a_line_is_refused() {
+        let mut given = plugin(vec![declared("t", 1)]);
+        given.version = "1\x1b[2K".into();
+        given.description = "good\nWARN forged".into();
+        given.task_types[0].description = "a\rb".into();
+        let faults = check(given, true, &config::Config::default()).unwrap_err();
+        let faults: Vec<_> = faults.iter().map(Fault::to_string).collect();
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        assert!(
+            faults
+                .iter()
+                .all(|fault| fault.contains("control characters"))
+        );
+    }
 }

@@ -8,6 +8,7 @@ mod call;
 mod catalog;
 mod compiler;
 mod engine;
+mod gate;
 mod generation;
 mod guest;
 mod host;
@@ -23,6 +24,7 @@ pub mod sample;
 mod scan;
 mod selfcheck;
 mod shelf;
+mod text;
 mod ticker;
 mod watcher;
 mod workshop;
@@ -81,7 +83,7 @@ impl Fault {
         let text: String = text.into();
         let words: Vec<&str> = text.split_whitespace().collect();
         Self {
-            text: call::clip(words.join(" ")),
+            text: text::clip(text::printable(&words.join(" ")).into_owned()),
             may_pass: false,
         }
     }

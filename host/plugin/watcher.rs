@@ -3,22 +3,31 @@
 
 use super::scan;
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event};
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::Notify;
 
 pub struct Watcher {
     dir: PathBuf,
     wake: Arc<Notify>,
     watching: Option<((u64, u64), RecommendedWatcher)>,
+    /// From a failed attempt to the next.
+    pause: Duration,
+    not_before: Option<Instant>,
     warned: bool,
 }
 
 impl Watcher {
-    pub fn new(dir: PathBuf, wake: Arc<Notify>) -> Self {
+    pub fn new(dir: PathBuf, pause: Duration, wake: Arc<Notify>) -> Self {
         Self {
             dir,
             wake,
             watching: None,
+            pause,
+            not_before: None,
             warned: false,
         }
     }
@@ -32,6 +41,9 @@ impl Watcher {
         }
         self.watching = None;
         let Some(identity) = identity else { return };
+        if self.not_before.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
         let wake = self.wake.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if event.as_ref().map_or(true, is_change) {
@@ -43,18 +55,25 @@ impl Watcher {
             Ok(watcher)
         });
         match started {
-            Ok(watcher) => self.watching = Some((identity, watcher)),
-            Err(error) if !self.warned => {
-                self.warned = true;
-                let dir = self.dir.display();
-                tracing::warn!(
-                    "{dir} cannot be watched, so changes are seen a little later: {error}"
-                );
+            Ok(watcher) => {
+                self.watching = Some((identity, watcher));
+                self.not_before = None;
+                self.warned = false;
+                // Something may have changed before the watch began.
+                self.wake.notify_one();
             }
-            Err(_) => {}
+            Err(error) => {
+                // No wake-up: it would lead back here at once.
+                self.not_before = Some(Instant::now() + self.pause);
+                if !self.warned {
+                    self.warned = true;
+                    let dir = self.dir.display();
+                    tracing::warn!(
+                        "{dir} cannot be watched, so changes are seen a little later: {error}"
+                    );
+                }
+            }
         }
-        // Something may have changed before the watch began.
-        self.wake.notify_one();
     }
 }
 

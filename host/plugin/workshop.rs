@@ -15,7 +15,10 @@ use super::{
     journal::Speaker,
     manifest as rules,
 };
-use crate::config::{Config, Sandbox, SandboxOverrides};
+use crate::{
+    config::{Config, Sandbox, SandboxOverrides},
+    task::Name,
+};
 use sha2::{Digest, Sha256};
 use std::{fs::File, io::Read, path::Path, sync::Arc, time::SystemTime};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -119,11 +122,15 @@ impl Workshop {
 
         // The name is not known yet; operators call a plugin's file as they call the plugin.
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let mut sandbox = self.sandbox(&stem);
+        // Whether its own limit fits is seen once its name is known.
+        let total = self.engine.gate.total_memory_bytes();
+        sandbox.max_memory_bytes = sandbox.max_memory_bytes.min(total);
         let describing = Program {
             engine: self.engine.clone(),
             pre: pre.clone(),
             slots,
-            sandbox: self.sandbox(&stem),
+            sandbox,
             settings: Arc::default(),
             speaker: Arc::new(Speaker {
                 plugin: stem.into_owned(),
@@ -135,6 +142,16 @@ impl Workshop {
             .await
             .map_err(one)?;
         let manifest = rules::check(description, exports.task_handler, &self.config)?;
+        if !manifest.cut_timeouts.is_empty() {
+            let types: Vec<&str> = manifest.cut_timeouts.iter().map(Name::as_str).collect();
+            tracing::info!(
+                plugin = %manifest.name,
+                version = manifest.version,
+                "timeouts cut to {} ms (plugins.max_timeout_ms): {}",
+                self.config.plugins.max_timeout.as_millis(),
+                types.join(", ")
+            );
+        }
 
         let handler = exports
             .task_handler
@@ -143,6 +160,14 @@ impl Workshop {
             .map_err(|error| one(misfit(TASK_HANDLER, &error)))?;
         let sandbox = self.sandbox(manifest.name.as_str());
         let section = self.config.plugin.get(&manifest.name);
+        let own = section.is_some_and(|section| section.limits.max_memory_bytes.is_some());
+        let setting = match own {
+            true => format!("plugin.{}.limits.max_memory_bytes", manifest.name),
+            false => "plugins.sandbox.max_memory_bytes".to_owned(),
+        };
+        if let Some(error) = self.engine.gate.refuse(sandbox.max_memory_bytes, &setting) {
+            return Err(one(Fault::new(error)));
+        }
         let settings = section.map(|section| section.config.clone());
         Ok(Generation {
             program: Program {

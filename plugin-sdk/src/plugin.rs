@@ -4,6 +4,11 @@
 use crate::{Result, Task, TaskError, TaskType};
 use std::time::Duration;
 
+// What the node allows, in its `plugin/manifest.rs`.
+const MAX_TASK_TYPES: usize = 256;
+const MAX_VERSION_BYTES: usize = 64;
+const MAX_DESCRIPTION_BYTES: usize = 1024;
+
 /// A plugin: identity and task types.
 #[derive(Debug)]
 pub struct Plugin {
@@ -67,11 +72,15 @@ impl Plugin {
         if let Some(fault) = name_fault(self.name) {
             faults.push(format!("plugin name {:?} {fault}", self.name));
         }
-        if self.version.is_empty() {
-            faults.push("the plugin has no version".to_owned());
-        }
+        let version = version_fault(self.version);
+        faults.extend(version.map(|fault| format!("the plugin {fault}")));
+        let description = description_fault(self.description);
+        faults.extend(description.map(|fault| format!("the plugin {fault}")));
         if self.task_types.is_empty() {
             faults.push("the plugin has no task type".to_owned());
+        }
+        if self.task_types.len() > MAX_TASK_TYPES {
+            faults.push("the plugin has more than 256 task types".to_owned());
         }
         for (index, task_type) in self.task_types.iter().enumerate() {
             let name = task_type.name;
@@ -92,9 +101,12 @@ impl Plugin {
 fn task_type_faults(task_type: &TaskType) -> impl Iterator<Item = &'static str> {
     // The contract counts in milliseconds, and less than one would arrive as none.
     let no_time = |time: Duration| time < Duration::from_millis(1);
-    let backoff = task_type.backoff.filter(|(initial, max)| initial > max);
+    let in_ms = |(initial, max): (Duration, Duration)| (initial.as_millis(), max.as_millis());
+    let backoff = task_type.backoff.map(in_ms);
+    let backoff = backoff.filter(|(initial, max)| initial > max);
     [
         name_fault(task_type.name),
+        description_fault(task_type.description),
         (task_type.timeout.is_some_and(no_time)).then_some("has a timeout below a millisecond"),
         (task_type.attempts == Some(0)).then_some("has no attempts"),
         (backoff.is_some()).then_some("has a first backoff above its longest"),
@@ -116,6 +128,35 @@ fn name_fault(name: &str) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+fn version_fault(version: &str) -> Option<&'static str> {
+    if version.is_empty() {
+        Some("has no version")
+    } else if version.len() > MAX_VERSION_BYTES {
+        Some("has a version of more than 64 bytes")
+    } else if version.contains(|c: char| is_unprintable(c) || c.is_whitespace()) {
+        Some("has a version with blanks or control characters")
+    } else {
+        None
+    }
+}
+
+fn description_fault(description: &str) -> Option<&'static str> {
+    if description.len() > MAX_DESCRIPTION_BYTES {
+        Some("has a description of more than 1024 bytes")
+    } else if description.contains(is_unprintable) {
+        Some("has a description with line breaks or control characters")
+    } else {
+        None
+    }
+}
+
+/// The node's own rule: control characters, and what ends a line or turns its direction.
+fn is_unprintable(c: char) -> bool {
+    let line = matches!(c, '\u{2028}' | '\u{2029}');
+    let direction = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || line || direction
 }
 
 #[cfg(test)]
@@ -158,5 +199,39 @@ mod tests {
             ]
         );
         assert!(Plugin::new("p", "1", "").check().is_err());
+    }
+
+    #[test]
+    fn the_limits_of_texts_and_numbers_are_the_nodes() {
+        let at_most = "x".repeat(64).leak();
+        let too_long = "x".repeat(65).leak();
+        let line = "x".repeat(1024).leak();
+        let check = |version, description| {
+            let plugin = Plugin::new("p", version, description);
+            plugin
+                .with(task("t", same).description(description))
+                .check()
+        };
+        assert_eq!(check(at_most, line), Ok(()));
+        assert_eq!(
+            check(too_long, "x".repeat(1025).leak()).unwrap_err(),
+            "the plugin has a version of more than 64 bytes\n\
+             the plugin has a description of more than 1024 bytes\n\
+             task type \"t\" has a description of more than 1024 bytes"
+        );
+        assert_eq!(
+            check("1 beta", "two\nlines").unwrap_err().lines().count(),
+            3
+        );
+        assert!(check("1\u{1b}", "\u{202e}").is_err());
+        let with = |count: usize| {
+            let names = (0..count).map(|n| &*format!("t{n}").leak());
+            names.fold(Plugin::new("p", "1", ""), |p, name| {
+                p.with(task(name, same))
+            })
+        };
+        assert_eq!(with(256).check(), Ok(()));
+        let fault = with(257).check().unwrap_err();
+        assert_eq!(fault, "the plugin has more than 256 task types");
     }
 }

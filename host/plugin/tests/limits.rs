@@ -148,3 +148,28 @@ async fn the_sandbox_can_prove_itself() {
     );
     assert!(!dir.path().join("data").exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_can_never_have_its_memory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.plugins.max_total_memory_bytes = 8 << 20;
+    let host = serving(&config, &[Sample::default()]).await;
+    let error = errors(&host.catalog().view());
+    for setting in [
+        "plugins.sandbox.max_memory_bytes",
+        "plugins.max_total_memory_bytes",
+    ] {
+        assert!(error.contains(setting), "{error}");
+    }
+    host.stop().await.unwrap();
+
+    config.plugins.sandbox.max_memory_bytes = 8 << 20;
+    let host = serving(&config, &[Sample::default()]).await;
+    let handler = host.catalog().resolve("sample").unwrap();
+    // One at a time, and both come through.
+    let (one, other) = tokio::join!(handler.run(call(b"1")), handler.run(call(b"2")));
+    assert_eq!(one.ended, Ended::Returned(Bytes::from_static(b"1")));
+    assert_eq!(other.ended, Ended::Returned(Bytes::from_static(b"2")));
+    host.stop().await.unwrap();
+}

@@ -198,3 +198,29 @@ async fn a_name_and_a_type_have_one_owner() {
     until(&host, "a serves t", |view| version(view, "a") == "1").await;
     host.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_plugin_does_not_keep_the_node_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.plugins.compile_timeout = Duration::from_secs(2);
+    config.plugins.sandbox.describe_timeout = Duration::from_secs(5);
+    let slow = Sample {
+        name: "a-slow",
+        task_types: &["slow"],
+        describe: sample::SPIN,
+        ..Sample::default()
+    };
+    let begin = std::time::Instant::now();
+    let host = serving(&config, &[slow, Sample::default()]).await;
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    let view = host.catalog().view();
+    assert_eq!(version(&view, "sample"), "1");
+    assert!(view.rejected.is_empty());
+    let refused = "the slow one is refused in the end";
+    until(&host, refused, |view| {
+        errors(view).contains("describe itself")
+    })
+    .await;
+    host.stop().await.unwrap();
+}
