@@ -74,7 +74,8 @@ fn through_stdin(node: &Node, arguments: &[&str], input: &[u8]) -> Ran {
 }
 
 pub async fn submit_that_fails() {
-    let node = Node::start(&[&showcase("text"), &hostile()], "").await;
+    let settings = "[plugin.hostel-test-guests.task.sleep]\ntimeout_ms = 600000";
+    let node = Node::start(&[&showcase("text"), &hostile()], settings).await;
     let hostel = |arguments: &[&str]| node.hostel(arguments);
     fs::write(node.path("latin1"), b"na\xefve").unwrap();
     hostel(&[
