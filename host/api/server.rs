@@ -73,7 +73,17 @@ pub struct Readiness(HealthReporter);
 
 impl Server {
     /// Takes the address, and with port 0 a free port of it.
-    pub async fn bind(address: SocketAddr, services: Services) -> anyhow::Result<Self> {
+    /// Beyond loopback only if that is spelled out: there is no TLS and no authentication yet.
+    pub async fn bind(
+        address: SocketAddr,
+        insecure: bool,
+        services: Services,
+    ) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            insecure || address.ip().is_loopback(),
+            "{address} can be reached from other machines, and TLS and authentication are not \
+             built yet: listen on 127.0.0.1, or set node.insecure = true"
+        );
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address} (node.listen)"))?;
@@ -195,6 +205,7 @@ impl Component for Server {
             Err(_) => {
                 tracing::info!("open calls did not end within {GRACE:?} and were cut off");
                 serving.server.abort();
+                let _ = serving.server.await;
                 Ok(())
             }
         }

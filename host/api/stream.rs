@@ -61,8 +61,11 @@ pub fn responses(
             }
         }
         // Whoever has nothing more to say still gets what had been sent before.
-        while let Some(message) = conversation.inbox.as_mut().and_then(Subscription::try_next) {
-            yield convert::delivered(message);
+        if let Some(mut inbox) = conversation.inbox.take() {
+            inbox.close();
+            while let Some(Received::Message(message)) = inbox.next().await {
+                yield convert::delivered(message);
+            }
         }
     })
 }

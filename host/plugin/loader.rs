@@ -142,12 +142,21 @@ impl Loader {
     }
 
     fn look_within(&mut self, delay: Duration) {
-        let at = Instant::now() + delay;
+        self.look_no_later(Instant::now() + delay);
+    }
+
+    fn look_no_later(&mut self, at: Instant) {
         self.look_at = Some(self.look_at.map_or(at, |already| already.min(at)));
     }
 
     /// Starts a job for each file whose content may be new, and drops what is gone.
     async fn look(&mut self) {
+        // This look may come before the one that a file waits for.
+        let now = Instant::now();
+        let again = self.files.values().filter_map(|known| known.again_at);
+        if let Some(at) = again.filter(|&at| at > now).min() {
+            self.look_no_later(at);
+        }
         self.watcher.refresh();
         let dir = self.dir.clone();
         let known: Vec<PathBuf> = self.files.keys().cloned().collect();

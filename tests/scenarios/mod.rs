@@ -3,9 +3,14 @@
 
 mod bad_input;
 mod command_line;
+mod drain;
 mod first_task;
 mod hostile;
+mod kill;
 mod limits;
+mod messages;
+mod python;
+mod reload;
 mod surroundings;
 
 use libtest_mimic::Trial;
@@ -14,9 +19,14 @@ pub fn trials() -> Vec<Trial> {
     [
         bad_input::trials(),
         command_line::trials(),
+        drain::trials(),
         first_task::trials(),
         hostile::trials(),
+        kill::trials(),
         limits::trials(),
+        messages::trials(),
+        python::trials(),
+        reload::trials(),
         surroundings::trials(),
     ]
     .into_iter()

@@ -115,6 +115,11 @@ impl Node {
     /// Starts the process and waits until it serves.
     pub async fn restart(&mut self) {
         self.spawn();
+        self.serves().await;
+    }
+
+    /// Waits until a process that was spawned serves.
+    pub async fn serves(&mut self) {
         let ports = self.path("ports.json");
         let since = Instant::now();
         while !ports.exists() {
@@ -170,13 +175,13 @@ impl Node {
     pub fn add_plugin(&self, file: &Path) {
         let name = file.file_name().expect("a file name");
         let bytes = fs::read(file).expect("the plugin");
-        self.add_wasm(&name.to_string_lossy(), &bytes);
+        self.write_plugin(&name.to_string_lossy(), &bytes);
     }
 
-    /// The same from memory.
-    pub fn add_wasm(&self, name: &str, bytes: &[u8]) {
+    /// As `add_plugin`, from memory.
+    pub fn write_plugin(&self, name: &str, wasm: &[u8]) {
         let beside = self.path("incoming");
-        fs::write(&beside, bytes).expect("the plugin");
+        fs::write(&beside, wasm).expect("the plugin");
         fs::rename(beside, self.plugins_dir().join(name)).expect("the plugin");
     }
 
@@ -205,11 +210,29 @@ impl Node {
     }
 
     /// SIGTERM, and waits for the end.
-    pub fn terminate(&mut self) -> ExitStatus {
-        let mut process = self.process.take().expect("a process");
-        let pid = rustix::process::Pid::from_child(&process);
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.ask_to_stop();
+        self.ended().await
+    }
+
+    /// SIGTERM, without waiting.
+    pub fn ask_to_stop(&self) {
+        let process = self.process.as_ref().expect("a process");
+        let pid = rustix::process::Pid::from_child(process);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
-        process.wait().expect("an exit status")
+    }
+
+    /// Waits for the end of the process.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.exit_status() {
+                self.process = None;
+                return status;
+            }
+            assert!(since.elapsed() < PATIENCE, "no end:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// The exit status, if the process has ended by itself.

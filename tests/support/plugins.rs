@@ -1,11 +1,12 @@
 //! Plugins for tests, built once a run with `hostel plugins build`, as an author would.
 
 use super::node::hostel;
+use hostel::plugin::Sample;
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 /// The root of the source tree.
@@ -54,15 +55,39 @@ pub fn hostile() -> PathBuf {
 
 /// The echo plugin with another version number, everything else the same.
 pub fn echo_version(version: &str) -> PathBuf {
-    let out = built().join(format!("echo-{version}"));
+    let echo = source().join("plugins/echo/src/lib.rs");
+    let code = fs::read_to_string(echo).expect("the source of echo");
+    variant("echo", version, &code)
+}
+
+/// An echo plugin that signs each result: `@` and its version follow the payload.
+pub fn signing_echo(version: &str) -> PathBuf {
+    variant("signing-echo", version, SIGNING)
+}
+
+const SIGNING: &str = r#"use hostel_sdk::prelude::*;
+
+fn echo(mut payload: Vec<u8>) -> Vec<u8> {
+    payload.extend_from_slice(concat!("@", env!("CARGO_PKG_VERSION")).as_bytes());
+    payload
+}
+
+hostel_sdk::plugin! {
+    task("echo", echo),
+}
+"#;
+
+/// A package called `echo` of that version and code, built once.
+fn variant(kind: &str, version: &str, code: &str) -> PathBuf {
+    let out = built().join(format!("{kind}-{version}"));
     let file = out.join("echo.wasm");
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     if file.exists() {
         return file;
     }
-    let copy = source().join("target/test-plugins/source").join(version);
+    let copy = built().join("source").join(format!("{kind}-{version}"));
     fs::create_dir_all(copy.join("src")).expect("a directory");
-    let echo = source().join("plugins/echo");
-    let code = fs::read_to_string(echo.join("src/lib.rs")).expect("the source of echo");
     fs::write(copy.join("src/lib.rs"), code).expect("the copy");
     let sdk = source().join("plugin-sdk");
     let manifest = format!(
@@ -78,8 +103,27 @@ pub fn echo_version(version: &str) -> PathBuf {
     file
 }
 
-/// `hostel plugins build`, in the one target directory.
+/// A guest written by hand, as its file's bytes.
+pub fn guest(sample: &Sample) -> Vec<u8> {
+    sample.wasm().expect("valid text")
+}
+
+/// What `handle` of a guest does to be busy for as many milliseconds as the payload's first four
+/// bytes say, little end first, and then to echo. `u32::MAX` is for ever.
+pub const BUSY: &str = "(i64.store (i32.const 4096) (i64.add (call $now)
+      (i64.mul (i64.extend_i32_u (i32.load (local.get $payload))) (i64.const 1000000))))
+    (loop $l (br_if $l (i64.lt_u (call $now) (i64.load (i32.const 4096)))))
+    (local.set $result (local.get $payload))
+    (local.set $result-len (local.get $payload-len))";
+
+/// As `handle` or `describe` of a guest.
+pub const TRAP: &str = "unreachable";
+
+/// `hostel plugins build`, in the one target directory: one after the other, because packages of
+/// the same name leave their file at the same place there.
 pub fn build(dir: &Path, out: &Path) {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let built = hostel()
         .args(["plugins", "build"])
         .arg(dir)

@@ -7,7 +7,16 @@ use std::{
     sync::OnceLock,
 };
 
-/// The interpreter, or why there is none. Installs grpcio from PyPI the first time.
+/// What is installed, and what to import to see that it is.
+const PACKAGES: [&str; 4] = [
+    "grpcio",
+    "grpcio-tools",
+    "grpcio-health-checking",
+    "grpcio-reflection",
+];
+const IMPORTS: &str = "import grpc, grpc_tools, grpc_health, grpc_reflection";
+
+/// The interpreter, or why there is none. Installs the packages from PyPI the first time.
 pub fn python() -> Result<PathBuf, String> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     PYTHON.get_or_init(prepare).clone()
@@ -16,17 +25,18 @@ pub fn python() -> Result<PathBuf, String> {
 fn prepare() -> Result<PathBuf, String> {
     let dir = source().join("target/python");
     let python = dir.join("bin/python");
-    if runs(Command::new(&python).args(["-c", "import grpc_tools, grpc"])) {
+    let ready = || runs(Command::new(&python).args(["-c", IMPORTS]));
+    if ready() {
         return Ok(python);
     }
     if !runs(Command::new("python3").args(["-m", "venv"]).arg(&dir)) {
         return Err("python3 with venv is needed (Debian: python3-venv)".into());
     }
     let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "install", "--quiet", "grpcio", "grpcio-tools"]);
-    match runs(&mut pip) {
+    pip.args(["-m", "pip", "install", "--quiet"]).args(PACKAGES);
+    match runs(&mut pip) && ready() {
         true => Ok(python),
-        false => Err("pip cannot install grpcio and grpcio-tools".into()),
+        false => Err(format!("pip cannot install {}", PACKAGES.join(", "))),
     }
 }
 

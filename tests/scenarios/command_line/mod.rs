@@ -192,7 +192,7 @@ async fn colours() {
 
 async fn serve() {
     let mut node = Node::prepare(&[], "");
-    node.add_wasm("sample.wasm", &Sample::default().wasm().unwrap());
+    node.write_plugin("sample.wasm", &Sample::default().wasm().unwrap());
     node.restart().await;
     let ports = fs::read(node.path("ports.json")).unwrap();
     let ports: Value = serde_json::from_slice(&ports).unwrap();
@@ -207,7 +207,7 @@ async fn serve() {
         b"x"
     );
     assert!(!node.log().contains('\u{1b}'));
-    assert!(node.terminate().success());
+    assert!(node.terminate().await.success());
     assert!(node.log().contains("stopping"));
 
     // A place where the ports cannot be written is said, and nothing keeps running.

@@ -1,6 +1,7 @@
 //! What a plugin file does when it is loaded.
 
 use super::*;
+use std::cell::Cell;
 
 pub async fn loads_are_refused_and_say_why() {
     const LOADING: &str = "[plugins]\nmax_file_bytes = 8388608\n\
@@ -139,11 +140,16 @@ pub async fn loads_are_refused_and_say_why() {
     for _ in 0..ROUNDS {
         let alone = median_echo(&mut client, || false).await;
         for (name, bytes, _) in &refused {
-            node.add_wasm(&format!("{name}.wasm"), bytes);
+            node.write_plugin(&format!("{name}.wasm"), bytes);
         }
-        let listing = tokio::spawn(all_rejected(node.client(), refused.len()));
-        let crowded = median_echo(&mut client, || !listing.is_finished()).await;
-        let rejected = listing.await.unwrap();
+        let all_refused = Cell::new(false);
+        let listing = async {
+            let rejected = all_rejected(node.client(), refused.len()).await;
+            all_refused.set(true);
+            rejected
+        };
+        let echoes = median_echo(&mut client, || !all_refused.get());
+        let (rejected, crowded) = tokio::join!(listing, echoes);
         for (name, _, words) in &refused {
             check_rejection(&rejected, name, words);
         }
@@ -165,7 +171,7 @@ pub async fn loads_are_refused_and_say_why() {
     );
 
     // And when it starts with them.
-    assert!(node.terminate().success());
+    assert!(node.terminate().await.success());
     node.restart().await;
     let mut client = node.client();
     let rejected = all_rejected(node.client(), refused.len()).await;

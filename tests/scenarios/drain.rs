@@ -1,0 +1,273 @@
+//! Endings that somebody else decides: a node that is told to stop while tasks run, a task that is
+//! cancelled, requeued, timed out, or kept waiting by the limit of its type.
+
+use crate::support::{
+    eventually,
+    node::Node,
+    plugins::{BUSY, TRAP, guest, showcase},
+    task, trial,
+};
+use hostel::{
+    DistributedClient,
+    plugin::Sample,
+    proto::{
+        distributed::{Task, TaskStatus},
+        hostel::v1::ListTasksRequest,
+    },
+};
+use libtest_mimic::Trial;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+use tonic::Code;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("drain::a_stop_loses_nothing", a_stop_loses_nothing),
+        trial("drain::a_cancel_interrupts", a_cancel_interrupts),
+        trial("drain::a_dead_letter_runs_again", a_dead_letter_runs_again),
+        trial("drain::a_timeout_ends_the_attempt", a_timeout_ends),
+        trial(
+            "drain::a_type_keeps_to_its_limit",
+            a_type_keeps_to_its_limit,
+        ),
+    ]
+}
+
+/// Milliseconds of work that nobody waits for the end of.
+const FOR_EVER: u32 = u32::MAX;
+
+/// Time enough for work without end.
+const PATIENT: &str = "[plugin.busy.limits]\nmax_cpu_ms = 3600000\n\
+    [plugin.busy.task.busy]\ntimeout_ms = 3600000\nmax_attempts = 1\n";
+
+/// A plugin that is busy for as long as a task says, then echoes.
+fn busy_plugin(version: &str, handle: &str) -> Vec<u8> {
+    guest(&Sample {
+        name: "busy",
+        version,
+        task_types: &["busy"],
+        handle,
+        ..Sample::default()
+    })
+}
+
+fn busy_for(ms: u32) -> Task {
+    task("busy", ms.to_le_bytes())
+}
+
+/// A node with that plugin as version 1.
+async fn busy_node(settings: &str) -> Node {
+    let mut node = Node::prepare(&[&showcase("echo")], settings);
+    node.write_plugin("busy.wasm", &busy_plugin("1", BUSY));
+    node.restart().await;
+    node
+}
+
+async fn is(client: &DistributedClient, id: &str, state: &str) -> TaskStatus {
+    eventually(&format!("{id} is {state}"), async || {
+        let status = client.clone().get_task_status(id).await.expect("known");
+        (status.status == state).then_some(status)
+    })
+    .await
+}
+
+async fn a_stop_loses_nothing() {
+    let mut node = busy_node(PATIENT).await;
+    let mut client = node.client();
+    let mut short = Vec::new();
+    let mut endless = Vec::new();
+    for _ in 0..3 {
+        short.push(client.submit_task(busy_for(1500)).await.unwrap());
+        endless.push(client.submit_task(busy_for(FOR_EVER)).await.unwrap());
+    }
+    for id in &endless {
+        is(&client, id, "running").await;
+    }
+
+    // Clients that go on submitting until nobody answers.
+    let stopping = Arc::new(AtomicBool::new(false));
+    let submitting = tokio::spawn({
+        let (mut client, stopping) = (node.client(), stopping.clone());
+        async move {
+            let mut acknowledged = Vec::new();
+            loop {
+                let during = stopping.load(SeqCst);
+                let number = acknowledged.len();
+                match client.submit_task(task("echo", number.to_string())).await {
+                    Ok(id) => acknowledged.push((id, during)),
+                    Err(status) => return (acknowledged, status),
+                }
+            }
+        }
+    });
+    node.ask_to_stop();
+    stopping.store(true, SeqCst);
+    // The drain time is 10 s, so these end within it, and the node still answers.
+    for id in &short {
+        let status = client.wait_for_task(id).await.unwrap();
+        assert_eq!(status.status, "completed", "{status:?}");
+    }
+    let status = node.ended().await;
+    assert_eq!(status.code(), Some(0), "{status}:\n{}", node.log());
+    let (acknowledged, end) = submitting.await.unwrap();
+    assert_ne!(end.code(), Code::FailedPrecondition, "{end}");
+    let during = acknowledged.iter().filter(|(_, during)| *during).count();
+    println!("drain: {during} tasks accepted while the node stopped");
+    assert!(during > 0, "nothing was submitted while the node stopped");
+
+    // The next version can finish what the first could not. An attempt given back is not counted:
+    // these tasks have only one.
+    let echoes = Sample::default().handle;
+    node.write_plugin("busy.wasm", &busy_plugin("2", echoes));
+    node.restart().await;
+    let mut client = node.client();
+    for (ids, version) in [(&short, "1"), (&endless, "2")] {
+        for id in ids {
+            let status = client.wait_for_task(id).await.unwrap();
+            assert_eq!(status.status, "completed", "{status:?}");
+            assert_eq!((status.attempts, status.finishes), (1, 1), "{status:?}");
+            assert_eq!(status.plugin_version, version, "{status:?}");
+        }
+    }
+    for (number, (id, _)) in acknowledged.iter().enumerate() {
+        let status = client.wait_for_task(id).await.unwrap();
+        assert_eq!(status.status, "completed", "{status:?}");
+        assert_eq!(status.result, number.to_string().as_bytes());
+        assert_eq!((status.attempts, status.finishes), (1, 1), "{status:?}");
+    }
+}
+
+async fn a_cancel_interrupts() {
+    let settings = format!("{PATIENT}max_concurrency = 1\n");
+    let node = busy_node(&settings).await;
+    let mut client = node.client();
+    let running = client.submit_task(busy_for(FOR_EVER)).await.unwrap();
+    is(&client, &running, "running").await;
+    let waiting = client.submit_task(busy_for(0)).await.unwrap();
+
+    assert_eq!(client.cancel_task(&waiting).await.unwrap(), "cancelled");
+    let status = client.get_task_status(&waiting).await.unwrap();
+    assert_eq!(status.status, "cancelled");
+    assert_eq!((status.attempts, status.finishes), (0, 1), "{status:?}");
+    assert_eq!(status.started_at_ms, 0);
+
+    // It spins and asks nobody, and its timeout is an hour away.
+    assert_eq!(client.cancel_task(&running).await.unwrap(), "asked");
+    let status = is(&client, &running, "cancelled").await;
+    assert_eq!((status.attempts, status.finishes), (1, 1), "{status:?}");
+    assert!(status.result.is_empty());
+    assert_eq!(client.cancel_task(&running).await.unwrap(), "cancelled");
+    let again = client.get_task_status(&running).await.unwrap();
+    assert_eq!(again, status);
+
+    // Its place is free again, and what was cancelled can be asked for once more.
+    client.requeue_task(&waiting).await.unwrap();
+    let status = client.wait_for_task(&waiting).await.unwrap();
+    assert_eq!(status.status, "completed", "{status:?}");
+    assert_eq!((status.attempts, status.finishes), (1, 1), "{status:?}");
+    assert_eq!(client.cancel_task(&waiting).await.unwrap(), "completed");
+    let refused = client.requeue_task(&waiting).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    let unknown = client.cancel_task("nobody").await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound, "{unknown}");
+}
+
+async fn a_dead_letter_runs_again() {
+    let settings = "[plugin.busy.task.busy]\nmax_attempts = 3\n\
+        backoff_initial_ms = 1\nbackoff_max_ms = 1\n";
+    let node = busy_node(settings).await;
+    node.write_plugin("busy.wasm", &busy_plugin("2", TRAP));
+    let mut client = node.client();
+    eventually("the broken version serves", async || {
+        let list = node.client().list_plugins().await.unwrap();
+        list.plugins.iter().any(|p| p.version == "2").then_some(())
+    })
+    .await;
+    let failed = client.submit_and_wait(busy_for(0)).await.unwrap();
+    assert_eq!(failed.status, "failed");
+    assert_eq!((failed.attempts, failed.finishes), (3, 1), "{failed:?}");
+    assert!(failed.error.contains("attempt 3 of 3"), "{failed:?}");
+    assert_eq!(failed.plugin_version, "2");
+
+    node.write_plugin("busy.wasm", &busy_plugin("3", BUSY));
+    eventually("the mended version serves", async || {
+        let list = node.client().list_plugins().await.unwrap();
+        list.plugins.iter().any(|p| p.version == "3").then_some(())
+    })
+    .await;
+    let id = failed.task_id;
+    client.requeue_task(&id).await.unwrap();
+    let status = client.wait_for_task(&id).await.unwrap();
+    assert_eq!(status.status, "completed", "{status:?}");
+    assert_eq!((status.attempts, status.finishes), (1, 1), "{status:?}");
+    assert_eq!(status.result, &0_u32.to_le_bytes()[..]);
+    assert_eq!(status.plugin_version, "3");
+}
+
+async fn a_timeout_ends() {
+    let settings = "[plugin.busy.task.busy]\ntimeout_ms = 200\nmax_attempts = 2\n\
+        backoff_initial_ms = 1\nbackoff_max_ms = 1\n";
+    let node = busy_node(settings).await;
+    let mut client = node.client();
+    let failed = client.submit_and_wait(busy_for(FOR_EVER)).await.unwrap();
+    assert_eq!(failed.status, "failed");
+    assert_eq!((failed.attempts, failed.finishes), (2, 1), "{failed:?}");
+    assert!(failed.error.contains("attempt 2 of 2"), "{failed:?}");
+    assert!(failed.error.contains("timeout"), "{failed:?}");
+    assert!(
+        failed.finished_at_ms >= failed.started_at_ms + 200,
+        "{failed:?}"
+    );
+    // It went no further than its own task.
+    let echoed = client.submit_and_wait(task("echo", "on")).await.unwrap();
+    assert_eq!(echoed.status, "completed");
+}
+
+async fn a_type_keeps_to_its_limit() {
+    let settings = format!("{PATIENT}max_concurrency = 2\n");
+    let node = busy_node(&settings).await;
+    let mut client = node.client();
+    let mut open = Vec::new();
+    for _ in 0..6 {
+        open.push(client.submit_task(busy_for(FOR_EVER)).await.unwrap());
+    }
+    // None of them ends by itself, so what runs is what was let in.
+    while !open.is_empty() {
+        let expected = open.len().min(2);
+        let running = eventually("as many run as may", async || {
+            let running = running(&node).await;
+            assert!(running.len() <= 2, "{running:?}");
+            (running.len() == expected).then_some(running)
+        })
+        .await;
+        // Others have room enough; the dispatcher passes by the waiting ones each time.
+        for _ in 0..20 {
+            let echoed = client.submit_and_wait(task("echo", "by")).await.unwrap();
+            assert_eq!(echoed.status, "completed");
+            assert_eq!(self::running(&node).await, running);
+        }
+        for id in running {
+            assert_eq!(client.cancel_task(&id).await.unwrap(), "asked");
+            is(&client, &id, "cancelled").await;
+            open.retain(|other| *other != id);
+            if open.len() + 1 > 2 {
+                break;
+            }
+        }
+    }
+}
+
+/// The busy tasks that run, in order.
+async fn running(node: &Node) -> Vec<String> {
+    let request = ListTasksRequest {
+        status: "running".into(),
+        task_type: "busy".into(),
+        ..ListTasksRequest::default()
+    };
+    let listed = node.client().list_tasks(request).await.unwrap();
+    let mut ids: Vec<_> = listed.tasks.into_iter().map(|task| task.task_id).collect();
+    ids.sort_unstable();
+    ids
+}

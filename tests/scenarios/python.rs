@@ -1,0 +1,55 @@
+//! A client in another language, made from the seed's own proto text and nothing of ours.
+
+use crate::support::{
+    node::Node,
+    plugins::{can_build, showcase, source},
+    python::python,
+    trial_or_why_not,
+};
+use libtest_mimic::Trial;
+use std::process::Command;
+
+pub fn trials() -> Vec<Trial> {
+    let possible = || match can_build() {
+        true => python().map(|_| ()),
+        false => Err("the wasm target is needed".into()),
+    };
+    vec![trial_or_why_not(
+        "python::all_six_calls",
+        possible,
+        all_six_calls,
+    )]
+}
+
+async fn all_six_calls() {
+    let python = python().expect("a Python");
+    let node = Node::start(&[&showcase("echo")], "").await;
+    let scripts = source().join("tests/scenarios/python");
+    let generated = node.path("generated");
+    std::fs::create_dir(&generated).expect("a directory");
+    let option = |name: &str, path: &std::path::Path| format!("{name}={}", path.display());
+    succeed(
+        Command::new(&python)
+            .args(["-m", "grpc_tools.protoc"])
+            .arg(option("--proto_path", &scripts))
+            .arg(option("--python_out", &generated))
+            .arg(option("--grpc_python_out", &generated))
+            .arg("service.proto"),
+    );
+    let output = succeed(
+        Command::new(&python)
+            .arg("-B")
+            .arg(scripts.join("client.py"))
+            .arg(node.address())
+            .env("PYTHONPATH", &generated),
+    );
+    assert_eq!(output.trim(), "all six calls answer");
+}
+
+fn succeed(command: &mut Command) -> String {
+    let output = command.output().expect("Python runs");
+    let (out, err) = (&output.stdout, &output.stderr);
+    let (out, err) = (String::from_utf8_lossy(out), String::from_utf8_lossy(err));
+    assert!(output.status.success(), "{}\n{out}{err}", output.status);
+    out.into_owned()
+}

@@ -1,0 +1,423 @@
+//! Reload under load: a plugin is replaced two hundred times, in every way that people replace
+//! files, while tasks flow. The ledger of swaps and tasks is kept here, outside of the node.
+
+use crate::support::{
+    eventually,
+    node::Node,
+    now_ms,
+    plugins::{TRAP, guest, signing_echo},
+    random, task, trial,
+};
+use hostel::{
+    DistributedClient,
+    plugin::Sample,
+    proto::hostel::v1::{ListPluginsResponse, Plugin},
+};
+use libtest_mimic::Trial;
+use sha2::{Digest, Sha256};
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::symlink,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+
+const SWAPS: usize = 200;
+const LOADERS: u64 = 4;
+/// How many tasks have to run on a new version before it is replaced in turn.
+const TASKS_BETWEEN: usize = 20;
+
+/// Only change events wake the loader: a test that sleeps through them gets stuck.
+const NO_RESCAN: &str = "[plugins]\nrescan_ms = 3600000\n";
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("reload::under_load", under_load),
+        trial(
+            "reload::a_task_waits_for_its_plugin",
+            a_task_waits_for_its_plugin,
+        ),
+    ]
+}
+
+async fn under_load() {
+    let mut rng = random("reload");
+    let versions = ["1.0.0", "2.0.0"].map(Version::build);
+    let node = Node::start(&[&versions[0].file], NO_RESCAN).await;
+    let ledger = Arc::<Ledger>::default();
+    ledger.swaps.lock().unwrap().push(Swap {
+        begun: 0,
+        complete: now_ms(),
+        version: versions[0].name,
+    });
+    let stop = CancellationToken::new();
+    let mut loaders = JoinSet::new();
+    for number in 0..LOADERS {
+        let load = ledger.clone().load(node.client(), number, stop.clone());
+        loaders.spawn(load);
+    }
+
+    let mut operator = Operator {
+        file: node.plugins_dir().join("echo.wasm"),
+        beside: node.path("beside"),
+        client: node.client(),
+        node: &node,
+    };
+    let mut resident = Vec::new();
+    for swap in 1..=SWAPS {
+        let version = &versions[swap % 2];
+        let way = WAYS[swap % WAYS.len()];
+        let begun = now_ms();
+        operator.replace(way, version, &mut rng).await;
+        let complete = operator.serves(version, way).await;
+        ledger.swaps.lock().unwrap().push(Swap {
+            begun,
+            complete,
+            version: version.name,
+        });
+        ledger.some_more(complete, &mut loaders).await;
+        // Not while the file is a link: what is written would land in the version itself.
+        if way == Way::InPlace && swap % 3 == 0 {
+            operator.spoil(swap / 3, version).await;
+            ledger.some_more(now_ms(), &mut loaders).await;
+        }
+        if swap == 20 || swap == SWAPS {
+            resident.push(settled_kib(&node).await);
+        }
+    }
+    stop.cancel();
+    while let Some(ended) = loaders.join_next().await {
+        ended.expect("no loader fails");
+    }
+    let tasks = ledger.check();
+    let refused = ledger.refused.lock().unwrap().len();
+    println!(
+        "reload: {tasks} tasks over {SWAPS} swaps; {refused} submissions refused while the plugin \
+         was gone; resident after 20 swaps {} KiB, after {SWAPS} {} KiB",
+        resident[0], resident[1]
+    );
+    assert!(
+        resident[1] * 10 <= resident[0] * 11,
+        "memory grows with reloads: {resident:?} KiB"
+    );
+}
+
+/// The least of several looks: the load comes and goes.
+async fn settled_kib(node: &Node) -> u64 {
+    let mut least = u64::MAX;
+    for _ in 0..40 {
+        least = least.min(node.resident_kib());
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    least
+}
+
+/// One build of the plugin.
+struct Version {
+    name: &'static str,
+    file: PathBuf,
+    wasm: Vec<u8>,
+    sha256: String,
+}
+
+impl Version {
+    fn build(name: &'static str) -> Self {
+        let file = signing_echo(name);
+        let wasm = fs::read(&file).expect("the plugin");
+        let digest = Sha256::digest(&wasm);
+        let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self {
+            name,
+            file,
+            wasm,
+            sha256,
+        }
+    }
+}
+
+/// A way to replace a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Rename,
+    Copy,
+    DeleteAndBack,
+    InPlace,
+    Symlink,
+}
+
+/// In turn. A link has to be followed by something that replaces it, not what it points to.
+const WAYS: [Way; 5] = [
+    Way::Rename,
+    Way::Copy,
+    Way::DeleteAndBack,
+    Way::InPlace,
+    Way::Symlink,
+];
+
+/// Whoever looks after the plugins directory.
+struct Operator<'n> {
+    file: PathBuf,
+    beside: PathBuf,
+    client: DistributedClient,
+    node: &'n Node,
+}
+
+impl Operator<'_> {
+    async fn replace(&mut self, way: Way, version: &Version, rng: &mut fastrand::Rng) {
+        match way {
+            Way::Rename => self.rename_into_place(&version.wasm),
+            Way::Copy => {
+                fs::copy(&version.file, &self.file).expect("a copy");
+            }
+            Way::DeleteAndBack => {
+                fs::remove_file(&self.file).expect("a file");
+                eventually("the node lets go of it", async || {
+                    self.serving().await.is_none().then_some(())
+                })
+                .await;
+                self.rename_into_place(&version.wasm);
+            }
+            Way::InPlace => self.write_in_place(&version.wasm, rng).await,
+            Way::Symlink => {
+                symlink(&version.file, &self.beside).expect("a link");
+                fs::rename(&self.beside, &self.file).expect("in place");
+            }
+        }
+    }
+
+    fn rename_into_place(&self, bytes: &[u8]) {
+        fs::write(&self.beside, bytes).expect("a file");
+        fs::rename(&self.beside, &self.file).expect("in place");
+    }
+
+    /// In pieces, with pauses in which the node may look at half of it.
+    async fn write_in_place(&self, bytes: &[u8], rng: &mut fastrand::Rng) {
+        let mut file = File::create(&self.file).expect("a file");
+        for piece in bytes.chunks(bytes.len() / 3) {
+            file.write_all(piece).expect("a piece");
+            tokio::time::sleep(Duration::from_millis(rng.u64(..100))).await;
+        }
+    }
+
+    /// Something that cannot be loaded; what serves goes on, and the node says what is wrong.
+    async fn spoil(&mut self, kind: usize, serving: &Version) {
+        let half = &serving.wasm[..serving.wasm.len() / 2];
+        let traps = Sample {
+            name: "echo",
+            version: "9.9.9",
+            task_types: &["echo"],
+            describe: TRAP,
+            ..Sample::default()
+        };
+        let (bytes, expected) = match kind % 3 {
+            0 => (b"rubbish".to_vec(), ""),
+            1 => (half.to_vec(), ""),
+            _ => (guest(&traps), "describe"),
+        };
+        match kind % 2 {
+            0 => self.rename_into_place(&bytes),
+            _ => fs::write(&self.file, &bytes).expect("in place"),
+        }
+        let error = eventually("the file is refused", async || {
+            let list = self.list().await;
+            let serves = list.plugins.iter().find(|plugin| plugin.name == "echo");
+            let serves = serves.expect("the good one goes on serving");
+            assert_eq!(serves.sha256, serving.sha256);
+            let of_ours = |file: &&_| file_name(file) == "echo.wasm";
+            list.rejected.iter().find(of_ours).map(|r| r.error.clone())
+        })
+        .await;
+        assert!(!error.is_empty() && error.contains(expected), "{error}");
+    }
+
+    /// Waits until the version serves and gives the time when it was seen to.
+    async fn serves(&mut self, version: &Version, way: Way) -> u64 {
+        let what = format!("{} serves after {way:?}", version.name);
+        eventually(&what, async || {
+            let now = self.serving().await?;
+            (now.sha256 == version.sha256).then(|| assert_eq!(now.version, version.name))
+        })
+        .await;
+        now_ms()
+    }
+
+    async fn serving(&mut self) -> Option<Plugin> {
+        let list = self.list().await;
+        list.plugins
+            .into_iter()
+            .find(|plugin| plugin.name == "echo")
+    }
+
+    async fn list(&mut self) -> ListPluginsResponse {
+        let listed = self.client.list_plugins().await;
+        listed.unwrap_or_else(|status| panic!("{status}:\n{}", self.node.log()))
+    }
+}
+
+fn file_name(rejected: &hostel::proto::hostel::v1::RejectedFile) -> &str {
+    &rejected.file
+}
+
+/// What happened, by this side's clock, which is the node's as well. Times in milliseconds.
+#[derive(Default)]
+struct Ledger {
+    accepted: AtomicU64,
+    ran: Mutex<Vec<Ran>>,
+    swaps: Mutex<Vec<Swap>>,
+    /// Submissions that found no plugin: when they were sent and answered.
+    refused: Mutex<Vec<(u64, u64)>>,
+}
+
+struct Ran {
+    version: String,
+    started: u64,
+    finished: u64,
+}
+
+/// From the first touch of the file to the moment when the node said that the version serves.
+struct Swap {
+    begun: u64,
+    complete: u64,
+    version: &'static str,
+}
+
+impl Ledger {
+    /// Submits and waits, one task after the other.
+    async fn load(
+        self: Arc<Self>,
+        mut client: DistributedClient,
+        number: u64,
+        stop: CancellationToken,
+    ) {
+        let mut submitted = 0_u64;
+        while !stop.is_cancelled() {
+            submitted += 1;
+            let payload = format!("{number}:{submitted}");
+            let sent = now_ms();
+            let id = match client.submit_task(task("echo", payload.as_str())).await {
+                Ok(id) => id,
+                Err(status) => {
+                    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+                    self.refused.lock().unwrap().push((sent, now_ms()));
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    continue;
+                }
+            };
+            self.accepted.fetch_add(1, Relaxed);
+            let status = client.wait_for_task(&id).await.expect("it is known");
+            assert_eq!(status.status, "completed", "{status:?}");
+            assert_eq!((status.attempts, status.finishes), (1, 1), "{status:?}");
+            assert_eq!(status.plugin, "echo");
+            // The guest signs its work, so the record is held against who really did it.
+            let signed = format!("{payload}@{}", status.plugin_version);
+            assert_eq!(status.result, signed.as_bytes());
+            self.ran.lock().unwrap().push(Ran {
+                version: status.plugin_version,
+                started: status.started_at_ms,
+                finished: status.finished_at_ms,
+            });
+        }
+    }
+
+    /// Waits until enough tasks have run that were started after `time`.
+    async fn some_more(&self, time: u64, loaders: &mut JoinSet<()>) {
+        eventually("tasks go on", async || {
+            if let Some(ended) = loaders.try_join_next() {
+                ended.expect("no loader fails");
+            }
+            let ran = self.ran.lock().unwrap();
+            let newest_first = ran.iter().rev().take(10 * TASKS_BETWEEN);
+            let later = newest_first.filter(|ran| ran.started > time).count();
+            (later >= TASKS_BETWEEN).then_some(())
+        })
+        .await;
+    }
+
+    /// Every task ran on a version that could serve then, every refusal met a missing file, and
+    /// nothing was lost. Returns how many tasks there were.
+    fn check(&self) -> usize {
+        let (ran, swaps) = (self.ran.lock().unwrap(), self.swaps.lock().unwrap());
+        assert_eq!(ran.len() as u64, self.accepted.load(Relaxed), "tasks lost");
+        for ran in &*ran {
+            let before = swaps.partition_point(|swap| swap.complete < ran.started);
+            let first = before.saturating_sub(1);
+            // What serves since before it started, or what came while it ran.
+            let mut possible = swaps[first..]
+                .iter()
+                .enumerate()
+                .take_while(|(later, swap)| *later == 0 || swap.begun <= ran.finished);
+            assert!(
+                possible.any(|(_, swap)| swap.version == ran.version),
+                "started at {} on {}, when {} had served since {}",
+                ran.started,
+                ran.version,
+                swaps[first].version,
+                swaps[first].complete
+            );
+        }
+        for &(sent, answered) in &*self.refused.lock().unwrap() {
+            let missing = |(index, swap): (usize, &Swap)| {
+                WAYS[index % WAYS.len()] == Way::DeleteAndBack
+                    && swap.begun <= answered
+                    && sent <= swap.complete
+            };
+            let excused = swaps.iter().enumerate().skip(1).any(missing);
+            assert!(excused, "refused between {sent} and {answered}");
+        }
+        ran.len()
+    }
+}
+
+async fn a_task_waits_for_its_plugin() {
+    let settings = format!(
+        "{NO_RESCAN}[plugin.late.task.late]\nmax_attempts = 1000\n\
+         backoff_initial_ms = 3000\nbackoff_max_ms = 3000\n"
+    );
+    let node = Node::prepare(&[], &settings);
+    let sample = |version, handle| {
+        guest(&Sample {
+            name: "late",
+            version,
+            task_types: &["late"],
+            handle,
+            ..Sample::default()
+        })
+    };
+    node.write_plugin("late.wasm", &sample("1", TRAP));
+    let mut node = node;
+    node.restart().await;
+    let mut client = node.client();
+    let id = client.submit_task(task("late", "over")).await.unwrap();
+    eventually("the first attempt fails", async || {
+        let status = node.client().get_task_status(&id).await.unwrap();
+        assert!(status.status == "pending" || status.status == "running");
+        (!status.error.is_empty()).then_some(())
+    })
+    .await;
+
+    fs::remove_file(node.plugins_dir().join("late.wasm")).unwrap();
+    let waits = eventually("it says what it waits for", async || {
+        let status = node.client().get_task_status(&id).await.unwrap();
+        status.waiting_for.contains("plugin").then_some(status)
+    })
+    .await;
+    assert_eq!(waits.status, "pending");
+    assert!(waits.waiting_for.contains("late"), "{waits:?}");
+    let refused = client.submit_task(task("late", "")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+
+    let echoes = Sample::default().handle;
+    node.write_plugin("late.wasm", &sample("2", echoes));
+    let ended = client.wait_for_task(&id).await.unwrap();
+    assert_eq!((ended.status.as_str(), ended.finishes), ("completed", 1));
+    assert_eq!(ended.result, "over".as_bytes());
+    assert_eq!(ended.plugin_version, "2");
+}
