@@ -27,12 +27,12 @@ impl ConfigCommand {
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
             ShowOrCheck::Show { config } => {
-                print!("{}", crate::config::show(&config.load()?));
+                say!("{}", crate::config::show(&config.load()?).trim_end());
                 Ok(())
             }
             ShowOrCheck::Check { config } => {
                 config.load()?;
-                println!("no faults");
+                say!("no faults");
                 Ok(())
             }
         }

@@ -51,7 +51,7 @@ impl Demo {
             node.stop().await?;
             return Ok(worked?);
         }
-        println!("{}", how_to_go_on(&node));
+        say!("{}", how_to_go_on(&node));
         signals.next().await;
         Ok(node.stop().await?)
     }
@@ -70,7 +70,7 @@ fn embedded_defaults(plugins: &Path, data: &Path) -> Result<Config, Failure> {
 /// One real task for each plugin, over gRPC like everybody else's.
 async fn work(node: &DistributedNode, out: &Path) -> anyhow::Result<()> {
     let mut client = DistributedClient::connect(&node.address().to_string()).await?;
-    println!(
+    say!(
         "\nA node serves on {}. Three tasks for it:\n",
         node.address()
     );
@@ -127,7 +127,7 @@ fn report(status: &TaskStatus, result: &str) {
         plugin_version,
         ..
     } = status;
-    println!("  {task_type} ({plugin} {plugin_version}, {took} ms)\n    {result}\n");
+    say!("  {task_type} ({plugin} {plugin_version}, {took} ms)\n    {result}\n");
 }
 
 /// What the README's words come to.

@@ -52,9 +52,9 @@ fn plugin_json(plugin: &Generation) -> Value {
 
 fn print_text(inspection: &Inspection) {
     if let Some(plugin) = &inspection.plugin {
-        println!("{} {}: {}", plugin.name, plugin.version, plugin.description);
+        say!("{} {}: {}", plugin.name, plugin.version, plugin.description);
         for task_type in &plugin.task_types {
-            println!(
+            say!(
                 "  handles {}: {} attempts, {:?} each; {}",
                 task_type.name,
                 task_type.retry.max_attempts,
@@ -63,12 +63,12 @@ fn print_text(inspection: &Inspection) {
             );
         }
     }
-    println!("{} bytes, sha256 {}", inspection.bytes, inspection.sha256);
+    say!("{} bytes, sha256 {}", inspection.bytes, inspection.sha256);
     if let Some(time) = inspection.compile_time {
-        println!("compiled in {time:.0?}");
+        say!("compiled in {time:.0?}");
     }
     for export in &inspection.exports {
-        println!("exports {export}");
+        say!("exports {export}");
     }
     for import in &inspection.imports {
         let provided = if import.provided {
@@ -76,9 +76,9 @@ fn print_text(inspection: &Inspection) {
         } else {
             "NOT PROVIDED"
         };
-        println!("imports {} ({provided})", import.name);
+        say!("imports {} ({provided})", import.name);
     }
     for fault in &inspection.faults {
-        println!("fault: {fault}");
+        say!("fault: {fault}");
     }
 }

@@ -1,6 +1,11 @@
 //! The command line: one file a command. Talks to a node through `client` like everybody else;
 //! only `serve` and `demo` hold a node themselves.
 
+/// `println!` for commands: a reader that has gone (`| head`) is no panic.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::output::line(format_args!($($text)*)) };
+}
+
 mod build;
 mod config;
 mod demo;

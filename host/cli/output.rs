@@ -1,12 +1,31 @@
 //! What commands print on stdout: columns for people, JSON for programs.
 
+use super::exit::Failure;
 use crate::proto::{distributed::TaskStatus, hostel::v1};
 use serde_json::{Value, json};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    io::{self, Write},
+    process,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// One line on stdout; what cannot be written ends the command, without a word when it is because
+/// nobody reads on.
+pub fn line(text: fmt::Arguments<'_>) {
+    let mut out = io::stdout().lock();
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            process::exit(0);
+        }
+        Failure::node(anyhow::Error::new(error).context("cannot write the output")).report();
+        process::exit(1);
+    }
+}
 
 /// One JSON document, and nothing else on stdout.
 pub fn print_json(value: &Value) {
-    println!("{value:#}");
+    say!("{value:#}");
 }
 
 /// Rows under their heads, as wide as they need to be.
@@ -22,7 +41,7 @@ pub fn print_table(heads: &[&str], rows: &[Vec<String>]) {
             .zip(&widths)
             .map(|(cell, width)| format!("{cell:width$}"))
             .collect();
-        println!("{}", cells.join("  ").trim_end());
+        say!("{}", cells.join("  ").trim_end());
     };
     line(&mut heads.iter().copied());
     for row in rows {

@@ -78,7 +78,7 @@ impl Plugins {
                     None => config.load()?.plugins.dir,
                 };
                 for file in build::build(&dir, &[], &out)? {
-                    println!("{}", file.display());
+                    say!("{}", file.display());
                 }
                 Ok(())
             }
@@ -90,11 +90,11 @@ async fn verify(config: &Config, file: &Path) -> Result<(), Failure> {
     let faults = plugin::verify(config, file).await;
     let faults = faults.map_err(Failure::found_in)?;
     if faults.is_empty() {
-        println!("{}: no faults", file.display());
+        say!("{}: no faults", file.display());
         return Ok(());
     }
     for fault in &faults {
-        println!("{}: {fault}", file.display());
+        say!("{}: {fault}", file.display());
     }
     Err(Failure::found(format!(
         "a node would refuse {}",
@@ -169,7 +169,7 @@ async fn list(server: &Server, json: bool) -> Result<(), Failure> {
         &rows,
     );
     for rejected in rejected {
-        println!("\nrefused: {}: {}", rejected.file, rejected.error);
+        say!("\nrefused: {}: {}", rejected.file, rejected.error);
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ impl Submit {
         let mut client = self.server.connect().await?;
         let id = client.submit_task(task).await?;
         if !self.wait {
-            println!("{id}");
+            say!("{id}");
             return Ok(());
         }
         print_result(&client.wait_for_task(&id).await?)

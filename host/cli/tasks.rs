@@ -81,15 +81,15 @@ impl Tasks {
             TasksCommand::Cancel { server, id } => {
                 let outcome = server.connect().await?.cancel_task(&id).await?;
                 match outcome.as_str() {
-                    "cancelled" => println!("cancelled"),
-                    "asked" => println!("asked: its handler is being interrupted"),
-                    ended => println!("not cancelled: it had ended before ({ended})"),
+                    "cancelled" => say!("cancelled"),
+                    "asked" => say!("asked: its handler is being interrupted"),
+                    ended => say!("not cancelled: it had ended before ({ended})"),
                 }
                 Ok(())
             }
             TasksCommand::Requeue { server, id } => {
                 server.connect().await?.requeue_task(&id).await?;
-                println!("requeued");
+                say!("requeued");
                 Ok(())
             }
         }
@@ -110,12 +110,12 @@ async fn get(server: &Server, id: &str, json: bool) -> Result<(), Failure> {
     let shown = fields.filter(|(_, value)| !matches!(value, Value::String(s) if s.is_empty()));
     for (name, value) in shown.filter(|(_, value)| **value != 0) {
         match value {
-            Value::String(text) => println!("{name:16} {text}"),
-            other => println!("{name:16} {other}"),
+            Value::String(text) => say!("{name:16} {text}"),
+            other => say!("{name:16} {other}"),
         }
     }
     if task.status == "completed" {
-        println!("{:16} {} bytes", "result", task.result.len());
+        say!("{:16} {} bytes", "result", task.result.len());
     }
     Ok(())
 }

@@ -1,0 +1,178 @@
+//! `hostel plugins` and `hostel config`: what a node hosts, and files that no node has seen.
+
+use super::*;
+
+pub async fn plugins_of_a_node() {
+    let node = Node::prepare(&[&showcase("echo"), &showcase("text")], "");
+    node.write_plugin("rubbish.wasm", b"rubbish");
+    let node = node.started().await;
+    let listed = node.hostel(&["plugins", "list"]).text();
+    assert!(listed.starts_with("PLUGIN  VERSION  TASK TYPE"), "{listed}");
+    for row in ["echo    0.1.0    echo", "text    0.1.0    word-count  5"] {
+        assert!(listed.contains(row), "{row}: {listed}");
+    }
+    assert!(
+        listed.contains("refused: rubbish.wasm: is not WebAssembly"),
+        "{listed}"
+    );
+    let listed = node.hostel(&["plugins", "list", "--json"]).json();
+    assert_eq!(listed["plugins"][1]["task_types"][0]["name"], "word-count");
+    assert_eq!(listed["plugins"][1]["task_types"][0]["timeout_ms"], 30_000);
+    assert_eq!(listed["plugins"][0]["sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(listed["rejected"][0]["file"], "rubbish.wasm");
+    node.hostel(&["plugins", "list", "--server", "127.0.0.1:1"])
+        .fails(3, "no node answers");
+}
+
+pub async fn plugin_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let hostel = |arguments: &[&str]| run(hostel().current_dir(dir.path()).args(arguments));
+    let bad = Sample {
+        interface: "0.2.0",
+        ..Sample::default()
+    };
+    fs::write(dir.path().join("bad.wasm"), bad.wasm().unwrap()).unwrap();
+    let echo = showcase("echo");
+    let echo = echo.to_str().unwrap();
+
+    let told = hostel(&["plugins", "inspect", echo]).text();
+    assert!(told.starts_with("echo 0.1.0: "), "{told}");
+    assert!(told.contains("handles echo: 5 attempts"), "{told}");
+    assert!(
+        told.contains("exports hostel:plugin/task-handler@0.1.0\n"),
+        "{told}"
+    );
+    let told = hostel(&["plugins", "inspect", echo, "--json"]).json();
+    assert_eq!(told["plugin"]["task_types"][0]["name"], "echo");
+    assert_eq!(told["faults"], Value::Array(Vec::new()));
+    let words = "exports hostel:plugin/manifest@0.2.0, which this node does not know";
+    for arguments in [
+        &["inspect", "bad.wasm"][..],
+        &["verify", "bad.wasm"],
+        &["inspect", "bad.wasm", "--json"],
+    ] {
+        let told = hostel(&[&["plugins"], arguments].concat());
+        assert_eq!(told.code, Some(1), "{told:?}");
+        assert!(
+            String::from_utf8_lossy(&told.out).contains(words),
+            "{told:?}"
+        );
+        assert!(told.err.contains("a node would refuse"), "{told:?}");
+    }
+    let told = hostel(&["plugins", "verify", echo]).text();
+    assert_eq!(told, format!("{echo}: no faults\n"));
+    hostel(&["plugins", "inspect", "none.wasm"]).fails(1, "none.wasm cannot be read");
+    hostel(&["plugins", "verify"]).fails(2, "<FILE>");
+    hostel(&["plugins", "verify", echo, "--self"]).fails(2, "cannot be used with");
+
+    let out = dir.path().join("out");
+    let mut build = self::hostel();
+    build
+        .args(["plugins", "build"])
+        .arg(source().join("plugins/echo"));
+    build
+        .arg("--out")
+        .arg(&out)
+        .env("CARGO_TARGET_DIR", source().join("target"));
+    let told = run(&mut build);
+    assert_eq!(told.code, Some(0), "{}", told.err);
+    let file = out.join("echo.wasm");
+    assert_eq!(
+        String::from_utf8(told.out).unwrap(),
+        format!("{}\n", file.display())
+    );
+    assert!(fs::read(file).unwrap() == fs::read(built().join("echo.wasm")).unwrap());
+    hostel(&["plugins", "build", "nowhere"]).fails(1, "nowhere");
+    // Nothing of this leaves anything behind.
+    let left: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|x| x.unwrap().file_name())
+        .collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+pub async fn verify_self() {
+    let dir = tempfile::tempdir().unwrap();
+    let hostel = |key: &str, value: &str| {
+        let mut command = hostel();
+        command.current_dir(dir.path()).env(key, value);
+        run(command.args(["plugins", "verify", "--self"]))
+    };
+    let told = hostel("HOSTEL__PLUGINS__SANDBOX__MAX_MEMORY_BYTES", "16777216").text();
+    assert!(told.lines().count() > 9, "{told}");
+    assert!(!told.contains("FAILS"), "{told}");
+    for setting in [
+        "timeout_ms",
+        "max_cpu_ms",
+        "max_memory_bytes",
+        "max_table_elements",
+        "max_result_bytes",
+        "max_log_bytes",
+    ] {
+        assert!(
+            told.contains(&format!("plugins.sandbox.{setting}")),
+            "{setting}: {told}"
+        );
+    }
+    // Under the configuration that was given.
+    assert!(
+        told.contains("more than 16777216 bytes of memory"),
+        "{told}"
+    );
+    hostel("HOSTEL__PLUGINS__SANDBOX__MAX_MEMORY_BYTES", "much").fails(2, "MAX_MEMORY_BYTES");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+pub async fn config() {
+    let dir = tempfile::tempdir().unwrap();
+    let hostel = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = hostel();
+        command
+            .current_dir(dir.path())
+            .env("XDG_CONFIG_HOME", dir.path());
+        run(command.args(arguments).envs(variables.iter().copied()))
+    };
+    let write = |text: &str| fs::write(dir.path().join("hostel.toml"), text).unwrap();
+    let listen = [("HOSTEL__NODE__LISTEN", "127.0.0.1:7")];
+    assert_eq!(hostel(&["config", "check"], &[]).text(), "no faults\n");
+    let shown = hostel(&["config", "show"], &listen).text();
+    assert!(shown.contains("listen = \"127.0.0.1:7\"\n"), "{shown}");
+    assert!(
+        shown.contains("# The payload of a task or a message."),
+        "{shown}"
+    );
+    // What is shown loads again, to the same; the variable is part of it now.
+    write(&shown);
+    assert_eq!(hostel(&["config", "check"], &[]).text(), "no faults\n");
+    assert_eq!(hostel(&["config", "show"], &[]).text(), shown);
+    assert_eq!(
+        hostel(&["config", "show", "--config", "hostel.toml"], &[]).text(),
+        shown
+    );
+
+    write(
+        "[node]\nlsiten = \"x\"\ndrain_ms = \"30s\"\n[limits]\nmax_wait_ms = 99999999\n\
+        [queue]\nkind = \"sqlight\"\n[plugin.\"a b\".limits]\nmax_cpu_ms = 10\n",
+    );
+    let variable = [("HOSTEL__LIMITS__MAX_SERVICES", "many")];
+    for arguments in [&["config", "check"][..], &["config", "show"], &["serve"]] {
+        let told = hostel(arguments, &variable);
+        for words in [
+            "6 faults in hostel.toml and the environment:",
+            "hostel.toml:2:1: node.lsiten: no such setting; did you mean listen?",
+            "hostel.toml:3:12: node.drain_ms:",
+            "hostel.toml:5:15: limits.max_wait_ms:",
+            "hostel.toml:7:8: queue.kind:",
+            "hostel.toml:8:9: plugin.a b:",
+            "HOSTEL__LIMITS__MAX_SERVICES: limits.max_services:",
+        ] {
+            assert!(told.err.contains(words), "{words}: {}", told.err);
+        }
+        told.fails(2, "6 faults");
+    }
+    write("[node\n");
+    hostel(&["config", "check"], &[]).fails(2, "hostel.toml:1:");
+    fs::write(dir.path().join("hostel.toml"), b"[node]\nid = \"\xff\"").unwrap();
+    hostel(&["config", "check"], &[]).fails(2, "line 2 is not UTF-8");
+    hostel(&["config", "check", "--config", "none.toml"], &[]).fails(2, "none.toml");
+}

@@ -1,0 +1,208 @@
+//! What a plugin file does when it is loaded.
+
+use super::*;
+use std::cell::Cell;
+
+pub async fn loads_are_refused_and_say_why() {
+    const LOADING: &str = "[plugins]\nmax_file_bytes = 8388608\n\
+        [plugins.sandbox]\ndescribe_timeout_ms = 1000\nmax_cpu_ms = 10000\n";
+    let mut node = Node::start(&[&showcase("echo")], LOADING).await;
+    let mut client = node.client();
+    let wat = |text: &str| wat::parse_str(text).unwrap();
+    let of = |sample: Sample<'_>| sample.wasm().unwrap();
+    let sample = Sample::default();
+    let many: Vec<String> = (0..257).map(|n| format!("type-{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let refused = [
+        (
+            "rubbish",
+            b"no plugin at all".to_vec(),
+            "is not WebAssembly",
+        ),
+        (
+            "large",
+            vec![0; (8 << 20) + 1],
+            "more than 8388608 bytes (plugins.max_file_bytes)",
+        ),
+        (
+            "half",
+            of(sample.clone())[..2000].to_vec(),
+            "is not a valid component",
+        ),
+        ("module", wat("(module)"), "--target wasm32-wasip2"),
+        (
+            "stranger",
+            wat("(component)"),
+            "does not export hostel:plugin/manifest@0.1.0",
+        ),
+        (
+            "thief",
+            of(Sample {
+                name: "thief",
+                task_types: &["echo"],
+                ..sample.clone()
+            }),
+            "its task type echo is taken by plugin echo (echo.wasm)",
+        ),
+        (
+            "twin",
+            of(Sample {
+                name: "echo",
+                task_types: &["other"],
+                ..sample.clone()
+            }),
+            "its name echo is taken by echo.wasm",
+        ),
+        (
+            "bad-name",
+            of(Sample {
+                name: "{a}/b",
+                ..sample.clone()
+            }),
+            "the plugin's name",
+        ),
+        (
+            "no-name",
+            of(Sample {
+                name: "",
+                ..sample.clone()
+            }),
+            "the plugin's name is empty",
+        ),
+        (
+            "bad-type",
+            of(Sample {
+                task_types: &["two words", "ünï"],
+                ..sample.clone()
+            }),
+            "task type \"two words\" has ' '; only letters, digits",
+        ),
+        (
+            "long-type",
+            of(Sample {
+                task_types: &["x".repeat(129).as_str()],
+                ..sample.clone()
+            }),
+            "task type has 129 bytes; at most 128",
+        ),
+        (
+            "many-types",
+            of(Sample {
+                task_types: &many,
+                ..sample.clone()
+            }),
+            "at most 256",
+        ),
+        (
+            "future",
+            of(Sample {
+                interface: "0.2.0",
+                ..sample.clone()
+            }),
+            "exports hostel:plugin/manifest@0.2.0, which this node does not know",
+        ),
+        (
+            "slow",
+            of(Sample {
+                describe: sample::SPIN,
+                ..sample.clone()
+            }),
+            "within 1000 ms (plugins.sandbox.describe_timeout_ms)",
+        ),
+        (
+            "slow-start",
+            of(Sample {
+                extra: "(func $spin (loop $l (br $l))) (start $spin)",
+                ..sample.clone()
+            }),
+            "within 1000 ms (plugins.sandbox.describe_timeout_ms)",
+        ),
+        (
+            "trap",
+            of(Sample {
+                describe: sample::TRAP,
+                ..sample.clone()
+            }),
+            "failed to describe itself: wasm trap",
+        ),
+        (
+            "greedy",
+            of(Sample {
+                describe: "(drop (memory.grow (i32.const 10000))) unreachable",
+                ..sample.clone()
+            }),
+            "(plugins.sandbox.max_memory_bytes)",
+        ),
+    ];
+
+    // While it serves: nobody's echo waits for them.
+    let mut measured = Vec::new();
+    for _ in 0..ROUNDS {
+        let alone = median_echo(&mut client, || false).await;
+        for (name, bytes, _) in &refused {
+            node.write_plugin(&format!("{name}.wasm"), bytes);
+        }
+        let all_refused = Cell::new(false);
+        let listing = async {
+            let rejected = all_rejected(node.client(), refused.len()).await;
+            all_refused.set(true);
+            rejected
+        };
+        let echoes = median_echo(&mut client, || !all_refused.get());
+        let (rejected, crowded) = tokio::join!(listing, echoes);
+        for (name, _, words) in &refused {
+            check_rejection(&rejected, name, words);
+        }
+        measured.push((alone, crowded));
+        if crowded <= alone + ALLOWANCE {
+            break;
+        }
+        for (name, ..) in &refused {
+            std::fs::remove_file(node.plugins_dir().join(format!("{name}.wasm"))).unwrap();
+        }
+        all_rejected(node.client(), 0).await;
+    }
+    let good = measured
+        .iter()
+        .any(|(alone, crowded)| *crowded <= *alone + ALLOWANCE);
+    assert!(
+        good,
+        "an echo beside bad loads is too slow (alone, beside): {measured:?}"
+    );
+
+    // And when it starts with them.
+    assert!(node.terminate().await.success());
+    node.restart().await;
+    let mut client = node.client();
+    let rejected = all_rejected(node.client(), refused.len()).await;
+    for (name, _, words) in &refused {
+        check_rejection(&rejected, name, words);
+    }
+    let serving = client.list_plugins().await.unwrap().plugins;
+    assert_eq!(serving.len(), 1, "{serving:?}");
+    assert_eq!(
+        (serving[0].name.as_str(), serving[0].file.as_str()),
+        ("echo", "echo.wasm")
+    );
+    echo(&mut client).await;
+}
+
+/// The refused files, once there are as many as expected.
+async fn all_rejected(client: DistributedClient, count: usize) -> Vec<RejectedFile> {
+    eventually("every bad plugin is refused", || {
+        let mut client = client.clone();
+        async move {
+            let rejected = client.list_plugins().await.unwrap().rejected;
+            (rejected.len() == count).then_some(rejected)
+        }
+    })
+    .await
+}
+
+fn check_rejection(rejected: &[RejectedFile], name: &str, words: &str) {
+    let file = format!("{name}.wasm");
+    let found = rejected.iter().find(|rejected| rejected.file == file);
+    let error = found.map(|rejected| rejected.error.as_str());
+    let error = error.unwrap_or_else(|| panic!("{file} is not among {rejected:?}"));
+    assert!(error.contains(words), "{file}: {error}");
+}

@@ -1,0 +1,167 @@
+//! What a client may do with connections, streams and calls, and for how long.
+
+use super::*;
+
+/// Calls that a free server has answered many times over while another is still waiting.
+const CALLS: usize = 50;
+
+/// Shows that `call` waits while `others` are answered; returns it for when it may go on.
+async fn waits<T: Send + 'static>(
+    call: impl Future<Output = T> + Send + 'static,
+    others: &mut DistributedClient,
+) -> tokio::task::JoinHandle<T> {
+    let call = tokio::spawn(call);
+    for _ in 0..CALLS {
+        others.list_plugins().await.unwrap();
+    }
+    assert!(!call.is_finished(), "it did not wait");
+    call
+}
+
+pub async fn max_connections() {
+    let node = node("[limits]\nmax_connections = 2").await;
+    let (mut first, mut second) = (node.client(), node.client());
+    lives(&mut first).await;
+    lives(&mut second).await;
+    let mut third = node.client();
+    let third = waits(async move { third.list_plugins().await }, &mut first).await;
+    drop(second);
+    let listed = in_time("a place becomes free", third).await;
+    assert_eq!(listed.unwrap().unwrap().plugins.len(), 2);
+    lives(&mut first).await;
+}
+
+pub async fn max_streams() {
+    let node = node("[limits]\nmax_streams_per_connection = 2").await;
+    let (client, mut other) = (node.client(), node.client());
+    client.clone().list_plugins().await.unwrap();
+    let first = conversation(client.clone(), "a").await.unwrap();
+    let second = conversation(client.clone(), "b").await.unwrap();
+    let third = waits(conversation(client, "c"), &mut other).await;
+    drop(first);
+    let third = in_time("a stream becomes free", third).await;
+    assert!(third.unwrap().is_ok());
+    drop(second);
+}
+
+pub async fn max_requests() {
+    let node = node("[limits]\nmax_requests_per_connection = 1").await;
+    let (mut client, mut other) = (node.client(), node.client());
+    let id = client.submit_task(task("spin", "")).await.unwrap();
+    let (mut waiting, waited_for) = (client.clone(), id.clone());
+    let first = tokio::spawn(async move { waiting.wait_for_task(&waited_for).await });
+    // The one place is taken once a call behind it does not come back.
+    eventually("the long call is being worked on", || {
+        let mut client = client.clone();
+        async move {
+            let quick = Duration::from_millis(500);
+            let answered = tokio::time::timeout(quick, client.list_plugins()).await;
+            answered.is_err().then_some(())
+        }
+    })
+    .await;
+    let second = waits(async move { client.list_plugins().await }, &mut other).await;
+    other.cancel_task(&id).await.unwrap();
+    let second = in_time("the long call ends", second).await;
+    assert!(second.unwrap().is_ok());
+    assert_eq!(first.await.unwrap().unwrap().status, "cancelled");
+}
+
+pub async fn max_connection_age() {
+    let settings =
+        "[limits]\nmax_connection_age_ms = 1000\n[plugins.sandbox]\nmax_cpu_ms = 3600000";
+    let node = node(settings).await;
+    let (address, connections) = counted(node.address()).await;
+    let through = DistributedClient::connect_lazy(&address).unwrap();
+    let mut client = through.with_patience(PATIENCE);
+    // A long call is not cut off by its connection's age.
+    let spin = client.submit_task(task("spin", "")).await.unwrap();
+    let (mut waiting, id) = (node.client(), spin.clone());
+    let long = tokio::spawn(async move { waiting.wait_for_task(&id).await });
+    // No call fails because connections come and go.
+    let since = Instant::now();
+    while connections.load(Ordering::Relaxed) < 4 {
+        lives(&mut client).await;
+        assert!(since.elapsed() < PATIENCE, "connections live for ever");
+    }
+    assert!(
+        since.elapsed() > Duration::from_secs(2),
+        "they live too short"
+    );
+    assert!(!long.is_finished());
+    client.cancel_task(&spin).await.unwrap();
+    let ended = in_time("it is cancelled", long).await;
+    assert_eq!(ended.unwrap().unwrap().status, "cancelled");
+}
+
+/// A way to `address` that counts who takes it.
+async fn counted(address: &str) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap().to_string();
+    let (count, there) = (Arc::new(AtomicUsize::new(0)), address.to_owned());
+    let counter = count.clone();
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let mut to = TcpStream::connect(&there).await.unwrap();
+            tokio::spawn(async move { copy_bidirectional(&mut from, &mut to).await });
+        }
+    });
+    (here, count)
+}
+
+pub async fn request_timeout() {
+    let node = node("[limits]\nrequest_timeout_ms = 300\nmax_wait_ms = 200").await;
+    let mut talk = conversation(node.client(), "me").await.unwrap();
+
+    // A request that never comes to its end.
+    let mut slow = tonic::client::Grpc::new(channel(&node).await);
+    slow.ready().await.unwrap();
+    let since = Instant::now();
+    let path = "/distributed.DistributedService/SubmitTask"
+        .parse()
+        .unwrap();
+    let codec = tonic_prost::ProstCodec::<Task, TaskResponse>::default();
+    let never = Request::new(tokio_stream::pending::<Task>());
+    let answer = in_time("a timeout", slow.client_streaming(never, path, codec)).await;
+    let status = answer.unwrap_err();
+    assert!(since.elapsed() >= Duration::from_millis(300), "{status}");
+    let timed_out = [Code::Cancelled, Code::DeadlineExceeded];
+    assert!(timed_out.contains(&status.code()), "{status}");
+
+    // The conversation is older than that by now, and goes on.
+    let mut client = node.client();
+    let sent = client.send_message(Message {
+        to_node: "me".into(),
+        ..hello("you")
+    });
+    assert_eq!(sent.await.unwrap().receivers, 1);
+    let heard = in_time("a message", talk.incoming.message())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(heard.from_node, "you");
+    lives(&mut client).await;
+}
+
+pub async fn header_list() {
+    let node = node("").await;
+    let channel = channel(&node).await;
+    let mut client = DistributedServiceClient::new(channel);
+    let ask = |header: usize| {
+        let mut request = Request::new(TaskStatusRequest {
+            task_id: "nobody".into(),
+            wait_ms: 0,
+        });
+        let value = "x".repeat(header).parse().unwrap();
+        request.metadata_mut().insert("x-long", value);
+        request
+    };
+    let within = client.get_task_status(ask(8 << 10)).await.unwrap_err();
+    assert_eq!(within.code(), Code::NotFound);
+    let beyond = client.get_task_status(ask(20 << 10)).await.unwrap_err();
+    assert_ne!(beyond.code(), Code::NotFound, "{beyond}");
+    // Nobody else notices, and the same client may go on.
+    let after = client.get_task_status(ask(1)).await.unwrap_err();
+    assert_eq!(after.code(), Code::NotFound, "{after}");
+}

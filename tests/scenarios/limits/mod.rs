@@ -1,0 +1,143 @@
+//! The limits of the gRPC server: each is set low and tripped by a client that wants more, which
+//! waits or is told the limit's name, while others are served.
+
+mod amounts;
+mod connections;
+
+use crate::support::{
+    PATIENCE, eventually,
+    node::{Node, hostel},
+    plugins::{hostile, showcase},
+    task, trial, trial_needing,
+};
+use hostel::{
+    DistributedClient,
+    plugin::{Sample, sample},
+    proto::{
+        distributed::{
+            Message, RegisterRequest, Task, TaskResponse, TaskStatusRequest,
+            distributed_service_client::DistributedServiceClient,
+        },
+        hostel::v1::ListTasksRequest,
+    },
+};
+use libtest_mimic::Trial;
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, transport::Channel};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial_needing(
+            "limits::max_connections",
+            true,
+            connections::max_connections,
+        ),
+        trial_needing(
+            "limits::max_streams_per_connection",
+            true,
+            connections::max_streams,
+        ),
+        trial_needing(
+            "limits::max_requests_per_connection",
+            true,
+            connections::max_requests,
+        ),
+        trial_needing(
+            "limits::max_connection_age",
+            true,
+            connections::max_connection_age,
+        ),
+        trial_needing(
+            "limits::request_timeout",
+            true,
+            connections::request_timeout,
+        ),
+        trial_needing("limits::header_list", true, connections::header_list),
+        trial("limits::max_message", amounts::max_message),
+        trial_needing("limits::max_wait", true, amounts::max_wait),
+        trial_needing("limits::max_services", true, amounts::max_services),
+        trial_needing(
+            "limits::subscriber_backlog",
+            true,
+            amounts::subscriber_backlog,
+        ),
+        trial("limits::max_open_tasks", amounts::max_open_tasks),
+        trial_needing("limits::open_to_other_machines", true, amounts::open_listen),
+    ]
+}
+
+/// A node with an echo and a task type that never ends by itself, neither built from source.
+async fn node(settings: &str) -> Node {
+    let node = Node::prepare(&[], settings);
+    let spin = Sample {
+        name: "spin",
+        task_types: &["spin"],
+        handle: sample::SPIN,
+        ..Sample::default()
+    };
+    node.write_plugin("sample.wasm", &Sample::default().wasm().unwrap());
+    node.write_plugin("spin.wasm", &spin.wasm().unwrap());
+    node.started().await
+}
+
+async fn lives(client: &mut DistributedClient) {
+    let echoed = client.submit_and_wait(task("sample", "over")).await;
+    assert_eq!(echoed.unwrap().status, "completed");
+}
+
+async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let ended = tokio::time::timeout(PATIENCE, work).await;
+    ended.unwrap_or_else(|_| panic!("never happened: {what}"))
+}
+
+fn hello(from: &str) -> Message {
+    Message {
+        from_node: from.into(),
+        ..Default::default()
+    }
+}
+
+/// A conversation that goes on until this is dropped: one message in, its answer out.
+struct Conversation {
+    incoming: tonic::Streaming<Message>,
+    _outgoing: mpsc::Sender<Message>,
+}
+
+async fn conversation(
+    mut client: DistributedClient,
+    from: &'static str,
+) -> Result<Conversation, Status> {
+    let (outgoing, messages) = mpsc::channel(1);
+    outgoing.send(hello(from)).await.expect("room");
+    let mut incoming = client
+        .stream_messages(ReceiverStream::new(messages))
+        .await?;
+    incoming.message().await?.expect("an answer");
+    Ok(Conversation {
+        incoming,
+        _outgoing: outgoing,
+    })
+}
+
+async fn channel(node: &Node) -> Channel {
+    let address = format!("http://{}", node.address());
+    Channel::from_shared(address)
+        .unwrap()
+        .connect()
+        .await
+        .unwrap()
+}
