@@ -44,15 +44,18 @@ impl DistributedNode {
     ) -> anyhow::Result<Self> {
         let services = Services {
             node: Name::parse("node id", id)?,
-            discovery: service_discovery,
+            discovery: service_discovery.clone(),
             broker: message_broker,
             scheduler: task_scheduler,
             plugins: None,
             limits: Config::default().limits,
         };
         let address = address.parse().context("the address to listen on")?;
-        let (node, server) = Self::with_server(address, services).await?;
+        let (node, server) = Self::with_server(address, false, services).await?;
+        let address = node.address.to_string();
+        let announcer = Announcer::new(node.id.clone(), address, None, service_discovery);
         let readiness = Arc::new(server.readiness());
+        node.parts.add(Arc::new(announcer), PART_DEADLINE);
         node.parts.add(server, PART_DEADLINE);
         node.parts.add(readiness, PART_DEADLINE);
         Ok(node)
@@ -75,10 +78,11 @@ impl DistributedNode {
             plugins: Some(plugins.clone()),
             limits: config.limits.clone(),
         };
-        let (node, server) = Self::with_server(config.node.listen, services).await?;
+        let (node, server) =
+            Self::with_server(config.node.listen, config.node.insecure, services).await?;
         let address = node.address.to_string();
         let readiness = Arc::new(server.readiness());
-        let announcer = Announcer::new(id.clone(), address, plugins.clone(), discovery);
+        let announcer = Announcer::new(id.clone(), address, Some(plugins.clone()), discovery);
         let worker = Worker::new(id, queue.clone(), plugins.clone(), config);
         // Stopped in reverse: the worker drains while clients can still ask for results.
         let parts = &node.parts;
@@ -93,10 +97,11 @@ impl DistributedNode {
 
     async fn with_server(
         address: SocketAddr,
+        insecure: bool,
         services: Services,
     ) -> anyhow::Result<(Self, Arc<Server>)> {
         let id = services.node.clone();
-        let server = Arc::new(Server::bind(address, services).await?);
+        let server = Arc::new(Server::bind(address, insecure, services).await?);
         let node = Self {
             parts: Composite::new(id.as_str()),
             address: server.address(),
@@ -160,7 +165,11 @@ fn node_id(node: &config::Node) -> anyhow::Result<Name> {
         return Name::parse("node id", kept.trim()).with_context(cannot);
     }
     let id = format!("node-{}", Uuid::now_v7().simple());
-    std::fs::write(&file, &id).with_context(cannot)?;
+    // Renamed into place: a kill in between must not leave half an id.
+    let beside = file.with_extension("new");
+    std::fs::write(&beside, &id)
+        .and_then(|()| std::fs::rename(&beside, &file))
+        .with_context(cannot)?;
     Ok(Name::parse("node id", &id)?)
 }
 

@@ -139,7 +139,7 @@ fn trespasses(source: &Source) -> Vec<String> {
     for (name, owners) in OWNERS {
         let prefix = if name == "proto" { "crate::" } else { "" };
         let named = mentions(&source.text, &format!("{prefix}{name}::"))
-            || (prefix != "" && used_modules(&source.text).contains(name));
+            || (!prefix.is_empty() && used_modules(&source.text).contains(name));
         if named && !owners.contains(&source.module.as_str()) {
             let path = source.path.display();
             faults.push(format!("{path} names {name}, which is for {owners:?}"));

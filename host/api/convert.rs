@@ -135,7 +135,14 @@ pub fn node(service: ServiceInfo) -> wire::Node {
 }
 
 /// A message from outside, on its way to the topic that it names.
-pub fn message(message: wire::Message) -> Result<Message, Status> {
+pub fn message(message: wire::Message, max_payload_bytes: usize) -> Result<Message, Status> {
+    let given = message.payload.len();
+    if given > max_payload_bytes {
+        return Err(super::status::invalid(format!(
+            "the payload has {given} bytes; this node accepts {max_payload_bytes} \
+             (limits.max_payload_bytes)"
+        )));
+    }
     if !message.from_node.is_empty() {
         name("from_node", &message.from_node)?;
     }

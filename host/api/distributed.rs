@@ -57,7 +57,7 @@ impl DistributedService for DistributedServiceImpl {
         &self,
         request: Request<Message>,
     ) -> Result<Response<MessageResponse>, Status> {
-        let message = convert::message(request.into_inner())?;
+        let message = convert::message(request.into_inner(), self.limits.submission.payload_bytes)?;
         let (id, topic) = (message.id.clone(), message.topic.clone());
         let published = self.broker.publish(message).await;
         let receivers = published.map_err(IntoStatus::into_status)?;
@@ -83,6 +83,7 @@ impl DistributedService for DistributedServiceImpl {
             request.into_inner(),
             self.node.clone(),
             self.broker.clone(),
+            self.limits.submission.payload_bytes,
             self.limits.subscriber_backlog,
         )))
     }

@@ -6,21 +6,30 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::Sleep,
 };
 use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// How long to wait when the system has no descriptor left, before accepting again.
-const OUT_OF_FILES: std::time::Duration = std::time::Duration::from_millis(50);
+const OUT_OF_FILES: Duration = Duration::from_millis(50);
+
+/// How long a client may take to send the preface of HTTP/2, and how long that is in bytes. Later
+/// silence is found by keep-alive.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const PREFACE_BYTES: usize = 24;
 
 /// A connection and its place among those allowed.
 pub struct Connection {
     stream: TcpStream,
+    /// Until the preface is there: how much of it is missing, and until when it may be.
+    handshake: Option<(usize, Pin<Box<Sleep>>)>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -39,7 +48,8 @@ pub fn connections(
                 Ok((stream, _)) => {
                     // Answers are small and complete: waiting to fill a packet only delays them.
                     let _ = stream.set_nodelay(true);
-                    yield Ok(Connection { stream, _place: place });
+                    let handshake = Some((PREFACE_BYTES, Box::pin(tokio::time::sleep(HANDSHAKE))));
+                    yield Ok(Connection { stream, handshake, _place: place });
                 }
                 Err(error) => {
                     tracing::warn!("cannot accept a connection: {error}");
@@ -64,7 +74,17 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Some((missing, deadline)) = &mut self.handshake {
+            *missing = missing.saturating_sub(buffer.filled().len() - before);
+            if *missing == 0 {
+                self.handshake = None;
+            } else if deadline.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        read
     }
 }
 

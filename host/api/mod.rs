@@ -10,4 +10,4 @@ mod status;
 mod stream;
 mod tasks;
 
-pub use server::{Server, Services};
+pub use server::{Server, Services, server};

@@ -41,7 +41,6 @@ const MAX_ERROR_RESETS: usize = 1024;
 const MAX_PENDING_RESETS: usize = 20;
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
-const AGE_GRACE: Duration = Duration::from_secs(30);
 
 /// What the server gives access to.
 #[derive(Clone)]
@@ -74,7 +73,17 @@ pub struct Readiness(HealthReporter);
 
 impl Server {
     /// Takes the address, and with port 0 a free port of it.
-    pub async fn bind(address: SocketAddr, services: Services) -> anyhow::Result<Self> {
+    /// Beyond loopback only if that is spelled out: there is no TLS and no authentication yet.
+    pub async fn bind(
+        address: SocketAddr,
+        insecure: bool,
+        services: Services,
+    ) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            insecure || address.ip().is_loopback(),
+            "{address} can be reached from other machines, and TLS and authentication are not \
+             built yet: listen on 127.0.0.1, or set node.insecure = true"
+        );
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address} (node.listen)"))?;
@@ -109,6 +118,7 @@ impl Server {
         });
         let tasks = TaskServiceServer::new(TaskServiceImpl {
             scheduler: services.scheduler,
+            max_message_bytes: max,
         });
         let plugins = services
             .plugins
@@ -164,8 +174,8 @@ pub fn server(limits: &config::Limits) -> tonic::transport::Server {
         .concurrency_limit_per_connection(limits.max_requests_per_connection)
         // A call may work for its time and wait for its time; streams are not timed.
         .timeout(limits.request_timeout + limits.max_wait)
+        // Without a grace: given one, tonic 0.14 asks nobody and cuts the connection with its calls.
         .max_connection_age(limits.max_connection_age)
-        .max_connection_age_grace(AGE_GRACE)
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
@@ -195,6 +205,7 @@ impl Component for Server {
             Err(_) => {
                 tracing::info!("open calls did not end within {GRACE:?} and were cut off");
                 serving.server.abort();
+                let _ = serving.server.await;
                 Ok(())
             }
         }

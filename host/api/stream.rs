@@ -10,6 +10,7 @@ use crate::{
     proto::distributed::Message,
     task::Name,
 };
+use bytes::Bytes;
 use std::{pin::Pin, sync::Arc};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
@@ -20,6 +21,7 @@ pub type Responses = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>
 struct Conversation {
     node: Name,
     broker: Arc<dyn MessageBroker>,
+    max_payload_bytes: usize,
     /// The topic that the first message fixed; everything the stream says is from there.
     own: Option<String>,
     inbox: Option<Subscription>,
@@ -36,11 +38,13 @@ pub fn responses(
     mut incoming: Streaming<Message>,
     node: Name,
     broker: Arc<dyn MessageBroker>,
+    max_payload_bytes: usize,
     backlog: usize,
 ) -> Responses {
     let mut conversation = Conversation {
         node,
         broker,
+        max_payload_bytes,
         own: None,
         inbox: None,
     };
@@ -54,6 +58,13 @@ pub fn responses(
                 Turn::Delivery(Received::Message(message)) => yield convert::delivered(message),
                 Turn::Delivery(Received::CutOff) => Err(status::cut_off(backlog))?,
                 Turn::End => break,
+            }
+        }
+        // Whoever has nothing more to say still gets what had been sent before.
+        if let Some(mut inbox) = conversation.inbox.take() {
+            inbox.close();
+            while let Some(Received::Message(message)) = inbox.next().await {
+                yield convert::delivered(message);
             }
         }
     })
@@ -88,7 +99,11 @@ impl Conversation {
     async fn answer(&self, message: Message) -> Message {
         let in_reply_to = message.message_id.clone();
         let to_node = message.from_node.clone();
-        let payload = message.payload.clone();
+        // One that is too large may not fit into an answer.
+        let payload = match message.payload.len() <= self.max_payload_bytes {
+            true => message.payload.clone(),
+            false => Bytes::new(),
+        };
         let error = match self.publish(message).await {
             Ok(()) => String::new(),
             Err(error) => error,
@@ -114,7 +129,7 @@ impl Conversation {
         if message.to_node.is_empty() {
             return Ok(());
         }
-        let message = convert::message(message).map_err(text)?;
+        let message = convert::message(message, self.max_payload_bytes).map_err(text)?;
         let topic = message.topic.clone();
         let published = self.broker.publish(message).await;
         match published.map_err(|error| text(error.into_status()))? {

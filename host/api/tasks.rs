@@ -10,6 +10,7 @@ use crate::{
     queue::{Cancel, Filter, Page},
     scheduler::TaskScheduler,
 };
+use prost::Message;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -18,6 +19,7 @@ const PAGE_SIZE: (u32, u32) = (100, 1000);
 
 pub struct TaskServiceImpl {
     pub scheduler: Arc<dyn TaskScheduler>,
+    pub max_message_bytes: usize,
 }
 
 #[tonic::async_trait]
@@ -38,13 +40,19 @@ impl TaskService for TaskServiceImpl {
             0 => PAGE_SIZE.0,
             given => given.min(PAGE_SIZE.1),
         };
-        let page = Page {
+        let mut page = Page {
             size: size as usize,
             after: Some(request.page_token).filter(|token| !token.is_empty()),
         };
-        let listed = self.scheduler.list_tasks(&filter, &page).await;
-        let listing = listed.map_err(IntoStatus::into_status)?;
-        Ok(Response::new(convert::listing(listing)))
+        loop {
+            let listed = self.scheduler.list_tasks(&filter, &page).await;
+            let response = convert::listing(listed.map_err(IntoStatus::into_status)?);
+            // Errors can be long, and a page has to fit into a message.
+            if response.encoded_len() <= self.max_message_bytes || page.size <= 1 {
+                return Ok(Response::new(response));
+            }
+            page.size /= 2;
+        }
     }
 
     async fn cancel(

@@ -5,10 +5,13 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
+
+/// The most payload bytes that wait for one subscriber, however few messages that is.
+const MAX_WAITING_BYTES: usize = 16 << 20;
 
 /// What a subscriber gets next.
 #[derive(Debug)]
@@ -22,7 +25,7 @@ pub enum Received {
 #[derive(Debug)]
 pub struct Subscription {
     messages: mpsc::Receiver<Message>,
-    cut_off: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     /// Last, so that the receiver is gone before the broker hears of it.
     leaving: Option<Leaving>,
 }
@@ -34,21 +37,30 @@ struct Leaving(Option<Box<dyn FnOnce() + Send + Sync>>);
 #[derive(Debug)]
 pub struct Delivery {
     messages: mpsc::Sender<Message>,
-    cut_off: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+/// What both ends know.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The subscriber fell behind.
+    cut_off: AtomicBool,
+    /// Payload bytes delivered and not yet received.
+    waiting: AtomicUsize,
 }
 
 impl Subscription {
     /// Both ends; up to `backlog` messages wait between them.
     pub fn new(backlog: usize) -> (Delivery, Self) {
         let (sender, receiver) = mpsc::channel(backlog);
-        let cut_off = Arc::new(AtomicBool::new(false));
+        let shared = Arc::<Shared>::default();
         let delivery = Delivery {
             messages: sender,
-            cut_off: cut_off.clone(),
+            shared: shared.clone(),
         };
         let subscription = Self {
             messages: receiver,
-            cut_off,
+            shared,
             leaving: None,
         };
         (delivery, subscription)
@@ -65,10 +77,19 @@ impl Subscription {
     /// still received. Cancel safe.
     pub async fn next(&mut self) -> Option<Received> {
         match self.messages.recv().await {
-            Some(message) => Some(Received::Message(message)),
-            None if self.cut_off.swap(false, Ordering::AcqRel) => Some(Received::CutOff),
+            Some(message) => {
+                let bytes = message.payload.len();
+                self.shared.waiting.fetch_sub(bytes, Ordering::AcqRel);
+                Some(Received::Message(message))
+            }
+            None if self.shared.cut_off.swap(false, Ordering::AcqRel) => Some(Received::CutOff),
             None => None,
         }
+    }
+
+    /// Takes nothing more in; `next` gives what was delivered before, and then `None`.
+    pub fn close(&mut self) {
+        self.messages.close();
     }
 }
 
@@ -89,14 +110,17 @@ impl fmt::Debug for Leaving {
 impl Delivery {
     /// Whether the subscriber took the message. After `false` the delivery is of no more use.
     pub fn deliver(&self, message: Message) -> bool {
-        match self.messages.try_send(message) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
-                self.cut_off.store(true, Ordering::Release);
-                false
-            }
-            Err(TrySendError::Closed(_)) => false,
+        let bytes = message.payload.len();
+        let waiting = self.shared.waiting.fetch_add(bytes, Ordering::AcqRel);
+        // A single message fits always: its size has a limit of its own.
+        let sent = match waiting == 0 || waiting + bytes <= MAX_WAITING_BYTES {
+            true => self.messages.try_send(message),
+            false => Err(TrySendError::Full(message)),
+        };
+        if let Err(TrySendError::Full(_)) = sent {
+            self.shared.cut_off.store(true, Ordering::Release);
         }
+        sent.is_ok()
     }
 
     /// Whether anyone is still there.

@@ -70,17 +70,18 @@ fn components(messages: &str) -> Vec<PathBuf> {
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     messages
-        .filter(|message| message["target"]["kind"][0] == "cdylib")
-        .flat_map(|message| match &message["filenames"] {
-            serde_json::Value::Array(files) => files.clone(),
-            _ => Vec::new(),
-        })
+        .filter(|message| list(&message["target"]["kind"]).any(|kind| kind == "cdylib"))
+        .flat_map(|message| list(&message["filenames"]).cloned().collect::<Vec<_>>())
         .filter_map(|file| file.as_str().map(PathBuf::from))
         .filter(|file| {
             file.extension()
                 .is_some_and(|extension| extension == "wasm")
         })
         .collect()
+}
+
+fn list(value: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
+    value.as_array().into_iter().flatten()
 }
 
 /// Copied beside and renamed into place: a node that watches never sees half a file.

@@ -97,7 +97,11 @@ impl Server {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_tracing();
+    start_tracing(match cli.command {
+        Command::Serve(_) | Command::Demo(_) => "info",
+        // What these have to say they print; built-in hostile guests should not add to it.
+        _ => "warn,hostel::guest=off",
+    });
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::node(error.into()).report(),
@@ -120,8 +124,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn start_tracing() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+fn start_tracing(default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -36,8 +36,11 @@ impl Serve {
                 return Ok(node.stop().await?);
             }
         }
-        if let Some(file) = &self.ports_file {
-            write_ports(file, &node)?;
+        if let Some(file) = &self.ports_file
+            && let Err(error) = write_ports(file, &node)
+        {
+            node.stop().await?;
+            return Err(error.into());
         }
         tracing::info!(
             node = %node.id(),

@@ -20,8 +20,8 @@ use tonic::{
 };
 use uuid::Uuid;
 
-/// What one message may hold, as the node's default has it.
-const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+/// What one answer may hold: as much as any node can be configured to send.
+const MAX_MESSAGE: usize = 1 << 30;
 
 /// How long a call that is safe to repeat is repeated while the node cannot be reached.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,6 +31,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 
 /// How long one status call waits at the node, below the node's own limit.
 const WAIT: Duration = Duration::from_secs(30);
+
+/// The least time between two status calls.
+const LEAST_WAIT: Duration = Duration::from_millis(100);
 
 /// A connection to one node. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
@@ -98,10 +101,13 @@ impl DistributedClient {
     /// Waits, however long it takes, for a task's end.
     pub async fn wait_for_task(&mut self, task_id: &str) -> Result<TaskStatus, Status> {
         loop {
+            let asked = Instant::now();
             let status = self.task_status(task_id, WAIT).await?;
             if !matches!(status.status.as_str(), "pending" | "running") {
                 return Ok(status);
             }
+            // A node may allow less waiting than we ask for, or none.
+            tokio::time::sleep(LEAST_WAIT.saturating_sub(asked.elapsed())).await;
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
 /// How long to wait before a failed announcement is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -24,15 +24,16 @@ pub struct Announcer {
 struct Shared {
     node: Name,
     address: String,
-    plugins: Arc<PluginHost>,
+    plugins: Option<Arc<PluginHost>>,
     discovery: Arc<dyn ServiceDiscovery>,
 }
 
 impl Announcer {
+    /// Without `plugins` the node announces itself and nothing that it could run.
     pub fn new(
         node: Name,
         address: String,
-        plugins: Arc<PluginHost>,
+        plugins: Option<Arc<PluginHost>>,
         discovery: Arc<dyn ServiceDiscovery>,
     ) -> Self {
         Self {
@@ -55,7 +56,8 @@ impl Announcer {
 
 impl Shared {
     fn record(&self) -> NodeRecord {
-        let view = self.plugins.catalog().view();
+        let plugins = self.plugins.as_ref();
+        let view = plugins.map_or_else(Arc::default, |plugins| plugins.catalog().view());
         NodeRecord {
             id: self.node.clone(),
             address: self.address.clone(),
@@ -73,8 +75,7 @@ impl Shared {
         }
     }
 
-    async fn follow(self: Arc<Self>) {
-        let mut changed = self.plugins.changed();
+    async fn follow(self: Arc<Self>, mut changed: watch::Receiver<u64>) {
         while changed.changed().await.is_ok() {
             while let Err(error) = self.discovery.announce(self.record()).await {
                 tracing::warn!("cannot announce what this node hosts: {error}");
@@ -88,10 +89,16 @@ impl Shared {
 impl Component for Announcer {
     async fn start(&self) -> anyhow::Result<()> {
         // Listen first: what changes after the first record is announced again.
-        let follow = tokio::spawn(self.shared.clone().follow());
-        *self.following() = Some(follow);
+        let changed = self
+            .shared
+            .plugins
+            .as_ref()
+            .map(|plugins| plugins.changed());
         let record = self.shared.record();
-        Ok(self.shared.discovery.announce(record).await?)
+        self.shared.discovery.announce(record).await?;
+        *self.following() =
+            changed.map(|changed| tokio::spawn(self.shared.clone().follow(changed)));
+        Ok(())
     }
 
     async fn stop(&self) -> anyhow::Result<()> {

@@ -65,12 +65,13 @@ impl Composite {
             if !child.started {
                 let id = child.component.get_id();
                 tracing::debug!(component = id, "starting");
-                tokio::time::timeout(child.deadline, child.component.start())
-                    .await
+                let started = tokio::time::timeout(child.deadline, child.component.start()).await;
+                // One that is late may have begun something, and is stopped with the others.
+                self.mark(index, matches!(started, Ok(Ok(())) | Err(_)));
+                started
                     .map_err(|_| anyhow::anyhow!("not started within {:?}", child.deadline))
                     .flatten()
                     .with_context(|| format!("component {id} cannot start"))?;
-                self.mark(index, true);
             }
             index += 1;
         }

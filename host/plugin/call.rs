@@ -209,6 +209,10 @@ impl Program {
             error.downcast_ref::<I32Exit>(),
         ) {
             (Some(Trap::StackOverflow), _) => return Stop::Stack,
+            // LLVM keeps large frames in the guest's own memory, below everything else in it.
+            (Some(trap @ Trap::MemoryOutOfBounds), _) => {
+                format!("{trap} (a guest that recurses too deep can end like this)")
+            }
             (Some(trap), _) => trap.to_string(),
             (_, Some(I32Exit(status))) => format!("the guest called exit({status})"),
             _ => cause.lines().next().unwrap_or_default().to_owned(),

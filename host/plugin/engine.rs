@@ -38,7 +38,7 @@ pub struct Engine {
 impl Engine {
     pub fn new(config: &config::Config) -> Result<Self, Error> {
         let slot_count = slot_count(&config.plugins);
-        let wasmtime = match wasmtime::Engine::new(&pooling(config, slot_count)) {
+        let wasmtime = match wasmtime::Engine::new(&engine_settings(config)) {
             Ok(engine) => engine,
             Err(error) => {
                 tracing::warn!(
@@ -123,7 +123,10 @@ fn common() -> Config {
     config
 }
 
-fn pooling(config: &config::Config, slots: u32) -> Config {
+/// What the engine of a node with this configuration is made from; benches hold bare wasmtime
+/// against the same.
+pub fn engine_settings(config: &config::Config) -> Config {
+    let slots = slot_count(&config.plugins);
     let limits = std::iter::once(&config.plugins.sandbox);
     let largest_memory = limits.clone().map(|limits| limits.max_memory_bytes);
     let largest_table = limits.map(|limits| limits.max_table_elements);

@@ -29,6 +29,7 @@ mod workshop;
 
 pub use call::{Call, Finished, Usage};
 pub use catalog::{Catalog, Rejection, View};
+pub use engine::engine_settings;
 pub use generation::{Generation, Handler};
 pub use host::PluginHost;
 pub use imports::Import;

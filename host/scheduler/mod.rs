@@ -18,7 +18,10 @@ use std::{
 use waiters::Waiters;
 
 /// How long a waiting call trusts the wake-up before it looks for itself.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How many task types a refusal lists: it travels in a header, and clients limit those.
+const LISTED: usize = 30;
 
 #[async_trait]
 pub trait TaskScheduler: Send + Sync {
@@ -129,6 +132,10 @@ impl DistributedTaskScheduler {
 impl TaskScheduler for DistributedTaskScheduler {
     async fn submit_task(&self, task: Submission) -> Result<Accepted, Error> {
         if !self.is_declared(task.task_type()) {
+            // A repeated submission is answered even after its plugin went away.
+            if let Some(known) = self.queue.get(task.id()).await? {
+                return same_or_conflict(&task, &known);
+            }
             return Err(Error::UnknownType {
                 task_type: task.task_type().clone(),
                 known: self.known_types(),
@@ -185,6 +192,16 @@ impl TaskScheduler for DistributedTaskScheduler {
     }
 }
 
+fn same_or_conflict(task: &Submission, known: &Task) -> Result<Accepted, Error> {
+    let same = known.task_type == *task.task_type()
+        && known.payload == *task.payload()
+        && known.metadata == *task.metadata();
+    match same {
+        true => Ok(Accepted::Existing),
+        false => Err(Error::Conflict(task.id().clone())),
+    }
+}
+
 fn unknown_type(task_type: &Name, known: &[Name]) -> String {
     if known.is_empty() {
         return format!(
@@ -192,9 +209,11 @@ fn unknown_type(task_type: &Name, known: &[Name]) -> String {
              drop a plugin into a node's plugins directory"
         );
     }
-    let known: Vec<_> = known.iter().map(Name::as_str).collect();
-    format!(
-        "no live node handles {task_type}; known task types: {}",
-        known.join(", ")
-    )
+    let listed: Vec<_> = known.iter().take(LISTED).map(Name::as_str).collect();
+    let more = match known.len().saturating_sub(LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let listed = listed.join(", ");
+    format!("no live node handles {task_type}; known task types: {listed}{more}")
 }

@@ -10,7 +10,9 @@ use crate::{
     queue::{Finish, Leased, Want},
     task::{Ended, Name, Outcome, Ran, transition},
 };
+use futures_util::FutureExt;
 use std::{
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -118,7 +120,7 @@ async fn run(
     let task_type = task.task_type.clone();
     let token = task.token.clone();
     let (outcome, ran) = match shared.plugins.catalog().resolve(task_type.as_str()) {
-        Some(handler) => attempt(&shared, handler, task, &interrupt).await,
+        Some(handler) => guarded(attempt(&shared, handler, task, &interrupt)).await,
         // Its plugin went away since the lease.
         None => (Some(Outcome::Released), None),
     };
@@ -136,6 +138,20 @@ async fn run(
     };
     // The finisher outlives every run.
     let _ = finished.send(finish).await;
+}
+
+/// A fault of the node's own must cost one attempt, and neither the slot nor the lease.
+async fn guarded(
+    attempt: impl Future<Output = (Option<Outcome>, Option<Ran>)>,
+) -> (Option<Outcome>, Option<Ran>) {
+    match AssertUnwindSafe(attempt).catch_unwind().await {
+        Ok(ended) => ended,
+        Err(_) => {
+            tracing::error!("the node failed while it ran a task; the panic above says where");
+            let error = "the node failed while it ran the task".into();
+            (Some(Outcome::Failed { error }), None)
+        }
+    }
 }
 
 /// Runs the guest, on its own threads. No outcome means that the task is not ours any more.

@@ -64,6 +64,12 @@ impl Held {
         }
     }
 
+    pub fn holds(&self, token: &LeaseToken) -> bool {
+        self.lock()
+            .get(&token.id)
+            .is_some_and(|(ours, _)| ours == token)
+    }
+
     pub fn tokens(&self) -> Vec<LeaseToken> {
         self.lock()
             .values()
@@ -71,7 +77,17 @@ impl Held {
             .collect()
     }
 
-    pub fn interrupt(&self, id: &TaskId, why: Why) {
+    /// Interrupts what runs under this lease, and not what may run under a later one.
+    pub fn interrupt(&self, token: &LeaseToken, why: Why) {
+        if let Some((ours, interrupt)) = self.lock().get(&token.id)
+            && ours == token
+        {
+            interrupt.fire(why);
+        }
+    }
+
+    /// Interrupts the task, whatever lease it runs under.
+    pub fn interrupt_task(&self, id: &TaskId, why: Why) {
         if let Some((_, interrupt)) = self.lock().get(id) {
             interrupt.fire(why);
         }
@@ -104,7 +120,9 @@ mod tests {
         let newer = held.add(token(2));
         held.remove(&token(1));
         assert_eq!(held.tokens(), [token(2)]);
-        held.interrupt(&token(2).id, Why::Asked);
+        held.interrupt(&token(1), Why::Lost);
+        assert_eq!(newer.why(), None);
+        held.interrupt_task(&token(2).id, Why::Asked);
         held.interrupt_all(Why::Drain);
         assert_eq!(newer.why(), Some(Why::Asked));
         assert!(newer.token().is_cancelled());

@@ -21,8 +21,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::{Notify, mpsc};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 /// How long a lease holds without being renewed: the time after which another node may take over.
 const LEASE_TTL: Duration = Duration::from_secs(15);
@@ -57,12 +63,15 @@ struct Shared {
 struct Started {
     /// Ends the dispatcher: no further lease.
     dispatching: CancellationToken,
+    dispatcher: JoinHandle<Option<()>>,
     /// Ends renewing and sweeping, which go on while tasks run out.
     tending: CancellationToken,
     running: TaskTracker,
     loops: TaskTracker,
     /// The last sender but those of running tasks: dropping it lets the finisher end.
     finished: mpsc::Sender<Finish>,
+    /// Ends the finisher too, when a stop is given up.
+    _abandon: DropGuard,
 }
 
 impl Worker {
@@ -96,29 +105,30 @@ impl Worker {
 impl Component for Worker {
     async fn start(&self) -> anyhow::Result<()> {
         let (finished, ended) = mpsc::channel(FINISH_BACKLOG);
-        let started = Started {
-            dispatching: CancellationToken::new(),
-            tending: CancellationToken::new(),
-            running: TaskTracker::new(),
-            loops: TaskTracker::new(),
-            finished,
-        };
+        let (running, loops) = (TaskTracker::new(), TaskTracker::new());
+        let [dispatching, tending, abandoned] = [(); 3].map(|()| CancellationToken::new());
         let shared = &self.shared;
-        let Started { loops, tending, .. } = &started;
-        loops.spawn(finish::write_down(shared.clone(), ended));
-        loops.spawn(until(tending, tend::renew(shared.clone())));
-        loops.spawn(until(tending, tend::sweep(shared.clone())));
+        loops.spawn(until(&abandoned, finish::write_down(shared.clone(), ended)));
+        loops.spawn(until(&tending, tend::renew(shared.clone())));
+        loops.spawn(until(&tending, tend::sweep(shared.clone())));
         loops.spawn(until(
-            tending,
+            &tending,
             tend::listen(shared.clone(), shared.queue.watch()),
         ));
         let runs = dispatch::Runs {
             shared: shared.clone(),
-            running: started.running.clone(),
-            finished: started.finished.clone(),
+            running: running.clone(),
+            finished: finished.clone(),
         };
-        loops.spawn(until(&started.dispatching, dispatch::dispatch(runs)));
-        *self.started() = Some(started);
+        *self.started() = Some(Started {
+            dispatcher: tokio::spawn(until(&dispatching, dispatch::dispatch(runs))),
+            dispatching,
+            tending,
+            running,
+            loops,
+            finished,
+            _abandon: abandoned.drop_guard(),
+        });
         Ok(())
     }
 
@@ -129,6 +139,8 @@ impl Component for Worker {
             return Ok(());
         };
         started.dispatching.cancel();
+        // What it has leased already has been handed to `running` when it is gone.
+        let _ = started.dispatcher.await;
         started.running.close();
         if tokio::time::timeout(self.drain, started.running.wait())
             .await

@@ -27,8 +27,8 @@ pub async fn renew(shared: Arc<Shared>) {
                 for (token, renewal) in held.iter().zip(renewals) {
                     match renewal {
                         Renewal::Held => {}
-                        Renewal::Lost => shared.held.interrupt(&token.id, Why::Lost),
-                        Renewal::CancelAsked => shared.held.interrupt(&token.id, Why::Asked),
+                        Renewal::Lost => shared.held.interrupt(token, Why::Lost),
+                        Renewal::CancelAsked => shared.held.interrupt(token, Why::Asked),
                     }
                 }
             }
@@ -49,14 +49,21 @@ pub async fn sweep(shared: Arc<Shared>) {
 
 async fn sweep_once(shared: &Shared) -> Result<(), Error> {
     loop {
-        let lost = shared.queue.expired(BATCH).await?;
-        let count = lost.len();
-        if count > 0 {
-            tracing::info!("{count} attempts were lost with the node that ran them");
-            let finishes = lost.into_iter().map(|lost| end_of(shared, lost)).collect();
-            shared.queue.finish(finishes).await?;
+        let mut lost = shared.queue.expired(BATCH).await?;
+        let full = lost.len() == BATCH;
+        // What we hold ourselves is not lost: a late renewal or a result that waits to be written
+        // will say so.
+        lost.retain(|lost| !shared.held.holds(&lost.token));
+        if lost.is_empty() {
+            break;
         }
-        if count < BATCH {
+        tracing::info!(
+            "{} attempts were lost with the node that ran them",
+            lost.len()
+        );
+        let finishes = lost.into_iter().map(|lost| end_of(shared, lost)).collect();
+        shared.queue.finish(finishes).await?;
+        if !full {
             break;
         }
     }
@@ -90,7 +97,7 @@ pub async fn listen(shared: Arc<Shared>, mut watch: Watch) {
         match changes {
             Some(Changes::Seen(changes)) => {
                 for change in changes.iter().filter(|change| change.cancel_asked) {
-                    shared.held.interrupt(&change.id, Why::Asked);
+                    shared.held.interrupt_task(&change.id, Why::Asked);
                 }
                 if changes
                     .iter()

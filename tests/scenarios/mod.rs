@@ -1,23 +1,33 @@
 //! What Hostel promises, watched from outside: a node as a process, clients over gRPC, a ledger of
 //! its own for each scenario. One promise a file.
 
+mod bad_input;
+mod command_line;
 mod drain;
 mod first_task;
+mod hostile;
 mod kill;
+mod limits;
 mod messages;
 mod python;
 mod reload;
+mod surroundings;
 
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     [
-        first_task::trials(),
-        kill::trials(),
-        reload::trials(),
+        bad_input::trials(),
+        command_line::trials(),
         drain::trials(),
+        first_task::trials(),
+        hostile::trials(),
+        kill::trials(),
+        limits::trials(),
         messages::trials(),
         python::trials(),
+        reload::trials(),
+        surroundings::trials(),
     ]
     .into_iter()
     .flatten()

@@ -18,6 +18,8 @@ pub struct Node {
     config: String,
     process: Option<Child>,
     address: String,
+    /// What the data directory is: a file system of this size, the process's own.
+    disk: Option<&'static str>,
 }
 
 /// The binary under test.
@@ -27,13 +29,41 @@ pub fn hostel() -> Command {
     command
 }
 
+/// Whether `Node::on_small_disk` works here.
+pub fn can_mount() -> bool {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mounted = in_own_mounts("mount -t tmpfs tmpfs \"$0\"")
+        .arg(dir.path())
+        .output();
+    mounted.is_ok_and(|out| out.status.success())
+}
+
+fn hostel_on_disk(size: &str, dir: &Path) -> Command {
+    let mount = format!("mount -t tmpfs -o size={size},mode=700 tmpfs \"$0\" && exec \"$@\"");
+    let mut command = in_own_mounts(&mount);
+    command
+        .arg(dir)
+        .arg(hostel().get_program())
+        .env("NO_COLOR", "1");
+    command
+}
+
+/// A shell that may mount and whose mounts end with it.
+fn in_own_mounts(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command.args(["--mount", "sh", "-c", script]);
+    command
+}
+
 impl Node {
     /// A node over `plugins`, copied into its plugins directory, with further settings as TOML
     /// (whole sections; `[node]` belongs to this function).
     pub async fn start(plugins: &[&Path], settings: &str) -> Self {
-        let mut node = Self::prepare(plugins, settings);
-        node.restart().await;
-        node
+        let node = Self::prepare(plugins, settings);
+        node.started().await
     }
 
     /// The same without starting it.
@@ -48,11 +78,38 @@ impl Node {
             config,
             process: None,
             address: String::new(),
+            disk: None,
         };
         for plugin in plugins {
             node.add_plugin(plugin);
         }
         node
+    }
+
+    /// With a data directory that is a file system of its own, of this size (`8m`). Nobody outside
+    /// the process sees it mounted, so nothing is left behind; it is empty at each start.
+    pub fn on_small_disk(mut self, size: &'static str) -> Self {
+        fs::create_dir(self.path("data")).expect("the data directory");
+        self.disk = Some(size);
+        self
+    }
+
+    /// Another address than a free port of loopback.
+    pub fn listen(&mut self, address: &str) {
+        self.config = self.config.replace("127.0.0.1:0", address);
+    }
+
+    /// The data directory as the process sees it.
+    pub fn data_dir(&self) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.pid()));
+        let inside = self.path("data");
+        root.join(inside.strip_prefix("/").expect("an absolute path"))
+    }
+
+    /// A prepared node, started.
+    pub async fn started(mut self) -> Self {
+        self.restart().await;
+        self
     }
 
     /// Starts the process and waits until it serves.
@@ -86,7 +143,11 @@ impl Node {
             .append(true)
             .open(self.path("log"))
             .expect("the log");
-        let process = hostel()
+        let mut command = match self.disk {
+            None => hostel(),
+            Some(size) => hostel_on_disk(size, &self.path("data")),
+        };
+        let process = command
             .current_dir(self.dir.path())
             .args([
                 "serve",
@@ -113,8 +174,14 @@ impl Node {
     /// Renamed into place, so that the node never sees half of it.
     pub fn add_plugin(&self, file: &Path) {
         let name = file.file_name().expect("a file name");
+        let bytes = fs::read(file).expect("the plugin");
+        self.add_wasm(&name.to_string_lossy(), &bytes);
+    }
+
+    /// The same from memory.
+    pub fn add_wasm(&self, name: &str, bytes: &[u8]) {
         let beside = self.path("incoming");
-        fs::copy(file, &beside).expect("the plugin");
+        fs::write(&beside, bytes).expect("the plugin");
         fs::rename(beside, self.plugins_dir().join(name)).expect("the plugin");
     }
 
@@ -183,13 +250,20 @@ impl Node {
 
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
+        self.memory_kib("VmRSS:")
+    }
+
+    /// The most that resident memory has been since the process started.
+    pub fn peak_resident_kib(&self) -> u64 {
+        self.memory_kib("VmHWM:")
+    }
+
+    fn memory_kib(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()));
         let status = status.expect("a live process");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let line = status.lines().find(|line| line.starts_with(field));
         let number = line.and_then(|line| line.split_whitespace().nth(1));
-        number
-            .and_then(|number| number.parse().ok())
-            .expect("VmRSS")
+        number.and_then(|number| number.parse().ok()).expect(field)
     }
 
     /// Everything the node has logged.

@@ -15,7 +15,7 @@ pub fn source() -> &'static Path {
 }
 
 /// Where built plugins are kept between runs.
-fn built() -> PathBuf {
+pub fn built() -> PathBuf {
     source().join("target/test-plugins")
 }
 
@@ -44,6 +44,13 @@ pub fn showcase(name: &'static str) -> PathBuf {
         }
     });
     built().join(format!("{name}.wasm"))
+}
+
+/// The plugin of `tests/guests`: a task type for each way of misbehaving.
+pub fn hostile() -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| build(&source().join("tests/guests"), &built()));
+    built().join("hostel_test_guests.wasm")
 }
 
 /// The echo plugin with another version number, everything else the same.

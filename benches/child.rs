@@ -1,0 +1,122 @@
+//! Servers as processes of their own, so that they have their own threads and memory like the node
+//! that they are held against: this program started again in another role.
+
+use crate::echo;
+use hostel::{
+    Config, DistributedNode,
+    broker::LocalBroker,
+    config::Sqlite,
+    discovery::{LocalDiscovery, NodeRecord, ServiceDiscovery},
+    queue::SqliteQueue,
+    scheduler::DistributedTaskScheduler,
+    task::Name,
+};
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, ChildStdout, Command, ExitCode, Stdio},
+    sync::Arc,
+};
+
+/// The first argument of a child.
+pub const ROLE: &str = "play";
+
+/// A running server; dropping it ends it.
+pub struct Server {
+    process: Child,
+    pub address: String,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Server {
+    /// A bare tonic server: `echo::serve`.
+    pub fn echo() -> Self {
+        Self::start("echo")
+    }
+
+    /// The API over a queue on disk, and nobody who runs the tasks.
+    pub fn without_worker() -> Self {
+        Self::start("without-worker")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn start(role: &str) -> Self {
+        let mut process = Command::new(std::env::current_exe().expect("this program"))
+            .args([ROLE, role])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a child");
+        let mut stdout = BufReader::new(process.stdout.take().expect("its output"));
+        let mut address = String::new();
+        stdout.read_line(&mut address).expect("its address");
+        Self {
+            process,
+            address: address.trim().into(),
+            _stdout: stdout,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The child's side.
+pub fn play(role: &str) -> ExitCode {
+    let runtime = crate::runtime();
+    match role {
+        "echo" => runtime.block_on(echo::serve(announce)),
+        "without-worker" => runtime.block_on(without_worker()),
+        _ => return ExitCode::FAILURE,
+    }
+    ExitCode::SUCCESS
+}
+
+fn announce(address: std::net::SocketAddr) {
+    println!("{address}");
+}
+
+/// Until the parent is gone.
+pub fn orphaned() {
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+async fn without_worker() {
+    let limits = Config::default().limits;
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let settings = Sqlite {
+        path: dir.path().join("queue.db"),
+        max_open_tasks: 10_000_000,
+        max_batch: 512,
+    };
+    let queue = SqliteQueue::open(&settings).await.expect("a queue");
+    let discovery = Arc::new(LocalDiscovery::new(&limits));
+    let name = |given: &str| Name::parse("name", given).expect("a name");
+    let record = NodeRecord {
+        id: name("elsewhere"),
+        address: String::new(),
+        version: String::new(),
+        task_types: vec![name("echo")],
+        plugins: Vec::new(),
+    };
+    discovery.announce(record).await.expect("a record");
+    let scheduler = DistributedTaskScheduler::new(Arc::new(queue), discovery.clone());
+    let mut node = DistributedNode::new(
+        "bench",
+        "127.0.0.1:0",
+        discovery,
+        Arc::new(LocalBroker::new(limits.subscriber_backlog)),
+        Arc::new(scheduler),
+    )
+    .await
+    .expect("a node");
+    node.start().await.expect("a start");
+    announce(node.address());
+    let _ = tokio::task::spawn_blocking(orphaned).await;
+}

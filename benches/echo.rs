@@ -1,0 +1,77 @@
+//! The raw limit of a unary call: the same service with the same server settings, that answers
+//! SubmitTask without doing anything.
+
+use hostel::{
+    Config,
+    proto::distributed::{
+        DiscoverRequest, DiscoverResponse, Message, MessageResponse, RegisterRequest,
+        RegisterResponse, Task, TaskResponse, TaskStatus, TaskStatusRequest,
+        distributed_service_server::{DistributedService, DistributedServiceServer},
+    },
+};
+use std::{net::SocketAddr, pin::Pin};
+use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+struct Echo;
+
+#[tonic::async_trait]
+impl DistributedService for Echo {
+    async fn submit_task(&self, request: Request<Task>) -> Result<Response<TaskResponse>, Status> {
+        Ok(Response::new(TaskResponse {
+            task_id: request.into_inner().task_id,
+            accepted: true,
+            existing: false,
+        }))
+    }
+
+    async fn register(
+        &self,
+        _: Request<RegisterRequest>,
+    ) -> Result<Response<RegisterResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn discover(
+        &self,
+        _: Request<DiscoverRequest>,
+    ) -> Result<Response<DiscoverResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn send_message(&self, _: Request<Message>) -> Result<Response<MessageResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    type StreamMessagesStream = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
+
+    async fn stream_messages(
+        &self,
+        _: Request<Streaming<Message>>,
+    ) -> Result<Response<Self::StreamMessagesStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_task_status(
+        &self,
+        _: Request<TaskStatusRequest>,
+    ) -> Result<Response<TaskStatus>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+/// Serves until the parent is gone, and says where.
+pub async fn serve(announce: fn(SocketAddr)) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    announce(listener.local_addr().expect("an address"));
+    let orphaned = async {
+        let _ = tokio::task::spawn_blocking(crate::child::orphaned).await;
+    };
+    hostel::api::server(&Config::default().limits)
+        .add_service(DistributedServiceServer::new(Echo))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), orphaned)
+        .await
+        .expect("a server");
+}

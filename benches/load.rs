@@ -1,0 +1,138 @@
+//! Clients in a closed loop: so many calls in flight over so many connections, each followed by
+//! the next as soon as it is answered. Counts answers and nothing else.
+
+use crate::machine;
+use hostel::proto::distributed::{
+    Task, TaskStatus, TaskStatusRequest, distributed_service_client::DistributedServiceClient,
+};
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+use tonic::transport::{Channel, Endpoint};
+
+pub const IN_FLIGHT: usize = 128;
+pub const CONNECTIONS: usize = 4;
+pub const PAYLOAD_BYTES: usize = 256;
+
+const WARM_UP: Duration = Duration::from_millis(500);
+const MEASURED: Duration = Duration::from_millis(2500);
+
+/// How long one status call waits for a task's end.
+const WAIT_MS: u64 = 30_000;
+
+#[derive(Clone)]
+pub struct Client(DistributedServiceClient<Channel>);
+
+impl Client {
+    /// A connection of its own.
+    pub async fn connect(address: &str) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        let channel = endpoint
+            .tcp_nodelay(true)
+            .connect()
+            .await
+            .expect("a connection");
+        Self(DistributedServiceClient::new(channel))
+    }
+
+    /// Returns once the server has acknowledged.
+    pub async fn submit(&mut self, task: Task) {
+        let answer = self.0.submit_task(task).await.expect("an acknowledgement");
+        assert!(answer.into_inner().accepted);
+    }
+
+    /// Returns once the task's result is there, and is what was sent.
+    pub async fn submit_and_compare(&mut self, task: Task) {
+        let (task_id, payload) = (task.task_id.clone(), task.payload.clone());
+        self.submit(task).await;
+        let request = TaskStatusRequest {
+            task_id,
+            wait_ms: WAIT_MS,
+        };
+        let answer = self.0.get_task_status(request).await.expect("a status");
+        let TaskStatus { status, result, .. } = answer.into_inner();
+        assert!(status == "completed" && result == payload, "{status}");
+    }
+}
+
+/// An echo task like no other.
+pub fn task() -> Task {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Relaxed);
+    let mut payload = vec![0; PAYLOAD_BYTES];
+    payload[..8].copy_from_slice(&number.to_le_bytes());
+    Task {
+        // As a client makes ids: in order of time, the process told apart.
+        task_id: format!("bench-{}-{number:012}", std::process::id()),
+        task_type: "echo".into(),
+        payload: payload.into(),
+        ..Task::default()
+    }
+}
+
+/// What a server did for its clients.
+#[derive(Clone, Copy)]
+pub struct Done {
+    pub per_second: f64,
+    /// The server's processor time for each, in microseconds: says the same on a busy machine.
+    pub cpu_us: f64,
+}
+
+/// How many answers `call` gets, and what they cost the server `pid`.
+pub async fn rate<F>(address: &str, pid: u32, call: fn(Client, Task) -> F) -> Done
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        clients.push(Client::connect(address).await);
+    }
+    let cpu_before = machine::cpu_time_of(pid);
+    let begin = Instant::now() + WARM_UP;
+    let end = begin + MEASURED;
+    let loops: Vec<_> = (0..IN_FLIGHT)
+        .map(|index| {
+            let client = clients[index % CONNECTIONS].clone();
+            tokio::spawn(async move {
+                let (mut counted, mut all) = (0u32, 0u32);
+                loop {
+                    call(client.clone(), task()).await;
+                    all += 1;
+                    let now = Instant::now();
+                    if now >= end {
+                        return (counted, all);
+                    }
+                    counted += u32::from(now >= begin);
+                }
+            })
+        })
+        .collect();
+    let (mut counted, mut all) = (0, 0);
+    for each in loops {
+        let (its_counted, its_all) = each.await.expect("a client");
+        counted += its_counted;
+        all += its_all;
+    }
+    let cpu = machine::cpu_time_of(pid) - cpu_before;
+    Done {
+        per_second: f64::from(counted) / MEASURED.as_secs_f64(),
+        cpu_us: cpu.as_secs_f64() * 1e6 / f64::from(all),
+    }
+}
+
+/// As many acknowledgements.
+pub async fn submit_rate(address: &str, pid: u32) -> Done {
+    rate(address, pid, |mut client, task| async move {
+        client.submit(task).await;
+    })
+    .await
+}
+
+/// As many results.
+pub async fn result_rate(address: &str, pid: u32) -> Done {
+    rate(address, pid, |mut client, task| async move {
+        client.submit_and_compare(task).await;
+    })
+    .await
+}

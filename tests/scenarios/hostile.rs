@@ -1,0 +1,511 @@
+//! Hostile guests: whatever a plugin does, it hurts its own task or its own load and says which
+//! limit was met, and others hardly notice. What a guest may do in `handle` is in `tests/guests`;
+//! what cannot be said in Rust, and what goes wrong at load, is a `Sample`.
+
+use crate::support::{
+    eventually,
+    node::Node,
+    plugins::{hostile, showcase},
+    task, trial,
+};
+use hostel::{
+    DistributedClient,
+    plugin::{Sample, sample},
+    proto::{distributed::TaskStatus, hostel::v1::RejectedFile},
+};
+use libtest_mimic::Trial;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial(
+            "hostile::tasks_fail_alone_and_say_why",
+            tasks_fail_alone_and_say_why,
+        ),
+        trial(
+            "hostile::floods_leave_memory_bounded",
+            floods_leave_memory_bounded,
+        ),
+        trial(
+            "hostile::loads_are_refused_and_say_why",
+            loads_are_refused_and_say_why,
+        ),
+        trial(
+            "hostile::a_trap_is_tried_again_and_the_rest_is_not",
+            what_is_tried_again,
+        ),
+    ]
+}
+
+/// How much longer an echo may take beside a hostile guest than alone.
+const ALLOWANCE: Duration = Duration::from_millis(100);
+/// How often that is measured before it counts as true.
+const ROUNDS: usize = 3;
+/// Echoes that make one median.
+const ECHOES: usize = 21;
+
+const SETTINGS: &str = r#"
+[plugin.burner.limits]
+max_cpu_ms = 300
+[plugin.burner.task.burn]
+max_attempts = 1
+[plugin.flood.limits]
+max_memory_bytes = 209715200
+[plugin.flood.task.return-100-mb]
+max_attempts = 1
+[plugin.tables.task.tables]
+max_attempts = 1
+[plugin.deep.task.deep]
+max_attempts = 1
+"#;
+
+/// What a hostile task ends with: `completed` with this result, or `failed` with words of its error.
+enum End {
+    Result(&'static str),
+    Error(&'static str),
+}
+use End::{Error, Result};
+
+async fn tasks_fail_alone_and_say_why() {
+    let node = Node::prepare(&[&showcase("echo"), &hostile()], SETTINGS);
+    let samples = [
+        ("burner", "burn", sample::SPIN),
+        ("tables", "tables", sample::GROW_TABLE),
+        ("deep", "deep", sample::RECURSE),
+        ("flood", "return-100-mb", &sample::result_of(100 << 20)),
+    ];
+    for (name, task_type, handle) in samples {
+        let sample = Sample {
+            name,
+            task_types: &[task_type],
+            handle,
+            extra: sample::GROWABLE_TABLE,
+            ..Sample::default()
+        };
+        node.add_wasm(&format!("{name}.wasm"), &sample.wasm().unwrap());
+    }
+    let node = node.started().await;
+
+    for (task_type, at_once, end) in [
+        ("spin", 1, Error("timeout of 500 ms")),
+        ("spin", 4, Error("timeout of 500 ms")),
+        ("spin-in-host", 1, Error("timeout of 500 ms")),
+        ("sleep", 1, Error("timeout of 500 ms")),
+        (
+            "burn",
+            1,
+            Error("300 ms of processor time (plugins.sandbox.max_cpu_ms)"),
+        ),
+        (
+            "grow",
+            1,
+            Error("67108864 bytes of memory (plugins.sandbox.max_memory_bytes)"),
+        ),
+        (
+            "tables",
+            1,
+            Error("100000 table elements (plugins.sandbox.max_table_elements)"),
+        ),
+        ("deep", 1, Error("recursed deeper than its stack")),
+        (
+            "recurse",
+            1,
+            Error("a guest that recurses too deep can end like this"),
+        ),
+        (
+            "return-100-mb",
+            1,
+            Error("4128768 bytes (plugins.sandbox.max_result_bytes)"),
+        ),
+        ("log-too-much", 1, Result("logged")),
+        ("print-too-much", 1, Result("printed")),
+        ("panic", 1, Error("the panic's own words")),
+        ("trap", 1, Error("`unreachable` instruction executed")),
+        ("exit", 1, Error("the guest called exit(")),
+        // Nothing found: no file, no variable, no connection.
+        ("look-around", 1, Result("")),
+    ] {
+        beside(&node, task_type, at_once, &end).await;
+    }
+
+    let log = node.log();
+    for told in [
+        "it has reached 65536 bytes (plugins.sandbox.max_log_bytes)",
+        "the panic's own words",
+    ] {
+        assert!(log.contains(told), "{told}");
+    }
+    assert!(!std::path::Path::new("/tmp/hostel-was-here").exists());
+    let mut client = node.client();
+    echo(&mut client).await;
+}
+
+/// Runs hostile tasks without pause, each checked, while echoes are timed.
+async fn beside(node: &Node, task_type: &'static str, at_once: usize, end: &End) {
+    let mut client = node.client();
+    let mut measured = Vec::new();
+    for _ in 0..ROUNDS {
+        let alone = median_echo(&mut client, || false).await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let hostile: Vec<_> = (0..at_once)
+            .map(|_| tokio::spawn(run_until(node.client(), task_type, stop.clone())))
+            .collect();
+        // At least one hostile task from its beginning to its end.
+        let first = node
+            .client()
+            .submit_task(task(task_type, ""))
+            .await
+            .unwrap();
+        let mut waiting = node.client();
+        let first = tokio::spawn(async move { waiting.wait_for_task(&first).await.unwrap() });
+        let crowded = median_echo(&mut client, || !first.is_finished()).await;
+        stop.store(true, Ordering::Relaxed);
+
+        check(&first.await.unwrap(), end);
+        for runner in hostile {
+            runner
+                .await
+                .unwrap()
+                .iter()
+                .for_each(|ended| check(ended, end));
+        }
+        if crowded <= alone + ALLOWANCE {
+            return;
+        }
+        measured.push((alone, crowded));
+    }
+    panic!("an echo beside {at_once} x {task_type} is too slow (alone, beside): {measured:?}");
+}
+
+/// One hostile task after another.
+async fn run_until(
+    mut client: DistributedClient,
+    task_type: &str,
+    stop: Arc<AtomicBool>,
+) -> Vec<TaskStatus> {
+    let mut ended = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        ended.push(client.submit_and_wait(task(task_type, "")).await.unwrap());
+    }
+    ended
+}
+
+fn check(ended: &TaskStatus, end: &End) {
+    match *end {
+        Result(result) => {
+            assert_eq!(ended.status, "completed", "{ended:?}");
+            assert_eq!(ended.result, result.as_bytes(), "{ended:?}");
+        }
+        Error(words) => {
+            assert_eq!(ended.status, "failed", "{ended:?}");
+            assert!(ended.error.contains(words), "{ended:?}");
+        }
+    }
+    assert_eq!((ended.attempts, ended.finishes), (1, 1), "{ended:?}");
+}
+
+/// The median over `ECHOES` echoes, and more of them while `more`.
+async fn median_echo(client: &mut DistributedClient, more: impl Fn() -> bool) -> Duration {
+    let mut times = Vec::new();
+    while times.len() < ECHOES || more() {
+        times.push(echo(client).await);
+    }
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// How long one echo takes.
+async fn echo(client: &mut DistributedClient) -> Duration {
+    let since = Instant::now();
+    let echoed = client.submit_and_wait(task("echo", "over")).await.unwrap();
+    assert_eq!(
+        (echoed.status.as_str(), &echoed.result[..]),
+        ("completed", &b"over"[..])
+    );
+    since.elapsed()
+}
+
+async fn floods_leave_memory_bounded() {
+    let node = Node::prepare(&[&showcase("echo"), &hostile()], SETTINGS);
+    let flood = sample::result_of(100 << 20);
+    let flood = Sample {
+        name: "flood",
+        task_types: &["return-100-mb"],
+        handle: &flood,
+        ..Sample::default()
+    };
+    node.add_wasm("flood.wasm", &flood.wasm().unwrap());
+    let node = node.started().await;
+    let mut client = node.client();
+    echo(&mut client).await;
+
+    let (before, log_before) = (node.peak_resident_kib(), node.log().len());
+    for _ in 0..3 {
+        for task_type in ["return-100-mb", "log-too-much", "print-too-much"] {
+            client.submit_and_wait(task(task_type, "")).await.unwrap();
+        }
+    }
+    let (after, log_after) = (node.peak_resident_kib(), node.log().len());
+    // One flood that came through would be 100 MiB.
+    assert!(after - before < 64 << 10, "{before} KiB became {after} KiB");
+    // Six floods of at most 64 KiB each, every line with its head.
+    assert!(
+        log_after - log_before < 2 << 20,
+        "{} bytes of log",
+        log_after - log_before
+    );
+    echo(&mut client).await;
+}
+
+async fn loads_are_refused_and_say_why() {
+    const LOADING: &str = "[plugins]\nmax_file_bytes = 8388608\n\
+        [plugins.sandbox]\ndescribe_timeout_ms = 1000\nmax_cpu_ms = 10000\n";
+    let mut node = Node::start(&[&showcase("echo")], LOADING).await;
+    let mut client = node.client();
+    let wat = |text: &str| wat::parse_str(text).unwrap();
+    let of = |sample: Sample<'_>| sample.wasm().unwrap();
+    let sample = Sample::default();
+    let many: Vec<String> = (0..257).map(|n| format!("type-{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let refused = [
+        (
+            "rubbish",
+            b"no plugin at all".to_vec(),
+            "is not WebAssembly",
+        ),
+        (
+            "large",
+            vec![0; (8 << 20) + 1],
+            "more than 8388608 bytes (plugins.max_file_bytes)",
+        ),
+        (
+            "half",
+            of(sample.clone())[..2000].to_vec(),
+            "is not a valid component",
+        ),
+        ("module", wat("(module)"), "--target wasm32-wasip2"),
+        (
+            "stranger",
+            wat("(component)"),
+            "does not export hostel:plugin/manifest@0.1.0",
+        ),
+        (
+            "thief",
+            of(Sample {
+                name: "thief",
+                task_types: &["echo"],
+                ..sample.clone()
+            }),
+            "its task type echo is taken by plugin echo (echo.wasm)",
+        ),
+        (
+            "twin",
+            of(Sample {
+                name: "echo",
+                task_types: &["other"],
+                ..sample.clone()
+            }),
+            "its name echo is taken by echo.wasm",
+        ),
+        (
+            "bad-name",
+            of(Sample {
+                name: "{a}/b",
+                ..sample.clone()
+            }),
+            "the plugin's name",
+        ),
+        (
+            "no-name",
+            of(Sample {
+                name: "",
+                ..sample.clone()
+            }),
+            "the plugin's name is empty",
+        ),
+        (
+            "bad-type",
+            of(Sample {
+                task_types: &["two words", "ünï"],
+                ..sample.clone()
+            }),
+            "task type \"two words\" has ' '; only letters, digits",
+        ),
+        (
+            "long-type",
+            of(Sample {
+                task_types: &["x".repeat(129).as_str()],
+                ..sample.clone()
+            }),
+            "task type has 129 bytes; at most 128",
+        ),
+        (
+            "many-types",
+            of(Sample {
+                task_types: &many,
+                ..sample.clone()
+            }),
+            "at most 256",
+        ),
+        (
+            "future",
+            of(Sample {
+                interface: "0.2.0",
+                ..sample.clone()
+            }),
+            "exports hostel:plugin/manifest@0.2.0, which this node does not know",
+        ),
+        (
+            "slow",
+            of(Sample {
+                describe: sample::SPIN,
+                ..sample.clone()
+            }),
+            "within 1000 ms (plugins.sandbox.describe_timeout_ms)",
+        ),
+        (
+            "slow-start",
+            of(Sample {
+                extra: "(func $spin (loop $l (br $l))) (start $spin)",
+                ..sample.clone()
+            }),
+            "within 1000 ms (plugins.sandbox.describe_timeout_ms)",
+        ),
+        (
+            "trap",
+            of(Sample {
+                describe: sample::TRAP,
+                ..sample.clone()
+            }),
+            "failed to describe itself: wasm trap",
+        ),
+        (
+            "greedy",
+            of(Sample {
+                describe: "(drop (memory.grow (i32.const 10000))) unreachable",
+                ..sample.clone()
+            }),
+            "(plugins.sandbox.max_memory_bytes)",
+        ),
+    ];
+
+    // While it serves: nobody's echo waits for them.
+    let mut measured = Vec::new();
+    for _ in 0..ROUNDS {
+        let alone = median_echo(&mut client, || false).await;
+        for (name, bytes, _) in &refused {
+            node.add_wasm(&format!("{name}.wasm"), bytes);
+        }
+        let listing = tokio::spawn(all_rejected(node.client(), refused.len()));
+        let crowded = median_echo(&mut client, || !listing.is_finished()).await;
+        let rejected = listing.await.unwrap();
+        for (name, _, words) in &refused {
+            check_rejection(&rejected, name, words);
+        }
+        measured.push((alone, crowded));
+        if crowded <= alone + ALLOWANCE {
+            break;
+        }
+        for (name, ..) in &refused {
+            std::fs::remove_file(node.plugins_dir().join(format!("{name}.wasm"))).unwrap();
+        }
+        all_rejected(node.client(), 0).await;
+    }
+    let good = measured
+        .iter()
+        .any(|(alone, crowded)| *crowded <= *alone + ALLOWANCE);
+    assert!(
+        good,
+        "an echo beside bad loads is too slow (alone, beside): {measured:?}"
+    );
+
+    // And when it starts with them.
+    assert!(node.terminate().await.success());
+    node.restart().await;
+    let mut client = node.client();
+    let rejected = all_rejected(node.client(), refused.len()).await;
+    for (name, _, words) in &refused {
+        check_rejection(&rejected, name, words);
+    }
+    let serving = client.list_plugins().await.unwrap().plugins;
+    assert_eq!(serving.len(), 1, "{serving:?}");
+    assert_eq!(
+        (serving[0].name.as_str(), serving[0].file.as_str()),
+        ("echo", "echo.wasm")
+    );
+    echo(&mut client).await;
+}
+
+/// The refused files, once there are as many as expected.
+async fn all_rejected(client: DistributedClient, count: usize) -> Vec<RejectedFile> {
+    eventually("every bad plugin is refused", || {
+        let mut client = client.clone();
+        async move {
+            let rejected = client.list_plugins().await.unwrap().rejected;
+            (rejected.len() == count).then_some(rejected)
+        }
+    })
+    .await
+}
+
+fn check_rejection(rejected: &[RejectedFile], name: &str, words: &str) {
+    let file = format!("{name}.wasm");
+    let found = rejected.iter().find(|rejected| rejected.file == file);
+    let error = found.map(|rejected| rejected.error.as_str());
+    let error = error.unwrap_or_else(|| panic!("{file} is not among {rejected:?}"));
+    assert!(error.contains(words), "{file}: {error}");
+}
+
+/// What may pass is tried again as its type says; a limit that was met is not.
+async fn what_is_tried_again() {
+    let node = Node::prepare(
+        &[&showcase("echo")],
+        "[plugin.traps.task.trap]\nmax_attempts = 3\nbackoff_initial_ms = 0\nbackoff_max_ms = 0\n\
+         [plugin.waits.task.wait]\nbackoff_initial_ms = 3600000\nbackoff_max_ms = 3600000\n\
+         [plugin.limits.task.recurse]\nmax_attempts = 3\n",
+    );
+    for (name, task_type, handle) in [
+        ("traps", "trap", sample::TRAP),
+        ("waits", "wait", sample::TRAP),
+        ("limits", "recurse", sample::RECURSE),
+    ] {
+        let sample = Sample {
+            name,
+            task_types: &[task_type],
+            handle,
+            ..Sample::default()
+        };
+        node.add_wasm(&format!("{name}.wasm"), &sample.wasm().unwrap());
+    }
+    let node = node.started().await;
+    let mut client = node.client();
+
+    let trapped = client.submit_and_wait(task("trap", "")).await.unwrap();
+    assert_eq!((trapped.status.as_str(), trapped.attempts), ("failed", 3));
+    assert_eq!(trapped.finishes, 1);
+
+    let limited = client.submit_and_wait(task("recurse", "")).await.unwrap();
+    assert_eq!((limited.status.as_str(), limited.attempts), ("failed", 1));
+
+    let id = client.submit_task(task("wait", "")).await.unwrap();
+    let waiting = eventually("the first attempt ends", || {
+        let (mut client, id) = (client.clone(), id.clone());
+        async move {
+            let status = client.get_task_status(&id).await.unwrap();
+            (!status.error.is_empty()).then_some(status)
+        }
+    })
+    .await;
+    assert_eq!((waiting.status.as_str(), waiting.attempts), ("pending", 1));
+    assert!(waiting.error.contains("unreachable"), "{waiting:?}");
+    assert!(waiting.waiting_for.contains("next attempt"), "{waiting:?}");
+    assert!(waiting.due_at_ms >= waiting.submitted_at_ms, "{waiting:?}");
+    assert_eq!(waiting.finishes, 0);
+    echo(&mut client).await;
+}
