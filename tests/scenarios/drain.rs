@@ -60,7 +60,7 @@ fn busy_for(ms: u32) -> Task {
 /// A node with that plugin as version 1.
 async fn busy_node(settings: &str) -> Node {
     let mut node = Node::prepare(&[&showcase("echo")], settings);
-    node.write_plugin("busy.wasm", &busy_plugin("1", BUSY));
+    node.add_wasm("busy.wasm", &busy_plugin("1", BUSY));
     node.restart().await;
     node
 }
@@ -120,7 +120,7 @@ async fn a_stop_loses_nothing() {
     // The next version can finish what the first could not. An attempt given back is not counted:
     // these tasks have only one.
     let echoes = Sample::default().handle;
-    node.write_plugin("busy.wasm", &busy_plugin("2", echoes));
+    node.add_wasm("busy.wasm", &busy_plugin("2", echoes));
     node.restart().await;
     let mut client = node.client();
     for (ids, version) in [(&short, "1"), (&endless, "2")] {
@@ -180,7 +180,7 @@ async fn a_dead_letter_runs_again() {
     let settings = "[plugin.busy.task.busy]\nmax_attempts = 3\n\
         backoff_initial_ms = 1\nbackoff_max_ms = 1\n";
     let node = busy_node(settings).await;
-    node.write_plugin("busy.wasm", &busy_plugin("2", TRAP));
+    node.add_wasm("busy.wasm", &busy_plugin("2", TRAP));
     let mut client = node.client();
     eventually("the broken version serves", async || {
         let list = node.client().list_plugins().await.unwrap();
@@ -193,7 +193,7 @@ async fn a_dead_letter_runs_again() {
     assert!(failed.error.contains("attempt 3 of 3"), "{failed:?}");
     assert_eq!(failed.plugin_version, "2");
 
-    node.write_plugin("busy.wasm", &busy_plugin("3", BUSY));
+    node.add_wasm("busy.wasm", &busy_plugin("3", BUSY));
     eventually("the mended version serves", async || {
         let list = node.client().list_plugins().await.unwrap();
         list.plugins.iter().any(|p| p.version == "3").then_some(())

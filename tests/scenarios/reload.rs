@@ -17,6 +17,7 @@ use libtest_mimic::Trial;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
+    future::ready,
     io::Write,
     os::unix::fs::symlink,
     path::PathBuf,
@@ -66,10 +67,9 @@ async fn under_load() {
         loaders.spawn(load);
     }
 
-    let mut operator = Operator {
+    let operator = Operator {
         file: node.plugins_dir().join("echo.wasm"),
         beside: node.path("beside"),
-        client: node.client(),
         node: &node,
     };
     let mut resident = Vec::new();
@@ -189,12 +189,11 @@ const WAYS: [Way; 5] = [
 struct Operator<'n> {
     file: PathBuf,
     beside: PathBuf,
-    client: DistributedClient,
     node: &'n Node,
 }
 
 impl Operator<'_> {
-    async fn replace(&mut self, way: Way, version: &Version, rng: &mut fastrand::Rng) {
+    async fn replace(&self, way: Way, version: &Version, rng: &mut fastrand::Rng) {
         match way {
             Way::Rename => self.rename_into_place(&version.wasm),
             Way::Copy => {
@@ -231,7 +230,7 @@ impl Operator<'_> {
     }
 
     /// Something that cannot be loaded; what serves goes on, and the node says what is wrong.
-    async fn spoil(&mut self, kind: usize, serving: &Version) {
+    async fn spoil(&self, kind: usize, serving: &Version) {
         let half = &serving.wasm[..serving.wasm.len() / 2];
         let traps = Sample {
             name: "echo",
@@ -262,7 +261,7 @@ impl Operator<'_> {
     }
 
     /// Waits until the version serves and gives the time when it was seen to.
-    async fn serves(&mut self, version: &Version, way: Way) -> u64 {
+    async fn serves(&self, version: &Version, way: Way) -> u64 {
         let what = format!("{} serves after {way:?}", version.name);
         eventually(&what, async || {
             let now = self.serving().await?;
@@ -272,15 +271,15 @@ impl Operator<'_> {
         now_ms()
     }
 
-    async fn serving(&mut self) -> Option<Plugin> {
+    async fn serving(&self) -> Option<Plugin> {
         let list = self.list().await;
         list.plugins
             .into_iter()
             .find(|plugin| plugin.name == "echo")
     }
 
-    async fn list(&mut self) -> ListPluginsResponse {
-        let listed = self.client.list_plugins().await;
+    async fn list(&self) -> ListPluginsResponse {
+        let listed = self.node.client().list_plugins().await;
         listed.unwrap_or_else(|status| panic!("{status}:\n{}", self.node.log()))
     }
 }
@@ -352,14 +351,14 @@ impl Ledger {
 
     /// Waits until enough tasks have run that were started after `time`.
     async fn some_more(&self, time: u64, loaders: &mut JoinSet<()>) {
-        eventually("tasks go on", async || {
+        eventually("tasks go on", || {
             if let Some(ended) = loaders.try_join_next() {
-                ended.expect("no loader fails");
+                panic!("a loader ended: {ended:?}");
             }
             let ran = self.ran.lock().unwrap();
             let newest_first = ran.iter().rev().take(10 * TASKS_BETWEEN);
             let later = newest_first.filter(|ran| ran.started > time).count();
-            (later >= TASKS_BETWEEN).then_some(())
+            ready((later >= TASKS_BETWEEN).then_some(()))
         })
         .await;
     }
@@ -414,7 +413,7 @@ async fn a_task_waits_for_its_plugin() {
             ..Sample::default()
         })
     };
-    node.write_plugin("late.wasm", &sample("1", TRAP));
+    node.add_wasm("late.wasm", &sample("1", TRAP));
     let mut node = node;
     node.restart().await;
     let mut client = node.client();
@@ -438,7 +437,7 @@ async fn a_task_waits_for_its_plugin() {
     assert_eq!(refused.code(), Code::FailedPrecondition);
 
     let echoes = Sample::default().handle;
-    node.write_plugin("late.wasm", &sample("2", echoes));
+    node.add_wasm("late.wasm", &sample("2", echoes));
     let ended = client.wait_for_task(&id).await.unwrap();
     assert_eq!((ended.status.as_str(), ended.finishes), ("completed", 1));
     assert_eq!(ended.result, "over".as_bytes());

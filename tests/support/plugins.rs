@@ -53,18 +53,6 @@ pub fn hostile() -> PathBuf {
     built().join("hostel_test_guests.wasm")
 }
 
-/// The echo plugin with another version number, everything else the same.
-pub fn echo_version(version: &str) -> PathBuf {
-    let echo = source().join("plugins/echo/src/lib.rs");
-    let code = fs::read_to_string(echo).expect("the source of echo");
-    variant("echo", version, &code)
-}
-
-/// An echo plugin that signs each result: `@` and its version follow the payload.
-pub fn signing_echo(version: &str) -> PathBuf {
-    variant("signing-echo", version, SIGNING)
-}
-
 const SIGNING: &str = r#"use hostel_sdk::prelude::*;
 
 fn echo(mut payload: Vec<u8>) -> Vec<u8> {
@@ -77,18 +65,21 @@ hostel_sdk::plugin! {
 }
 "#;
 
-/// A package called `echo` of that version and code, built once.
-fn variant(kind: &str, version: &str, code: &str) -> PathBuf {
-    let out = built().join(format!("{kind}-{version}"));
+/// A plugin called `echo`, of that version, that signs each result: `@` and its version follow the
+/// payload. Built once.
+pub fn signing_echo(version: &str) -> PathBuf {
+    let out = built().join(format!("signing-echo-{version}"));
     let file = out.join("echo.wasm");
     static BUILDING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     if file.exists() {
         return file;
     }
-    let copy = built().join("source").join(format!("{kind}-{version}"));
+    let copy = built()
+        .join("source")
+        .join(format!("signing-echo-{version}"));
     fs::create_dir_all(copy.join("src")).expect("a directory");
-    fs::write(copy.join("src/lib.rs"), code).expect("the copy");
+    fs::write(copy.join("src/lib.rs"), SIGNING).expect("the copy");
     let sdk = source().join("plugin-sdk");
     let manifest = format!(
         "[package]\nname = \"echo\"\nversion = \"{version}\"\nedition = \"2024\"\n\
