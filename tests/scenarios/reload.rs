@@ -52,7 +52,9 @@ pub fn trials() -> Vec<Trial> {
 async fn under_load() {
     let mut rng = random("reload");
     let versions = ["1.0.0", "2.0.0"].map(Version::build);
-    let node = Node::start(&[&versions[0].file], NO_RESCAN).await;
+    let node = Node::prepare(&[], NO_RESCAN);
+    node.add_wasm("echo.wasm", &versions[0].wasm);
+    let node = node.started().await;
     fill_caches(&node).await;
     let ledger = Arc::<Ledger>::default();
     ledger.swaps.lock().unwrap().push(Swap {

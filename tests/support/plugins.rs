@@ -68,29 +68,29 @@ hostel_sdk::plugin! {
 /// A plugin called `echo`, of that version, that signs each result: `@` and its version follow the
 /// payload. Built once.
 pub fn signing_echo(version: &str) -> PathBuf {
-    let out = built().join(format!("signing-echo-{version}"));
-    let file = out.join("echo.wasm");
+    // Within one target directory libraries of the same name take each other's place.
+    let library = format!("signing_echo_{}", version.replace('.', "_"));
+    let file = built().join(format!("{library}.wasm"));
     static BUILDING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     if file.exists() {
         return file;
     }
-    let copy = built()
-        .join("source")
-        .join(format!("signing-echo-{version}"));
+    let copy = built().join("source").join(&library);
     fs::create_dir_all(copy.join("src")).expect("a directory");
-    fs::write(copy.join("src/lib.rs"), SIGNING).expect("the copy");
+    fs::write(copy.join("src/lib.rs"), SIGNING).expect("the source");
     let sdk = source().join("plugin-sdk");
     let manifest = format!(
         "[package]\nname = \"echo\"\nversion = \"{version}\"\nedition = \"2024\"\n\
-         description = \"Another version\"\n[lib]\ncrate-type = [\"cdylib\"]\n\
+         description = \"Another version\"\n\
+         [lib]\nname = \"{library}\"\ncrate-type = [\"cdylib\"]\n\
          [dependencies]\nhostel-sdk = {{ path = {sdk:?} }}\n\
          [profile.release]\nstrip = true\n[workspace]\n"
     );
-    fs::write(copy.join("Cargo.toml"), manifest).expect("the copy");
+    fs::write(copy.join("Cargo.toml"), manifest).expect("the manifest");
     // The workspace's own lock file keeps the versions that are built already.
     fs::copy(source().join("Cargo.lock"), copy.join("Cargo.lock")).expect("the lock file");
-    build(&copy, &out);
+    build(&copy, &built());
     file
 }
 
@@ -110,8 +110,8 @@ pub const BUSY: &str = "(i64.store (i32.const 4096) (i64.add (call $now)
 /// As `handle` or `describe` of a guest.
 pub const TRAP: &str = "unreachable";
 
-/// `hostel plugins build`, in the one target directory: one after the other, because packages of
-/// the same name leave their file at the same place there.
+/// `hostel plugins build`, in the one target directory, one after the other: libraries of the same
+/// name leave their file at the same place there.
 pub fn build(dir: &Path, out: &Path) {
     static BUILDING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
