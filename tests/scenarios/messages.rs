@@ -61,7 +61,7 @@ async fn services() {
     let brief = found.iter().find(|node| node.node_id == "brief");
     assert!(brief.is_none_or(|node| node.address == "10.0.0.2:1"));
     eventually("it expires", async || {
-        let found = client.discover("web").await.unwrap();
+        let found = node.client().discover("web").await.unwrap();
         assert!(found.iter().all(|node| node.metadata["zone"] == "a"));
         (ids(&found) == ["lasting"]).then_some(())
     })

@@ -16,7 +16,10 @@ use std::{
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks again and again until the answer is `Some`; panics with `what` when patience is over.
-pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
     let since = Instant::now();
     loop {
         if let Some(answer) = ask().await {

@@ -178,13 +178,6 @@ impl Node {
         self.write_plugin(&name.to_string_lossy(), &bytes);
     }
 
-    /// As `add_plugin`, from memory.
-    pub fn write_plugin(&self, name: &str, wasm: &[u8]) {
-        let beside = self.path("incoming");
-        fs::write(&beside, wasm).expect("the plugin");
-        fs::rename(beside, self.plugins_dir().join(name)).expect("the plugin");
-    }
-
     /// `host:port`.
     pub fn address(&self) -> &str {
         &self.address

@@ -53,18 +53,6 @@ pub fn hostile() -> PathBuf {
     built().join("hostel_test_guests.wasm")
 }
 
-/// The echo plugin with another version number, everything else the same.
-pub fn echo_version(version: &str) -> PathBuf {
-    let echo = source().join("plugins/echo/src/lib.rs");
-    let code = fs::read_to_string(echo).expect("the source of echo");
-    variant("echo", version, &code)
-}
-
-/// An echo plugin that signs each result: `@` and its version follow the payload.
-pub fn signing_echo(version: &str) -> PathBuf {
-    variant("signing-echo", version, SIGNING)
-}
-
 const SIGNING: &str = r#"use hostel_sdk::prelude::*;
 
 fn echo(mut payload: Vec<u8>) -> Vec<u8> {
@@ -77,29 +65,32 @@ hostel_sdk::plugin! {
 }
 "#;
 
-/// A package called `echo` of that version and code, built once.
-fn variant(kind: &str, version: &str, code: &str) -> PathBuf {
-    let out = built().join(format!("{kind}-{version}"));
-    let file = out.join("echo.wasm");
+/// A plugin called `echo`, of that version, that signs each result: `@` and its version follow the
+/// payload. Built once.
+pub fn signing_echo(version: &str) -> PathBuf {
+    // Within one target directory libraries of the same name take each other's place.
+    let library = format!("signing_echo_{}", version.replace('.', "_"));
+    let file = built().join(format!("{library}.wasm"));
     static BUILDING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     if file.exists() {
         return file;
     }
-    let copy = built().join("source").join(format!("{kind}-{version}"));
+    let copy = built().join("source").join(&library);
     fs::create_dir_all(copy.join("src")).expect("a directory");
-    fs::write(copy.join("src/lib.rs"), code).expect("the copy");
+    fs::write(copy.join("src/lib.rs"), SIGNING).expect("the source");
     let sdk = source().join("plugin-sdk");
     let manifest = format!(
         "[package]\nname = \"echo\"\nversion = \"{version}\"\nedition = \"2024\"\n\
-         description = \"Another version\"\n[lib]\ncrate-type = [\"cdylib\"]\n\
+         description = \"Another version\"\n\
+         [lib]\nname = \"{library}\"\ncrate-type = [\"cdylib\"]\n\
          [dependencies]\nhostel-sdk = {{ path = {sdk:?} }}\n\
          [profile.release]\nstrip = true\n[workspace]\n"
     );
-    fs::write(copy.join("Cargo.toml"), manifest).expect("the copy");
+    fs::write(copy.join("Cargo.toml"), manifest).expect("the manifest");
     // The workspace's own lock file keeps the versions that are built already.
     fs::copy(source().join("Cargo.lock"), copy.join("Cargo.lock")).expect("the lock file");
-    build(&copy, &out);
+    build(&copy, &built());
     file
 }
 
@@ -119,8 +110,8 @@ pub const BUSY: &str = "(i64.store (i32.const 4096) (i64.add (call $now)
 /// As `handle` or `describe` of a guest.
 pub const TRAP: &str = "unreachable";
 
-/// `hostel plugins build`, in the one target directory: one after the other, because packages of
-/// the same name leave their file at the same place there.
+/// `hostel plugins build`, in the one target directory, one after the other: libraries of the same
+/// name leave their file at the same place there.
 pub fn build(dir: &Path, out: &Path) {
     static BUILDING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);

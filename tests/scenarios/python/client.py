@@ -52,7 +52,8 @@ def tasks(node):
     )
     assert submitted.accepted and submitted.task_id, submitted
     status = ended(node, submitted.task_id)
-    assert status.status == "completed" and status.result == payload, status
+    assert status.status == "completed", status
+    assert status.result == payload, len(status.result)
 
     named = pb.Task(task_id="py:1", task_type="echo", payload=b"same")
     for _ in range(2):
