@@ -35,6 +35,17 @@ pub struct Task {
     pub finishes: u32,
 }
 
+impl Task {
+    /// What it holds of payload and result, in bytes.
+    pub fn bytes(&self) -> usize {
+        let result = match &self.state {
+            State::Completed { result, .. } => result.len(),
+            _ => 0,
+        };
+        self.payload.len() + result
+    }
+}
+
 /// Where a task stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {

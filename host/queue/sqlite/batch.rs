@@ -36,7 +36,7 @@ pub(super) fn commit(
     batch: &mut [Box<dyn Operation>],
     safety: &mut Safety,
 ) -> Result<Vec<Option<Fault>>, Failure> {
-    book.changes.clear();
+    book.forget_changes();
     let needed = batch.iter().map(|operation| operation.safety()).max();
     let needed = needed.unwrap_or(Safety::Looks);
     if needed == Safety::Looks {
@@ -84,7 +84,7 @@ fn run_carefully(
     let mut faults = Vec::with_capacity(batch.len());
     for operation in batch {
         book.conn.execute_batch("SAVEPOINT operation")?;
-        let told = book.changes.len();
+        let told = (book.changes.len(), book.snapshots.len());
         match operation.run(book) {
             Ok(()) => faults.push(None),
             // Some errors make SQLite take the whole transaction back by itself.
@@ -93,7 +93,8 @@ fn run_carefully(
             }
             Err(fault) => {
                 book.conn.execute_batch("ROLLBACK TO operation")?;
-                book.changes.truncate(told);
+                book.changes.truncate(told.0);
+                book.snapshots.truncate(told.1);
                 book.reload()?;
                 faults.push(Some(fault));
             }
@@ -121,7 +122,7 @@ fn take_back(book: &mut Book<'_>) -> Result<(), Fault> {
     if !book.conn.is_autocommit() {
         book.conn.execute_batch("ROLLBACK")?;
     }
-    book.changes.clear();
+    book.forget_changes();
     book.reload()
 }
 

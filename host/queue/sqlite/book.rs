@@ -5,15 +5,16 @@
 use super::{
     board::{Board, Hold, Lane, Word, parse_name},
     fault::Fault,
+    recent::{self, Recent, Snapshot},
     row::{ms, read_bytes, read_metadata, state_kind, write_metadata},
     statements::Statements,
 };
 use crate::{
     queue::{Cancel, Change, Expired, LeaseToken, Leased, Renewal, Requeue, Submitted, Want, now},
-    task::{Name, StateKind, Submission, TaskId},
+    task::{Name, StateKind, Submission, Task, TaskId, UnixMs},
 };
 use rusqlite::{Connection, OptionalExtension, params};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 pub(super) struct Book<'c> {
     pub conn: &'c Connection,
@@ -21,18 +22,30 @@ pub(super) struct Book<'c> {
     pub board: Board,
     /// What the running transaction changes, for the watchers.
     pub changes: Vec<Change>,
+    /// What the running transaction makes of the tasks it changes: one entry at least for each.
+    pub snapshots: Vec<Snapshot>,
+    /// As of the transaction before.
+    pub(super) recent: Arc<Recent>,
     max_open: usize,
 }
 
 impl<'c> Book<'c> {
-    pub fn open(conn: &'c Connection, max_open: usize) -> Result<Self, Fault> {
+    pub fn open(conn: &'c Connection, max_open: usize, recent: Arc<Recent>) -> Result<Self, Fault> {
         Ok(Self {
             conn,
             statements: Statements::prepare(conn)?,
             board: Board::load(conn)?,
             changes: Vec::new(),
+            snapshots: Vec::new(),
+            recent,
             max_open,
         })
+    }
+
+    /// For a transaction that begins anew.
+    pub fn forget_changes(&mut self) {
+        self.changes.clear();
+        self.snapshots.clear();
     }
 
     /// Makes the board follow the database again.
@@ -42,7 +55,7 @@ impl<'c> Book<'c> {
     }
 
     pub fn submit(&mut self, tasks: &[Submission]) -> Result<Vec<Submitted>, Fault> {
-        let now = ms(now());
+        let now = now();
         let mut answers = Vec::with_capacity(tasks.len());
         for task in tasks {
             answers.push(self.submit_one(task, now)?);
@@ -50,7 +63,9 @@ impl<'c> Book<'c> {
         Ok(answers)
     }
 
-    fn submit_one(&mut self, task: &Submission, now: i64) -> Result<Submitted, Fault> {
+    fn submit_one(&mut self, task: &Submission, now: UnixMs) -> Result<Submitted, Fault> {
+        let submitted_at = now;
+        let now = ms(now);
         let word = self.type_word(task.task_type())?;
         let metadata = write_metadata(task.metadata());
         if self.board.open >= self.max_open {
@@ -75,8 +90,9 @@ impl<'c> Book<'c> {
         self.board.next_seq += 1;
         self.board.count(word, None, Some(StateKind::Pending))?;
         self.board.lane(word)?.pending.insert((now, seq));
-        self.board.fresh.keep(seq, task);
+        self.board.fresh.keep(seq, task, submitted_at);
         self.changed(task.id(), task.task_type().clone(), StateKind::Pending);
+        self.known(recent::submitted(task, submitted_at));
         Ok(Submitted::Created)
     }
 
@@ -103,7 +119,8 @@ impl<'c> Book<'c> {
 
     pub fn lease(&mut self, want: &Want) -> Result<Vec<Leased>, Fault> {
         let now = now();
-        let until = ms(now.after(want.ttl));
+        let lease_until = now.after(want.ttl);
+        let (until, leased_at) = (ms(lease_until), now);
         let now = ms(now);
         let taken = self.board.take_due(want, now);
         if taken.is_empty() {
@@ -112,7 +129,7 @@ impl<'c> Book<'c> {
         let node = self.word(want.node.as_str())?;
         let mut leased = Vec::with_capacity(taken.len());
         for (task_type, seq) in taken {
-            let (task, fence) = self.read_waiting(seq, task_type)?;
+            let (task, fence, submitted_at) = self.read_waiting(seq, task_type)?;
             self.statements
                 .lease
                 .execute(params![seq, until, fence, task.attempt, now, node])?;
@@ -129,13 +146,23 @@ impl<'c> Book<'c> {
             self.board.running.insert(id, hold);
             let (from, to) = (Some(StateKind::Pending), Some(StateKind::Running));
             self.board.count(task_type, from, to)?;
+            if let Some(submitted_at) = submitted_at {
+                let node = want.node.clone();
+                let times = [submitted_at, leased_at, lease_until];
+                self.known(recent::first_leased(&task, node, times));
+            }
             leased.push(task);
         }
         Ok(leased)
     }
 
-    /// The task as it will be once leased, and its new fence.
-    fn read_waiting(&mut self, seq: i64, task_type: Word) -> Result<(Leased, i64), Fault> {
+    /// The task as it will be once leased, and its new fence; when it was submitted, if it has
+    /// never been leased and that is known without a look.
+    fn read_waiting(
+        &mut self,
+        seq: i64,
+        task_type: Word,
+    ) -> Result<(Leased, i64, Option<UnixMs>), Fault> {
         let task_type = self.board.lane(task_type)?.task_type.clone();
         if let Some(fresh) = self.board.fresh.take(seq) {
             let fence = first_fence(seq) + 1;
@@ -146,7 +173,7 @@ impl<'c> Book<'c> {
                 metadata: fresh.metadata,
                 attempt: 1,
             };
-            return Ok((leased, fence));
+            return Ok((leased, fence, Some(fresh.submitted_at)));
         }
         let mut rows = self.statements.waiting.query([seq])?;
         let row = rows
@@ -161,7 +188,7 @@ impl<'c> Book<'c> {
             metadata: read_metadata(row.get_ref(3)?)?,
             attempt: row.get::<_, u32>(1)?.saturating_add(1),
         };
-        Ok((leased, fence))
+        Ok((leased, fence, None))
     }
 
     pub fn renew(&mut self, held: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Fault> {
@@ -173,6 +200,7 @@ impl<'c> Book<'c> {
                 continue;
             };
             hold.lease_until = until;
+            self.snapshots.push((token.id.clone(), None));
             answers.push(match hold.cancel_asked {
                 true => Renewal::CancelAsked,
                 false => Renewal::Held,
@@ -252,14 +280,15 @@ impl<'c> Book<'c> {
     /// Forgets up to `max` tasks that ended at or before `until`.
     pub fn purge(&mut self, until: i64, max: usize) -> Result<usize, Fault> {
         let max = i64::try_from(max).unwrap_or(i64::MAX);
-        let found: Vec<(i64, Word, i64)> = self
+        let found: Vec<(i64, Word, i64, String)> = self
             .statements
             .ended
             .query_map([until, max], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
             })?
             .collect::<Result<_, _>>()?;
-        for &(seq, word, state) in &found {
+        for &(seq, word, state, ref id) in &found {
+            self.snapshots.push((parse_name(id)?, None));
             self.statements.delete_task.execute([seq])?;
             self.statements.delete_body.execute([seq])?;
             self.statements.delete_result.execute([seq])?;
@@ -322,7 +351,13 @@ impl<'c> Book<'c> {
         Ok(())
     }
 
+    /// What the task is now, where that is known at no cost.
+    pub(super) fn known(&mut self, task: Task) {
+        self.snapshots.push((task.id.clone(), Some(Arc::new(task))));
+    }
+
     fn changed(&mut self, id: &TaskId, task_type: Name, state: StateKind) {
+        self.snapshots.push((id.clone(), None));
         self.changes.push(Change {
             id: id.clone(),
             task_type,

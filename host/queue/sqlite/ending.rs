@@ -6,6 +6,7 @@ use super::{
     board::{Hold, Word},
     book::Book,
     fault::Fault,
+    recent,
     row::ms,
 };
 use crate::{
@@ -77,7 +78,14 @@ impl Book<'_> {
             let lane = self.board.lane(hold.task_type)?;
             lane.pending.insert((ms(at), hold.seq));
         }
-        self.moved(&finish.token.id, hold.task_type, StateKind::Running, state)
+        let id = &finish.token.id;
+        self.moved(id, hold.task_type, StateKind::Running, state)?;
+        let before = self.recent.get(id);
+        let same_attempt = before.filter(|before| before.attempt == hold.attempt);
+        if let Some(ended) = same_attempt.and_then(|before| recent::ended(&before, finish, now)) {
+            self.known(ended);
+        }
+        Ok(())
     }
 
     fn ran_words(&mut self, ran: Option<&Ran>) -> Result<Option<[Word; 3]>, Fault> {

@@ -2,7 +2,7 @@
 //! read back what was just written (a third of its work). Bounded, and no loss when it is empty.
 
 use super::row::Metadata;
-use crate::task::{Submission, TaskId};
+use crate::task::{Submission, TaskId, UnixMs};
 use bytes::Bytes;
 use std::collections::HashMap;
 
@@ -20,10 +20,11 @@ pub(super) struct FreshTask {
     pub id: TaskId,
     pub payload: Bytes,
     pub metadata: Metadata,
+    pub submitted_at: UnixMs,
 }
 
 impl Fresh {
-    pub fn keep(&mut self, seq: i64, task: &Submission) {
+    pub fn keep(&mut self, seq: i64, task: &Submission, submitted_at: UnixMs) {
         let bytes = self.bytes + task.payload().len();
         if self.tasks.len() < MAX_TASKS && bytes <= MAX_BYTES {
             self.bytes = bytes;
@@ -31,6 +32,7 @@ impl Fresh {
                 id: task.id().clone(),
                 payload: task.payload().clone(),
                 metadata: task.metadata().clone(),
+                submitted_at,
             };
             self.tasks.insert(seq, task);
         }

@@ -13,6 +13,7 @@ mod look;
 mod operation;
 mod overview;
 mod reader;
+mod recent;
 mod row;
 mod schema;
 mod statements;
@@ -20,7 +21,7 @@ mod statements;
 mod tests;
 mod writer;
 
-use self::{operation::Safety, overview::Overview, reader::Reader, writer::Writer};
+use self::{operation::Safety, overview::Overview, reader::Reader, recent::Recent, writer::Writer};
 use super::{
     Cancel, Counts, Error, Expired, Filter, Finish, Finished, LeaseToken, Leased, Listing, Page,
     Publisher, Renewal, Requeue, Submitted, TaskQueue, Want, Watch, now,
@@ -47,6 +48,7 @@ pub struct SqliteQueue {
     tasks: Reader,
     lists: Reader,
     overview: Arc<Overview>,
+    recent: Arc<Recent>,
     /// `None` once closed.
     publisher: Mutex<Option<Publisher>>,
     stale: Arc<AtomicU64>,
@@ -61,11 +63,13 @@ impl SqliteQueue {
         let claimed = tokio::task::spawn_blocking(move || files::claim(&path)).await;
         let lock = claimed.map_err(|error| fault::unavailable(error.to_string()))??;
         let overview = Arc::new(Overview::default());
+        let recent = Arc::new(Recent::default());
         let publisher = Publisher::new();
         let writer = Writer::start(
             settings.clone(),
             lock,
             Arc::clone(&overview),
+            Arc::clone(&recent),
             publisher.clone(),
         )
         .await?;
@@ -74,6 +78,7 @@ impl SqliteQueue {
             tasks: Reader::start("queue-reader", &settings.path)?,
             lists: Reader::start("queue-lists", &settings.path)?,
             overview,
+            recent,
             publisher: Mutex::new(Some(publisher)),
             stale: Arc::default(),
         })
@@ -161,6 +166,9 @@ impl TaskQueue for SqliteQueue {
     }
 
     async fn get(&self, id: &TaskId) -> Result<Option<Task>, Error> {
+        if let Some(task) = self.recent.get(id) {
+            return Ok(Some(Arc::unwrap_or_clone(task)));
+        }
         let id = id.clone();
         self.tasks.ask(move |conn| look::get(conn, &id)).await
     }
@@ -212,5 +220,7 @@ impl TaskQueue for SqliteQueue {
         self.tasks.close().await;
         self.lists.close().await;
         self.writer.close().await;
+        // From here on only the closed reader is asked.
+        self.recent.clear();
     }
 }

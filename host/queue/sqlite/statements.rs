@@ -45,7 +45,7 @@ statements! {
     ask_cancel: "UPDATE task SET cancel_asked = 1 WHERE seq = ?1";
     requeue: "UPDATE task SET state = 0, at = ?2, attempt = 0, finishes = 0, started_at = NULL
         WHERE seq = ?1";
-    ended: "SELECT seq, type, state FROM task WHERE state >= 2 AND at <= ?1 ORDER BY at LIMIT ?2";
+    ended: "SELECT seq, type, state, id FROM task WHERE state >= 2 AND at <= ?1 ORDER BY at LIMIT ?2";
     delete_task: "DELETE FROM task WHERE seq = ?1";
     delete_body: "DELETE FROM body WHERE seq = ?1";
     delete_result: "DELETE FROM result WHERE seq = ?1";

@@ -9,6 +9,7 @@ use super::{
     files::Lock,
     operation::{Asked, Operation, Safety},
     overview::Overview,
+    recent::Recent,
     schema,
 };
 use crate::{
@@ -47,6 +48,7 @@ impl Writer {
         settings: config::Sqlite,
         lock: Lock,
         overview: Arc<Overview>,
+        recent: Arc<Recent>,
         publisher: Publisher,
     ) -> Result<Self, Error> {
         let (sender, receiver) = mpsc::channel(BACKLOG);
@@ -55,6 +57,7 @@ impl Writer {
             settings,
             receiver,
             overview,
+            recent,
             publisher,
             batch: Vec::new(),
             pause: FIRST_PAUSE,
@@ -126,6 +129,7 @@ struct Work {
     settings: config::Sqlite,
     receiver: mpsc::Receiver<Message>,
     overview: Arc<Overview>,
+    recent: Arc<Recent>,
     publisher: Publisher,
     /// What was received and is not answered yet.
     batch: Vec<Box<dyn Operation>>,
@@ -174,7 +178,7 @@ impl Work {
 
     /// Works until it is told to close, or until something fails that a new connection may mend.
     fn serve(&mut self, conn: &Connection, ready: &mut Option<Ready>) -> Result<(), Fault> {
-        let mut book = Book::open(conn, self.settings.max_open_tasks)?;
+        let mut book = Book::open(conn, self.settings.max_open_tasks, Arc::clone(&self.recent))?;
         self.overview.update(&mut book.board);
         if let Some(ready) = ready.take() {
             let _ = ready.send(Ok(()));
@@ -189,6 +193,7 @@ impl Work {
                 Ok(verdicts) => {
                     self.pause = FIRST_PAUSE;
                     self.overview.update(&mut book.board);
+                    self.recent.update(&mut book.snapshots);
                     // Before the answers: who watches from an answer on is told nothing older.
                     self.publisher.publish(std::mem::take(&mut book.changes));
                     self.settle(verdicts);
@@ -197,6 +202,7 @@ impl Work {
                     fault,
                     outcome_unknown,
                 }) => {
+                    self.recent.clear();
                     let reason = fault.reason(&self.settings.path);
                     self.refuse(&reason, outcome_unknown);
                     return Err(fault);
