@@ -28,7 +28,7 @@ pub fn rows() -> Vec<Row> {
         });
         let mut node = Node::prepare(&plugins, "");
         let cold = ms(|| start(&mut node));
-        node.terminate().await;
+        runtime.block_on(node.terminate());
         let warm = ms(|| start(&mut node));
         thread::sleep(SETTLE);
         let memory = node.resident_kib() as f64 / 1024.0;

@@ -175,7 +175,14 @@ impl Node {
     pub fn add_plugin(&self, file: &Path) {
         let name = file.file_name().expect("a file name");
         let bytes = fs::read(file).expect("the plugin");
-        self.write_plugin(&name.to_string_lossy(), &bytes);
+        self.add_wasm(&name.to_string_lossy(), &bytes);
+    }
+
+    /// The same from memory.
+    pub fn add_wasm(&self, name: &str, bytes: &[u8]) {
+        let beside = self.path("incoming");
+        fs::write(&beside, bytes).expect("the plugin");
+        fs::rename(beside, self.plugins_dir().join(name)).expect("the plugin");
     }
 
     /// `host:port`.

@@ -4,7 +4,7 @@ use super::*;
 
 pub async fn plugins_of_a_node() {
     let node = Node::prepare(&[&showcase("echo"), &showcase("text")], "");
-    node.write_plugin("rubbish.wasm", b"rubbish");
+    node.add_wasm("rubbish.wasm", b"rubbish");
     let node = node.started().await;
     let listed = node.hostel(&["plugins", "list"]).text();
     assert!(listed.starts_with("PLUGIN  VERSION  TASK TYPE"), "{listed}");

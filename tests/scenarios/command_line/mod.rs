@@ -192,7 +192,7 @@ async fn colours() {
 
 async fn serve() {
     let mut node = Node::prepare(&[], "");
-    node.write_plugin("sample.wasm", &Sample::default().wasm().unwrap());
+    node.add_wasm("sample.wasm", &Sample::default().wasm().unwrap());
     node.restart().await;
     let ports = fs::read(node.path("ports.json")).unwrap();
     let ports: Value = serde_json::from_slice(&ports).unwrap();

@@ -140,7 +140,7 @@ pub async fn loads_are_refused_and_say_why() {
     for _ in 0..ROUNDS {
         let alone = median_echo(&mut client, || false).await;
         for (name, bytes, _) in &refused {
-            node.write_plugin(&format!("{name}.wasm"), bytes);
+            node.add_wasm(&format!("{name}.wasm"), bytes);
         }
         let all_refused = Cell::new(false);
         let listing = async {

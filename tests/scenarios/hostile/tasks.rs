@@ -40,7 +40,7 @@ pub async fn tasks_fail_alone_and_say_why() {
             extra: sample::GROWABLE_TABLE,
             ..Sample::default()
         };
-        node.write_plugin(&format!("{name}.wasm"), &sample.wasm().unwrap());
+        node.add_wasm(&format!("{name}.wasm"), &sample.wasm().unwrap());
     }
     let node = node.started().await;
 
@@ -171,7 +171,7 @@ pub async fn floods_leave_memory_bounded() {
         handle: &flood,
         ..Sample::default()
     };
-    node.write_plugin("flood.wasm", &flood.wasm().unwrap());
+    node.add_wasm("flood.wasm", &flood.wasm().unwrap());
     let node = node.started().await;
     let mut client = node.client();
     echo(&mut client).await;
@@ -213,7 +213,7 @@ pub async fn what_is_tried_again() {
             handle,
             ..Sample::default()
         };
-        node.write_plugin(&format!("{name}.wasm"), &sample.wasm().unwrap());
+        node.add_wasm(&format!("{name}.wasm"), &sample.wasm().unwrap());
     }
     let node = node.started().await;
     let mut client = node.client();

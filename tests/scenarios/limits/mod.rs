@@ -89,8 +89,8 @@ async fn node(settings: &str) -> Node {
         handle: sample::SPIN,
         ..Sample::default()
     };
-    node.write_plugin("sample.wasm", &Sample::default().wasm().unwrap());
-    node.write_plugin("spin.wasm", &spin.wasm().unwrap());
+    node.add_wasm("sample.wasm", &Sample::default().wasm().unwrap());
+    node.add_wasm("spin.wasm", &spin.wasm().unwrap());
     node.started().await
 }
 
