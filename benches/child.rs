@@ -105,18 +105,19 @@ async fn without_worker() {
         task_types: vec![name("echo")],
         plugins: Vec::new(),
     };
-    discovery.announce(record).await.expect("a record");
     let scheduler = DistributedTaskScheduler::new(Arc::new(queue), discovery.clone());
     let mut node = DistributedNode::new(
         "bench",
         "127.0.0.1:0",
-        discovery,
+        discovery.clone(),
         Arc::new(LocalBroker::new(limits.subscriber_backlog)),
         Arc::new(scheduler),
     )
     .await
     .expect("a node");
     node.start().await.expect("a start");
+    // After the node's own record, which it takes the place of.
+    discovery.announce(record).await.expect("a record");
     announce(node.address());
     let _ = tokio::task::spawn_blocking(orphaned).await;
 }
