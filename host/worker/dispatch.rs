@@ -6,12 +6,13 @@ use super::{
     held::{Interrupt, Why},
 };
 use crate::{
-    plugin::{Call, Handler},
+    plugin::{Call, Finished, Handler},
     queue::{Finish, Leased, Want},
     task::{Ended, Name, Outcome, Ran, transition},
 };
 use futures_util::FutureExt;
 use std::{
+    collections::HashMap,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -32,6 +33,13 @@ pub struct Runs {
     pub finished: mpsc::Sender<Finish>,
 }
 
+/// What one lease brought.
+struct Taken {
+    count: usize,
+    /// A type has no room left: there may be more of it.
+    at_limit: bool,
+}
+
 /// Leases and runs, for ever.
 pub async fn dispatch(runs: Runs) {
     let shared = runs.shared.clone();
@@ -45,9 +53,10 @@ pub async fn dispatch(runs: Runs) {
         if !room.is_empty() {
             let all_types = room.len() == names.len();
             match runs.lease(room, max).await {
-                Ok(leased) if leased == max => continue,
-                // Everything due is ours now, unless a type stood at its own limit.
-                Ok(leased) => shared.busy.set_hungry(leased > 0 || !all_types),
+                Ok(leased) if leased.count == max => continue,
+                // Unless a type came to its own limit, everything due is ours now, and what
+                // becomes due wakes us by itself.
+                Ok(leased) => shared.busy.set_hungry(leased.at_limit || !all_types),
                 Err(error) => {
                     tracing::warn!("cannot lease tasks: {error}");
                     tokio::time::sleep(SCAN).await;
@@ -86,12 +95,13 @@ fn hosted_types(shared: &Shared) -> Vec<(Name, Option<usize>)> {
 }
 
 impl Runs {
-    /// Leases up to `max` tasks, starts them and says how many they were.
+    /// Leases up to `max` tasks and starts them.
     async fn lease(
         &self,
         types: Vec<(Name, usize)>,
         max: usize,
-    ) -> Result<usize, crate::queue::Error> {
+    ) -> Result<Taken, crate::queue::Error> {
+        let mut room: HashMap<Name, usize> = types.iter().cloned().collect();
         let want = Want {
             node: self.shared.node.clone(),
             types,
@@ -101,12 +111,16 @@ impl Runs {
         let leased = self.shared.queue.lease(&want).await?;
         let count = leased.len();
         for task in leased {
+            if let Some(room) = room.get_mut(&task.task_type) {
+                *room = room.saturating_sub(1);
+            }
             self.shared.busy.take(&task.task_type);
             let interrupt = self.shared.held.add(task.token.clone());
             let run = run(self.shared.clone(), task, interrupt, self.finished.clone());
             self.running.spawn_on(run, self.shared.plugins.runtime());
         }
-        Ok(count)
+        let at_limit = room.values().any(|&room| room == 0);
+        Ok(Taken { count, at_limit })
     }
 }
 
@@ -120,7 +134,7 @@ async fn run(
     let task_type = task.task_type.clone();
     let token = task.token.clone();
     let (outcome, ran) = match shared.plugins.catalog().resolve(task_type.as_str()) {
-        Some(handler) => guarded(attempt(&shared, handler, task, &interrupt)).await,
+        Some(handler) => attempt(&shared, handler, task, &interrupt).await,
         // Its plugin went away since the lease.
         None => (Some(Outcome::Released), None),
     };
@@ -141,15 +155,13 @@ async fn run(
 }
 
 /// A fault of the node's own must cost one attempt, and neither the slot nor the lease.
-async fn guarded(
-    attempt: impl Future<Output = (Option<Outcome>, Option<Ran>)>,
-) -> (Option<Outcome>, Option<Ran>) {
-    match AssertUnwindSafe(attempt).catch_unwind().await {
-        Ok(ended) => ended,
+async fn guarded(run: impl Future<Output = Finished>) -> Ended {
+    match AssertUnwindSafe(run).catch_unwind().await {
+        Ok(finished) => finished.ended,
         Err(_) => {
             tracing::error!("the node failed while it ran a task; the panic above says where");
             let error = "the node failed while it ran the task".into();
-            (Some(Outcome::Failed { error }), None)
+            Ended::Retryable { error, after: None }
         }
     }
 }
@@ -174,7 +186,7 @@ async fn attempt(
         attempt,
         cancel: interrupt.token(),
     };
-    let ended = match (handler.run_here(call).await.ended, interrupt.why()) {
+    let ended = match (guarded(handler.run_here(call)).await, interrupt.why()) {
         (Ended::Cancelled, Some(Why::Lost)) => return (None, None),
         (Ended::Cancelled, Some(Why::Drain)) => Ended::Drained,
         (ended, _) => ended,
