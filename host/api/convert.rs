@@ -8,7 +8,9 @@ use crate::{
     proto::{distributed as wire, hostel::v1},
     queue::Listing,
     scheduler,
-    task::{self, Name, State, StateKind, Submission, SubmissionLimits, Task, UnixMs},
+    task::{
+        self, InvalidSubmission, Name, State, StateKind, Submission, SubmissionLimits, Task, UnixMs,
+    },
 };
 use std::{
     collections::HashMap,
@@ -138,10 +140,8 @@ pub fn node(service: ServiceInfo) -> wire::Node {
 pub fn message(message: wire::Message, max_payload_bytes: usize) -> Result<Message, Status> {
     let given = message.payload.len();
     if given > max_payload_bytes {
-        return Err(super::status::invalid(format!(
-            "the payload has {given} bytes; this node accepts {max_payload_bytes} \
-             (limits.max_payload_bytes)"
-        )));
+        let limit = max_payload_bytes;
+        return Err(InvalidSubmission::Payload { given, limit }.into_status());
     }
     if !message.from_node.is_empty() {
         name("from_node", &message.from_node)?;

@@ -72,8 +72,8 @@ struct Serving {
 pub struct Readiness(HealthReporter);
 
 impl Server {
-    /// Takes the address, and with port 0 a free port of it.
-    /// Beyond loopback only if that is spelled out: there is no TLS and no authentication yet.
+    /// Takes the address, and with port 0 a free port of it; beyond loopback only if that is
+    /// spelled out: there is no TLS and no authentication yet.
     pub async fn bind(
         address: SocketAddr,
         insecure: bool,

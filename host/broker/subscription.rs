@@ -122,9 +122,4 @@ impl Delivery {
         }
         sent.is_ok()
     }
-
-    /// Whether anyone is still there.
-    pub fn is_open(&self) -> bool {
-        !self.messages.is_closed()
-    }
 }

@@ -5,7 +5,7 @@ use crate::lifecycle::Component;
 use anyhow::Context;
 use async_trait::async_trait;
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -34,29 +34,30 @@ impl Composite {
     /// Adds a child behind those that are there. It starts with the whole; starting the whole
     /// again starts those that were added since.
     pub fn add(&self, component: Arc<dyn Component>, deadline: Duration) {
-        let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
-        children.push(Child {
+        self.children().push(Child {
             component,
             deadline,
             started: false,
         });
     }
 
+    /// Each change is one push or one flag: a panic in between leaves the list whole.
+    fn children(&self) -> MutexGuard<'_, Vec<Child>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn child(&self, index: usize) -> Option<Child> {
-        let children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
-        children.get(index).cloned()
+        self.children().get(index).cloned()
     }
 
     fn mark(&self, index: usize, started: bool) {
-        let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(child) = children.get_mut(index) {
+        if let Some(child) = self.children().get_mut(index) {
             child.started = started;
         }
     }
 
     fn len(&self) -> usize {
-        let children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
-        children.len()
+        self.children().len()
     }
 
     async fn start_children(&self) -> anyhow::Result<()> {

@@ -52,16 +52,13 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let total = self
-            .memory_bytes
-            .saturating_add(desired.saturating_sub(current));
-        if total > self.max_memory_bytes {
+        let more = desired.saturating_sub(current);
+        let granted = grow(&mut self.memory_bytes, more, self.max_memory_bytes);
+        if !granted {
             self.denied = Some(Denied::Memory);
-            return Ok(false);
         }
-        self.memory_bytes = total;
-        self.peak_memory_bytes = self.peak_memory_bytes.max(total);
-        Ok(true)
+        self.peak_memory_bytes = self.peak_memory_bytes.max(self.memory_bytes);
+        Ok(granted)
     }
 
     fn table_growing(
@@ -70,15 +67,12 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let total = self
-            .table_elements
-            .saturating_add(desired.saturating_sub(current));
-        if total > self.max_table_elements {
+        let more = desired.saturating_sub(current);
+        let granted = grow(&mut self.table_elements, more, self.max_table_elements);
+        if !granted {
             self.denied = Some(Denied::Table);
-            return Ok(false);
         }
-        self.table_elements = total;
-        Ok(true)
+        Ok(granted)
     }
 
     fn instances(&self) -> usize {
@@ -92,6 +86,16 @@ impl ResourceLimiter for Limiter {
     fn memories(&self) -> usize {
         MAX_MEMORIES
     }
+}
+
+/// Adds `more` to what is used if that stays within `max`, and says whether it did.
+fn grow(used: &mut usize, more: usize, max: usize) -> bool {
+    let total = used.saturating_add(more);
+    let granted = total <= max;
+    if granted {
+        *used = total;
+    }
+    granted
 }
 
 #[cfg(test)]

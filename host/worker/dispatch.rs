@@ -46,12 +46,12 @@ pub async fn dispatch(runs: Runs) {
     let mut asked: Option<Instant> = None;
     loop {
         let types = hosted_types(&shared);
-        let names: Vec<Name> = types.iter().map(|(name, _)| name.clone()).collect();
+        let hosted = types.len();
         // Said before the lease: a slot that becomes free during it wakes us afterwards.
         shared.busy.set_hungry(true);
         let (room, max) = shared.busy.room(types);
         if !room.is_empty() {
-            let all_types = room.len() == names.len();
+            let all_types = room.len() == hosted;
             match runs.lease(room, max).await {
                 Ok(leased) if leased.count == max => continue,
                 // Unless a type came to its own limit, everything due is ours now, and what
@@ -64,18 +64,22 @@ pub async fn dispatch(runs: Runs) {
                 }
             }
         }
-        let nap = nap(&shared, &names, &mut asked).await;
+        let nap = nap(&shared, &mut asked).await;
         let _ = tokio::time::timeout(nap, shared.wake.notified()).await;
     }
 }
 
 /// How long to sleep if nothing wakes us: until the next task is due, as far as we know.
-async fn nap(shared: &Shared, types: &[Name], asked: &mut Option<Instant>) -> Duration {
+async fn nap(shared: &Shared, asked: &mut Option<Instant>) -> Duration {
     if asked.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
         return ASK_AGAIN;
     }
     *asked = Some(Instant::now());
-    match shared.queue.next_due(types).await {
+    let types: Vec<Name> = hosted_types(shared)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    match shared.queue.next_due(&types).await {
         Ok(Some(due)) => due.clamp(ASK_AGAIN / 10, SCAN),
         Ok(None) => SCAN,
         Err(error) => {
