@@ -3,10 +3,11 @@
 
 use std::{env, error::Error, path::PathBuf};
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "proto/distributed.proto",
     "proto/hostel/v1/tasks.proto",
     "proto/hostel/v1/plugins.proto",
+    "proto/hostel/v1/components.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

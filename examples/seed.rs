@@ -45,7 +45,8 @@ async fn main() -> anyhow::Result<()> {
         task_scheduler,
     )
     .await?;
-    node.add_component(Box::new(CustomComponent::new("custom-1")));
+    node.add_component(Box::new(CustomComponent::new("custom-1")))
+        .await?;
     node.start().await?;
 
     example_client(&format!("http://{}", node.address())).await?;

@@ -4,11 +4,11 @@
 use crate::{
     api::{Server, Services},
     broker::{self, MessageBroker},
-    component::{Announcer, Composite},
+    component::{Announcer, Components, Composite, Reception, Router},
     config::{self, Config},
     discovery::{self, ServiceDiscovery},
     lifecycle::Component,
-    plugin::PluginHost,
+    plugin::{Outside, PluginHost},
     queue::{self, TaskQueue},
     scheduler::{DistributedTaskScheduler, TaskScheduler},
     task::Name,
@@ -16,7 +16,14 @@ use crate::{
 };
 use anyhow::Context;
 use async_trait::async_trait;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use uuid::Uuid;
 
 /// How long a part may take to start or stop, unless it has reason to take longer.
@@ -25,15 +32,19 @@ const PART_DEADLINE: Duration = Duration::from_secs(30);
 /// How long after the drain time the worker may take to write everything down.
 const AFTER_DRAIN: Duration = Duration::from_secs(10);
 
+/// How long beyond its own time a guest may take to let go.
+const AFTER_GUESTS: Duration = Duration::from_secs(5);
+
 /// One running `hostel`: a composite of everything that lives in it.
 pub struct DistributedNode {
     id: Name,
     address: SocketAddr,
     parts: Composite,
+    started: AtomicBool,
 }
 
 impl DistributedNode {
-    /// A node made of parts that the caller chose. It serves the API over them and runs no tasks
+    /// A node made of parts that the caller chose. It serves the API over them and runs no plugins
     /// itself; components are added by `add_component`.
     pub async fn new(
         id: &str,
@@ -42,23 +53,28 @@ impl DistributedNode {
         message_broker: Arc<dyn MessageBroker>,
         task_scheduler: Arc<dyn TaskScheduler>,
     ) -> anyhow::Result<Self> {
+        let id = Name::parse("node id", id)?;
+        let limits = Config::default().limits;
+        let address = address.parse().context("the address to listen on")?;
+        let router = router(&id, message_broker, &service_discovery, &limits);
         let services = Services {
-            node: Name::parse("node id", id)?,
             discovery: service_discovery.clone(),
-            broker: message_broker,
+            router: router.clone(),
             scheduler: task_scheduler,
             plugins: None,
-            limits: Config::default().limits,
+            components: None,
+            limits,
         };
-        let address = address.parse().context("the address to listen on")?;
-        let (node, server) = Self::with_server(address, false, services).await?;
-        let address = node.address.to_string();
-        let announcer = Announcer::new(node.id.clone(), address, None, service_discovery);
-        let readiness = Arc::new(server.readiness());
-        node.parts.add(Arc::new(announcer), PART_DEADLINE);
-        node.parts.add(server, PART_DEADLINE);
-        node.parts.add(readiness, PART_DEADLINE);
-        Ok(node)
+        let server = Arc::new(Server::bind(address, false, services).await?);
+        let announced = server.address().to_string();
+        let announcer = Announcer::new(id.clone(), announced, None, service_discovery.clone());
+        let parts = Composite::new(id.as_str());
+        parts.add(Arc::new(announcer), PART_DEADLINE)?;
+        let reception = Reception::new(router, service_discovery);
+        parts.add(Arc::new(reception), PART_DEADLINE)?;
+        parts.add(server.clone(), PART_DEADLINE)?;
+        parts.add(Arc::new(server.readiness()), PART_DEADLINE)?;
+        Ok(Self::of(id, server.address(), parts))
     }
 
     /// The whole node that a configuration describes.
@@ -67,62 +83,76 @@ impl DistributedNode {
         let id = node_id(&config.node)?;
         let queue = queue::open(&config.queue).await?;
         let discovery = discovery::open(config);
-        let broker = broker::open(config);
-        let plugins = PluginHost::new(config)?;
+        let router = router(&id, broker::open(config), &discovery, &config.limits);
+        let outside = Outside {
+            messenger: Some(router.clone()),
+        };
+        let plugins = PluginHost::new(config, outside)?;
+        let components = Components::new(plugins.clone(), router.clone(), config);
+        let components = Arc::new(components);
         let scheduler = DistributedTaskScheduler::new(queue.clone(), discovery.clone());
         let services = Services {
-            node: id.clone(),
             discovery: discovery.clone(),
-            broker,
+            router: router.clone(),
             scheduler: Arc::new(scheduler),
             plugins: Some(plugins.clone()),
+            components: Some(components.clone()),
             limits: config.limits.clone(),
         };
-        let (node, server) =
-            Self::with_server(config.node.listen, config.node.insecure, services).await?;
-        let address = node.address.to_string();
-        let readiness = Arc::new(server.readiness());
-        let announcer = Announcer::new(id.clone(), address, Some(plugins.clone()), discovery);
-        let worker = Worker::new(id, queue.clone(), plugins.clone(), config);
-        // Stopped in reverse: the worker drains while clients can still ask for results.
-        let parts = &node.parts;
-        parts.add(Arc::new(OpenQueue(queue)), PART_DEADLINE);
-        parts.add(plugins, PART_DEADLINE + config.plugins.compile_timeout);
-        parts.add(Arc::new(announcer), PART_DEADLINE);
-        parts.add(server, PART_DEADLINE);
-        parts.add(Arc::new(worker), config.node.drain + AFTER_DRAIN);
-        parts.add(readiness, PART_DEADLINE);
-        Ok(node)
+        let server = Server::bind(config.node.listen, config.node.insecure, services).await?;
+        let server = Arc::new(server);
+        let announced = server.address().to_string();
+        let announcer = Announcer::new(
+            id.clone(),
+            announced,
+            Some(plugins.clone()),
+            discovery.clone(),
+        );
+        let reception = Reception::new(router, discovery);
+        let worker = Worker::new(id.clone(), queue.clone(), plugins.clone(), config);
+        // Stopped in reverse: the worker drains while clients can still ask for results and tasks
+        // can still ask components, and these answer while clients are still there.
+        let parts = Composite::new(id.as_str());
+        parts.add(Arc::new(OpenQueue(queue)), PART_DEADLINE)?;
+        parts.add(plugins, PART_DEADLINE + config.plugins.compile_timeout)?;
+        parts.add(Arc::new(announcer), PART_DEADLINE)?;
+        parts.add(Arc::new(reception), PART_DEADLINE)?;
+        parts.add(server.clone(), PART_DEADLINE)?;
+        parts.add(components, life_deadline(config))?;
+        parts.add(Arc::new(worker), config.node.drain + AFTER_DRAIN)?;
+        parts.add(Arc::new(server.readiness()), PART_DEADLINE)?;
+        Ok(Self::of(id, server.address(), parts))
     }
 
-    async fn with_server(
-        address: SocketAddr,
-        insecure: bool,
-        services: Services,
-    ) -> anyhow::Result<(Self, Arc<Server>)> {
-        let id = services.node.clone();
-        let server = Arc::new(Server::bind(address, insecure, services).await?);
-        let node = Self {
-            parts: Composite::new(id.as_str()),
-            address: server.address(),
+    fn of(id: Name, address: SocketAddr, parts: Composite) -> Self {
+        Self {
             id,
-        };
-        Ok((node, server))
+            address,
+            parts,
+            started: AtomicBool::new(false),
+        }
     }
 
     /// Starts every part in order; when one cannot start, those before it are stopped again.
     pub async fn start(&mut self) -> anyhow::Result<()> {
-        self.parts.start().await
+        self.parts.start().await?;
+        self.started.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Stops every part in reverse order, past the ones that fail.
     pub async fn stop(&self) -> anyhow::Result<()> {
+        self.started.store(false, Ordering::Release);
         self.parts.stop().await
     }
 
-    /// Adds a component of the caller's own. It starts and stops with the node.
-    pub fn add_component(&self, component: Box<dyn Component>) {
-        self.parts.add(component.into(), PART_DEADLINE);
+    /// Adds a component of the caller's own. It starts and stops with the node; in a node that runs
+    /// it starts now. Fails when its id is taken or it cannot start.
+    pub async fn add_component(&self, component: Box<dyn Component>) -> anyhow::Result<()> {
+        match self.started.load(Ordering::Acquire) {
+            true => self.parts.join(component.into(), PART_DEADLINE).await,
+            false => self.parts.add(component.into(), PART_DEADLINE),
+        }
     }
 
     pub fn id(&self) -> &Name {
@@ -133,6 +163,29 @@ impl DistributedNode {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+fn router(
+    node: &Name,
+    broker: Arc<dyn MessageBroker>,
+    discovery: &Arc<dyn ServiceDiscovery>,
+    limits: &config::Limits,
+) -> Arc<Router> {
+    let max_payload_bytes = limits.submission.payload_bytes;
+    Arc::new(Router::new(
+        node.clone(),
+        broker,
+        discovery.clone(),
+        max_payload_bytes,
+    ))
+}
+
+/// What the slowest component may take for its start, or for its last messages and its stop.
+fn life_deadline(config: &Config) -> Duration {
+    let plugins = config.plugin.keys().map(|name| config.component(name));
+    let all = plugins.chain([config.plugins.component.clone()]);
+    let longest = all.map(|limits| limits.start_timeout.max(limits.stop_timeout * 2));
+    longest.max().unwrap_or_default() + AFTER_GUESTS
 }
 
 /// An open queue, as the part that is closed last.

@@ -3,18 +3,19 @@
 use super::status::IntoStatus;
 use crate::{
     broker::Message,
+    component,
     discovery::ServiceInfo,
     plugin::{Generation, Rejection, TaskType},
     proto::{distributed as wire, hostel::v1},
     queue::Listing,
     scheduler,
     task::{
-        self, InvalidSubmission, Name, State, StateKind, Submission, SubmissionLimits, Task, UnixMs,
+        Name, State, StateKind, Submission, SubmissionLimits, Task, UnixMs,
     },
 };
 use std::{
     collections::HashMap,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tonic::Status;
 use uuid::Uuid;
@@ -136,54 +137,40 @@ pub fn node(service: ServiceInfo) -> wire::Node {
     }
 }
 
-/// A message from outside, on its way to the topic that it names.
+/// A message from outside, on its way to whoever it names.
 pub fn message(message: wire::Message, max_payload_bytes: usize) -> Result<Message, Status> {
-    let given = message.payload.len();
-    if given > max_payload_bytes {
-        let limit = max_payload_bytes;
-        return Err(InvalidSubmission::Payload { given, limit }.into_status());
-    }
-    if !message.from_node.is_empty() {
-        name("from_node", &message.from_node)?;
-    }
-    Ok(Message {
-        topic: name("to_node", &message.to_node)?,
+    let message = Message {
+        to: name("to_node", &message.to_node)?,
         id: match message.message_id.is_empty() {
             true => new_id(),
-            false => bounded("message_id", message.message_id)?,
+            false => message.message_id,
         },
         from: message.from_node,
-        message_type: bounded("message_type", message.message_type)?,
+        message_type: message.message_type,
         payload: message.payload,
-        in_reply_to: bounded("in_reply_to", message.in_reply_to)?,
-    })
+        in_reply_to: message.in_reply_to,
+        // Only components say why there is no answer, and only nodes where one is waited for.
+        error: String::new(),
+        reply_to: None,
+    };
+    message.check(max_payload_bytes).map_err(IntoStatus::into_status)?;
+    Ok(message)
 }
 
 pub fn delivered(message: Message) -> wire::Message {
     wire::Message {
         from_node: message.from,
-        to_node: message.topic.to_string(),
+        to_node: message.to.to_string(),
         payload: message.payload,
         message_type: message.message_type,
         message_id: message.id,
         in_reply_to: message.in_reply_to,
-        error: String::new(),
-    }
-}
-
-fn bounded(what: &str, given: String) -> Result<String, Status> {
-    match given.len() <= task::Name::MAX_BYTES {
-        true => Ok(given),
-        false => Err(super::status::invalid(format!(
-            "{what} has {} bytes; at most {} are allowed",
-            given.len(),
-            task::Name::MAX_BYTES
-        ))),
+        error: message.error,
+        ..Default::default()
     }
 }
 
 pub fn plugin(generation: &Generation) -> v1::Plugin {
-    let loaded_at = generation.loaded_at.duration_since(UNIX_EPOCH);
     let task_types = generation.task_types.iter();
     v1::Plugin {
         name: generation.name.to_string(),
@@ -191,7 +178,7 @@ pub fn plugin(generation: &Generation) -> v1::Plugin {
         description: generation.description.clone(),
         sha256: generation.sha256.clone(),
         file: file_name(&generation.file),
-        loaded_at_ms: ms(loaded_at.unwrap_or_default()),
+        loaded_at_ms: unix_ms(generation.loaded_at),
         task_types: task_types.map(|t| task_type(t)).collect(),
     }
 }
@@ -221,6 +208,27 @@ pub fn rejected(rejection: &Rejection) -> v1::RejectedFile {
 fn file_name(path: &std::path::Path) -> String {
     let name = path.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
+}
+
+pub fn component(status: component::Status) -> v1::Component {
+    v1::Component {
+        id: status.id.to_string(),
+        state: status.state.to_string(),
+        version: status.version,
+        sha256: status.sha256,
+        topics: status.topics.iter().map(Name::to_string).collect(),
+        since_ms: unix_ms(status.since),
+        error: status.error.unwrap_or_default(),
+        handled: status.handled,
+        failed: status.failed,
+        refused: status.refused,
+        waiting: status.waiting as u64,
+        starts: status.starts,
+    }
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    ms(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn ms(duration: Duration) -> u64 {

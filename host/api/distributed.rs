@@ -2,7 +2,8 @@
 
 use super::{convert, status::IntoStatus, stream};
 use crate::{
-    broker::MessageBroker,
+    broker,
+    component::{Router, Unanswered, Undelivered},
     config,
     discovery::ServiceDiscovery,
     proto::distributed::{
@@ -11,16 +12,14 @@ use crate::{
         distributed_service_server::DistributedService,
     },
     scheduler::{Accepted, TaskScheduler},
-    task::Name,
 };
 use std::{sync::Arc, time::Duration};
 use tonic::{Request, Response, Status, Streaming};
 
 /// What the calls need.
 pub struct DistributedServiceImpl {
-    pub node: Name,
     pub discovery: Arc<dyn ServiceDiscovery>,
-    pub broker: Arc<dyn MessageBroker>,
+    pub router: Arc<Router>,
     pub scheduler: Arc<dyn TaskScheduler>,
     pub limits: config::Limits,
 }
@@ -57,19 +56,18 @@ impl DistributedService for DistributedServiceImpl {
         &self,
         request: Request<Message>,
     ) -> Result<Response<MessageResponse>, Status> {
-        let message = convert::message(request.into_inner(), self.limits.submission.payload_bytes)?;
-        let (id, topic) = (message.id.clone(), message.topic.clone());
-        let published = self.broker.publish(message).await;
-        let receivers = published.map_err(IntoStatus::into_status)?;
+        let request = request.into_inner();
+        let timeout = Duration::from_millis(request.reply_timeout_ms).min(self.limits.max_wait);
+        let message = convert::message(request, self.limits.submission.payload_bytes)?;
+        let message_id = message.id.clone();
+        let response = if timeout.is_zero() {
+            sent(self.router.send(message).await)?
+        } else {
+            answered(self.router.request(message, timeout).await)?
+        };
         Ok(Response::new(MessageResponse {
-            success: receivers > 0,
-            message: match receivers {
-                0 => stream::nobody_listens(&topic),
-                1 => "handed to 1 subscriber".into(),
-                n => format!("handed to {n} subscribers"),
-            },
-            message_id: id,
-            receivers: u32::try_from(receivers).unwrap_or(u32::MAX),
+            message_id,
+            ..response
         }))
     }
 
@@ -81,8 +79,7 @@ impl DistributedService for DistributedServiceImpl {
     ) -> Result<Response<Self::StreamMessagesStream>, Status> {
         Ok(Response::new(stream::responses(
             request.into_inner(),
-            self.node.clone(),
-            self.broker.clone(),
+            self.router.clone(),
             self.limits.submission.payload_bytes,
             self.limits.subscriber_backlog,
         )))
@@ -111,4 +108,53 @@ impl DistributedService for DistributedServiceImpl {
         let status = found.map_err(IntoStatus::into_status)?;
         Ok(Response::new(convert::task_status(status)))
     }
+}
+
+/// What the sender of a message is told.
+fn sent(sent: Result<usize, Undelivered>) -> Result<MessageResponse, Status> {
+    let receivers = match sent {
+        Ok(receivers) => receivers,
+        Err(error) => return unsent(error),
+    };
+    Ok(MessageResponse {
+        success: true,
+        message: match receivers {
+            1 => "handed to 1 receiver".into(),
+            n => format!("handed to {n} receivers"),
+        },
+        receivers: u32::try_from(receivers).unwrap_or(u32::MAX),
+        ..MessageResponse::default()
+    })
+}
+
+/// What the maker of a request is told.
+fn answered(answer: Result<broker::Message, Unanswered>) -> Result<MessageResponse, Status> {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(Unanswered::Undelivered(error)) => return unsent(error),
+        Err(error @ Unanswered::Timeout { .. }) => {
+            return Ok(MessageResponse {
+                message: error.to_string(),
+                receivers: 1,
+                ..MessageResponse::default()
+            });
+        }
+    };
+    Ok(MessageResponse {
+        success: answer.error.is_empty(),
+        message: match answer.error.is_empty() {
+            true => format!("answered by {}", answer.from),
+            false => answer.error.clone(),
+        },
+        receivers: 1,
+        reply: Some(convert::delivered(answer)),
+        ..MessageResponse::default()
+    })
+}
+
+fn unsent(error: Undelivered) -> Result<MessageResponse, Status> {
+    Ok(MessageResponse {
+        message: stream::why(error)?,
+        ..MessageResponse::default()
+    })
 }

@@ -1,8 +1,10 @@
 //! gRPC in: a service a file, `convert` between wire and house, `status` for every refusal. Decides
 //! nothing about tasks; never sees the worker.
 
+mod components;
 mod convert;
 mod distributed;
+mod health;
 mod incoming;
 mod plugins;
 mod server;
@@ -10,4 +12,5 @@ mod status;
 mod stream;
 mod tasks;
 
+pub use health::Readiness;
 pub use server::{Server, Services, server};

@@ -2,11 +2,11 @@
 //! starts, with every limit of HTTP/2 said (lessons.md lists the defaults that are none).
 
 use super::{
-    distributed::DistributedServiceImpl, incoming::connections, plugins::PluginServiceImpl,
-    tasks::TaskServiceImpl,
+    components::ComponentServiceImpl, distributed::DistributedServiceImpl, health::Readiness,
+    incoming::connections, plugins::PluginServiceImpl, tasks::TaskServiceImpl,
 };
 use crate::{
-    broker::MessageBroker,
+    component::{Components, Router},
     config,
     discovery::ServiceDiscovery,
     lifecycle::Component,
@@ -15,11 +15,11 @@ use crate::{
         DESCRIPTORS,
         distributed::distributed_service_server::DistributedServiceServer,
         hostel::v1::{
+            component_service_server::ComponentServiceServer,
             plugin_service_server::PluginServiceServer, task_service_server::TaskServiceServer,
         },
     },
     scheduler::TaskScheduler,
-    task::Name,
 };
 use anyhow::Context;
 use async_trait::async_trait;
@@ -30,7 +30,7 @@ use std::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Router;
+use tonic::transport::server::Router as Routes;
 use tonic_health::server::HealthReporter;
 
 /// How long open calls get to end when the server stops.
@@ -45,12 +45,12 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from
 /// What the server gives access to.
 #[derive(Clone)]
 pub struct Services {
-    pub node: Name,
     pub discovery: Arc<dyn ServiceDiscovery>,
-    pub broker: Arc<dyn MessageBroker>,
+    pub router: Arc<Router>,
     pub scheduler: Arc<dyn TaskScheduler>,
     /// Absent on a node that hosts no plugins itself.
     pub plugins: Option<Arc<PluginHost>>,
+    pub components: Option<Arc<Components>>,
     pub limits: config::Limits,
 }
 
@@ -67,9 +67,6 @@ struct Serving {
     end: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
 }
-
-/// Says in the health service whether the node takes work: started last, stopped first.
-pub struct Readiness(HealthReporter);
 
 impl Server {
     /// Takes the address, and with port 0 a free port of it; beyond loopback only if that is
@@ -102,17 +99,16 @@ impl Server {
     }
 
     pub fn readiness(&self) -> Readiness {
-        Readiness(self.health.clone())
+        Readiness::new(self.health.clone(), self.services.components.clone())
     }
 
-    fn router(&self) -> anyhow::Result<Router> {
+    fn routes(&self) -> anyhow::Result<Routes> {
         let services = self.services.clone();
         let limits = &services.limits;
         let max = limits.max_message_bytes;
         let distributed = DistributedServiceServer::new(DistributedServiceImpl {
-            node: services.node,
             discovery: services.discovery,
-            broker: services.broker,
+            router: services.router,
             scheduler: services.scheduler.clone(),
             limits: limits.clone(),
         });
@@ -123,6 +119,9 @@ impl Server {
         let plugins = services
             .plugins
             .map(|plugins| PluginServiceServer::new(PluginServiceImpl { plugins }));
+        let components = services.components.map(|components| {
+            ComponentServiceServer::new(ComponentServiceImpl { components })
+        });
         let health = tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(self.health.clone()),
         );
@@ -143,6 +142,7 @@ impl Server {
                     .max_encoding_message_size(max),
             )
             .add_optional_service(plugins)
+            .add_optional_service(components)
             .add_service(health)
             .add_service(reflection().build_v1()?)
             // What Python's own client and older tools still ask for.
@@ -189,8 +189,8 @@ impl Component for Server {
         let incoming = connections(self.listener().await?, self.services.limits.max_connections);
         let end = CancellationToken::new();
         let ended = end.clone().cancelled_owned();
-        let router = self.router()?;
-        let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, ended));
+        let routes = self.routes()?;
+        let server = tokio::spawn(routes.serve_with_incoming_shutdown(incoming, ended));
         *self.serving() = Some(Serving { end, server });
         Ok(())
     }
@@ -213,28 +213,5 @@ impl Component for Server {
 
     fn get_id(&self) -> &str {
         "grpc"
-    }
-}
-
-type Distributed = DistributedServiceServer<DistributedServiceImpl>;
-
-#[async_trait]
-impl Component for Readiness {
-    async fn start(&self) -> anyhow::Result<()> {
-        self.0.set_serving::<Distributed>().await;
-        let serving = tonic_health::ServingStatus::Serving;
-        self.0.set_service_status("", serving).await;
-        Ok(())
-    }
-
-    async fn stop(&self) -> anyhow::Result<()> {
-        self.0.set_not_serving::<Distributed>().await;
-        let not_serving = tonic_health::ServingStatus::NotServing;
-        self.0.set_service_status("", not_serving).await;
-        Ok(())
-    }
-
-    fn get_id(&self) -> &str {
-        "readiness"
     }
 }

@@ -1,7 +1,7 @@
 //! The only place that makes a gRPC status. Clients learn what they can do about a refusal; what
 //! went wrong inside goes to the log.
 
-use crate::{broker, discovery, queue, scheduler, task};
+use crate::{broker, component, discovery, queue, scheduler, task};
 use tonic::Status;
 
 /// How an error of the house looks from outside.
@@ -18,6 +18,19 @@ impl IntoStatus for task::InvalidName {
 impl IntoStatus for task::InvalidSubmission {
     fn into_status(self) -> Status {
         Status::invalid_argument(self.to_string())
+    }
+}
+
+impl IntoStatus for broker::InvalidMessage {
+    fn into_status(self) -> Status {
+        Status::invalid_argument(self.to_string())
+    }
+}
+
+impl IntoStatus for component::Taken {
+    fn into_status(self) -> Status {
+        let text = format!("{self}, and nobody else may listen there: take another name");
+        Status::invalid_argument(text)
     }
 }
 

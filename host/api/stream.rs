@@ -6,22 +6,25 @@ use super::{
     status::{self, IntoStatus},
 };
 use crate::{
-    broker::{MessageBroker, Received, Subscription},
+    broker::{Received, Subscription},
+    component::{Router, Undelivered},
     proto::distributed::Message,
-    task::Name,
 };
 use bytes::Bytes;
-use std::{pin::Pin, sync::Arc};
+use std::{collections::BTreeSet, pin::Pin, sync::Arc};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
+
+/// What one stream may listen to besides its own name.
+const MAX_TOPICS: usize = 256;
 
 pub type Responses = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
 
 /// One stream's side of the conversation.
 struct Conversation {
-    node: Name,
-    broker: Arc<dyn MessageBroker>,
+    router: Arc<Router>,
     max_payload_bytes: usize,
+    backlog: usize,
     /// The topic that the first message fixed; everything the stream says is from there.
     own: Option<String>,
     inbox: Option<Subscription>,
@@ -36,15 +39,14 @@ enum Turn {
 
 pub fn responses(
     mut incoming: Streaming<Message>,
-    node: Name,
-    broker: Arc<dyn MessageBroker>,
+    router: Arc<Router>,
     max_payload_bytes: usize,
     backlog: usize,
 ) -> Responses {
     let mut conversation = Conversation {
-        node,
-        broker,
+        router,
         max_payload_bytes,
+        backlog,
         own: None,
         inbox: None,
     };
@@ -81,16 +83,30 @@ impl Conversation {
         }
     }
 
-    /// The first message says who speaks, and subscribes the stream to that topic.
+    /// The first message says who speaks and what else to listen to, and subscribes the stream.
     async fn join(&mut self, first: &Message) -> Result<(), Status> {
         if self.own.is_some() {
             return Ok(());
         }
         self.own = Some(first.from_node.clone());
+        if first.topics.len() > MAX_TOPICS {
+            return Err(status::invalid(format!(
+                "{} topics; a stream may listen to at most {MAX_TOPICS}",
+                first.topics.len()
+            )));
+        }
+        let mut topics = BTreeSet::new();
         if !first.from_node.is_empty() {
-            let topic = convert::name("from_node", &first.from_node)?;
-            let subscribed = self.broker.subscribe(&topic).await;
-            self.inbox = Some(subscribed.map_err(IntoStatus::into_status)?);
+            topics.insert(convert::name("from_node", &first.from_node)?);
+        }
+        for topic in &first.topics {
+            topics.insert(convert::name("topic", topic)?);
+        }
+        if !topics.is_empty() {
+            let topics = Vec::from_iter(topics);
+            let listening = self.router.listen(&topics, self.backlog).await;
+            let listening = listening.map_err(IntoStatus::into_status)?;
+            self.inbox = Some(listening.map_err(IntoStatus::into_status)?);
         }
         Ok(())
     }
@@ -109,13 +125,14 @@ impl Conversation {
             Err(error) => error,
         };
         Message {
-            from_node: self.node.to_string(),
+            from_node: self.router.node().to_string(),
             to_node,
             payload,
             message_type: "response".into(),
             message_id: convert::new_id(),
             in_reply_to,
             error,
+            ..Message::default()
         }
     }
 
@@ -130,17 +147,19 @@ impl Conversation {
             return Ok(());
         }
         let message = convert::message(message, self.max_payload_bytes).map_err(text)?;
-        let topic = message.topic.clone();
-        let published = self.broker.publish(message).await;
-        match published.map_err(|error| text(error.into_status()))? {
-            0 => Err(nobody_listens(&topic)),
-            _ => Ok(()),
+        match self.router.send(message).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(why(error).unwrap_or_else(text)),
         }
     }
 }
 
-pub fn nobody_listens(topic: &Name) -> String {
-    format!("nobody listens on {topic}")
+/// Why a message reached nobody, in words for its sender; a status where the node is to blame.
+pub fn why(error: Undelivered) -> Result<String, Status> {
+    match error {
+        Undelivered::Broker(error) => Err(error.into_status()),
+        other => Ok(other.to_string()),
+    }
 }
 
 fn text(status: Status) -> String {

@@ -1,46 +1,36 @@
 //! Messages within one process: a table of topics and who listens. Nothing is stored; whoever is
 //! not subscribed misses it.
 
-use super::{Delivery, Error, Message, MessageBroker, Subscription};
-use crate::task::Name;
+use super::{Attachment, Error, Inbox, Message, MessageBroker, Published, Refusal, Topic};
 use async_trait::async_trait;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-/// Hands messages to subscribers in the same process.
+/// Hands messages to receivers in the same process.
+#[derive(Default)]
 pub struct LocalBroker {
     topics: Arc<Mutex<Topics>>,
-    backlog: usize,
 }
 
-/// No topic without a subscriber stays here: clients choose the names, so that would grow for ever.
+/// No topic without a receiver stays here: clients choose the names, so that would grow for ever.
 #[derive(Default)]
 struct Topics {
-    subscribers: HashMap<Name, BTreeMap<u64, Delivery>>,
+    inboxes: HashMap<Topic, BTreeMap<u64, Inbox>>,
     last_id: u64,
-}
-
-impl LocalBroker {
-    /// A subscriber that is `backlog` messages behind is cut off.
-    pub fn new(backlog: usize) -> Self {
-        let topics = Arc::default();
-        Self { topics, backlog }
-    }
 }
 
 #[async_trait]
 impl MessageBroker for LocalBroker {
-    async fn publish(&self, message: Message) -> Result<usize, Error> {
-        Ok(lock(&self.topics).publish(message))
+    async fn publish(&self, topic: &Topic, message: Message) -> Result<Published, Error> {
+        Ok(lock(&self.topics).publish(topic, message))
     }
 
-    async fn subscribe(&self, topic: &Name) -> Result<Subscription, Error> {
-        let (delivery, subscription) = Subscription::new(self.backlog);
-        let id = lock(&self.topics).add(topic, delivery);
+    async fn attach(&self, topic: &Topic, inbox: Inbox) -> Result<Attachment, Error> {
+        let id = lock(&self.topics).add(topic, inbox);
         let (topics, topic) = (Arc::downgrade(&self.topics), topic.clone());
-        Ok(subscription.on_drop(move || {
+        Ok(Attachment::new(move || {
             if let Some(topics) = Weak::upgrade(&topics) {
                 lock(&topics).remove(&topic, id);
             }
@@ -50,31 +40,40 @@ impl MessageBroker for LocalBroker {
 
 impl Topics {
     /// Under one lock for all receivers, so that each of them sees the same order.
-    fn publish(&mut self, message: Message) -> usize {
-        let topic = message.topic.clone();
-        let Some(subscribers) = self.subscribers.get_mut(&topic) else {
-            return 0;
+    fn publish(&mut self, topic: &Topic, message: Message) -> Published {
+        let mut published = Published::default();
+        let Some(inboxes) = self.inboxes.get_mut(topic) else {
+            return published;
         };
-        subscribers.retain(|_, delivery| delivery.deliver(message.clone()));
-        let reached = subscribers.len();
-        if reached == 0 {
-            self.subscribers.remove(&topic);
+        inboxes.retain(|_, inbox| match inbox.deliver(message.clone()) {
+            Ok(()) => {
+                published.receivers += 1;
+                true
+            }
+            Err(Refusal::Full) => {
+                published.full += 1;
+                true
+            }
+            Err(Refusal::Closed) => false,
+        });
+        if inboxes.is_empty() {
+            self.inboxes.remove(topic);
         }
-        reached
+        published
     }
 
-    fn add(&mut self, topic: &Name, delivery: Delivery) -> u64 {
+    fn add(&mut self, topic: &Topic, inbox: Inbox) -> u64 {
         self.last_id += 1;
-        let subscribers = self.subscribers.entry(topic.clone()).or_default();
-        subscribers.insert(self.last_id, delivery);
+        let inboxes = self.inboxes.entry(topic.clone()).or_default();
+        inboxes.insert(self.last_id, inbox);
         self.last_id
     }
 
-    fn remove(&mut self, topic: &Name, id: u64) {
-        if let Some(subscribers) = self.subscribers.get_mut(topic) {
-            subscribers.remove(&id);
-            if subscribers.is_empty() {
-                self.subscribers.remove(topic);
+    fn remove(&mut self, topic: &Topic, id: u64) {
+        if let Some(inboxes) = self.inboxes.get_mut(topic) {
+            inboxes.remove(&id);
+            if inboxes.is_empty() {
+                self.inboxes.remove(topic);
             }
         }
     }
@@ -87,57 +86,62 @@ fn lock(topics: &Mutex<Topics>) -> MutexGuard<'_, Topics> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Received, *};
+    use super::{
+        super::{Overflow, Received, Subscription},
+        *,
+    };
+    use crate::task::Name;
     use bytes::Bytes;
 
-    fn message(topic: &Name, payload: Bytes) -> Message {
+    fn topic() -> Topic {
+        Topic::Shared(Name::parse("topic", "t").unwrap())
+    }
+
+    fn message(payload: Bytes) -> Message {
         Message {
             id: "1".into(),
             from: "tester".into(),
-            topic: topic.clone(),
+            to: Name::parse("topic", "t").unwrap(),
             message_type: "test".into(),
             payload,
             in_reply_to: String::new(),
+            error: String::new(),
+            reply_to: None,
         }
     }
 
+    async fn receivers(broker: &LocalBroker) -> usize {
+        let published = broker.publish(&topic(), message(Bytes::new())).await;
+        published.unwrap().receivers
+    }
+
     #[tokio::test]
-    async fn no_topic_outlives_its_subscribers() {
-        let broker = LocalBroker::new(1);
-        let topic = Name::parse("topic", "t").unwrap();
-        let known = || lock(&broker.topics).subscribers.len();
-        broker.publish(message(&topic, Bytes::new())).await.unwrap();
+    async fn no_topic_outlives_its_receivers() {
+        let broker = LocalBroker::default();
+        let known = || lock(&broker.topics).inboxes.len();
+        assert_eq!(receivers(&broker).await, 0);
         assert_eq!(known(), 0, "publishing makes no topic");
-        let first = broker.subscribe(&topic).await.unwrap();
-        let second = broker.subscribe(&topic).await.unwrap();
+        let first = broker.subscribe(&topic(), 1).await.unwrap();
+        let second = broker.subscribe(&topic(), 1).await.unwrap();
         drop(first);
         assert_eq!(known(), 1);
         drop(second);
         assert_eq!(known(), 0);
-        let slow = broker.subscribe(&topic).await.unwrap();
-        assert_eq!(
-            broker.publish(message(&topic, Bytes::new())).await.unwrap(),
-            1
-        );
-        assert_eq!(
-            broker.publish(message(&topic, Bytes::new())).await.unwrap(),
-            0
-        );
+        let slow = broker.subscribe(&topic(), 1).await.unwrap();
+        assert_eq!(receivers(&broker).await, 1);
+        assert_eq!(receivers(&broker).await, 0);
         assert_eq!(known(), 0, "the slow one was cut off");
         drop(slow);
     }
 
     #[tokio::test]
     async fn receivers_share_one_payload_and_outlive_the_broker() {
-        let broker = LocalBroker::new(4);
-        let topic = Name::parse("topic", "t").unwrap();
-        let mut first = broker.subscribe(&topic).await.unwrap();
-        let mut second = broker.subscribe(&topic).await.unwrap();
+        let broker = LocalBroker::default();
+        let mut first = broker.subscribe(&topic(), 4).await.unwrap();
+        let mut second = broker.subscribe(&topic(), 4).await.unwrap();
         let payload = Bytes::from(vec![7; 1024]);
-        broker
-            .publish(message(&topic, payload.clone()))
-            .await
-            .unwrap();
+        let sent = message(payload.clone());
+        broker.publish(&topic(), sent).await.unwrap();
         drop(broker);
         for subscription in [&mut first, &mut second] {
             let Some(Received::Message(got)) = subscription.next().await else {
@@ -145,6 +149,39 @@ mod tests {
             };
             assert_eq!(got.payload.as_ptr(), payload.as_ptr());
             assert!(subscription.next().await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn one_inbox_on_several_topics_has_one_limit_and_one_end() {
+        let broker = LocalBroker::default();
+        let other = Topic::Shared(Name::parse("topic", "other").unwrap());
+        for overflow in [Overflow::CutOff, Overflow::Refuse] {
+            let (inbox, mut subscription) = Subscription::new(2, overflow);
+            for topic in [&topic(), &other] {
+                let attachment = broker.attach(topic, inbox.clone()).await.unwrap();
+                subscription.keep(attachment);
+            }
+            drop(inbox);
+            let publish = async |topic| {
+                let published = broker.publish(topic, message(Bytes::new())).await.unwrap();
+                (published.receivers, published.full)
+            };
+            assert_eq!(publish(&topic()).await, (1, 0));
+            assert_eq!(publish(&other).await, (1, 0));
+            let refused = overflow == Overflow::Refuse;
+            assert_eq!(publish(&topic()).await, (0, usize::from(refused)));
+            for _ in 0..2 {
+                let next = subscription.next().await;
+                assert!(matches!(next, Some(Received::Message(_))), "{next:?}");
+            }
+            if refused {
+                assert_eq!(publish(&topic()).await, (1, 0), "there is room again");
+            } else {
+                assert_eq!(publish(&other).await, (0, 0));
+                assert!(matches!(subscription.next().await, Some(Received::CutOff)));
+                assert!(subscription.next().await.is_none());
+            }
         }
     }
 }

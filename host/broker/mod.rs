@@ -2,44 +2,48 @@
 //! contract and the one place that chooses an implementation. Never the only copy of a task.
 
 mod local;
+mod message;
 mod subscription;
 
 pub use local::LocalBroker;
-pub use subscription::{Delivery, Received, Subscription};
+pub use message::{InvalidMessage, Message, ReplyTo, Topic};
+pub use subscription::{Attachment, Inbox, Overflow, Received, Refusal, Subscription};
 
-use crate::{config, task::Name};
+use crate::config;
 use async_trait::async_trait;
-use bytes::Bytes;
 use std::sync::Arc;
 
 #[async_trait]
 pub trait MessageBroker: Send + Sync {
-    /// Hands the message to everyone who is subscribed to its topic, and says how many that were.
-    /// Never waits for a receiver.
-    async fn publish(&self, message: Message) -> Result<usize, Error>;
+    /// Hands the message to every inbox that is attached to the topic. Never waits for a receiver.
+    async fn publish(&self, topic: &Topic, message: Message) -> Result<Published, Error>;
 
-    /// Everything published to `topic` from now on.
-    async fn subscribe(&self, topic: &Name) -> Result<Subscription, Error>;
+    /// Everything published to `topic` from now on goes into `inbox`, until the attachment is
+    /// dropped.
+    async fn attach(&self, topic: &Topic, inbox: Inbox) -> Result<Attachment, Error>;
+
+    /// A subscription to `topic` alone; who falls `backlog` messages behind is cut off.
+    async fn subscribe(&self, topic: &Topic, backlog: usize) -> Result<Subscription, Error> {
+        let (inbox, mut subscription) = Subscription::new(backlog, Overflow::CutOff);
+        subscription.keep(self.attach(topic, inbox).await?);
+        Ok(subscription)
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Published {
+    /// How many took it. Across machines this counts nodes, not subscribers.
+    pub receivers: usize,
+    /// How many on this machine had no room for it.
+    pub full: usize,
 }
 
 /// Makes the broker that the configuration names. Nothing is connected before the first use.
 pub fn open(config: &config::Config) -> Arc<dyn MessageBroker> {
     match config.broker {
-        config::Broker::Local => Arc::new(LocalBroker::new(config.limits.subscriber_backlog)),
+        config::Broker::Local => Arc::new(LocalBroker::default()),
     }
-}
-
-/// A payload on its way to a topic. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    pub id: String,
-    /// Whom to answer; empty when the sender is on no topic.
-    pub from: String,
-    pub topic: Name,
-    pub message_type: String,
-    pub payload: Bytes,
-    /// The id of the message that this one answers, or empty.
-    pub in_reply_to: String,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,90 +1,125 @@
-//! The receiving end of a topic: bounded, and honest about what it lost.
+//! The receiving end of topics: bounded in messages and bytes, and honest about what it lost.
 
 use super::Message;
 use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio_util::sync::CancellationToken;
 
-/// The most payload bytes that wait for one subscriber, however few messages that is.
+/// The most payload bytes that wait for one receiver, however few messages that is.
 const MAX_WAITING_BYTES: usize = 16 << 20;
 
-/// What a subscriber gets next.
+/// What a receiver gets next.
 #[derive(Debug)]
 pub enum Received {
     Message(Message),
-    /// The subscriber fell behind and was cut off; nothing follows.
+    /// The receiver fell behind and was cut off; nothing follows.
     CutOff,
 }
 
-/// A subscriber's end. Dropping it ends the subscription.
+/// What happens when there is no room for a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// The receiver gets nothing more: it would not know what it missed.
+    CutOff,
+    /// The sender hears of it, and the receiver goes on with what it has.
+    Refuse,
+}
+
+/// Why an inbox did not take a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no room now.
+    Full,
+    /// It takes nothing any more, and can be forgotten.
+    Closed,
+}
+
+/// A receiver's end. Dropping it ends all of its attachments.
 #[derive(Debug)]
 pub struct Subscription {
     messages: mpsc::Receiver<Message>,
     shared: Arc<Shared>,
+    /// Nothing follows.
+    ended: bool,
     /// Last, so that the receiver is gone before the broker hears of it.
-    leaving: Option<Leaving>,
+    attachments: Vec<Attachment>,
 }
 
-/// Does something when it is dropped.
-struct Leaving(Option<Box<dyn FnOnce() + Send + Sync>>);
+/// Keeps an inbox on a topic until it is dropped.
+#[must_use]
+pub struct Attachment(Option<Box<dyn FnOnce() + Send + Sync>>);
 
-/// The broker's end.
-#[derive(Debug)]
-pub struct Delivery {
+/// A sender's end. Cheap to clone; clones share the room.
+#[derive(Debug, Clone)]
+pub struct Inbox {
     messages: mpsc::Sender<Message>,
     shared: Arc<Shared>,
 }
 
 /// What both ends know.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
-    /// The subscriber fell behind.
-    cut_off: AtomicBool,
+    overflow: Overflow,
+    /// The receiver fell behind.
+    cut_off: CancellationToken,
     /// Payload bytes delivered and not yet received.
     waiting: AtomicUsize,
+    /// How many messages found no room.
+    refused: AtomicU64,
 }
 
 impl Subscription {
     /// Both ends; up to `backlog` messages wait between them.
-    pub fn new(backlog: usize) -> (Delivery, Self) {
-        let (sender, receiver) = mpsc::channel(backlog);
-        let shared = Arc::<Shared>::default();
-        let delivery = Delivery {
+    pub fn new(backlog: usize, overflow: Overflow) -> (Inbox, Self) {
+        let (sender, messages) = mpsc::channel(backlog);
+        let shared = Arc::new(Shared {
+            overflow,
+            cut_off: CancellationToken::new(),
+            waiting: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+        });
+        let inbox = Inbox {
             messages: sender,
             shared: shared.clone(),
         };
         let subscription = Self {
-            messages: receiver,
+            messages,
             shared,
-            leaving: None,
+            ended: false,
+            attachments: Vec::new(),
         };
-        (delivery, subscription)
+        (inbox, subscription)
     }
 
-    /// Calls `leave` once the subscription has been dropped, so that the broker can forget it. It
-    /// may not block, and the broker may not drop subscriptions under a lock that it takes.
-    pub fn on_drop(mut self, leave: impl FnOnce() + Send + Sync + 'static) -> Self {
-        self.leaving = Some(Leaving(Some(Box::new(leave))));
-        self
+    /// Drops `attachment` together with this.
+    pub fn keep(&mut self, attachment: Attachment) {
+        self.attachments.push(attachment);
     }
 
-    /// The next message; `None` once the broker is gone. What was delivered before a cut-off is
-    /// still received. Cancel safe.
+    /// The next message; `None` once nobody can send any more. What was delivered before a cut-off
+    /// is still received. Cancel safe.
     pub async fn next(&mut self) -> Option<Received> {
-        match self.messages.recv().await {
-            Some(message) => {
-                let bytes = message.payload.len();
-                self.shared.waiting.fetch_sub(bytes, Ordering::AcqRel);
-                Some(Received::Message(message))
-            }
-            None if self.shared.cut_off.swap(false, Ordering::AcqRel) => Some(Received::CutOff),
-            None => None,
+        if self.ended {
+            return None;
         }
+        let next = tokio::select! {
+            biased;
+            message = self.messages.recv() => message,
+            () = self.shared.cut_off.cancelled() => self.messages.try_recv().ok(),
+        };
+        let Some(message) = next else {
+            self.ended = true;
+            return self.shared.cut_off.is_cancelled().then_some(Received::CutOff);
+        };
+        let bytes = message.payload.len();
+        self.shared.waiting.fetch_sub(bytes, Ordering::AcqRel);
+        Some(Received::Message(message))
     }
 
     /// Takes nothing more in; `next` gives what was delivered before, and then `None`.
@@ -93,7 +128,15 @@ impl Subscription {
     }
 }
 
-impl Drop for Leaving {
+impl Attachment {
+    /// Calls `leave` when it is dropped. That may not block, and a broker may not drop attachments
+    /// under a lock that `leave` takes.
+    pub fn new(leave: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(leave)))
+    }
+}
+
+impl Drop for Attachment {
     fn drop(&mut self) {
         if let Some(leave) = self.0.take() {
             leave();
@@ -101,15 +144,18 @@ impl Drop for Leaving {
     }
 }
 
-impl fmt::Debug for Leaving {
+impl fmt::Debug for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Leaving")
+        f.write_str("Attachment")
     }
 }
 
-impl Delivery {
-    /// Whether the subscriber took the message. After `false` the delivery is of no more use.
-    pub fn deliver(&self, message: Message) -> bool {
+impl Inbox {
+    /// Puts the message in, if there is room.
+    pub fn deliver(&self, message: Message) -> Result<(), Refusal> {
+        if self.shared.cut_off.is_cancelled() {
+            return Err(Refusal::Closed);
+        }
         let bytes = message.payload.len();
         let waiting = self.shared.waiting.fetch_add(bytes, Ordering::AcqRel);
         // A single message fits always: its size has a limit of its own.
@@ -117,9 +163,35 @@ impl Delivery {
             true => self.messages.try_send(message),
             false => Err(TrySendError::Full(message)),
         };
-        if let Err(TrySendError::Full(_)) = sent {
-            self.shared.cut_off.store(true, Ordering::Release);
+        let Err(error) = sent else {
+            return Ok(());
+        };
+        self.shared.waiting.fetch_sub(bytes, Ordering::AcqRel);
+        match (error, self.shared.overflow) {
+            (TrySendError::Full(_), Overflow::Refuse) => {
+                self.shared.refused.fetch_add(1, Ordering::Relaxed);
+                Err(Refusal::Full)
+            }
+            (TrySendError::Full(_), Overflow::CutOff) => {
+                self.shared.cut_off.cancel();
+                Err(Refusal::Closed)
+            }
+            (TrySendError::Closed(_), _) => Err(Refusal::Closed),
         }
-        sent.is_ok()
+    }
+
+    /// How many messages wait.
+    pub fn waiting(&self) -> usize {
+        self.messages.max_capacity() - self.messages.capacity()
+    }
+
+    /// How many messages found no room so far.
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many messages may wait.
+    pub fn capacity(&self) -> usize {
+        self.messages.max_capacity()
     }
 }

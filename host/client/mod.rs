@@ -7,8 +7,10 @@ use crate::proto::{
         TaskStatusRequest, distributed_service_client::DistributedServiceClient,
     },
     hostel::v1::{
-        CancelTaskRequest, ListPluginsRequest, ListPluginsResponse, ListTasksRequest,
-        ListTasksResponse, RequeueTaskRequest, plugin_service_client::PluginServiceClient,
+        CancelTaskRequest, Component, ListComponentsRequest, ListPluginsRequest,
+        ListPluginsResponse, ListTasksRequest, ListTasksResponse, RequeueTaskRequest,
+        component_service_client::ComponentServiceClient,
+        plugin_service_client::PluginServiceClient,
         task_service_client::TaskServiceClient,
     },
 };
@@ -41,6 +43,7 @@ pub struct DistributedClient {
     distributed: DistributedServiceClient<Channel>,
     tasks: TaskServiceClient<Channel>,
     plugins: PluginServiceClient<Channel>,
+    components: ComponentServiceClient<Channel>,
     patience: Duration,
 }
 
@@ -62,7 +65,9 @@ impl DistributedClient {
             distributed: DistributedServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE),
             tasks: TaskServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
-            plugins: PluginServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
+            plugins: PluginServiceClient::new(channel.clone())
+                .max_decoding_message_size(MAX_MESSAGE),
+            components: ComponentServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
             patience: PATIENCE,
         }
     }
@@ -162,6 +167,16 @@ impl DistributedClient {
         .await
     }
 
+    pub async fn list_components(&mut self) -> Result<Vec<Component>, Status> {
+        let request = ListComponentsRequest {};
+        let response = self
+            .repeat(request, |mut client, request| async move {
+                client.components.list(request).await
+            })
+            .await?;
+        Ok(response.components)
+    }
+
     /// Registers a service, or renews it; returns the time to live that was granted.
     pub async fn register(&mut self, request: RegisterRequest) -> Result<Duration, Status> {
         let response = self
@@ -184,7 +199,8 @@ impl DistributedClient {
         Ok(response.nodes)
     }
 
-    /// Sends one message. Not repeated by itself: a message is delivered at most once.
+    /// Sends one message, and with a `reply_timeout_ms` waits for its answer. Not repeated by
+    /// itself: a message is delivered at most once.
     pub async fn send_message(&mut self, message: Message) -> Result<MessageResponse, Status> {
         let response = self.distributed.send_message(message).await?;
         Ok(response.into_inner())

@@ -72,6 +72,12 @@ impl Shared {
                     sha256: generation.sha256.clone(),
                 })
                 .collect(),
+            components: view
+                .generations
+                .values()
+                .filter(|generation| generation.has_component())
+                .map(|generation| generation.name.clone())
+                .collect(),
         }
     }
 

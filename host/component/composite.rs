@@ -31,14 +31,34 @@ impl Composite {
         }
     }
 
-    /// Adds a child behind those that are there. It starts with the whole; starting the whole
-    /// again starts those that were added since.
-    pub fn add(&self, component: Arc<dyn Component>, deadline: Duration) {
-        self.children().push(Child {
+    /// Adds a child behind those that are there. It starts with the whole. Fails when another child
+    /// has its id.
+    pub fn add(&self, component: Arc<dyn Component>, deadline: Duration) -> anyhow::Result<()> {
+        let mut children = self.children();
+        let id = component.get_id();
+        let taken = children.iter().any(|child| child.component.get_id() == id);
+        anyhow::ensure!(!taken, "there is a component {id} already: take another id");
+        children.push(Child {
             component,
             deadline,
             started: false,
         });
+        Ok(())
+    }
+
+    /// The same for a whole that runs: the child is started at once, and forgotten when it cannot
+    /// start.
+    pub async fn join(&self, component: Arc<dyn Component>, deadline: Duration) -> anyhow::Result<()> {
+        self.add(component.clone(), deadline)?;
+        let index = self.len() - 1;
+        let Err(error) = self.start_child(index).await else {
+            return Ok(());
+        };
+        if let Err(also) = self.stop_child(index).await {
+            tracing::warn!("while undoing a failed start: {also}");
+        }
+        self.children().retain(|child| !Arc::ptr_eq(&child.component, &component));
+        Err(error)
     }
 
     /// Each change is one push or one flag: a panic in between leaves the list whole.
@@ -61,44 +81,51 @@ impl Composite {
     }
 
     async fn start_children(&self) -> anyhow::Result<()> {
-        let mut index = 0;
-        while let Some(child) = self.child(index) {
-            if !child.started {
-                let id = child.component.get_id();
-                tracing::debug!(component = id, "starting");
-                let started = tokio::time::timeout(child.deadline, child.component.start()).await;
-                // One that is late may have begun something, and is stopped with the others.
-                self.mark(index, matches!(started, Ok(Ok(())) | Err(_)));
-                started
-                    .map_err(|_| anyhow::anyhow!("not started within {:?}", child.deadline))
-                    .flatten()
-                    .with_context(|| format!("component {id} cannot start"))?;
-            }
-            index += 1;
+        for index in 0..self.len() {
+            self.start_child(index).await?;
         }
         Ok(())
+    }
+
+    async fn start_child(&self, index: usize) -> anyhow::Result<()> {
+        let Some(child) = self.child(index).filter(|child| !child.started) else {
+            return Ok(());
+        };
+        let id = child.component.get_id();
+        tracing::debug!(component = id, "starting");
+        let started = tokio::time::timeout(child.deadline, child.component.start()).await;
+        // One that is late may have begun something, and is stopped with the others.
+        self.mark(index, matches!(started, Ok(Ok(())) | Err(_)));
+        started
+            .map_err(|_| anyhow::anyhow!("not started within {:?}", child.deadline))
+            .flatten()
+            .with_context(|| format!("component {id} cannot start"))
     }
 
     /// Stops whatever is started, the last first, and goes on past the ones that fail.
     async fn stop_children(&self) -> anyhow::Result<()> {
         let mut failed = Vec::new();
         for index in (0..self.len()).rev() {
-            let Some(child) = self.child(index).filter(|child| child.started) else {
-                continue;
-            };
-            let id = child.component.get_id();
-            tracing::debug!(component = id, "stopping");
-            match tokio::time::timeout(child.deadline, child.component.stop()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => failed.push(format!("{id}: {error:#}")),
-                Err(_) => failed.push(format!("{id}: not stopped within {:?}", child.deadline)),
-            }
-            self.mark(index, false);
+            failed.extend(self.stop_child(index).await.err());
         }
         if failed.is_empty() {
             return Ok(());
         }
         anyhow::bail!("components that did not stop well: {}", failed.join("; "))
+    }
+
+    async fn stop_child(&self, index: usize) -> Result<(), String> {
+        let Some(child) = self.child(index).filter(|child| child.started) else {
+            return Ok(());
+        };
+        let id = child.component.get_id();
+        tracing::debug!(component = id, "stopping");
+        let stopped = tokio::time::timeout(child.deadline, child.component.stop()).await;
+        self.mark(index, false);
+        match stopped {
+            Ok(stopped) => stopped.map_err(|error| format!("{id}: {error:#}")),
+            Err(_) => Err(format!("{id}: not stopped within {:?}", child.deadline)),
+        }
     }
 }
 
@@ -169,7 +196,7 @@ mod tests {
         let log = Arc::default();
         let whole = Composite::new("whole");
         for id in ["a", "b", "c"] {
-            whole.add(Arc::new(part(id, &log)), Duration::from_secs(5));
+            whole.add(Arc::new(part(id, &log)), Duration::from_secs(5)).unwrap();
         }
         whole.start().await.unwrap();
         whole.stop().await.unwrap();
@@ -180,27 +207,46 @@ mod tests {
     async fn undoes_the_started_when_one_fails() {
         let log = Arc::default();
         let whole = Composite::new("whole");
-        whole.add(Arc::new(part("a", &log)), Duration::from_secs(5));
+        whole.add(Arc::new(part("a", &log)), Duration::from_secs(5)).unwrap();
         let fails = Part {
             fails: true,
             ..part("b", &log)
         };
-        whole.add(Arc::new(fails), Duration::from_secs(5));
+        whole.add(Arc::new(fails), Duration::from_secs(5)).unwrap();
         let error = format!("{:#}", whole.start().await.unwrap_err());
         assert_eq!(error, "component b cannot start: no");
         assert_eq!(*log.lock().unwrap(), ["+a", "-a"]);
     }
 
     #[tokio::test]
+    async fn a_late_child_starts_at_once_and_alone() {
+        let log = Arc::default();
+        let whole = Composite::new("whole");
+        let soon = Duration::from_secs(5);
+        whole.add(Arc::new(part("a", &log)), soon).unwrap();
+        whole.start().await.unwrap();
+        let again = whole.join(Arc::new(part("a", &log)), soon).await;
+        assert!(again.unwrap_err().to_string().contains("another id"));
+        let fails = Part {
+            fails: true,
+            ..part("b", &log)
+        };
+        assert!(whole.join(Arc::new(fails), soon).await.is_err());
+        whole.join(Arc::new(part("b", &log)), soon).await.unwrap();
+        whole.stop().await.unwrap();
+        assert_eq!(*log.lock().unwrap(), ["+a", "+b", "-b", "-a"]);
+    }
+
+    #[tokio::test]
     async fn one_that_hangs_holds_nobody_up_for_ever() {
         let log = Arc::default();
         let whole = Composite::new("whole");
-        whole.add(Arc::new(part("a", &log)), Duration::from_secs(5));
+        whole.add(Arc::new(part("a", &log)), Duration::from_secs(5)).unwrap();
         let hangs = Part {
             hangs: true,
             ..part("b", &log)
         };
-        whole.add(Arc::new(hangs), Duration::from_millis(10));
+        whole.add(Arc::new(hangs), Duration::from_millis(10)).unwrap();
         whole.start().await.unwrap();
         let error = whole.stop().await.unwrap_err().to_string();
         assert!(error.contains("b: not stopped within 10ms"), "{error}");

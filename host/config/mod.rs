@@ -79,6 +79,8 @@ pub struct Plugins {
     pub max_compiles: usize,
     /// How many tasks this node runs at once.
     pub max_tasks: usize,
+    /// How many components this node runs.
+    pub max_components: usize,
     /// What the memory limits of all running calls may sum up to; 0 means three quarters of the
     /// machine's memory.
     pub max_total_memory_bytes: usize,
@@ -88,6 +90,21 @@ pub struct Plugins {
     pub threads: usize,
     /// What a task gets unless its plugin's section says otherwise.
     pub sandbox: Sandbox,
+    /// What a component gets unless its plugin's section says otherwise.
+    pub component: Component,
+}
+
+/// `[plugins.component]`, and with what it overrides, `[plugin.NAME.component]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Component {
+    /// How many messages may wait for it.
+    pub mailbox: usize,
+    pub start_timeout: Duration,
+    /// How long it may take for one message.
+    pub message_timeout: Duration,
+    /// How long it may go on with its messages when it has to stop, and then how long its `stop`
+    /// may take.
+    pub stop_timeout: Duration,
 }
 
 /// `[plugins.sandbox]` and `[plugin.NAME.limits]`: what one call of a guest may use.
@@ -101,6 +118,8 @@ pub struct Sandbox {
     pub max_result_bytes: usize,
     /// What a call may write to its log, stdout and stderr together.
     pub max_log_bytes: usize,
+    /// How many messages a call may send.
+    pub max_messages: u32,
     /// How long `describe` may take at load.
     pub describe_timeout: Duration,
     /// An attempt's wall-clock limit when neither plugin nor operator gives one.
@@ -143,6 +162,8 @@ pub enum Broker {
 pub struct Plugin {
     /// `[plugin.NAME.limits]`: only what differs from `[plugins.sandbox]`.
     pub limits: SandboxOverrides,
+    /// `[plugin.NAME.component]`: only what differs from `[plugins.component]`.
+    pub component: ComponentOverrides,
     /// `[plugin.NAME.config]`: what the guest reads through wasi:config.
     pub config: BTreeMap<String, String>,
     /// `[plugin.NAME.task.TYPE]`: overrides what the plugin declares for a type.
@@ -157,7 +178,33 @@ pub struct SandboxOverrides {
     pub max_cpu: Option<Duration>,
     pub max_result_bytes: Option<usize>,
     pub max_log_bytes: Option<usize>,
+    pub max_messages: Option<u32>,
     pub describe_timeout: Option<Duration>,
+}
+
+/// Each `None` leaves what is said for all components in force.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ComponentOverrides {
+    pub mailbox: Option<usize>,
+    pub start_timeout: Option<Duration>,
+    pub message_timeout: Option<Duration>,
+    pub stop_timeout: Option<Duration>,
+}
+
+impl Config {
+    /// What the component of this plugin may have.
+    pub fn component(&self, plugin: &Name) -> Component {
+        let general = &self.plugins.component;
+        let none = ComponentOverrides::default();
+        let section = self.plugin.get(plugin);
+        let own = section.map_or(&none, |section| &section.component);
+        Component {
+            mailbox: own.mailbox.unwrap_or(general.mailbox),
+            start_timeout: own.start_timeout.unwrap_or(general.start_timeout),
+            message_timeout: own.message_timeout.unwrap_or(general.message_timeout),
+            stop_timeout: own.stop_timeout.unwrap_or(general.stop_timeout),
+        }
+    }
 }
 
 /// Each `None` leaves the plugin's own declaration in force.

@@ -2,7 +2,7 @@
 //! function that reads its keys into its struct; the defaults are in `default.toml`.
 
 use super::{
-    Broker, Config, Discovery, Limits, Node, Plugin, Plugins, Queue, Sandbox, SandboxOverrides,
+    Broker, Component, ComponentOverrides, Config, Discovery, Limits, Node, Plugin, Plugins, Queue, Sandbox, SandboxOverrides,
     Sqlite, TaskTypeOverrides,
     reader::{Reader, Section},
 };
@@ -94,10 +94,17 @@ fn plugins(s: &mut Section<'_>) -> Plugins {
         compile_timeout: s.ms("compile_timeout_ms", 100..=HOUR),
         max_compiles: s.number("max_compiles", 1..=256),
         max_tasks: s.number("max_tasks", 1..=10_000),
+        max_components: s.number("max_components", 0..=10_000),
         max_total_memory_bytes: s.number("max_total_memory_bytes", 0..=64 * KIB * GIB),
         max_timeout: s.ms("max_timeout_ms", TIMEOUT_MS),
         threads: s.number("threads", 0..=1024),
         sandbox: s.section("sandbox", sandbox),
+        component: s.section("component", |s| Component {
+            mailbox: s.number("mailbox", MAILBOX),
+            start_timeout: s.ms("start_timeout_ms", LIFE_MS),
+            message_timeout: s.ms("message_timeout_ms", TIMEOUT_MS),
+            stop_timeout: s.ms("stop_timeout_ms", LIFE_MS),
+        }),
     }
 }
 
@@ -107,6 +114,10 @@ const TABLE_ELEMENTS: RangeInclusive<usize> = 0..=10_000_000;
 const CPU_MS: RangeInclusive<u64> = 10..=DAY;
 const RESULT_BYTES: RangeInclusive<usize> = 0..=GIB;
 const LOG_BYTES: RangeInclusive<usize> = 0..=64 * MIB;
+const MESSAGES: RangeInclusive<u32> = 0..=1_000_000;
+const MAILBOX: RangeInclusive<usize> = 1..=1_000_000;
+/// For `start` and `stop`.
+const LIFE_MS: RangeInclusive<u64> = 10..=HOUR;
 const DESCRIBE_MS: RangeInclusive<u64> = 10..=10 * 60 * SECOND;
 const TIMEOUT_MS: RangeInclusive<u64> = 1..=7 * DAY;
 
@@ -117,6 +128,7 @@ fn sandbox(s: &mut Section<'_>) -> Sandbox {
         max_cpu: s.ms("max_cpu_ms", CPU_MS),
         max_result_bytes: s.number("max_result_bytes", RESULT_BYTES),
         max_log_bytes: s.number("max_log_bytes", LOG_BYTES),
+        max_messages: s.number("max_messages", MESSAGES),
         describe_timeout: s.ms("describe_timeout_ms", DESCRIBE_MS),
         timeout: s.ms("timeout_ms", TIMEOUT_MS),
     }
@@ -138,7 +150,14 @@ fn plugin(s: &mut Section<'_>) -> Plugin {
             max_cpu: s.maybe_ms("max_cpu_ms", CPU_MS),
             max_result_bytes: s.maybe_number("max_result_bytes", RESULT_BYTES),
             max_log_bytes: s.maybe_number("max_log_bytes", LOG_BYTES),
+            max_messages: s.maybe_number("max_messages", MESSAGES),
             describe_timeout: s.maybe_ms("describe_timeout_ms", DESCRIBE_MS),
+        }),
+        component: s.section("component", |s| ComponentOverrides {
+            mailbox: s.maybe_number("mailbox", MAILBOX),
+            start_timeout: s.maybe_ms("start_timeout_ms", LIFE_MS),
+            message_timeout: s.maybe_ms("message_timeout_ms", TIMEOUT_MS),
+            stop_timeout: s.maybe_ms("stop_timeout_ms", LIFE_MS),
         }),
         config: s.texts("config"),
         task: s.each("task", "task type", |s| TaskTypeOverrides {

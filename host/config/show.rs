@@ -92,6 +92,7 @@ fn values(config: &Config) -> Values {
     set("compile_timeout_ms", ms(plugins.compile_timeout));
     set("max_compiles", number(plugins.max_compiles));
     set("max_tasks", number(plugins.max_tasks));
+    set("max_components", number(plugins.max_components));
     let total = plugins.max_total_memory_bytes;
     set("max_total_memory_bytes", number(total));
     set("max_timeout_ms", ms(plugins.max_timeout));
@@ -104,8 +105,16 @@ fn values(config: &Config) -> Values {
     set("max_cpu_ms", ms(sandbox.max_cpu));
     set("max_result_bytes", number(sandbox.max_result_bytes));
     set("max_log_bytes", number(sandbox.max_log_bytes));
+    set("max_messages", number(sandbox.max_messages));
     set("describe_timeout_ms", ms(sandbox.describe_timeout));
     set("timeout_ms", ms(sandbox.timeout));
+
+    let mut set = |key, value| values.insert(("plugins.component", key), value);
+    let component = &plugins.component;
+    set("mailbox", number(component.mailbox));
+    set("start_timeout_ms", ms(component.start_timeout));
+    set("message_timeout_ms", ms(component.message_timeout));
+    set("stop_timeout_ms", ms(component.stop_timeout));
 
     let mut set = |key, value| values.insert(("queue", key), value);
     set("keep_ended_ms", ms(*keep_ended));
@@ -139,7 +148,15 @@ fn plugin_table(plugin: &Plugin) -> Table {
         ("max_cpu_ms", limits.max_cpu.map(ms)),
         ("max_result_bytes", limits.max_result_bytes.map(number)),
         ("max_log_bytes", limits.max_log_bytes.map(number)),
+        ("max_messages", limits.max_messages.map(number)),
         ("describe_timeout_ms", limits.describe_timeout.map(ms)),
+    ]);
+    let component = &plugin.component;
+    let component = given(vec![
+        ("mailbox", component.mailbox.map(number)),
+        ("start_timeout_ms", component.start_timeout.map(ms)),
+        ("message_timeout_ms", component.message_timeout.map(ms)),
+        ("stop_timeout_ms", component.stop_timeout.map(ms)),
     ]);
     let config = plugin.config.iter();
     let config = config.map(|(key, value)| (key.clone(), text(value)));
@@ -155,6 +172,7 @@ fn plugin_table(plugin: &Plugin) -> Table {
     });
     let parts = [
         ("limits".to_owned(), limits),
+        ("component".to_owned(), component),
         ("config".to_owned(), Value::Table(config.collect())),
         ("task".to_owned(), Value::Table(task.collect())),
     ];
@@ -250,10 +268,12 @@ mod tests {
             "limits",
             "plugins",
             "plugins.sandbox",
+            "plugins.component",
             "queue",
             "discovery",
             "broker",
             "plugin.thumbnail.limits",
+            "plugin.thumbnail.component",
             "plugin.thumbnail.task.thumbnail",
         ] {
             let stranger = format!("[{section}]\nstranger_than_all = 1");

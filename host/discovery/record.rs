@@ -3,6 +3,7 @@
 
 use super::{Error, NODE_SERVICE};
 use crate::task::Name;
+use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
 
 /// The shortest and the longest time to live that is granted; what is asked for beyond is cut.
@@ -54,25 +55,31 @@ impl ServiceInfo {
 }
 
 /// A node and what it can run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NodeRecord {
     pub id: Name,
     pub address: String,
     pub version: String,
     pub task_types: Vec<Name>,
     pub plugins: Vec<PluginRecord>,
+    /// The ids of its components.
+    pub components: Vec<Name>,
 }
 
 impl NodeRecord {
     /// The node as a service of the name `name`, which is `NODE_SERVICE`. Lists in its metadata
     /// have commas between their items, which no name contains.
     pub fn as_service(&self, name: &Name) -> ServiceInfo {
-        let task_types: Vec<&str> = self.task_types.iter().map(Name::as_str).collect();
+        let joined = |names: &[Name]| {
+            let names: Vec<&str> = names.iter().map(Name::as_str).collect();
+            names.join(",")
+        };
         let plugin = |plugin: &PluginRecord| format!("{}@{}", plugin.name, plugin.version);
         let plugins: Vec<String> = self.plugins.iter().map(plugin).collect();
         let metadata = [
             ("version", self.version.clone()),
-            ("task_types", task_types.join(",")),
+            ("task_types", joined(&self.task_types)),
+            ("components", joined(&self.components)),
             ("plugins", plugins.join(",")),
         ];
         ServiceInfo {
@@ -86,7 +93,7 @@ impl NodeRecord {
 }
 
 /// One plugin generation that a node serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PluginRecord {
     pub name: Name,
     pub version: String,

@@ -5,8 +5,15 @@ wasmtime::component::bindgen!({
     world: "plugin",
     // Payloads are lent to the guest, not copied for it.
     ownership: Borrowing { duplicate_if_necessary: true },
+    imports: {
+        "hostel:plugin/messaging": async,
+        "wasi:keyvalue/store": async,
+        "wasi:keyvalue/atomics": async,
+        "wasi:keyvalue/batch": async,
+    },
     exports: { default: async },
 });
 
-pub use exports::hostel::plugin::{manifest, task_handler};
+pub use exports::hostel::plugin::{component, manifest, message_handler, task_handler};
+pub use hostel::plugin::messaging;
 pub use wasi::logging::logging::Level;

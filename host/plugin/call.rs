@@ -1,34 +1,19 @@
-//! One call of a guest: a fresh instance under its limits, from the wait for room to the words
-//! for how it ended. Knows nothing of files, names or the catalog.
+//! One task in a guest: a fresh instance, the handler's call, and how it ended. Knows nothing of
+//! files, names or the catalog.
 
 use super::{
     bindings::task_handler::{self, TaskError},
-    engine::{Engine, MAX_STACK_BYTES},
     guest::Guest,
-    journal::{Journal, Speaker},
-    limiter::{Denied, Limiter},
-    meter::Meter,
+    journal::Subject,
+    program::{Errand, Program},
+    stop::Stop,
     text::clip,
 };
-use crate::{
-    config::Sandbox,
-    task::{Ended, Name, TaskId},
-};
+use crate::task::{Ended, Name, TaskId};
 use bytes::Bytes;
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
-use wasmtime::{Store, Trap, UpdateDeadline, component::InstancePre};
-use wasmtime_wasi::I32Exit;
-use wasmtime_wasi_config::WasiConfigVariables;
-
-/// What a guest may always hand over in one host call, even where results must be smaller.
-const MIN_TRANSFER_BYTES: usize = 1 << 20;
-/// Handles to resources that a guest may hold.
-const MAX_HANDLES: usize = 10_000;
+use wasmtime::Store;
 
 /// A task for a handler.
 #[derive(Debug, Clone)]
@@ -59,171 +44,8 @@ pub struct Usage {
     pub log_cut_off: bool,
 }
 
-/// A linked component with all that its calls need.
-pub struct Program {
-    pub engine: Arc<Engine>,
-    pub pre: InstancePre<Guest>,
-    pub slots: u32,
-    pub sandbox: Sandbox,
-    pub settings: Arc<WasiConfigVariables>,
-    pub speaker: Arc<Speaker>,
-}
-
-/// Why a call gave no value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Stop {
-    #[error("it was cancelled")]
-    Cancelled,
-    #[error("it took longer than its timeout of {} ms", .0.as_millis())]
-    Timeout(Duration),
-    #[error("it used more than {} ms of processor time (plugins.sandbox.max_cpu_ms)", .0.as_millis())]
-    Cpu(Duration),
-    #[error("it needed more than {0} bytes of memory (plugins.sandbox.max_memory_bytes)")]
-    Memory(usize),
-    #[error("it needed more than {0} table elements (plugins.sandbox.max_table_elements)")]
-    Table(usize),
-    #[error("its result has more than {0} bytes (plugins.sandbox.max_result_bytes)")]
-    Result(usize),
-    #[error(
-        "it handed the node more than {0} bytes in one call (plugins.sandbox.max_result_bytes)"
-    )]
-    Transfer(usize),
-    #[error("it recursed deeper than its stack of {MAX_STACK_BYTES} bytes")]
-    Stack,
-    /// The guest's own fault.
-    #[error("{0}")]
-    Trap(String),
-}
-
-impl Stop {
-    pub fn into_ended(self) -> Ended {
-        let error = clip(self.to_string());
-        match self {
-            Stop::Cancelled => Ended::Cancelled,
-            Stop::Timeout(_) | Stop::Trap(_) => Ended::Retryable { error, after: None },
-            Stop::Cpu(_)
-            | Stop::Memory(_)
-            | Stop::Table(_)
-            | Stop::Result(_)
-            | Stop::Transfer(_)
-            | Stop::Stack => Ended::Permanent { error },
-        }
-    }
-}
-
 impl Program {
-    /// Runs `work` on a store of its own, for at most `timeout` from the moment there is room.
-    pub async fn enter<T>(
-        &self,
-        task: Option<Name>,
-        timeout: Duration,
-        cancel: &CancellationToken,
-        work: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<T>,
-    ) -> (Result<T, Stop>, Usage) {
-        let max_memory_bytes = self.sandbox.max_memory_bytes;
-        let _room = tokio::select! {
-            biased;
-            room = self.engine.gate.enter(self.slots, max_memory_bytes) => room,
-            () = cancel.cancelled() => return (Err(Stop::Cancelled), Usage::default()),
-        };
-        let deadline = Instant::now() + timeout;
-        let meter = Arc::new(Meter::new(self.sandbox.max_cpu, deadline));
-        let mut store = self.store(task, &meter);
-        // The work comes first: a call that ends in its first turn never touches the timer.
-        let ended = tokio::select! {
-            biased;
-            ended = meter.charge(work(&mut store)) => Ok(ended),
-            () = cancel.cancelled() => Err(Stop::Cancelled),
-            () = tokio::time::sleep_until(deadline.into()) => Err(Stop::Timeout(timeout)),
-        };
-        let usage = Usage {
-            cpu: meter.spent(),
-            peak_memory_bytes: store.data().limiter.peak_memory_bytes(),
-            log_cut_off: store.data().journal.is_cut_off(),
-        };
-        let result = match ended {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(self.explain(&error, &meter, timeout, store.data())),
-            Err(stop) => Err(stop),
-        };
-        (result, usage)
-    }
-
-    fn store(&self, task: Option<Name>, meter: &Arc<Meter>) -> Store<Guest> {
-        let limits = &self.sandbox;
-        let guest = Guest::new(
-            Limiter::new(limits.max_memory_bytes, limits.max_table_elements),
-            Journal::new(self.speaker.clone(), task),
-            self.settings.clone(),
-        );
-        let mut store = Store::new(&self.engine.wasmtime, guest);
-        store.limiter(|guest| &mut guest.limiter);
-        store.set_hostcall_fuel(self.transfer_bytes());
-        store.set_max_component_handles(MAX_HANDLES);
-        store.set_epoch_deadline(1);
-        let meter = meter.clone();
-        store.epoch_deadline_callback(move |_| {
-            Ok(if meter.may_go_on() {
-                // Not `Yield`: the runtime may take that up again at once.
-                UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
-            } else {
-                UpdateDeadline::Interrupt
-            })
-        });
-        store
-    }
-
-    fn transfer_bytes(&self) -> usize {
-        self.sandbox.max_result_bytes.max(MIN_TRANSFER_BYTES)
-    }
-
-    fn explain(
-        &self,
-        error: &wasmtime::Error,
-        meter: &Meter,
-        timeout: Duration,
-        guest: &Guest,
-    ) -> Stop {
-        if meter.is_exhausted() {
-            return Stop::Cpu(self.sandbox.max_cpu);
-        }
-        if meter.is_late() {
-            return Stop::Timeout(timeout);
-        }
-        match guest.limiter.denied() {
-            Some(Denied::Memory) => return Stop::Memory(self.sandbox.max_memory_bytes),
-            Some(Denied::Table) => return Stop::Table(self.sandbox.max_table_elements),
-            None => {}
-        }
-        let cause = error.root_cause().to_string();
-        // wasmtime keeps this error's type to itself; a test trips over it if the words change.
-        if cause.contains("fuel allocated for hostcalls has been exhausted") {
-            return if error.is::<wasmtime::WasmBacktrace>() {
-                Stop::Transfer(self.transfer_bytes())
-            } else {
-                Stop::Result(self.sandbox.max_result_bytes)
-            };
-        }
-        let what = match (
-            error.downcast_ref::<Trap>(),
-            error.downcast_ref::<I32Exit>(),
-        ) {
-            (Some(Trap::StackOverflow), _) => return Stop::Stack,
-            // LLVM keeps large frames in the guest's own memory, below everything else in it.
-            (Some(trap @ Trap::MemoryOutOfBounds), _) => {
-                format!("{trap} (a guest that recurses too deep can end like this)")
-            }
-            (Some(trap), _) => trap.to_string(),
-            (_, Some(I32Exit(status))) => format!("the guest called exit({status})"),
-            _ => cause.lines().next().unwrap_or_default().to_owned(),
-        };
-        Stop::Trap(match guest.journal.last_words() {
-            Some(words) => format!("{what}: {words}"),
-            None => what,
-        })
-    }
-
-    /// Runs a task through `handler`.
+    /// Runs a task through `handler`, for at most `timeout` from the moment there is room.
     pub async fn handle(
         &self,
         handler: &task_handler::GuestIndices,
@@ -232,6 +54,11 @@ impl Program {
         timeout: Duration,
         call: Call,
     ) -> Finished {
+        let Some(mut tenant) = self.admit(&call.cancel).await else {
+            let ended = Stop::Cancelled.into_ended();
+            let usage = Usage::default();
+            return Finished { ended, usage };
+        };
         let metadata: Vec<(&str, &str)> = call
             .metadata
             .iter()
@@ -251,11 +78,22 @@ impl Program {
             let guest = handler.load(&mut *store, &instance)?;
             guest.call_handle(&mut *store, task).await
         };
-        let id = Some(call.id.clone());
-        let (result, usage) = self.enter(id, timeout, &call.cancel, work).await;
+        let errand = Errand {
+            subject: Subject::Task(call.id.clone()),
+            timeout,
+            cancel: &call.cancel,
+        };
+        let result = self.call(&mut tenant, errand, work).await;
+        let guest = tenant.store.data();
+        let usage = Usage {
+            cpu: tenant.cpu(),
+            peak_memory_bytes: guest.limiter.peak_memory_bytes(),
+            log_cut_off: guest.journal.is_cut_off(),
+        };
+        let max_result_bytes = self.sandbox.max_result_bytes;
         let ended = match result {
-            Ok(Ok(result)) if result.len() > self.sandbox.max_result_bytes => {
-                Stop::Result(self.sandbox.max_result_bytes).into_ended()
+            Ok(Ok(result)) if result.len() > max_result_bytes => {
+                Stop::Result(max_result_bytes).into_ended()
             }
             Ok(Ok(result)) => Ended::Returned(result.into()),
             Ok(Err(TaskError::Retryable(error))) => Ended::Retryable {

@@ -94,10 +94,12 @@ impl Drop for Engine {
     }
 }
 
-/// Tasks, loads that describe themselves, and a few for the command line.
+/// Tasks, components, loads that describe themselves, and a few for components that are replaced
+/// and for the command line.
 fn slot_count(plugins: &config::Plugins) -> u32 {
     let slots = plugins
         .max_tasks
+        .saturating_add(plugins.max_components)
         .saturating_add(plugins.max_compiles)
         .saturating_add(8);
     // A component of the largest kind has to fit even where few tasks are allowed.

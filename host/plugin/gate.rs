@@ -2,7 +2,8 @@
 //! error and not with a wait, and by memory, so that all limits together stay within the machine.
 
 use super::machine;
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
+use std::sync::Arc;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 /// What memory is counted in: a page of WebAssembly.
 const UNIT_BYTES: usize = 64 << 10;
@@ -10,17 +11,17 @@ const UNIT_BYTES: usize = 64 << 10;
 const UNKNOWN: usize = usize::MAX;
 
 pub struct Gate {
-    slots: Semaphore,
-    memory: Semaphore,
+    slots: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
     total_units: u32,
     /// Whether an operator gave the total.
     given: bool,
 }
 
 /// Held while a guest lives.
-pub struct Room<'a> {
-    _slots: SemaphorePermit<'a>,
-    _memory: SemaphorePermit<'a>,
+pub struct Room {
+    _slots: OwnedSemaphorePermit,
+    _memory: OwnedSemaphorePermit,
 }
 
 impl Gate {
@@ -37,8 +38,8 @@ impl Gate {
             .unwrap_or(most)
             .clamp(1, most);
         Self {
-            slots: Semaphore::new(slots as usize),
-            memory: Semaphore::new(total_units as usize),
+            slots: Arc::new(Semaphore::new(slots as usize)),
+            memory: Arc::new(Semaphore::new(total_units as usize)),
             total_units,
             given,
         }
@@ -46,11 +47,15 @@ impl Gate {
 
     /// Waits until there are `slots` slots and `memory_bytes` of memory. More memory than there is
     /// in all is taken for all.
-    pub async fn enter(&self, slots: u32, memory_bytes: usize) -> Result<Room<'_>, AcquireError> {
+    pub async fn enter(&self, slots: u32, memory_bytes: usize) -> Result<Room, AcquireError> {
         // Always in this order: who waits for memory has slots, and who has memory has all.
         Ok(Room {
-            _slots: self.slots.acquire_many(slots).await?,
-            _memory: self.memory.acquire_many(self.units(memory_bytes)).await?,
+            _slots: self.slots.clone().acquire_many_owned(slots).await?,
+            _memory: self
+                .memory
+                .clone()
+                .acquire_many_owned(self.units(memory_bytes))
+                .await?,
         })
     }
 

@@ -2,9 +2,10 @@
 //! never takes it away from them.
 
 use super::{
-    bindings::task_handler,
-    call::{Call, Finished, Program, Usage},
+    bindings::{component, message_handler, task_handler},
+    call::{Call, Finished, Usage},
     manifest::TaskType,
+    program::Program,
 };
 use crate::task::{Ended, Name};
 use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
@@ -19,8 +20,24 @@ pub struct Generation {
     pub file: PathBuf,
     pub loaded_at: SystemTime,
     pub task_types: Vec<Arc<TaskType>>,
+    /// What its component listens to besides its own name.
+    pub topics: Vec<Name>,
     pub(super) program: Program,
     pub(super) handler: Option<task_handler::GuestIndices>,
+    pub(super) component: Option<ComponentIndices>,
+}
+
+/// The exports of a plugin's component.
+pub struct ComponentIndices {
+    pub life: component::GuestIndices,
+    pub messages: message_handler::GuestIndices,
+}
+
+impl Generation {
+    /// Whether it has a component, which is called as the plugin is.
+    pub fn has_component(&self) -> bool {
+        self.component.is_some()
+    }
 }
 
 impl fmt::Debug for Generation {

@@ -2,10 +2,12 @@
 //! Nothing is inherited from the node: no files, environment, arguments, network or streams.
 
 use super::{
-    journal::{Journal, Pipe, Stream},
+    journal::{Journal, Pipe, Stream, Subject},
     limiter::Limiter,
+    outside::Granted,
 };
-use std::sync::Arc;
+use crate::config::Sandbox;
+use std::{sync::Arc, time::{Duration, Instant}};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
@@ -19,20 +21,62 @@ pub struct Guest {
     pub limiter: Limiter,
     pub journal: Arc<Journal>,
     settings: Arc<WasiConfigVariables>,
+    pub granted: Option<Arc<Granted>>,
+    /// Whether the current call is a component's.
+    component: bool,
+    /// How many messages the current call may still send, and how many it could at first.
+    messages: (u32, u32),
+    /// When the current call has to be over.
+    deadline: Option<Instant>,
     /// Made when first asked for: most calls never ask, and it costs a microsecond.
     wasi: Option<Box<WasiCtx>>,
     resources: ResourceTable,
 }
 
 impl Guest {
-    pub fn new(limiter: Limiter, journal: Journal, settings: Arc<WasiConfigVariables>) -> Self {
+    pub fn new(
+        limiter: Limiter,
+        journal: Journal,
+        settings: Arc<WasiConfigVariables>,
+        granted: Option<Arc<Granted>>,
+    ) -> Self {
         Self {
+            granted,
+            component: false,
+            messages: (0, 0),
+            deadline: None,
             limiter,
             journal: Arc::new(journal),
             settings,
             wasi: None,
             resources: ResourceTable::new(),
         }
+    }
+
+    /// A call begins, with all that one may have.
+    pub fn begin(&mut self, subject: Subject, deadline: Instant, limits: &Sandbox) {
+        self.component = matches!(subject, Subject::Component | Subject::Topic(_));
+        self.journal.begin(subject);
+        self.messages = (limits.max_messages, limits.max_messages);
+        self.deadline = Some(deadline);
+    }
+
+    /// Whether the current call is a component's.
+    pub fn is_component(&self) -> bool {
+        self.component
+    }
+
+    /// Counts a message that the guest is about to send; an error says how many it may.
+    pub fn take_message(&mut self) -> Result<(), u32> {
+        let (left, max) = &mut self.messages;
+        *left = left.checked_sub(1).ok_or(*max)?;
+        Ok(())
+    }
+
+    /// How long the current call may still take.
+    pub fn time_left(&self) -> Duration {
+        let left = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        left.unwrap_or_default()
     }
 
     pub fn settings(&mut self) -> WasiConfig<'_> {

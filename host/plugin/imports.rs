@@ -1,14 +1,18 @@
 //! What the node offers to guests: the linker, built once, and the words for what it lacks.
 
-use super::{bindings::Level, guest::Guest};
+use super::{
+    bindings::{Level, messaging},
+    guest::Guest,
+};
 use wasmtime::{
     Engine, StoreContextMut,
-    component::{Component, Linker, WasmStr},
+    component::{Component, HasSelf, Linker, WasmStr},
 };
 
 /// Every interface that a guest may import. Compatible versions of WASI 0.2 stand in for each
 /// other; drafts match exactly.
 pub const PROVIDED: &[&str] = &[
+    "hostel:plugin/messaging@0.1.0",
     "wasi:cli/environment@0.2.12",
     "wasi:cli/exit@0.2.12",
     "wasi:cli/stderr@0.2.12",
@@ -51,6 +55,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, Guest::settings)?;
+    messaging::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
     // Not through the generated trait: that would copy a message before it can be cut.
     linker
         .instance("wasi:logging/logging@0.1.0-draft")?

@@ -24,15 +24,29 @@ pub struct Speaker {
     pub max_log_bytes: usize,
 }
 
-/// What one call has said.
+/// What a guest's call is about.
+#[derive(Debug, Clone, Default)]
+pub enum Subject {
+    /// The plugin itself, as when it describes itself.
+    #[default]
+    Plugin,
+    Task(Name),
+    /// The plugin's component starts or stops.
+    Component,
+    /// Its component handles a message that was sent to this topic.
+    Topic(Name),
+}
+
+/// What a guest says, call by call.
 pub struct Journal {
     speaker: Arc<Speaker>,
-    task: Option<Name>,
     said: Mutex<Said>,
 }
 
+/// What one call has said.
 #[derive(Default)]
 struct Said {
+    subject: Subject,
     bytes: usize,
     cut_off: bool,
     stdout: Vec<u8>,
@@ -47,12 +61,19 @@ pub enum Stream {
 }
 
 impl Journal {
-    pub fn new(speaker: Arc<Speaker>, task: Option<Name>) -> Self {
-        Self {
-            speaker,
-            task,
-            said: Mutex::default(),
-        }
+    pub fn new(speaker: Arc<Speaker>) -> Self {
+        let said = Mutex::default();
+        Self { speaker, said }
+    }
+
+    /// The next call has all of the room again. What the one before left unfinished is said first.
+    pub fn begin(&self, subject: Subject) {
+        let mut said = self.lock();
+        self.end_lines(&mut said);
+        *said = Said {
+            subject,
+            ..Said::default()
+        };
     }
 
     /// Whether there was more to say than room. Nothing further is kept.
@@ -66,6 +87,7 @@ impl Journal {
         let context = self.take(&mut said, context.as_bytes()).to_vec();
         let message = self.take(&mut said, message.as_bytes());
         self.emit(
+            &said,
             level,
             &printable(&String::from_utf8_lossy(&context)),
             &printable(&String::from_utf8_lossy(message)),
@@ -76,14 +98,18 @@ impl Journal {
     /// the journal: an unfinished line counts.
     pub fn last_words(&self) -> Option<String> {
         let mut said = self.lock();
+        self.end_lines(&mut said);
+        let words = std::mem::take(&mut said.last_words);
+        (!words.is_empty()).then_some(words)
+    }
+
+    fn end_lines(&self, said: &mut Said) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let rest = std::mem::take(said.buffer(stream));
             if !rest.is_empty() {
-                self.line(&mut said, stream, &rest);
+                self.line(said, stream, &rest);
             }
         }
-        let words = std::mem::take(&mut said.last_words);
-        (!words.is_empty()).then_some(words)
     }
 
     fn write(&self, stream: Stream, bytes: &[u8]) {
@@ -107,9 +133,9 @@ impl Journal {
             return;
         }
         match stream {
-            Stream::Stdout => self.emit(Level::Info, "stdout", text),
+            Stream::Stdout => self.emit(said, Level::Info, "stdout", text),
             Stream::Stderr => {
-                self.emit(Level::Warn, "stderr", text);
+                self.emit(said, Level::Warn, "stderr", text);
                 said.hear(text);
             }
         }
@@ -125,19 +151,26 @@ impl Journal {
                  (plugins.sandbox.max_log_bytes)",
                 self.speaker.max_log_bytes
             );
-            self.emit(Level::Warn, "hostel", &note);
+            self.emit(said, Level::Warn, "hostel", &note);
         }
         &bytes[..bytes.len().min(room)]
     }
 
     /// For texts that `printable` has seen.
-    fn emit(&self, level: Level, context: &str, message: &str) {
+    fn emit(&self, said: &Said, level: Level, context: &str, message: &str) {
         if message.is_empty() {
             return;
         }
         let plugin = self.speaker.plugin.as_str();
         let version = self.speaker.version.as_str();
-        let task = self.task.as_ref().map_or("", Name::as_str);
+        // A field that says nothing is left out of the line.
+        let (mut task, mut component, mut topic) = (None, None, None);
+        match &said.subject {
+            Subject::Plugin => {}
+            Subject::Task(id) => task = Some(id.as_str()),
+            Subject::Component => component = Some(plugin),
+            Subject::Topic(name) => (component, topic) = (Some(plugin), Some(name.as_str())),
+        }
         macro_rules! event {
             ($level:ident) => {
                 tracing::event!(
@@ -146,6 +179,8 @@ impl Journal {
                     plugin,
                     version,
                     task,
+                    component,
+                    topic,
                     context,
                     "{message}"
                 )
@@ -242,7 +277,7 @@ mod tests {
             version: "1".into(),
             max_log_bytes,
         };
-        Journal::new(Arc::new(speaker), None)
+        Journal::new(Arc::new(speaker))
     }
 
     #[test]
@@ -281,5 +316,7 @@ mod tests {
         assert!(journal.is_cut_off());
         journal.write(Stream::Stderr, b"nothing");
         assert_eq!(journal.last_words(), None);
+        journal.begin(Subject::Component);
+        assert!(!journal.is_cut_off(), "the next call has room again");
     }
 }

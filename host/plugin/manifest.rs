@@ -1,7 +1,7 @@
 //! What a plugin says about itself, checked: every fault at once. Pure; the operator's settings are
 //! already applied to what comes out.
 
-use super::{Fault, bindings::manifest, text::is_unprintable};
+use super::{Fault, bindings::manifest, text::is_unprintable, workshop::Exports};
 use crate::{
     config::{self, TaskTypeOverrides},
     task::{Name, RetryPolicy},
@@ -9,6 +9,7 @@ use crate::{
 use std::{collections::BTreeSet, time::Duration};
 
 const MAX_TASK_TYPES: usize = 256;
+const MAX_TOPICS: usize = 256;
 const MAX_VERSION_BYTES: usize = 64;
 const MAX_DESCRIPTION_BYTES: usize = 1024;
 
@@ -31,14 +32,15 @@ pub struct Manifest {
     pub version: String,
     pub description: String,
     pub task_types: Vec<TaskType>,
+    pub topics: Vec<Name>,
     /// The types that declare a longer timeout than plugins may have, and get that instead.
     pub cut_timeouts: Vec<Name>,
 }
 
-/// `has_handler` says whether the plugin exports task-handler.
+/// What the plugin exports decides what it may declare.
 pub fn check(
     given: manifest::Description,
-    has_handler: bool,
+    exports: Exports,
     config: &config::Config,
 ) -> Result<Manifest, Vec<Fault>> {
     let mut faults = Vec::new();
@@ -54,22 +56,15 @@ pub fn check(
         )));
     }
     if given.task_types.is_empty() {
-        faults.push(Fault::new("manifest: declares no task types"));
-    } else if !has_handler {
+        if !exports.component {
+            faults.push(Fault::new("manifest: declares no task types, and there is no component"));
+        }
+    } else if !exports.task_handler {
         faults.push(Fault::new(
             "declares task types but does not export hostel:plugin/task-handler@0.1.0",
         ));
     }
-    if !given.topics.is_empty() {
-        faults.push(Fault::new(
-            "manifest: names topics, but has no component to listen to them",
-        ));
-    }
-    for topic in given.topics.iter().take(MAX_TASK_TYPES) {
-        if let Err(error) = Name::parse("topic", topic) {
-            faults.push(Fault::new(format!("manifest: {error}")));
-        }
-    }
+    let topics = topics(&given.topics, exports, &mut faults);
 
     let section = name.as_ref().and_then(|name| config.plugin.get(name));
     let mut seen = BTreeSet::new();
@@ -97,10 +92,38 @@ pub fn check(
             version: given.version,
             description: given.description,
             task_types,
+            topics,
             cut_timeouts,
         }),
         _ => Err(faults),
     }
+}
+
+fn topics(given: &[String], exports: Exports, faults: &mut Vec<Fault>) -> Vec<Name> {
+    if !given.is_empty() && !exports.component {
+        faults.push(Fault::new(
+            "manifest: names topics, but has no component to listen to them",
+        ));
+    }
+    if given.len() > MAX_TOPICS {
+        faults.push(Fault::new(format!(
+            "manifest: {} topics; at most {MAX_TOPICS} are allowed",
+            given.len()
+        )));
+    }
+    let mut topics = BTreeSet::new();
+    for topic in given.iter().take(MAX_TOPICS) {
+        match Name::parse("topic", topic) {
+            Err(error) => faults.push(Fault::new(format!("manifest: {error}"))),
+            Ok(name) => {
+                if !topics.insert(name) {
+                    let twice = format!("manifest: topic {topic} is named twice");
+                    faults.push(Fault::new(twice));
+                }
+            }
+        }
+    }
+    topics.into_iter().collect()
 }
 
 fn check_version(version: &str, faults: &mut Vec<Fault>) {
@@ -206,6 +229,12 @@ fn task_type(
 mod tests {
     use super::*;
 
+    const TASKS: Exports = Exports {
+        manifest: true,
+        task_handler: true,
+        component: false,
+    };
+
     fn declared(name: &str, timeout_ms: u64) -> manifest::TaskType {
         manifest::TaskType {
             name: name.into(),
@@ -234,7 +263,7 @@ mod tests {
         let config = config::Config::parse(text, std::iter::empty()).unwrap();
         let types = [("short", 10), ("long", u64::MAX), ("own", 9000)];
         let given = plugin(types.map(|(name, ms)| declared(name, ms)).into());
-        let manifest = check(given, true, &config).unwrap();
+        let manifest = check(given, TASKS, &config).unwrap();
         let timeouts: Vec<_> = manifest
             .task_types
             .iter()
@@ -246,12 +275,32 @@ mod tests {
     }
 
     #[test]
+    fn a_component_needs_no_task_types_and_topics_need_a_component() {
+        let component = Exports {
+            component: true,
+            ..TASKS
+        };
+        let config = config::Config::default();
+        let given = |topics: &[&str]| manifest::Description {
+            topics: topics.iter().map(|topic| topic.to_string()).collect(),
+            ..plugin(Vec::new())
+        };
+        let manifest = check(given(&["b", "a"]), component, &config).unwrap();
+        let topics: Vec<_> = manifest.topics.iter().map(Name::as_str).collect();
+        assert_eq!(topics, ["a", "b"]);
+        let faults = check(given(&["a", "a", "/"]), component, &config).unwrap_err();
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        let faults = check(given(&["a"]), TASKS, &config).unwrap_err();
+        assert_eq!(faults.len(), 2, "{faults:?}");
+    }
+
+    #[test]
     fn what_could_forge_a_line_is_refused() {
         let mut given = plugin(vec![declared("t", 1)]);
         given.version = "1\x1b[2K".into();
         given.description = "good\nWARN forged".into();
         given.task_types[0].description = "a\rb".into();
-        let faults = check(given, true, &config::Config::default()).unwrap_err();
+        let faults = check(given, TASKS, &config::Config::default()).unwrap_err();
         let faults: Vec<_> = faults.iter().map(Fault::to_string).collect();
         assert_eq!(faults.len(), 3, "{faults:?}");
         assert!(

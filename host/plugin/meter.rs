@@ -1,4 +1,4 @@
-//! How much time one call has used, and whether that was too much. Measures the thread's own clock
+//! How much time a guest's call has used, and whether that was too much. Measures the thread's own clock
 //! around each poll, so that waiting costs a guest nothing of its processor budget.
 
 use std::{
@@ -12,7 +12,9 @@ use std::{
 /// polls the call, one after the other, so that the order of these loads and stores needs no care.
 pub struct Meter {
     budget: Duration,
-    deadline: Instant,
+    /// What `deadline_ns` counts from.
+    made_at: Instant,
+    deadline_ns: AtomicU64,
     spent_ns: AtomicU64,
     entered_ns: AtomicU64,
     exhausted: AtomicBool,
@@ -20,16 +22,27 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// `budget` is processor time; `deadline` is when the call has to be over.
-    pub fn new(budget: Duration, deadline: Instant) -> Self {
+    /// `budget` is processor time, for each call.
+    pub fn new(budget: Duration) -> Self {
         Self {
             budget,
-            deadline,
+            made_at: Instant::now(),
+            deadline_ns: AtomicU64::new(0),
             spent_ns: AtomicU64::new(0),
             entered_ns: AtomicU64::new(0),
             exhausted: AtomicBool::new(false),
             late: AtomicBool::new(false),
         }
+    }
+
+    /// Begins a call that has to be over at `deadline`.
+    pub fn begin(&self, deadline: Instant) {
+        let ns = deadline.saturating_duration_since(self.made_at).as_nanos();
+        let ns = u64::try_from(ns).unwrap_or(u64::MAX);
+        self.deadline_ns.store(ns, Relaxed);
+        self.spent_ns.store(0, Relaxed);
+        self.exhausted.store(false, Relaxed);
+        self.late.store(false, Relaxed);
     }
 
     /// Runs `work` and charges what it uses.
@@ -51,7 +64,8 @@ impl Meter {
             self.exhausted.store(true, Relaxed);
             return false;
         }
-        if Instant::now() >= self.deadline {
+        let deadline = Duration::from_nanos(self.deadline_ns.load(Relaxed));
+        if self.made_at.elapsed() >= deadline {
             self.late.store(true, Relaxed);
             return false;
         }
@@ -89,8 +103,9 @@ mod tests {
     use super::*;
 
     fn meter(budget_ms: u64) -> Meter {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        Meter::new(Duration::from_millis(budget_ms), deadline)
+        let meter = Meter::new(Duration::from_millis(budget_ms));
+        meter.begin(Instant::now() + Duration::from_secs(60));
+        meter
     }
 
     #[tokio::test]
@@ -120,5 +135,8 @@ mod tests {
             })
             .await;
         assert!(meter.is_exhausted());
+        meter.begin(Instant::now() + Duration::from_secs(60));
+        assert!(meter.may_go_on() && !meter.is_exhausted());
+        assert_eq!(meter.spent(), Duration::ZERO);
     }
 }

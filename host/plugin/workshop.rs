@@ -4,16 +4,18 @@
 
 use super::{
     Error, Fault,
-    bindings::{manifest, task_handler},
+    bindings::{component, manifest, message_handler, task_handler},
     cache::Cache,
-    call::{Program, Stop},
     compiler::Compiler,
     engine::Engine,
-    generation::Generation,
+    generation::{ComponentIndices, Generation},
     guest::Guest,
     imports,
-    journal::Speaker,
+    journal::{Speaker, Subject},
     manifest as rules,
+    outside::{Granted, Outside},
+    program::{Errand, Program},
+    stop::Stop,
 };
 use crate::{
     config::{Config, Sandbox, SandboxOverrides},
@@ -29,12 +31,15 @@ use wasmtime::{
 
 const MANIFEST: &str = "hostel:plugin/manifest@0.1.0";
 const TASK_HANDLER: &str = "hostel:plugin/task-handler@0.1.0";
+const COMPONENT: &str = "hostel:plugin/component@0.1.0";
+const MESSAGE_HANDLER: &str = "hostel:plugin/message-handler@0.1.0";
 const OURS: &str = "hostel:plugin/";
 
 pub struct Workshop {
     pub engine: Arc<Engine>,
     pub compiler: Arc<Compiler>,
     config: Config,
+    outside: Outside,
 }
 
 /// A plugin file's content.
@@ -46,14 +51,17 @@ pub struct Wasm {
 }
 
 /// Which of our interfaces a component has.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Exports {
     pub manifest: bool,
     pub task_handler: bool,
+    /// `component` and `message-handler`, which go together.
+    pub component: bool,
 }
 
 impl Workshop {
-    pub fn new(config: &Config) -> Result<Self, Error> {
+    /// `outside` is what plugins are given beyond their sandbox.
+    pub fn new(config: &Config, outside: Outside) -> Result<Self, Error> {
         let engine = Arc::new(Engine::new(config)?);
         let dir = config.node.data_dir.join("cache");
         let cache = Cache::open(dir.clone(), &engine.wasmtime);
@@ -61,17 +69,23 @@ impl Workshop {
             let dir = dir.display();
             tracing::warn!("{dir} cannot be used, so plugins are compiled anew: {error}");
         });
-        Self::with(config, engine, cache.ok())
+        Self::with(config, engine, cache.ok(), outside)
     }
 
-    /// Leaves no trace on disk.
+    /// Leaves no trace on disk, and gives plugins nothing.
     pub fn without_cache(config: &Config) -> Result<Self, Error> {
         let engine = Arc::new(Engine::new(config)?);
-        Self::with(config, engine, None)
+        Self::with(config, engine, None, Outside::default())
     }
 
-    fn with(config: &Config, engine: Arc<Engine>, cache: Option<Cache>) -> Result<Self, Error> {
+    fn with(
+        config: &Config,
+        engine: Arc<Engine>,
+        cache: Option<Cache>,
+        outside: Outside,
+    ) -> Result<Self, Error> {
         Ok(Self {
+            outside,
             compiler: Arc::new(Compiler::new(config, engine.clone(), cache)?),
             engine,
             config: config.clone(),
@@ -137,11 +151,10 @@ impl Workshop {
                 version: String::new(),
                 max_log_bytes: self.config.plugins.sandbox.max_log_bytes,
             }),
+            granted: None,
         };
-        let description = describe(describing, exports.task_handler)
-            .await
-            .map_err(one)?;
-        let manifest = rules::check(description, exports.task_handler, &self.config)?;
+        let description = describe(describing, exports).await.map_err(one)?;
+        let manifest = rules::check(description, exports, &self.config)?;
         if !manifest.cut_timeouts.is_empty() {
             let types: Vec<&str> = manifest.cut_timeouts.iter().map(Name::as_str).collect();
             tracing::info!(
@@ -158,6 +171,8 @@ impl Workshop {
             .then(|| task_handler::GuestIndices::new(&pre))
             .transpose()
             .map_err(|error| one(misfit(TASK_HANDLER, &error)))?;
+        let component = exports.component.then(|| component_indices(&pre)).transpose();
+        let component = component.map_err(one)?;
         let sandbox = self.sandbox(manifest.name.as_str());
         let section = self.config.plugin.get(&manifest.name);
         let own = section.is_some_and(|section| section.limits.max_memory_bytes.is_some());
@@ -181,6 +196,10 @@ impl Workshop {
                     max_log_bytes: sandbox.max_log_bytes,
                 }),
                 sandbox,
+                granted: Some(Arc::new(Granted {
+                    plugin: manifest.name.clone(),
+                    outside: self.outside.clone(),
+                })),
             },
             name: manifest.name,
             version: manifest.version,
@@ -189,7 +208,9 @@ impl Workshop {
             file: file.to_owned(),
             loaded_at: SystemTime::now(),
             task_types: manifest.task_types.into_iter().map(Arc::new).collect(),
+            topics: manifest.topics,
             handler,
+            component,
         })
     }
 
@@ -214,15 +235,23 @@ impl Workshop {
     pub fn exports(&self, component: &Component) -> Result<Exports, Vec<Fault>> {
         let mut found = Exports::default();
         let mut faults = Vec::new();
+        let mut halves = Vec::new();
         for name in self.our_exports(component) {
             match name.as_str() {
                 MANIFEST => found.manifest = true,
                 TASK_HANDLER => found.task_handler = true,
+                COMPONENT | MESSAGE_HANDLER => halves.push(name),
                 _ => faults.push(Fault::new(format!(
-                    "exports {name}, which this node does not know (it knows {MANIFEST} and \
-                     {TASK_HANDLER}): rebuild with a hostel-sdk of this node's version"
+                    "exports {name}, which this node does not know (it knows {MANIFEST}, \
+                     {TASK_HANDLER}, {COMPONENT} and {MESSAGE_HANDLER}): rebuild with a hostel-sdk of this node's version"
                 ))),
             }
+        }
+        found.component = halves.len() == 2;
+        if let [half] = &halves[..] {
+            faults.push(Fault::new(format!(
+                "exports {half} alone: a component exports both {COMPONENT} and {MESSAGE_HANDLER}"
+            )));
         }
         if !found.manifest && faults.is_empty() {
             faults.push(Fault::new(format!(
@@ -259,6 +288,7 @@ impl Workshop {
             max_cpu: own.max_cpu.unwrap_or(general.max_cpu),
             max_result_bytes: own.max_result_bytes.unwrap_or(general.max_result_bytes),
             max_log_bytes: own.max_log_bytes.unwrap_or(general.max_log_bytes),
+            max_messages: own.max_messages.unwrap_or(general.max_messages),
             describe_timeout: own.describe_timeout.unwrap_or(general.describe_timeout),
             timeout: general.timeout,
         }
@@ -267,7 +297,7 @@ impl Workshop {
 
 /// Asks the plugin what it is, and finds out on the same instance whether every export has the
 /// shape that the node expects.
-async fn describe(program: Program, has_handler: bool) -> Result<manifest::Description, Fault> {
+async fn describe(program: Program, exports: Exports) -> Result<manifest::Description, Fault> {
     let guests = program.engine.guests().clone();
     let describing = guests.spawn(async move {
         let timeout = program.sandbox.describe_timeout;
@@ -278,16 +308,34 @@ async fn describe(program: Program, has_handler: bool) -> Result<manifest::Descr
                 Ok(guest) => guest,
                 Err(error) => return Ok(Err(misfit(MANIFEST, &error))),
             };
-            if has_handler
+            if exports.task_handler
                 && let Err(error) = task_handler::GuestIndices::new(&program.pre)
                     .and_then(|indices| indices.load(&mut *store, &instance))
             {
                 return Ok(Err(misfit(TASK_HANDLER, &error)));
             }
+            if exports.component {
+                let indices = match component_indices(&program.pre) {
+                    Ok(indices) => indices,
+                    Err(fault) => return Ok(Err(fault)),
+                };
+                if let Err(error) = indices.life.load(&mut *store, &instance) {
+                    return Ok(Err(misfit(COMPONENT, &error)));
+                }
+                if let Err(error) = indices.messages.load(&mut *store, &instance) {
+                    return Ok(Err(misfit(MESSAGE_HANDLER, &error)));
+                }
+            }
             guest.call_describe(&mut *store).await.map(Ok)
         };
         let never = CancellationToken::new();
-        program.enter(None, timeout, &never, work).await.0
+        let mut tenant = program.admit(&never).await.ok_or(Stop::Cancelled)?;
+        let errand = Errand {
+            subject: Subject::Plugin,
+            timeout,
+            cancel: &never,
+        };
+        program.call(&mut tenant, errand, work).await
     });
     match AbortOnDropHandle::new(describing).await {
         Ok(Ok(described)) => described,
@@ -298,6 +346,14 @@ async fn describe(program: Program, has_handler: bool) -> Result<manifest::Descr
         Ok(Err(stop)) => Err(Fault::new(format!("failed to describe itself: {stop}"))),
         Err(_) => Err(Fault::passing("the node is stopping")),
     }
+}
+
+fn component_indices(pre: &InstancePre<Guest>) -> Result<ComponentIndices, Fault> {
+    Ok(ComponentIndices {
+        life: component::GuestIndices::new(pre).map_err(|error| misfit(COMPONENT, &error))?,
+        messages: message_handler::GuestIndices::new(pre)
+            .map_err(|error| misfit(MESSAGE_HANDLER, &error))?,
+    })
 }
 
 fn misfit(interface: &str, error: &wasmtime::Error) -> Fault {

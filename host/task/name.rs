@@ -1,11 +1,13 @@
 //! Names that users choose, and the one rule that they all obey. Every id, type, plugin, node and
 //! topic passes through here before it reaches a key, a path or a label.
 
+use serde::{Deserialize, Serialize};
 use std::{borrow::Borrow, fmt, sync::Arc};
 
 /// A valid name: 1 to 128 of `A-Z a-z 0-9 . _ : -`, beginning with a letter or a digit.
 /// Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Name(Arc<str>);
 
 /// A task's id obeys the same rule. It is the task's idempotency key.
@@ -54,6 +56,20 @@ impl Name {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = InvalidName;
+
+    fn try_from(given: String) -> Result<Self, InvalidName> {
+        Self::parse("name", &given)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.as_str().to_owned()
     }
 }
 

@@ -1,0 +1,166 @@
+//! The components of a node's plugins, as one part of the node: each plugin that has a component
+//! gets one, started and stopped with the node, given new code and let go as the catalog changes.
+
+use super::{
+    router::Router,
+    status::Status,
+    supervised::{Supervised, Surroundings},
+};
+use crate::{config::Config, lifecycle::Component, plugin::PluginHost, task::Name};
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+pub struct Components {
+    shared: Arc<Shared>,
+    following: Mutex<Option<Following>>,
+}
+
+struct Following {
+    stop: CancellationToken,
+    task: AbortOnDropHandle<Option<()>>,
+}
+
+struct Shared {
+    plugins: Arc<PluginHost>,
+    config: Config,
+    surroundings: Surroundings,
+    members: Mutex<BTreeMap<Name, Arc<Supervised>>>,
+}
+
+impl Components {
+    pub fn new(plugins: Arc<PluginHost>, router: Arc<Router>, config: &Config) -> Self {
+        let surroundings = Surroundings {
+            router,
+            places: Arc::new(Semaphore::new(config.plugins.max_components)),
+            changed: watch::Sender::new(0),
+        };
+        Self {
+            shared: Arc::new(Shared {
+                plugins,
+                config: config.clone(),
+                surroundings,
+                members: Mutex::default(),
+            }),
+            following: Mutex::default(),
+        }
+    }
+
+    /// By id.
+    pub fn statuses(&self) -> Vec<Status> {
+        let members = self.shared.members();
+        members.values().map(|member| member.status()).collect()
+    }
+
+    /// Changes with every component that comes, goes, or gets into another state.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.shared.surroundings.changed.subscribe()
+    }
+
+    fn following(&self) -> MutexGuard<'_, Option<Following>> {
+        self.following.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn members(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Supervised>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn follow(self: Arc<Self>, mut changed: watch::Receiver<u64>) {
+        while changed.changed().await.is_ok() {
+            self.catch_up().await;
+        }
+    }
+
+    /// Brings the components to what the catalog says. They start and stop beside each other, each
+    /// within its own time, so that one that hangs holds up no other.
+    async fn catch_up(&self) {
+        let view = self.plugins.catalog().view();
+        let having = view.generations.values();
+        let wanted = having.filter(|generation| generation.has_component());
+        let wanted: BTreeMap<_, _> = wanted.map(|wanted| (wanted.name.clone(), wanted)).collect();
+        let (mut new, mut gone) = (Vec::new(), Vec::new());
+        {
+            let mut members = self.members();
+            for (name, &generation) in &wanted {
+                if let Some(member) = members.get(name) {
+                    member.replace(generation.clone());
+                    continue;
+                }
+                let limits = self.config.component(name);
+                let guests = self.plugins.runtime().clone();
+                let surroundings = self.surroundings.clone();
+                let member = Supervised::new(generation.clone(), limits, surroundings, guests);
+                let member = Arc::new(member);
+                members.insert(name.clone(), member.clone());
+                new.push(member);
+            }
+            members.retain(|name, member| {
+                let stays = wanted.contains_key(name);
+                if !stays {
+                    gone.push(member.clone());
+                }
+                stays
+            });
+        }
+        let starting = new.iter().map(|member| self.start(member));
+        let stopping = gone.iter().map(|member| stop(member));
+        tokio::join!(join_all(starting), join_all(stopping));
+        self.surroundings.changed.send_modify(|count| *count += 1);
+    }
+
+    async fn start(&self, member: &Arc<Supervised>) {
+        let Err(error) = member.start().await else {
+            return;
+        };
+        let id = member.id();
+        tracing::warn!(component = %id, "cannot be a part of this node: {error:#}");
+        self.members().remove(id);
+    }
+}
+
+async fn stop(member: &Arc<Supervised>) {
+    if let Err(error) = member.stop().await {
+        tracing::warn!(component = %member.id(), "{error:#}");
+    }
+}
+
+#[async_trait]
+impl Component for Components {
+    /// Every component has been tried when this returns; what would not start is reported.
+    async fn start(&self) -> anyhow::Result<()> {
+        // Listen first: what changes while these start is done after them.
+        let changed = self.shared.plugins.changed();
+        self.shared.catch_up().await;
+        let stop = CancellationToken::new();
+        let follow = self.shared.clone().follow(changed);
+        let follow = stop.clone().run_until_cancelled_owned(follow);
+        let task = AbortOnDropHandle::new(tokio::spawn(follow));
+        *self.following() = Some(Following { stop, task });
+        Ok(())
+    }
+
+    async fn stop(&self) -> anyhow::Result<()> {
+        let following = self.following().take();
+        if let Some(Following { stop, task }) = following {
+            stop.cancel();
+            let _ = task.await;
+        }
+        let members = std::mem::take(&mut *self.shared.members());
+        let stopped = join_all(members.values().map(|member| member.stop())).await;
+        let failed: Vec<_> = stopped.into_iter().filter_map(Result::err).collect();
+        let failed: Vec<_> = failed.iter().map(|error| format!("{error:#}")).collect();
+        anyhow::ensure!(failed.is_empty(), "{}", failed.join("; "));
+        Ok(())
+    }
+
+    fn get_id(&self) -> &str {
+        "components"
+    }
+}
