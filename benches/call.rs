@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hostel::{
     Config,
     lifecycle::Component as _,
-    plugin::{Call, Finished, PluginHost, engine_settings},
+    plugin::{Call, Finished, Outside, PluginHost, engine_settings},
     task::{Ended, Name},
 };
 use std::{path::Path, sync::Arc, time::Instant};

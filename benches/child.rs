@@ -99,6 +99,7 @@ async fn without_worker() {
     let discovery = Arc::new(LocalDiscovery::new(&limits));
     let name = |given: &str| Name::parse("name", given).expect("a name");
     let record = NodeRecord {
+        components: Vec::new(),
         id: name("elsewhere"),
         address: String::new(),
         version: String::new(),
@@ -110,7 +111,7 @@ async fn without_worker() {
         "bench",
         "127.0.0.1:0",
         discovery.clone(),
-        Arc::new(LocalBroker::new(limits.subscriber_backlog)),
+        Arc::new(LocalBroker::default()),
         Arc::new(scheduler),
     )
     .await

@@ -9,9 +9,7 @@ use crate::{
     proto::{distributed as wire, hostel::v1},
     queue::Listing,
     scheduler,
-    task::{
-        Name, State, StateKind, Submission, SubmissionLimits, Task, UnixMs,
-    },
+    task::{Name, State, StateKind, Submission, SubmissionLimits, Task, UnixMs},
 };
 use std::{
     collections::HashMap,
@@ -153,7 +151,9 @@ pub fn message(message: wire::Message, max_payload_bytes: usize) -> Result<Messa
         error: String::new(),
         reply_to: None,
     };
-    message.check(max_payload_bytes).map_err(IntoStatus::into_status)?;
+    message
+        .check(max_payload_bytes)
+        .map_err(IntoStatus::into_status)?;
     Ok(message)
 }
 

@@ -32,7 +32,9 @@ impl Readiness {
     }
 
     fn following(&self) -> MutexGuard<'_, Option<AbortOnDropHandle<()>>> {
-        self.following.lock().unwrap_or_else(PoisonError::into_inner)
+        self.following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -75,7 +77,9 @@ impl Component for Readiness {
             *self.following() = Some(AbortOnDropHandle::new(following));
         }
         self.health.set_serving::<Distributed>().await;
-        self.health.set_service_status("", ServingStatus::Serving).await;
+        self.health
+            .set_service_status("", ServingStatus::Serving)
+            .await;
         Ok(())
     }
 
@@ -86,7 +90,9 @@ impl Component for Readiness {
             let _ = following.await;
         }
         self.health.set_not_serving::<Distributed>().await;
-        self.health.set_service_status("", ServingStatus::NotServing).await;
+        self.health
+            .set_service_status("", ServingStatus::NotServing)
+            .await;
         Ok(())
     }
 

@@ -119,9 +119,9 @@ impl Server {
         let plugins = services
             .plugins
             .map(|plugins| PluginServiceServer::new(PluginServiceImpl { plugins }));
-        let components = services.components.map(|components| {
-            ComponentServiceServer::new(ComponentServiceImpl { components })
-        });
+        let components = services
+            .components
+            .map(|components| ComponentServiceServer::new(ComponentServiceImpl { components }));
         let health = tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(self.health.clone()),
         );

@@ -44,7 +44,9 @@ pub struct ReplyTo {
 pub enum InvalidMessage {
     #[error(transparent)]
     Name(#[from] InvalidName),
-    #[error("the payload has {given} bytes; at most {limit} are allowed (limits.max_payload_bytes)")]
+    #[error(
+        "the payload has {given} bytes; at most {limit} are allowed (limits.max_payload_bytes)"
+    )]
     Payload { given: usize, limit: usize },
     #[error("{what} has {given} bytes; at most {} are allowed", Name::MAX_BYTES)]
     TooLong { what: &'static str, given: usize },
@@ -61,7 +63,9 @@ impl Message {
             ("message_type", &self.message_type),
             ("in_reply_to", &self.in_reply_to),
         ];
-        let too_long = texts.into_iter().find(|(_, text)| text.len() > Name::MAX_BYTES);
+        let too_long = texts
+            .into_iter()
+            .find(|(_, text)| text.len() > Name::MAX_BYTES);
         if let Some((what, text)) = too_long {
             let given = text.len();
             return Err(InvalidMessage::TooLong { what, given });

@@ -115,7 +115,11 @@ impl Subscription {
         };
         let Some(message) = next else {
             self.ended = true;
-            return self.shared.cut_off.is_cancelled().then_some(Received::CutOff);
+            return self
+                .shared
+                .cut_off
+                .is_cancelled()
+                .then_some(Received::CutOff);
         };
         let bytes = message.payload.len();
         self.shared.waiting.fetch_sub(bytes, Ordering::AcqRel);

@@ -7,12 +7,15 @@ macro_rules! say {
 }
 
 mod build;
+mod components;
 mod config;
 mod demo;
 mod exit;
 mod inspection;
 mod output;
+mod payload;
 mod plugins;
+mod send;
 mod serve;
 mod submit;
 mod tasks;
@@ -55,6 +58,10 @@ enum Command {
     Submit(submit::Submit),
     /// Look at tasks, cancel or requeue them
     Tasks(tasks::Tasks),
+    /// Send a message to a component, a node or a topic
+    Send(send::Send),
+    /// List the components of a node
+    Components(components::Components),
     /// List what a node hosts; inspect, verify and build plugin files
     Plugins(plugins::Plugins),
     /// Show or check the configuration
@@ -117,6 +124,8 @@ pub fn main() -> ExitCode {
             Command::Demo(demo) => demo.run().await,
             Command::Submit(submit) => submit.run().await,
             Command::Tasks(tasks) => tasks.run().await,
+            Command::Send(send) => send.run().await,
+            Command::Components(components) => components.run().await,
             Command::Plugins(plugins) => plugins.run().await,
             Command::Config(config) => config.run(),
         }

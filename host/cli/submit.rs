@@ -1,13 +1,12 @@
 //! `hostel submit`: one task in, its id or its result out.
 
-use super::{Server, exit::Failure};
-use crate::proto::distributed::{Task, TaskStatus};
-use anyhow::Context;
-use clap::Args;
-use std::{
-    io::{IsTerminal, Read, Write},
-    path::PathBuf,
+use super::{
+    Server,
+    exit::Failure,
+    payload::{Payload, print_bytes},
 };
+use crate::proto::distributed::{Task, TaskStatus};
+use clap::Args;
 
 /// Submit a task
 ///
@@ -18,15 +17,8 @@ pub struct Submit {
     server: Server,
     /// The task type, as a plugin declares it
     task_type: String,
-    /// `-` reads the payload from stdin
-    #[arg(value_name = "-", value_parser = ["-"], conflicts_with_all = ["payload", "file"])]
-    stdin: Option<String>,
-    /// The payload, as text
-    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
-    payload: Option<String>,
-    /// The file that holds the payload
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    payload: Payload,
     /// The task's id and idempotency key [default: made up]
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     id: String,
@@ -43,10 +35,7 @@ impl Submit {
         let task = Task {
             task_id: self.id.clone(),
             task_type: self.task_type.clone(),
-            payload: self
-                .read_payload()
-                .map_err(|error| Failure::usage(format!("{error:#}")))?
-                .into(),
+            payload: self.payload.read()?.into(),
             metadata: self.metadata.iter().cloned().collect(),
         };
         let mut client = self.server.connect().await?;
@@ -56,20 +45,6 @@ impl Submit {
             return Ok(());
         }
         print_result(&client.wait_for_task(&id).await?)
-    }
-
-    fn read_payload(&self) -> anyhow::Result<Vec<u8>> {
-        if let Some(text) = &self.payload {
-            return Ok(text.clone().into_bytes());
-        }
-        if let Some(file) = &self.file {
-            return std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
-        }
-        let mut payload = Vec::new();
-        if self.stdin.is_some() {
-            std::io::stdin().read_to_end(&mut payload)?;
-        }
-        Ok(payload)
     }
 }
 
@@ -84,17 +59,7 @@ fn print_result(status: &TaskStatus) -> Result<(), Failure> {
         } = status;
         return Err(Failure::found(format!("task {task_id} {status}: {error}")));
     }
-    let mut out = std::io::stdout().lock();
-    let written = out.write_all(&status.result).and_then(|()| {
-        // A person's prompt should not stick to the result; a program gets the bytes alone.
-        if std::io::stdout().is_terminal() && !status.result.ends_with(b"\n") {
-            out.write_all(b"\n")?;
-        }
-        out.flush()
-    });
-    written
-        .context("cannot write the result")
-        .map_err(Failure::node)
+    print_bytes(&status.result)
 }
 
 fn key_value(given: &str) -> Result<(String, String), String> {

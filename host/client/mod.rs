@@ -10,8 +10,7 @@ use crate::proto::{
         CancelTaskRequest, Component, ListComponentsRequest, ListPluginsRequest,
         ListPluginsResponse, ListTasksRequest, ListTasksResponse, RequeueTaskRequest,
         component_service_client::ComponentServiceClient,
-        plugin_service_client::PluginServiceClient,
-        task_service_client::TaskServiceClient,
+        plugin_service_client::PluginServiceClient, task_service_client::TaskServiceClient,
     },
 };
 use std::time::{Duration, Instant};

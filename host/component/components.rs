@@ -63,7 +63,9 @@ impl Components {
     }
 
     fn following(&self) -> MutexGuard<'_, Option<Following>> {
-        self.following.lock().unwrap_or_else(PoisonError::into_inner)
+        self.following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,7 +112,7 @@ impl Shared {
             });
         }
         let starting = new.iter().map(|member| self.start(member));
-        let stopping = gone.iter().map(|member| stop(member));
+        let stopping = gone.iter().map(stop);
         tokio::join!(join_all(starting), join_all(stopping));
         self.surroundings.changed.send_modify(|count| *count += 1);
     }

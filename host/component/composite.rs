@@ -48,7 +48,11 @@ impl Composite {
 
     /// The same for a whole that runs: the child is started at once, and forgotten when it cannot
     /// start.
-    pub async fn join(&self, component: Arc<dyn Component>, deadline: Duration) -> anyhow::Result<()> {
+    pub async fn join(
+        &self,
+        component: Arc<dyn Component>,
+        deadline: Duration,
+    ) -> anyhow::Result<()> {
         self.add(component.clone(), deadline)?;
         let index = self.len() - 1;
         let Err(error) = self.start_child(index).await else {
@@ -57,7 +61,8 @@ impl Composite {
         if let Err(also) = self.stop_child(index).await {
             tracing::warn!("while undoing a failed start: {also}");
         }
-        self.children().retain(|child| !Arc::ptr_eq(&child.component, &component));
+        self.children()
+            .retain(|child| !Arc::ptr_eq(&child.component, &component));
         Err(error)
     }
 
@@ -196,7 +201,9 @@ mod tests {
         let log = Arc::default();
         let whole = Composite::new("whole");
         for id in ["a", "b", "c"] {
-            whole.add(Arc::new(part(id, &log)), Duration::from_secs(5)).unwrap();
+            whole
+                .add(Arc::new(part(id, &log)), Duration::from_secs(5))
+                .unwrap();
         }
         whole.start().await.unwrap();
         whole.stop().await.unwrap();
@@ -207,7 +214,9 @@ mod tests {
     async fn undoes_the_started_when_one_fails() {
         let log = Arc::default();
         let whole = Composite::new("whole");
-        whole.add(Arc::new(part("a", &log)), Duration::from_secs(5)).unwrap();
+        whole
+            .add(Arc::new(part("a", &log)), Duration::from_secs(5))
+            .unwrap();
         let fails = Part {
             fails: true,
             ..part("b", &log)
@@ -241,12 +250,16 @@ mod tests {
     async fn one_that_hangs_holds_nobody_up_for_ever() {
         let log = Arc::default();
         let whole = Composite::new("whole");
-        whole.add(Arc::new(part("a", &log)), Duration::from_secs(5)).unwrap();
+        whole
+            .add(Arc::new(part("a", &log)), Duration::from_secs(5))
+            .unwrap();
         let hangs = Part {
             hangs: true,
             ..part("b", &log)
         };
-        whole.add(Arc::new(hangs), Duration::from_millis(10)).unwrap();
+        whole
+            .add(Arc::new(hangs), Duration::from_millis(10))
+            .unwrap();
         whole.start().await.unwrap();
         let error = whole.stop().await.unwrap_err().to_string();
         assert!(error.contains("b: not stopped within 10ms"), "{error}");

@@ -184,7 +184,9 @@ impl Life {
             }
             Err(_) if self.stop.is_cancelled() => {}
             Err(error) => {
-                let wait = self.upgrade_at.map_or(UPGRADE_AGAIN.0, |(_, last)| last * 2);
+                let wait = self
+                    .upgrade_at
+                    .map_or(UPGRADE_AGAIN.0, |(_, last)| last * 2);
                 let wait = wait.min(UPGRADE_AGAIN.1);
                 self.upgrade_at = Some((Instant::now() + wait, wait));
                 let old = &old.version;
@@ -227,7 +229,9 @@ impl Life {
         }
         if self.place.is_none() {
             self.failures.give_up();
-            return Err("this node runs as many components as it may (plugins.max_components)".into());
+            return Err(
+                "this node runs as many components as it may (plugins.max_components)".into(),
+            );
         }
         let starting = Instance::start(generation.clone(), self.shared.limits.start_timeout);
         let started = self.stop.run_until_cancelled(starting).await;
@@ -286,7 +290,9 @@ impl Life {
             in_reply_to: &message.in_reply_to,
         };
         let timeout = self.shared.limits.message_timeout;
-        let handled = instance.on_message(delivery, timeout, &self.interrupt).await;
+        let handled = instance
+            .on_message(delivery, timeout, &self.interrupt)
+            .await;
         match handled {
             Ok(said) => {
                 self.failures.forget();
@@ -318,7 +324,9 @@ impl Life {
         let id = &self.shared.id;
         match wait.is_zero() {
             true => tracing::warn!(component = %id, "{error}"),
-            false => tracing::warn!(component = %id, down, "{error}; it is started again in {wait:?}"),
+            false => {
+                tracing::warn!(component = %id, down, "{error}; it is started again in {wait:?}")
+            }
         }
         self.residence.set_down(down.then(|| error.clone()));
         self.shared.change(|status| {

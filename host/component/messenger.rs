@@ -49,7 +49,9 @@ impl Router {
             error: String::new(),
             reply_to: None,
         };
-        message.check(self.max_payload_bytes).map_err(|error| refused(&error))?;
+        message
+            .check(self.max_payload_bytes)
+            .map_err(|error| refused(&error))?;
         Ok(message)
     }
 }

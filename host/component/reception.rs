@@ -42,7 +42,9 @@ impl Shared {
             return router.take_answer(message);
         }
         if message.to == *router.node() {
-            return router.answer(router.node(), &message, self.describe()).await;
+            return router
+                .answer(router.node(), &message, self.describe())
+                .await;
         }
         let question = message.clone();
         let refused = match router.deliver_here(message) {
@@ -84,7 +86,11 @@ impl Component for Reception {
     }
 
     async fn stop(&self) -> anyhow::Result<()> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let open = self
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(open) = open {
             open.abort();
             let _ = open.await;

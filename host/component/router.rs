@@ -151,7 +151,10 @@ impl Router {
         let (payload, error) = match said {
             Ok(Some(payload)) => (payload, String::new()),
             Ok(None) if question.reply_to.is_none() => return,
-            Ok(None) => (Bytes::new(), format!("{from} handled it and gave no answer")),
+            Ok(None) => (
+                Bytes::new(),
+                format!("{from} handled it and gave no answer"),
+            ),
             Err(error) => (Bytes::new(), error),
         };
         let back = question.reply_to.as_ref();
@@ -180,7 +183,10 @@ impl Router {
             Some(back) if back.node == self.node => return self.take_answer(answer),
             Some(back) => {
                 let topic = Topic::Node(back.node.clone());
-                self.broker.publish(&topic, answer).await.map(|_| 1)
+                self.broker
+                    .publish(&topic, answer)
+                    .await
+                    .map(|_| 1)
                     .map_err(Undelivered::from)
             }
             None => self.send(answer).await,
@@ -229,8 +235,8 @@ impl Router {
         };
         let nodes = self.discovery.nodes();
         let others = nodes.iter().filter(|node| node.id != self.node);
-        let having = others
-            .filter(|node| node.id == message.to || node.components.contains(&message.to));
+        let having =
+            others.filter(|node| node.id == message.to || node.components.contains(&message.to));
         let chosen = having.max_by_key(|node| (node.id == message.to, weight(&node.id)));
         chosen.map(|node| node.id.clone())
     }
@@ -244,7 +250,9 @@ impl Router {
     ) -> Result<Result<Subscription, Taken>, broker::Error> {
         let nodes = self.discovery.nodes();
         let is_id = |topic: &&Name| {
-            let elsewhere = nodes.iter().any(|node| node.id == **topic || node.components.contains(topic));
+            let elsewhere = nodes
+                .iter()
+                .any(|node| node.id == **topic || node.components.contains(topic));
             elsewhere || lock(&self.residents).contains_key(*topic)
         };
         if let Some(taken) = topics.iter().find(is_id) {

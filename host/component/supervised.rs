@@ -119,7 +119,9 @@ impl Component for Supervised {
         let (ready, started) = oneshot::channel();
         let wanted = self.wanted.subscribe();
         let life = Life::new(shared, inbox, mailbox, residence, wanted);
-        let life = self.guests.spawn(life.live(stop.clone(), interrupt.clone(), ready));
+        let life = self
+            .guests
+            .spawn(life.live(stop.clone(), interrupt.clone(), ready));
         *self.running() = Some(Running {
             stop,
             interrupt,
@@ -137,7 +139,10 @@ impl Component for Supervised {
         };
         running.stop.cancel();
         let patience = self.shared.limits.stop_timeout;
-        if tokio::time::timeout(patience, &mut running.life).await.is_ok() {
+        if tokio::time::timeout(patience, &mut running.life)
+            .await
+            .is_ok()
+        {
             return Ok(());
         }
         // From here on its messages are refused, and only its `stop` can still take time.

@@ -2,8 +2,8 @@
 //! function that reads its keys into its struct; the defaults are in `default.toml`.
 
 use super::{
-    Broker, Component, ComponentOverrides, Config, Discovery, Limits, Node, Plugin, Plugins, Queue, Sandbox, SandboxOverrides,
-    Sqlite, TaskTypeOverrides,
+    Broker, Component, ComponentOverrides, Config, Discovery, Limits, Node, Plugin, Plugins, Queue,
+    Sandbox, SandboxOverrides, Sqlite, TaskTypeOverrides,
     reader::{Reader, Section},
 };
 use crate::task::SubmissionLimits;

@@ -7,7 +7,10 @@ use super::{
     outside::Granted,
 };
 use crate::config::Sandbox;
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
@@ -75,7 +78,9 @@ impl Guest {
 
     /// How long the current call may still take.
     pub fn time_left(&self) -> Duration {
-        let left = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let left = self
+            .deadline
+            .map(|at| at.saturating_duration_since(Instant::now()));
         left.unwrap_or_default()
     }
 

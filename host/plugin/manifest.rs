@@ -57,7 +57,9 @@ pub fn check(
     }
     if given.task_types.is_empty() {
         if !exports.component {
-            faults.push(Fault::new("manifest: declares no task types, and there is no component"));
+            faults.push(Fault::new(
+                "manifest: declares no task types, and there is no component",
+            ));
         }
     } else if !exports.task_handler {
         faults.push(Fault::new(

@@ -50,7 +50,8 @@ impl Guest {
             ))
         })?;
         let granted = self.granted.as_deref();
-        let granted = granted.and_then(|granted| Some((granted, granted.outside.messenger.clone()?)));
+        let granted =
+            granted.and_then(|granted| Some((granted, granted.outside.messenger.clone()?)));
         let (granted, messenger) = granted.ok_or_else(|| {
             Error::Refused("a plugin cannot send messages while it describes itself".into())
         })?;

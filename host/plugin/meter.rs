@@ -136,7 +136,8 @@ mod tests {
             .await;
         assert!(meter.is_exhausted());
         meter.begin(Instant::now() + Duration::from_secs(60));
-        assert!(meter.may_go_on() && !meter.is_exhausted());
         assert_eq!(meter.spent(), Duration::ZERO);
+        assert!(meter.charge(async { meter.may_go_on() }).await);
+        assert!(!meter.is_exhausted());
     }
 }

@@ -170,7 +170,6 @@ impl Program {
             None => what,
         })
     }
-
 }
 
 impl Tenant {

@@ -41,7 +41,9 @@ impl Stop {
         let error = clip(self.to_string());
         match self {
             Stop::Cancelled => Ended::Cancelled,
-            Stop::NoRoom(_) | Stop::Timeout(_) | Stop::Trap(_) => Ended::Retryable { error, after: None },
+            Stop::NoRoom(_) | Stop::Timeout(_) | Stop::Trap(_) => {
+                Ended::Retryable { error, after: None }
+            }
             Stop::Cpu(_)
             | Stop::Memory(_)
             | Stop::Table(_)

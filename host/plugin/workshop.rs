@@ -171,7 +171,10 @@ impl Workshop {
             .then(|| task_handler::GuestIndices::new(&pre))
             .transpose()
             .map_err(|error| one(misfit(TASK_HANDLER, &error)))?;
-        let component = exports.component.then(|| component_indices(&pre)).transpose();
+        let component = exports
+            .component
+            .then(|| component_indices(&pre))
+            .transpose();
         let component = component.map_err(one)?;
         let sandbox = self.sandbox(manifest.name.as_str());
         let section = self.config.plugin.get(&manifest.name);

@@ -3,7 +3,10 @@
 
 use bytes::Bytes;
 use hostel::{
-    broker::{Message, MessageBroker, Received, Subscription},
+    broker::{
+        Attachment, Inbox, Message, MessageBroker, Overflow, Published, Received, ReplyTo,
+        Subscription, Topic,
+    },
     task::Name,
 };
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -34,6 +37,15 @@ pub const CASES: &[(&str, Case)] = &[
     ("who_falls_behind_is_cut_off_alone", |broker| {
         Box::pin(who_falls_behind_is_cut_off_alone(broker))
     }),
+    ("a_full_inbox_that_refuses_goes_on", |broker| {
+        Box::pin(a_full_inbox_that_refuses_goes_on(broker))
+    }),
+    ("one_inbox_hears_all_of_its_topics", |broker| {
+        Box::pin(one_inbox_hears_all_of_its_topics(broker))
+    }),
+    ("a_nodes_own_topic_is_nobody_elses", |broker| {
+        Box::pin(a_nodes_own_topic_is_nobody_elses(broker))
+    }),
     ("who_left_is_not_counted", |broker| {
         Box::pin(who_left_is_not_counted(broker))
     }),
@@ -46,12 +58,25 @@ pub async fn everyone_on_the_topic_receives(broker: Broker) {
     let sent = Message {
         id: "id-1".into(),
         from: "sender".into(),
-        topic: topic.clone(),
+        to: topic.clone(),
         message_type: "greeting".into(),
         payload: Bytes::from_static(b"\0binary\xff"),
         in_reply_to: "id-0".into(),
+        error: "why not".into(),
+        reply_to: Some(ReplyTo {
+            node: Name::parse("node id", "node-1").unwrap(),
+            request: u64::MAX,
+        }),
     };
-    assert!(broker.publish(sent.clone()).await.unwrap() > 0);
+    let shared = Topic::Shared(topic);
+    assert!(
+        broker
+            .publish(&shared, sent.clone())
+            .await
+            .unwrap()
+            .receivers
+            > 0
+    );
     assert_eq!(received(&mut first).await, sent);
     assert_eq!(received(&mut second).await, sent);
 }
@@ -130,6 +155,71 @@ pub async fn who_falls_behind_is_cut_off_alone(broker: Broker) {
     assert_eq!(received(&mut again).await.id, "7");
 }
 
+pub async fn a_full_inbox_that_refuses_goes_on(broker: Broker) {
+    let topic = topic();
+    let shared = Topic::Shared(topic.clone());
+    let (inbox, mut mailbox) = Subscription::new(2, Overflow::Refuse);
+    mailbox.keep(attach(&broker, &shared, inbox).await);
+    // Across machines a message that was sent may find the inbox full only later, so what counts is
+    // what the receiver has: the first two, in order, and then what it has room for again.
+    for number in 0..5 {
+        broker
+            .publish(&shared, message(&topic, "a", number))
+            .await
+            .unwrap();
+    }
+    for number in 0..2 {
+        assert_eq!(received(&mut mailbox).await.id, number.to_string());
+    }
+    let after = broker
+        .publish(&shared, message(&topic, "a", 9))
+        .await
+        .unwrap();
+    assert_eq!(after.full, 0);
+    loop {
+        // What was sent while there was no room may still have got in.
+        if received(&mut mailbox).await.id == "9" {
+            break;
+        }
+    }
+}
+
+pub async fn one_inbox_hears_all_of_its_topics(broker: Broker) {
+    let (first, second) = (topic(), topic());
+    let (inbox, mut mailbox) = Subscription::new(BACKLOG, Overflow::Refuse);
+    let shared = |name: &Name| Topic::Shared(name.clone());
+    mailbox.keep(attach(&broker, &shared(&first), inbox.clone()).await);
+    let other = attach(&broker, &shared(&second), inbox).await;
+    publish(&broker, &first, "a", 1).await;
+    assert_eq!(received(&mut mailbox).await.to, first);
+    publish(&broker, &second, "a", 2).await;
+    assert_eq!(received(&mut mailbox).await.to, second);
+    // Leaving one topic leaves the other.
+    drop(other);
+    for number in 0..100 {
+        if publish(&broker, &second, "a", number).await == 0 {
+            break;
+        }
+        assert!(number < 99, "a topic that was left is still heard");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    publish(&broker, &first, "a", 1000).await;
+    while received(&mut mailbox).await.id != "1000" {}
+}
+
+pub async fn a_nodes_own_topic_is_nobody_elses(broker: Broker) {
+    let name = topic();
+    let mut shared = subscribe(&broker, &name).await;
+    let node = Topic::Node(name.clone());
+    let mut own = broker.subscribe(&node, BACKLOG).await.unwrap();
+    assert_eq!(publish(&broker, &name, "a", 1).await, 1);
+    let Published { receivers, full } =
+        broker.publish(&node, message(&name, "a", 2)).await.unwrap();
+    assert_eq!((receivers, full), (1, 0));
+    assert_eq!(received(&mut shared).await.id, "1");
+    assert_eq!(received(&mut own).await.id, "2");
+}
+
 pub async fn who_left_is_not_counted(broker: Broker) {
     let topic = topic();
     let subscription = subscribe(&broker, &topic).await;
@@ -152,19 +242,31 @@ fn topic() -> Name {
 }
 
 async fn subscribe(broker: &Broker, topic: &Name) -> Subscription {
-    broker.subscribe(topic).await.unwrap()
+    let topic = Topic::Shared(topic.clone());
+    broker.subscribe(&topic, BACKLOG).await.unwrap()
+}
+
+async fn attach(broker: &Broker, topic: &Topic, inbox: Inbox) -> Attachment {
+    broker.attach(topic, inbox).await.unwrap()
 }
 
 async fn publish(broker: &Broker, topic: &Name, from: &str, id: usize) -> usize {
-    let message = Message {
+    let shared = Topic::Shared(topic.clone());
+    let published = broker.publish(&shared, message(topic, from, id)).await;
+    published.unwrap().receivers
+}
+
+fn message(to: &Name, from: &str, id: usize) -> Message {
+    Message {
         id: id.to_string(),
         from: from.into(),
-        topic: topic.clone(),
+        to: to.clone(),
         message_type: "test".into(),
         payload: Bytes::new(),
         in_reply_to: String::new(),
-    };
-    broker.publish(message).await.unwrap()
+        error: String::new(),
+        reply_to: None,
+    }
 }
 
 async fn next(subscription: &mut Subscription) -> Option<Received> {

@@ -133,6 +133,7 @@ pub async fn a_node_is_seen_until_it_withdraws(discovery: Discovery) {
     let nodes = Name::parse("service name", NODE_SERVICE).unwrap();
     let id = unique("node");
     let mut record = NodeRecord {
+        components: Vec::new(),
         id: id.clone(),
         address: "10.0.0.1:50051".into(),
         version: "1.2.3".into(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub fn trials() -> Vec<Trial> {
     let brokers = broker::CASES.iter().map(|&(name, case)| {
         support::trial_needing(&format!("broker::local::{name}"), true, move || {
-            case(Arc::new(LocalBroker::new(broker::BACKLOG)))
+            case(Arc::new(LocalBroker::default()))
         })
     });
     let discoveries = discovery::CASES.iter().map(|&(name, case)| {
