@@ -14,7 +14,7 @@ pub fn get(key: &str) -> Result<Option<String>> {
     #[cfg(target_family = "wasm")]
     return crate::guest::config(key);
     #[cfg(not(target_family = "wasm"))]
-    return Ok(crate::mock::current_config(key));
+    return Ok(crate::mock::node::config(key));
 }
 
 /// The value of `key`, parsed. A value that does not parse is a retryable error that names the key

@@ -1,5 +1,6 @@
 //! How a handler fails: try again, or never again. Deciding how often and when belongs to the node.
 
+use crate::messaging;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +12,8 @@ pub type Result<T, E = TaskError> = std::result::Result<T, E>;
 /// Why an attempt failed.
 ///
 /// `?` makes a retryable one of any error, of `anyhow::Error` and of a plain text; its message is
-/// the error and each of its sources, joined by `: `. This type is no [`std::error::Error`]: the
+/// the error and each of its sources, joined by `: `. A message that the node refused to send makes
+/// a permanent one, as the same message would be refused again. This type is no [`std::error::Error`]: the
 /// conversion could not exist beside that.
 ///
 /// ```
@@ -92,8 +94,20 @@ impl fmt::Display for TaskError {
 // are no `Error` themselves.
 impl<E: Into<Box<dyn Error>>> From<E> for TaskError {
     fn from(error: E) -> Self {
-        Self::retryable(chain(&*error.into()))
+        let error = error.into();
+        let message = chain(&*error);
+        match is_refusal(&*error) {
+            true => Self::permanent(message),
+            false => Self::retryable(message),
+        }
     }
+}
+
+/// Whether the error or one of its sources is a message that could not be sent at any time.
+fn is_refusal(error: &(dyn Error + 'static)) -> bool {
+    let refused = |error: &messaging::Error| matches!(error, messaging::Error::Refused(_));
+    let mut errors = std::iter::successors(Some(error), |&error| error.source());
+    errors.any(|error| error.downcast_ref().is_some_and(refused))
 }
 
 /// The error and its sources. Some errors repeat their source in their own text; it is said once.
@@ -193,6 +207,19 @@ mod tests {
         assert_eq!(text(), Err(TaskError::retryable("no")));
         assert_eq!(boxed(), Err(TaskError::retryable("no")));
         assert_eq!(same(), Err(TaskError::permanent("no")));
+    }
+
+    #[test]
+    fn what_the_node_refused_to_send_is_permanent() {
+        let error = |error: messaging::Error| TaskError::from(error);
+        let refused = messaging::Error::Refused("no".into());
+        let wrapped = anyhow::Error::new(refused.clone()).context("telling others");
+        assert_eq!(error(refused), TaskError::permanent("refused: no"));
+        let message = "telling others: refused: no";
+        assert_eq!(TaskError::from(wrapped), TaskError::permanent(message));
+        let timeout = messaging::Error::Timeout("5 s".into());
+        let message = "no answer in time: 5 s";
+        assert_eq!(error(timeout), TaskError::retryable(message));
     }
 
     #[test]

@@ -124,10 +124,14 @@
 //!
 //! Types of your own implement [`Input`] and [`Output`].
 
+mod component;
 pub mod config;
 mod error;
 mod handler;
+pub mod kv;
 mod macros;
+mod message;
+pub mod messaging;
 #[cfg(not(target_family = "wasm"))]
 pub mod mock;
 mod payload;
@@ -139,21 +143,26 @@ mod task_type;
 mod guest;
 mod logger;
 
+pub use component::Component;
 pub use error::{Result, ResultExt, TaskError};
 pub use handler::Handler;
-pub use payload::{Input, Json, Output};
+pub use message::Message;
+pub use payload::{Answer, Input, Json, Output};
 pub use plugin::Plugin;
 pub use task::Task;
 pub use task_type::{TaskType, task};
 
 // Re-exported so that a plugin logs, and builds JSON by hand, without a dependency of its own.
-pub use {log, serde_json};
+pub use {log, serde_json, tracing};
 
 /// What a plugin file imports: `use hostel_sdk::prelude::*;`.
 pub mod prelude {
     #[cfg(not(target_family = "wasm"))]
     pub use crate::mock::MockHost;
-    pub use crate::{Json, Result, ResultExt, Task, TaskError, config, log, task};
+    pub use crate::{
+        Component, Json, Message, Result, ResultExt, Task, TaskError, config, kv, log, messaging,
+        task, tracing,
+    };
     pub use std::time::Duration;
 }
 
@@ -161,5 +170,5 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod __private {
     #[cfg(target_family = "wasm")]
-    pub use crate::guest::{Source, bindings, export};
+    pub use crate::guest::{Source, describes, handles_tasks, is_component};
 }

@@ -1,19 +1,48 @@
-//! Bytes to Rust values and back: what a handler may take and return. Bytes that do not decode are
-//! refused here, permanently, since the same bytes come again with every attempt.
+//! Bytes to Rust values and back: what handlers and components take and return, send and store.
+//! Bytes that do not decode are refused here, permanently: the same bytes come with every attempt.
 
 use crate::{Result, TaskError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What a handler can take: made of a task's payload.
+/// What a payload can be made into: what handlers and components take, messages are answered with,
+/// and stores give back.
 pub trait Input: Sized {
     /// Fails permanently, and says what is wrong and where.
     fn decode(payload: Vec<u8>) -> Result<Self>;
 }
 
-/// What a handler can return: becomes a task's result.
+/// What can be made into a payload: what handlers and components return, send and store.
 pub trait Output {
+    /// Whether it answers when a component returns it. Of the types here `()` alone does not.
+    const ANSWERS: bool = true;
+
+    /// Fails permanently where the value has no form in bytes.
     fn encode(self) -> Result<Vec<u8>>;
+}
+
+/// What a component can return for a message: any [`Output`] is the answer; `()`, and `None` of an
+/// `Option`, is no answer.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot answer a message",
+    label = "not an answer",
+    note = "`Out` of a component is `Vec<u8>`, `String`, `Json<T>`, `()` or an `Option` of one"
+)]
+pub trait Answer {
+    fn encode_answer(self) -> Result<Option<Vec<u8>>>;
+}
+
+impl<T: Output> Answer for T {
+    fn encode_answer(self) -> Result<Option<Vec<u8>>> {
+        let payload = self.encode()?;
+        Ok(T::ANSWERS.then_some(payload))
+    }
+}
+
+impl<T: Output> Answer for Option<T> {
+    fn encode_answer(self) -> Result<Option<Vec<u8>>> {
+        self.map(Output::encode).transpose()
+    }
 }
 
 /// A value that travels as JSON.
@@ -49,7 +78,7 @@ impl<T: DeserializeOwned> Input for Json<T> {
     }
 }
 
-/// For a task that needs no payload. One that comes all the same was meant for something else.
+/// For what needs no payload. One that comes all the same was meant for something else.
 impl Input for () {
     fn decode(payload: Vec<u8>) -> Result<Self> {
         if payload.is_empty() {
@@ -57,7 +86,7 @@ impl Input for () {
         }
         let len = payload.len();
         Err(TaskError::permanent(format!(
-            "this task takes no payload, and {len} bytes came"
+            "no payload is taken here, and {len} bytes came"
         )))
     }
 }
@@ -65,6 +94,19 @@ impl Input for () {
 impl Output for Vec<u8> {
     fn encode(self) -> Result<Vec<u8>> {
         Ok(self)
+    }
+}
+
+/// For what is sent or stored; what a handler returns is owned.
+impl Output for &[u8] {
+    fn encode(self) -> Result<Vec<u8>> {
+        Ok(self.to_vec())
+    }
+}
+
+impl Output for &str {
+    fn encode(self) -> Result<Vec<u8>> {
+        Ok(self.into())
     }
 }
 
@@ -79,11 +121,13 @@ impl<T: Serialize> Output for Json<T> {
         // A value without a JSON form, such as a map with keys that are no text, is a fault of the
         // plugin: the same code makes it again.
         serde_json::to_vec(&self.0)
-            .map_err(|error| TaskError::permanent(format!("the result has no JSON form: {error}")))
+            .map_err(|error| TaskError::permanent(format!("the value has no JSON form: {error}")))
     }
 }
 
 impl Output for () {
+    const ANSWERS: bool = false;
+
     fn encode(self) -> Result<Vec<u8>> {
         Ok(Vec::new())
     }
@@ -91,6 +135,8 @@ impl Output for () {
 
 /// A handler may fail or not: both `Json<T>` and `Result<Json<T>>` are outputs.
 impl<T: Output, E: Into<TaskError>> Output for Result<T, E> {
+    const ANSWERS: bool = T::ANSWERS;
+
     fn encode(self) -> Result<Vec<u8>> {
         self.map_err(Into::into)?.encode()
     }
@@ -123,7 +169,7 @@ mod tests {
         );
         assert_eq!(
             refusal::<()>(b"abc"),
-            "this task takes no payload, and 3 bytes came"
+            "no payload is taken here, and 3 bytes came"
         );
     }
 
@@ -136,11 +182,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_and_none_are_no_answers() {
+        assert_eq!("yes".to_owned().encode_answer(), Ok(Some(b"yes".to_vec())));
+        assert_eq!(String::new().encode_answer(), Ok(Some(Vec::new())));
+        assert_eq!(Some(Json(1)).encode_answer(), Ok(Some(b"1".to_vec())));
+        assert_eq!(None::<String>.encode_answer(), Ok(None));
+        assert_eq!(().encode_answer(), Ok(None));
+        assert_eq!(Ok::<(), TaskError>(()).encode_answer(), Ok(None));
+    }
+
+    #[test]
     fn a_value_without_a_json_form_fails_permanently() {
         let error = Json(BTreeMap::from([(vec![1], 1)])).encode().unwrap_err();
         assert_eq!(
             error,
-            TaskError::permanent("the result has no JSON form: key must be a string")
+            TaskError::permanent("the value has no JSON form: key must be a string")
         );
     }
 }

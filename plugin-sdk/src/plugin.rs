@@ -1,21 +1,25 @@
-//! A plugin as the node sees it: who it is and which task types it runs. Made by `plugin!`, used by
-//! the sandbox's bindings and by the mock host alike, so that both take the same way.
+//! A plugin as the node sees it: who it is, which task types it runs and whether it has a component.
+//! Made by `plugin!`, used by the sandbox's bindings and by the mock host alike, so that both take
+//! the same way.
 
+use crate::component::{Component, Declared, Instance};
 use crate::{Result, Task, TaskError, TaskType};
 use std::time::Duration;
 
 // What the node allows, in its `plugin/manifest.rs`.
 const MAX_TASK_TYPES: usize = 256;
+const MAX_TOPICS: usize = 256;
 const MAX_VERSION_BYTES: usize = 64;
 const MAX_DESCRIPTION_BYTES: usize = 1024;
 
-/// A plugin: identity and task types.
+/// A plugin: identity, task types and component.
 #[derive(Debug)]
 pub struct Plugin {
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,
     pub(crate) description: &'static str,
     pub(crate) task_types: Vec<TaskType>,
+    component: Option<Declared>,
 }
 
 impl Plugin {
@@ -26,6 +30,7 @@ impl Plugin {
             version,
             description,
             task_types: Vec::new(),
+            component: None,
         }
     }
 
@@ -33,6 +38,14 @@ impl Plugin {
     pub fn with(mut self, task_type: TaskType) -> Self {
         self.task_types.push(task_type);
         self
+    }
+
+    /// Makes `C` the component. A plugin has at most one; its id is the plugin's name.
+    pub fn with_component<C: Component>(self) -> Self {
+        Self {
+            component: Some(Declared::of::<C>()),
+            ..self
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -50,6 +63,23 @@ impl Plugin {
     /// The names of the task types, in the order in which they were added.
     pub fn task_types(&self) -> impl Iterator<Item = &str> {
         self.task_types.iter().map(|task_type| task_type.name)
+    }
+
+    /// What the component listens to besides the plugin's name.
+    pub fn topics(&self) -> &'static [&'static str] {
+        self.component.map_or(&[], |component| component.topics)
+    }
+
+    /// Starts an instance of the component.
+    pub(crate) fn start(&self) -> Result<Box<dyn Instance>> {
+        let no_component =
+            || TaskError::permanent(format!("plugin {} has no component", self.name));
+        (self.component.ok_or_else(no_component)?.start)()
+    }
+
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn has_component(&self) -> bool {
+        self.component.is_some()
     }
 
     /// Runs one attempt: finds the handler, decodes, calls, encodes.
@@ -76,8 +106,8 @@ impl Plugin {
         faults.extend(version.map(|fault| format!("the plugin {fault}")));
         let description = description_fault(self.description);
         faults.extend(description.map(|fault| format!("the plugin {fault}")));
-        if self.task_types.is_empty() {
-            faults.push("the plugin has no task type".to_owned());
+        if self.task_types.is_empty() && self.component.is_none() {
+            faults.push("the plugin has neither a task type nor a component".to_owned());
         }
         if self.task_types.len() > MAX_TASK_TYPES {
             faults.push("the plugin has more than 256 task types".to_owned());
@@ -90,11 +120,30 @@ impl Plugin {
             let all = task_type_faults(task_type);
             faults.extend(all.map(|fault| format!("task type {name:?} {fault}")));
         }
+        faults.extend(self.topic_faults());
         if faults.is_empty() {
             Ok(())
         } else {
             Err(faults.join("\n"))
         }
+    }
+
+    fn topic_faults(&self) -> Vec<String> {
+        let topics = self.topics();
+        let mut faults = Vec::new();
+        if topics.len() > MAX_TOPICS {
+            faults.push("the component listens to more than 256 topics".to_owned());
+        }
+        for (index, &topic) in topics.iter().enumerate() {
+            if let Some(fault) = name_fault(topic) {
+                faults.push(format!("topic {topic:?} {fault}"));
+            } else if topics[..index].contains(&topic) {
+                faults.push(format!("topic {topic:?} is there twice"));
+            } else if topic == self.name {
+                faults.push(format!("topic {topic:?} is the component's own name"));
+            }
+        }
+        faults
     }
 }
 
@@ -117,7 +166,7 @@ fn task_type_faults(task_type: &TaskType) -> impl Iterator<Item = &'static str> 
 }
 
 /// The rule of `hostel.wit` for names.
-fn name_fault(name: &str) -> Option<&'static str> {
+pub(crate) fn name_fault(name: &str) -> Option<&'static str> {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._:-".contains(byte);
     if name.is_empty() || name.len() > 128 {
         Some("is not 1 to 128 long")
@@ -160,78 +209,4 @@ fn is_unprintable(c: char) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::task;
-
-    fn same(payload: Vec<u8>) -> Vec<u8> {
-        payload
-    }
-
-    #[test]
-    fn a_good_plugin_passes() {
-        let good = Plugin::new("p", "1.0.0", "").with(task("a.b_c:d-9", same));
-        assert_eq!(good.check(), Ok(()));
-    }
-
-    #[test]
-    fn all_faults_are_found_at_once() {
-        let second = Duration::from_secs(1);
-        let bad = Plugin::new("my plugin", "", "")
-            .with(task("twice", same).attempts(0).concurrency(0))
-            .with(task("twice", same).timeout(Duration::from_micros(9)))
-            .with(task("-dash", same).backoff(second * 2, second))
-            .with(task("", same));
-        let faults = bad.check().unwrap_err();
-        let faults: Vec<_> = faults.lines().collect();
-        assert_eq!(
-            faults,
-            [
-                "plugin name \"my plugin\" holds something else than A-Z a-z 0-9 . _ : -",
-                "the plugin has no version",
-                "task type \"twice\" has no attempts",
-                "task type \"twice\" has no concurrency",
-                "task type \"twice\" is there twice",
-                "task type \"twice\" has a timeout below a millisecond",
-                "task type \"-dash\" does not begin with a letter or a digit",
-                "task type \"-dash\" has a first backoff above its longest",
-                "task type \"\" is not 1 to 128 long",
-            ]
-        );
-        assert!(Plugin::new("p", "1", "").check().is_err());
-    }
-
-    #[test]
-    fn the_limits_of_texts_and_numbers_are_the_nodes() {
-        let at_most = "x".repeat(64).leak();
-        let too_long = "x".repeat(65).leak();
-        let line = "x".repeat(1024).leak();
-        let check = |version, description| {
-            let plugin = Plugin::new("p", version, description);
-            plugin
-                .with(task("t", same).description(description))
-                .check()
-        };
-        assert_eq!(check(at_most, line), Ok(()));
-        assert_eq!(
-            check(too_long, "x".repeat(1025).leak()).unwrap_err(),
-            "the plugin has a version of more than 64 bytes\n\
-             the plugin has a description of more than 1024 bytes\n\
-             task type \"t\" has a description of more than 1024 bytes"
-        );
-        assert_eq!(
-            check("1 beta", "two\nlines").unwrap_err().lines().count(),
-            3
-        );
-        assert!(check("1\u{1b}", "\u{202e}").is_err());
-        let with = |count: usize| {
-            let names = (0..count).map(|n| &*format!("t{n}").leak());
-            names.fold(Plugin::new("p", "1", ""), |p, name| {
-                p.with(task(name, same))
-            })
-        };
-        assert_eq!(with(256).check(), Ok(()));
-        let fault = with(257).check().unwrap_err();
-        assert_eq!(fault, "the plugin has more than 256 task types");
-    }
-}
+mod tests;

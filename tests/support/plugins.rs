@@ -3,6 +3,7 @@
 use super::node::hostel;
 use hostel::plugin::Sample;
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -35,11 +36,11 @@ pub fn can_build() -> bool {
     })
 }
 
-/// A showcase plugin: `echo`, `text` or `thumbnail`.
+/// A showcase plugin: `echo`, `rates`, `text` or `thumbnail`.
 pub fn showcase(name: &'static str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
-        for name in ["echo", "text", "thumbnail"] {
+        for name in ["echo", "rates", "text", "thumbnail"] {
             build(&source().join("plugins").join(name), &built());
         }
     });
@@ -51,6 +52,20 @@ pub fn hostile() -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| build(&source().join("tests/guests"), &built()));
     built().join("hostel_test_guests.wasm")
+}
+
+/// The plugin of `tests/components`, called `probe`: a component that does what a message says.
+pub fn probe() -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| build(&source().join("tests/components"), &built()));
+    built().join("probe.wasm")
+}
+
+/// The same source as a plugin of that version, which its answers name. Built once a run.
+pub fn probe_version(version: &str) -> PathBuf {
+    let source = source().join("tests/components/src/lib.rs");
+    let source = fs::read_to_string(source).expect("the source");
+    another_version("probe", version, &source)
 }
 
 const SIGNING: &str = r#"use hostel_sdk::prelude::*;
@@ -66,22 +81,27 @@ hostel_sdk::plugin! {
 "#;
 
 /// A plugin called `echo`, of that version, that signs each result: `@` and its version follow the
-/// payload. Built once.
+/// payload.
 pub fn signing_echo(version: &str) -> PathBuf {
+    another_version("echo", version, SIGNING)
+}
+
+/// A plugin of that name and version. Built once a run; the source of an earlier run may differ.
+fn another_version(name: &str, version: &str, text: &str) -> PathBuf {
     // Within one target directory libraries of the same name take each other's place.
-    let library = format!("signing_echo_{}", version.replace('.', "_"));
+    let library = format!("{name}_{}", version.replace(['.', '-'], "_"));
     let file = built().join(format!("{library}.wasm"));
-    static BUILDING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-    if file.exists() {
+    static DONE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if done.contains(&file) {
         return file;
     }
     let copy = built().join("source").join(&library);
     fs::create_dir_all(copy.join("src")).expect("a directory");
-    fs::write(copy.join("src/lib.rs"), SIGNING).expect("the source");
+    fs::write(copy.join("src/lib.rs"), text).expect("the source");
     let sdk = source().join("plugin-sdk");
     let manifest = format!(
-        "[package]\nname = \"echo\"\nversion = \"{version}\"\nedition = \"2024\"\n\
+        "[package]\nname = \"{name}\"\nversion = \"{version}\"\nedition = \"2024\"\n\
          description = \"Another version\"\n\
          [lib]\nname = \"{library}\"\ncrate-type = [\"cdylib\"]\n\
          [dependencies]\nhostel-sdk = {{ path = {sdk:?} }}\n\
@@ -91,6 +111,7 @@ pub fn signing_echo(version: &str) -> PathBuf {
     // The workspace's own lock file keeps the versions that are built already.
     fs::copy(source().join("Cargo.lock"), copy.join("Cargo.lock")).expect("the lock file");
     build(&copy, &built());
+    done.insert(file.clone());
     file
 }
 

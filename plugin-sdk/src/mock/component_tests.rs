@@ -1,0 +1,167 @@
+//! Components on the mock host.
+
+use super::*;
+use crate::{Component, Json, Message, TaskError, config, kv, messaging, task};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Counts in memory and in a store, and does what the payload says.
+struct Probe {
+    count: u32,
+    answers: Vec<String>,
+}
+
+impl Component for Probe {
+    const TOPICS: &'static [&'static str] = &["news"];
+    type In = String;
+    type Out = Option<String>;
+
+    fn start() -> Result<Self> {
+        if config::get_as::<bool>("broken")? == Some(true) {
+            return Err(TaskError::retryable("broken"));
+        }
+        let answers = Vec::new();
+        Ok(Self { count: 0, answers })
+    }
+
+    fn on_message(&mut self, payload: String, message: &Message) -> Result<Option<String>> {
+        self.count += 1;
+        let stored = kv::open("probe")?.increment("count", 1)?;
+        Ok(match payload.as_str() {
+            "count" => Some(format!("{} {stored}", self.count)),
+            "about" => Some(format!("{message:?}")),
+            "answers" => Some(self.answers.join(",")),
+            "self" => Some(messaging::request("p", "", "count", Duration::ZERO)?),
+            "panic" => panic!("as asked"),
+            "error" => return Err(TaskError::permanent("as asked")),
+            _ => None,
+        })
+    }
+
+    fn on_answer(&mut self, payload: Vec<u8>, message: &Message) -> Result<()> {
+        assert!(message.in_reply_to().is_some());
+        self.answers.push(format!("{}", payload.len()));
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        log::info!("stopped after {}", self.count);
+        Ok(())
+    }
+}
+
+fn plugin() -> Plugin {
+    Plugin::new("p", "1", "")
+        .with_component::<Probe>()
+        .with(task("ask", |(to, payload): Asked| -> Result<String> {
+            Ok(messaging::request(&to, "t", &*payload, Duration::MAX)?)
+        }))
+        .with(task("tell", |(to, payload): Asked| -> Result<Json<u32>> {
+            Ok(Json(messaging::publish(&to, "t", &*payload)?))
+        }))
+}
+
+/// `to payload`.
+type Asked = (String, String);
+
+impl crate::Input for Asked {
+    fn decode(payload: Vec<u8>) -> Result<Self> {
+        let text = String::decode(payload)?;
+        let (to, payload) = text.split_once(' ').unwrap_or((&text, ""));
+        Ok((to.to_owned(), payload.to_owned()))
+    }
+}
+
+fn answer(host: &MockHost, payload: &str) -> String {
+    let answer = host.send("", payload).unwrap().expect("an answer");
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn state_is_kept_until_a_restart_and_stores_beyond() {
+    let host = MockHost::new(plugin());
+    host.start().unwrap();
+    assert_eq!(host.send("", "silent"), Ok(None));
+    assert_eq!(answer(&host, "count"), "2 2");
+    host.restart().unwrap();
+    assert_eq!(answer(&host, "count"), "1 3");
+    assert_eq!(host.store("probe")["count"], b"3");
+    assert!(host.logs().is_empty());
+    host.stop().unwrap();
+    host.stop().unwrap();
+    assert_eq!(host.logs().len(), 1);
+    assert_eq!(answer(&host, "count"), "1 4");
+    let seeded = MockHost::new(plugin()).stored("probe", "count", "41");
+    assert_eq!(answer(&seeded, "count"), "1 42");
+}
+
+#[test]
+fn an_error_is_an_answer_and_a_panic_the_end() {
+    let host = MockHost::new(plugin());
+    let error = host.send("", "error").unwrap_err();
+    assert_eq!(error.message(), "as asked");
+    let error = host.send("", b"\xff").unwrap_err();
+    assert!(error.message().starts_with("the payload is not UTF-8"));
+    assert_eq!(answer(&host, "count"), "2 2");
+    assert!(catch_unwind(AssertUnwindSafe(|| host.send("", "panic"))).is_err());
+    assert_eq!(config::get("broken"), Ok(None));
+    assert_eq!(answer(&host, "count"), "1 4");
+}
+
+#[test]
+fn a_failed_start_is_told() {
+    let host = MockHost::new(plugin()).config("broken", "true");
+    assert_eq!(host.start(), Err(TaskError::retryable("broken")));
+    assert_eq!(host.send("", "count"), Err(TaskError::retryable("broken")));
+    let none = MockHost::new(Plugin::new("p", "1", "").with(task("t", |()| ())));
+    let error = TaskError::permanent("plugin p has no component");
+    assert_eq!(none.start(), Err(error.clone()));
+    assert_eq!(none.send("", ""), Err(error));
+}
+
+#[test]
+fn a_message_says_where_it_comes_from() {
+    let host = MockHost::new(plugin()).sender("ann");
+    let about = host.send_to("news", "t", "about").unwrap().unwrap();
+    assert_eq!(
+        String::from_utf8(about).unwrap(),
+        "Message { id: \"mock-message-1\", sender: \"ann\", to: \"news\", \
+         message_type: \"t\", in_reply_to: \"\" }"
+    );
+    host.send_answer("1234").unwrap();
+    assert_eq!(answer(&host, "answers"), "4");
+}
+
+#[test]
+fn requests_reach_the_listeners_and_the_own_component() {
+    let host = MockHost::new(plugin()).answers("other", |message| match &*message.payload {
+        b"error" => Err(messaging::Error::Failed("no".into())),
+        payload => Ok([payload, b"!"].concat()),
+    });
+    assert_eq!(host.run("ask", "other hello").unwrap(), b"hello!");
+    let error = host.run("ask", "other error").unwrap_err();
+    assert_eq!(error, TaskError::retryable("no"));
+    assert_eq!(host.run("ask", "p count").unwrap(), b"1 1");
+    for payload in ["p self", "p silent"] {
+        let error = host.run("ask", payload).unwrap_err();
+        assert!(error.message().contains("no answer in time"), "{error}");
+    }
+    let error = host.run("ask", "nobody x").unwrap_err();
+    assert!(error.message().starts_with("undeliverable: nobody"));
+    assert!(host.run("ask", "a/b x").unwrap_err().is_permanent());
+    assert_eq!(host.published(), []);
+}
+
+#[test]
+fn what_is_published_is_kept() {
+    let full = || messaging::Error::Undeliverable("full".into());
+    let host = MockHost::new(plugin()).answers("full", move |_| Err(full()));
+    assert_eq!(host.run("tell", "news 1").unwrap(), b"1");
+    let error = host.run("tell", "full 2").unwrap_err();
+    assert_eq!(error, TaskError::retryable("undeliverable: full"));
+    let published = host.published();
+    assert_eq!(published.len(), 1);
+    assert_eq!(
+        (&*published[0].to, &*published[0].payload),
+        ("news", &b"1"[..])
+    );
+}

@@ -1,0 +1,72 @@
+//! Where a running plugin's messages go: to the test's own listeners, and requests to the plugin's
+//! name to its own component.
+
+use super::Published;
+use super::node::{NO_HOST, Node, current};
+use crate::messaging::Error;
+use crate::plugin::name_fault;
+use crate::{Message, Result};
+use std::rc::Rc;
+use std::time::Duration;
+
+pub(crate) fn publish(to: &str, message_type: &str, payload: Vec<u8>) -> Result<u32, Error> {
+    let (node, message) = sent(to, message_type, payload)?;
+    let listener = node.listeners.borrow().get(to).cloned();
+    let heard = listener.map(|listener| listener(&message));
+    if let Some(Err(error @ (Error::Undeliverable(_) | Error::Refused(_)))) = heard {
+        return Err(error);
+    }
+    node.published.borrow_mut().push(message);
+    Ok(1)
+}
+
+pub(crate) fn request(
+    to: &str,
+    message_type: &str,
+    payload: Vec<u8>,
+    _: Duration,
+) -> Result<Vec<u8>, Error> {
+    let (node, message) = sent(to, message_type, payload)?;
+    let listener = node.listeners.borrow().get(to).cloned();
+    match listener {
+        Some(listener) => listener(&message),
+        None if to == node.plugin.name() && node.plugin.has_component() => own(&node, message),
+        None => Err(Error::Undeliverable(format!(
+            "nobody listens on {to}: MockHost::answers gives it somebody who does"
+        ))),
+    }
+}
+
+/// Asks the plugin's own component.
+fn own(node: &Rc<Node>, message: Published) -> Result<Vec<u8>, Error> {
+    let about = Message {
+        id: node.next_message_id(),
+        sender: message.to.clone(),
+        to: message.to,
+        message_type: message.message_type,
+        in_reply_to: String::new(),
+    };
+    match node.receive(message.payload, &about) {
+        Some(Ok(Some(answer))) => Ok(answer),
+        Some(Ok(None)) => Err(Error::Timeout("the component gave no answer".into())),
+        Some(Err(error)) => Err(Error::Failed(error.message().to_owned())),
+        None => Err(Error::Timeout(
+            "the component is at work: it cannot ask itself".into(),
+        )),
+    }
+}
+
+fn sent(to: &str, message_type: &str, payload: Vec<u8>) -> Result<(Rc<Node>, Published), Error> {
+    let Some(node) = current() else {
+        return Err(Error::Undeliverable(NO_HOST.into()));
+    };
+    if let Some(fault) = name_fault(to) {
+        return Err(Error::Refused(format!("the name {to:?} {fault}")));
+    }
+    let message = Published {
+        to: to.to_owned(),
+        message_type: message_type.to_owned(),
+        payload,
+    };
+    Ok((node, message))
+}

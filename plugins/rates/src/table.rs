@@ -1,0 +1,193 @@
+//! The table in memory and what of it is stored: a counter for each name, and the ids of the last
+//! tasks. Nothing here knows of messages, and the time is always given.
+
+use super::{Rate, Rates};
+use hostel_sdk::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+const MAX_NAMES: usize = 10_000;
+
+/// How many tasks are remembered: as many as may be counted between two attempts of one.
+const MAX_RECENT: u64 = 10_000;
+
+const MINUTE: u64 = 60;
+
+/// A value in the store.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Saved {
+    Counter(Counter),
+    /// The `number`th task that was counted.
+    Task {
+        number: u64,
+        id: String,
+    },
+}
+
+/// How often something happened: ever, and in each of the last seconds in which it did.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Counter {
+    count: u64,
+    seconds: VecDeque<(u64, u64)>,
+}
+
+impl Counter {
+    fn add(&mut self, count: u64, now: u64) {
+        self.count = self.count.saturating_add(count);
+        match self.seconds.back_mut() {
+            // A clock that was set back must not bring the seconds out of order.
+            Some((second, sum)) if *second >= now => *sum = sum.saturating_add(count),
+            _ => self.seconds.push_back((now, count)),
+        }
+        self.seconds.retain(|(second, _)| second + MINUTE > now);
+    }
+
+    fn rate(&self, now: u64) -> Rate {
+        let recent = self.seconds.iter();
+        let recent = recent.filter(|(second, _)| second + MINUTE > now);
+        Rate {
+            count: self.count,
+            last_minute: recent.fold(0, |sum, (_, count)| sum.saturating_add(*count)),
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct Table {
+    counters: BTreeMap<String, Counter>,
+}
+
+impl Table {
+    pub fn total(&self) -> u64 {
+        let counts = self.counters.values().map(|counter| counter.count);
+        counts.fold(0, u64::saturating_add)
+    }
+
+    /// What the counter would be with another event.
+    pub fn counted(&self, name: &str, count: u64, now: u64) -> Result<Counter> {
+        let counter = self.counters.get(name);
+        if counter.is_none() && self.counters.len() >= MAX_NAMES {
+            let message = format!("there are {MAX_NAMES} names of events; no other is taken");
+            return Err(TaskError::permanent(message));
+        }
+        let mut counter = counter.cloned().unwrap_or_default();
+        counter.add(count, now);
+        Ok(counter)
+    }
+
+    pub fn put(&mut self, name: &str, counter: Counter) {
+        self.counters.insert(name.to_owned(), counter);
+    }
+
+    /// The rate of one name or of all.
+    pub fn rates(&self, now: u64, name: Option<&str>) -> Rates {
+        let asked = |(other, _): &(&String, &Counter)| name.is_none_or(|name| name == *other);
+        let rate = |(name, counter): (&String, &Counter)| (name.clone(), counter.rate(now));
+        self.counters.iter().filter(asked).map(rate).collect()
+    }
+}
+
+/// The ids of the last tasks that were counted.
+#[derive(Default)]
+pub struct Recent {
+    order: VecDeque<String>,
+    known: HashSet<String>,
+    /// How many tasks there have been.
+    next: u64,
+}
+
+impl Recent {
+    pub fn contains(&self, id: &str) -> bool {
+        self.known.contains(id)
+    }
+
+    /// Where the next id is to be stored, and as what. There is a fixed number of places, so that
+    /// the newest takes the place of the oldest.
+    pub fn next(&self, id: &str) -> (String, Saved) {
+        let place = format!("task:{}", self.next % MAX_RECENT);
+        let task = Saved::Task {
+            number: self.next,
+            id: id.to_owned(),
+        };
+        (place, task)
+    }
+
+    pub fn push(&mut self, id: String) {
+        self.next += 1;
+        self.known.insert(id.clone());
+        self.order.push_back(id);
+        if self.order.len() as u64 > MAX_RECENT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
+
+/// Where the counter of an event is stored.
+pub fn key(name: &str) -> String {
+    format!("event:{name}")
+}
+
+/// Everything that was saved.
+pub fn restore(store: &kv::Store) -> Result<(Table, Recent)> {
+    let mut table = Table::default();
+    let mut tasks = BTreeMap::new();
+    for keys in store.keys()?.chunks(1000) {
+        for (key, saved) in keys.iter().zip(store.get_many(keys)?) {
+            match (saved, key.strip_prefix("event:")) {
+                (Some(Json(Saved::Counter(counter))), Some(name)) => table.put(name, counter),
+                (Some(Json(Saved::Task { number, id })), _) => drop(tasks.insert(number, id)),
+                _ => {}
+            }
+        }
+    }
+    let mut recent = Recent::default();
+    for (number, id) in tasks {
+        recent.next = number;
+        recent.push(id);
+    }
+    Ok((table, recent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_of_the_last_sixty_seconds() {
+        let mut counter = Counter::default();
+        for (count, now) in [(1, 1000), (2, 1000), (4, 1030), (8, 1059)] {
+            counter.add(count, now);
+        }
+        let last_minute = |now| counter.rate(now).last_minute;
+        assert_eq!(last_minute(1059), 15);
+        assert_eq!(last_minute(1060), 12);
+        assert_eq!(last_minute(1118), 8);
+        assert_eq!(last_minute(1119), 0);
+        assert_eq!(counter.rate(9999).count, 15);
+    }
+
+    #[test]
+    fn old_seconds_are_not_kept_and_a_clock_may_go_back() {
+        let mut counter = Counter::default();
+        for now in 0..1000 {
+            counter.add(1, now);
+        }
+        assert_eq!(counter.seconds.len(), 60);
+        counter.add(1, 900);
+        assert_eq!(counter.rate(999).last_minute, 61);
+    }
+
+    #[test]
+    fn only_so_many_tasks_are_remembered() {
+        let mut recent = Recent::default();
+        for number in 0..=MAX_RECENT {
+            recent.push(number.to_string());
+        }
+        assert!(!recent.contains("0"));
+        assert!(recent.contains("1"));
+        assert_eq!(recent.next("x").0, "task:1");
+    }
+}
