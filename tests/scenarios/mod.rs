@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod command_line;
+mod components;
 mod drain;
 mod first_task;
 mod hostile;
@@ -19,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
     [
         bad_input::trials(),
         command_line::trials(),
+        components::trials(),
         drain::trials(),
         first_task::trials(),
         hostile::trials(),

@@ -71,8 +71,11 @@ impl Component for Probe {
 /// Does what the configuration has for `start` or `stop`: `ok`, `error`, `panic`, `trap`, `hang`,
 /// `spin`, `slow` (200 ms), or `fail-N`: an error each of the first N times, counted in a store.
 fn misbehave(at: &str) -> Result<()> {
-    let Some(how) = config::get(at)? else {
-        return Ok(());
+    // For one version alone, or for all of them.
+    let of_this_version = config::get(&format!("{at}-{VERSION}"))?;
+    let how = match of_this_version {
+        Some(how) => how,
+        None => config::get(at)?.unwrap_or("ok".into()),
     };
     match how.as_str() {
         "ok" => Ok(()),
