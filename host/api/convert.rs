@@ -168,6 +168,7 @@ pub fn delivered(message: Message) -> wire::Message {
         message_id: message.id,
         in_reply_to: message.in_reply_to,
         error: String::new(),
+        topics: Vec::new(),
     }
 }
 

@@ -11,9 +11,12 @@ use crate::{
     task::Name,
 };
 use bytes::Bytes;
-use std::{pin::Pin, sync::Arc};
+use std::{collections::BTreeSet, pin::Pin, sync::Arc};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
+
+/// What one stream may listen to besides its own topic.
+const MAX_TOPICS: usize = 256;
 
 pub type Responses = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
 
@@ -24,7 +27,8 @@ struct Conversation {
     max_payload_bytes: usize,
     /// The topic that the first message fixed; everything the stream says is from there.
     own: Option<String>,
-    inbox: Option<Subscription>,
+    /// Of that topic and of the others that the first message named.
+    inboxes: Vec<Subscription>,
 }
 
 /// What to do next.
@@ -46,7 +50,7 @@ pub fn responses(
         broker,
         max_payload_bytes,
         own: None,
-        inbox: None,
+        inboxes: Vec::new(),
     };
     Box::pin(async_stream::try_stream! {
         loop {
@@ -61,7 +65,7 @@ pub fn responses(
             }
         }
         // Whoever has nothing more to say still gets what had been sent before.
-        if let Some(mut inbox) = conversation.inbox.take() {
+        for mut inbox in conversation.inboxes {
             inbox.close();
             while let Some(Received::Message(message)) = inbox.next().await {
                 yield convert::delivered(message);
@@ -77,20 +81,33 @@ impl Conversation {
                 Some(message) => Ok(Turn::Incoming(message?)),
                 None => Ok(Turn::End),
             },
-            Some(received) = next(&mut self.inbox) => Ok(Turn::Delivery(received)),
+            Some(received) = next(&mut self.inboxes) => Ok(Turn::Delivery(received)),
         }
     }
 
-    /// The first message says who speaks, and subscribes the stream to that topic.
+    /// The first message says who speaks, and subscribes the stream to that topic and others.
     async fn join(&mut self, first: &Message) -> Result<(), Status> {
         if self.own.is_some() {
             return Ok(());
         }
         self.own = Some(first.from_node.clone());
+        if first.topics.len() > MAX_TOPICS {
+            let given = first.topics.len();
+            return Err(status::invalid(format!(
+                "{given} topics; a stream listens to at most {MAX_TOPICS}"
+            )));
+        }
+        let mut topics = BTreeSet::new();
         if !first.from_node.is_empty() {
-            let topic = convert::name("from_node", &first.from_node)?;
+            topics.insert(convert::name("from_node", &first.from_node)?);
+        }
+        for topic in &first.topics {
+            topics.insert(convert::name("topics", topic)?);
+        }
+        for topic in topics {
             let subscribed = self.broker.subscribe(&topic).await;
-            self.inbox = Some(subscribed.map_err(IntoStatus::into_status)?);
+            let inbox = subscribed.map_err(IntoStatus::into_status)?;
+            self.inboxes.push(inbox);
         }
         Ok(())
     }
@@ -116,6 +133,7 @@ impl Conversation {
             message_id: convert::new_id(),
             in_reply_to,
             error,
+            topics: Vec::new(),
         }
     }
 
@@ -148,9 +166,10 @@ fn text(status: Status) -> String {
 }
 
 /// The next delivery; never resolves without an inbox.
-async fn next(inbox: &mut Option<Subscription>) -> Option<Received> {
-    match inbox {
-        Some(inbox) => inbox.next().await,
-        None => std::future::pending().await,
+async fn next(inboxes: &mut [Subscription]) -> Option<Received> {
+    if inboxes.is_empty() {
+        return std::future::pending().await;
     }
+    let next = inboxes.iter_mut().map(|inbox| Box::pin(inbox.next()));
+    futures_util::future::select_all(next).await.0
 }
