@@ -4,6 +4,7 @@
 mod bad_input;
 mod command_line;
 mod drain;
+mod exports;
 mod first_task;
 mod hostile;
 mod kill;
@@ -20,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
         bad_input::trials(),
         command_line::trials(),
         drain::trials(),
+        exports::trials(),
         first_task::trials(),
         hostile::trials(),
         kill::trials(),
