@@ -11,14 +11,14 @@ use crate::{
 use anyhow::{Context, ensure};
 use clap::Args;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::Cursor,
     path::{Path, PathBuf},
 };
 use tokio::net::TcpListener;
 
 /// The showcase plugins, as cargo knows them.
-const SHOWCASE: [&str; 3] = ["echo", "text", "thumbnail"];
+const SHOWCASE: [&str; 4] = ["echo", "rates", "text", "thumbnail"];
 
 /// Build the showcase plugins, run a node and let it do some work
 ///
@@ -67,13 +67,10 @@ fn embedded_defaults(plugins: &Path, data: &Path) -> Result<Config, Failure> {
     Config::parse("", places.into_iter()).map_err(Failure::usage)
 }
 
-/// One real task for each plugin, over gRPC like everybody else's.
+/// Real work for each plugin, over gRPC like everybody else's.
 async fn work(node: &DistributedNode, out: &Path) -> anyhow::Result<()> {
     let mut client = DistributedClient::connect(&node.address().to_string()).await?;
-    say!(
-        "\nA node serves on {}. Three tasks for it:\n",
-        node.address()
-    );
+    say!("\nA node serves on {}. Some work for it:\n", node.address());
 
     let echoed = run(&mut client, "echo", "Hello, sandbox!".into(), &[]).await?;
     report(&echoed, &String::from_utf8_lossy(&echoed.result));
@@ -93,6 +90,17 @@ async fn work(node: &DistributedNode, out: &Path) -> anyhow::Result<()> {
         &shrunk,
         &format!("{width} x {height} pixels in {}", file.display()),
     );
+
+    // Each of these tasks ends when the component `rates` has counted the event.
+    let mut sales = BTreeMap::new();
+    for (name, count) in [("tea", 3), ("coffee", 2), ("tea", 1)] {
+        let event = serde_json::json!({ "name": name, "count": count });
+        let recorded = run(&mut client, "record-event", event.to_string().into(), &[]).await?;
+        sales.insert(name, recorded);
+    }
+    for (name, recorded) in &sales {
+        report(recorded, &rate(name, &recorded.result)?);
+    }
     Ok(())
 }
 
@@ -147,6 +155,15 @@ fn summary(result: &[u8]) -> anyhow::Result<String> {
         counts["words"],
         counts["lines"],
         top.join(", ")
+    ))
+}
+
+/// What the component answered about the events of that name.
+fn rate(name: &str, result: &[u8]) -> anyhow::Result<String> {
+    let rates: serde_json::Value = serde_json::from_slice(result)?;
+    let (ever, recent) = (&rates[name]["count"], &rates[name]["last_minute"]);
+    Ok(format!(
+        "{name}: {ever} so far, {recent} of them in the last minute"
     ))
 }
 

@@ -1,4 +1,5 @@
-//! What a plugin author depends on: typed functions become task types of a Hostel node.
+//! What a plugin author depends on: typed functions become task types of a Hostel node, and a struct
+//! becomes a component of it.
 //!
 //! This file holds the tutorial and the list of public names; the code is in the modules. Nothing
 //! here or below may need WIT, `unsafe` or a build script of an author.
@@ -106,12 +107,90 @@
 //! hostel submit shout --payload 'who is there' --wait
 //! ```
 //!
+//! # A component
+//!
+//! A task is run and forgotten. A [`Component`] lives as long as its node: one instance, with its
+//! state in `&mut self`, that handles one message after the other. It is addressed by the plugin's
+//! name, and listens to topics besides. A plugin has tasks, a component, or both:
+//!
+//! ```
+//! use hostel_sdk::prelude::*;
+//!
+//! struct Visitors {
+//!     count: u64,
+//!     store: kv::Store,
+//! }
+//!
+//! impl Component for Visitors {
+//!     // Besides the plugin's name.
+//!     const TOPICS: &'static [&'static str] = &["door.opened"];
+//!     // As for tasks: a name comes in, a text goes back.
+//!     type In = String;
+//!     type Out = String;
+//!
+//!     fn start() -> Result<Self> {
+//!         let store = kv::open("visitors")?;
+//!         let Json(count) = store.get("count")?.unwrap_or_default();
+//!         Ok(Self { count, store })
+//!     }
+//!
+//!     fn on_message(&mut self, name: String, message: &Message) -> Result<String> {
+//!         tracing::info!(sender = message.sender(), "{name} is here");
+//!         // Saved before it is answered: the instance may end at any time after that.
+//!         self.store.set("count", Json(self.count + 1))?;
+//!         self.count += 1;
+//!         if self.count % 100 == 0 {
+//!             messaging::publish("visitors.milestone", "count", Json(self.count))?;
+//!         }
+//!         Ok(format!("Welcome, {name}. You are number {}.", self.count))
+//!     }
+//! }
+//!
+//! // A task asks the component. In a node that runs the plugin `visitors`, that is its name.
+//! fn greet(name: String, task: &Task) -> Result<String> {
+//!     let visitors = env!("CARGO_PKG_NAME");
+//!     Ok(messaging::request(visitors, "visit", name, task.timeout() / 2)?)
+//! }
+//!
+//! hostel_sdk::plugin! {
+//!     component = Visitors,
+//!     task("greet", greet),
+//! }
+//!
+//! # fn main() -> Result<()> {
+//! let host = MockHost::new(plugin());
+//! let answer = host.send("visit", "Ann")?;
+//! assert_eq!(answer.as_deref(), Some(&b"Welcome, Ann. You are number 1."[..]));
+//! assert_eq!(host.run("greet", "Bob")?, b"Welcome, Bob. You are number 2.");
+//!
+//! // What a crash leaves is what was saved.
+//! host.restart()?;
+//! let answer = host.send_to("door.opened", "visit", "Cat")?;
+//! assert_eq!(answer.as_deref(), Some(&b"Welcome, Cat. You are number 3."[..]));
+//! assert_eq!(host.published(), []);
+//! # plugin().check().expect("a good manifest");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! An `Err` is an answer that says what went wrong, and the instance goes on. A panic, or taking too
+//! long, ends the instance; the node makes it anew with `start`, and the next message is handled by
+//! that. When a newer version of the plugin is put in place, it starts before the old one stops, and
+//! takes over between two messages. What must outlive all this is saved with [`kv`] before
+//! `on_message` returns.
+//!
+//! `type Out = ()` never answers, and `Option<T>` sometimes does. What others answer to a message
+//! that was [published](messaging::publish) arrives at [`Component::on_answer`].
+//!
 //! # What holds in the sandbox
 //!
 //! Every attempt runs in an instance of its own: statics start fresh and nothing is kept from one
 //! task to the next. There are no files, no environment and no network. A panic ends the attempt,
 //! which may then be tried again, and its message goes to the node's log. A node that is told to
 //! stop an attempt stops it between two instructions, so a handler need not watch the time.
+//!
+//! What is said through `log`, `tracing` or `println!` arrives in the node's log. (A span of `tracing`
+//! says its name once, if it has fields; entering and leaving it is not told.)
 //!
 //! # What goes in and out
 //!

@@ -5,6 +5,7 @@ mod bad_input;
 mod command_line;
 mod components;
 mod drain;
+mod exports;
 mod first_task;
 mod hostile;
 mod kill;
@@ -22,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         command_line::trials(),
         components::trials(),
         drain::trials(),
+        exports::trials(),
         first_task::trials(),
         hostile::trials(),
         kill::trials(),

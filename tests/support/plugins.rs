@@ -54,18 +54,15 @@ pub fn hostile() -> PathBuf {
     built().join("hostel_test_guests.wasm")
 }
 
-/// The plugin of `tests/components`, called `probe`: a component that does what a message says.
-pub fn probe() -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| build(&source().join("tests/components"), &built()));
-    built().join("probe.wasm")
-}
-
-/// The same source as a plugin of that version, which its answers name. Built once a run.
-pub fn probe_version(version: &str) -> PathBuf {
+/// The plugin of `tests/components`, called `probe`: a component that does what a message says. Of
+/// that version, which its answers name.
+pub fn probe(version: &str) -> PathBuf {
     let source = source().join("tests/components/src/lib.rs");
-    let source = fs::read_to_string(source).expect("the source");
-    another_version("probe", version, &source)
+    from_source(
+        "probe",
+        version,
+        &fs::read_to_string(source).expect("the source"),
+    )
 }
 
 const SIGNING: &str = r#"use hostel_sdk::prelude::*;
@@ -83,11 +80,12 @@ hostel_sdk::plugin! {
 /// A plugin called `echo`, of that version, that signs each result: `@` and its version follow the
 /// payload.
 pub fn signing_echo(version: &str) -> PathBuf {
-    another_version("echo", version, SIGNING)
+    from_source("echo", version, SIGNING)
 }
 
-/// A plugin of that name and version. Built once a run; the source of an earlier run may differ.
-fn another_version(name: &str, version: &str, text: &str) -> PathBuf {
+/// A plugin of that name and version, from what its `src/lib.rs` shall be. Built once a run, since
+/// the source or the SDK may have changed after an earlier one.
+pub fn from_source(name: &str, version: &str, text: &str) -> PathBuf {
     // Within one target directory libraries of the same name take each other's place.
     let library = format!("{name}_{}", version.replace(['.', '-'], "_"));
     let file = built().join(format!("{library}.wasm"));

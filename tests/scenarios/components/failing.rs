@@ -22,7 +22,7 @@ pub fn trials() -> Vec<Trial> {
 
 async fn one_in_ten() {
     const MESSAGES: u64 = 200;
-    let node = Node::start(&[&probe()], "").await;
+    let node = Node::start(&[&probe("1.0.0")], "").await;
     let mut client = node.client();
     for number in 0..MESSAGES {
         if number % 10 == 3 {
@@ -58,7 +58,7 @@ async fn one_in_ten() {
 async fn each_limit() {
     let settings = "[plugin.probe.component]\nmessage_timeout_ms = 300\n\
         [plugin.probe.limits]\nmax_log_bytes = 100000\n";
-    let node = Node::start(&[&probe(), &showcase("echo")], settings).await;
+    let node = Node::start(&[&probe("1.0.0"), &showcase("echo")], settings).await;
     for (misbehaviour, words) in [
         ("spin", "timeout of 300 ms"),
         ("sleep", "timeout of 300 ms"),
@@ -107,7 +107,7 @@ async fn each_limit() {
 
 async fn down_from_the_start() {
     let settings = "[plugin.probe.config]\nstart = \"panic\"\n";
-    let node = Node::start(&[&probe(), &showcase("echo")], settings).await;
+    let node = Node::start(&[&probe("1.0.0"), &showcase("echo")], settings).await;
     let probe = becomes(&node, "down").await;
     assert!(
         probe.error.contains("start panics as configured"),
@@ -141,7 +141,8 @@ async fn health(node: &Node, service: &str) -> &'static str {
         HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
     };
     let address = format!("http://{}", node.address());
-    let mut client = HealthClient::connect(address).await.expect("a connection");
+    let endpoint = tonic::transport::Endpoint::from_shared(address).expect("an address");
+    let mut client = HealthClient::new(endpoint.connect_lazy());
     let request = HealthCheckRequest {
         service: service.into(),
     };
@@ -153,7 +154,7 @@ async fn health(node: &Node, service: &str) -> &'static str {
 
 async fn fails_twice() {
     let settings = "[plugin.probe.config]\nstart = \"fail-2\"\n";
-    let node = Node::start(&[&probe()], settings).await;
+    let node = Node::start(&[&probe("1.0.0")], settings).await;
     let probe = becomes(&node, "running").await;
     assert_eq!((probe.starts, probe.error.as_str()), (1, ""));
     assert_eq!(answer(&node, "echo", "x").await, "x");
@@ -165,7 +166,7 @@ async fn a_full_mailbox_refuses() {
         "[plugin.probe.component]\nmailbox = {ROOM}\nmessage_timeout_ms = 3600000\n\
          [plugin.probe.limits]\nmax_cpu_ms = 3600000\n"
     );
-    let node = Node::start(&[&probe()], &settings).await;
+    let node = Node::start(&[&probe("1.0.0")], &settings).await;
     let mut client = node.client();
     let unwaited = |message_type: &str| hostel::proto::distributed::Message {
         reply_timeout_ms: 0,
@@ -200,7 +201,7 @@ async fn a_full_mailbox_refuses() {
 
 async fn no_more_than_allowed() {
     let settings = "[plugins]\nmax_components = 0\n";
-    let node = Node::start(&[&probe()], settings).await;
+    let node = Node::start(&[&probe("1.0.0")], settings).await;
     let probe = becomes(&node, "down").await;
     assert!(
         probe.error.contains("plugins.max_components"),

@@ -2,7 +2,7 @@
 //! handled once, by one version, in order, and what it keeps in its store is whole.
 
 use super::{answer, becomes, listed, question, text};
-use crate::support::{PATIENCE, eventually, node::Node, plugins::probe_version, trial};
+use crate::support::{PATIENCE, eventually, node::Node, plugins::probe, trial};
 use hostel::{DistributedClient, proto::distributed::Message};
 use libtest_mimic::Trial;
 use std::{
@@ -32,7 +32,7 @@ pub fn trials() -> Vec<Trial> {
 
 async fn under_load() {
     let versions = ["1.0.0", "2.0.0"].map(|version| {
-        let wasm = fs::read(probe_version(version)).expect("a plugin");
+        let wasm = fs::read(probe(version)).expect("a plugin");
         (version, wasm)
     });
     let node = Node::prepare(&[], "[plugins]\nrescan_ms = 3600000\n");
@@ -153,10 +153,10 @@ async fn count_on(
 async fn will_not_start() {
     let settings = "[plugin.probe.config]\n\"start-6.6.6\" = \"panic\"\n";
     let node = Node::prepare(&[], settings);
-    node.add_wasm("probe.wasm", &fs::read(probe_version("1.0.0")).unwrap());
+    node.add_wasm("probe.wasm", &fs::read(probe("1.0.0")).unwrap());
     let node = node.started().await;
     assert_eq!(answer(&node, "memory", "").await, "1");
-    node.add_wasm("probe.wasm", &fs::read(probe_version("6.6.6")).unwrap());
+    node.add_wasm("probe.wasm", &fs::read(probe("6.6.6")).unwrap());
     let probe = eventually("the refusal is listed", async || {
         let probe = listed(&node).await;
         (!probe.error.is_empty()).then_some(probe)
@@ -184,7 +184,7 @@ async fn will_not_start() {
         "what ran well runs again"
     );
     // Good code takes over from both.
-    node.add_wasm("probe.wasm", &fs::read(probe_version("2.0.0")).unwrap());
+    node.add_wasm("probe.wasm", &fs::read(probe("2.0.0")).unwrap());
     eventually("the good one runs", async || {
         (listed(&node).await.version == "2.0.0").then_some(())
     })
@@ -195,7 +195,7 @@ async fn will_not_start() {
 
 async fn removed_and_put_back() {
     let node = Node::prepare(&[], "");
-    let wasm = fs::read(probe_version("1.0.0")).unwrap();
+    let wasm = fs::read(probe("1.0.0")).unwrap();
     node.add_wasm("probe.wasm", &wasm);
     let node = node.started().await;
     assert_eq!(answer(&node, "count", "").await, "1.0.0:1");

@@ -45,7 +45,7 @@ fn settings(start: &str, stop: &str) -> String {
 }
 
 async fn each_time() {
-    let plugin = probe();
+    let plugin = probe("1.0.0");
     let mut rng = random("stopping");
     let mut longest = Duration::ZERO;
     let mut tries = tokio::task::JoinSet::new();
@@ -106,7 +106,7 @@ async fn one(
 }
 
 async fn last_messages() {
-    let mut node = Node::start(&[&probe()], "").await;
+    let mut node = Node::start(&[&probe("1.0.0")], "").await;
     answer(&node, "echo", "x").await;
     // Thirty in a row for one that takes a while, and the node is told to stop meanwhile.
     let waiting: Vec<_> = (0..30)
@@ -134,7 +134,7 @@ async fn last_messages() {
 
 async fn holds_up_nobody() {
     let hang = settings("hang", "hang");
-    let node = Node::start(&[&probe(), &showcase("rates")], &hang).await;
+    let node = Node::start(&[&probe("1.0.0"), &showcase("rates")], &hang).await;
     // The node serves, and so does the other component.
     let done = node
         .client()

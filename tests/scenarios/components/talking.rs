@@ -79,7 +79,7 @@ impl Client {
 
 async fn a_room() {
     const WORDS: usize = 300;
-    let node = Node::start(&[&probe()], "[limits]\nsubscriber_backlog = 64\n").await;
+    let node = Node::start(&[&probe("1.0.0")], "[limits]\nsubscriber_backlog = 64\n").await;
     let mut ann = Client::joins(&node, "ann").await;
     let mut bob = Client::joins(&node, "bob").await;
     heard_by(&node, "room", 2).await;
@@ -162,7 +162,7 @@ async fn heard_by(node: &Node, topic: &str, count: u32) {
 }
 
 async fn everybody_can_be_asked() {
-    let node = Node::start(&[&probe(), &showcase("rates")], "").await;
+    let node = Node::start(&[&probe("1.0.0"), &showcase("rates")], "").await;
     // By a client, of a component, of a topic it listens to, and of the node.
     assert_eq!(answer(&node, "echo", "x").await, "x");
     let mut client = node.client();
@@ -221,7 +221,7 @@ async fn everybody_can_be_asked() {
 }
 
 async fn ids_are_nobody_elses() {
-    let node = Node::start(&[&probe()], "").await;
+    let node = Node::start(&[&probe("1.0.0")], "").await;
     for id in ["probe", "test"] {
         let mut client = DistributedClient::connect(node.address()).await.unwrap();
         let (say, said) = mpsc::channel(1);
@@ -241,7 +241,7 @@ async fn ids_are_nobody_elses() {
 }
 
 async fn in_the_log() {
-    let node = Node::start(&[&probe()], "").await;
+    let node = Node::start(&[&probe("1.0.0")], "").await;
     assert_eq!(answer(&node, "log", "").await, "said");
     let log = node.log();
     for words in ["through log", "through tracing", "through println"] {
