@@ -151,6 +151,7 @@ async fn count_on(
 }
 
 async fn will_not_start() {
+    let good = fs::read(probe("2.0.0")).unwrap();
     let settings = "[plugin.probe.config]\n\"start-6.6.6\" = \"panic\"\n";
     let node = Node::prepare(&[], settings);
     node.add_wasm("probe.wasm", &fs::read(probe("1.0.0")).unwrap());
@@ -184,7 +185,7 @@ async fn will_not_start() {
         "what ran well runs again"
     );
     // Good code takes over from both.
-    node.add_wasm("probe.wasm", &fs::read(probe("2.0.0")).unwrap());
+    node.add_wasm("probe.wasm", &good);
     eventually("the good one runs", async || {
         (listed(&node).await.version == "2.0.0").then_some(())
     })
