@@ -8,7 +8,7 @@
 //! | 3 | [`api`], [`worker`], [`client`] | gRPC in, tasks run, gRPC out |
 //! | 2 | [`scheduler`], [`component`] | admission and answers; what a node is made of |
 //! | 1 | [`queue`], [`discovery`], [`broker`], [`plugin`] | engines behind traits, and the guests |
-//! | 0 | [`task`], [`lifecycle`], [`config`] | pure values and decisions, the `Component` trait, settings |
+//! | 0 | [`task`], [`lifecycle`], [`config`], `sqlite` | pure values and decisions, the `Component` trait, settings, what every database file needs |
 //!
 //! The way of a task: `api` turns a request into a [`task::Submission`]; `scheduler` admits it and
 //! `queue` makes it durable; `worker` leases it and runs it in a `plugin` generation;
@@ -27,6 +27,7 @@ pub mod plugin;
 pub mod proto;
 pub mod queue;
 pub mod scheduler;
+mod sqlite;
 pub mod task;
 pub mod worker;
 
