@@ -8,6 +8,7 @@
 //! | 3 | [`api`], [`worker`], [`client`] | gRPC in, tasks run, gRPC out |
 //! | 2 | [`scheduler`], [`component`] | admission and answers; what a node is made of |
 //! | 1 | [`queue`], [`discovery`], [`broker`], [`plugin`] | engines behind traits, and the guests |
+//! | 1 | [`keyvalue`] | another engine, just below the guests that it is lent to |
 //! | 0 | [`task`], [`lifecycle`], [`config`], `sqlite` | pure values and decisions, the `Component` trait, settings, what every database file needs |
 //!
 //! The way of a task: `api` turns a request into a [`task::Submission`]; `scheduler` admits it and
@@ -21,6 +22,7 @@ pub mod client;
 pub mod component;
 pub mod config;
 pub mod discovery;
+pub mod keyvalue;
 pub mod lifecycle;
 pub mod node;
 pub mod plugin;

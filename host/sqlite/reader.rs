@@ -44,9 +44,13 @@ impl Reader {
         look: impl FnOnce(&Connection) -> Result<A, Fault> + Send + 'static,
     ) -> Result<A, E> {
         let (reply, answer) = oneshot::channel();
+        let what = self.database.what;
         let question: Question = Box::new(move |conn| {
             let found = look(conn);
             let sound = found.is_ok();
+            if let Err(fault) = &found {
+                tracing::warn!(%fault, "the {what} cannot be read");
+            }
             let _ = reply.send(found);
             sound
         });
