@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hostel::{
     Config,
     lifecycle::Component as _,
-    plugin::{Call, Finished, PluginHost, engine_settings},
+    plugin::{Call, Finished, Outside, PluginHost, engine_settings},
     task::{Ended, Name},
 };
 use std::{path::Path, sync::Arc, time::Instant};
@@ -38,7 +38,7 @@ pub fn rows() -> Vec<Row> {
     let runtime = runtime();
     let dir = tempfile::tempdir().expect("a directory");
     let config = config(dir.path());
-    let host = PluginHost::new(&config).expect("a plugin host");
+    let host = PluginHost::new(&config, Outside::default()).expect("a plugin host");
     runtime.block_on(host.start()).expect("a start");
     let handler = host.catalog().resolve("echo").expect("a handler");
     let bare = Arc::new(Bare::new(&config, &showcase("echo")));

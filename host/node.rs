@@ -7,8 +7,9 @@ use crate::{
     component::{Announcer, Composite},
     config::{self, Config},
     discovery::{self, ServiceDiscovery},
+    keyvalue::{self, KeyValue},
     lifecycle::Component,
-    plugin::PluginHost,
+    plugin::{Outside, PluginHost},
     queue::{self, TaskQueue},
     scheduler::{DistributedTaskScheduler, TaskScheduler},
     task::Name,
@@ -66,9 +67,13 @@ impl DistributedNode {
         create_private_dir(&config.node.data_dir)?;
         let id = node_id(&config.node)?;
         let queue = queue::open(&config.queue).await?;
+        let keyvalue = keyvalue::open(&config.keyvalue).await?;
         let discovery = discovery::open(config);
         let broker = broker::open(config);
-        let plugins = PluginHost::new(config)?;
+        let outside = Outside {
+            keyvalue: Some(keyvalue.clone()),
+        };
+        let plugins = PluginHost::new(config, outside)?;
         let scheduler = DistributedTaskScheduler::new(queue.clone(), discovery.clone());
         let services = Services {
             node: id.clone(),
@@ -87,6 +92,7 @@ impl DistributedNode {
         // Stopped in reverse: the worker drains while clients can still ask for results.
         let parts = &node.parts;
         parts.add(Arc::new(OpenQueue(queue)), PART_DEADLINE);
+        parts.add(Arc::new(OpenKeyValue(keyvalue)), PART_DEADLINE);
         parts.add(plugins, PART_DEADLINE + config.plugins.compile_timeout);
         parts.add(Arc::new(announcer), PART_DEADLINE);
         parts.add(server, PART_DEADLINE);
@@ -151,6 +157,25 @@ impl Component for OpenQueue {
 
     fn get_id(&self) -> &str {
         "queue"
+    }
+}
+
+/// An open key-value store: closed after the plugins that use it.
+struct OpenKeyValue(Arc<dyn KeyValue>);
+
+#[async_trait]
+impl Component for OpenKeyValue {
+    async fn start(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    async fn stop(&self) -> anyhow::Result<()> {
+        self.0.close().await;
+        Ok(())
+    }
+
+    fn get_id(&self) -> &str {
+        "keyvalue"
     }
 }
 

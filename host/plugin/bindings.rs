@@ -5,8 +5,11 @@ wasmtime::component::bindgen!({
     world: "plugin",
     // Payloads are lent to the guest, not copied for it.
     ownership: Borrowing { duplicate_if_necessary: true },
+    imports: { "wasi:keyvalue": async | trappable },
     exports: { default: async },
+    trappable_error_type: { "wasi:keyvalue/store.error" => super::keyvalue::Refusal },
+    with: { "wasi:keyvalue/store.bucket": crate::keyvalue::Bucket },
 });
 
 pub use exports::hostel::plugin::{manifest, task_handler};
-pub use wasi::logging::logging::Level;
+pub use wasi::{keyvalue, logging::logging::Level};

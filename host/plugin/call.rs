@@ -8,6 +8,7 @@ use super::{
     journal::{Journal, Speaker},
     limiter::{Denied, Limiter},
     meter::Meter,
+    outside::Granted,
     text::clip,
 };
 use crate::{
@@ -67,6 +68,8 @@ pub struct Program {
     pub sandbox: Sandbox,
     pub settings: Arc<WasiConfigVariables>,
     pub speaker: Arc<Speaker>,
+    /// `None` for one that only describes itself.
+    pub granted: Option<Arc<Granted>>,
 }
 
 /// Why a call gave no value.
@@ -155,6 +158,7 @@ impl Program {
             Limiter::new(limits.max_memory_bytes, limits.max_table_elements),
             Journal::new(self.speaker.clone(), task),
             self.settings.clone(),
+            self.granted.clone(),
         );
         let mut store = Store::new(&self.engine.wasmtime, guest);
         store.limiter(|guest| &mut guest.limiter);

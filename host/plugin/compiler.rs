@@ -161,7 +161,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_cached_waits_for_nobody() {
         let dir = tempfile::tempdir().unwrap();
-        let workshop = Workshop::new(&testing::config(dir.path())).unwrap();
+        let workshop = Workshop::new(&testing::config(dir.path()), Default::default()).unwrap();
         let compiler = &workshop.compiler;
         let wasm: Arc<[u8]> = Sample::default().wasm().unwrap().into();
         let compile = |sha256: &str| compiler.compile(wasm.clone(), sha256.to_owned());
@@ -174,7 +174,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_refuses_its_plugin_and_ends_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let workshop = Workshop::new(&testing::config(dir.path())).unwrap();
+        let workshop = Workshop::new(&testing::config(dir.path()), Default::default()).unwrap();
         let compiler = &workshop.compiler;
         let panicked = compiler.bounded(|| panic!("as a compiler might")).await;
         let fault = panicked.err().unwrap();

@@ -1,7 +1,7 @@
 //! The plugin host as the node sees it: engine, catalog and loader under one name, started and
 //! stopped together.
 
-use super::{Catalog, Error, loader::Loader, workshop::Workshop};
+use super::{Catalog, Error, Outside, loader::Loader, workshop::Workshop};
 use crate::{config::Config, lifecycle::Component};
 use std::{
     path::PathBuf,
@@ -32,13 +32,13 @@ struct Running {
 
 impl PluginHost {
     /// Makes the engine and the threads for guests. Loads nothing yet.
-    pub fn new(config: &Config) -> Result<Arc<Self>, Error> {
+    pub fn new(config: &Config, outside: Outside) -> Result<Arc<Self>, Error> {
         Ok(Arc::new(Self {
             dir: config.plugins.dir.clone(),
             rescan: config.plugins.rescan,
             // Less than what the node allows this part for its start.
             patience: config.plugins.compile_timeout,
-            workshop: Arc::new(Workshop::new(config)?),
+            workshop: Arc::new(Workshop::new(config, outside)?),
             catalog: Arc::default(),
             changed: watch::Sender::new(0),
             loader: Mutex::new(None),

@@ -1,5 +1,6 @@
 //! Tests of the plugin host as a whole, and what they share.
 
+mod keyvalue;
 mod limits;
 mod reload;
 
@@ -26,7 +27,7 @@ async fn serving(config: &crate::config::Config, samples: &[Sample<'_>]) -> Arc<
         let file = config.plugins.dir.join(format!("{}.wasm", sample.name));
         std::fs::write(file, sample.wasm().unwrap()).unwrap();
     }
-    let host = PluginHost::new(config).unwrap();
+    let host = PluginHost::new(config, Outside::default()).unwrap();
     host.start().await.unwrap();
     host
 }

@@ -14,6 +14,7 @@ use super::{
     imports,
     journal::Speaker,
     manifest as rules,
+    outside::{Granted, Outside},
 };
 use crate::{
     config::{Config, Sandbox, SandboxOverrides},
@@ -35,6 +36,7 @@ pub struct Workshop {
     pub engine: Arc<Engine>,
     pub compiler: Arc<Compiler>,
     config: Config,
+    outside: Outside,
 }
 
 /// A plugin file's content.
@@ -53,7 +55,8 @@ pub struct Exports {
 }
 
 impl Workshop {
-    pub fn new(config: &Config) -> Result<Self, Error> {
+    /// `outside` is what plugins will reach once they serve.
+    pub fn new(config: &Config, outside: Outside) -> Result<Self, Error> {
         let engine = Arc::new(Engine::new(config)?);
         let dir = config.node.data_dir.join("cache");
         let cache = Cache::open(dir.clone(), &engine.wasmtime);
@@ -61,20 +64,26 @@ impl Workshop {
             let dir = dir.display();
             tracing::warn!("{dir} cannot be used, so plugins are compiled anew: {error}");
         });
-        Self::with(config, engine, cache.ok())
+        Self::with(config, engine, cache.ok(), outside)
     }
 
-    /// Leaves no trace on disk.
+    /// Leaves no trace on disk, and plugins reach nothing.
     pub fn without_cache(config: &Config) -> Result<Self, Error> {
         let engine = Arc::new(Engine::new(config)?);
-        Self::with(config, engine, None)
+        Self::with(config, engine, None, Outside::default())
     }
 
-    fn with(config: &Config, engine: Arc<Engine>, cache: Option<Cache>) -> Result<Self, Error> {
+    fn with(
+        config: &Config,
+        engine: Arc<Engine>,
+        cache: Option<Cache>,
+        outside: Outside,
+    ) -> Result<Self, Error> {
         Ok(Self {
             compiler: Arc::new(Compiler::new(config, engine.clone(), cache)?),
             engine,
             config: config.clone(),
+            outside,
         })
     }
 
@@ -137,6 +146,7 @@ impl Workshop {
                 version: String::new(),
                 max_log_bytes: self.config.plugins.sandbox.max_log_bytes,
             }),
+            granted: None,
         };
         let description = describe(describing, exports.task_handler)
             .await
@@ -180,6 +190,10 @@ impl Workshop {
                     version: manifest.version.clone(),
                     max_log_bytes: sandbox.max_log_bytes,
                 }),
+                granted: Some(Arc::new(Granted {
+                    plugin: manifest.name.clone(),
+                    outside: self.outside.clone(),
+                })),
                 sandbox,
             },
             name: manifest.name,
