@@ -8,7 +8,8 @@
 //! | 3 | [`api`], [`worker`], [`client`] | gRPC in, tasks run, gRPC out |
 //! | 2 | [`scheduler`], [`component`] | admission and answers; what a node is made of |
 //! | 1 | [`queue`], [`discovery`], [`broker`], [`plugin`] | engines behind traits, and the guests |
-//! | 0 | [`task`], [`lifecycle`], [`config`] | pure values and decisions, the `Component` trait, settings |
+//! | 1 | [`keyvalue`] | another engine, just below the guests that it is lent to |
+//! | 0 | [`task`], [`lifecycle`], [`config`], `sqlite` | pure values and decisions, the `Component` trait, settings, what every database file needs |
 //!
 //! The way of a task: `api` turns a request into a [`task::Submission`]; `scheduler` admits it and
 //! `queue` makes it durable; `worker` leases it and runs it in a `plugin` generation;
@@ -21,12 +22,14 @@ pub mod client;
 pub mod component;
 pub mod config;
 pub mod discovery;
+pub mod keyvalue;
 pub mod lifecycle;
 pub mod node;
 pub mod plugin;
 pub mod proto;
 pub mod queue;
 pub mod scheduler;
+mod sqlite;
 pub mod task;
 pub mod worker;
 

@@ -7,6 +7,7 @@ use crate::{
     component::{Announcer, Components, Composite, Reception, Router},
     config::{self, Config},
     discovery::{self, ServiceDiscovery},
+    keyvalue::{self, KeyValue},
     lifecycle::Component,
     plugin::{Outside, PluginHost},
     queue::{self, TaskQueue},
@@ -82,9 +83,11 @@ impl DistributedNode {
         create_private_dir(&config.node.data_dir)?;
         let id = node_id(&config.node)?;
         let queue = queue::open(&config.queue).await?;
+        let keyvalue = keyvalue::open(&config.keyvalue).await?;
         let discovery = discovery::open(config);
         let router = router(&id, broker::open(config), &discovery, &config.limits);
         let outside = Outside {
+            keyvalue: Some(keyvalue.clone()),
             messenger: Some(router.clone()),
         };
         let plugins = PluginHost::new(config, outside)?;
@@ -114,6 +117,7 @@ impl DistributedNode {
         // can still ask components, and these answer while clients are still there.
         let parts = Composite::new(id.as_str());
         parts.add(Arc::new(OpenQueue(queue)), PART_DEADLINE)?;
+        parts.add(Arc::new(OpenKeyValue(keyvalue)), PART_DEADLINE)?;
         parts.add(plugins, PART_DEADLINE + config.plugins.compile_timeout)?;
         parts.add(Arc::new(announcer), PART_DEADLINE)?;
         parts.add(Arc::new(reception), PART_DEADLINE)?;
@@ -204,6 +208,25 @@ impl Component for OpenQueue {
 
     fn get_id(&self) -> &str {
         "queue"
+    }
+}
+
+/// An open key-value store: closed after the plugins that use it.
+struct OpenKeyValue(Arc<dyn KeyValue>);
+
+#[async_trait]
+impl Component for OpenKeyValue {
+    async fn start(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    async fn stop(&self) -> anyhow::Result<()> {
+        self.0.close().await;
+        Ok(())
+    }
+
+    fn get_id(&self) -> &str {
+        "keyvalue"
     }
 }
 

@@ -9,10 +9,12 @@ use std::{
 };
 
 /// Modules by floor; each may use its own folder and the floors below. The ground floor's settings
-/// are typed with task's names, so it counts as two.
-const FLOORS: [&[&str]; 7] = [
+/// are typed with task's names, so it counts as two; plugins are lent the key-value store, so the
+/// one above it does too.
+const FLOORS: [&[&str]; 8] = [
     &["task", "lifecycle"],
-    &["config"],
+    &["config", "sqlite"],
+    &["keyvalue"],
     &["queue", "discovery", "broker", "plugin"],
     &["scheduler", "component"],
     &["api", "worker", "client"],
@@ -24,7 +26,7 @@ const FLOORS: [&[&str]; 7] = [
 const OWNERS: [(&str, &[&str]); 5] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
-    ("rusqlite", &["queue"]),
+    ("rusqlite", &["queue", "keyvalue", "sqlite"]),
     ("tonic", &["api", "client", "cli", "proto"]),
     ("proto", &["api", "client", "cli"]),
 ];

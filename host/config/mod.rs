@@ -26,6 +26,7 @@ pub struct Config {
     pub queue: Queue,
     /// `[queue] keep_ended_ms`, whatever its kind: how long ended tasks can still be asked for.
     pub keep_ended: Duration,
+    pub keyvalue: KeyValue,
     pub discovery: Discovery,
     pub broker: Broker,
     /// `[plugin.NAME]`: what one plugin is given beyond the defaults.
@@ -141,6 +142,36 @@ pub struct Sqlite {
     pub max_open_tasks: usize,
     /// The most operations that share one commit.
     pub max_batch: usize,
+}
+
+/// `[keyvalue]`: what plugins keep through wasi:keyvalue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyValue {
+    pub backend: KeyValueBackend,
+    pub limits: KeyValueLimits,
+}
+
+/// `[keyvalue] kind`
+#[derive(Debug, Clone, PartialEq)]
+pub enum KeyValueBackend {
+    Sqlite {
+        /// The database file.
+        path: PathBuf,
+    },
+}
+
+/// What plugins may keep and ask for, whatever keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyValueLimits {
+    /// What one plugin may keep in all its stores.
+    pub max_plugin_bytes: u64,
+    pub max_value_bytes: usize,
+    pub max_key_bytes: usize,
+    pub max_store_name_bytes: usize,
+    /// How many keys one call may name.
+    pub max_batch_keys: usize,
+    /// All values that one call reads or writes.
+    pub max_batch_bytes: usize,
 }
 
 /// `[discovery]`

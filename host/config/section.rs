@@ -2,8 +2,9 @@
 //! function that reads its keys into its struct; the defaults are in `default.toml`.
 
 use super::{
-    Broker, Component, ComponentOverrides, Config, Discovery, Limits, Node, Plugin, Plugins, Queue,
-    Sandbox, SandboxOverrides, Sqlite, TaskTypeOverrides,
+    Broker, Component, ComponentOverrides, Config, Discovery, KeyValue, KeyValueBackend,
+    KeyValueLimits, Limits, Node, Plugin, Plugins, Queue, Sandbox, SandboxOverrides, Sqlite,
+    TaskTypeOverrides,
     reader::{Reader, Section},
 };
 use crate::task::SubmissionLimits;
@@ -33,6 +34,10 @@ pub(super) fn config(root: &mut Section<'_>, data_dir: &Path) -> Config {
         keep_ended = s.ms("keep_ended_ms", SECOND..=3650 * DAY);
         Queue::Sqlite(sqlite(s, &node.data_dir))
     });
+    let keyvalue = root.section("keyvalue", |s| {
+        s.kind(&["sqlite"]);
+        keyvalue(s, &node.data_dir)
+    });
     let discovery = root.section("discovery", |s| {
         s.kind(&["local"]);
         Discovery::Local
@@ -48,6 +53,7 @@ pub(super) fn config(root: &mut Section<'_>, data_dir: &Path) -> Config {
         plugins,
         queue,
         keep_ended,
+        keyvalue,
         discovery,
         broker,
         plugin,
@@ -142,6 +148,22 @@ fn sqlite(s: &mut Section<'_>, data_dir: &Path) -> Sqlite {
     }
 }
 
+fn keyvalue(s: &mut Section<'_>, data_dir: &Path) -> KeyValue {
+    KeyValue {
+        backend: KeyValueBackend::Sqlite {
+            path: s.maybe_path("path").unwrap_or(data_dir.join("kv.db")),
+        },
+        limits: KeyValueLimits {
+            max_plugin_bytes: s.number("max_plugin_bytes", 0..=KIB as u64 * GIB as u64),
+            max_value_bytes: s.number("max_value_bytes", 0..=64 * MIB),
+            max_key_bytes: s.number("max_key_bytes", 1..=64 * KIB),
+            max_store_name_bytes: s.number("max_store_name_bytes", 1..=64 * KIB),
+            max_batch_keys: s.number("max_batch_keys", 1..=100_000),
+            max_batch_bytes: s.number("max_batch_bytes", 0..=GIB),
+        },
+    }
+}
+
 fn plugin(s: &mut Section<'_>) -> Plugin {
     Plugin {
         limits: s.section("limits", |s| SandboxOverrides {
@@ -212,6 +234,23 @@ fn rules(config: &Config, reader: &mut Reader) {
             )
         });
     }
+
+    let (value, batch) = (
+        config.keyvalue.limits.max_value_bytes,
+        config.keyvalue.limits.max_batch_bytes,
+    );
+    reader.rule(
+        &["keyvalue.max_value_bytes", "keyvalue.max_batch_bytes"],
+        value <= batch,
+        || format!("a value of {value} bytes could never be read: max_batch_bytes is {batch}"),
+    );
+    let Queue::Sqlite(queue) = &config.queue;
+    let KeyValueBackend::Sqlite { path } = &config.keyvalue.backend;
+    reader.rule(
+        &["keyvalue.path", "queue.path"],
+        *path != queue.path,
+        || "is the queue's file; the key-value store needs one of its own".into(),
+    );
 
     for (name, plugin) in &config.plugin {
         for (task_type, overrides) in &plugin.task {

@@ -1,7 +1,7 @@
 //! A configuration as TOML that a person reads: the reference with its comments, holding the values
 //! in force. What it prints loads again to the same configuration.
 
-use super::{Broker, Config, Discovery, Plugin, Queue, load::REFERENCE};
+use super::{Broker, Config, Discovery, KeyValueBackend, Plugin, Queue, load::REFERENCE};
 use std::{collections::BTreeMap, path::Path, time::Duration};
 use toml::{Table, Value};
 
@@ -52,6 +52,7 @@ fn values(config: &Config) -> Values {
         plugins,
         queue,
         keep_ended,
+        keyvalue,
         discovery,
         broker,
         plugin: _,
@@ -126,6 +127,22 @@ fn values(config: &Config) -> Values {
             set("max_batch", number(sqlite.max_batch));
         }
     }
+
+    let mut set = |key, value| values.insert(("keyvalue", key), value);
+    match &keyvalue.backend {
+        KeyValueBackend::Sqlite { path: file } => {
+            set("kind", text("sqlite"));
+            set("path", path(file));
+        }
+    }
+    let kept = &keyvalue.limits;
+    set("max_plugin_bytes", number(kept.max_plugin_bytes));
+    set("max_value_bytes", number(kept.max_value_bytes));
+    set("max_key_bytes", number(kept.max_key_bytes));
+    set("max_store_name_bytes", number(kept.max_store_name_bytes));
+    set("max_batch_keys", number(kept.max_batch_keys));
+    set("max_batch_bytes", number(kept.max_batch_bytes));
+
     match discovery {
         Discovery::Local => values.insert(("discovery", "kind"), text("local")),
     };
@@ -270,6 +287,7 @@ mod tests {
             "plugins.sandbox",
             "plugins.component",
             "queue",
+            "keyvalue",
             "discovery",
             "broker",
             "plugin.thumbnail.limits",

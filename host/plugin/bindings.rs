@@ -7,13 +7,13 @@ wasmtime::component::bindgen!({
     ownership: Borrowing { duplicate_if_necessary: true },
     imports: {
         "hostel:plugin/messaging": async,
-        "wasi:keyvalue/store": async,
-        "wasi:keyvalue/atomics": async,
-        "wasi:keyvalue/batch": async,
+        "wasi:keyvalue": async | trappable,
     },
     exports: { default: async },
+    trappable_error_type: { "wasi:keyvalue/store.error" => super::keyvalue::Refusal },
+    with: { "wasi:keyvalue/store.bucket": crate::keyvalue::Bucket },
 });
 
 pub use exports::hostel::plugin::{component, manifest, message_handler, task_handler};
 pub use hostel::plugin::messaging;
-pub use wasi::logging::logging::Level;
+pub use wasi::{keyvalue, logging::logging::Level};

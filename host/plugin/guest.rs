@@ -1,4 +1,5 @@
-//! What a store holds for its guest: an empty WASI world, its journal, its settings, its limiter.
+//! What a store holds for its guest: an empty WASI world, its journal, its settings, its limiter,
+//! and what it may reach of the outside.
 //! Nothing is inherited from the node: no files, environment, arguments, network or streams.
 
 use super::{
@@ -15,7 +16,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 
-/// What one guest may hold of the host's: streams, pollables, descriptors.
+/// What one guest may hold of the host's: streams, pollables, descriptors, stores.
 const MAX_RESOURCES: usize = 10_000;
 /// The most random bytes that one call hands out.
 const MAX_RANDOM_BYTES: u64 = 1 << 20;
@@ -23,8 +24,9 @@ const MAX_RANDOM_BYTES: u64 = 1 << 20;
 pub struct Guest {
     pub limiter: Limiter,
     pub journal: Arc<Journal>,
-    settings: Arc<WasiConfigVariables>,
+    /// `None` while it only describes itself.
     pub granted: Option<Arc<Granted>>,
+    settings: Arc<WasiConfigVariables>,
     /// Whether the current call is a component's.
     component: bool,
     /// How many messages the current call may still send, and how many it could at first.
@@ -33,7 +35,7 @@ pub struct Guest {
     deadline: Option<Instant>,
     /// Made when first asked for: most calls never ask, and it costs a microsecond.
     wasi: Option<Box<WasiCtx>>,
-    resources: ResourceTable,
+    pub resources: ResourceTable,
 }
 
 impl Guest {
@@ -43,8 +45,9 @@ impl Guest {
         settings: Arc<WasiConfigVariables>,
         granted: Option<Arc<Granted>>,
     ) -> Self {
+        let mut resources = ResourceTable::new();
+        resources.set_max_capacity(MAX_RESOURCES);
         Self {
-            granted,
             component: false,
             messages: (0, 0),
             deadline: None,
@@ -52,7 +55,8 @@ impl Guest {
             journal: Arc::new(journal),
             settings,
             wasi: None,
-            resources: ResourceTable::new(),
+            resources,
+            granted,
         }
     }
 
@@ -91,10 +95,9 @@ impl Guest {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let ctx = self.wasi.get_or_insert_with(|| {
-            self.resources.set_max_capacity(MAX_RESOURCES);
-            Box::new(empty_world(&self.journal))
-        });
+        let ctx = self
+            .wasi
+            .get_or_insert_with(|| Box::new(empty_world(&self.journal)));
         WasiCtxView {
             ctx,
             table: &mut self.resources,

@@ -3,6 +3,7 @@
 use super::{
     bindings::{Level, messaging},
     guest::Guest,
+    keyvalue,
 };
 use wasmtime::{
     Engine, StoreContextMut,
@@ -31,6 +32,9 @@ pub const PROVIDED: &[&str] = &[
     "wasi:io/error@0.2.12",
     "wasi:io/poll@0.2.12",
     "wasi:io/streams@0.2.12",
+    "wasi:keyvalue/atomics@0.2.0-draft",
+    "wasi:keyvalue/batch@0.2.0-draft",
+    "wasi:keyvalue/store@0.2.0-draft",
     "wasi:logging/logging@0.1.0-draft",
     "wasi:random/insecure-seed@0.2.12",
     "wasi:random/insecure@0.2.12",
@@ -55,6 +59,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, Guest::settings)?;
+    keyvalue::add_to_linker(&mut linker)?;
     messaging::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
     // Not through the generated trait: that would copy a message before it can be cut.
     linker

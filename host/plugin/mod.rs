@@ -16,6 +16,7 @@ mod imports;
 mod inspect;
 mod instance;
 mod journal;
+mod keyvalue;
 mod limiter;
 mod loader;
 mod machine;

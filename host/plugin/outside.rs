@@ -1,15 +1,16 @@
-//! What guests may reach outside of their sandbox, as traits that `node.rs` wires to the floors
-//! above. Nothing here is implemented.
+//! What guests may reach outside of their sandbox, as traits that `node.rs` wires. Nothing here is
+//! implemented.
 
-use crate::task::Name;
+use crate::{keyvalue::KeyValue, task::Name};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 
-/// What a node has to offer to its guests.
+/// What a node has to offer to its guests. What is absent is denied to them, as when a file is only
+/// inspected.
 #[derive(Clone, Default)]
 pub struct Outside {
-    /// Absent where nothing is sent anywhere, as when a file is only inspected.
+    pub keyvalue: Option<Arc<dyn KeyValue>>,
     pub messenger: Option<Arc<dyn Messenger>>,
 }
 

@@ -1,5 +1,6 @@
 //! Tests of the plugin host as a whole, and what they share.
 
+mod keyvalue;
 mod limits;
 mod reload;
 

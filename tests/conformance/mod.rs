@@ -2,15 +2,20 @@
 
 mod broker;
 mod discovery;
+mod keyvalue;
+mod keyvalue_sqlite;
 mod local;
 mod queue;
 mod sqlite;
 mod sqlite_disk;
 
+pub use keyvalue_sqlite::{ROLE, play};
+
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = sqlite::trials();
+    trials.extend(keyvalue_sqlite::trials());
     trials.extend(local::trials());
     trials
 }

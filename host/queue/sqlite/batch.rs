@@ -4,9 +4,9 @@
 
 use super::{
     book::Book,
-    fault::Fault,
     operation::{Operation, Safety},
 };
+use crate::sqlite::Fault;
 
 /// Nothing of the batch was committed, or nobody knows.
 pub(super) struct Failure {

@@ -1,9 +1,10 @@
 //! What waits and what runs, in the writer's memory: an index over the database, made from it at
 //! start and after every failure, never the truth. Knows no SQL but its own loading.
 
-use super::{fault::Fault, fresh::Fresh};
+use super::fresh::Fresh;
 use crate::{
     queue::{LeaseToken, Want},
+    sqlite::Fault,
     task::{Name, StateKind, TaskId},
 };
 use rusqlite::Connection;

@@ -4,13 +4,13 @@
 
 use super::{
     board::{Board, Hold, Lane, Word, parse_name},
-    fault::Fault,
     recent::{self, Recent, Snapshot},
     row::{ms, read_bytes, read_metadata, state_kind, write_metadata},
     statements::Statements,
 };
 use crate::{
     queue::{Cancel, Change, Expired, LeaseToken, Leased, Renewal, Requeue, Submitted, Want, now},
+    sqlite::Fault,
     task::{Name, StateKind, Submission, Task, TaskId, UnixMs},
 };
 use rusqlite::{Connection, OptionalExtension, params};

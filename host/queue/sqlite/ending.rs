@@ -5,12 +5,12 @@
 use super::{
     board::{Hold, Word},
     book::Book,
-    fault::Fault,
     recent,
     row::ms,
 };
 use crate::{
     queue::{Finish, Finished, now},
+    sqlite::Fault,
     task::{Outcome, Ran, StateKind, UnixMs},
 };
 use rusqlite::params;

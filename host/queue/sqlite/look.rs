@@ -1,11 +1,9 @@
 //! What the readers ask of the database: one task, or a page of many. Changes nothing.
 
-use super::{
-    fault::Fault,
-    row::{self, task_query},
-};
+use super::row::{self, task_query};
 use crate::{
     queue::{Error, Filter, Listing},
+    sqlite::Fault,
     task::{Name, StateKind, Task, TaskId},
 };
 use rusqlite::{Connection, OptionalExtension, params};

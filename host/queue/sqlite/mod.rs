@@ -6,13 +6,11 @@ mod board;
 mod book;
 mod ending;
 mod fault;
-mod files;
 mod fresh;
 mod handed;
 mod look;
 mod operation;
 mod overview;
-mod reader;
 mod recent;
 mod row;
 mod schema;
@@ -21,13 +19,14 @@ mod statements;
 mod tests;
 mod writer;
 
-use self::{operation::Safety, overview::Overview, reader::Reader, recent::Recent, writer::Writer};
+use self::{operation::Safety, overview::Overview, recent::Recent, writer::Writer};
 use super::{
     Cancel, Counts, Error, Expired, Filter, Finish, Finished, LeaseToken, Leased, Listing, Page,
     Publisher, Renewal, Requeue, Submitted, TaskQueue, Want, Watch, now,
 };
 use crate::{
     config,
+    sqlite::Reader,
     task::{Name, Submission, Task, TaskId, UnixMs},
 };
 use async_trait::async_trait;
@@ -45,6 +44,7 @@ const PURGE_STEP: usize = 256;
 
 pub struct SqliteQueue {
     writer: Writer,
+    // Two, so that a long list delays no status call.
     tasks: Reader,
     lists: Reader,
     overview: Arc<Overview>,
@@ -59,13 +59,17 @@ impl SqliteQueue {
     /// when it was last used have lost their lease. `Misconfigured` when another process has it,
     /// or when it is not ours to use.
     pub async fn open(settings: &config::Sqlite) -> Result<Self, Error> {
-        let path = settings.path.clone();
-        let claimed = tokio::task::spawn_blocking(move || files::claim(&path)).await;
+        let database = schema::database(&settings.path);
+        let claiming = database.clone();
+        let claimed = tokio::task::spawn_blocking(move || claiming.claim()).await;
         let lock = claimed.map_err(|error| fault::unavailable(error.to_string()))??;
         let overview = Arc::new(Overview::default());
         let recent = Arc::new(Recent::default());
         let publisher = Publisher::new();
+        let tasks = Reader::start("queue-reader", &database)?;
+        let lists = Reader::start("queue-lists", &database)?;
         let writer = Writer::start(
+            database,
             settings.clone(),
             lock,
             Arc::clone(&overview),
@@ -75,8 +79,8 @@ impl SqliteQueue {
         .await?;
         Ok(Self {
             writer,
-            tasks: Reader::start("queue-reader", &settings.path)?,
-            lists: Reader::start("queue-lists", &settings.path)?,
+            tasks,
+            lists,
             overview,
             recent,
             publisher: Mutex::new(Some(publisher)),

@@ -1,8 +1,8 @@
 //! One caller's question to the writer: what to do, how safely it must be written, and where the
 //! answer goes. It may be run more than once, and is answered once.
 
-use super::{book::Book, fault::Fault};
-use crate::queue::Error;
+use super::book::Book;
+use crate::{queue::Error, sqlite::Fault};
 use tokio::sync::oneshot;
 
 /// How safely an operation must be on disk before it is answered. A batch takes the highest.

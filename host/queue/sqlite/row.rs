@@ -1,7 +1,10 @@
 //! How values of `task` are written in rows, and read back. No statement is run here.
 
-use super::{board::parse_name, fault::Fault};
-use crate::task::{Ran, State, StateKind, Task, UnixMs};
+use super::board::parse_name;
+use crate::{
+    sqlite::Fault,
+    task::{Ran, State, StateKind, Task, UnixMs},
+};
 use bytes::Bytes;
 use rusqlite::{Row, types::ValueRef};
 use std::{collections::BTreeMap, sync::Arc};

@@ -1,10 +1,11 @@
 //! What only the inside can bring about: failed commits, a full file, faulty statements, callers
 //! who go away. The contract itself is tested in `tests/conformance`.
 
-use super::{SqliteQueue, fault::Fault, operation::Safety, writer::Message};
+use super::{SqliteQueue, operation::Safety, writer::Message};
 use crate::{
     config,
     queue::{Changes, Error, Finish, Finished, Leased, Submitted, TaskQueue, Want},
+    sqlite::Fault,
     task::{Name, Outcome, StateKind, Submission, SubmissionLimits},
 };
 use bytes::Bytes;

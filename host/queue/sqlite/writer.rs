@@ -5,20 +5,18 @@
 use super::{
     batch::{self, Failure},
     book::Book,
-    fault::{Fault, closed, unavailable},
-    files::Lock,
+    fault::{closed, unavailable},
     operation::{Asked, Operation, Safety},
     overview::Overview,
     recent::Recent,
-    schema,
 };
 use crate::{
     config,
     queue::{Error, Publisher, now},
+    sqlite::{Database, Fault, Lock},
 };
 use rusqlite::Connection;
 use std::{
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -45,6 +43,7 @@ impl Writer {
     /// Opens the database on a thread of its own and returns once it is ready. The thread keeps
     /// `lock` until it has ended.
     pub async fn start(
+        database: Database,
         settings: config::Sqlite,
         lock: Lock,
         overview: Arc<Overview>,
@@ -54,6 +53,7 @@ impl Writer {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let (ready, opened) = oneshot::channel();
         let work = Work {
+            database,
             settings,
             receiver,
             overview,
@@ -126,6 +126,7 @@ impl Writer {
 
 /// The thread's own.
 struct Work {
+    database: Database,
     settings: config::Sqlite,
     receiver: mpsc::Receiver<Message>,
     overview: Arc<Overview>,
@@ -148,10 +149,10 @@ impl Work {
         let mut ready = Some(ready);
         while let Err(fault) = self.serve(&conn, &mut ready) {
             if let Some(ready) = ready.take() {
-                let error = fault.into_opening_error(&self.settings.path);
-                return drop(ready.send(Err(error)));
+                let error = self.database.opening_error(&fault);
+                return drop(ready.send(Err(error.into())));
             }
-            let reason = fault.reason(&self.settings.path);
+            let reason = self.database.reason(&fault);
             tracing::error!(reason, "the task queue cannot write; it will try again");
             drop(conn);
             match self.reopen(reason) {
@@ -167,12 +168,12 @@ impl Work {
 
     /// Opens the database as it was left by a process that is gone: whatever ran there is lost.
     fn open(&self) -> Result<Connection, Error> {
-        let conn = schema::open_writer(&self.settings.path)?;
+        let conn = self.database.open_writer()?;
         conn.execute(
             "UPDATE task SET at = min(at, ?1 - 1) WHERE state = 1",
             [super::row::ms(now())],
         )
-        .map_err(|error| Fault::from(error).into_opening_error(&self.settings.path))?;
+        .map_err(|error| self.database.opening_error(&error.into()))?;
         Ok(conn)
     }
 
@@ -203,7 +204,7 @@ impl Work {
                     outcome_unknown,
                 }) => {
                     self.recent.clear();
-                    let reason = fault.reason(&self.settings.path);
+                    let reason = self.database.reason(&fault);
                     self.refuse(&reason, outcome_unknown);
                     return Err(fault);
                 }
@@ -236,7 +237,7 @@ impl Work {
             let verdict = match faults.next().flatten() {
                 Some(fault) => {
                     tracing::warn!(%fault, "one operation on the task queue failed");
-                    Err(fault.into_error(&self.settings.path))
+                    Err(self.database.error(&fault).into())
                 }
                 None => Ok(()),
             };
@@ -262,7 +263,7 @@ impl Work {
                 return None;
             }
             if Instant::now() >= next_try {
-                match probe(&self.settings.path) {
+                match probe(&self.database) {
                     Ok(conn) => {
                         tracing::info!("the task queue can write again");
                         return Some(conn);
@@ -278,11 +279,11 @@ impl Work {
 }
 
 /// A connection that has proved to work.
-fn probe(path: &Path) -> Result<Connection, Error> {
-    let conn = schema::open_writer(path)?;
+fn probe(database: &Database) -> Result<Connection, Error> {
+    let conn = database.open_writer()?;
     // What a failed sync left behind is written once more, to the database itself.
     conn.execute_batch("PRAGMA wal_checkpoint(PASSIVE)")
         .and_then(|()| conn.execute("UPDATE meta SET opened_at = ?1", [super::row::ms(now())]))
-        .map_err(|error| Fault::from(error).into_error(path))?;
+        .map_err(|error| database.error(&error.into()))?;
     Ok(conn)
 }

@@ -1,15 +1,9 @@
-//! Reading beside the writer: two threads, each with a connection of its own, one for single tasks
-//! and one for lists, so that a long list delays no status call. What is acknowledged is committed,
-//! and what is committed is seen here. Changes nothing.
+//! Reading beside the writer: a thread with a connection of its own. What is acknowledged is
+//! committed, and what is committed is seen here. Changes nothing.
 
-use super::{
-    fault::{Fault, closed, unavailable},
-    schema,
-};
-use crate::queue::Error;
+use super::{Database, Error, Fault};
 use rusqlite::Connection;
 use std::{
-    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     thread::{self, JoinHandle},
 };
@@ -23,46 +17,53 @@ const MAX_BATCH: usize = 128;
 type Question = Box<dyn FnOnce(&Connection) -> bool + Send>;
 
 /// One reading thread as others see it.
-pub(super) struct Reader {
-    path: PathBuf,
+pub(crate) struct Reader {
+    database: Database,
     sender: Mutex<Option<mpsc::Sender<Question>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Reader {
-    pub fn start(name: &str, path: &Path) -> Result<Self, Error> {
+    pub fn start(name: &str, database: &Database) -> Result<Self, Error> {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let thread = thread::Builder::new().name(name.into()).spawn({
-            let path = path.to_owned();
-            move || serve(&path, receiver)
+            let database = database.clone();
+            move || serve(&database, receiver)
         });
         let thread =
-            thread.map_err(|error| unavailable(format!("no thread for {name}: {error}")))?;
+            thread.map_err(|error| Error::Unavailable(format!("no thread for {name}: {error}")))?;
         Ok(Self {
-            path: path.to_owned(),
+            database: database.clone(),
             sender: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
         })
     }
 
-    pub async fn ask<A: Send + 'static>(
+    pub async fn ask<A: Send + 'static, E: From<Error>>(
         &self,
         look: impl FnOnce(&Connection) -> Result<A, Fault> + Send + 'static,
-    ) -> Result<A, Error> {
+    ) -> Result<A, E> {
         let (reply, answer) = oneshot::channel();
-        let path = self.path.clone();
+        let what = self.database.what;
         let question: Question = Box::new(move |conn| {
             let found = look(conn);
             let sound = found.is_ok();
-            let _ = reply.send(found.map_err(|fault| fault.into_error(&path)));
+            if let Err(fault) = &found {
+                tracing::warn!(%fault, "the {what} cannot be read");
+            }
+            let _ = reply.send(found);
             sound
         });
-        let sender = held(&self.sender).clone().ok_or_else(closed)?;
-        sender.send(question).await.map_err(|_| closed())?;
+        let sender = held(&self.sender).clone().ok_or_else(Error::closed)?;
+        sender.send(question).await.map_err(|_| Error::closed())?;
         drop(sender);
-        answer
-            .await
-            .unwrap_or_else(|_| Err(unavailable("the database cannot be opened for reading")))
+        match answer.await {
+            Ok(found) => found.map_err(|fault| self.database.error(&fault).into()),
+            Err(_) => {
+                let reason = "the database cannot be opened for reading";
+                Err(Error::Unavailable(reason.into()).into())
+            }
+        }
     }
 
     pub async fn close(&self) {
@@ -78,13 +79,14 @@ fn held<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn serve(path: &Path, mut receiver: mpsc::Receiver<Question>) {
+fn serve(database: &Database, mut receiver: mpsc::Receiver<Question>) {
     let mut conn = None;
     let mut questions = Vec::with_capacity(MAX_BATCH);
     while receiver.blocking_recv_many(&mut questions, MAX_BATCH) > 0 {
         if conn.is_none() {
-            conn = schema::open_reader(path)
-                .inspect_err(|error| tracing::warn!(%error, "the task queue cannot be read"))
+            conn = database
+                .open_reader()
+                .inspect_err(|error| tracing::warn!(%error, "the {} cannot be read", database.what))
                 .ok();
         }
         // Dropping a question answers it.

@@ -2,7 +2,7 @@
 //! connection, and never the database file itself once a connection is open: closing any handle of
 //! it would drop SQLite's own locks.
 
-use crate::queue::Error;
+use super::{Database, Error};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io,
@@ -12,30 +12,34 @@ use std::{
 
 /// Holds the database for this process; whoever drops it lets the next one in.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
 
-/// Makes directory and file where they are missing, and claims them for this process.
-pub(super) fn claim(path: &Path) -> Result<Lock, Error> {
-    let refused = |what: &str, error: io::Error| {
-        Error::Misconfigured(format!("{what} {}: {error}", path.display()))
-    };
-    if let Some(parent) = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(parent)
-            .map_err(|error| refused("the directory cannot be made for", error))?;
+impl Database {
+    /// Makes directory and file where they are missing, and claims them for this process.
+    /// `Misconfigured` when another process has them, or when they are not ours to use. Blocks.
+    pub fn claim(&self) -> Result<Lock, Error> {
+        let path = &self.path;
+        let refused = |what: &str, error: io::Error| {
+            Error::Misconfigured(format!("{what} {}: {error}", path.display()))
+        };
+        if let Some(parent) = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(parent)
+                .map_err(|error| refused("the directory cannot be made for", error))?;
+        }
+        let lock = lock(path)?;
+        // SQLite gives its -wal and -shm files the mode of the database.
+        private()
+            .open(path)
+            .and_then(|_| fs::set_permissions(path, Permissions::from_mode(0o600)))
+            .map_err(|error| refused("no access to", error))?;
+        Ok(lock)
     }
-    let lock = lock(path)?;
-    // SQLite gives its -wal and -shm files the mode of the database.
-    private()
-        .open(path)
-        .and_then(|_| fs::set_permissions(path, Permissions::from_mode(0o600)))
-        .map_err(|error| refused("no access to", error))?;
-    Ok(lock)
 }
 
 fn lock(path: &Path) -> Result<Lock, Error> {

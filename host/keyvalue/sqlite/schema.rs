@@ -1,0 +1,56 @@
+//! The shape of the database file. What the tables mean is said here; what happens to them is in
+//! `book` and `look`.
+
+use crate::sqlite::Database;
+use std::path::Path;
+
+/// An entry keeps its number while its key is there; `list` goes by it, through `entry_store`.
+const CREATE: &str = "
+CREATE TABLE plugin (
+    plugin INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    bytes INTEGER NOT NULL          -- what all its entries are charged
+);
+CREATE TABLE store (
+    store INTEGER PRIMARY KEY,
+    plugin INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    UNIQUE (plugin, name)           -- there while it has entries
+);
+CREATE TABLE entry (
+    entry INTEGER PRIMARY KEY,
+    store INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    value BLOB NOT NULL,
+    UNIQUE (store, key)
+);
+CREATE INDEX entry_store ON entry (store);
+-- For people with a shell; hostel itself does not read it.
+CREATE VIEW entries AS SELECT
+    plugin.name AS plugin, store.name AS store, entry.key, length(value) AS bytes, entry.value
+FROM entry JOIN store USING (store) JOIN plugin USING (plugin);
+";
+
+/// All that is acknowledged has to survive the loss of power. Space of what is deleted is used again
+/// for what comes, so the file is as large as it ever had to be.
+const TUNING: &str = "
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+PRAGMA foreign_keys = OFF;
+PRAGMA temp_store = MEMORY;
+PRAGMA cache_size = -16384;
+PRAGMA wal_autocheckpoint = 1000;
+PRAGMA journal_size_limit = 67108864;
+";
+
+pub(super) fn database(path: &Path) -> Database {
+    Database {
+        path: path.to_owned(),
+        section: "[keyvalue]",
+        what: "key-value store",
+        application: 0x486F_6B76, // "Hokv"
+        version: 1,
+        create: CREATE,
+        tuning: TUNING,
+    }
+}

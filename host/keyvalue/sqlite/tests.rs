@@ -1,0 +1,177 @@
+//! What only the inside can bring about: failed commits, a full file, faulty statements, and what
+//! the tables hold. The contract itself is tested in `tests/conformance`.
+
+use super::*;
+use crate::config::{Config, KeyValueLimits};
+use std::time::Duration;
+use tempfile::TempDir;
+
+async fn open() -> (TempDir, SqliteKeyValue) {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = KeyValueLimits {
+        max_plugin_bytes: 1 << 30,
+        max_value_bytes: 4 << 20,
+        ..Config::default().keyvalue.limits
+    };
+    let store = SqliteKeyValue::open(&dir.path().join("kv.db"), &limits)
+        .await
+        .unwrap();
+    (dir, store)
+}
+
+fn bucket(store: &SqliteKeyValue, name: &str) -> Bucket {
+    let plugin = Name::parse("plugin", "p").unwrap();
+    store.bucket(&plugin, name).unwrap()
+}
+
+fn set(key: &str, bytes: usize) -> Vec<Change> {
+    vec![Change::Set {
+        key: key.into(),
+        value: vec![7; bytes],
+    }]
+}
+
+async fn inject(store: &SqliteKeyValue, sql: &'static str) -> Result<(), Error> {
+    let asked = store
+        .writer
+        .ask(&bucket(store, ""), Verb::Inject(sql))
+        .await;
+    asked.map(drop)
+}
+
+/// Tries until the store has recovered.
+async fn until_ok<T>(mut attempt: impl AsyncFnMut() -> Result<T, Error>) -> T {
+    for _ in 0..100 {
+        if let Ok(value) = attempt().await {
+            return value;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it did not recover");
+}
+
+fn number(dir: &TempDir, sql: &str) -> i64 {
+    let conn = rusqlite::Connection::open(dir.path().join("kv.db")).unwrap();
+    conn.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn a_failed_commit_is_an_unknown_outcome_and_heals() {
+    let (_dir, store) = open().await;
+    let at = bucket(&store, "s");
+    store.apply(&at, set("before", 1)).await.unwrap();
+    // The batch's own steps will find that somebody has ended its transaction.
+    for ended_by in ["COMMIT", "ROLLBACK"] {
+        let failed = inject(&store, ended_by).await.unwrap_err();
+        assert!(matches!(failed, Error::Unavailable { .. }), "{failed}");
+        until_ok(async || store.apply(&at, set(ended_by, 1)).await).await;
+    }
+    let keys = ["before", "COMMIT", "ROLLBACK"].map(String::from).to_vec();
+    assert_eq!(store.exists(&at, keys).await.unwrap(), [true; 3]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_is_faulty_or_refused_fails_alone() {
+    let (dir, store) = open().await;
+    let at = bucket(&store, "s");
+    store.apply(&at, set("text", 3)).await.unwrap();
+    // Sent at once, so that they share a transaction.
+    let (first, faulty, refused, second) = tokio::join!(
+        store.apply(&at, set("first", 1)),
+        inject(
+            &store,
+            "INSERT INTO plugin VALUES (77, 'half', 0); INSERT INTO nowhere VALUES (1)"
+        ),
+        store.increment(&at, "text".into(), 1),
+        store.apply(&at, set("second", 1)),
+    );
+    first.unwrap();
+    second.unwrap();
+    assert!(matches!(faulty.unwrap_err(), Error::Unavailable { .. }));
+    assert!(matches!(refused.unwrap_err(), Error::Invalid(_)));
+    assert_eq!(number(&dir, "SELECT count(*) FROM plugin"), 1);
+    assert_eq!(number(&dir, "SELECT count(*) FROM entries"), 3);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_full_file_refuses_and_recovers() {
+    let (dir, store) = open().await;
+    let at = bucket(&store, "s");
+    store.apply(&at, set("kept", 10)).await.unwrap();
+    inject(&store, "PRAGMA max_page_count = 40").await.unwrap();
+    let error = store.apply(&at, set("big", 1 << 20)).await.unwrap_err();
+    let path = dir.path().join("kv.db").display().to_string();
+    let Error::Unavailable {
+        reason,
+        outcome_unknown: false,
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert!(
+        reason.contains("full") && reason.contains(&path),
+        "{reason}"
+    );
+    assert_eq!(
+        store.exists(&at, vec!["kept".into()]).await.unwrap(),
+        [true]
+    );
+    // A new connection knows nothing of the page count.
+    until_ok(async || store.apply(&at, set("big", 1 << 20)).await).await;
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_is_counted_is_what_is_there() {
+    let (dir, store) = open().await;
+    let counted = "SELECT sum(bytes) FROM plugin";
+    let there = "SELECT total(length(key) + bytes + 64) FROM entries";
+    for step in 0..40 {
+        let at = bucket(&store, ["a", "b"][step % 2]);
+        let change = match step % 5 {
+            4 => vec![Change::Delete {
+                key: format!("k{}", step % 7),
+            }],
+            _ => set(&format!("k{}", step % 7), step * 13),
+        };
+        store.apply(&at, change).await.unwrap();
+        store.increment(&at, "number".into(), 99).await.unwrap();
+        let there = number(&dir, &format!("SELECT cast(({there}) AS INTEGER)"));
+        assert_eq!(number(&dir, counted), there, "after step {step}");
+    }
+    // Deleting everything leaves nothing but the plugin's name.
+    for store_name in ["a", "b"] {
+        let at = bucket(&store, store_name);
+        let keys = store.list(&at, None).await.unwrap().keys;
+        let all = keys.into_iter().map(|key| Change::Delete { key });
+        store.apply(&at, all.collect()).await.unwrap();
+    }
+    assert_eq!(number(&dir, counted), 0);
+    assert_eq!(number(&dir, "SELECT count(*) FROM store"), 0);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_lowered_limit_still_lets_a_plugin_shrink() {
+    let (dir, store) = open().await;
+    let at = bucket(&store, "s");
+    store.apply(&at, set("a", 1000)).await.unwrap();
+    store.apply(&at, set("b", 1000)).await.unwrap();
+    store.close().await;
+    let limits = KeyValueLimits {
+        max_plugin_bytes: 500,
+        ..store.limits.clone()
+    };
+    let store = SqliteKeyValue::open(&dir.path().join("kv.db"), &limits)
+        .await
+        .unwrap();
+    let error = store.apply(&at, set("c", 1)).await.unwrap_err();
+    assert!(error.to_string().contains("keyvalue.max_plugin_bytes"));
+    store.apply(&at, set("a", 10)).await.unwrap();
+    let delete = vec![Change::Delete { key: "b".into() }];
+    store.apply(&at, delete).await.unwrap();
+    store.apply(&at, set("c", 1)).await.unwrap();
+    store.close().await;
+}
