@@ -9,6 +9,11 @@ use crate::{Answer, Input, Message, Result};
 /// instance goes on. A panic, or taking too long, ends the instance: the sender is told, and the
 /// node makes it anew with [`start`](Self::start). So what must last is saved with
 /// [`kv`](crate::kv) before `on_message` returns.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no component",
+    label = "does not implement `Component`",
+    note = "`component = Type` in `plugin!` takes a type with `impl Component for Type`"
+)]
 pub trait Component: Sized + 'static {
     /// What it listens to besides its own name. Several plugins, and every node's instance, may
     /// listen to one topic; each then gets the message.

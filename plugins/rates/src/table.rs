@@ -56,12 +56,13 @@ impl Counter {
 #[derive(Default)]
 pub struct Table {
     counters: BTreeMap<String, Counter>,
+    /// The sum of all counts.
+    total: u64,
 }
 
 impl Table {
     pub fn total(&self) -> u64 {
-        let counts = self.counters.values().map(|counter| counter.count);
-        counts.fold(0, u64::saturating_add)
+        self.total
     }
 
     /// What the counter would be with another event.
@@ -76,8 +77,12 @@ impl Table {
         Ok(counter)
     }
 
+    /// Takes a counter, which counts no less than the one that it replaces.
     pub fn put(&mut self, name: &str, counter: Counter) {
-        self.counters.insert(name.to_owned(), counter);
+        let count = counter.count;
+        let before = self.counters.insert(name.to_owned(), counter);
+        let more = count.saturating_sub(before.map_or(0, |before| before.count));
+        self.total = self.total.saturating_add(more);
     }
 
     /// The rate of one name or of all.
