@@ -48,14 +48,15 @@ impl Submit {
                 .map_err(|error| Failure::usage(format!("{error:#}")))?
                 .into(),
             metadata: self.metadata.iter().cloned().collect(),
+            wait_ms: 0,
         };
         let mut client = self.server.connect().await?;
-        let id = client.submit_task(task).await?;
-        if !self.wait {
-            say!("{id}");
-            return Ok(());
+        if self.wait {
+            return print_result(&client.submit_and_wait(task).await?);
         }
-        print_result(&client.wait_for_task(&id).await?)
+        let id = client.submit_task(task).await?;
+        say!("{id}");
+        Ok(())
     }
 
     fn read_payload(&self) -> anyhow::Result<Vec<u8>> {
