@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // A payload is a reference into the message that carried it, not a copy.
         .bytes(".")
+        .codec_path("crate::proto::Codec")
         .file_descriptor_set_path(out.join("descriptors.bin"))
         .compile_with_config(config, &FILES, &["proto"])?;
     Ok(())

@@ -22,6 +22,7 @@ impl DistributedService for Echo {
             task_id: request.into_inner().task_id,
             accepted: true,
             existing: false,
+            status: None,
         }))
     }
 

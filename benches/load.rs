@@ -18,7 +18,7 @@ pub const PAYLOAD_BYTES: usize = 256;
 const WARM_UP: Duration = Duration::from_millis(500);
 const MEASURED: Duration = Duration::from_millis(2500);
 
-/// How long one status call waits for a task's end.
+/// How long one call waits for a task's end.
 const WAIT_MS: u64 = 30_000;
 
 #[derive(Clone)]
@@ -42,8 +42,18 @@ impl Client {
         assert!(answer.into_inner().accepted);
     }
 
-    /// Returns once the task's result is there, and is what was sent.
-    pub async fn submit_and_compare(&mut self, task: Task) {
+    /// Returns once the task's result is there, and is what was sent. One call, as
+    /// `DistributedClient::submit_and_wait` makes it.
+    pub async fn submit_and_compare(&mut self, mut task: Task) {
+        let payload = task.payload.clone();
+        task.wait_ms = WAIT_MS;
+        let answer = self.0.submit_task(task).await.expect("an answer");
+        let status = answer.into_inner().status.expect("a status");
+        compare(&status, &payload);
+    }
+
+    /// The same in two calls: submits, then asks for the result.
+    pub async fn submit_then_compare(&mut self, task: Task) {
         let (task_id, payload) = (task.task_id.clone(), task.payload.clone());
         self.submit(task).await;
         let request = TaskStatusRequest {
@@ -51,9 +61,13 @@ impl Client {
             wait_ms: WAIT_MS,
         };
         let answer = self.0.get_task_status(request).await.expect("a status");
-        let TaskStatus { status, result, .. } = answer.into_inner();
-        assert!(status == "completed" && result == payload, "{status}");
+        compare(&answer.into_inner(), &payload);
     }
+}
+
+fn compare(status: &TaskStatus, payload: &[u8]) {
+    assert_eq!(status.status, "completed");
+    assert_eq!(status.result, payload);
 }
 
 /// An echo task like no other.
@@ -129,10 +143,18 @@ pub async fn submit_rate(address: &str, pid: u32) -> Done {
     .await
 }
 
-/// As many results.
+/// As many results, each in the answer to its submission.
 pub async fn result_rate(address: &str, pid: u32) -> Done {
     rate(address, pid, |mut client, task| async move {
         client.submit_and_compare(task).await;
+    })
+    .await
+}
+
+/// As many results, each asked for after its submission.
+pub async fn two_call_rate(address: &str, pid: u32) -> Done {
+    rate(address, pid, |mut client, task| async move {
+        client.submit_then_compare(task).await;
     })
     .await
 }

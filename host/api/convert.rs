@@ -59,7 +59,7 @@ pub fn task_status(status: scheduler::TaskStatus) -> wire::TaskStatus {
         },
         plugin: ran.map(|ran| ran.plugin.to_string()).unwrap_or_default(),
         plugin_version: ran
-            .map(|ran| ran.plugin_version.clone())
+            .map(|ran| ran.plugin_version.to_string())
             .unwrap_or_default(),
         waiting_for,
         finishes: task.finishes,

@@ -24,6 +24,13 @@ pub struct DistributedServiceImpl {
     pub limits: config::Limits,
 }
 
+impl DistributedServiceImpl {
+    /// How long a call that asks for `wait_ms` may wait.
+    fn wait(&self, wait_ms: u64) -> Duration {
+        Duration::from_millis(wait_ms).min(self.limits.max_wait)
+    }
+}
+
 #[tonic::async_trait]
 impl DistributedService for DistributedServiceImpl {
     async fn register(
@@ -86,14 +93,20 @@ impl DistributedService for DistributedServiceImpl {
     }
 
     async fn submit_task(&self, request: Request<Task>) -> Result<Response<TaskResponse>, Status> {
-        let task = convert::submission(request.into_inner(), &self.limits.submission)?;
+        let request = request.into_inner();
+        let wait = (request.wait_ms > 0).then(|| self.wait(request.wait_ms));
+        let task = convert::submission(request, &self.limits.submission)?;
         let task_id = task.id().to_string();
-        let submitted = self.scheduler.submit_task(task).await;
-        let accepted = submitted.map_err(IntoStatus::into_status)?;
+        let submitted = match wait {
+            None => self.scheduler.submit_task(task).await.map(|it| (it, None)),
+            Some(wait) => self.scheduler.submit_and_wait(task, wait).await,
+        };
+        let (accepted, status) = submitted.map_err(IntoStatus::into_status)?;
         Ok(Response::new(TaskResponse {
             task_id,
             accepted: true,
             existing: accepted == Accepted::Existing,
+            status: status.map(convert::task_status),
         }))
     }
 
@@ -103,7 +116,7 @@ impl DistributedService for DistributedServiceImpl {
     ) -> Result<Response<TaskStatus>, Status> {
         let request = request.into_inner();
         let id = convert::name("task id", &request.task_id)?;
-        let wait = Duration::from_millis(request.wait_ms).min(self.limits.max_wait);
+        let wait = self.wait(request.wait_ms);
         let found = self.scheduler.get_task_status(&id, wait).await;
         let status = found.map_err(IntoStatus::into_status)?;
         Ok(Response::new(convert::task_status(status)))

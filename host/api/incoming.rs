@@ -1,11 +1,12 @@
 //! The listener's connections, never more than allowed at once: a further one waits in the kernel's
 //! queue until another is closed.
 
+use bytes::{Buf, BytesMut};
 use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
@@ -25,9 +26,16 @@ const OUT_OF_FILES: Duration = Duration::from_millis(50);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const PREFACE_BYTES: usize = 24;
 
+/// The most that is held back to be sent together.
+const MAX_HELD_BYTES: usize = 16 << 10;
+
 /// A connection and its place among those allowed.
 pub struct Connection {
     stream: TcpStream,
+    /// Written and not sent.
+    held: BytesMut,
+    /// Whether a flush has let others go first.
+    had_turn: bool,
     /// Until the preface is there: how much of it is missing, and until when it may be.
     handshake: Option<(usize, Pin<Box<Sleep>>)>,
     _place: OwnedSemaphorePermit,
@@ -49,7 +57,13 @@ pub fn connections(
                     // Answers are small and complete: waiting to fill a packet only delays them.
                     let _ = stream.set_nodelay(true);
                     let handshake = Some((PREFACE_BYTES, Box::pin(tokio::time::sleep(HANDSHAKE))));
-                    yield Ok(Connection { stream, handshake, _place: place });
+                    yield Ok(Connection {
+                        stream,
+                        held: BytesMut::new(),
+                        had_turn: false,
+                        handshake,
+                        _place: place,
+                    });
                 }
                 Err(error) => {
                     tracing::warn!("cannot accept a connection: {error}");
@@ -88,22 +102,52 @@ impl AsyncRead for Connection {
     }
 }
 
-/// Not vectored: then h2 copies answers of up to 1 KiB into the buffer that holds their headers and
-/// trailers, and several go out in one system call. Vectored, any of 256 bytes costs two of its own.
+/// What is written is held until the connection has had its turn once more: the answers to calls
+/// that ended together then go out in one system call, where each would cost one of its own. Not
+/// vectored: then h2 copies answers of up to 1 KiB into the buffer that holds their headers and
+/// trailers.
 impl AsyncWrite for Connection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.held.len() + bytes.len() <= MAX_HELD_BYTES {
+            self.held.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        ready!(self.poll_send(context))?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.held.is_empty() && !self.had_turn {
+            self.had_turn = true;
+            // Behind everything that is ready to run on this thread.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        ready!(self.poll_send(context))?;
+        self.had_turn = false;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(context))?;
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl Connection {
+    /// Sends all that is held.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let sent = Pin::new(&mut self.stream).poll_write(context, &self.held);
+            match ready!(sent)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => self.held.advance(sent),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }

@@ -116,6 +116,7 @@ async fn run(
         task_type: task_type.into(),
         payload: payload.into(),
         metadata: HashMap::from_iter(metadata),
+        wait_ms: 0,
     };
     let status = client.submit_and_wait(task).await?;
     ensure!(

@@ -37,14 +37,15 @@ impl Submit {
             task_type: self.task_type.clone(),
             payload: self.payload.read()?.into(),
             metadata: self.metadata.iter().cloned().collect(),
+            wait_ms: 0,
         };
         let mut client = self.server.connect().await?;
-        let id = client.submit_task(task).await?;
-        if !self.wait {
-            say!("{id}");
-            return Ok(());
+        if self.wait {
+            return print_result(&client.submit_and_wait(task).await?);
         }
-        print_result(&client.wait_for_task(&id).await?)
+        let id = client.submit_task(task).await?;
+        say!("{id}");
+        Ok(())
     }
 }
 

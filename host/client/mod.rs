@@ -3,8 +3,8 @@
 
 use crate::proto::{
     distributed::{
-        DiscoverRequest, Message, MessageResponse, Node, RegisterRequest, Task, TaskStatus,
-        TaskStatusRequest, distributed_service_client::DistributedServiceClient,
+        DiscoverRequest, Message, MessageResponse, Node, RegisterRequest, Task, TaskResponse,
+        TaskStatus, TaskStatusRequest, distributed_service_client::DistributedServiceClient,
     },
     hostel::v1::{
         CancelTaskRequest, Component, ListComponentsRequest, ListPluginsRequest,
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The first pause between two tries, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// How long one status call waits at the node, below the node's own limit.
+/// How long one call waits for a task's end at the node, below the node's own limit.
 const WAIT: Duration = Duration::from_secs(30);
 
 /// The least time between two status calls.
@@ -79,22 +79,31 @@ impl DistributedClient {
 
     /// Submits a task and returns its id once the task is durable. An empty id is filled in before
     /// the first try, so that a repeated one cannot make a second task.
-    pub async fn submit_task(&mut self, mut task: Task) -> Result<String, Status> {
-        if task.task_id.is_empty() {
-            task.task_id = Uuid::now_v7().to_string();
-        }
-        let response = self
-            .repeat(task, |mut client, task| async move {
-                client.distributed.submit_task(task).await
-            })
-            .await?;
+    pub async fn submit_task(&mut self, task: Task) -> Result<String, Status> {
+        let response = self.submit(task, Duration::ZERO).await?;
         Ok(response.task_id)
     }
 
-    /// Submits a task and waits for its end.
+    /// Submits a task and waits, however long it takes, for its end: one call for a task that ends
+    /// soon.
     pub async fn submit_and_wait(&mut self, task: Task) -> Result<TaskStatus, Status> {
-        let id = self.submit_task(task).await?;
-        self.wait_for_task(&id).await
+        let response = self.submit(task, WAIT).await?;
+        match response.status {
+            Some(status) if has_ended(&status) => Ok(status),
+            // It takes longer, or the node is too old to wait.
+            _ => self.wait_for_task(&response.task_id).await,
+        }
+    }
+
+    async fn submit(&self, mut task: Task, wait: Duration) -> Result<TaskResponse, Status> {
+        if task.task_id.is_empty() {
+            task.task_id = Uuid::now_v7().to_string();
+        }
+        task.wait_ms = ms(wait);
+        self.repeat(task, |mut client, task| async move {
+            client.distributed.submit_task(task).await
+        })
+        .await
     }
 
     /// Where a task stands now.
@@ -107,7 +116,7 @@ impl DistributedClient {
         loop {
             let asked = Instant::now();
             let status = self.task_status(task_id, WAIT).await?;
-            if !matches!(status.status.as_str(), "pending" | "running") {
+            if has_ended(&status) {
                 return Ok(status);
             }
             // A node may allow less waiting than we ask for, or none.
@@ -118,7 +127,7 @@ impl DistributedClient {
     async fn task_status(&self, task_id: &str, wait: Duration) -> Result<TaskStatus, Status> {
         let request = TaskStatusRequest {
             task_id: task_id.into(),
-            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            wait_ms: ms(wait),
         };
         self.repeat(request, |mut client, request| async move {
             client.distributed.get_task_status(request).await
@@ -239,6 +248,14 @@ impl DistributedClient {
             }
         }
     }
+}
+
+fn has_ended(status: &TaskStatus) -> bool {
+    !matches!(status.status.as_str(), "pending" | "running")
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether the same call may succeed a little later.

@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use waiters::Waiters;
+use waiters::{EndOfTask, Waiters};
 
 /// How long a waiting call trusts the wake-up before it looks for itself.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -27,6 +27,14 @@ const LISTED: usize = 30;
 pub trait TaskScheduler: Send + Sync {
     /// Stores the task; on return it is durable.
     async fn submit_task(&self, task: Submission) -> Result<Accepted, Error>;
+
+    /// The same, and then waits for the task's end, for as long as `wait`. The task is durable even
+    /// where no status comes back: that only says that this node could not look at it.
+    async fn submit_and_wait(
+        &self,
+        task: Submission,
+        wait: Duration,
+    ) -> Result<(Accepted, Option<TaskStatus>), Error>;
 
     /// Where the task stands. With a `wait`, the answer comes when the task has ended or the wait
     /// is over, whichever is first.
@@ -122,6 +130,30 @@ impl DistributedTaskScheduler {
         Some("a free node: it is due".into())
     }
 
+    /// The task when it has ended, or else as it stands at the deadline. Whoever knows already that
+    /// it is open hands over the end that it has been listening for since.
+    async fn status_at_end(
+        &self,
+        id: &TaskId,
+        deadline: Instant,
+        mut open: Option<EndOfTask>,
+    ) -> Result<TaskStatus, Error> {
+        loop {
+            let left = || deadline.saturating_duration_since(Instant::now());
+            if let Some(ended) = open {
+                // Either way the next look decides.
+                let _ = tokio::time::timeout(left().min(LOOK_AGAIN), ended).await;
+            }
+            // Before the look, so that an ending between the two is not missed.
+            open = (!left().is_zero()).then(|| self.waiters.ended(id));
+            let task = self.find(id).await?;
+            if open.is_none() || task.state.kind().is_terminal() {
+                let waiting_for = self.waiting_for(&task);
+                return Ok(TaskStatus { task, waiting_for });
+            }
+        }
+    }
+
     async fn find(&self, id: &TaskId) -> Result<Task, Error> {
         let found = self.queue.get(id).await?;
         found.ok_or_else(|| Error::UnknownTask(id.clone()))
@@ -151,20 +183,26 @@ impl TaskScheduler for DistributedTaskScheduler {
         }
     }
 
-    async fn get_task_status(&self, id: &TaskId, wait: Duration) -> Result<TaskStatus, Error> {
+    async fn submit_and_wait(
+        &self,
+        task: Submission,
+        wait: Duration,
+    ) -> Result<(Accepted, Option<TaskStatus>), Error> {
         let deadline = Instant::now() + wait;
-        loop {
-            // Before the look, so that an ending between the two is not missed.
-            let ended = self.waiters.ended(id);
-            let task = self.find(id).await?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || task.state.kind().is_terminal() {
-                let waiting_for = self.waiting_for(&task);
-                return Ok(TaskStatus { task, waiting_for });
-            }
-            // Either way the next look decides.
-            let _ = tokio::time::timeout(left.min(LOOK_AGAIN), ended).await;
-        }
+        let id = task.id().clone();
+        // Before the queue has the task, so that its end is never missed.
+        let ended = self.waiters.ended(&id);
+        let accepted = self.submit_task(task).await?;
+        // One that was there before may have ended long ago: that takes a look.
+        let ended = (accepted == Accepted::New).then_some(ended);
+        let status = self.status_at_end(&id, deadline, ended).await;
+        // An error would say that the task was refused.
+        let status = status.inspect_err(|error| tracing::warn!("cannot look at {id}: {error}"));
+        Ok((accepted, status.ok()))
+    }
+
+    async fn get_task_status(&self, id: &TaskId, wait: Duration) -> Result<TaskStatus, Error> {
+        self.status_at_end(id, Instant::now() + wait, None).await
     }
 
     async fn cancel_task(&self, id: &TaskId) -> Result<Cancel, Error> {

@@ -81,7 +81,7 @@ pub enum State {
 pub struct Ran {
     pub node: Name,
     pub plugin: Name,
-    pub plugin_version: String,
+    pub plugin_version: Arc<str>,
 }
 
 /// A state without its data, for filters, counts and the wire.

@@ -121,7 +121,9 @@ impl Runs {
             self.shared.busy.take(&task.task_type);
             let interrupt = self.shared.held.add(task.token.clone());
             let run = run(self.shared.clone(), task, interrupt, self.finished.clone());
-            self.running.spawn_on(run, self.shared.plugins.runtime());
+            // Boxed: the runtime moves what it runs about, and this is some kilobytes.
+            self.running
+                .spawn_on(Box::pin(run), self.shared.plugins.runtime());
         }
         let at_limit = room.values().any(|&room| room == 0);
         Ok(Taken { count, at_limit })
@@ -180,7 +182,7 @@ async fn attempt(
     let ran = Ran {
         node: shared.node.clone(),
         plugin: handler.generation.name.clone(),
-        plugin_version: handler.generation.version.clone(),
+        plugin_version: handler.generation.version.as_str().into(),
     };
     let attempt = task.attempt;
     let call = Call {

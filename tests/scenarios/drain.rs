@@ -82,7 +82,24 @@ async fn a_stop_loses_nothing() {
         short.push(client.submit_task(busy_for(1500)).await.unwrap());
         endless.push(client.submit_task(busy_for(FOR_EVER)).await.unwrap());
     }
+    // Callers that wait for one more of each in the call that submits it.
+    let waits = |id: &str, ms| {
+        let task = Task {
+            task_id: id.into(),
+            ..busy_for(ms)
+        };
+        let mut client = node.client();
+        tokio::spawn(async move { client.submit_and_wait(task).await })
+    };
+    let answered = waits("short", 1500);
+    let cut_off = waits("endless", FOR_EVER);
+    short.push("short".into());
+    endless.push("endless".into());
     for id in &endless {
+        eventually("it is known", async || {
+            client.clone().get_task_status(id).await.ok()
+        })
+        .await;
         is(&client, id, "running").await;
     }
 
@@ -111,6 +128,11 @@ async fn a_stop_loses_nothing() {
     }
     let status = node.ended().await;
     assert_eq!(status.code(), Some(0), "{status}:\n{}", node.log());
+    let answered = answered.await.unwrap().unwrap();
+    assert_eq!(answered.status, "completed", "{answered:?}");
+    // The task was taken all the same: it ends below.
+    let cut_off = cut_off.await.unwrap().unwrap_err();
+    assert_ne!(cut_off.code(), Code::FailedPrecondition, "{cut_off}");
     let (acknowledged, end) = submitting.await.unwrap();
     assert_ne!(end.code(), Code::FailedPrecondition, "{end}");
     let during = acknowledged.iter().filter(|(_, during)| *during).count();

@@ -1,12 +1,13 @@
 //! The main job: drop plugins in, submit tasks, read their results.
 
 use crate::support::{node::Node, plugins::showcase, task, trial};
-use hostel::proto::distributed::Task;
+use hostel::proto::distributed::{Task, distributed_service_client::DistributedServiceClient};
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("first_task::results_come_back", results_come_back),
+        trial("first_task::one_call_brings_the_result", one_call),
         trial("first_task::the_id_is_the_idempotency_key", same_id),
     ]
 }
@@ -33,6 +34,50 @@ async fn results_come_back() {
     let unknown = client.submit_task(task("nothing", "")).await.unwrap_err();
     assert_eq!(unknown.code(), tonic::Code::FailedPrecondition);
     assert!(unknown.message().contains("echo, word-count"), "{unknown}");
+}
+
+async fn one_call() {
+    let node = Node::start(&[&showcase("echo")], "").await;
+    let mut client = DistributedServiceClient::connect(format!("http://{}", node.address()))
+        .await
+        .unwrap();
+    let named = |payload: &str, wait_ms| Task {
+        task_id: "order:1".into(),
+        wait_ms,
+        ..task("echo", payload)
+    };
+    let answer = client.submit_task(named("a", 60_000)).await.unwrap();
+    let answer = answer.into_inner();
+    assert!(answer.accepted && !answer.existing);
+    let status = answer.status.unwrap();
+    assert_eq!(status.status, "completed");
+    assert_eq!((&*status.task_id, &*status.result), ("order:1", &b"a"[..]));
+    assert_eq!((status.attempts, status.finishes), (1, 1));
+
+    // One that has ended is answered at once, by memory or by the file.
+    let mut node = node;
+    for restart in [false, true] {
+        if restart {
+            node.restart().await;
+            client = DistributedServiceClient::connect(format!("http://{}", node.address()))
+                .await
+                .unwrap();
+        }
+        let again = client.submit_task(named("a", 60_000)).await.unwrap();
+        let again = again.into_inner();
+        assert!(again.accepted && again.existing);
+        assert_eq!(again.status.unwrap(), status);
+        // Nobody who does not ask gets a status, and the wait is no part of the content.
+        let bare = client
+            .submit_task(named("a", 0))
+            .await
+            .unwrap()
+            .into_inner();
+        assert!(bare.existing && bare.status.is_none());
+        let other = client.submit_task(named("b", 60_000)).await.unwrap_err();
+        assert_eq!(other.code(), tonic::Code::AlreadyExists);
+        node.terminate().await;
+    }
 }
 
 async fn same_id() {

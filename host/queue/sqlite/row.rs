@@ -116,7 +116,7 @@ fn ran(row: &Row<'_>) -> Result<Option<Ran>, Fault> {
         (Some(node), Some(plugin), Some(version)) => Ok(Some(Ran {
             node: parse_name(node)?,
             plugin: parse_name(plugin)?,
-            plugin_version: version.to_owned(),
+            plugin_version: version.into(),
         })),
         _ => Ok(None),
     }

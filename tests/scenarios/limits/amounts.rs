@@ -66,6 +66,23 @@ pub async fn max_wait() {
         let status = answer.unwrap().into_inner();
         assert!(matches!(status.status.as_str(), "pending" | "running"));
         assert!(since.elapsed() >= Duration::from_millis(300));
+
+        // Nor does a submission wait longer, of a new task as of one that is there.
+        for existing in [false, true] {
+            let since = Instant::now();
+            let task = Task {
+                task_id: format!("for-{wait_ms}"),
+                wait_ms,
+                ..task("spin", "")
+            };
+            let answer = in_time("an answer", raw.submit_task(task)).await;
+            let answer = answer.unwrap().into_inner();
+            assert!(answer.accepted);
+            assert_eq!(answer.existing, existing);
+            let status = answer.status.unwrap();
+            assert!(matches!(status.status.as_str(), "pending" | "running"));
+            assert!(since.elapsed() >= Duration::from_millis(300));
+        }
     }
 }
 
