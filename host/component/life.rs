@@ -275,6 +275,12 @@ impl Life {
     }
 
     async fn handle(&mut self, message: Message) {
+        if !message.error.is_empty() {
+            // The contract has no room for it: a guest that has to know makes a request.
+            let (from, error) = (&message.from, &message.error);
+            tracing::warn!(component = %self.shared.id, "{from} answered with an error: {error}");
+            return;
+        }
         let router = self.shared.surroundings.router.clone();
         let Some(instance) = &mut self.instance else {
             let why = self.shared.status().error.unwrap_or_default();

@@ -66,7 +66,7 @@ pub fn check(
             "declares task types but does not export hostel:plugin/task-handler@0.1.0",
         ));
     }
-    let topics = topics(&given.topics, exports, &mut faults);
+    let topics = topics(&given, exports, &mut faults);
 
     let section = name.as_ref().and_then(|name| config.plugin.get(name));
     let mut seen = BTreeSet::new();
@@ -101,20 +101,26 @@ pub fn check(
     }
 }
 
-fn topics(given: &[String], exports: Exports, faults: &mut Vec<Fault>) -> Vec<Name> {
-    if !given.is_empty() && !exports.component {
+fn topics(given: &manifest::Description, exports: Exports, faults: &mut Vec<Fault>) -> Vec<Name> {
+    if !given.topics.is_empty() && !exports.component {
         faults.push(Fault::new(
             "manifest: names topics, but has no component to listen to them",
         ));
     }
-    if given.len() > MAX_TOPICS {
+    if given.topics.len() > MAX_TOPICS {
         faults.push(Fault::new(format!(
             "manifest: {} topics; at most {MAX_TOPICS} are allowed",
-            given.len()
+            given.topics.len()
         )));
     }
     let mut topics = BTreeSet::new();
-    for topic in given.iter().take(MAX_TOPICS) {
+    for topic in given.topics.iter().take(MAX_TOPICS) {
+        if *topic == given.name {
+            faults.push(Fault::new(format!(
+                "manifest: topic {topic} is the plugin's own name: what is sent there is for one \
+                 instance, and a topic is for all; take it from the list"
+            )));
+        }
         match Name::parse("topic", topic) {
             Err(error) => faults.push(Fault::new(format!("manifest: {error}"))),
             Ok(name) => {
