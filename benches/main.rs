@@ -8,6 +8,7 @@ mod echo;
 mod end_to_end;
 mod footprint;
 mod fsync;
+mod keyvalue;
 mod latency;
 mod load;
 mod machine;
@@ -28,7 +29,7 @@ const ROUNDS: usize = 3;
 type Measure = fn() -> Vec<Row>;
 
 /// What can be asked for by name, in the order of the table.
-const MEASURES: [(&str, Measure); 7] = [
+const MEASURES: [(&str, Measure); 8] = [
     ("fsync", fsync::rows),
     ("submits", submits::rows),
     ("end-to-end", end_to_end::rows),
@@ -36,6 +37,7 @@ const MEASURES: [(&str, Measure); 7] = [
     ("latency", latency::rows),
     ("footprint", footprint::rows),
     ("queue", queue::rows),
+    ("keyvalue", keyvalue::rows),
 ];
 
 fn main() -> ExitCode {

@@ -178,6 +178,14 @@ fn rules_between_settings_hold() {
             "[plugin.a.task.t]\nbackoff_initial_ms = 2\nbackoff_max_ms = 1",
             "plugin.a.task.t.backoff_initial_ms: 2 is more than backoff_max_ms, which is 1",
         ),
+        (
+            "[keyvalue]\nmax_value_bytes = 4194305",
+            "keyvalue.max_value_bytes: a value of 4194305 bytes could never be read",
+        ),
+        (
+            "[queue]\npath = \"/x/a.db\"\n[keyvalue]\npath = \"/x/a.db\"",
+            "keyvalue.path: is the queue's file",
+        ),
     ] {
         let fault = fault(text);
         assert!(fault.contains(expected), "{text}: {fault}");

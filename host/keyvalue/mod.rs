@@ -36,7 +36,7 @@ pub trait KeyValue: Send + Sync {
     async fn exists(&self, bucket: &Bucket, keys: Vec<String>) -> Result<Vec<bool>, Error>;
 
     /// Makes all changes in their order, or none. On return they are as durable as the engine makes
-    /// anything.
+    /// anything; who stops waiting before does not know.
     async fn apply(&self, bucket: &Bucket, changes: Vec<Change>) -> Result<(), Error>;
 
     /// Adds to a number, and returns the sum once that is durable. A number is stored as its decimal

@@ -152,6 +152,9 @@ impl Work {
                     Message::Close => receiver.close(),
                 }
             }
+            if batch.is_empty() {
+                continue;
+            }
             let committed = self.commit(&mut conn, &batch);
             if committed.is_ok() != sound {
                 sound = !sound;
