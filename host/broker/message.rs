@@ -45,7 +45,7 @@ pub enum InvalidMessage {
     #[error(transparent)]
     Name(#[from] InvalidName),
     #[error(
-        "the payload has {given} bytes; at most {limit} are allowed (limits.max_payload_bytes)"
+        "the payload has {given} bytes; this node accepts {limit} (limits.max_payload_bytes)"
     )]
     Payload { given: usize, limit: usize },
     #[error("{what} has {given} bytes; at most {} are allowed", Name::MAX_BYTES)]
