@@ -1,5 +1,5 @@
-//! The raw limit of a unary call: the same service with the same server settings, that answers
-//! SubmitTask without doing anything.
+//! The raw limit of a call and of a stream: the same service with the same server settings, that
+//! answers SubmitTask, SendMessage and StreamMessages without doing anything.
 
 use hostel::{
     Config,
@@ -10,7 +10,7 @@ use hostel::{
     },
 };
 use std::{net::SocketAddr, pin::Pin};
-use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tokio_stream::{Stream, StreamExt, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
 struct Echo;
@@ -40,17 +40,30 @@ impl DistributedService for Echo {
         Err(Status::unimplemented(""))
     }
 
-    async fn send_message(&self, _: Request<Message>) -> Result<Response<MessageResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn send_message(
+        &self,
+        request: Request<Message>,
+    ) -> Result<Response<MessageResponse>, Status> {
+        Ok(Response::new(MessageResponse {
+            success: true,
+            reply: Some(request.into_inner()),
+            ..MessageResponse::default()
+        }))
     }
 
     type StreamMessagesStream = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
 
     async fn stream_messages(
         &self,
-        _: Request<Streaming<Message>>,
+        request: Request<Streaming<Message>>,
     ) -> Result<Response<Self::StreamMessagesStream>, Status> {
-        Err(Status::unimplemented(""))
+        let answers = request.into_inner().map(|message| {
+            Ok(Message {
+                message_type: "response".into(),
+                ..message?
+            })
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn get_task_status(

@@ -48,7 +48,10 @@ pub fn rows() -> Vec<Row> {
 }
 
 /// p50 and p99 in milliseconds of one call after the other.
-async fn times<F: Future<Output = ()>>(client: Client, call: impl Fn(Client) -> F) -> (f64, f64) {
+pub async fn times<F: Future<Output = ()>>(
+    client: Client,
+    call: impl Fn(Client) -> F,
+) -> (f64, f64) {
     let mut histogram = Histogram::<u64>::new(3).expect("a histogram");
     for index in 0..TASKS + TASKS / 10 {
         let begin = Instant::now();

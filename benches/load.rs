@@ -3,20 +3,25 @@
 
 use crate::machine;
 use hostel::proto::distributed::{
-    Task, TaskStatus, TaskStatusRequest, distributed_service_client::DistributedServiceClient,
+    Message, Task, TaskStatus, TaskStatusRequest,
+    distributed_service_client::DistributedServiceClient,
 };
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
-use tonic::transport::{Channel, Endpoint};
+use tokio_stream::Stream;
+use tonic::{
+    Streaming,
+    transport::{Channel, Endpoint},
+};
 
 pub const IN_FLIGHT: usize = 128;
 pub const CONNECTIONS: usize = 4;
 pub const PAYLOAD_BYTES: usize = 256;
 
-const WARM_UP: Duration = Duration::from_millis(500);
-const MEASURED: Duration = Duration::from_millis(2500);
+pub const WARM_UP: Duration = Duration::from_millis(500);
+pub const MEASURED: Duration = Duration::from_millis(2500);
 
 /// How long one call waits for a task's end.
 const WAIT_MS: u64 = 30_000;
@@ -34,6 +39,23 @@ impl Client {
             .await
             .expect("a connection");
         Self(DistributedServiceClient::new(channel))
+    }
+
+    /// Returns once the message has been answered, and well.
+    pub async fn ask(&mut self, mut message: Message) {
+        message.reply_timeout_ms = WAIT_MS;
+        let payload = message.payload.clone();
+        let answer = self.0.send_message(message).await.expect("an answer");
+        let answer = answer.into_inner();
+        assert_eq!(answer.reply.expect(&answer.message).payload, payload);
+    }
+
+    pub async fn stream(
+        &mut self,
+        messages: impl Stream<Item = Message> + Send + 'static,
+    ) -> Streaming<Message> {
+        let answers = self.0.stream_messages(messages).await;
+        answers.expect("a stream").into_inner()
     }
 
     /// Returns once the server has acknowledged.

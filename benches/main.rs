@@ -12,9 +12,11 @@ mod keyvalue;
 mod latency;
 mod load;
 mod machine;
+mod messages;
 mod queue;
 mod report;
 mod submits;
+mod warm;
 
 #[allow(dead_code)]
 #[path = "../tests/support/mod.rs"]
@@ -29,12 +31,13 @@ const ROUNDS: usize = 3;
 type Measure = fn() -> Vec<Row>;
 
 /// What can be asked for by name, in the order of the table.
-const MEASURES: [(&str, Measure); 8] = [
+const MEASURES: [(&str, Measure); 9] = [
     ("fsync", fsync::rows),
     ("submits", submits::rows),
     ("end-to-end", end_to_end::rows),
     ("call", call::rows),
     ("latency", latency::rows),
+    ("messages", messages::rows),
     ("footprint", footprint::rows),
     ("queue", queue::rows),
     ("keyvalue", keyvalue::rows),
