@@ -41,6 +41,7 @@ pub struct DistributedNode {
     id: Name,
     address: SocketAddr,
     parts: Composite,
+    router: Arc<Router>,
     started: AtomicBool,
 }
 
@@ -71,11 +72,11 @@ impl DistributedNode {
         let announcer = Announcer::new(id.clone(), announced, None, service_discovery.clone());
         let parts = Composite::new(id.as_str());
         parts.add(Arc::new(announcer), PART_DEADLINE)?;
-        let reception = Reception::new(router, service_discovery);
+        let reception = Reception::new(router.clone(), service_discovery);
         parts.add(Arc::new(reception), PART_DEADLINE)?;
         parts.add(server.clone(), PART_DEADLINE)?;
         parts.add(Arc::new(server.readiness()), PART_DEADLINE)?;
-        Ok(Self::of(id, server.address(), parts))
+        Ok(Self::of(id, server.address(), parts, router))
     }
 
     /// The whole node that a configuration describes.
@@ -111,7 +112,7 @@ impl DistributedNode {
             Some(plugins.clone()),
             discovery.clone(),
         );
-        let reception = Reception::new(router, discovery);
+        let reception = Reception::new(router.clone(), discovery);
         let worker = Worker::new(id.clone(), queue.clone(), plugins.clone(), config);
         // Stopped in reverse: the worker drains while clients can still ask for results and tasks
         // can still ask components, and these answer while clients are still there.
@@ -125,14 +126,15 @@ impl DistributedNode {
         parts.add(components, life_deadline(config))?;
         parts.add(Arc::new(worker), config.node.drain + AFTER_DRAIN)?;
         parts.add(Arc::new(server.readiness()), PART_DEADLINE)?;
-        Ok(Self::of(id, server.address(), parts))
+        Ok(Self::of(id, server.address(), parts, router))
     }
 
-    fn of(id: Name, address: SocketAddr, parts: Composite) -> Self {
+    fn of(id: Name, address: SocketAddr, parts: Composite, router: Arc<Router>) -> Self {
         Self {
             id,
             address,
             parts,
+            router,
             started: AtomicBool::new(false),
         }
     }
@@ -151,7 +153,7 @@ impl DistributedNode {
     }
 
     /// Adds a component of the caller's own. It starts and stops with the node; in a node that runs
-    /// it starts now. Fails when its id is taken or it cannot start.
+    /// it starts now. Fails when its id is taken or it cannot start. `examples/component.rs` has one.
     pub async fn add_component(&self, component: Box<dyn Component>) -> anyhow::Result<()> {
         match self.started.load(Ordering::Acquire) {
             true => self.parts.join(component.into(), PART_DEADLINE).await,
@@ -161,6 +163,11 @@ impl DistributedNode {
 
     pub fn id(&self) -> &Name {
         &self.id
+    }
+
+    /// Where messages go; a component takes an id there to be reached by it.
+    pub fn router(&self) -> &Arc<Router> {
+        &self.router
     }
 
     /// Where the API listens; with port 0 in the configuration, the port that was free.

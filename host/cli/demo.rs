@@ -6,12 +6,12 @@ use crate::{
     Config,
     client::DistributedClient,
     node::DistributedNode,
-    proto::distributed::{Task, TaskStatus},
+    proto::distributed::{Message, Task, TaskStatus},
 };
 use anyhow::{Context, ensure};
 use clap::Args;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     io::Cursor,
     path::{Path, PathBuf},
 };
@@ -57,6 +57,9 @@ impl Demo {
     }
 }
 
+/// Asks the component `rates` for everything.
+const QUERY: &str = r#"{"query":{}}"#;
+
 /// What a node does without a file, but for where it keeps things.
 fn embedded_defaults(plugins: &Path, data: &Path) -> Result<Config, Failure> {
     let variable = |name: &str, path: &Path| (name.into(), path.to_string_lossy().into_owned());
@@ -91,16 +94,22 @@ async fn work(node: &DistributedNode, out: &Path) -> anyhow::Result<()> {
         &format!("{width} x {height} pixels in {}", file.display()),
     );
 
-    // Each of these tasks ends when the component `rates` has counted the event.
-    let mut sales = BTreeMap::new();
+    // Tasks record events; the component counts them, and answers what it is asked.
     for (name, count) in [("tea", 3), ("coffee", 2), ("tea", 1)] {
         let event = serde_json::json!({ "name": name, "count": count });
-        let recorded = run(&mut client, "record-event", event.to_string().into(), &[]).await?;
-        sales.insert(name, recorded);
+        run(&mut client, "record-event", event.to_string().into(), &[]).await?;
     }
-    for (name, recorded) in &sales {
-        report(recorded, &rate(name, &recorded.result)?);
-    }
+    let question = Message {
+        to_node: "rates".into(),
+        payload: QUERY.into(),
+        reply_timeout_ms: 10_000,
+        ..Message::default()
+    };
+    let answered = client.send_message(question).await?;
+    let reply = answered.reply.filter(|_| answered.success);
+    let reply = reply.with_context(|| format!("the component rates: {}", answered.message))?;
+    let table = String::from_utf8_lossy(&reply.payload);
+    say!("  the component rates, asked for its table\n    {table}\n");
     Ok(())
 }
 
@@ -159,15 +168,6 @@ fn summary(result: &[u8]) -> anyhow::Result<String> {
     ))
 }
 
-/// What the component answered about the events of that name.
-fn rate(name: &str, result: &[u8]) -> anyhow::Result<String> {
-    let rates: serde_json::Value = serde_json::from_slice(result)?;
-    let (ever, recent) = (&rates[name]["count"], &rates[name]["last_minute"]);
-    Ok(format!(
-        "{name}: {ever} so far, {recent} of them in the last minute"
-    ))
-}
-
 /// A picture worth shrinking: rings of colour, 1600 x 1200, as PNG.
 fn picture() -> anyhow::Result<Vec<u8>> {
     let picture = image::RgbImage::from_fn(1600, 1200, |x, y| {
@@ -203,6 +203,7 @@ fn how_to_go_on(node: &DistributedNode) -> String {
 
   export HOSTEL_SERVER=http://{address}
   target/release/hostel submit word-count --file README.md --wait
+  target/release/hostel send rates --payload '{QUERY}' --wait
   target/release/hostel plugins list
   target/release/hostel tasks list
 

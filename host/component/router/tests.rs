@@ -1,0 +1,199 @@
+//! Two nodes on one broker, as they would be on two machines: who is reached, by which way, and how
+//! an answer finds back.
+
+use super::*;
+use crate::{
+    broker::{LocalBroker, Received},
+    component::Reception,
+    discovery::{Error, NodeRecord, ServiceInfo},
+    lifecycle::Component,
+};
+use async_trait::async_trait;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Two nodes that are always there.
+struct Both;
+
+#[async_trait]
+impl ServiceDiscovery for Both {
+    async fn register_service(&self, _: ServiceInfo) -> Result<Duration, Error> {
+        Err(Error::Reserved)
+    }
+    async fn discover_service(&self, _: &Name) -> Result<Vec<ServiceInfo>, Error> {
+        Ok(Vec::new())
+    }
+    async fn announce(&self, _: NodeRecord) -> Result<(), Error> {
+        Ok(())
+    }
+    async fn withdraw(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    fn nodes(&self) -> Arc<[NodeRecord]> {
+        let node = |id: &str, components: &[&str]| NodeRecord {
+            id: name(id),
+            address: String::new(),
+            version: String::new(),
+            task_types: Vec::new(),
+            plugins: Vec::new(),
+            components: components.iter().map(|id| name(id)).collect(),
+        };
+        Arc::new([
+            node("a", &["everywhere"]),
+            node("b", &["everywhere", "only-b"]),
+        ])
+    }
+    fn cluster_id(&self) -> &str {
+        "test"
+    }
+}
+
+fn name(name: &str) -> Name {
+    Name::parse("name", name).unwrap()
+}
+
+struct Node {
+    router: Arc<Router>,
+    reception: Reception,
+}
+
+async fn nodes() -> [Node; 2] {
+    let broker = Arc::new(LocalBroker::default());
+    let discovery = Arc::new(Both);
+    let mut nodes = Vec::new();
+    for id in ["a", "b"] {
+        let router = Router::new(name(id), broker.clone(), discovery.clone(), 1000);
+        let router = Arc::new(router);
+        let reception = Reception::new(router.clone(), discovery.clone());
+        reception.start().await.unwrap();
+        nodes.push(Node { router, reception });
+    }
+    nodes.try_into().ok().unwrap()
+}
+
+/// A component that answers with its node's name and counts its messages.
+fn live(node: &Node, id: &str, count: &Arc<AtomicUsize>) -> tokio::task::JoinHandle<()> {
+    let (inbox, mut mailbox) = Subscription::new(8, Overflow::Refuse);
+    let residence = node.router.settle(&name(id), inbox).unwrap();
+    let (router, id, count) = (node.router.clone(), name(id), count.clone());
+    tokio::spawn(async move {
+        let _residence = residence;
+        while let Some(Received::Message(message)) = mailbox.next().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            let answer = router.node().to_string().into();
+            router.answer(&id, &message, Ok(Some(answer))).await;
+        }
+    })
+}
+
+fn message(from: &str, to: &str) -> Message {
+    Message {
+        id: "1".into(),
+        from: from.into(),
+        to: name(to),
+        message_type: String::new(),
+        payload: Bytes::new(),
+        in_reply_to: String::new(),
+        error: String::new(),
+        reply_to: None,
+    }
+}
+
+async fn ask(node: &Node, to: &str) -> String {
+    let asked = node
+        .router
+        .request(message("", to), Duration::from_secs(10));
+    let answer = asked.await.unwrap();
+    match answer.error.is_empty() {
+        true => String::from_utf8(answer.payload.to_vec()).unwrap(),
+        false => answer.error,
+    }
+}
+
+#[tokio::test]
+async fn a_component_is_reached_here_first_and_else_elsewhere() {
+    let [a, b] = nodes().await;
+    let counts = [0; 3].map(|_| Arc::new(AtomicUsize::new(0)));
+    let _everywhere_a = live(&a, "everywhere", &counts[0]);
+    let everywhere_b = live(&b, "everywhere", &counts[1]);
+    let _only_b = live(&b, "only-b", &counts[2]);
+    assert_eq!(ask(&a, "everywhere").await, "a");
+    assert_eq!(ask(&b, "everywhere").await, "b");
+    assert_eq!(ask(&a, "only-b").await, "b");
+    let seen = counts.each_ref().map(|count| count.load(Ordering::SeqCst));
+    assert_eq!(seen, [1, 1, 1], "exactly one instance each");
+    // It has just gone from there, and the sender is told; discovery will learn of it.
+    everywhere_b.abort();
+    let _ = everywhere_b.await;
+    assert_eq!(ask(&b, "everywhere").await, "a");
+    let gone = Message {
+        to: name("only-b"),
+        ..message("", "only-b")
+    };
+    assert!(matches!(a.router.send(gone).await, Ok(1)));
+}
+
+#[tokio::test]
+async fn a_node_answers_for_itself_and_for_what_it_no_longer_has() {
+    let [a, _b] = nodes().await;
+    let record: serde_json::Value = serde_json::from_str(&ask(&a, "b").await).unwrap();
+    assert_eq!(
+        record["components"],
+        serde_json::json!(["everywhere", "only-b"])
+    );
+    let missing = ask(&a, "only-b").await;
+    assert_eq!(missing, "only-b is not on b any more");
+}
+
+#[tokio::test]
+async fn answers_go_to_the_sender_where_nobody_waits_and_are_not_answered() {
+    let [a, b] = nodes().await;
+    let count = Arc::new(AtomicUsize::new(0));
+    let _only_b = live(&b, "only-b", &count);
+    let topic = [name("ann")];
+    let mut ann = a.router.listen(&topic, 8).await.unwrap().unwrap();
+    a.router.send(message("ann", "only-b")).await.unwrap();
+    let Some(Received::Message(answer)) = ann.next().await else {
+        panic!("an answer");
+    };
+    assert_eq!(
+        (answer.from.as_str(), answer.in_reply_to.as_str()),
+        ("only-b", "1")
+    );
+    assert_eq!(&*answer.payload, b"b");
+    // Between components nothing goes to and fro for ever.
+    let other = Arc::new(AtomicUsize::new(0));
+    let _other = live(&a, "other", &other);
+    a.router.send(message("other", "only-b")).await.unwrap();
+    while other.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ask(&b, "only-b").await, "b");
+    assert_eq!(count.load(Ordering::SeqCst), 3);
+    assert_eq!(other.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn who_waits_no_longer_is_forgotten() {
+    let [a, b] = nodes().await;
+    let (inbox, _mailbox) = Subscription::new(8, Overflow::Refuse);
+    let residence = b.router.settle(&name("only-b"), inbox).unwrap();
+    let silent = a
+        .router
+        .request(message("", "only-b"), Duration::from_millis(20));
+    let error = silent.await.unwrap_err();
+    assert!(matches!(error, Unanswered::Timeout { .. }), "{error}");
+    assert!(lock(&a.router.requests).is_empty());
+    // What is down says so, and an id belongs to one alone.
+    residence.set_down(Some("broken".into()));
+    let down = b.router.send(message("", "only-b")).await.unwrap_err();
+    assert_eq!(down.to_string(), "only-b is down: broken");
+    let (inbox, _mailbox) = Subscription::new(8, Overflow::Refuse);
+    assert!(b.router.settle(&name("only-b"), inbox).is_err());
+    for taken in ["only-b", "a", "b", "everywhere"] {
+        let listening = a.router.listen(&[name(taken)], 8).await.unwrap();
+        assert!(listening.is_err(), "{taken}");
+    }
+    b.reception.stop().await.unwrap();
+    assert!(lock(&b.router.residents).contains_key("only-b"));
+    assert!(!lock(&b.router.residents).contains_key("b"));
+}
