@@ -10,8 +10,8 @@ use hostel::{
     },
 };
 use std::{net::SocketAddr, pin::Pin};
-use tokio_stream::{Stream, StreamExt, wrappers::TcpListenerStream};
-use tonic::{Request, Response, Status, Streaming};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming};
 
 struct Echo;
 
@@ -80,12 +80,14 @@ pub async fn serve(announce: fn(SocketAddr)) {
         .await
         .expect("a port");
     announce(listener.local_addr().expect("an address"));
+    // As the node does: an answer in two pieces must not wait for an acknowledgement.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let orphaned = async {
         let _ = tokio::task::spawn_blocking(crate::child::orphaned).await;
     };
     hostel::api::server(&Config::default().limits)
         .add_service(DistributedServiceServer::new(Echo))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), orphaned)
+        .serve_with_incoming_shutdown(incoming, orphaned)
         .await
         .expect("a server");
 }

@@ -30,8 +30,10 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
-/// How many messages one stream, or one asker of a component, has under way.
-const WINDOW: usize = 64;
+/// How many messages one stream has under way: so many that neither side waits for the other.
+const WINDOW: usize = 1024;
+/// How many questions wait for a component.
+const ASKING: usize = 64;
 
 /// A component that answers with what it gets.
 const PARROT: &str = r#"use hostel_sdk::prelude::*;
@@ -204,7 +206,7 @@ fn inside(runtime: &tokio::runtime::Runtime) -> Vec<Row> {
 async fn asked_per_second(router: &Arc<Router>) -> f64 {
     let begin = Instant::now() + WARM_UP;
     let end = begin + MEASURED;
-    let asking: Vec<_> = (0..WINDOW)
+    let asking: Vec<_> = (0..ASKING)
         .map(|_| {
             let router = router.clone();
             tokio::spawn(async move {

@@ -3,7 +3,7 @@
 use super::{convert, status::IntoStatus, stream};
 use crate::{
     broker,
-    component::{Router, Unanswered, Undelivered},
+    component::{Router, Taken, Unanswered, Undelivered},
     config,
     discovery::ServiceDiscovery,
     proto::distributed::{
@@ -66,6 +66,10 @@ impl DistributedService for DistributedServiceImpl {
         let request = request.into_inner();
         let timeout = Duration::from_millis(request.reply_timeout_ms).min(self.limits.max_wait);
         let message = convert::message(request, self.limits.submission.payload_bytes)?;
+        if self.router.is_id(&message.from) {
+            let from = convert::name("from_node", &message.from)?;
+            return Err(Taken(from).into_status());
+        }
         let message_id = message.id.clone();
         let response = if timeout.is_zero() {
             sent(self.router.send(message).await)?

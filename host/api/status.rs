@@ -29,8 +29,7 @@ impl IntoStatus for broker::InvalidMessage {
 
 impl IntoStatus for component::Taken {
     fn into_status(self) -> Status {
-        let text = format!("{self}, and nobody else may listen there: take another name");
-        Status::invalid_argument(text)
+        Status::invalid_argument(format!("{self}: take another name"))
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     broker::{
         self, Inbox, Message, MessageBroker, Overflow, Refusal, ReplyTo, Subscription, Topic,
     },
-    discovery::ServiceDiscovery,
+    discovery::{NodeRecord, ServiceDiscovery},
     task::Name,
 };
 use bytes::Bytes;
@@ -71,7 +71,7 @@ pub enum Unanswered {
 
 /// Somebody has that id already.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} is the id of a component or of a node")]
+#[error("{0} is the id of a component or of a node, and only that speaks and listens under it")]
 pub struct Taken(pub Name);
 
 impl Router {
@@ -241,6 +241,15 @@ impl Router {
         chosen.map(|node| node.id.clone())
     }
 
+    /// Whether a component or a node is called so.
+    pub fn is_id(&self, name: &str) -> bool {
+        let has = |node: &NodeRecord| {
+            let mut components = node.components.iter();
+            node.id.as_str() == name || components.any(|id| id.as_str() == name)
+        };
+        lock(&self.residents).contains_key(name) || self.discovery.nodes().iter().any(has)
+    }
+
     /// A subscription to topics. The ids of components and nodes are no topics: what is sent there
     /// is for them alone.
     pub async fn listen(
@@ -248,14 +257,7 @@ impl Router {
         topics: &[Name],
         backlog: usize,
     ) -> Result<Result<Subscription, Taken>, broker::Error> {
-        let nodes = self.discovery.nodes();
-        let is_id = |topic: &&Name| {
-            let elsewhere = nodes
-                .iter()
-                .any(|node| node.id == **topic || node.components.contains(topic));
-            elsewhere || lock(&self.residents).contains_key(*topic)
-        };
-        if let Some(taken) = topics.iter().find(is_id) {
+        if let Some(taken) = topics.iter().find(|topic| self.is_id(topic.as_str())) {
             return Ok(Err(Taken(taken.clone())));
         }
         let (inbox, mut subscription) = Subscription::new(backlog, Overflow::CutOff);

@@ -237,6 +237,13 @@ async fn ids_are_nobody_elses() {
         let refused = hear.next().await.expect("an end").unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
         assert!(refused.message().contains("take another name"), "{refused}");
+        let as_if = Message {
+            from_node: id.into(),
+            to_node: "probe".into(),
+            ..Message::default()
+        };
+        let refused = node.client().send_message(as_if).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     }
 }
 
