@@ -12,7 +12,15 @@ use std::{
 
 /// Holds the database for this process; whoever drops it lets the next one in.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Said, and not left to the closing: a process that is just being forked has the file open
+        // as well, and would hold the lock until it runs its own program.
+        let _ = self.0.unlock();
+    }
+}
 
 impl Database {
     /// Makes directory and file where they are missing, and claims them for this process.
