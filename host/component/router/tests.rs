@@ -163,7 +163,10 @@ async fn answers_go_to_the_sender_where_nobody_waits_and_are_not_answered() {
     // Between components nothing goes to and fro for ever.
     let other = Arc::new(AtomicUsize::new(0));
     let _other = live(&a, "everywhere", &other);
-    a.router.send(message("everywhere", "only-b")).await.unwrap();
+    a.router
+        .send(message("everywhere", "only-b"))
+        .await
+        .unwrap();
     while other.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
     }
