@@ -353,7 +353,12 @@ impl<'c> Book<'c> {
 
     /// What the task is now, where that is known at no cost.
     pub(super) fn known(&mut self, task: Task) {
-        self.snapshots.push((task.id.clone(), Some(Arc::new(task))));
+        let task = Arc::new(task);
+        match self.snapshots.last_mut() {
+            // The step that led here has just been noted without it.
+            Some((id, unknown @ None)) if *id == task.id => *unknown = Some(task),
+            _ => self.snapshots.push((task.id.clone(), Some(task))),
+        }
     }
 
     fn changed(&mut self, id: &TaskId, task_type: Name, state: StateKind) {
