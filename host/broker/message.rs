@@ -44,9 +44,7 @@ pub struct ReplyTo {
 pub enum InvalidMessage {
     #[error(transparent)]
     Name(#[from] InvalidName),
-    #[error(
-        "the payload has {given} bytes; this node accepts {limit} (limits.max_payload_bytes)"
-    )]
+    #[error("the payload has {given} bytes; this node accepts {limit} (limits.max_payload_bytes)")]
     Payload { given: usize, limit: usize },
     #[error("{what} has {given} bytes; at most {} are allowed", Name::MAX_BYTES)]
     TooLong { what: &'static str, given: usize },

@@ -35,10 +35,11 @@ pub trait ServiceDiscovery: Send + Sync {
 }
 
 /// Makes the discovery that the configuration names. Nothing is connected before the first use.
-pub fn open(config: &config::Config) -> Arc<dyn ServiceDiscovery> {
-    match config.discovery {
+pub fn open(config: &config::Config) -> Result<Arc<dyn ServiceDiscovery>, Error> {
+    Ok(match &config.discovery {
         config::Discovery::Local => Arc::new(LocalDiscovery::new(&config.limits)),
-    }
+        config::Discovery::Etcd(_) => return Err(Error::Misconfigured("not yet".into())),
+    })
 }
 
 /// The service name under which nodes are found, as the seed has it.
@@ -48,6 +49,9 @@ pub const NODE_SERVICE: &str = "distributed_node";
 pub enum Error {
     #[error("discovery is unavailable: {0}")]
     Unavailable(String),
+    /// What the operator said cannot be used.
+    #[error("{0}")]
+    Misconfigured(String),
     /// As many services are registered as may be.
     #[error("{limit} services are registered, and no more are allowed (limits.max_services)")]
     Full { limit: usize },

@@ -6,6 +6,7 @@ mod keyvalue;
 mod keyvalue_sqlite;
 mod local;
 mod queue;
+mod redis;
 mod sqlite;
 mod sqlite_disk;
 
@@ -17,5 +18,6 @@ pub fn trials() -> Vec<Trial> {
     let mut trials = sqlite::trials();
     trials.extend(keyvalue_sqlite::trials());
     trials.extend(local::trials());
+    trials.extend(redis::trials());
     trials
 }
