@@ -1,15 +1,20 @@
 //! Who is there: nodes with what they can run, and services that clients register. The contract
 //! and the one place that chooses an implementation. Knows nothing of tasks or messages.
 
+mod etcd;
 mod local;
 mod record;
 
+pub use etcd::EtcdServiceDiscovery;
 pub use local::LocalDiscovery;
 pub use record::{MAX_SERVICE_BYTES, MAX_TTL, MIN_TTL, NodeRecord, PluginRecord, ServiceInfo};
 
 use crate::{config, task::Name};
 use async_trait::async_trait;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 #[async_trait]
 pub trait ServiceDiscovery: Send + Sync {
@@ -30,6 +35,12 @@ pub trait ServiceDiscovery: Send + Sync {
     /// The live nodes as last seen, this one included. Never waits.
     fn nodes(&self) -> Arc<[NodeRecord]>;
 
+    /// Since when `nodes` and `discover_service` answer from a view that is no longer kept up to
+    /// date, because the engine is away; `None` while they are.
+    fn stale_since(&self) -> Option<Instant> {
+        None
+    }
+
     /// Which cluster this is, for `RegisterResponse.cluster_id`.
     fn cluster_id(&self) -> &str;
 }
@@ -38,7 +49,9 @@ pub trait ServiceDiscovery: Send + Sync {
 pub fn open(config: &config::Config) -> Result<Arc<dyn ServiceDiscovery>, Error> {
     Ok(match &config.discovery {
         config::Discovery::Local => Arc::new(LocalDiscovery::new(&config.limits)),
-        config::Discovery::Etcd(_) => return Err(Error::Misconfigured("not yet".into())),
+        config::Discovery::Etcd(etcd) => {
+            Arc::new(EtcdServiceDiscovery::open(etcd, &config.limits)?)
+        }
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod broker;
 mod discovery;
+mod etcd;
 mod keyvalue;
 mod keyvalue_sqlite;
 mod local;
@@ -19,5 +20,6 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(keyvalue_sqlite::trials());
     trials.extend(local::trials());
     trials.extend(redis::trials());
+    trials.extend(etcd::trials());
     trials
 }

@@ -154,6 +154,11 @@ impl Server {
         }
     }
 
+    /// What it has on disk is gone, as after an accident.
+    pub fn forget(&self) {
+        let _ = fs::remove_dir_all(self.dir.path().join("data"));
+    }
+
     /// Stops it where it is: its sockets stay open and nothing answers.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
