@@ -41,6 +41,10 @@ pub fn trials() -> Vec<Trial> {
             it_listens_again_after_its_kill,
         ),
         trial(
+            "callers_may_have_a_runtime_of_their_own",
+            callers_may_have_a_runtime_of_their_own,
+        ),
+        trial(
             "it_can_begin_while_redis_is_away",
             it_can_begin_while_redis_is_away,
         ),
@@ -156,6 +160,31 @@ async fn it_listens_again_after_its_kill() {
         heard_again(&broker, &topic).await;
         received(&mut subscription).await;
     }
+}
+
+/// As components do, whose runtime has no sockets.
+async fn callers_may_have_a_runtime_of_their_own() {
+    let server = Server::start(Kind::Redis).await;
+    let broker = connect(&server).await;
+    let topic = topic();
+    let elsewhere = {
+        let (broker, topic) = (broker.clone(), topic.clone());
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build();
+            runtime.unwrap().block_on(async {
+                let mut subscription = subscribe(&broker, &topic).await;
+                assert_eq!(publish(&broker, &topic, "a", 1).await, 1);
+                received(&mut subscription).await;
+                subscription
+            })
+        }
+    };
+    let mut subscription = tokio::task::spawn_blocking(elsewhere).await.unwrap();
+    // The other runtime has gone, the connections have not.
+    assert_eq!(publish(&broker, &topic, "a", 2).await, 1);
+    assert_eq!(received(&mut subscription).await.id, "2");
 }
 
 async fn it_can_begin_while_redis_is_away() {

@@ -19,6 +19,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How long connecting and the answer to a publish may take, each.
@@ -38,6 +39,9 @@ pub struct RedisBroker {
     channels: Channels,
     link: Arc<Link>,
     running: Mutex<Running>,
+    /// Where both connections live. Components publish from a runtime of their own, which has no
+    /// sockets.
+    runtime: Handle,
 }
 
 /// What is begun at the first use. Dropping it ends both connections.
@@ -76,6 +80,9 @@ impl RedisBroker {
             channels: channels(),
             link: Arc::new(Link::new(channels())),
             running: Mutex::default(),
+            runtime: Handle::try_current().map_err(|error| {
+                Error::Misconfigured(format!("a broker is opened within a runtime: {error}"))
+            })?,
         })
     }
 
@@ -104,7 +111,7 @@ impl RedisBroker {
         let mut running = self.running();
         running.listening.get_or_insert_with(|| {
             let (link, client) = (self.link.clone(), self.client.clone());
-            AbortOnDropHandle::new(tokio::spawn(async move { link.run(client).await }))
+            AbortOnDropHandle::new(self.runtime.spawn(async move { link.run(client).await }))
         });
     }
 }
@@ -119,8 +126,14 @@ impl MessageBroker for RedisBroker {
             .arg(self.channels.name(topic))
             .arg(wire::encode(&message));
         let mut publisher = self.publisher().map_err(|error| unavailable(&error))?;
-        let answer = command.query_async::<usize>(&mut publisher);
-        match tokio::time::timeout(PUBLISH, answer).await {
+        let answer = AbortOnDropHandle::new(self.runtime.spawn(async move {
+            let answer = command.query_async::<usize>(&mut publisher);
+            tokio::time::timeout(PUBLISH, answer).await
+        }));
+        let answer = answer
+            .await
+            .map_err(|_| Error::Unavailable("the node is stopping".into()))?;
+        match answer {
             Ok(Ok(receivers)) => Ok(Published { receivers, full: 0 }),
             Ok(Err(error)) => Err(unavailable(&error)),
             Err(_) => {
