@@ -1,5 +1,5 @@
-//! Turns the proto files into Rust, and does nothing else. protoc comes with a crate, so that
-//! nobody has to install it.
+//! Turns the proto files into Rust, and does nothing else. .cargo/config.toml says
+//! which protoc does it, so that nobody has to install one.
 
 use std::{env, error::Error, path::PathBuf};
 
@@ -12,13 +12,11 @@ const FILES: [&str; 4] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let mut config = tonic_prost_build::Config::new();
-    config.protoc_executable(protoc_bin_vendored::protoc_bin_path()?);
     tonic_prost_build::configure()
         // A payload is a reference into the message that carried it, not a copy.
         .bytes(".")
         .codec_path("crate::proto::Codec")
         .file_descriptor_set_path(out.join("descriptors.bin"))
-        .compile_with_config(config, &FILES, &["proto"])?;
+        .compile_protos(&FILES, &["proto"])?;
     Ok(())
 }

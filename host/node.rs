@@ -85,8 +85,8 @@ impl DistributedNode {
         let id = node_id(&config.node)?;
         let queue = queue::open(&config.queue).await?;
         let keyvalue = keyvalue::open(&config.keyvalue).await?;
-        let discovery = discovery::open(config);
-        let router = router(&id, broker::open(config), &discovery, &config.limits);
+        let discovery = discovery::open(config)?;
+        let router = router(&id, broker::open(config)?, &discovery, &config.limits);
         let outside = Outside {
             keyvalue: Some(keyvalue.clone()),
             messenger: Some(router.clone()),

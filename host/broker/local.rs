@@ -1,24 +1,14 @@
-//! Messages within one process: a table of topics and who listens. Nothing is stored; whoever is
+//! Messages within one process: a table under a lock. Nothing is stored; whoever is
 //! not subscribed misses it.
 
-use super::{Attachment, Error, Inbox, Message, MessageBroker, Published, Refusal, Topic};
+use super::{Attachment, Error, Inbox, Message, MessageBroker, Published, Topic, table::Topics};
 use async_trait::async_trait;
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Hands messages to receivers in the same process.
 #[derive(Default)]
 pub struct LocalBroker {
     topics: Arc<Mutex<Topics>>,
-}
-
-/// No topic without a receiver stays here: clients choose the names, so that would grow for ever.
-#[derive(Default)]
-struct Topics {
-    inboxes: HashMap<Topic, BTreeMap<u64, Inbox>>,
-    last_id: u64,
 }
 
 #[async_trait]
@@ -35,47 +25,6 @@ impl MessageBroker for LocalBroker {
                 lock(&topics).remove(&topic, id);
             }
         }))
-    }
-}
-
-impl Topics {
-    /// Under one lock for all receivers, so that each of them sees the same order.
-    fn publish(&mut self, topic: &Topic, message: Message) -> Published {
-        let mut published = Published::default();
-        let Some(inboxes) = self.inboxes.get_mut(topic) else {
-            return published;
-        };
-        inboxes.retain(|_, inbox| match inbox.deliver(message.clone()) {
-            Ok(()) => {
-                published.receivers += 1;
-                true
-            }
-            Err(Refusal::Full) => {
-                published.full += 1;
-                true
-            }
-            Err(Refusal::Closed) => false,
-        });
-        if inboxes.is_empty() {
-            self.inboxes.remove(topic);
-        }
-        published
-    }
-
-    fn add(&mut self, topic: &Topic, inbox: Inbox) -> u64 {
-        self.last_id += 1;
-        let inboxes = self.inboxes.entry(topic.clone()).or_default();
-        inboxes.insert(self.last_id, inbox);
-        self.last_id
-    }
-
-    fn remove(&mut self, topic: &Topic, id: u64) {
-        if let Some(inboxes) = self.inboxes.get_mut(topic) {
-            inboxes.remove(&id);
-            if inboxes.is_empty() {
-                self.inboxes.remove(topic);
-            }
-        }
     }
 }
 
@@ -118,7 +67,7 @@ mod tests {
     #[tokio::test]
     async fn no_topic_outlives_its_receivers() {
         let broker = LocalBroker::default();
-        let known = || lock(&broker.topics).inboxes.len();
+        let known = || lock(&broker.topics).all().count();
         assert_eq!(receivers(&broker).await, 0);
         assert_eq!(known(), 0, "publishing makes no topic");
         let first = broker.subscribe(&topic(), 1).await.unwrap();

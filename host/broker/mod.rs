@@ -3,8 +3,11 @@
 
 mod local;
 mod message;
+mod redis;
 mod subscription;
+mod table;
 
+pub use self::redis::RedisBroker;
 pub use local::LocalBroker;
 pub use message::{InvalidMessage, Message, ReplyTo, Topic};
 pub use subscription::{Attachment, Inbox, Overflow, Received, Refusal, Subscription};
@@ -40,14 +43,18 @@ pub struct Published {
 }
 
 /// Makes the broker that the configuration names. Nothing is connected before the first use.
-pub fn open(config: &config::Config) -> Arc<dyn MessageBroker> {
-    match config.broker {
+pub fn open(config: &config::Config) -> Result<Arc<dyn MessageBroker>, Error> {
+    Ok(match &config.broker {
         config::Broker::Local => Arc::new(LocalBroker::default()),
-    }
+        config::Broker::Redis(redis) => Arc::new(RedisBroker::open(redis)?),
+    })
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the message broker is unavailable: {0}")]
     Unavailable(String),
+    /// What the operator said cannot be used.
+    #[error("{0}")]
+    Misconfigured(String),
 }

@@ -12,6 +12,7 @@ mod config;
 mod demo;
 mod exit;
 mod inspection;
+mod nodes;
 mod output;
 mod payload;
 mod plugins;
@@ -64,6 +65,8 @@ enum Command {
     Components(components::Components),
     /// List what a node hosts; inspect, verify and build plugin files
     Plugins(plugins::Plugins),
+    /// List the nodes of the cluster
+    Nodes(nodes::Nodes),
     /// Show or check the configuration
     Config(config::ConfigCommand),
 }
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
             Command::Send(send) => send.run().await,
             Command::Components(components) => components.run().await,
             Command::Plugins(plugins) => plugins.run().await,
+            Command::Nodes(nodes) => nodes.run().await,
             Command::Config(config) => config.run(),
         }
     });

@@ -5,6 +5,7 @@ mod fault;
 mod load;
 mod reader;
 mod section;
+mod server;
 mod show;
 mod tree;
 mod variable;
@@ -12,6 +13,7 @@ mod variable;
 pub use fault::{Fault, Faults, Origin};
 pub use load::{REFERENCE, environment, locate};
 pub use section::MESSAGE_ROOM;
+pub use server::{Etcd, Redis, Secret, SecretUrl};
 pub use show::show;
 
 use crate::task::{Name, SubmissionLimits};
@@ -179,6 +181,8 @@ pub struct KeyValueLimits {
 pub enum Discovery {
     /// This node alone.
     Local,
+    /// All nodes that use the same etcd and prefix.
+    Etcd(Etcd),
 }
 
 /// `[broker]`
@@ -186,6 +190,8 @@ pub enum Discovery {
 pub enum Broker {
     /// Within this node.
     Local,
+    /// Between all nodes that use the same Redis and prefix.
+    Redis(Redis),
 }
 
 /// `[plugin.NAME]`

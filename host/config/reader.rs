@@ -209,6 +209,39 @@ impl<'r> Section<'r> {
         })
     }
 
+    /// A text that `check` accepts; it returns `Err` with what was expected.
+    pub fn maybe_text<T>(
+        &mut self,
+        key: &'static str,
+        check: impl FnOnce(String) -> Result<T, String>,
+    ) -> Option<T> {
+        self.value(key, |_, entry| check(text(entry)?))
+    }
+
+    /// A list of texts that `check` accepts one by one; a single text is a list too.
+    pub fn maybe_list<T>(
+        &mut self,
+        key: &'static str,
+        check: impl Fn(String) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        self.value(key, |_, entry| {
+            let Value::List(items) = &entry.value else {
+                return Ok(vec![check(text(entry)?)?]);
+            };
+            if items.is_empty() {
+                return Err("at least one is needed".into());
+            }
+            let item = |item: &Value| match item {
+                Value::Text(text) => check(text.clone()),
+                other => Err(format!(
+                    "a list of texts expected, {} found in it",
+                    other.describe()
+                )),
+            };
+            items.iter().map(item).collect()
+        })
+    }
+
     /// An absolute path.
     pub fn maybe_path(&mut self, key: &'static str) -> Option<PathBuf> {
         self.value(key, |s, entry| {
@@ -293,7 +326,7 @@ impl<'r> Section<'r> {
                 (_, Value::Text(text)) | (Some(text), _) | (_, Value::Float(text)) => text,
                 (_, Value::Integer(number)) => number.to_string(),
                 (_, Value::Boolean(value)) => value.to_string(),
-                (_, other @ (Value::Table(_) | Value::Array | Value::Date)) => {
+                (_, other @ (Value::Table(_) | Value::List(_) | Value::Date)) => {
                     let problem = format!(
                         "text, a number, true or false expected, {} found; quote it to pass it on",
                         other.describe()

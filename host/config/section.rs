@@ -2,12 +2,12 @@
 //! function that reads its keys into its struct; the defaults are in `default.toml`.
 
 use super::{
-    Broker, Component, ComponentOverrides, Config, Discovery, KeyValue, KeyValueBackend,
-    KeyValueLimits, Limits, Node, Plugin, Plugins, Queue, Sandbox, SandboxOverrides, Sqlite,
-    TaskTypeOverrides,
+    Broker, Component, ComponentOverrides, Config, Discovery, Etcd, KeyValue, KeyValueBackend,
+    KeyValueLimits, Limits, Node, Plugin, Plugins, Queue, Redis, Sandbox, SandboxOverrides, Secret,
+    SecretUrl, Sqlite, TaskTypeOverrides,
     reader::{Reader, Section},
 };
-use crate::task::SubmissionLimits;
+use crate::task::{Name, SubmissionLimits};
 use std::{net::SocketAddr, ops::RangeInclusive, path::Path};
 
 const KIB: usize = 1 << 10;
@@ -38,13 +38,13 @@ pub(super) fn config(root: &mut Section<'_>, data_dir: &Path) -> Config {
         s.kind(&["sqlite"]);
         keyvalue(s, &node.data_dir)
     });
-    let discovery = root.section("discovery", |s| {
-        s.kind(&["local"]);
-        Discovery::Local
+    let discovery = root.section("discovery", |s| match s.kind(&["local", "etcd"]) {
+        "etcd" => Discovery::Etcd(etcd(s)),
+        _ => Discovery::Local,
     });
-    let broker = root.section("broker", |s| {
-        s.kind(&["local"]);
-        Broker::Local
+    let broker = root.section("broker", |s| match s.kind(&["local", "redis"]) {
+        "redis" => redis(s).map_or(Broker::Local, Broker::Redis),
+        _ => Broker::Local,
     });
     let plugin = root.each("plugin", "plugin name", plugin);
     let config = Config {
@@ -164,6 +164,58 @@ fn keyvalue(s: &mut Section<'_>, data_dir: &Path) -> KeyValue {
     }
 }
 
+fn etcd(s: &mut Section<'_>) -> Etcd {
+    let endpoints = s.maybe_list("endpoints", |given| {
+        let address = given
+            .strip_prefix("http://")
+            .or(given.strip_prefix("https://"));
+        match address.is_some_and(|address| !address.is_empty() && !address.contains('@')) {
+            true => Ok(given),
+            false => Err(format!(
+                "{given:?} is no http://host:port or https://host:port"
+            )),
+        }
+    });
+    let prefix = s.maybe_text("prefix", |given| {
+        let trimmed = given.trim_end_matches('/');
+        match trimmed.is_empty() || trimmed.contains('\0') {
+            true => Err("a prefix such as \"/hostel\" expected".into()),
+            false => Ok(trimmed.to_owned()),
+        }
+    });
+    let not_empty = |given: String| match given.is_empty() {
+        true => Err("is empty".into()),
+        false => Ok(given),
+    };
+    Etcd {
+        endpoints: endpoints.unwrap_or_else(|| vec![Etcd::ENDPOINT.into()]),
+        prefix: prefix.unwrap_or_else(|| Etcd::PREFIX.into()),
+        ttl: s.maybe_ms("ttl_ms", 2 * SECOND..=HOUR).unwrap_or(Etcd::TTL),
+        user: s.maybe_text("user", not_empty),
+        password: s.maybe_text("password", not_empty).map(Secret::new),
+        ca_file: s.maybe_path("ca_file"),
+        cert_file: s.maybe_path("cert_file"),
+        key_file: s.maybe_path("key_file"),
+    }
+}
+
+/// `None` after a fault.
+fn redis(s: &mut Section<'_>) -> Option<Redis> {
+    let url = s.maybe_text("url", |given| {
+        let schemes = ["redis://", "rediss://"];
+        match schemes.iter().any(|scheme| given.starts_with(scheme)) {
+            true => Ok(SecretUrl::new(given)),
+            // Not shown: it may hold a password.
+            false => Err("redis://… or rediss://… expected".into()),
+        }
+    });
+    let prefix = s.maybe_name("prefix", "prefix");
+    Some(Redis {
+        url: url.unwrap_or_else(|| SecretUrl::new(Redis::URL)),
+        prefix: prefix.or_else(|| Name::parse("prefix", Redis::PREFIX).ok())?,
+    })
+}
+
 fn plugin(s: &mut Section<'_>) -> Plugin {
     Plugin {
         limits: s.section("limits", |s| SandboxOverrides {
@@ -233,6 +285,26 @@ fn rules(config: &Config, reader: &mut Reader) {
                 message.saturating_sub(MESSAGE_ROOM)
             )
         });
+    }
+
+    if let Discovery::Etcd(etcd) = &config.discovery {
+        for (one, other, both) in [
+            (
+                "user",
+                "password",
+                etcd.user.is_some() == etcd.password.is_some(),
+            ),
+            (
+                "cert_file",
+                "key_file",
+                etcd.cert_file.is_some() == etcd.key_file.is_some(),
+            ),
+        ] {
+            let given = ["discovery.kind"];
+            reader.rule(&given, both, || {
+                format!("{one} and {other} go together; only one of them is given")
+            });
+        }
     }
 
     let (value, batch) = (

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 type Values = BTreeMap<(&'static str, &'static str), Value>;
 
 /// `config` as a file that gives every setting. Nothing in it is secret but what operators put
-/// under `[plugin.NAME.config]`.
+/// under `[plugin.NAME.config]`: a password is left out, and in a URL three stars stand for it.
 pub fn show(config: &Config) -> String {
     let values = values(config);
     let mut shown = String::new();
@@ -143,12 +143,38 @@ fn values(config: &Config) -> Values {
     set("max_batch_keys", number(kept.max_batch_keys));
     set("max_batch_bytes", number(kept.max_batch_bytes));
 
+    let mut set = |key, value| values.insert(("discovery", key), value);
     match discovery {
-        Discovery::Local => values.insert(("discovery", "kind"), text("local")),
-    };
+        Discovery::Local => drop(set("kind", text("local"))),
+        Discovery::Etcd(etcd) => {
+            set("kind", text("etcd"));
+            let endpoints = etcd.endpoints.iter().map(|one| text(one)).collect();
+            set("endpoints", Value::Array(endpoints));
+            set("prefix", text(&etcd.prefix));
+            set("ttl_ms", ms(etcd.ttl));
+            let user = etcd.user.iter().map(|user| ("user", text(user)));
+            let files = [
+                ("ca_file", &etcd.ca_file),
+                ("cert_file", &etcd.cert_file),
+                ("key_file", &etcd.key_file),
+            ];
+            let files = files
+                .into_iter()
+                .filter_map(|(key, file)| Some((key, path(file.as_ref()?))));
+            user.chain(files).for_each(|(key, value)| {
+                set(key, value);
+            });
+        }
+    }
+    let mut set = |key, value| values.insert(("broker", key), value);
     match broker {
-        Broker::Local => values.insert(("broker", "kind"), text("local")),
-    };
+        Broker::Local => drop(set("kind", text("local"))),
+        Broker::Redis(redis) => {
+            set("kind", text("redis"));
+            set("url", text(&redis.url.to_string()));
+            set("prefix", text(redis.prefix.as_str()));
+        }
+    }
     values
 }
 
@@ -224,9 +250,13 @@ mod tests {
         }
     }
 
-    /// The reference with everything given that it mentions.
+    /// The reference with everything given that it mentions, but for the password, which is not
+    /// shown.
     fn complete() -> String {
-        let given = REFERENCE.lines().map(|line| {
+        let cluster = REFERENCE.replace("kind = \"local\"", "kind = \"?\"");
+        let cluster = cluster.replacen("\"?\"", "\"etcd\"", 1);
+        let cluster = cluster.replacen("\"?\"", "\"redis\"", 1);
+        let given = cluster.lines().map(|line| {
             let bare = line.strip_prefix('#').unwrap_or(line);
             let key = bare.split_once(" = ").map_or("", |(key, _)| key);
             let example = is_key(key) || bare.starts_with("[plugin.");
@@ -244,6 +274,7 @@ mod tests {
                 Err(_) if value == "false" => "true".to_owned(),
                 Err(_) if key == "listen" => "\"[::1]:7\"".to_owned(),
                 Err(_) if key == "kind" => value.to_owned(),
+                Err(_) if value.contains("://") => value.replacen("127.0.0.1", "10.0.0.1", 1),
                 Err(_) => value.replacen('"', "\"other-", 1),
             };
             (!line.starts_with('#')).then(|| format!("{key} = {changed}"))
@@ -258,12 +289,45 @@ mod tests {
     fn what_is_shown_loads_to_the_same() {
         let odd = "[plugin.\"a.b:c\".config]\nkey = \"quo\\\"te\\n\"\n\"k k\" = \"\"\n[plugin.z]";
         for text in ["", &complete(), &changed(), odd] {
-            let config = parse(text);
+            let mut config = parse(text);
+            if let Discovery::Etcd(etcd) = &mut config.discovery {
+                (etcd.user, etcd.password) = (None, None);
+            }
             let shown = show(&config);
             assert_eq!(parse(&shown), config, "{shown}");
             assert_eq!(show(&parse(&shown)), shown);
         }
         assert_ne!(parse(&changed()).limits, Config::default().limits);
+    }
+
+    #[test]
+    fn the_examples_of_other_kinds_are_their_defaults() {
+        let optional = ["user", "password", "ca_file", "cert_file", "key_file"];
+        let complete = complete();
+        let lines = complete.lines().filter(|line| {
+            !optional
+                .iter()
+                .any(|key| line.starts_with(&format!("{key} = ")))
+        });
+        let given = parse(&lines.collect::<Vec<_>>().join("\n"));
+        let least = parse("[discovery]\nkind = \"etcd\"\n[broker]\nkind = \"redis\"");
+        assert_eq!(given.discovery, least.discovery);
+        assert_eq!(given.broker, least.broker);
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let config = parse(
+            "[discovery]\nkind = \"etcd\"\nuser = \"me\"\npassword = \"hush\"\n\
+             [broker]\nkind = \"redis\"\nurl = \"rediss://me:hush@host/1\"",
+        );
+        let shown = show(&config);
+        assert!(!shown.contains("hush") && !format!("{config:?}").contains("hush"));
+        assert!(
+            shown.contains("\nurl = \"rediss://me:***@host/1\""),
+            "{shown}"
+        );
+        assert!(shown.contains("\nuser = \"me\"\n"), "{shown}");
     }
 
     #[test]
@@ -294,7 +358,12 @@ mod tests {
             "plugin.thumbnail.component",
             "plugin.thumbnail.task.thumbnail",
         ] {
-            let stranger = format!("[{section}]\nstranger_than_all = 1");
+            let kind = match section {
+                "discovery" => "kind = \"etcd\"\n",
+                "broker" => "kind = \"redis\"\n",
+                _ => "",
+            };
+            let stranger = format!("[{section}]\n{kind}stranger_than_all = 1");
             let faults = Config::parse(&stranger, std::iter::empty()).unwrap_err();
             let (_, known) = faults.list[0].problem.split_once("known here: ").unwrap();
             let table = section

@@ -28,7 +28,7 @@ pub(super) enum Value {
     Boolean(bool),
     /// As written; no setting is one, but a plugin's own may be.
     Float(String),
-    Array,
+    List(Vec<Value>),
     Date,
 }
 
@@ -41,7 +41,7 @@ impl Value {
             Self::Integer(number) => format!("the number {number}"),
             Self::Boolean(value) => format!("{value}"),
             Self::Float(number) => format!("the number {number}"),
-            Self::Array => "a list".into(),
+            Self::List(_) => "a list".into(),
             Self::Date => "a date".into(),
         }
     }
@@ -125,7 +125,14 @@ fn convert(value: DeValue<'_>, place: &impl Fn(std::ops::Range<usize>) -> Origin
         DeValue::Float(number) => Value::Float(number.as_str().to_owned()),
         DeValue::Boolean(value) => Value::Boolean(value),
         DeValue::Datetime(_) => Value::Date,
-        DeValue::Array(_) => Value::Array,
+        DeValue::Array(items) => {
+            let items = items.into_iter();
+            Value::List(
+                items
+                    .map(|item| convert(item.into_inner(), place))
+                    .collect(),
+            )
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Error, NODE_SERVICE};
 use crate::task::Name;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 
 /// The shortest and the longest time to live that is granted; what is asked for beyond is cut.
@@ -55,7 +55,7 @@ impl ServiceInfo {
 }
 
 /// A node and what it can run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
     pub id: Name,
     pub address: String,
@@ -63,6 +63,7 @@ pub struct NodeRecord {
     pub task_types: Vec<Name>,
     pub plugins: Vec<PluginRecord>,
     /// The ids of its components.
+    #[serde(default)]
     pub components: Vec<Name>,
 }
 
@@ -93,7 +94,7 @@ impl NodeRecord {
 }
 
 /// One plugin generation that a node serves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginRecord {
     pub name: Name,
     pub version: String,

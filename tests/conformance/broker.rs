@@ -236,12 +236,12 @@ pub async fn who_left_is_not_counted(broker: Broker) {
 }
 
 /// A name that no other case and no other run uses.
-fn topic() -> Name {
+pub fn topic() -> Name {
     let name = format!("topic-{}", uuid::Uuid::now_v7());
     Name::parse("topic", &name).unwrap()
 }
 
-async fn subscribe(broker: &Broker, topic: &Name) -> Subscription {
+pub async fn subscribe(broker: &Broker, topic: &Name) -> Subscription {
     let topic = Topic::Shared(topic.clone());
     broker.subscribe(&topic, BACKLOG).await.unwrap()
 }
@@ -250,13 +250,13 @@ async fn attach(broker: &Broker, topic: &Topic, inbox: Inbox) -> Attachment {
     broker.attach(topic, inbox).await.unwrap()
 }
 
-async fn publish(broker: &Broker, topic: &Name, from: &str, id: usize) -> usize {
+pub async fn publish(broker: &Broker, topic: &Name, from: &str, id: usize) -> usize {
     let shared = Topic::Shared(topic.clone());
     let published = broker.publish(&shared, message(topic, from, id)).await;
     published.unwrap().receivers
 }
 
-fn message(to: &Name, from: &str, id: usize) -> Message {
+pub fn message(to: &Name, from: &str, id: usize) -> Message {
     Message {
         id: id.to_string(),
         from: from.into(),
@@ -269,13 +269,13 @@ fn message(to: &Name, from: &str, id: usize) -> Message {
     }
 }
 
-async fn next(subscription: &mut Subscription) -> Option<Received> {
+pub async fn next(subscription: &mut Subscription) -> Option<Received> {
     let next = tokio::time::timeout(Duration::from_secs(10), subscription.next());
     next.await
         .expect("something is received within ten seconds")
 }
 
-async fn received(subscription: &mut Subscription) -> Message {
+pub async fn received(subscription: &mut Subscription) -> Message {
     match next(subscription).await {
         Some(Received::Message(message)) => message,
         other => panic!("a message expected, {other:?} received"),

@@ -175,12 +175,12 @@ pub async fn a_node_is_seen_until_it_withdraws(discovery: Discovery) {
 }
 
 /// A name that no other case and no other run uses.
-fn unique(prefix: &str) -> Name {
+pub fn unique(prefix: &str) -> Name {
     let name = format!("{prefix}-{}", uuid::Uuid::now_v7());
     Name::parse("name", &name).unwrap()
 }
 
-fn service(name: &Name, id: &str) -> ServiceInfo {
+pub fn service(name: &Name, id: &str) -> ServiceInfo {
     ServiceInfo {
         id: Name::parse("service id", id).unwrap(),
         name: name.clone(),
@@ -190,12 +190,12 @@ fn service(name: &Name, id: &str) -> ServiceInfo {
     }
 }
 
-async fn register(discovery: &Discovery, service: &ServiceInfo) -> Duration {
+pub async fn register(discovery: &Discovery, service: &ServiceInfo) -> Duration {
     discovery.register_service(service.clone()).await.unwrap()
 }
 
 /// What is found, without the time to live, which engines need not keep.
-async fn found(discovery: &Discovery, name: &Name) -> Vec<ServiceInfo> {
+pub async fn found(discovery: &Discovery, name: &Name) -> Vec<ServiceInfo> {
     let mut found = discovery.discover_service(name).await.unwrap();
     for service in &mut found {
         service.ttl = None;
@@ -203,7 +203,7 @@ async fn found(discovery: &Discovery, name: &Name) -> Vec<ServiceInfo> {
     found
 }
 
-async fn eventually(what: &str, holds: impl Fn() -> bool) {
+pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
     for _ in 0..200 {
         if holds() {
             return;

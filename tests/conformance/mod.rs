@@ -2,10 +2,12 @@
 
 mod broker;
 mod discovery;
+mod etcd;
 mod keyvalue;
 mod keyvalue_sqlite;
 mod local;
 mod queue;
+mod redis;
 mod sqlite;
 mod sqlite_disk;
 
@@ -17,5 +19,7 @@ pub fn trials() -> Vec<Trial> {
     let mut trials = sqlite::trials();
     trials.extend(keyvalue_sqlite::trials());
     trials.extend(local::trials());
+    trials.extend(redis::trials());
+    trials.extend(etcd::trials());
     trials
 }

@@ -2,6 +2,7 @@
 //! its own for each scenario. One promise a file.
 
 mod bad_input;
+mod cluster;
 mod command_line;
 mod components;
 mod drain;
@@ -20,6 +21,7 @@ use libtest_mimic::Trial;
 pub fn trials() -> Vec<Trial> {
     [
         bad_input::trials(),
+        cluster::trials(),
         command_line::trials(),
         components::trials(),
         drain::trials(),

@@ -4,6 +4,7 @@
 pub mod node;
 pub mod plugins;
 pub mod python;
+pub mod servers;
 
 use hostel::proto::distributed::Task;
 use libtest_mimic::{Completion, Failed, Trial};

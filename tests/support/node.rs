@@ -94,6 +94,12 @@ impl Node {
         self
     }
 
+    /// Another id than the one that all nodes of tests have.
+    pub fn named(mut self, id: &str) -> Self {
+        self.config = self.config.replace("\"test\"", &format!("{id:?}"));
+        self
+    }
+
     /// Another address than a free port of loopback.
     pub fn listen(&mut self, address: &str) {
         self.config = self.config.replace("127.0.0.1:0", address);

@@ -1,0 +1,131 @@
+//! What a node has to know of the servers that a cluster shares, and how secrets are kept out of
+//! sight. Connects to nothing.
+
+use crate::task::Name;
+use std::{fmt, path::PathBuf, time::Duration};
+
+/// `kind = "etcd"`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Etcd {
+    /// `http://host:port` or `https://host:port`; which of them answers does not matter.
+    pub endpoints: Vec<String>,
+    /// Before every key, without a `/` at its end.
+    pub prefix: String,
+    /// How long this node's record outlives its last renewal.
+    pub ttl: Duration,
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    /// PEM files: who may sign the servers' certificates, and this node's own certificate and key.
+    pub ca_file: Option<PathBuf>,
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+}
+
+/// `kind = "redis"`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Redis {
+    pub url: SecretUrl,
+    /// Before every key and channel.
+    pub prefix: Name,
+}
+
+impl Etcd {
+    /// What is in force where nothing is said. Other kinds of the section have no such settings, so
+    /// these are not in default.toml but as examples; a test holds them to be the same.
+    pub const ENDPOINT: &str = "http://127.0.0.1:2379";
+    pub const PREFIX: &str = "/hostel";
+    pub const TTL: Duration = Duration::from_secs(10);
+
+    /// With nothing but the address and the prefix given.
+    pub fn at(endpoints: &[&str], prefix: &str) -> Self {
+        Self {
+            endpoints: endpoints.iter().map(|&one| one.to_owned()).collect(),
+            prefix: prefix.trim_end_matches('/').to_owned(),
+            ttl: Self::TTL,
+            user: None,
+            password: None,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+        }
+    }
+}
+
+impl Redis {
+    pub const URL: &str = "redis://127.0.0.1:6379";
+    pub const PREFIX: &str = "hostel";
+}
+
+/// Text that is printed nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// A URL that may hold a password, which is printed nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretUrl(String);
+
+impl SecretUrl {
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.0.find("://").map_or(0, |at| at + "://".len());
+        let (scheme, rest) = self.0.split_at(scheme);
+        // The last `@`, in case somebody wrote one into the password without escaping it.
+        let hidden = rest.rsplit_once('@').and_then(|(user, host)| {
+            let (user, _password) = user.split_once(':')?;
+            Some(format!("{scheme}{user}:***@{host}"))
+        });
+        f.write_str(hidden.as_deref().unwrap_or(&self.0))
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_printed_nowhere() {
+        for (url, shown) in [
+            ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
+            ("redis://:hush@host:1/2", "redis://:***@host:1/2"),
+            ("rediss://me:hu@/sh@host", "rediss://me:***@host"),
+            ("redis://me@host", "redis://me@host"),
+            ("me:hush@host", "me:***@host"),
+        ] {
+            let url = SecretUrl::new(url);
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(format!("{url:?}"), shown);
+        }
+        assert!(!format!("{:?}", Secret::new("hush")).contains("hush"));
+    }
+}

@@ -1,0 +1,232 @@
+//! Keeps this node's record in etcd: a lease, renewed by what etcd answers, and after any loss a
+//! lease again and the record again. Reads nobody else's record but one that has this node's id.
+
+use super::{
+    super::{Error, NodeRecord},
+    entry::{Announced, Entry, Key},
+    server::{Pause, Server},
+    watcher::Seen,
+};
+use etcd_client::{Client, Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How far it is.
+#[derive(Debug, Clone)]
+pub(super) enum Standing {
+    /// Not yet in etcd, for this reason.
+    Outside(String),
+    Registered,
+    /// Somebody else has this node's id since then.
+    Taken {
+        address: String,
+        since: Instant,
+    },
+}
+
+/// A record that is kept until it is told to stop.
+pub(super) struct Announcement {
+    pub server: Arc<Server>,
+    pub seen: Arc<Seen>,
+    pub prefix: String,
+    pub ttl: Duration,
+    /// Tells this process's record from one that another process wrote under the same id.
+    pub instance: String,
+    pub wanted: watch::Receiver<NodeRecord>,
+    pub standing: watch::Sender<Standing>,
+    pub stop: CancellationToken,
+}
+
+/// Why a session with etcd ended.
+enum Ended {
+    Error(Error),
+    Taken(String),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Announcement {
+    pub async fn run(mut self) {
+        let stop = self.stop.clone();
+        let mut lease = None;
+        let keeping = self.keep(&mut lease);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = keeping => {}
+        }
+        if let Some(lease) = lease
+            && let Err(error) = self.revoke(lease).await
+        {
+            let ttl = self.ttl;
+            tracing::warn!("this node's record stays in etcd for up to {ttl:?}: {error}");
+        }
+    }
+
+    async fn revoke(&self, lease: i64) -> Result<(), Error> {
+        let mut client = self.server.connect().await?;
+        self.server.within(client.lease_revoke(lease)).await?;
+        Ok(())
+    }
+
+    async fn keep(&mut self, lease: &mut Option<i64>) {
+        let mut pause = Pause::new();
+        loop {
+            let since = Instant::now();
+            let why = self.session(lease).await;
+            self.fell(why);
+            if since.elapsed() > self.ttl {
+                pause = Pause::new();
+            }
+            pause.wait().await;
+        }
+    }
+
+    /// Says it once, and again where somebody has to act.
+    fn fell(&self, why: Ended) {
+        let before = self.standing.borrow().clone();
+        let now = match (why, before) {
+            (Ended::Error(why), Standing::Registered) => {
+                tracing::warn!("this node's record is not renewed in etcd: {why}");
+                Standing::Outside(why.to_string())
+            }
+            (Ended::Error(why), _) => Standing::Outside(why.to_string()),
+            (Ended::Taken(address), Standing::Taken { since, .. }) => {
+                Standing::Taken { address, since }
+            }
+            (Ended::Taken(address), _) => {
+                let id = &self.wanted.borrow().id;
+                tracing::error!(
+                    "another node, at {address}, has the id {id} in this cluster; until its record \
+                     ends, this node is not seen (node.id)"
+                );
+                let since = Instant::now();
+                Standing::Taken { address, since }
+            }
+        };
+        self.standing.send_replace(now);
+    }
+
+    /// Registers and renews until that fails.
+    async fn session(&mut self, lease: &mut Option<i64>) -> Ended {
+        match self.renew(lease).await {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        }
+    }
+
+    async fn renew(&mut self, lease: &mut Option<i64>) -> Result<std::convert::Infallible, Ended> {
+        let server = self.server.clone();
+        let mut client = server.connect().await?;
+        // A lease that outlived the connection goes on; etcd says whether it has.
+        let held = match *lease {
+            Some(id) => server.within(client.lease_keep_alive(id)).await.ok(),
+            None => None,
+        };
+        let (mut keeper, mut answers) = match held {
+            Some(held) => held,
+            None => {
+                let granted = client.lease_grant(seconds(self.ttl), None);
+                let id = server.within(granted).await?.id();
+                *lease = Some(id);
+                server.within(client.lease_keep_alive(id)).await?
+            }
+        };
+        let id = keeper.id();
+        self.register(&mut client, id).await?;
+        let mut tick = tokio::time::interval(self.ttl * 3 / 10);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let seen = self.seen.clone();
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    // That it was sent says nothing; what comes back does.
+                    server.within(keeper.keep_alive()).await?;
+                    let answer = server.within(answers.message()).await?;
+                    if answer.is_none_or(|answer| answer.ttl() <= 0) {
+                        let lost = Error::Unavailable("etcd has ended the lease".into());
+                        return Err(lost.into());
+                    }
+                }
+                changed = self.wanted.changed() => {
+                    if changed.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                    self.register(&mut client, id).await?;
+                }
+                () = seen.own_is_missing.notified() => {
+                    // It may be back by now, or it was missing before it was first written.
+                    if !seen.view().has_own() {
+                        tracing::warn!("this node's record is not in etcd; writing it again");
+                        self.register(&mut client, id).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the record unless another process has it.
+    async fn register(&mut self, client: &mut Client, lease: i64) -> Result<(), Ended> {
+        let record = self.wanted.borrow_and_update().clone();
+        let instance = self.instance.clone();
+        let entry = Entry::Node(Announced { record, instance });
+        let key = entry.key().path(&self.prefix);
+        let value = entry
+            .value()
+            .map_err(|error| Error::Unavailable(error.to_string()))?;
+        let mut expected = 0;
+        for _ in 0..3 {
+            let unchanged = Compare::mod_revision(key.clone(), CompareOp::Equal, expected);
+            let options = PutOptions::new().with_lease(lease);
+            let put = TxnOp::put(key.clone(), value.clone(), Some(options));
+            let txn = Txn::new()
+                .when([unchanged])
+                .and_then([put])
+                .or_else([TxnOp::get(key.clone(), None)]);
+            let done = self.server.within(client.txn(txn)).await?;
+            if done.succeeded() {
+                let revision = done.header().map_or(0, |header| header.revision());
+                self.seen.view().wrote(entry, revision);
+                self.standing.send_replace(Standing::Registered);
+                return Ok(());
+            }
+            // An earlier record of this very process may be replaced, as it stands.
+            expected = match found(done.op_responses()) {
+                None => 0,
+                Some(pair) => self.may_replace(&entry.key(), &pair)?,
+            };
+        }
+        let busy = "this node's record changes all the time in etcd";
+        Err(Error::Unavailable(busy.into()).into())
+    }
+
+    fn may_replace(&self, key: &Key, pair: &KeyValue) -> Result<i64, Ended> {
+        match Entry::parse(key, pair.value()) {
+            Ok(Entry::Node(other)) if other.instance != self.instance => {
+                Err(Ended::Taken(other.record.address))
+            }
+            Ok(_) => Ok(pair.mod_revision()),
+            Err(_) => Err(Ended::Taken("an unknown address".into())),
+        }
+    }
+}
+
+fn found(answers: Vec<TxnOpResponse>) -> Option<KeyValue> {
+    match answers.into_iter().next()? {
+        TxnOpResponse::Get(mut got) => got.take_kvs().into_iter().next(),
+        _ => None,
+    }
+}
+
+/// Whole seconds, as leases have them, and never too short.
+pub(super) fn seconds(ttl: Duration) -> i64 {
+    let up = u64::from(ttl.subsec_nanos() > 0);
+    i64::try_from(ttl.as_secs() + up).unwrap_or(i64::MAX)
+}

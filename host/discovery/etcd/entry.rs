@@ -1,0 +1,153 @@
+//! What stands in etcd: `PREFIX/nodes/ID` and `PREFIX/services/NAME/ID`, as JSON. Fields that a
+//! later version adds are passed over.
+
+use super::super::{NodeRecord, ServiceInfo};
+use crate::task::Name;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, time::Duration};
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    Node(Name),
+    /// By name and id.
+    Service(Name, Name),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Entry {
+    Node(Announced),
+    Service(ServiceInfo),
+}
+
+/// A node's record, and which run of which process wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Announced {
+    #[serde(flatten)]
+    pub record: NodeRecord,
+    pub instance: String,
+}
+
+/// A service without what its key says.
+#[derive(Serialize, Deserialize)]
+struct ServiceValue {
+    address: String,
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
+    ttl_ms: Option<u64>,
+}
+
+impl Key {
+    /// As etcd has it. No name contains a `/`, so no key is the beginning of another's.
+    pub fn path(&self, prefix: &str) -> String {
+        match self {
+            Self::Node(id) => format!("{prefix}/nodes/{id}"),
+            Self::Service(name, id) => format!("{prefix}/services/{name}/{id}"),
+        }
+    }
+
+    /// `None` when it is no key of ours.
+    pub fn parse(prefix: &str, key: &[u8]) -> Option<Self> {
+        let key = std::str::from_utf8(key).ok()?;
+        let mut parts = key.strip_prefix(prefix)?.strip_prefix('/')?.split('/');
+        let kind = parts.next()?;
+        let mut name = || Name::parse("name", parts.next()?).ok();
+        let key = match kind {
+            "nodes" => Self::Node(name()?),
+            "services" => Self::Service(name()?, name()?),
+            _ => return None,
+        };
+        parts.next().is_none().then_some(key)
+    }
+}
+
+impl Entry {
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Node(announced) => Key::Node(announced.record.id.clone()),
+            Self::Service(info) => Key::Service(info.name.clone(), info.id.clone()),
+        }
+    }
+
+    pub fn value(&self) -> Result<Vec<u8>, serde_json::Error> {
+        match self {
+            Self::Node(announced) => serde_json::to_vec(announced),
+            Self::Service(info) => serde_json::to_vec(&ServiceValue {
+                address: info.address.clone(),
+                metadata: info.metadata.clone(),
+                ttl_ms: info
+                    .ttl
+                    .map(|ttl| ttl.as_millis().try_into().unwrap_or(u64::MAX)),
+            }),
+        }
+    }
+
+    /// What stands under `key`.
+    pub fn parse(key: &Key, value: &[u8]) -> Result<Self, String> {
+        let entry = match key {
+            Key::Node(_) => serde_json::from_slice(value).map(Self::Node),
+            Key::Service(name, id) => serde_json::from_slice(value).map(|value: ServiceValue| {
+                Self::Service(ServiceInfo {
+                    id: id.clone(),
+                    name: name.clone(),
+                    address: value.address,
+                    metadata: value.metadata,
+                    ttl: value.ttl_ms.map(Duration::from_millis),
+                })
+            }),
+        };
+        let entry = entry.map_err(|error| error.to_string())?;
+        match entry.key() == *key {
+            true => Ok(entry),
+            false => Err("it is the record of another".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::parse("name", text).unwrap()
+    }
+
+    #[test]
+    fn keys_are_read_as_they_are_written() {
+        for key in [
+            Key::Node(name("node-1")),
+            Key::Service(name("web"), name("nodes")),
+        ] {
+            let path = key.path("/a/b");
+            assert_eq!(Key::parse("/a/b", path.as_bytes()), Some(key));
+            assert_eq!(Key::parse("/a", path.as_bytes()), None);
+            assert_eq!(Key::parse("/a/b", format!("{path}/x").as_bytes()), None);
+        }
+        for other in [
+            "/a/bnodes/x",
+            "/a/b/nodes/",
+            "/a/b/nodes",
+            "/a/b/other/x",
+            "/a/b/services/x",
+        ] {
+            assert_eq!(Key::parse("/a/b", other.as_bytes()), None, "{other}");
+        }
+        assert_eq!(Key::parse("/a/b", b"/a/b/nodes/\xff"), None);
+    }
+
+    #[test]
+    fn later_versions_may_say_more_and_earlier_ones_less() {
+        let key = Key::Node(name("n"));
+        let value = br#"{"id":"n","address":"a","version":"9","task_types":["t"],
+            "plugins":[{"name":"p","version":"1","sha256":"0","size":3}],
+            "instance":"i","capacity":{"tasks":7}}"#;
+        let Entry::Node(read) = Entry::parse(&key, value).unwrap() else {
+            panic!("a node");
+        };
+        assert_eq!(read.record.task_types, [name("t")]);
+        assert!(read.record.components.is_empty());
+        let again = Entry::Node(read);
+        assert_eq!(Entry::parse(&key, &again.value().unwrap()).unwrap(), again);
+        assert!(Entry::parse(&Key::Node(name("m")), value).is_err());
+        assert!(Entry::parse(&key, b"{").is_err());
+    }
+}

@@ -1,0 +1,262 @@
+//! Who is there, through etcd: this node's record under a lease (`announcement.rs`), everybody
+//! else's in a view that a watch keeps (`watcher.rs`, `view.rs`), and services that clients register.
+//! Looking never waits for etcd.
+
+mod announcement;
+mod entry;
+mod server;
+mod view;
+mod watcher;
+
+use super::{Error, NODE_SERVICE, NodeRecord, ServiceDiscovery, ServiceInfo};
+use crate::{config, task::Name};
+use announcement::{Announcement, Standing, seconds};
+use async_trait::async_trait;
+use entry::Entry;
+use etcd_client::{Client, PutOptions};
+use server::Server;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use uuid::Uuid;
+use watcher::{Seen, Watcher};
+
+/// How long the first look, and the first registration, may take.
+const FIRST: Duration = Duration::from_secs(10);
+/// How long beyond its time to live a record under this node's id is waited for.
+const LEFTOVER: Duration = Duration::from_secs(3);
+/// How much longer than a record nodes are kept when all have gone at once.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Knows the nodes and services of all that use the same etcd and prefix.
+pub struct EtcdServiceDiscovery {
+    server: Arc<Server>,
+    seen: Arc<Seen>,
+    prefix: String,
+    ttl: Duration,
+    max_services: usize,
+    service_ttl: Duration,
+    running: Mutex<Running>,
+}
+
+/// What goes on behind the calls. Dropping it ends everything.
+#[derive(Default)]
+struct Running {
+    watching: Option<AbortOnDropHandle<()>>,
+    announcing: Option<Announcing>,
+    /// For requests; made anew after an error.
+    client: Option<Client>,
+}
+
+struct Announcing {
+    wanted: watch::Sender<NodeRecord>,
+    standing: watch::Receiver<Standing>,
+    stop: CancellationToken,
+    task: AbortOnDropHandle<()>,
+}
+
+impl EtcdServiceDiscovery {
+    /// For the etcd at `endpoints` (`http://host:port`), with every key under `prefix`, and limits
+    /// as they are unless told otherwise. Connects at the first use.
+    pub async fn new(endpoints: &[&str], prefix: &str) -> Result<Self, Error> {
+        let limits = config::Config::default().limits;
+        Self::open(&config::Etcd::at(endpoints, prefix), &limits)
+    }
+
+    /// The same from the configuration; of the limits it uses `max_services` and `service_ttl`.
+    pub fn open(settings: &config::Etcd, limits: &config::Limits) -> Result<Self, Error> {
+        Ok(Self {
+            server: Arc::new(Server::new(settings)?),
+            seen: Arc::new(Seen::new(settings.ttl + GRACE)),
+            prefix: settings.prefix.clone(),
+            ttl: settings.ttl,
+            max_services: limits.max_services,
+            service_ttl: limits.service_ttl,
+            running: Mutex::default(),
+        })
+    }
+
+    /// Every change under this lock is one assignment, so a panic elsewhere does not spoil it.
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to follow etcd, and waits until there is something to look at.
+    async fn look(&self) -> Result<(), Error> {
+        self.running().watching.get_or_insert_with(|| {
+            let watcher = Watcher {
+                server: self.server.clone(),
+                seen: self.seen.clone(),
+                prefix: self.prefix.clone(),
+            };
+            AbortOnDropHandle::new(tokio::spawn(watcher.run()))
+        });
+        let listed = tokio::time::timeout(FIRST, self.seen.listed());
+        listed.await.map_err(|_| self.server.silent())
+    }
+
+    async fn client(&self) -> Result<Client, Error> {
+        let kept = self.running().client.clone();
+        match kept {
+            Some(client) => Ok(client),
+            None => {
+                let client = self.server.connect().await?;
+                self.running().client = Some(client.clone());
+                Ok(client)
+            }
+        }
+    }
+
+    /// Writes a service under a lease of its own, and returns what etcd granted. A lease that it had
+    /// before holds nothing any more and runs out.
+    async fn write(&self, service: ServiceInfo, ttl: Duration) -> Result<Duration, Error> {
+        let mut client = self.client().await?;
+        let granted = client.lease_grant(seconds(ttl), None);
+        let granted = self.server.within(granted).await?;
+        let entry = Entry::Service(service);
+        let value = entry
+            .value()
+            .map_err(|error| Error::Unavailable(error.to_string()))?;
+        let options = PutOptions::new().with_lease(granted.id());
+        let put = client.put(entry.key().path(&self.prefix), value, Some(options));
+        let put = self.server.within(put).await?;
+        let revision = put.header().map_or(0, |header| header.revision());
+        self.seen.view().wrote(entry, revision);
+        let granted = u64::try_from(granted.ttl()).unwrap_or_default();
+        Ok(Duration::from_secs(granted))
+    }
+
+    fn begin(&self, record: NodeRecord) -> watch::Receiver<Standing> {
+        let mut running = self.running();
+        if let Some(announcing) = &running.announcing {
+            announcing.wanted.send_replace(record);
+            return announcing.standing.clone();
+        }
+        let (wanted, receiver) = watch::channel(record);
+        let outside = Standing::Outside(self.server.silent().to_string());
+        let (sender, standing) = watch::channel(outside);
+        let stop = CancellationToken::new();
+        let announcement = Announcement {
+            server: self.server.clone(),
+            seen: self.seen.clone(),
+            prefix: self.prefix.clone(),
+            ttl: self.ttl,
+            instance: Uuid::now_v7().to_string(),
+            wanted: receiver,
+            standing: sender,
+            stop: stop.clone(),
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(announcement.run()));
+        running.announcing = Some(Announcing {
+            wanted,
+            standing: standing.clone(),
+            stop,
+            task,
+        });
+        standing
+    }
+
+    /// Waits for the first registration. A record that an earlier run of this node left ends by
+    /// itself; one that does not belongs to another node.
+    async fn registered(
+        &self,
+        mut standing: watch::Receiver<Standing>,
+        id: &Name,
+    ) -> Result<(), Error> {
+        let since = Instant::now();
+        loop {
+            let now = standing.borrow_and_update().clone();
+            let (until, error) = match now {
+                Standing::Registered => return Ok(()),
+                Standing::Outside(why) => (since + FIRST, Error::Unavailable(why)),
+                Standing::Taken { address, since } => (
+                    since + self.ttl + LEFTOVER,
+                    Error::Misconfigured(format!(
+                        "the node at {address} has the id {id} in this cluster; give each node a \
+                         node.id of its own"
+                    )),
+                ),
+            };
+            match tokio::time::timeout_at(until.into(), standing.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Err(error),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ServiceDiscovery for EtcdServiceDiscovery {
+    async fn register_service(&self, service: ServiceInfo) -> Result<Duration, Error> {
+        service.check()?;
+        self.look().await?;
+        {
+            let view = self.seen.view();
+            let full = view.services_count() >= self.max_services;
+            if full && !view.has_service(&service.name, &service.id) {
+                let limit = self.max_services;
+                return Err(Error::Full { limit });
+            }
+        }
+        let ttl = service.granted_ttl(self.service_ttl);
+        let written = self.write(service, ttl).await;
+        if written.is_err() {
+            self.running().client = None;
+        }
+        written
+    }
+
+    async fn discover_service(&self, name: &Name) -> Result<Vec<ServiceInfo>, Error> {
+        self.look().await?;
+        if name.as_str() == NODE_SERVICE {
+            let nodes = self.nodes();
+            return Ok(nodes.iter().map(|node| node.as_service(name)).collect());
+        }
+        Ok(self.seen.view().services(name))
+    }
+
+    /// The first time it waits until the record is in etcd. After that it is kept there, whatever
+    /// happens, and a new one is written as soon as etcd can be reached.
+    async fn announce(&self, node: NodeRecord) -> Result<(), Error> {
+        let first = self.running().announcing.is_none();
+        let id = node.id.clone();
+        self.seen.view().set_own(Some(node.clone()));
+        let standing = self.begin(node);
+        if !first {
+            return Ok(());
+        }
+        let done = match self.registered(standing, &id).await {
+            Ok(()) => self.look().await,
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
+            self.withdraw().await?;
+        }
+        done
+    }
+
+    async fn withdraw(&self) -> Result<(), Error> {
+        self.seen.view().set_own(None);
+        let announcing = self.running().announcing.take();
+        if let Some(announcing) = announcing {
+            announcing.stop.cancel();
+            let _ = announcing.task.await;
+        }
+        Ok(())
+    }
+
+    fn nodes(&self) -> Arc<[NodeRecord]> {
+        self.seen.view().nodes()
+    }
+
+    fn stale_since(&self) -> Option<Instant> {
+        self.seen.stale_since()
+    }
+
+    fn cluster_id(&self) -> &str {
+        &self.prefix
+    }
+}

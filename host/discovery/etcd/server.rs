@@ -1,0 +1,130 @@
+//! How etcd is reached: connecting, how long anything may take, and what its errors mean to people.
+
+use super::super::Error;
+use crate::config;
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use std::{path::PathBuf, time::Duration};
+
+/// How long one request may take.
+pub(super) const ANSWER: Duration = Duration::from_secs(3);
+/// A connection that nothing comes through is asked whether it still is one.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// How long to wait before connecting again: at first, and at most.
+const AGAIN: Duration = Duration::from_millis(100);
+const AGAIN_MAX: Duration = Duration::from_secs(2);
+
+/// An etcd, one or several servers.
+pub(super) struct Server {
+    endpoints: Vec<String>,
+    options: ConnectOptions,
+}
+
+impl Server {
+    /// Reads the files that the settings name; connects to nothing.
+    pub fn new(settings: &config::Etcd) -> Result<Self, Error> {
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(ANSWER)
+            .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE)
+            .with_keep_alive_while_idle(true)
+            // A server that has lost the others says so, and does not go on with what it knows.
+            .with_require_leader(true)
+            .with_auto_token_refresh(true);
+        if let (Some(user), Some(password)) = (&settings.user, &settings.password) {
+            options = options.with_user(user, password.reveal());
+        }
+        if let Some(tls) = tls(settings)? {
+            options = options.with_tls(tls);
+        }
+        let endpoints = settings.endpoints.clone();
+        Ok(Self { endpoints, options })
+    }
+
+    pub async fn connect(&self) -> Result<Client, Error> {
+        let client = Client::connect(&self.endpoints, Some(self.options.clone()));
+        self.within(client).await
+    }
+
+    /// The answer, or the error that there is none in time.
+    pub async fn within<T>(
+        &self,
+        answer: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(ANSWER, answer).await {
+            Ok(answer) => answer.map_err(|error| unavailable(&error)),
+            Err(_) => Err(self.silent()),
+        }
+    }
+
+    pub fn silent(&self) -> Error {
+        let (seconds, endpoints) = (ANSWER.as_secs(), self.endpoints.join(", "));
+        Error::Unavailable(format!(
+            "etcd at {endpoints} does not answer within {seconds} s (discovery.endpoints)"
+        ))
+    }
+}
+
+pub(super) fn unavailable(error: &etcd_client::Error) -> Error {
+    let said = error.to_string();
+    let refused = [
+        "authentication failed",
+        "permission denied",
+        "user name is empty",
+    ];
+    let hint = match refused.iter().any(|words| said.contains(words)) {
+        true => {
+            "; check discovery.user and discovery.password, and that the user's role may read \
+                 and write the keys under discovery.prefix"
+        }
+        false => "",
+    };
+    Error::Unavailable(format!("etcd: {said}{hint}"))
+}
+
+/// What to do with https; `None` where all endpoints are http.
+fn tls(settings: &config::Etcd) -> Result<Option<TlsOptions>, Error> {
+    let https = |endpoint: &String| endpoint.starts_with("https://");
+    let given = [&settings.ca_file, &settings.cert_file, &settings.key_file];
+    if !settings.endpoints.iter().any(https) {
+        return match given.iter().any(|file| file.is_some()) {
+            true => Err(Error::Misconfigured(
+                "discovery names certificates, but its endpoints are http; write https:// there"
+                    .into(),
+            )),
+            false => Ok(None),
+        };
+    }
+    let mut tls = TlsOptions::new();
+    tls = match &settings.ca_file {
+        Some(file) => tls.ca_certificate(Certificate::from_pem(read("ca_file", file)?)),
+        None => tls.with_enabled_roots(),
+    };
+    if let (Some(cert), Some(key)) = (&settings.cert_file, &settings.key_file) {
+        let (cert, key) = (read("cert_file", cert)?, read("key_file", key)?);
+        tls = tls.identity(Identity::from_pem(cert, key));
+    }
+    Ok(Some(tls))
+}
+
+fn read(setting: &str, file: &PathBuf) -> Result<Vec<u8>, Error> {
+    std::fs::read(file).map_err(|error| {
+        let file = file.display();
+        Error::Misconfigured(format!(
+            "discovery.{setting}: {file} cannot be read: {error}"
+        ))
+    })
+}
+
+/// How long to wait between attempts, longer each time, and never the same on two nodes.
+pub(super) struct Pause(Duration);
+
+impl Pause {
+    pub fn new() -> Self {
+        Self(AGAIN)
+    }
+
+    pub async fn wait(&mut self) {
+        let pause = self.0.mul_f32(0.5 + fastrand::f32() / 2.0);
+        self.0 = (self.0 * 2).min(AGAIN_MAX);
+        tokio::time::sleep(pause).await;
+    }
+}

@@ -1,0 +1,263 @@
+//! What this node last saw in etcd: nodes and services, from a list and the changes after it. Asks
+//! nobody and has no clock; the caller brings both.
+
+use super::{
+    super::{NodeRecord, ServiceInfo},
+    entry::{Announced, Entry, Key},
+};
+use crate::task::Name;
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// All that is known.
+pub(super) struct View {
+    nodes: BTreeMap<Name, Node>,
+    services: BTreeMap<Name, BTreeMap<Name, Service>>,
+    services_count: usize,
+    /// Nodes that went within the last `grace`, and when.
+    gone: Vec<(Instant, Announced)>,
+    /// The last revision of etcd that is in here.
+    revision: i64,
+    /// What this node says of itself, as long as it wants to be known.
+    own: Option<NodeRecord>,
+    /// What callers get.
+    shown: Arc<[NodeRecord]>,
+    /// How long nodes are kept after all of them have gone at once.
+    grace: Duration,
+}
+
+struct Node {
+    announced: Announced,
+    revision: i64,
+    /// etcd does not have it any more, but it does not have the others either.
+    doubtful_until: Option<Instant>,
+}
+
+struct Service {
+    info: ServiceInfo,
+    revision: i64,
+}
+
+impl View {
+    pub fn new(grace: Duration) -> Self {
+        Self {
+            nodes: BTreeMap::new(),
+            services: BTreeMap::new(),
+            services_count: 0,
+            gone: Vec::new(),
+            revision: 0,
+            own: None,
+            shown: Arc::new([]),
+            grace,
+        }
+    }
+
+    /// The nodes, this one included.
+    pub fn nodes(&self) -> Arc<[NodeRecord]> {
+        self.shown.clone()
+    }
+
+    pub fn services(&self, name: &Name) -> Vec<ServiceInfo> {
+        let ids = self
+            .services
+            .get(name)
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        ids.map(|service| service.info.clone()).collect()
+    }
+
+    pub fn has_service(&self, name: &Name, id: &Name) -> bool {
+        self.services
+            .get(name)
+            .is_some_and(|ids| ids.contains_key(id))
+    }
+
+    pub fn services_count(&self) -> usize {
+        self.services_count
+    }
+
+    /// What this node says of itself from now on; `None` when it leaves.
+    pub fn set_own(&mut self, own: Option<NodeRecord>) {
+        if own.is_none()
+            && let Some(own) = &self.own
+        {
+            self.nodes.remove(&own.id);
+        }
+        self.own = own;
+        self.show();
+    }
+
+    /// Whether etcd has what this node says of itself.
+    pub fn has_own(&self) -> bool {
+        let own = self.own.as_ref();
+        own.is_none_or(|own| {
+            let kept = self.nodes.get(&own.id);
+            kept.is_some_and(|node| node.doubtful_until.is_none())
+        })
+    }
+
+    /// Everything that etcd had at `revision`, after a time in which nothing was heard of it.
+    pub fn replace(&mut self, entries: Vec<(Entry, i64)>, revision: i64, now: Instant) {
+        let listed: std::collections::BTreeSet<Key> =
+            entries.iter().map(|(entry, _)| entry.key()).collect();
+        let nodes = self.nodes.iter();
+        let nodes = nodes.map(|(id, node)| (Key::Node(id.clone()), node.revision));
+        let services = self.services.iter().flat_map(|(name, ids)| {
+            let key = |id: &Name| Key::Service(name.clone(), id.clone());
+            ids.iter()
+                .map(move |(id, service)| (key(id), service.revision))
+        });
+        // etcd may have been set up anew, and its revisions count from the start again. Else what came
+        // here after the list was made is newer than it.
+        let restarted = revision < self.revision;
+        let missing: Vec<Key> = nodes
+            .chain(services)
+            .filter(|(key, known)| (restarted || *known <= revision) && !listed.contains(key))
+            .map(|(key, _)| key)
+            .collect();
+        for (entry, changed) in entries {
+            if restarted || !self.is_newer(&entry.key(), changed) {
+                self.put(entry, changed);
+            }
+        }
+        for key in missing {
+            self.remove(&key, now);
+        }
+        self.settle(revision, now);
+    }
+
+    /// What has changed in etcd, in order. A `None` was deleted.
+    pub fn change(&mut self, changes: Vec<(Key, Option<Entry>)>, revision: i64, now: Instant) {
+        for (key, entry) in changes {
+            match entry {
+                Some(entry) => self.put(entry, revision),
+                None => self.remove(&key, now),
+            }
+        }
+        self.settle(revision, now);
+    }
+
+    /// Something that this node wrote itself, before it is heard of as a change.
+    pub fn wrote(&mut self, entry: Entry, revision: i64) {
+        // Else the change has come already, and maybe the next one too.
+        if revision > self.revision {
+            self.put(entry, revision);
+            self.show();
+        }
+    }
+
+    /// Forgets the doubtful whose time is over; returns when to look again.
+    pub fn expire(&mut self, now: Instant) -> Option<Instant> {
+        let before = self.nodes.len();
+        self.nodes
+            .retain(|_, node| node.doubtful_until.is_none_or(|until| now < until));
+        if self.nodes.len() != before {
+            self.show();
+        }
+        let doubtful = self.nodes.values().filter_map(|node| node.doubtful_until);
+        doubtful.min()
+    }
+
+    fn is_newer(&self, key: &Key, than: i64) -> bool {
+        let known = match key {
+            Key::Node(id) => self.nodes.get(id).map(|node| node.revision),
+            Key::Service(name, id) => {
+                let ids = self.services.get(name);
+                ids.and_then(|ids| ids.get(id))
+                    .map(|service| service.revision)
+            }
+        };
+        known.is_some_and(|known| known > than)
+    }
+
+    fn put(&mut self, entry: Entry, revision: i64) {
+        match entry {
+            Entry::Node(announced) => {
+                let id = announced.record.id.clone();
+                self.gone.retain(|(_, gone)| gone.record.id != id);
+                let node = Node {
+                    announced,
+                    revision,
+                    doubtful_until: None,
+                };
+                self.nodes.insert(id, node);
+            }
+            Entry::Service(info) => {
+                let ids = self.services.entry(info.name.clone()).or_default();
+                let service = Service { info, revision };
+                if ids.insert(service.info.id.clone(), service).is_none() {
+                    self.services_count += 1;
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &Key, now: Instant) {
+        match key {
+            Key::Node(id) => {
+                // The doubtful are gone already, and wait for their time.
+                let sure = |node: &Node| node.doubtful_until.is_none();
+                if self.nodes.get(id).is_some_and(sure)
+                    && let Some(node) = self.nodes.remove(id)
+                {
+                    self.gone.push((now, node.announced));
+                }
+            }
+            Key::Service(name, id) => {
+                let Some(ids) = self.services.get_mut(name) else {
+                    return;
+                };
+                if ids.remove(id).is_some() {
+                    self.services_count -= 1;
+                }
+                if ids.is_empty() {
+                    self.services.remove(name);
+                }
+            }
+        }
+    }
+
+    /// After a whole change. A leader of etcd that stalls can end all leases at once; that all nodes
+    /// have died in the same moment is less likely. So when none is left, those that have just gone
+    /// are kept for a while, in which they register again if they live.
+    fn settle(&mut self, revision: i64, now: Instant) {
+        self.revision = revision;
+        let grace = self.grace;
+        self.gone.retain(|(since, _)| now < *since + grace);
+        let none_left = self
+            .nodes
+            .values()
+            .all(|node| node.doubtful_until.is_some());
+        if none_left && self.gone.len() > 1 {
+            let nodes = self.gone.len();
+            tracing::warn!(
+                nodes,
+                "every node has gone from etcd at once; kept for {grace:?}"
+            );
+            for (_, announced) in std::mem::take(&mut self.gone) {
+                let node = Node {
+                    announced,
+                    revision,
+                    doubtful_until: Some(now + grace),
+                };
+                self.nodes.insert(node.announced.record.id.clone(), node);
+            }
+        }
+        self.show();
+    }
+
+    fn show(&mut self) {
+        let own = self.own.as_ref();
+        let others = self.nodes.values().map(|node| &node.announced.record);
+        let others = others.filter(|record| own.is_none_or(|own| own.id != record.id));
+        let mut shown: Vec<NodeRecord> = own.into_iter().chain(others).cloned().collect();
+        shown.sort_by(|a, b| a.id.cmp(&b.id));
+        self.shown = shown.into();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! The view without any etcd: what it makes of lists and changes.
+
+use super::*;
+
+const GRACE: Duration = Duration::from_secs(15);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn name(text: &str) -> Name {
+    Name::parse("name", text).unwrap()
+}
+
+fn record(id: &str) -> NodeRecord {
+    NodeRecord {
+        id: name(id),
+        address: "a:1".into(),
+        version: "1".into(),
+        task_types: Vec::new(),
+        plugins: Vec::new(),
+        components: Vec::new(),
+    }
+}
+
+fn node(id: &str) -> Entry {
+    Entry::Node(Announced {
+        record: record(id),
+        instance: "i".into(),
+    })
+}
+
+fn service(id: &str) -> Entry {
+    Entry::Service(ServiceInfo {
+        id: name(id),
+        name: name("web"),
+        address: "a:1".into(),
+        metadata: BTreeMap::new(),
+        ttl: None,
+    })
+}
+
+fn shown(view: &View) -> String {
+    let nodes = view.nodes();
+    let ids: Vec<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
+    ids.join(" ")
+}
+
+fn gone(id: &str) -> Vec<(Key, Option<Entry>)> {
+    vec![(Key::Node(name(id)), None)]
+}
+
+fn three(now: Instant) -> View {
+    let mut view = View::new(GRACE);
+    view.set_own(Some(record("a")));
+    let all = ["a", "b", "c"].map(|id| (node(id), 1));
+    view.replace(all.into(), 5, now);
+    view
+}
+
+#[test]
+fn a_list_replaces_what_was_known() {
+    let now = Instant::now();
+    let mut view = three(now);
+    assert_eq!(shown(&view), "a b c");
+    view.change(vec![(service("x").key(), Some(service("x")))], 6, now);
+    // Written here, and the list that comes is older.
+    view.wrote(service("y"), 9);
+    view.replace(vec![(node("a"), 1), (node("d"), 7)], 8, now);
+    assert_eq!(shown(&view), "a d");
+    let found = view.services(&name("web")).len();
+    assert_eq!((found, view.services_count()), (1, 1));
+    assert!(view.has_service(&name("web"), &name("y")));
+    // An etcd that was set up anew counts from the start.
+    view.replace(vec![(node("a"), 1), (node("b"), 2)], 3, now);
+    assert_eq!(shown(&view), "a b");
+}
+
+#[test]
+fn what_was_heard_already_is_not_written_again() {
+    let now = Instant::now();
+    let mut view = three(now);
+    view.change(vec![(service("x").key(), None)], 8, now);
+    view.wrote(service("x"), 7);
+    assert_eq!(view.services_count(), 0);
+}
+
+#[test]
+fn one_that_goes_is_gone() {
+    let now = Instant::now();
+    let mut view = three(now);
+    view.change(gone("b"), 6, now);
+    assert_eq!(shown(&view), "a c");
+    view.change(gone("c"), 7, now);
+    assert_eq!(shown(&view), "a");
+    assert!(view.has_own());
+}
+
+#[test]
+fn all_that_go_at_once_are_kept_for_a_while() {
+    let now = Instant::now();
+    let mut view = three(now);
+    for (revision, id) in [(6, "b"), (7, "a"), (8, "c")] {
+        view.change(gone(id), revision, now);
+    }
+    assert_eq!(shown(&view), "a b c");
+    assert!(!view.has_own());
+    assert_eq!(view.expire(now), Some(now + GRACE));
+    // Who comes back stays, and is not doubted any more.
+    view.change(vec![(node("b").key(), Some(node("b")))], 9, now + SECOND);
+    view.wrote(node("a"), 10);
+    assert!(view.has_own());
+    assert_eq!(view.expire(now + GRACE), None);
+    assert_eq!(shown(&view), "a b");
+    // An empty list says the same as many deletions.
+    view.replace(Vec::new(), 20, now + GRACE);
+    assert_eq!(shown(&view), "a b");
+    assert_eq!(view.expire(now + GRACE * 2), None);
+    assert_eq!(shown(&view), "a", "this node knows itself");
+}
+
+#[test]
+fn who_withdraws_is_not_shown() {
+    let now = Instant::now();
+    let mut view = three(now);
+    view.set_own(None);
+    assert_eq!(shown(&view), "b c");
+    view.change(gone("a"), 6, now);
+    assert_eq!(shown(&view), "b c");
+    assert!(view.has_own(), "it does not want to be known");
+}

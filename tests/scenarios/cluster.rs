@@ -1,0 +1,244 @@
+//! Several nodes that share an etcd and a Redis: they see each other, a component answers wherever it
+//! is asked from, and one that dies is missed in time. Each node has its own queue.
+
+use crate::support::{
+    self, eventually,
+    node::Node,
+    plugins::{self, probe},
+    servers::{Kind, Server},
+};
+use hostel::proto::distributed::{Message, MessageResponse};
+use libtest_mimic::Trial;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial(
+            "a_component_answers_from_another_node",
+            a_component_answers_from_another_node,
+        ),
+        trial("a_topic_reaches_every_node", a_topic_reaches_every_node),
+        trial("a_node_that_dies_is_missed", a_node_that_dies_is_missed),
+        trial("the_servers_may_restart", the_servers_may_restart),
+        trial("an_id_is_not_given_twice", an_id_is_not_given_twice),
+    ]
+}
+
+fn trial<F>(name: &str, scenario: impl FnOnce() -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = ()>,
+{
+    let possible = Kind::Redis.is_here() && Kind::Etcd.is_here() && plugins::can_build();
+    support::trial_needing(&format!("cluster::{name}"), possible, scenario)
+}
+
+/// What the nodes share.
+struct Shared {
+    etcd: Server,
+    redis: Server,
+}
+
+/// How long a dead node is still listed.
+const TTL: Duration = Duration::from_secs(2);
+
+impl Shared {
+    async fn start() -> Self {
+        let (etcd, redis) = tokio::join!(Server::start(Kind::Etcd), Server::start(Kind::Redis));
+        Self { etcd, redis }
+    }
+
+    fn prepare(&self, id: &str, plugins: &[&Path]) -> Node {
+        let (etcd, redis, ttl) = (self.etcd.url(), self.redis.url(), TTL.as_millis());
+        let settings = format!(
+            "[discovery]\nkind = \"etcd\"\nendpoints = [\"{etcd}\"]\nttl_ms = {ttl}\n\
+             [broker]\nkind = \"redis\"\nurl = \"{redis}\"\n"
+        );
+        Node::prepare(plugins, &settings).named(id)
+    }
+
+    async fn node(&self, id: &str, plugins: &[&Path]) -> Node {
+        self.prepare(id, plugins).started().await
+    }
+}
+
+fn message(to: &str, message_type: &str) -> Message {
+    Message {
+        to_node: to.into(),
+        message_type: message_type.into(),
+        payload: "hello".into(),
+        ..Message::default()
+    }
+}
+
+/// Asks through this node.
+async fn ask(node: &Node, to: &str, message_type: &str) -> MessageResponse {
+    let mut question = message(to, message_type);
+    question.reply_timeout_ms = 10_000;
+    node.client().send_message(question).await.expect("a reply")
+}
+
+async fn answer(node: &Node, to: &str, message_type: &str) -> String {
+    let reply = eventually("there is an answer", async || {
+        let response = ask(node, to, message_type).await;
+        response.success.then_some(response.reply).flatten()
+    })
+    .await;
+    String::from_utf8(reply.payload.to_vec()).expect("text")
+}
+
+/// The ids that `hostel nodes list` prints.
+fn listed(node: &Node) -> Vec<String> {
+    let out = node.cli(&["nodes", "list", "--json"]);
+    assert!(out.status.success(), "{out:?}");
+    let nodes: Vec<serde_json::Value> = serde_json::from_slice(&out.stdout).expect("JSON");
+    let ids = nodes.iter().map(|node| node["id"].as_str().expect("an id"));
+    ids.map(str::to_owned).collect()
+}
+
+async fn lists(node: &Node, expected: &[&str]) {
+    eventually(&format!("{expected:?} are listed"), async || {
+        (listed(node) == expected).then_some(())
+    })
+    .await;
+}
+
+async fn a_component_answers_from_another_node() {
+    let shared = Shared::start().await;
+    let a = shared.node("a", &[]).await;
+    let b = shared.node("b", &[&probe("1.0.0")]).await;
+    assert_eq!(answer(&a, "probe", "echo").await, "hello");
+    assert_eq!(answer(&b, "probe", "version").await, "1.0.0");
+    // Its own words come back too.
+    let refused = ask(&a, "probe", "error").await;
+    assert!(
+        refused.message.contains("the error's own words"),
+        "{refused:?}"
+    );
+    // A node answers for itself, whoever is asked.
+    assert!(answer(&a, "b", "").await.contains("\"probe\""));
+
+    lists(&a, &["a", "b"]).await;
+    lists(&b, &["a", "b"]).await;
+    let table = String::from_utf8(a.cli(&["nodes", "list"]).stdout).expect("text");
+    let line = table
+        .lines()
+        .find(|line| line.starts_with("b "))
+        .expect("b");
+    assert!(
+        line.contains("probe@1.0.0") && line.contains(b.address()),
+        "{table}"
+    );
+}
+
+async fn a_topic_reaches_every_node() {
+    let shared = Shared::start().await;
+    let probe = probe("1.0.0");
+    let a = shared.node("a", &[&probe]).await;
+    let b = shared.node("b", &[&probe]).await;
+    for node in [&a, &b] {
+        // Once its component listens, and before anything is counted.
+        assert_eq!(answer(node, "probe", "memory").await, "1");
+    }
+    let sent = a
+        .client()
+        .send_message(message("probe.topic", "memory"))
+        .await;
+    assert!(sent.expect("a reply").success);
+    for node in [&a, &b] {
+        // The topic and this question may come in either order.
+        eventually("both were heard", async || {
+            let count: u64 = answer(node, "probe", "memory")
+                .await
+                .parse()
+                .expect("a count");
+            (count > 2).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn a_node_that_dies_is_missed() {
+    let shared = Shared::start().await;
+    let a = shared.node("a", &[]).await;
+    let mut b = shared.node("b", &[&probe("1.0.0")]).await;
+    assert_eq!(answer(&a, "probe", "echo").await, "hello");
+    let since = Instant::now();
+    b.kill();
+    let refused = ask(&a, "probe", "echo").await;
+    assert!(
+        !refused.success && refused.message.contains("nobody listens"),
+        "{refused:?}"
+    );
+    lists(&a, &["a"]).await;
+    println!("a dead node was listed for {:.1?}", since.elapsed());
+    assert!(since.elapsed() < TTL * 5);
+    let refused = ask(&a, "probe", "echo").await;
+    assert!(refused.message.contains("nobody listens"), "{refused:?}");
+
+    b.restart().await;
+    assert_eq!(answer(&a, "probe", "echo").await, "hello");
+    // One that stops properly is missed at once.
+    assert!(b.terminate().await.success());
+    assert_eq!(listed(&a), ["a"]);
+}
+
+async fn the_servers_may_restart() {
+    let mut shared = Shared::start().await;
+    let a = shared.node("a", &[]).await;
+    let mut b = shared.node("b", &[&probe("1.0.0")]).await;
+    assert_eq!(answer(&a, "probe", "echo").await, "hello");
+
+    shared.etcd.kill();
+    tokio::time::sleep(TTL * 2).await;
+    assert_eq!(
+        answer(&a, "probe", "echo").await,
+        "hello",
+        "the last view serves"
+    );
+    assert_eq!(listed(&a), ["a", "b"]);
+    shared.etcd.restart().await;
+
+    shared.redis.kill();
+    let since = Instant::now();
+    let refused = a.client().send_message(message("probe", "echo")).await;
+    assert_eq!(refused.unwrap_err().code(), tonic::Code::Unavailable);
+    assert!(since.elapsed() < Duration::from_secs(8));
+    shared.redis.restart().await;
+    eventually("messages pass again", async || {
+        let mut question = message("probe", "echo");
+        question.reply_timeout_ms = 2000;
+        let response = a.client().send_message(question).await.ok()?;
+        response.success.then_some(())
+    })
+    .await;
+    tokio::time::sleep(TTL * 2).await;
+    assert_eq!(listed(&a), ["a", "b"]);
+
+    // With nothing left to talk to a node still stops, in its time.
+    shared.etcd.kill();
+    shared.redis.kill();
+    let since = Instant::now();
+    b.terminate().await;
+    assert!(
+        since.elapsed() < Duration::from_secs(25),
+        "{:?}",
+        since.elapsed()
+    );
+}
+
+async fn an_id_is_not_given_twice() {
+    let shared = Shared::start().await;
+    let a = shared.node("a", &[]).await;
+    let mut other = shared.prepare("a", &[]);
+    other.spawn();
+    assert!(!other.ended().await.success());
+    let log = other.log();
+    assert!(
+        log.contains("node.id") && log.contains(a.address()),
+        "{log}"
+    );
+    assert_eq!(listed(&a), ["a"]);
+}
