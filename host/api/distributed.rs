@@ -14,12 +14,15 @@ use crate::{
     scheduler::{Accepted, TaskScheduler},
 };
 use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 /// What the calls need.
 pub struct DistributedServiceImpl {
     pub discovery: Arc<dyn ServiceDiscovery>,
     pub router: Arc<Router>,
+    /// Ends streams, which would otherwise outlive the server.
+    pub end: CancellationToken,
     pub scheduler: Arc<dyn TaskScheduler>,
     pub limits: config::Limits,
 }
@@ -91,6 +94,7 @@ impl DistributedService for DistributedServiceImpl {
         Ok(Response::new(stream::responses(
             request.into_inner(),
             self.router.clone(),
+            self.end.clone(),
             self.limits.submission.payload_bytes,
             self.limits.subscriber_backlog,
         )))

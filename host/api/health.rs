@@ -89,6 +89,15 @@ impl Component for Readiness {
             following.abort();
             let _ = following.await;
         }
+        let components = self
+            .components
+            .iter()
+            .flat_map(|components| components.statuses());
+        for component in components {
+            let service = service(&component.id);
+            let stopping = ServingStatus::NotServing;
+            self.health.set_service_status(service, stopping).await;
+        }
         self.health.set_not_serving::<Distributed>().await;
         self.health
             .set_service_status("", ServingStatus::NotServing)

@@ -102,13 +102,14 @@ impl Server {
         Readiness::new(self.health.clone(), self.services.components.clone())
     }
 
-    fn routes(&self) -> anyhow::Result<Routes> {
+    fn routes(&self, end: CancellationToken) -> anyhow::Result<Routes> {
         let services = self.services.clone();
         let limits = &services.limits;
         let max = limits.max_message_bytes;
         let distributed = DistributedServiceServer::new(DistributedServiceImpl {
             discovery: services.discovery,
             router: services.router,
+            end,
             scheduler: services.scheduler.clone(),
             limits: limits.clone(),
         });
@@ -189,7 +190,7 @@ impl Component for Server {
         let incoming = connections(self.listener().await?, self.services.limits.max_connections);
         let end = CancellationToken::new();
         let ended = end.clone().cancelled_owned();
-        let routes = self.routes()?;
+        let routes = self.routes(end.clone())?;
         let server = tokio::spawn(routes.serve_with_incoming_shutdown(incoming, ended));
         *self.serving() = Some(Serving { end, server });
         Ok(())

@@ -105,6 +105,11 @@ pub fn cut_off(backlog: usize) -> Status {
     ))
 }
 
+/// What ends a stream together with its node.
+pub fn stopping() -> Status {
+    Status::unavailable("the node is stopping; connect again, or to another node")
+}
+
 /// Bad input that only a service sees.
 pub fn invalid(what: impl Into<String>) -> Status {
     Status::invalid_argument(what)

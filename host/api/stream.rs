@@ -13,6 +13,7 @@ use crate::{
 use bytes::Bytes;
 use std::{collections::BTreeSet, pin::Pin, sync::Arc};
 use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 /// What one stream may listen to besides its own name.
@@ -23,6 +24,8 @@ pub type Responses = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>
 /// One stream's side of the conversation.
 struct Conversation {
     router: Arc<Router>,
+    /// Ends with the server.
+    end: CancellationToken,
     max_payload_bytes: usize,
     backlog: usize,
     /// The topic that the first message fixed; everything the stream says is from there.
@@ -40,11 +43,13 @@ enum Turn {
 pub fn responses(
     mut incoming: Streaming<Message>,
     router: Arc<Router>,
+    end: CancellationToken,
     max_payload_bytes: usize,
     backlog: usize,
 ) -> Responses {
     let mut conversation = Conversation {
         router,
+        end,
         max_payload_bytes,
         backlog,
         own: None,
@@ -65,8 +70,11 @@ pub fn responses(
         // Whoever has nothing more to say still gets what had been sent before.
         if let Some(mut inbox) = conversation.inbox.take() {
             inbox.close();
-            while let Some(Received::Message(message)) = inbox.next().await {
-                yield convert::delivered(message);
+            while let Some(received) = inbox.next().await {
+                match received {
+                    Received::Message(message) => yield convert::delivered(message),
+                    Received::CutOff => Err(status::cut_off(backlog))?,
+                }
             }
         }
     })
@@ -79,6 +87,7 @@ impl Conversation {
                 Some(message) => Ok(Turn::Incoming(message?)),
                 None => Ok(Turn::End),
             },
+            () = self.end.cancelled() => Err(status::stopping()),
             Some(received) = next(&mut self.inbox) => Ok(Turn::Delivery(received)),
         }
     }

@@ -13,6 +13,8 @@ use std::{
 pub struct Composite {
     id: String,
     children: Mutex<Vec<Child>>,
+    /// Held while children are started or stopped, so that nobody else does either.
+    changing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone)]
@@ -28,6 +30,7 @@ impl Composite {
         Self {
             id: id.into(),
             children: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -53,16 +56,17 @@ impl Composite {
         component: Arc<dyn Component>,
         deadline: Duration,
     ) -> anyhow::Result<()> {
+        let _alone = self.changing.lock().await;
         self.add(component.clone(), deadline)?;
-        let index = self.len() - 1;
+        let is_it = |child: &Child| Arc::ptr_eq(&child.component, &component);
+        let index = self.children().iter().position(is_it).unwrap_or_default();
         let Err(error) = self.start_child(index).await else {
             return Ok(());
         };
         if let Err(also) = self.stop_child(index).await {
             tracing::warn!("while undoing a failed start: {also}");
         }
-        self.children()
-            .retain(|child| !Arc::ptr_eq(&child.component, &component));
+        self.children().retain(|child| !is_it(child));
         Err(error)
     }
 
@@ -98,9 +102,13 @@ impl Composite {
         };
         let id = child.component.get_id();
         tracing::debug!(component = id, "starting");
+        // From here on: one that is late, or whose start nobody waits for any more, may have begun
+        // something, and is stopped with the others.
+        self.mark(index, true);
         let started = tokio::time::timeout(child.deadline, child.component.start()).await;
-        // One that is late may have begun something, and is stopped with the others.
-        self.mark(index, matches!(started, Ok(Ok(())) | Err(_)));
+        if matches!(started, Ok(Err(_))) {
+            self.mark(index, false);
+        }
         started
             .map_err(|_| anyhow::anyhow!("not started within {:?}", child.deadline))
             .flatten()
@@ -137,6 +145,7 @@ impl Composite {
 #[async_trait]
 impl Component for Composite {
     async fn start(&self) -> anyhow::Result<()> {
+        let _alone = self.changing.lock().await;
         let Err(error) = self.start_children().await else {
             return Ok(());
         };
@@ -147,6 +156,7 @@ impl Component for Composite {
     }
 
     async fn stop(&self) -> anyhow::Result<()> {
+        let _alone = self.changing.lock().await;
         self.stop_children().await
     }
 
@@ -244,6 +254,38 @@ mod tests {
         whole.join(Arc::new(part("b", &log)), soon).await.unwrap();
         whole.stop().await.unwrap();
         assert_eq!(*log.lock().unwrap(), ["+a", "+b", "-b", "-a"]);
+    }
+
+    /// Logs its stop, and never ends its start.
+    struct Endless(Arc<Mutex<Vec<String>>>);
+
+    #[async_trait]
+    impl Component for Endless {
+        async fn start(&self) -> anyhow::Result<()> {
+            std::future::pending().await
+        }
+
+        async fn stop(&self) -> anyhow::Result<()> {
+            self.0.lock().unwrap().push("-endless".into());
+            Ok(())
+        }
+
+        fn get_id(&self) -> &str {
+            "endless"
+        }
+    }
+
+    #[tokio::test]
+    async fn a_start_that_nobody_waits_for_any_more_is_undone_by_the_stop() {
+        let log = Arc::default();
+        let whole = Composite::new("whole");
+        let long = Duration::from_secs(600);
+        whole.add(Arc::new(part("a", &log)), long).unwrap();
+        whole.add(Arc::new(Endless(log.clone())), long).unwrap();
+        let soon = Duration::from_millis(10);
+        assert!(tokio::time::timeout(soon, whole.start()).await.is_err());
+        whole.stop().await.unwrap();
+        assert_eq!(*log.lock().unwrap(), ["+a", "-endless", "-a"]);
     }
 
     #[tokio::test]

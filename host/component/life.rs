@@ -10,11 +10,13 @@ use super::{
 use crate::{
     broker::{Attachment, Inbox, Message, Received, Subscription, Topic},
     config,
-    plugin::{Delivery, Generation, Instance},
+    plugin::{Delivery, Generation, Instance, Stop},
     task::Name,
 };
+use futures_util::FutureExt;
 use std::{
     collections::BTreeMap,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -51,6 +53,14 @@ impl Shared {
         *self.inbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(inbox);
     }
 
+    /// It cannot run at all.
+    pub fn refuse(&self, why: String) {
+        self.change(|status| {
+            status.state = State::Down;
+            status.error = Some(why);
+        });
+    }
+
     pub fn status(&self) -> Status {
         let mut status = self.lock().clone();
         let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,6 +80,10 @@ impl Shared {
         let mut status = self.lock();
         let before = (status.state, status.error.clone(), status.version.clone());
         change(&mut status);
+        if before.0 == State::Stopping {
+            // Whatever happens to its last messages.
+            status.state = State::Stopping;
+        }
         let is_new = before.0 != status.state;
         if is_new {
             status.since = SystemTime::now();
@@ -98,6 +112,8 @@ pub struct Life {
     /// When to try new code again that would not start, and how long that was put off.
     upgrade_at: Option<(Instant, Duration)>,
     place: Option<OwnedSemaphorePermit>,
+    /// Only what waits is still handled.
+    ending: bool,
     stop: CancellationToken,
     interrupt: CancellationToken,
 }
@@ -123,6 +139,7 @@ impl Life {
             start_at: None,
             upgrade_at: None,
             place: None,
+            ending: false,
             stop: CancellationToken::new(),
             interrupt: CancellationToken::new(),
         }
@@ -167,7 +184,17 @@ impl Life {
     async fn upgrade(&mut self) {
         let wanted = self.wanted.borrow_and_update().clone();
         let Some(old) = self.instance.as_ref().map(|old| old.generation().clone()) else {
-            return self.start(wanted).await;
+            let sound = self.sound.clone();
+            let sound = sound.filter(|sound| !Arc::ptr_eq(sound, &wanted));
+            self.start(wanted).await;
+            if self.instance.is_none()
+                && !self.stop.is_cancelled()
+                && let Some(sound) = sound
+            {
+                self.upgrade_at = Some((Instant::now() + UPGRADE_AGAIN.0, UPGRADE_AGAIN.0));
+                self.start(sound).await;
+            }
+            return;
         };
         if Arc::ptr_eq(&old, &wanted) {
             self.upgrade_at = None;
@@ -234,7 +261,13 @@ impl Life {
             );
         }
         let starting = Instance::start(generation.clone(), self.shared.limits.start_timeout);
-        let started = self.stop.run_until_cancelled(starting).await;
+        // What still waits when the node stops is handled by a new instance if it has to be.
+        let end = if self.ending {
+            &self.interrupt
+        } else {
+            &self.stop
+        };
+        let started = end.run_until_cancelled(guarded(starting)).await;
         started.map_or(Err("the node is stopping".into()), |started| {
             started.map_err(|stop| stop.to_string())
         })
@@ -246,12 +279,15 @@ impl Life {
         self.sound = Some(generation.clone());
         let listening = self.listen_to(&generation.topics).await;
         self.residence.set_down(None);
+        let upgrade_pending = self.upgrade_at.is_some();
         self.shared.change(|status| {
             status.state = State::Running;
             status.version = generation.version.clone();
             status.sha256 = generation.sha256.clone();
             status.topics = generation.topics.clone();
-            status.error = listening.err();
+            // While new code waits for another try, why it has to is still news.
+            let pending = status.error.take().filter(|_| upgrade_pending);
+            status.error = listening.err().or(pending);
             status.starts += 1;
         });
         let version = &generation.version;
@@ -296,9 +332,8 @@ impl Life {
             in_reply_to: &message.in_reply_to,
         };
         let timeout = self.shared.limits.message_timeout;
-        let handled = instance
-            .on_message(delivery, timeout, &self.interrupt)
-            .await;
+        let handled = instance.on_message(delivery, timeout, &self.interrupt);
+        let handled = guarded(handled).await;
         match handled {
             Ok(said) => {
                 self.failures.forget();
@@ -344,6 +379,7 @@ impl Life {
     /// Handles what waits, until interrupted; then refuses what is left.
     async fn end(mut self) {
         self.shared.change(|status| status.state = State::Stopping);
+        self.ending = true;
         self.topics.clear();
         self.mailbox.close();
         while let Some(Received::Message(message)) = self.mailbox.next().await {
@@ -363,8 +399,20 @@ impl Life {
 
 async fn retire(shared: &Shared, instance: Instance) {
     let version = instance.generation().version.clone();
-    if let Err(error) = instance.stop(shared.limits.stop_timeout).await {
+    let stopping = instance.stop(shared.limits.stop_timeout);
+    let stopping = guarded(async { stopping.await.map_err(Stop::Trap) });
+    if let Err(error) = stopping.await {
         tracing::warn!(component = %shared.id, version, "did not stop well: {error}");
+    }
+}
+
+/// A fault of the node's own in a call of a guest ends that instance and not its component's life.
+async fn guarded<T>(call: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+    match AssertUnwindSafe(call).catch_unwind().await {
+        Ok(ended) => ended,
+        Err(_) => Err(Stop::Trap(
+            "the node failed while it ran the component".into(),
+        )),
     }
 }
 

@@ -10,10 +10,16 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How many messages may wait here. They are only passed on, so hardly any ever do.
 const BACKLOG: usize = 4096;
+
+/// How many answers of the node's own may be on their way; further ones are not given.
+const MAX_ANSWERING: usize = 256;
+
+type Said = Result<Option<Bytes>, String>;
 
 /// Takes in what is sent to the node, while it is started.
 pub struct Reception {
@@ -36,27 +42,27 @@ impl Reception {
 }
 
 impl Shared {
-    async fn pass_on(&self, message: Message) {
+    /// Never waits: what the node itself has to say to it is given back.
+    fn pass_on(&self, message: Message) -> Option<(Message, Said)> {
         let router = &self.router;
         if message.reply_to.is_some() && !message.in_reply_to.is_empty() {
-            return router.take_answer(message);
+            router.take_answer(message);
+            return None;
         }
         if message.to == *router.node() {
-            return router
-                .answer(router.node(), &message, self.describe())
-                .await;
+            return Some((message, self.describe()));
         }
         let question = message.clone();
         let refused = match router.deliver_here(message) {
-            Ok(None) => return,
+            Ok(None) => return None,
             Ok(Some(_)) => format!("{} is not on {} any more", question.to, router.node()),
             Err(error) => error.to_string(),
         };
-        router.answer(router.node(), &question, Err(refused)).await;
+        Some((question, Err(refused)))
     }
 
     /// The node's record, as JSON: what it is and what it has.
-    fn describe(&self) -> Result<Option<Bytes>, String> {
+    fn describe(&self) -> Said {
         let nodes = self.discovery.nodes();
         let own = nodes.iter().find(|node| node.id == *self.router.node());
         let own = own.ok_or("this node has not been announced yet")?;
@@ -76,8 +82,19 @@ impl Component for Reception {
         let residence = shared.router.settle(&node, inbox)?;
         let open = tokio::spawn(async move {
             let _residence = residence;
+            let mut answering = JoinSet::new();
             while let Some(Received::Message(message)) = messages.next().await {
-                shared.pass_on(message).await;
+                while answering.try_join_next().is_some() {}
+                let Some((question, said)) = shared.pass_on(message) else {
+                    continue;
+                };
+                // A broker that is slow must not keep what is for others waiting.
+                if answering.len() < MAX_ANSWERING {
+                    let router = shared.router.clone();
+                    answering.spawn(async move {
+                        router.answer(router.node(), &question, said).await;
+                    });
+                }
             }
         });
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) =

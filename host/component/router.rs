@@ -126,6 +126,8 @@ impl Router {
     ) -> Result<Message, Unanswered> {
         let to = message.to.clone();
         let (waiting, answer) = Waiting::new(self);
+        // Who asks wants an answer, and answers are not answered.
+        message.in_reply_to.clear();
         message.reply_to = Some(ReplyTo {
             node: self.node.clone(),
             request: waiting.request,

@@ -113,7 +113,14 @@ impl Component for Supervised {
         let shared = self.shared.clone();
         let (inbox, mailbox) = Subscription::new(shared.limits.mailbox, Overflow::Refuse);
         let router = &shared.surroundings.router;
-        let residence = router.settle(&shared.id, inbox.clone())?;
+        let residence = match router.settle(&shared.id, inbox.clone()) {
+            Ok(residence) => residence,
+            Err(taken) => {
+                tracing::warn!(component = %shared.id, "cannot be reached: {taken}");
+                shared.refuse(taken.to_string());
+                return Ok(());
+            }
+        };
         shared.open(inbox.clone());
         let (stop, interrupt) = (CancellationToken::new(), CancellationToken::new());
         let (ready, started) = oneshot::channel();

@@ -64,6 +64,7 @@ impl Guest {
     pub fn begin(&mut self, subject: Subject, deadline: Instant, limits: &Sandbox) {
         self.component = matches!(subject, Subject::Component | Subject::Topic(_));
         self.journal.begin(subject);
+        self.limiter.begin();
         self.messages = (limits.max_messages, limits.max_messages);
         self.deadline = Some(deadline);
     }

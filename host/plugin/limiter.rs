@@ -40,6 +40,11 @@ impl Limiter {
         self.peak_memory_bytes
     }
 
+    /// Another call begins; what an earlier one was denied explains nothing in it.
+    pub fn begin(&mut self) {
+        self.denied = None;
+    }
+
     pub fn denied(&self) -> Option<Denied> {
         self.denied
     }

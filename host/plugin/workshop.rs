@@ -332,7 +332,8 @@ async fn describe(program: Program, exports: Exports) -> Result<manifest::Descri
             guest.call_describe(&mut *store).await.map(Ok)
         };
         let never = CancellationToken::new();
-        let mut tenant = program.admit(&never).await.ok_or(Stop::Cancelled)?;
+        let admitted = tokio::time::timeout(timeout, program.admit(&never)).await;
+        let mut tenant = admitted.ok().flatten().ok_or(Stop::NoRoom(timeout))?;
         let errand = Errand {
             subject: Subject::Plugin,
             timeout,
@@ -345,6 +346,9 @@ async fn describe(program: Program, exports: Exports) -> Result<manifest::Descri
         Ok(Err(Stop::Timeout(after))) => Err(Fault::passing(format!(
             "failed to describe itself within {} ms (plugins.sandbox.describe_timeout_ms)",
             after.as_millis()
+        ))),
+        Ok(Err(stop @ Stop::NoRoom(_))) => Err(Fault::passing(format!(
+            "could not be asked to describe itself: {stop}"
         ))),
         Ok(Err(stop)) => Err(Fault::new(format!("failed to describe itself: {stop}"))),
         Err(_) => Err(Fault::passing("the node is stopping")),

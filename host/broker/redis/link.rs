@@ -173,7 +173,11 @@ impl Link {
         match wire::decode(heard.get_payload_bytes()) {
             Ok(message) => {
                 let mut state = self.state();
-                state.topics.publish(&topic, message);
+                let published = state.topics.publish(&topic, message);
+                if published.full > 0 {
+                    // Its sender has been told by now that this node took it.
+                    tracing::warn!(channel, "a message is dropped: its receiver has no room");
+                }
                 // It may have cut off the last one.
                 self.left(&mut state, &topic);
             }

@@ -121,6 +121,15 @@ async fn a_component_is_reached_here_first_and_else_elsewhere() {
     assert_eq!(ask(&a, "only-b").await, "b");
     let seen = counts.each_ref().map(|count| count.load(Ordering::SeqCst));
     assert_eq!(seen, [1, 1, 1], "exactly one instance each");
+    // Whatever else it says of itself, a question is answered, here and from elsewhere.
+    for node in [&a, &b] {
+        let odd = Message {
+            in_reply_to: "x".into(),
+            ..message("", "only-b")
+        };
+        let answer = node.router.request(odd, Duration::from_secs(10)).await;
+        assert_eq!(&*answer.unwrap().payload, b"b");
+    }
     // It has just gone from there, and the sender is told; discovery will learn of it.
     everywhere_b.abort();
     let _ = everywhere_b.await;
