@@ -14,6 +14,6 @@ wasmtime::component::bindgen!({
     with: { "wasi:keyvalue/store.bucket": crate::keyvalue::Bucket },
 });
 
+pub use self::hostel::plugin::messaging;
 pub use exports::hostel::plugin::{component, manifest, message_handler, task_handler};
-pub use hostel::plugin::messaging;
 pub use wasi::{keyvalue, logging::logging::Level};

@@ -76,9 +76,12 @@ impl Writer {
             .map_err(|error| {
                 sqlite::Error::Unavailable(format!("no thread for the writer: {error}"))
             })?;
-        opened
-            .await
-            .unwrap_or_else(|_| Err(sqlite::Error::closed()))?;
+        let opened = opened.await;
+        if let Err(error) = opened.unwrap_or_else(|_| Err(sqlite::Error::closed())) {
+            // Whoever hears of the failure may open the file again: the lock is given up by then.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            return Err(error.into());
+        }
         Ok(Self {
             sender,
             thread: Mutex::new(Some(thread)),

@@ -70,7 +70,11 @@ impl Writer {
                 drop(lock);
             })
             .map_err(|error| unavailable(format!("no thread for the writer: {error}")))?;
-        opened.await.unwrap_or_else(|_| Err(closed()))?;
+        if let Err(error) = opened.await.unwrap_or_else(|_| Err(closed())) {
+            // Whoever hears of the failure may open the file again: the lock is given up by then.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            return Err(error);
+        }
         Ok(Self {
             sender,
             thread: Mutex::new(Some(thread)),
