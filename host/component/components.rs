@@ -88,8 +88,8 @@ impl Shared {
         failed.map(|error| format!("{error:#}")).collect()
     }
 
-    /// Brings the components to what the catalog says. They start and stop beside each other, each
-    /// within its own time, so that one that hangs holds up no other.
+    /// Brings the components to what the catalog says. Those of one change start and stop beside
+    /// each other, each within its own time; the next change waits for the slowest.
     async fn catch_up(&self) {
         let view = self.plugins.catalog().view();
         let having = view.generations.values();
@@ -119,24 +119,19 @@ impl Shared {
                 stays
             });
         }
-        let starting = new.iter().map(|member| self.start(member));
-        let stopping = gone.iter().map(stop);
+        let starting = new
+            .iter()
+            .map(async |member| report(member, member.start().await));
+        let stopping = gone
+            .iter()
+            .map(async |member| report(member, member.stop().await));
         tokio::join!(join_all(starting), join_all(stopping));
         self.surroundings.changed.send_modify(|count| *count += 1);
     }
-
-    async fn start(&self, member: &Arc<Supervised>) {
-        let Err(error) = member.start().await else {
-            return;
-        };
-        let id = member.id();
-        tracing::warn!(component = %id, "cannot be a part of this node: {error:#}");
-        self.members().remove(id);
-    }
 }
 
-async fn stop(member: &Arc<Supervised>) {
-    if let Err(error) = member.stop().await {
+fn report(member: &Supervised, done: anyhow::Result<()>) {
+    if let Err(error) = done {
         tracing::warn!(component = %member.id(), "{error:#}");
     }
 }

@@ -52,6 +52,8 @@ pub enum Undelivered {
     Nobody(Name),
     #[error("{to} has too much to do: {waiting} messages wait for it; try again later")]
     Full { to: Name, waiting: usize },
+    #[error("nobody who listens on {to} has room: {full} mailboxes are full; try again later")]
+    AllFull { to: Name, full: usize },
     #[error("{to} is down: {why}")]
     Down { to: Name, why: String },
     #[error("{0} is stopping")]
@@ -113,7 +115,7 @@ impl Router {
         let published = self.broker.publish(&topic, message).await?;
         match (published.receivers, published.full) {
             (0, 0) => Err(Undelivered::Nobody(to)),
-            (0, waiting) => Err(Undelivered::Full { to, waiting }),
+            (0, full) => Err(Undelivered::AllFull { to, full }),
             (receivers, _) => Ok(receivers),
         }
     }

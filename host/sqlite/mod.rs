@@ -5,10 +5,12 @@ mod connection;
 mod fault;
 mod file;
 mod reader;
+mod thread;
 
 pub(crate) use fault::Fault;
 pub(crate) use file::Lock;
 pub(crate) use reader::Reader;
+pub(crate) use thread::Thread;
 
 use std::path::PathBuf;
 

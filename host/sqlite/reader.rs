@@ -1,12 +1,9 @@
 //! Reading beside the writer: a thread with a connection of its own. What is acknowledged is
 //! committed, and what is committed is seen here. Changes nothing.
 
-use super::{Database, Error, Fault};
+use super::{Database, Error, Fault, Thread};
 use rusqlite::Connection;
-use std::{
-    sync::{Mutex, PoisonError},
-    thread::{self, JoinHandle},
-};
+use std::sync::{Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 const BACKLOG: usize = 1024;
@@ -20,22 +17,17 @@ type Question = Box<dyn FnOnce(&Connection) -> bool + Send>;
 pub(crate) struct Reader {
     database: Database,
     sender: Mutex<Option<mpsc::Sender<Question>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Thread,
 }
 
 impl Reader {
-    pub fn start(name: &str, database: &Database) -> Result<Self, Error> {
+    pub fn start(name: &'static str, database: &Database) -> Result<Self, Error> {
         let (sender, receiver) = mpsc::channel(BACKLOG);
-        let thread = thread::Builder::new().name(name.into()).spawn({
-            let database = database.clone();
-            move || serve(&database, receiver)
-        });
-        let thread =
-            thread.map_err(|error| Error::Unavailable(format!("no thread for {name}: {error}")))?;
+        let its = database.clone();
         Ok(Self {
             database: database.clone(),
             sender: Mutex::new(Some(sender)),
-            thread: Mutex::new(Some(thread)),
+            thread: Thread::start(name, move || serve(&its, receiver))?,
         })
     }
 
@@ -68,10 +60,7 @@ impl Reader {
 
     pub async fn close(&self) {
         held(&self.sender).take();
-        let thread = held(&self.thread).take();
-        if let Some(thread) = thread {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
+        self.thread.join().await;
     }
 }
 

@@ -6,13 +6,9 @@ use super::book::{self, Stop};
 use crate::{
     config::KeyValueLimits,
     keyvalue::{Bucket, Change, Error},
-    sqlite::{self, Database, Fault, Lock},
+    sqlite::{self, Database, Fault, Lock, Thread},
 };
 use rusqlite::Connection;
-use std::{
-    sync::{Mutex, PoisonError},
-    thread::{self, JoinHandle},
-};
 use tokio::sync::{mpsc, oneshot};
 
 /// How many operations may wait for the writer, each with its values; further callers wait to be
@@ -48,7 +44,7 @@ enum Message {
 /// The writer as others see it.
 pub(super) struct Writer {
     sender: mpsc::Sender<Message>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Thread,
 }
 
 impl Writer {
@@ -61,31 +57,23 @@ impl Writer {
     ) -> Result<Self, Error> {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let (ready, opened) = oneshot::channel();
-        let thread = thread::Builder::new()
-            .name("keyvalue-writer".into())
-            .spawn(move || {
-                let conn = match database.open_writer() {
-                    Ok(conn) => conn,
-                    Err(error) => return drop(ready.send(Err(error))),
-                };
-                let _ = ready.send(Ok(()));
-                let work = Work { database, limits };
-                work.run(conn, receiver);
-                drop(lock);
-            })
-            .map_err(|error| {
-                sqlite::Error::Unavailable(format!("no thread for the writer: {error}"))
-            })?;
+        let thread = Thread::start("keyvalue-writer", move || {
+            let conn = match database.open_writer() {
+                Ok(conn) => conn,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let _ = ready.send(Ok(()));
+            let work = Work { database, limits };
+            work.run(conn, receiver);
+            drop(lock);
+        })?;
         let opened = opened.await;
         if let Err(error) = opened.unwrap_or_else(|_| Err(sqlite::Error::closed())) {
             // Whoever hears of the failure may open the file again: the lock is given up by then.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            thread.join().await;
             return Err(error.into());
         }
-        Ok(Self {
-            sender,
-            thread: Mutex::new(Some(thread)),
-        })
+        Ok(Self { sender, thread })
     }
 
     /// Returns once it is committed.
@@ -106,17 +94,7 @@ impl Writer {
     /// Lets what was sent before be done, and waits for the thread's end.
     pub async fn close(&self) {
         let _ = self.sender.send(Message::Close).await;
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(thread) = thread {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            if !matches!(joined, Ok(Ok(()))) {
-                tracing::error!("the key-value store's writer ended badly");
-            }
-        }
+        self.thread.join().await;
     }
 }
 

@@ -5,7 +5,7 @@
 use super::{
     batch::{self, Failure},
     book::Book,
-    fault::{closed, unavailable},
+    fault::closed,
     operation::{Asked, Operation, Safety},
     overview::Overview,
     recent::Recent,
@@ -13,12 +13,11 @@ use super::{
 use crate::{
     config,
     queue::{Error, Publisher, now},
-    sqlite::{Database, Fault, Lock},
+    sqlite::{Database, Fault, Lock, Thread},
 };
 use rusqlite::Connection;
 use std::{
-    sync::{Arc, Mutex, PoisonError},
-    thread::{self, JoinHandle},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -36,7 +35,7 @@ pub(super) enum Message {
 /// The writer as others see it.
 pub(super) struct Writer {
     sender: mpsc::Sender<Message>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Thread,
 }
 
 impl Writer {
@@ -63,22 +62,16 @@ impl Writer {
             pause: FIRST_PAUSE,
             closing: false,
         };
-        let thread = thread::Builder::new()
-            .name("queue-writer".into())
-            .spawn(move || {
-                work.run(ready);
-                drop(lock);
-            })
-            .map_err(|error| unavailable(format!("no thread for the writer: {error}")))?;
+        let thread = Thread::start("queue-writer", move || {
+            work.run(ready);
+            drop(lock);
+        })?;
         if let Err(error) = opened.await.unwrap_or_else(|_| Err(closed())) {
             // Whoever hears of the failure may open the file again: the lock is given up by then.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            thread.join().await;
             return Err(error);
         }
-        Ok(Self {
-            sender,
-            thread: Mutex::new(Some(thread)),
-        })
+        Ok(Self { sender, thread })
     }
 
     /// Has `run` done within a transaction, and returns what `seal` makes of its answer once that
@@ -114,17 +107,7 @@ impl Writer {
     /// Lets what was sent before be done, and waits for the thread's end.
     pub async fn close(&self) {
         let _ = self.sender.send(Message::Close).await;
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(thread) = thread {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            if !matches!(joined, Ok(Ok(()))) {
-                tracing::error!("the queue's writer ended badly");
-            }
-        }
+        self.thread.join().await;
     }
 }
 
