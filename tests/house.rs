@@ -13,7 +13,7 @@ use std::{
 /// one above it does too.
 const FLOORS: [&[&str]; 8] = [
     &["task", "lifecycle"],
-    &["config", "sqlite"],
+    &["config", "redis", "sqlite"],
     &["keyvalue"],
     &["queue", "discovery", "broker", "plugin"],
     &["scheduler", "component"],
@@ -27,7 +27,7 @@ const OWNERS: [(&str, &[&str]); 7] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("etcd_client", &["discovery/etcd"]),
-    ("redis", &["broker/redis"]),
+    ("redis", &["broker/redis", "queue/redis", "redis"]),
     ("rusqlite", &["queue", "keyvalue", "sqlite"]),
     ("tonic", &["api", "client", "cli", "proto"]),
     ("proto", &["api", "client", "cli"]),

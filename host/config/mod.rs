@@ -28,6 +28,9 @@ pub struct Config {
     pub queue: Queue,
     /// `[queue] keep_ended_ms`, whatever its kind: how long ended tasks can still be asked for.
     pub keep_ended: Duration,
+    /// `[queue] lease_ttl_ms`, whatever its kind: after how long without a sign of life a node's
+    /// tasks go to another.
+    pub lease_ttl: Duration,
     pub keyvalue: KeyValue,
     pub discovery: Discovery,
     pub broker: Broker,
@@ -132,7 +135,10 @@ pub struct Sandbox {
 /// `[queue]`
 #[derive(Debug, Clone, PartialEq)]
 pub enum Queue {
+    /// In a file of this node.
     Sqlite(Sqlite),
+    /// Shared by all nodes that use the same Redis and prefix.
+    Redis(RedisQueue),
 }
 
 /// `[queue] kind = "sqlite"`
@@ -144,6 +150,25 @@ pub struct Sqlite {
     pub max_open_tasks: usize,
     /// The most operations that share one commit.
     pub max_batch: usize,
+}
+
+/// `[queue] kind = "redis"`
+#[derive(Debug, Clone, PartialEq)]
+pub struct RedisQueue {
+    pub server: Redis,
+    /// How many parts the tasks are divided into, each on one node of a Redis Cluster. The same on
+    /// all nodes, and not to be changed while there are tasks.
+    pub shards: u32,
+    /// How many tasks may be pending or running, over all nodes.
+    pub max_open_tasks: usize,
+    /// How many replicas must have a task before it counts as submitted.
+    pub replicas: u32,
+}
+
+impl RedisQueue {
+    // In force where nothing is said; see `Etcd`.
+    pub const SHARDS: u32 = 1;
+    pub const REPLICAS: u32 = 0;
 }
 
 /// `[keyvalue]`: what plugins keep through wasi:keyvalue.
@@ -252,6 +277,8 @@ pub struct TaskTypeOverrides {
     pub backoff_initial: Option<Duration>,
     pub backoff_max: Option<Duration>,
     pub max_concurrency: Option<usize>,
+    /// How many of it may run on all nodes together.
+    pub max_cluster_concurrency: Option<usize>,
 }
 
 #[cfg(test)]

@@ -183,13 +183,15 @@ impl<'r> Section<'r> {
         self.required(key, Duration::ZERO, |s| s.maybe_ms(key, range))
     }
 
-    pub fn boolean(&mut self, key: &'static str) -> bool {
-        self.required(key, false, |s| {
-            s.value(key, |_, entry| match entry.value {
-                Value::Boolean(value) => Ok(value),
-                _ => Err(format!("true or false expected, {} found", found(entry))),
-            })
+    pub fn maybe_boolean(&mut self, key: &'static str) -> Option<bool> {
+        self.value(key, |_, entry| match entry.value {
+            Value::Boolean(value) => Ok(value),
+            _ => Err(format!("true or false expected, {} found", found(entry))),
         })
+    }
+
+    pub fn boolean(&mut self, key: &'static str) -> bool {
+        self.required(key, false, |s| s.maybe_boolean(key))
     }
 
     pub fn address(&mut self, key: &'static str, stand_in: SocketAddr) -> SocketAddr {

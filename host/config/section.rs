@@ -3,7 +3,7 @@
 
 use super::{
     Broker, Component, ComponentOverrides, Config, Discovery, Etcd, KeyValue, KeyValueBackend,
-    KeyValueLimits, Limits, Node, Plugin, Plugins, Queue, Redis, Sandbox, SandboxOverrides, Secret,
+    KeyValueLimits, Limits, Node, Plugin, Plugins, Queue, Redis, RedisQueue, Sandbox, SandboxOverrides, Secret,
     SecretUrl, Sqlite, TaskTypeOverrides,
     reader::{Reader, Section},
 };
@@ -28,11 +28,16 @@ pub(super) fn config(root: &mut Section<'_>, data_dir: &Path) -> Config {
     let node = root.section("node", |s| node(s, data_dir));
     let limits = root.section("limits", limits);
     let plugins = root.section("plugins", plugins);
-    let mut keep_ended = std::time::Duration::ZERO;
+    let [mut keep_ended, mut lease_ttl] = [std::time::Duration::ZERO; 2];
     let queue = root.section("queue", |s| {
-        s.kind(&["sqlite"]);
+        let kind = s.kind(&["sqlite", "redis"]);
         keep_ended = s.ms("keep_ended_ms", SECOND..=3650 * DAY);
-        Queue::Sqlite(sqlite(s, &node.data_dir))
+        lease_ttl = s.ms("lease_ttl_ms", SECOND..=HOUR);
+        let shared = match kind {
+            "redis" => redis_queue(s),
+            _ => None,
+        };
+        shared.map_or_else(|| Queue::Sqlite(sqlite(s, &node.data_dir)), Queue::Redis)
     });
     let keyvalue = root.section("keyvalue", |s| {
         s.kind(&["sqlite"]);
@@ -53,6 +58,7 @@ pub(super) fn config(root: &mut Section<'_>, data_dir: &Path) -> Config {
         plugins,
         queue,
         keep_ended,
+        lease_ttl,
         keyvalue,
         discovery,
         broker,
@@ -140,10 +146,12 @@ fn sandbox(s: &mut Section<'_>) -> Sandbox {
     }
 }
 
+const OPEN_TASKS: RangeInclusive<usize> = 1..=1_000_000_000;
+
 fn sqlite(s: &mut Section<'_>, data_dir: &Path) -> Sqlite {
     Sqlite {
         path: s.maybe_path("path").unwrap_or(data_dir.join("queue.db")),
-        max_open_tasks: s.number("max_open_tasks", 1..=1_000_000_000),
+        max_open_tasks: s.number("max_open_tasks", OPEN_TASKS),
         max_batch: s.number("max_batch", 1..=10_000),
     }
 }
@@ -210,9 +218,28 @@ fn redis(s: &mut Section<'_>) -> Option<Redis> {
         }
     });
     let prefix = s.maybe_name("prefix", "prefix");
+    let cluster = s.maybe_boolean("cluster").unwrap_or(false);
+    let url = url.unwrap_or_else(|| SecretUrl::new(Redis::URL));
     Some(Redis {
-        url: url.unwrap_or_else(|| SecretUrl::new(Redis::URL)),
+        url,
+        cluster,
         prefix: prefix.or_else(|| Name::parse("prefix", Redis::PREFIX).ok())?,
+        ca_file: s.maybe_path("ca_file"),
+        cert_file: s.maybe_path("cert_file"),
+        key_file: s.maybe_path("key_file"),
+    })
+}
+
+/// `None` after a fault.
+fn redis_queue(s: &mut Section<'_>) -> Option<RedisQueue> {
+    let shards = s.maybe_number("shards", 1..=256);
+    let max_open_tasks = s.number("max_open_tasks", OPEN_TASKS);
+    let replicas = s.maybe_number("replicas", 0..=100);
+    Some(RedisQueue {
+        server: redis(s)?,
+        shards: shards.unwrap_or(RedisQueue::SHARDS),
+        max_open_tasks,
+        replicas: replicas.unwrap_or(RedisQueue::REPLICAS),
     })
 }
 
@@ -240,8 +267,21 @@ fn plugin(s: &mut Section<'_>) -> Plugin {
             backoff_initial: s.maybe_ms("backoff_initial_ms", 0..=7 * DAY),
             backoff_max: s.maybe_ms("backoff_max_ms", 0..=7 * DAY),
             max_concurrency: s.maybe_number("max_concurrency", 1..=10_000),
+            max_cluster_concurrency: s.maybe_number("max_cluster_concurrency", 1..=1_000_000),
         }),
     }
+}
+
+fn redis_rules(section: &str, redis: &Redis, reader: &mut Reader) {
+    let kind = format!("{section}.kind");
+    let both = redis.cert_file.is_some() == redis.key_file.is_some();
+    reader.rule(&[&kind], both, || {
+        "cert_file and key_file go together; only one of them is given".into()
+    });
+    let several = redis.url.reveal().contains(',');
+    reader.rule(&[&kind], redis.cluster || !several, || {
+        "several addresses are for a Redis Cluster (cluster = true)".into()
+    });
 }
 
 /// The rules between settings.
@@ -287,6 +327,17 @@ fn rules(config: &Config, reader: &mut Reader) {
         });
     }
 
+    if let Queue::Redis(queue) = &config.queue {
+        redis_rules("queue", &queue.server, reader);
+        reader.rule(
+            &["queue.kind"],
+            queue.replicas == 0 || !queue.server.cluster,
+            || "replicas cannot be waited for in a Redis Cluster: WAIT names no slot".into(),
+        );
+    }
+    if let Broker::Redis(server) = &config.broker {
+        redis_rules("broker", server, reader);
+    }
     if let Discovery::Etcd(etcd) = &config.discovery {
         for (one, other, both) in [
             (
@@ -316,13 +367,14 @@ fn rules(config: &Config, reader: &mut Reader) {
         value <= batch,
         || format!("a value of {value} bytes could never be read: max_batch_bytes is {batch}"),
     );
-    let Queue::Sqlite(queue) = &config.queue;
     let KeyValueBackend::Sqlite { path } = &config.keyvalue.backend;
-    reader.rule(
-        &["keyvalue.path", "queue.path"],
-        *path != queue.path,
-        || "is the queue's file; the key-value store needs one of its own".into(),
-    );
+    if let Queue::Sqlite(queue) = &config.queue {
+        reader.rule(
+            &["keyvalue.path", "queue.path"],
+            *path != queue.path,
+            || "is the queue's file; the key-value store needs one of its own".into(),
+        );
+    }
 
     for (name, plugin) in &config.plugin {
         for (task_type, overrides) in &plugin.task {

@@ -24,9 +24,17 @@ pub struct Etcd {
 /// `kind = "redis"`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Redis {
+    /// `redis://user:password@host:port/database`, or `rediss://` for TLS. Of a cluster, one node or
+    /// more, with commas between them.
     pub url: SecretUrl,
+    /// It is a Redis Cluster.
+    pub cluster: bool,
     /// Before every key and channel.
     pub prefix: Name,
+    /// PEM files: who may sign the server's certificate, and this node's own certificate and key.
+    pub ca_file: Option<PathBuf>,
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
 }
 
 impl Etcd {
@@ -54,6 +62,18 @@ impl Etcd {
 impl Redis {
     pub const URL: &str = "redis://127.0.0.1:6379";
     pub const PREFIX: &str = "hostel";
+
+    /// With nothing but the address given. `None` where the prefix is no name.
+    pub fn at(url: &str, prefix: &str) -> Option<Self> {
+        Some(Self {
+            url: SecretUrl::new(url),
+            cluster: false,
+            prefix: Name::parse("prefix", prefix).ok()?,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+        })
+    }
 }
 
 /// Text that is printed nowhere.

@@ -1,8 +1,8 @@
 //! A configuration as TOML that a person reads: the reference with its comments, holding the values
 //! in force. What it prints loads again to the same configuration.
 
-use super::{Broker, Config, Discovery, KeyValueBackend, Plugin, Queue, load::REFERENCE};
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use super::{Broker, Config, Discovery, KeyValueBackend, Plugin, Queue, Redis, load::REFERENCE};
+use std::{collections::BTreeMap, path::{Path, PathBuf}, time::Duration};
 use toml::{Table, Value};
 
 /// By section and key.
@@ -52,6 +52,7 @@ fn values(config: &Config) -> Values {
         plugins,
         queue,
         keep_ended,
+        lease_ttl,
         keyvalue,
         discovery,
         broker,
@@ -119,12 +120,20 @@ fn values(config: &Config) -> Values {
 
     let mut set = |key, value| values.insert(("queue", key), value);
     set("keep_ended_ms", ms(*keep_ended));
+    set("lease_ttl_ms", ms(*lease_ttl));
     match queue {
         Queue::Sqlite(sqlite) => {
             set("kind", text("sqlite"));
             set("path", path(&sqlite.path));
             set("max_open_tasks", number(sqlite.max_open_tasks));
             set("max_batch", number(sqlite.max_batch));
+        }
+        Queue::Redis(queue) => {
+            set("kind", text("redis"));
+            set("max_open_tasks", number(queue.max_open_tasks));
+            set("shards", number(queue.shards));
+            set("replicas", number(queue.replicas));
+            redis_values(&queue.server).for_each(|(key, value)| drop(set(key, value)));
         }
     }
 
@@ -153,17 +162,9 @@ fn values(config: &Config) -> Values {
             set("prefix", text(&etcd.prefix));
             set("ttl_ms", ms(etcd.ttl));
             let user = etcd.user.iter().map(|user| ("user", text(user)));
-            let files = [
-                ("ca_file", &etcd.ca_file),
-                ("cert_file", &etcd.cert_file),
-                ("key_file", &etcd.key_file),
-            ];
-            let files = files
-                .into_iter()
-                .filter_map(|(key, file)| Some((key, path(file.as_ref()?))));
-            user.chain(files).for_each(|(key, value)| {
-                set(key, value);
-            });
+            let files = files(&etcd.ca_file, &etcd.cert_file, &etcd.key_file);
+            user.chain(files)
+                .for_each(|(key, value)| drop(set(key, value)));
         }
     }
     let mut set = |key, value| values.insert(("broker", key), value);
@@ -171,11 +172,30 @@ fn values(config: &Config) -> Values {
         Broker::Local => drop(set("kind", text("local"))),
         Broker::Redis(redis) => {
             set("kind", text("redis"));
-            set("url", text(&redis.url.to_string()));
-            set("prefix", text(redis.prefix.as_str()));
+            redis_values(redis).for_each(|(key, value)| drop(set(key, value)));
         }
     }
     values
+}
+
+fn redis_values(redis: &Redis) -> impl Iterator<Item = (&'static str, Value)> {
+    let said = [
+        ("url", text(&redis.url.to_string())),
+        ("cluster", Value::Boolean(redis.cluster)),
+        ("prefix", text(redis.prefix.as_str())),
+    ];
+    let (ca, cert, key) = (&redis.ca_file, &redis.cert_file, &redis.key_file);
+    said.into_iter().chain(files(ca, cert, key))
+}
+
+fn files<'f>(
+    ca: &'f Option<PathBuf>,
+    cert: &'f Option<PathBuf>,
+    key: &'f Option<PathBuf>,
+) -> impl Iterator<Item = (&'static str, Value)> + use<> {
+    let files = [("ca_file", ca), ("cert_file", cert), ("key_file", key)];
+    let given = files.map(|(key, file)| Some((key, path(file.as_ref()?))));
+    given.into_iter().flatten()
 }
 
 fn plugin_table(plugin: &Plugin) -> Table {
@@ -210,6 +230,10 @@ fn plugin_table(plugin: &Plugin) -> Table {
             ("backoff_initial_ms", overrides.backoff_initial.map(ms)),
             ("backoff_max_ms", overrides.backoff_max.map(ms)),
             ("max_concurrency", overrides.max_concurrency.map(number)),
+            (
+                "max_cluster_concurrency",
+                overrides.max_cluster_concurrency.map(number),
+            ),
         ]);
         (name.to_string(), overrides)
     });
@@ -252,21 +276,35 @@ mod tests {
 
     /// The reference with everything given that it mentions, but for the password, which is not
     /// shown.
-    fn complete() -> String {
+    fn complete(queue: &str) -> String {
         let cluster = REFERENCE.replace("kind = \"local\"", "kind = \"?\"");
         let cluster = cluster.replacen("\"?\"", "\"etcd\"", 1);
         let cluster = cluster.replacen("\"?\"", "\"redis\"", 1);
-        let given = cluster.lines().map(|line| {
+        let cluster = cluster.replacen("\"sqlite\"\n", &format!("\"{queue}\"\n"), 1);
+        let (mut comment, mut given) = ("", Vec::new());
+        for line in cluster.lines() {
             let bare = line.strip_prefix('#').unwrap_or(line);
             let key = bare.split_once(" = ").map_or("", |(key, _)| key);
             let example = is_key(key) || bare.starts_with("[plugin.");
-            if example { bare } else { line }
-        });
-        given.collect::<Vec<_>>().join("\n")
+            let of_another_kind = ["redis", "sqlite"].iter().any(|kind| {
+                *kind != queue && comment.starts_with(&format!("# For \"{kind}\""))
+            });
+            match line.is_empty() {
+                true => comment = "",
+                false if comment.is_empty() => comment = line,
+                false => {}
+            }
+            match example {
+                true if of_another_kind => {}
+                true => given.push(bare),
+                false => given.push(line),
+            }
+        }
+        given.join("\n")
     }
 
     /// `complete`, with no value left at its default.
-    fn changed() -> String {
+    fn changed(queue: &str) -> String {
         let change = |line: &str| {
             let (key, value) = line.split_once(" = ")?;
             let changed = match value.parse::<u64>() {
@@ -279,7 +317,7 @@ mod tests {
             };
             (!line.starts_with('#')).then(|| format!("{key} = {changed}"))
         };
-        let complete = complete();
+        let complete = complete(queue);
         let lines = complete.lines();
         let lines: Vec<String> = lines.map(|x| change(x).unwrap_or(x.to_owned())).collect();
         lines.join("\n")
@@ -288,7 +326,10 @@ mod tests {
     #[test]
     fn what_is_shown_loads_to_the_same() {
         let odd = "[plugin.\"a.b:c\".config]\nkey = \"quo\\\"te\\n\"\n\"k k\" = \"\"\n[plugin.z]";
-        for text in ["", &complete(), &changed(), odd] {
+        let [one, many] = ["sqlite", "redis"].map(complete);
+        // In a Redis Cluster no replica can be waited for.
+        let other = changed("redis").replace("replicas = 1", "replicas = 0");
+        for text in ["", &one, &many, &changed("sqlite"), &other, odd] {
             let mut config = parse(text);
             if let Discovery::Etcd(etcd) = &mut config.discovery {
                 (etcd.user, etcd.password) = (None, None);
@@ -297,20 +338,23 @@ mod tests {
             assert_eq!(parse(&shown), config, "{shown}");
             assert_eq!(show(&parse(&shown)), shown);
         }
-        assert_ne!(parse(&changed()).limits, Config::default().limits);
+        assert_ne!(parse(&other).limits, Config::default().limits);
     }
 
     #[test]
     fn the_examples_of_other_kinds_are_their_defaults() {
         let optional = ["user", "password", "ca_file", "cert_file", "key_file"];
-        let complete = complete();
+        let complete = complete("redis");
         let lines = complete.lines().filter(|line| {
             !optional
                 .iter()
                 .any(|key| line.starts_with(&format!("{key} = ")))
         });
         let given = parse(&lines.collect::<Vec<_>>().join("\n"));
-        let least = parse("[discovery]\nkind = \"etcd\"\n[broker]\nkind = \"redis\"");
+        let least = parse(
+            "[queue]\nkind = \"redis\"\n[discovery]\nkind = \"etcd\"\n[broker]\nkind = \"redis\"",
+        );
+        assert_eq!(given.queue, least.queue);
         assert_eq!(given.discovery, least.discovery);
         assert_eq!(given.broker, least.broker);
     }
@@ -342,8 +386,8 @@ mod tests {
 
     #[test]
     fn the_reference_mentions_every_setting() {
-        let complete = complete();
-        let reference: toml::Table = complete.parse().unwrap();
+        let shared = complete("redis");
+        let reference: toml::Table = shared.parse().unwrap();
         for section in [
             "node",
             "limits",
@@ -359,6 +403,7 @@ mod tests {
             "plugin.thumbnail.task.thumbnail",
         ] {
             let kind = match section {
+                "queue" => "kind = \"redis\"\n",
                 "discovery" => "kind = \"etcd\"\n",
                 "broker" => "kind = \"redis\"\n",
                 _ => "",

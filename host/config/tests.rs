@@ -72,7 +72,7 @@ max_cpu_ms = 10
   hostel.toml:2:1: node.lsiten: no such setting; did you mean listen?
   hostel.toml:3:12: node.drain_ms: a whole number of milliseconds from 0 to 86400000 expected, the text "30s" found
   hostel.toml:6:15: limits.max_wait_ms: 99999999 is out of range; a whole number of milliseconds from 0 to 3600000 is allowed
-  hostel.toml:9:8: queue.kind: "sqlight" is no kind known here; allowed: "sqlite"
+  hostel.toml:9:8: queue.kind: "sqlight" is no kind known here; allowed: "sqlite", "redis"
   hostel.toml:11:9: plugin.a b: plugin name "a b" has ' '; only letters, digits and . _ : - are allowed"#
     );
 }
@@ -90,7 +90,7 @@ fn unknown_names_are_refused_with_a_hint() {
         ("[limits]\nmax_wait = 1", "did you mean max_wait_ms?"),
         (
             "[queue]\nkind = \"sqlite\"\nurl = \"x\"",
-            "known here: kind, keep_ended_ms, path, max_open_tasks",
+            "known here: kind, keep_ended_ms, lease_ttl_ms, path, max_open_tasks",
         ),
         (
             "[discovery]\npath = \"x\"",

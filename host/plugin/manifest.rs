@@ -23,6 +23,8 @@ pub struct TaskType {
     pub retry: RetryPolicy,
     /// How many tasks of the type this node runs at once.
     pub max_concurrency: Option<usize>,
+    /// How many of them run on all nodes together; only an operator can say.
+    pub max_cluster_concurrency: Option<usize>,
 }
 
 /// A manifest without faults.
@@ -229,6 +231,7 @@ fn task_type(
             backoff_max: backoff_max.unwrap_or(default.backoff_max.max(backoff_initial)),
         },
         max_concurrency: overrides.max_concurrency.or(concurrency),
+        max_cluster_concurrency: overrides.max_cluster_concurrency,
     };
     (faults.len() == before).then_some(task_type)
 }

@@ -6,15 +6,17 @@
 //! come in the order of the questions. A conflict, a stale token or a full queue is a value; an
 //! `Error` means that the engine could not do its work.
 
+mod redis;
 mod sqlite;
 mod watch;
 
+pub use self::redis::RedisQueue;
 pub use sqlite::SqliteQueue;
 pub use watch::{Change, Changes, Publisher, Watch};
 
 use crate::{
     config,
-    task::{Name, Outcome, Ran, StateKind, Submission, Task, TaskId, UnixMs},
+    task::{Lane, Name, Outcome, Ran, StateKind, Submission, Target, Task, TaskId, UnixMs},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -52,12 +54,15 @@ pub trait TaskQueue: Send + Sync {
     /// How many tasks each type has in each state; absent means none.
     async fn counts(&self) -> Result<Counts, Error>;
 
-    /// How long until a task of one of `types` becomes due: zero when one is due now, `None` when
-    /// none waits.
-    async fn next_due(&self, types: &[Name]) -> Result<Option<Duration>, Error>;
+    /// How long until a task that `want` could take becomes due: zero when one is due now, `None`
+    /// when none waits. Numbers do not count here.
+    async fn next_due(&self, want: &Want) -> Result<Option<Duration>, Error>;
 
     /// Forgets up to `max` tasks that ended longer than `age` ago, and says how many went.
     async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error>;
+
+    /// What a task survives once its submission is answered, as far as the engine knows now.
+    fn durability(&self) -> Durability;
 
     /// The changes from now on. A wake-up, never the truth: who needs that calls `get` or `lease`.
     fn watch(&self) -> Watch;
@@ -70,6 +75,7 @@ pub trait TaskQueue: Send + Sync {
 pub async fn open(queue: &config::Queue) -> Result<Arc<dyn TaskQueue>, Error> {
     match queue {
         config::Queue::Sqlite(settings) => Ok(Arc::new(SqliteQueue::open(settings).await?)),
+        config::Queue::Redis(settings) => Ok(Arc::new(RedisQueue::open(settings).await?)),
     }
 }
 
@@ -85,15 +91,65 @@ pub enum Submitted {
     Full,
 }
 
+/// What a task survives, from the moment its submission is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The engine keeps it in memory: its end is the task's.
+    Memory,
+    /// It is written to disk every second or so: a crash of the machine may lose the last ones.
+    Periodic,
+    /// It is on disk.
+    Synced,
+    /// As many replicas as were asked for have it.
+    Replicated,
+    /// The engine does not let us know.
+    Unknown,
+}
+
+impl Durability {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Periodic => "periodic",
+            Self::Synced => "synced",
+            Self::Replicated => "replicated",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// What a worker can take.
 #[derive(Debug, Clone)]
 pub struct Want {
     pub node: Name,
-    /// Each type with the most tasks of it to hand out.
-    pub types: Vec<(Name, usize)>,
+    /// What is said of the node besides, for tasks that ask for it.
+    pub labels: Vec<Name>,
+    pub types: Vec<WantedType>,
     /// The most tasks in all.
     pub max: usize,
     pub ttl: Duration,
+}
+
+/// A type that a worker can take.
+#[derive(Debug, Clone)]
+pub struct WantedType {
+    pub task_type: Name,
+    /// The most tasks of it to hand out.
+    pub max: usize,
+    /// How many of it may run on all nodes together.
+    pub max_in_cluster: Option<usize>,
+}
+
+impl Want {
+    /// The lanes whose tasks of this type it may have.
+    pub fn lanes(&self, task_type: &Name) -> impl Iterator<Item = Lane> {
+        let targets = [Target::Any, Target::Node(self.node.clone())];
+        let labels = self.labels.iter().cloned().map(Target::Label);
+        targets.into_iter().chain(labels).map(|target| Lane {
+            task_type: task_type.clone(),
+            target,
+        })
+    }
 }
 
 /// The right to run one attempt of a task.
@@ -192,7 +248,7 @@ pub struct Listing {
 pub type Counts = BTreeMap<(Name, StateKind), u64>;
 
 /// Why an engine could not do its work, by what the caller can do about it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// Try again later. When `outcome_unknown`, the change may or may not have been made.
     #[error("the task queue is unavailable: {reason}")]

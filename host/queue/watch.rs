@@ -28,11 +28,11 @@ pub enum Changes {
 
 /// The queue's end.
 #[derive(Debug, Clone)]
-pub struct Publisher(broadcast::Sender<Arc<[Change]>>);
+pub struct Publisher(broadcast::Sender<Changes>);
 
 /// A watcher's end.
 #[derive(Debug)]
-pub struct Watch(broadcast::Receiver<Arc<[Change]>>);
+pub struct Watch(broadcast::Receiver<Changes>);
 
 impl Publisher {
     pub fn new() -> Self {
@@ -46,8 +46,13 @@ impl Publisher {
     pub fn publish(&self, changes: Vec<Change>) {
         if !changes.is_empty() {
             // An error only means that nobody watches.
-            let _ = self.0.send(changes.into());
+            let _ = self.0.send(Changes::Seen(changes.into()));
         }
+    }
+
+    /// For an engine that has missed something itself.
+    pub fn lost(&self) {
+        let _ = self.0.send(Changes::Lost);
     }
 }
 
@@ -61,7 +66,7 @@ impl Watch {
     /// The next batch of changes; `None` once the queue is closed. Cancel safe.
     pub async fn next(&mut self) -> Option<Changes> {
         match self.0.recv().await {
-            Ok(changes) => Some(Changes::Seen(changes)),
+            Ok(changes) => Some(changes),
             Err(RecvError::Lagged(_)) => Some(Changes::Lost),
             Err(RecvError::Closed) => None,
         }

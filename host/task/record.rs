@@ -1,6 +1,6 @@
 //! A task as the queue holds it: what was asked, and how far it has come.
 
-use super::{Name, TaskId};
+use super::{Name, Target, TaskId};
 use bytes::Bytes;
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
@@ -20,6 +20,7 @@ impl UnixMs {
 pub struct Task {
     pub id: TaskId,
     pub task_type: Name,
+    pub target: Target,
     pub payload: Bytes,
     pub metadata: Arc<BTreeMap<String, String>>,
     pub submitted_at: UnixMs,

@@ -1,7 +1,7 @@
 //! A task as a client hands it in. The constructor enforces every limit; nothing later validates
 //! again.
 
-use super::{InvalidName, Name, TaskId};
+use super::{InvalidName, Lane, Name, Target, TaskId};
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submission {
     id: TaskId,
-    task_type: Name,
+    lane: Lane,
     payload: Bytes,
     metadata: Arc<BTreeMap<String, String>>,
 }
@@ -57,10 +57,19 @@ impl Submission {
         check_metadata(&metadata, limits)?;
         Ok(Self {
             id,
-            task_type,
+            lane: Lane {
+                task_type,
+                target: Target::Any,
+            },
             payload,
             metadata: Arc::new(metadata),
         })
+    }
+
+    /// The same for certain nodes only.
+    pub fn to(mut self, target: Target) -> Self {
+        self.lane.target = target;
+        self
     }
 
     pub fn id(&self) -> &TaskId {
@@ -68,7 +77,15 @@ impl Submission {
     }
 
     pub fn task_type(&self) -> &Name {
-        &self.task_type
+        &self.lane.task_type
+    }
+
+    pub fn target(&self) -> &Target {
+        &self.lane.target
+    }
+
+    pub fn lane(&self) -> &Lane {
+        &self.lane
     }
 
     pub fn payload(&self) -> &Bytes {

@@ -2,12 +2,12 @@
 //! the dispatcher; what it leases decides.
 
 use super::{
-    LEASE_TTL, Shared,
+    Shared,
     held::{Interrupt, Why},
 };
 use crate::{
     plugin::{Call, Finished, Handler},
-    queue::{Finish, Leased, Want},
+    queue::{Finish, Leased, Want, WantedType},
     task::{Ended, Name, Outcome, Ran, transition},
 };
 use futures_util::FutureExt;
@@ -75,11 +75,9 @@ async fn nap(shared: &Shared, asked: &mut Option<Instant>) -> Duration {
         return ASK_AGAIN;
     }
     *asked = Some(Instant::now());
-    let types: Vec<Name> = hosted_types(shared)
-        .into_iter()
-        .map(|(name, _)| name)
-        .collect();
-    match shared.queue.next_due(&types).await {
+    let types = hosted_types(shared).into_iter();
+    let types = types.map(|(name, _)| (name, 1)).collect();
+    match shared.queue.next_due(&want(shared, types, 1)).await {
         Ok(Some(due)) => due.clamp(ASK_AGAIN / 10, SCAN),
         Ok(None) => SCAN,
         Err(error) => {
@@ -98,6 +96,26 @@ fn hosted_types(shared: &Shared) -> Vec<(Name, Option<usize>)> {
         .collect()
 }
 
+/// As many tasks of each type as are said, and `max` in all.
+fn want(shared: &Shared, types: Vec<(Name, usize)>, max: usize) -> Want {
+    let view = shared.plugins.catalog().view();
+    let wanted = |(task_type, max)| WantedType {
+        max_in_cluster: view
+            .task_types
+            .get(&task_type)
+            .and_then(|handler| handler.task_type.max_cluster_concurrency),
+        task_type,
+        max,
+    };
+    Want {
+        node: shared.node.clone(),
+        labels: shared.labels.clone(),
+        types: types.into_iter().map(wanted).collect(),
+        max,
+        ttl: shared.lease_ttl,
+    }
+}
+
 impl Runs {
     /// Leases up to `max` tasks and starts them.
     async fn lease(
@@ -106,12 +124,7 @@ impl Runs {
         max: usize,
     ) -> Result<Taken, crate::queue::Error> {
         let mut room: HashMap<Name, usize> = types.iter().cloned().collect();
-        let want = Want {
-            node: self.shared.node.clone(),
-            types,
-            max,
-            ttl: LEASE_TTL,
-        };
+        let want = want(&self.shared, types, max);
         let leased = self.shared.queue.lease(&want).await?;
         let count = leased.len();
         for task in leased {

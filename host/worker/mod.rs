@@ -30,9 +30,6 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-/// How long a lease holds without being renewed: the time after which another node may take over.
-const LEASE_TTL: Duration = Duration::from_secs(15);
-
 /// How many finished attempts may wait to be written down before running tasks have to wait.
 const FINISH_BACKLOG: usize = 4096;
 
@@ -49,10 +46,13 @@ pub struct Worker {
 /// What the worker's loops and the tasks they run have in common.
 struct Shared {
     node: Name,
+    labels: Vec<Name>,
     queue: Arc<dyn TaskQueue>,
     plugins: Arc<PluginHost>,
     busy: Busy,
     held: Held,
+    /// How long a lease holds without being renewed: the time after which another node may take over.
+    lease_ttl: Duration,
     /// How long ended tasks are kept.
     keep_ended: Duration,
     /// Something changed that the dispatcher should look at.
@@ -84,10 +84,12 @@ impl Worker {
         Self {
             shared: Arc::new(Shared {
                 node,
+                labels: config.node.labels.clone(),
                 queue,
                 plugins,
                 busy: Busy::new(config.plugins.max_tasks),
                 held: Held::default(),
+                lease_ttl: config.lease_ttl,
                 keep_ended: config.keep_ended,
                 wake: Notify::new(),
             }),

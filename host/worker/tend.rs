@@ -1,7 +1,7 @@
 //! Looks after what is leased: renews our own, takes over what others lost, hears who asks for an
 //! end, and forgets what ended long ago.
 
-use super::{LEASE_TTL, Shared, held::Why};
+use super::{Shared, held::Why};
 use crate::{
     queue::{Changes, Error, Expired, Finish, Renewal, Watch},
     task::{Ended, RetryPolicy, StateKind, transition},
@@ -17,12 +17,12 @@ const BATCH: usize = 512;
 /// Renews what we hold, three times in a lease.
 pub async fn renew(shared: Arc<Shared>) {
     loop {
-        tokio::time::sleep(LEASE_TTL / 3).await;
+        tokio::time::sleep(shared.lease_ttl / 3).await;
         let held = shared.held.tokens();
         if held.is_empty() {
             continue;
         }
-        match shared.queue.renew(&held, LEASE_TTL).await {
+        match shared.queue.renew(&held, shared.lease_ttl).await {
             Ok(renewals) => {
                 for (token, renewal) in held.iter().zip(renewals) {
                     match renewal {

@@ -6,9 +6,10 @@ use super::{
     channel::Channels,
     problem, wire,
 };
+use crate::redis::Server;
 use futures_util::StreamExt;
 use redis::{
-    Client, Msg, RedisResult,
+    Msg, RedisError, RedisResult,
     aio::{PubSub, PubSubSink, PubSubStream},
 };
 use std::{
@@ -110,15 +111,20 @@ impl Link {
     }
 
     /// Listens for ever.
-    pub async fn run(&self, client: Client) {
+    pub async fn run(&self, server: Server) {
         let mut pause = AGAIN;
-        loop {
+        for turn in 0.. {
             let since = Instant::now();
-            let why = match within(client.get_async_pubsub()).await {
+            let connect = async { server.node(turn)?.get_async_pubsub().await };
+            let lost = match within(connect).await {
                 Ok(connection) => self.serve(connection).await,
-                Err(why) => why,
+                Err(lost) => lost,
             };
-            self.lost(&why);
+            self.lost(&match lost {
+                Lost::Error(error) => problem(&server, &error),
+                Lost::Silent => format!("no answer within {} s", ANSWER.as_secs()),
+                Lost::Closed => "the connection was closed".into(),
+            });
             pause = match since.elapsed() >= STEADY {
                 true => AGAIN,
                 false => (pause * 2).min(AGAIN_MAX),
@@ -140,7 +146,7 @@ impl Link {
     }
 
     /// Uses a connection until it breaks, and says why it did.
-    async fn serve(&self, connection: PubSub) -> String {
+    async fn serve(&self, connection: PubSub) -> Lost {
         {
             let mut state = self.state();
             state.live.clear();
@@ -154,8 +160,8 @@ impl Link {
         // Both at once: what is heard is handed on while Redis confirms other channels, so nothing
         // piles up.
         tokio::select! {
-            () = self.listen(stream) => "the connection was closed".into(),
-            why = self.steer(sink) => why,
+            () = self.listen(stream) => Lost::Closed,
+            lost = self.steer(sink) => lost,
         }
     }
 
@@ -186,17 +192,17 @@ impl Link {
     }
 
     /// Keeps the connection on the channels that are wanted; returns why it cannot.
-    async fn steer(&self, mut sink: PubSubSink) -> String {
+    async fn steer(&self, mut sink: PubSubSink) -> Lost {
         let mut on = HashSet::new();
         loop {
-            if let Err(why) = self.move_to_wanted(&mut sink, &mut on).await {
-                return why;
+            if let Err(lost) = self.move_to_wanted(&mut sink, &mut on).await {
+                return lost;
             }
             tokio::select! {
                 () = self.steer.notified() => {}
                 () = tokio::time::sleep(PING_EVERY) => {
-                    if let Err(why) = within(sink.ping::<redis::Value>()).await {
-                        return why;
+                    if let Err(lost) = within(sink.ping::<redis::Value>()).await {
+                        return lost;
                     }
                 }
             }
@@ -207,7 +213,7 @@ impl Link {
         &self,
         sink: &mut PubSubSink,
         on: &mut HashSet<Topic>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Lost> {
         let (join, leave) = self.moves(on);
         for topics in join.chunks(CHANNELS_AT_ONCE) {
             let channels: Vec<_> = topics
@@ -251,10 +257,17 @@ impl Link {
     }
 }
 
+/// Why a connection is not used any more.
+enum Lost {
+    Error(RedisError),
+    Silent,
+    Closed,
+}
+
 /// The answer, or why there is none in time.
-async fn within<T>(answer: impl Future<Output = RedisResult<T>>) -> Result<T, String> {
+async fn within<T>(answer: impl Future<Output = RedisResult<T>>) -> Result<T, Lost> {
     match tokio::time::timeout(ANSWER, answer).await {
-        Ok(answer) => answer.map_err(|error| problem(&error)),
-        Err(_) => Err(format!("no answer within {} s", ANSWER.as_secs())),
+        Ok(answer) => answer.map_err(Lost::Error),
+        Err(_) => Err(Lost::Silent),
     }
 }

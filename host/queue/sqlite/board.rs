@@ -5,7 +5,7 @@ use super::fresh::Fresh;
 use crate::{
     queue::{LeaseToken, Want},
     sqlite::Fault,
-    task::{Name, StateKind, TaskId},
+    task::{self, Name, StateKind, TaskId},
 };
 use rusqlite::Connection;
 use std::{
@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeSet, BinaryHeap, HashMap, HashSet},
 };
 
-/// A task type's number in the table `word`.
+/// A lane's number in the table `word`.
 pub(super) type Word = i64;
 
 #[derive(Default)]
@@ -21,7 +21,7 @@ pub(super) struct Board {
     pub words: HashMap<Box<str>, Word>,
     pub lanes: HashMap<Word, Lane>,
     pub running: HashMap<TaskId, Hold>,
-    /// Types whose lane changed since the last look.
+    /// Lanes that changed since the last look.
     pub touched: HashSet<Word>,
     pub fresh: Fresh,
     pub next_seq: i64,
@@ -29,9 +29,9 @@ pub(super) struct Board {
     pub open: usize,
 }
 
-/// The tasks of one type.
+/// The tasks of one type that the same nodes may take.
 pub(super) struct Lane {
-    pub task_type: Name,
+    pub key: task::Lane,
     /// By due time, then in the order of submission.
     pub pending: BTreeSet<(i64, i64)>,
     pub counts: [u64; 5],
@@ -42,7 +42,7 @@ pub(super) struct Lane {
 pub(super) struct Hold {
     pub seq: i64,
     pub fence: i64,
-    pub task_type: Word,
+    pub lane: Word,
     pub attempt: u32,
     pub lease_until: i64,
     pub cancel_asked: bool,
@@ -77,7 +77,7 @@ impl Board {
             let hold = Hold {
                 seq: row.get(1)?,
                 fence: row.get(2)?,
-                task_type: row.get(3)?,
+                lane: row.get(3)?,
                 attempt: row.get(4)?,
                 lease_until: row.get(5)?,
                 cancel_asked: row.get(6)?,
@@ -99,7 +99,7 @@ impl Board {
             let lane = self
                 .lanes
                 .entry(row.get(0)?)
-                .or_insert(Lane::new(parse_name(text)?));
+                .or_insert(Lane::new(parse_lane(text)?));
             let (state, count): (usize, u64) =
                 (row.get::<_, u32>(1)? as usize, row.get::<_, u32>(2)?.into());
             let slot = lane.counts.get_mut(state);
@@ -111,12 +111,12 @@ impl Board {
         Ok(())
     }
 
-    /// The lane of a type that some task has or has had.
-    pub fn lane(&mut self, task_type: Word) -> Result<&mut Lane, Fault> {
-        self.touched.insert(task_type);
+    /// A lane that some task waits in or has waited in.
+    pub fn lane(&mut self, word: Word) -> Result<&mut Lane, Fault> {
+        self.touched.insert(word);
         self.lanes
-            .get_mut(&task_type)
-            .ok_or_else(|| Fault::Corrupt(format!("a task has the unknown type {task_type}")))
+            .get_mut(&word)
+            .ok_or_else(|| Fault::Corrupt(format!("a task has the unknown type {word}")))
     }
 
     /// The hold that `token` still has.
@@ -129,50 +129,60 @@ impl Board {
     /// Takes the tasks that `want` asks for out of what waits: those due by `now`, oldest first,
     /// none beyond the most of their type.
     pub fn take_due(&mut self, want: &Want, now: i64) -> Vec<(Word, i64)> {
-        let mut left: Vec<(Word, usize)> = Vec::with_capacity(want.types.len());
-        for (name, max) in &want.types {
-            if let Some(&word) = self.words.get(name.as_str()) {
-                left.push((word, *max));
+        let mut room = Vec::with_capacity(want.types.len());
+        // The heads of all lanes, each with its place in `room`.
+        let mut heads = BinaryHeap::new();
+        for wanted in &want.types {
+            let running = |max: usize| max.saturating_sub(self.running_of(&wanted.task_type));
+            let max = wanted.max_in_cluster.map_or(usize::MAX, running);
+            for lane in want.lanes(&wanted.task_type) {
+                let word = self.words.get(lane.to_string().as_str()).copied();
+                let head = word.and_then(|word| Some((self.head(word, now)?, word)));
+                heads.extend(head.map(|(head, word)| Reverse((head, word, room.len()))));
             }
+            room.push(max.min(wanted.max));
         }
-        let head = |lanes: &HashMap<Word, Lane>, word: Word| {
-            let first = lanes.get(&word)?.pending.first().copied()?;
-            (first.0 <= now).then_some(first)
-        };
-        let mut heads: BinaryHeap<_> = left
-            .iter()
-            .enumerate()
-            .filter(|(_, (_, max))| *max > 0)
-            .filter_map(|(slot, &(word, _))| Some(Reverse((head(&self.lanes, word)?, slot))))
-            .collect();
         let mut taken = Vec::new();
         while taken.len() < want.max {
-            let Some(Reverse((first, slot))) = heads.pop() else {
+            let Some(Reverse((first, word, place))) = heads.pop() else {
                 break;
             };
-            let (word, max) = &mut left[slot];
-            let lane = self.lanes.get_mut(word);
-            // A type that was asked for twice has two heads, and one of them may be old.
+            if room[place] == 0 {
+                continue;
+            }
+            let lane = self.lanes.get_mut(&word);
+            // A type that was asked for twice has its heads twice, and one of them may be old.
             if lane.is_some_and(|lane| lane.pending.remove(&first)) {
-                taken.push((*word, first.1));
-                self.touched.insert(*word);
-                *max -= 1;
+                taken.push((word, first.1));
+                self.touched.insert(word);
+                room[place] -= 1;
             }
-            if *max > 0 {
-                heads.extend(head(&self.lanes, *word).map(|head| Reverse((head, slot))));
-            }
+            let next = self.head(word, now);
+            heads.extend(next.map(|next| Reverse((next, word, place))));
         }
         taken
+    }
+
+    /// The first of a lane, if it is due.
+    fn head(&self, word: Word, now: i64) -> Option<(i64, i64)> {
+        let first = self.lanes.get(&word)?.pending.first().copied()?;
+        (first.0 <= now).then_some(first)
+    }
+
+    fn running_of(&self, task_type: &Name) -> usize {
+        let of_type = self.lanes.values().filter(|lane| lane.key.task_type == *task_type);
+        let running: u64 = of_type.map(|lane| lane.counts[StateKind::Running as usize]).sum();
+        usize::try_from(running).unwrap_or(usize::MAX)
     }
 
     /// Counts a task that went from one state to another; `None` is outside the queue.
     pub fn count(
         &mut self,
-        task_type: Word,
+        word: Word,
         from: Option<StateKind>,
         to: Option<StateKind>,
     ) -> Result<(), Fault> {
-        let lane = self.lane(task_type)?;
+        let lane = self.lane(word)?;
         if let Some(from) = from {
             let slot = &mut lane.counts[from as usize];
             *slot = slot.saturating_sub(1);
@@ -191,9 +201,9 @@ impl Board {
 }
 
 impl Lane {
-    pub fn new(task_type: Name) -> Self {
+    pub fn new(key: task::Lane) -> Self {
         Self {
-            task_type,
+            key,
             pending: BTreeSet::new(),
             counts: [0; 5],
         }
@@ -203,4 +213,9 @@ impl Lane {
 /// A name that was valid when it was stored.
 pub(super) fn parse_name(stored: &str) -> Result<Name, Fault> {
     Name::parse("a stored name", stored).map_err(|error| Fault::Corrupt(error.to_string()))
+}
+
+pub(super) fn parse_lane(stored: &str) -> Result<task::Lane, Fault> {
+    let lane = task::Lane::parse(stored);
+    lane.ok_or_else(|| Fault::Corrupt(format!("{stored:?} is no task type")))
 }

@@ -3,7 +3,7 @@
 //! ahead of the database, and the writer loads it anew.
 
 use super::{
-    board::{Board, Hold, Lane, Word, parse_name},
+    board::{self, Board, Hold, Word, parse_name},
     recent::{self, Recent, Snapshot},
     row::{ms, read_bytes, read_metadata, state_kind, write_metadata},
     statements::Statements,
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     queue::{Cancel, Change, Expired, LeaseToken, Leased, Renewal, Requeue, Submitted, Want, now},
     sqlite::Fault,
-    task::{Name, StateKind, Submission, Task, TaskId, UnixMs},
+    task::{Lane, Name, StateKind, Submission, Task, TaskId, UnixMs},
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use std::{sync::Arc, time::Duration};
@@ -66,7 +66,7 @@ impl<'c> Book<'c> {
     fn submit_one(&mut self, task: &Submission, now: UnixMs) -> Result<Submitted, Fault> {
         let submitted_at = now;
         let now = ms(now);
-        let word = self.type_word(task.task_type())?;
+        let word = self.lane_word(task.lane())?;
         let metadata = write_metadata(task.metadata());
         if self.board.open >= self.max_open {
             return Ok(self
@@ -128,15 +128,15 @@ impl<'c> Book<'c> {
         }
         let node = self.word(want.node.as_str())?;
         let mut leased = Vec::with_capacity(taken.len());
-        for (task_type, seq) in taken {
-            let (task, fence, submitted_at) = self.read_waiting(seq, task_type)?;
+        for (word, seq) in taken {
+            let (task, fence, submitted_at) = self.read_waiting(seq, word)?;
             self.statements
                 .lease
                 .execute(params![seq, until, fence, task.attempt, now, node])?;
             let hold = Hold {
                 seq,
                 fence,
-                task_type,
+                lane: word,
                 attempt: task.attempt,
                 lease_until: until,
                 cancel_asked: false,
@@ -145,11 +145,12 @@ impl<'c> Book<'c> {
             self.changed(&id, task.task_type.clone(), StateKind::Running);
             self.board.running.insert(id, hold);
             let (from, to) = (Some(StateKind::Pending), Some(StateKind::Running));
-            self.board.count(task_type, from, to)?;
+            self.board.count(word, from, to)?;
             if let Some(submitted_at) = submitted_at {
                 let node = want.node.clone();
+                let target = self.board.lane(word)?.key.target.clone();
                 let times = [submitted_at, leased_at, lease_until];
-                self.known(recent::first_leased(&task, node, times));
+                self.known(recent::first_leased(&task, target, node, times));
             }
             leased.push(task);
         }
@@ -161,9 +162,9 @@ impl<'c> Book<'c> {
     fn read_waiting(
         &mut self,
         seq: i64,
-        task_type: Word,
+        word: Word,
     ) -> Result<(Leased, i64, Option<UnixMs>), Fault> {
-        let task_type = self.board.lane(task_type)?.task_type.clone();
+        let task_type = self.board.lane(word)?.key.task_type.clone();
         if let Some(fresh) = self.board.fresh.take(seq) {
             let fence = first_fence(seq) + 1;
             let leased = Leased {
@@ -224,7 +225,7 @@ impl<'c> Book<'c> {
         let expired = late.into_iter().take(max).filter_map(|(id, hold)| {
             Some(Expired {
                 token: token(id.clone(), hold.fence),
-                task_type: lanes.get(&hold.task_type)?.task_type.clone(),
+                task_type: lanes.get(&hold.lane)?.key.task_type.clone(),
                 attempt: hold.attempt,
                 cancel_asked: hold.cancel_asked,
             })
@@ -251,7 +252,7 @@ impl<'c> Book<'c> {
                 };
                 if !asked_before {
                     self.statements.ask_cancel.execute([seq])?;
-                    let task_type = self.board.lane(word)?.task_type.clone();
+                    let task_type = self.board.lane(word)?.key.task_type.clone();
                     self.changed(id, task_type, StateKind::Running);
                     if let Some(change) = self.changes.last_mut() {
                         change.cancel_asked = true;
@@ -346,7 +347,7 @@ impl<'c> Book<'c> {
         to: StateKind,
     ) -> Result<(), Fault> {
         self.board.count(word, Some(from), Some(to))?;
-        let task_type = self.board.lane(word)?.task_type.clone();
+        let task_type = self.board.lane(word)?.key.task_type.clone();
         self.changed(id, task_type, to);
         Ok(())
     }
@@ -382,12 +383,12 @@ impl<'c> Book<'c> {
         Ok(word)
     }
 
-    fn type_word(&mut self, task_type: &Name) -> Result<Word, Fault> {
-        let word = self.word(task_type.as_str())?;
+    fn lane_word(&mut self, key: &Lane) -> Result<Word, Fault> {
+        let word = self.word(&key.to_string())?;
         self.board
             .lanes
             .entry(word)
-            .or_insert_with(|| Lane::new(task_type.clone()));
+            .or_insert_with(|| board::Lane::new(key.clone()));
         Ok(word)
     }
 }

@@ -75,11 +75,11 @@ impl Book<'_> {
         }
         self.board.running.remove(&finish.token.id);
         if state == StateKind::Pending {
-            let lane = self.board.lane(hold.task_type)?;
+            let lane = self.board.lane(hold.lane)?;
             lane.pending.insert((ms(at), hold.seq));
         }
         let id = &finish.token.id;
-        self.moved(id, hold.task_type, StateKind::Running, state)?;
+        self.moved(id, hold.lane, StateKind::Running, state)?;
         let before = self.recent.get(id);
         let same_attempt = before.filter(|before| before.attempt == hold.attempt);
         if let Some(ended) = same_attempt.and_then(|before| recent::ended(&before, finish, now)) {

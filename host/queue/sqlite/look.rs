@@ -84,10 +84,7 @@ fn newest_of(
     max: usize,
 ) -> Result<Vec<i64>, Fault> {
     let only = match &filter.task_type {
-        Some(name) => match word(conn, name)? {
-            Some(word) => Some(word),
-            None => return Ok(Vec::new()),
-        },
+        Some(name) => Some(lanes_of(conn, name)?),
         None => None,
     };
     let states = StateKind::ALL
@@ -100,13 +97,13 @@ fn newest_of(
     let limit = i64::try_from(max).unwrap_or(i64::MAX);
     let mut seqs: Vec<i64> = Vec::new();
     for state in states {
-        let types = match only {
-            Some(word) => vec![word],
-            None => types_in(conn, state)?,
+        let lanes = match &only {
+            Some(lanes) => lanes.clone(),
+            None => lanes_in(conn, state)?,
         };
-        for task_type in types {
+        for lane in lanes {
             let found = statement
-                .query_map(params![state as i64, task_type, before, limit], |row| {
+                .query_map(params![state as i64, lane, before, limit], |row| {
                     row.get(0)
                 })?;
             for seq in found {
@@ -119,28 +116,30 @@ fn newest_of(
     Ok(seqs)
 }
 
-/// The types of the tasks in `state`, by one step in the index for each.
-fn types_in(conn: &Connection, state: StateKind) -> Result<Vec<i64>, Fault> {
+/// The lanes of the tasks in `state`, by one step in the index for each.
+fn lanes_in(conn: &Connection, state: StateKind) -> Result<Vec<i64>, Fault> {
     let mut next = conn.prepare_cached(
         "SELECT type FROM task INDEXED BY task_state WHERE state = ?1 AND type > ?2
          ORDER BY type LIMIT 1",
     )?;
-    let mut types: Vec<i64> = Vec::new();
+    let mut lanes: Vec<i64> = Vec::new();
     loop {
-        let last = types.last().copied().unwrap_or(0);
+        let last = lanes.last().copied().unwrap_or(0);
         let found = next
             .query_row([state as i64, last], |row| row.get(0))
             .optional()?;
         match found {
-            Some(task_type) => types.push(task_type),
-            None => return Ok(types),
+            Some(lane) => lanes.push(lane),
+            None => return Ok(lanes),
         }
     }
 }
 
-fn word(conn: &Connection, name: &Name) -> Result<Option<i64>, Fault> {
-    let mut statement = conn.prepare_cached("SELECT word FROM word WHERE text = ?1")?;
-    Ok(statement
-        .query_row([name.as_str()], |row| row.get(0))
-        .optional()?)
+/// The lanes of a type: its own, and one for each target that was ever named with it.
+fn lanes_of(conn: &Connection, task_type: &Name) -> Result<Vec<i64>, Fault> {
+    let mut statement = conn
+        .prepare_cached("SELECT word FROM word WHERE text = ?1 OR substr(text, 1, ?2) = ?1 || '@'")?;
+    let with_at = i64::try_from(task_type.as_str().len() + 1).unwrap_or(i64::MAX);
+    let lanes = statement.query_map(params![task_type.as_str(), with_at], |row| row.get(0))?;
+    Ok(lanes.collect::<Result<_, _>>()?)
 }

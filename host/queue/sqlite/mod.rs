@@ -21,13 +21,13 @@ mod writer;
 
 use self::{operation::Safety, overview::Overview, recent::Recent, writer::Writer};
 use super::{
-    Cancel, Counts, Error, Expired, Filter, Finish, Finished, LeaseToken, Leased, Listing, Page,
+    Cancel, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseToken, Leased, Listing, Page,
     Publisher, Renewal, Requeue, Submitted, TaskQueue, Want, Watch, now,
 };
 use crate::{
     config,
     sqlite::Reader,
-    task::{Name, Submission, Task, TaskId, UnixMs},
+    task::{Submission, Task, TaskId, UnixMs},
 };
 use async_trait::async_trait;
 use std::{
@@ -190,9 +190,9 @@ impl TaskQueue for SqliteQueue {
         Ok(self.overview.counts())
     }
 
-    async fn next_due(&self, types: &[Name]) -> Result<Option<Duration>, Error> {
+    async fn next_due(&self, want: &Want) -> Result<Option<Duration>, Error> {
         self.still_open()?;
-        let due = self.overview.next_due(types);
+        let due = self.overview.next_due(want);
         let wait = |due: i64| due.saturating_sub(row::ms(now()));
         Ok(due.map(|due| Duration::from_millis(u64::try_from(wait(due)).unwrap_or(0))))
     }
@@ -211,6 +211,10 @@ impl TaskQueue for SqliteQueue {
             }
         }
         Ok(gone)
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Synced
     }
 
     fn watch(&self) -> Watch {

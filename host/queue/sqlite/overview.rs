@@ -3,8 +3,8 @@
 
 use super::board::Board;
 use crate::{
-    queue::Counts,
-    task::{Name, StateKind},
+    queue::{Counts, Want},
+    task::{Lane, StateKind},
 };
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use std::{
 };
 
 #[derive(Debug, Default)]
-pub(super) struct Overview(Mutex<HashMap<Name, Line>>);
+pub(super) struct Overview(Mutex<HashMap<Lane, Line>>);
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Line {
@@ -30,34 +30,35 @@ impl Overview {
                     counts: lane.counts,
                     next_due: lane.pending.first().map(|&(due, _)| due),
                 };
-                lines.insert(lane.task_type.clone(), line);
+                lines.insert(lane.key.clone(), line);
             }
         }
     }
 
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::new();
-        for (name, line) in &*self.lines() {
+        for (lane, line) in &*self.lines() {
             for state in StateKind::ALL {
                 let count = line.counts[state as usize];
                 if count > 0 {
-                    counts.insert((name.clone(), state), count);
+                    *counts.entry((lane.task_type.clone(), state)).or_insert(0) += count;
                 }
             }
         }
         counts
     }
 
-    /// The earliest due time among `types`.
-    pub fn next_due(&self, types: &[Name]) -> Option<i64> {
+    /// The earliest due time of what `want` could take.
+    pub fn next_due(&self, want: &Want) -> Option<i64> {
         let lines = self.lines();
+        let types = want.types.iter();
         types
-            .iter()
-            .filter_map(|name| lines.get(name)?.next_due)
+            .flat_map(|wanted| want.lanes(&wanted.task_type))
+            .filter_map(|lane| lines.get(&lane)?.next_due)
             .min()
     }
 
-    fn lines(&self) -> MutexGuard<'_, HashMap<Name, Line>> {
+    fn lines(&self) -> MutexGuard<'_, HashMap<Lane, Line>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

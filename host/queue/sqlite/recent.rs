@@ -4,7 +4,7 @@
 
 use crate::{
     queue::{Finish, Leased},
-    task::{Name, Outcome, State, Submission, Task, TaskId, UnixMs},
+    task::{Name, Outcome, State, Submission, Target, Task, TaskId, UnixMs},
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -88,6 +88,7 @@ pub(super) fn submitted(task: &Submission, at: UnixMs) -> Task {
     Task {
         id: task.id().clone(),
         task_type: task.task_type().clone(),
+        target: task.target().clone(),
         payload: task.payload().clone(),
         metadata: task.metadata().clone(),
         submitted_at: at,
@@ -101,11 +102,17 @@ pub(super) fn submitted(task: &Submission, at: UnixMs) -> Task {
 
 /// A task that was never leased before. The times are those of its submission, its lease and the
 /// end of that.
-pub(super) fn first_leased(leased: &Leased, node: Name, times: [UnixMs; 3]) -> Task {
+pub(super) fn first_leased(
+    leased: &Leased,
+    target: Target,
+    node: Name,
+    times: [UnixMs; 3],
+) -> Task {
     let [submitted_at, started_at, lease_until] = times;
     Task {
         id: leased.token.id.clone(),
         task_type: leased.task_type.clone(),
+        target,
         payload: leased.payload.clone(),
         metadata: leased.metadata.clone(),
         submitted_at,
@@ -165,6 +172,7 @@ mod tests {
         let task = Task {
             id: id.clone(),
             task_type: id.clone(),
+            target: Target::Any,
             payload: vec![0; bytes].into(),
             metadata: Arc::default(),
             submitted_at: UnixMs(0),

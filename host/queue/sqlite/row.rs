@@ -1,9 +1,9 @@
 //! How values of `task` are written in rows, and read back. No statement is run here.
 
-use super::board::parse_name;
+use super::board::{parse_lane, parse_name};
 use crate::{
     sqlite::Fault,
-    task::{Ran, State, StateKind, Task, UnixMs},
+    task::{Lane, Ran, State, StateKind, Task, UnixMs},
 };
 use bytes::Bytes;
 use rusqlite::{Row, types::ValueRef};
@@ -97,8 +97,10 @@ pub(super) fn task(row: &Row<'_>) -> Result<Task, Fault> {
             finished_at: at,
         },
     };
+    let Lane { task_type, target } = parse_lane(text(row, 1)?.unwrap_or_default())?;
     Ok(Task {
-        task_type: parse_name(text(row, 1)?.unwrap_or_default())?,
+        task_type,
+        target,
         payload: read_bytes(row.get_ref(15)?)?,
         metadata: read_metadata(row.get_ref(14)?)?,
         submitted_at: unix_ms(row.get(7)?),

@@ -1,0 +1,119 @@
+//! What all parts of the queue use: the shards, calling a script on one of them, and what its errors
+//! mean to the caller. Knows no verb.
+
+use super::{super::Error, script::Scripts};
+use crate::{
+    config,
+    queue::Publisher,
+    redis::{Connection, Server, is_refusal},
+    task::TaskId,
+};
+use redis::{ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation, ServerErrorKind};
+use std::time::Duration;
+
+/// How long a call may take, the wait for a new connection included.
+const CALL: Duration = Duration::from_secs(5);
+
+/// What the user has to be allowed.
+const NEEDS: &str = "the scripts (EVALSHA, EVAL, SCRIPT LOAD) and what they call on the keys under \
+                     queue.prefix";
+
+pub(super) struct Core {
+    pub server: Server,
+    connection: Connection,
+    pub scripts: Scripts,
+    /// The hash tag of each shard, which is also what all its keys begin with.
+    pub tags: Vec<String>,
+    pub publisher: Publisher,
+    /// Names this queue among all that use the same Redis: whose events are its own.
+    pub me: String,
+    pub settings: config::RedisQueue,
+}
+
+impl Core {
+    pub async fn connect(settings: &config::RedisQueue) -> Result<Self, Error> {
+        let server = Server::new(&settings.server, "queue").map_err(Error::Misconfigured)?;
+        let connection = server.connect().await;
+        let connection = connection.map_err(|error| explain(&server, &error))?;
+        let prefix = &settings.server.prefix;
+        Ok(Self {
+            server,
+            connection,
+            scripts: Scripts::default(),
+            tags: (0..settings.shards)
+                .map(|shard| format!("{{{prefix}:{shard}}}"))
+                .collect(),
+            publisher: Publisher::new(),
+            me: uuid::Uuid::now_v7().simple().to_string(),
+            settings: settings.clone(),
+        })
+    }
+
+    pub fn connection(&self) -> Connection {
+        self.connection.clone()
+    }
+
+    pub fn shards(&self) -> std::ops::Range<usize> {
+        0..self.tags.len()
+    }
+
+    /// Where a task is. The same in every version: FNV-1a, 64 bits.
+    pub fn shard_of(&self, id: &TaskId) -> usize {
+        let hash = id.as_str().bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        usize::try_from(hash % self.tags.len() as u64).unwrap_or_default()
+    }
+
+    /// Runs a script on a shard; `fill` gives what follows the name of the queue.
+    pub async fn call<T: FromRedisValue>(
+        &self,
+        shard: usize,
+        script: &Script,
+        fill: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<T, Error> {
+        let mut invocation = script.key(&self.tags[shard]);
+        invocation.arg(&self.me);
+        fill(&mut invocation);
+        let mut connection = self.connection();
+        self.within(invocation.invoke_async(&mut connection)).await
+    }
+
+    pub fn explain(&self, error: &RedisError) -> Error {
+        explain(&self.server, error)
+    }
+
+    /// The answer, or what its absence means.
+    pub async fn within<T>(
+        &self,
+        answer: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(CALL, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.explain(&error)),
+            Err(_) => Err(Error::Unavailable {
+                reason: format!("no answer from Redis within {} s", CALL.as_secs()),
+                outcome_unknown: true,
+            }),
+        }
+    }
+}
+
+/// An error by what the caller can do. What a server says of its own state (it loads, it is a
+/// replica, its memory or disk is full, its cluster is down) passes; nothing was done then.
+fn explain(server: &Server, error: &RedisError) -> Error {
+    let wrong = matches!(
+        error.kind(),
+        ErrorKind::Parse
+            | ErrorKind::UnexpectedReturnType
+            | ErrorKind::Server(ServerErrorKind::ResponseError)
+    ) || error.code() == Some("WRONGTYPE");
+    if wrong && !is_refusal(error) {
+        return Error::Corrupt(error.to_string());
+    }
+    let lost = error.is_io_error() || error.is_timeout() || error.is_connection_dropped();
+    Error::Unavailable {
+        reason: server.problem(error, NEEDS),
+        outcome_unknown: lost && !error.is_connection_refusal(),
+    }
+}

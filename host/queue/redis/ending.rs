@@ -1,0 +1,137 @@
+//! How leases are held and attempts ended, many at a time. The outcome was decided in
+//! `task::transition`; the script applies it if the token still holds.
+
+use super::{
+    core::Core,
+    row,
+    submits::{MAX_BYTES, MAX_TASKS},
+};
+use crate::{
+    queue::{Change, Error, Finish, Finished, LeaseToken, Renewal},
+    task::{Lane, Outcome, TaskId},
+};
+use futures_util::future::try_join_all;
+use std::time::Duration;
+
+/// What is asked of each of many tasks, by shard and in pieces that a script can take, with the places
+/// in `items`.
+fn pieces<T>(
+    core: &Core,
+    items: &[T],
+    id: impl Fn(&T) -> &TaskId,
+    size: impl Fn(&T) -> usize,
+) -> Vec<(usize, Vec<usize>)> {
+    let mut pieces = Vec::new();
+    for shard in core.shards() {
+        let (mut piece, mut bytes) = (Vec::new(), 0);
+        for (place, item) in items.iter().enumerate() {
+            if core.shard_of(id(item)) != shard {
+                continue;
+            }
+            let more = size(item);
+            if piece.len() == MAX_TASKS || (bytes + more > MAX_BYTES && !piece.is_empty()) {
+                pieces.push((shard, std::mem::take(&mut piece)));
+                bytes = 0;
+            }
+            piece.push(place);
+            bytes += more;
+        }
+        if !piece.is_empty() {
+            pieces.push((shard, piece));
+        }
+    }
+    pieces
+}
+
+/// The answers of all pieces, each where its question was; `Corrupt` when one is missing.
+pub(super) fn gathered<A>(all: usize, answers: Vec<Vec<(usize, A)>>) -> Result<Vec<A>, Error> {
+    let mut answers: Vec<(usize, A)> = answers.into_iter().flatten().collect();
+    answers.sort_unstable_by_key(|&(place, _)| place);
+    match answers.len() == all {
+        true => Ok(answers.into_iter().map(|(_, answer)| answer).collect()),
+        false => Err(Error::Corrupt("a script left a question unanswered".into())),
+    }
+}
+
+pub(super) async fn renew(
+    core: &Core,
+    held: &[LeaseToken],
+    ttl: Duration,
+) -> Result<Vec<Renewal>, Error> {
+    let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    let renew = pieces(core, held, |token| &token.id, |_| 256).into_iter();
+    let renew = renew.map(async |(shard, places)| {
+        let answers: String = core
+            .call(shard, &core.scripts.renew, |call| {
+                call.arg(ttl);
+                for &place in &places {
+                    call.arg(held[place].id.as_str()).arg(held[place].fence);
+                }
+            })
+            .await?;
+        let renewal = |letter: u8| match letter {
+            b'h' => Renewal::Held,
+            b'k' => Renewal::CancelAsked,
+            _ => Renewal::Lost,
+        };
+        Ok(places.into_iter().zip(answers.bytes().map(renewal)).collect())
+    });
+    gathered(held.len(), try_join_all(renew).await?)
+}
+
+pub(super) async fn finish(core: &Core, ended: &[Finish]) -> Result<Vec<Finished>, Error> {
+    let size = |finish: &Finish| 512 + text(&finish.outcome).len();
+    let finish = pieces(core, ended, |finish| &finish.token.id, size).into_iter();
+    let finish = finish.map(async |(shard, places)| {
+        let answers: Vec<(String, String)> = core
+            .call(shard, &core.scripts.finish, |call| {
+                for &place in &places {
+                    let Finish {
+                        token,
+                        outcome,
+                        ran,
+                    } = &ended[place];
+                    let (letter, after) = match outcome {
+                        Outcome::Completed { .. } => ("c", Duration::ZERO),
+                        Outcome::Retry { after, .. } => ("p", *after),
+                        Outcome::Failed { .. } => ("f", Duration::ZERO),
+                        Outcome::Cancelled => ("x", Duration::ZERO),
+                        Outcome::Released => ("b", Duration::ZERO),
+                    };
+                    call.arg(token.id.as_str()).arg(token.fence).arg(letter);
+                    call.arg(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+                    call.arg(text(outcome)).arg(row::write_ran(ran.as_ref()));
+                }
+            })
+            .await
+            .inspect_err(|_| core.publisher.lost())?;
+        let mut changes = Vec::with_capacity(places.len());
+        let mut finished = Vec::with_capacity(places.len());
+        for (place, (letter, lane)) in places.into_iter().zip(answers) {
+            let state = letter.bytes().next().and_then(row::state);
+            let task = state.zip(Lane::parse(&lane));
+            finished.push((place, match task {
+                Some(_) => Finished::Applied,
+                None => Finished::Stale,
+            }));
+            changes.extend(task.map(|(state, lane)| Change {
+                id: ended[place].token.id.clone(),
+                task_type: lane.task_type,
+                state,
+                cancel_asked: false,
+            }));
+        }
+        core.publisher.publish(changes);
+        Ok(finished)
+    });
+    gathered(ended.len(), try_join_all(finish).await?)
+}
+
+/// What the outcome leaves with the task.
+fn text(outcome: &Outcome) -> &[u8] {
+    match outcome {
+        Outcome::Completed { result } => result,
+        Outcome::Retry { error, .. } | Outcome::Failed { error } => error.as_bytes(),
+        Outcome::Cancelled | Outcome::Released => b"",
+    }
+}

@@ -1,0 +1,169 @@
+//! Handing tasks out, from one shard after another. Who asked for work and was cancelled before the
+//! answer came has not run anything: its tasks go back at once and the attempt is not counted.
+
+use super::{core::Core, ending, row};
+use crate::{
+    queue::{Change, Error, Finish, LeaseToken, Leased, Want},
+    task::{Name, Outcome, StateKind},
+};
+use bytes::Bytes;
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+
+/// Gives its tasks back when it is dropped before they were taken.
+pub(super) struct Handed {
+    leased: Vec<Leased>,
+    core: Arc<Core>,
+    tracker: TaskTracker,
+}
+
+impl Handed {
+    pub fn take(mut self) -> Vec<Leased> {
+        std::mem::take(&mut self.leased)
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        let leased = std::mem::take(&mut self.leased);
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        if leased.is_empty() {
+            return;
+        }
+        let released = leased.into_iter().map(|leased| Finish {
+            token: leased.token,
+            outcome: Outcome::Released,
+            ran: None,
+        });
+        let (released, core): (Vec<Finish>, _) = (released.collect(), self.core.clone());
+        let release = async move {
+            // Should this fail, the leases run out by themselves.
+            if let Err(error) = ending::finish(&core, &released).await {
+                tracing::debug!("cannot give tasks back: {error}");
+            }
+        };
+        self.tracker.spawn_on(release, &runtime);
+    }
+}
+
+/// Asks the shards in turn, beginning with `first`, until there is enough.
+pub(super) async fn lease(
+    core: Arc<Core>,
+    tracker: TaskTracker,
+    want: Want,
+    first: usize,
+) -> Result<Handed, Error> {
+    let mut want = merged(want);
+    let mut handed = Handed {
+        leased: Vec::new(),
+        core: core.clone(),
+        tracker,
+    };
+    for step in core.shards() {
+        if want.max == 0 || want.types.is_empty() {
+            break;
+        }
+        let shard = (first + step) % core.tags.len();
+        match from_shard(&core, shard, &want).await {
+            Ok(leased) => {
+                for task in &leased {
+                    want.max -= 1;
+                    let of_type = want.types.iter_mut();
+                    let mut same = of_type.filter(|wanted| wanted.task_type == task.task_type);
+                    if let Some(wanted) = same.next() {
+                        wanted.max = wanted.max.saturating_sub(1);
+                    }
+                }
+                handed.leased.extend(leased);
+            }
+            // What the others gave is as good as ever.
+            Err(error) if !handed.leased.is_empty() => {
+                tracing::warn!(shard, "cannot lease tasks: {error}");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(handed)
+}
+
+/// Each type once.
+fn merged(mut want: Want) -> Want {
+    let mut types = BTreeMap::new();
+    for wanted in want.types.drain(..).filter(|wanted| wanted.max > 0) {
+        types
+            .entry(wanted.task_type.clone())
+            .and_modify(|before: &mut super::super::WantedType| before.max += wanted.max)
+            .or_insert(wanted);
+    }
+    want.types = types.into_values().collect();
+    want
+}
+
+/// Id, fence, attempt, head and payload of each task.
+type Row = (String, u64, u32, Vec<u8>, Vec<u8>);
+
+async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased>, Error> {
+    let shards = core.tags.len();
+    let rows: Vec<Row> = core
+        .call(shard, &core.scripts.lease, |call| {
+            let ttl = u64::try_from(want.ttl.as_millis()).unwrap_or(u64::MAX);
+            call.arg(want.node.as_str()).arg(ttl).arg(want.max);
+            for wanted in &want.types {
+                let share = wanted.max_in_cluster.map(|max| share_of(max, shard, shards));
+                let share = share.and_then(|share| i64::try_from(share).ok()).unwrap_or(-1);
+                let lanes: Vec<String> = want
+                    .lanes(&wanted.task_type)
+                    .map(|lane| lane.to_string())
+                    .collect();
+                call.arg(wanted.task_type.as_str()).arg(wanted.max).arg(share);
+                call.arg(lanes.len()).arg(lanes);
+            }
+        })
+        .await
+        .inspect_err(|_| core.publisher.lost())?;
+    let mut leased = Vec::with_capacity(rows.len());
+    let mut changes = Vec::with_capacity(rows.len());
+    for (id, fence, attempt, head, payload) in rows {
+        let head = row::read_head(&id, &head)?;
+        let id = Name::parse("id", &id).map_err(|_| row::corrupt(&id, "its id"))?;
+        changes.push(Change {
+            id: id.clone(),
+            task_type: head.task_type.clone(),
+            state: StateKind::Running,
+            cancel_asked: false,
+        });
+        leased.push(Leased {
+            token: LeaseToken { id, fence },
+            task_type: head.task_type,
+            payload: Bytes::from(payload),
+            metadata: head.metadata,
+            attempt,
+        });
+    }
+    core.publisher.publish(changes);
+    Ok(leased)
+}
+
+/// A limit over all nodes, divided among the shards: each script sees its own shard alone. No share
+/// is zero, so that no shard's tasks wait for ever; with more shards than the limit says, as many
+/// may run as there are shards.
+fn share_of(max: usize, shard: usize, shards: usize) -> usize {
+    (max / shards + usize::from(shard < max % shards)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_the_limit() {
+        for (max, shards) in [(1, 1), (7, 3), (8, 4), (100, 7)] {
+            let sum: usize = (0..shards).map(|shard| share_of(max, shard, shards)).sum();
+            assert_eq!(sum, max);
+        }
+        assert_eq!(share_of(1, 2, 3), 1);
+    }
+}

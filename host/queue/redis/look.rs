@@ -1,0 +1,169 @@
+//! What can be seen of the tasks: one, a page of them, how many there are. Changes nothing.
+
+use super::{
+    core::Core,
+    row::{self, BULK, FIELDS},
+};
+use crate::{
+    queue::{Counts, Error, Expired, Filter, LeaseToken, Listing, Page, Want},
+    task::{Name, Task, TaskId},
+};
+use futures_util::future::try_join_all;
+use redis::cmd;
+use std::{collections::HashMap, time::Duration};
+
+/// What no page exceeds.
+const MAX_PAGE: usize = 1000;
+
+/// How many tasks one script looks at, so that a filter which finds little holds up no submit.
+const LOOK: usize = 1000;
+
+pub(super) async fn get(core: &Core, id: &TaskId) -> Result<Option<Task>, Error> {
+    let tag = &core.tags[core.shard_of(id)];
+    let mut get = cmd("HMGET");
+    get.arg(format!("{tag}:t:{id}")).arg(&FIELDS).arg(&BULK);
+    let mut connection = core.connection();
+    let values = core.within(get.query_async(&mut connection)).await?;
+    row::task(id.clone(), values)
+}
+
+pub(super) async fn counts(core: &Core) -> Result<Counts, Error> {
+    let mut counts = Counts::new();
+    for tag in &core.tags {
+        let mut all = cmd("HGETALL");
+        all.arg(format!("{tag}:n"));
+        let mut connection = core.connection();
+        let all: HashMap<String, String> = core.within(all.query_async(&mut connection)).await?;
+        for (field, count) in all {
+            // Other counters have no space in their names.
+            let Some((letter, task_type)) = field.split_once(' ') else {
+                continue;
+            };
+            let state = letter.bytes().next().and_then(row::state);
+            let name = Name::parse("task type", task_type).ok();
+            if let (Some(state), Some(name), Ok(count)) = (state, name, count.parse::<u64>()) {
+                *counts.entry((name, state)).or_insert(0) += count;
+            }
+        }
+    }
+    Ok(counts)
+}
+
+pub(super) async fn next_due(core: &Core, want: &Want) -> Result<Option<Duration>, Error> {
+    let lanes = want.types.iter().flat_map(|wanted| want.lanes(&wanted.task_type));
+    let lanes: Vec<String> = lanes.map(|lane| lane.to_string()).collect();
+    if lanes.is_empty() {
+        return Ok(None);
+    }
+    let due = core.shards().map(|shard| {
+        core.call::<Option<u64>>(shard, &core.scripts.due, |call| drop(call.arg(&lanes)))
+    });
+    let due = try_join_all(due).await?.into_iter().flatten().min();
+    Ok(due.map(Duration::from_millis))
+}
+
+/// Id, fence, type, attempt, and whether its end was asked for.
+type Late = (String, u64, String, u32, u8);
+
+pub(super) async fn expired(core: &Core, max: usize) -> Result<Vec<Expired>, Error> {
+    let mut expired = Vec::new();
+    for shard in core.shards() {
+        let left = max - expired.len();
+        if left == 0 {
+            break;
+        }
+        let late: Vec<Late> = core
+            .call(shard, &core.scripts.expired, |call| drop(call.arg(left)))
+            .await?;
+        for (id, fence, task_type, attempt, asked) in late {
+            let name = |what, text: &str| {
+                Name::parse(what, text).map_err(|_| row::corrupt(&id, what))
+            };
+            expired.push(Expired {
+                task_type: name("task type", &task_type)?,
+                token: LeaseToken {
+                    id: name("task id", &id)?,
+                    fence,
+                },
+                attempt,
+                cancel_asked: asked == 1,
+            });
+        }
+    }
+    Ok(expired)
+}
+
+/// A task's place among all: when it was submitted, and its id, as Redis gave them.
+type Place = (String, String);
+
+/// Reads a page token: the place of the last task of the page before.
+pub(super) fn parse_token(token: Option<&str>) -> Result<Option<Place>, Error> {
+    let Some(token) = token else {
+        return Ok(None);
+    };
+    let place = || {
+        let (order, id) = token.strip_prefix('p')?.split_once('-')?;
+        order.parse::<u64>().ok()?;
+        Name::parse("task id", id).ok()?;
+        let plain = order.bytes().all(|byte| byte.is_ascii_digit());
+        plain.then(|| (order.to_owned(), id.to_owned()))
+    };
+    place().map(Some).ok_or(Error::BadPage)
+}
+
+/// What one look brings: where it stopped, and id, order and fields of each task.
+type Rows = (String, String, Vec<(String, String, Vec<Option<Vec<u8>>>)>);
+
+/// The newest tasks after the place given that pass the filter, of all shards together.
+pub(super) async fn list(
+    core: &Core,
+    filter: &Filter,
+    page: &Page,
+    after: Option<Place>,
+) -> Result<Listing, Error> {
+    let size = page.size.clamp(1, MAX_PAGE);
+    // One more than the page tells whether there are more.
+    let shards = core
+        .shards()
+        .map(|shard| of_shard(core, shard, filter, size + 1, after.clone()));
+    let mut found: Vec<(u64, Task)> = try_join_all(shards).await?.into_iter().flatten().collect();
+    found.sort_unstable_by(|(a, x), (b, y)| (b, &y.id).cmp(&(a, &x.id)));
+    let more = found.len() > size;
+    found.truncate(size);
+    let last = found.last().filter(|_| more);
+    Ok(Listing {
+        next: last.map(|(order, task)| format!("p{order}-{}", task.id)),
+        tasks: found.into_iter().map(|(_, task)| task).collect(),
+    })
+}
+
+async fn of_shard(
+    core: &Core,
+    shard: usize,
+    filter: &Filter,
+    size: usize,
+    mut after: Option<Place>,
+) -> Result<Vec<(u64, Task)>, Error> {
+    let mut found = Vec::new();
+    loop {
+        let left = size - found.len();
+        let (order, id, rows): Rows = core
+            .call(shard, &core.scripts.list, |call| {
+                let state = filter.state.map(|state| row::letter(state).to_string());
+                let (order, id) = after.take().unwrap_or_default();
+                call.arg(state.unwrap_or_default());
+                call.arg(filter.task_type.as_ref().map_or("", Name::as_str));
+                call.arg(left).arg(order).arg(id).arg(LOOK);
+            })
+            .await?;
+        for (id, order, fields) in rows {
+            let name = Name::parse("task id", &id).map_err(|_| row::corrupt(&id, "its id"))?;
+            let order = order.parse().map_err(|_| row::corrupt(&id, "its order"))?;
+            found.extend(row::task(name, fields)?.map(|task| (order, task)));
+        }
+        if order.is_empty() || found.len() >= size {
+            return Ok(found);
+        }
+        after = Some((order, id));
+    }
+}

@@ -1,0 +1,346 @@
+//! The queue that many nodes share: tasks in Redis, every change one script over a batch
+//! (`script/*.lua`, where the keys are told too). This page wires the parts and keeps the contract's
+//! signatures.
+
+mod core;
+mod ending;
+mod events;
+mod leases;
+mod look;
+mod row;
+mod script;
+mod submits;
+mod upkeep;
+
+use self::{core::Core, events::Reader, submits::Sender, upkeep::Found};
+use super::{
+    Cancel, Change, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseToken,
+    Leased, Listing, Page, Renewal, Requeue, Submitted, TaskQueue, Want, Watch,
+};
+use crate::{
+    config,
+    task::{Lane, StateKind, Submission, Task, TaskId},
+};
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use redis::Script;
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+/// What the keys look like; another number is another version's.
+const FORMAT: u32 = 1;
+
+/// How long Redis may be away when a node starts.
+const FIRST: Duration = Duration::from_secs(10);
+
+/// How many tasks one script forgets.
+const PURGE_STEP: usize = 256;
+
+pub struct RedisQueue {
+    core: Arc<Core>,
+    found: Arc<Found>,
+    /// Where the next lease begins, so that no shard comes last for ever.
+    turn: AtomicUsize,
+    /// Leases on their way, and those on their way back.
+    tracker: TaskTracker,
+    /// `None` once closed.
+    open: Mutex<Option<Open>>,
+}
+
+/// What ends when the queue is closed.
+struct Open {
+    submits: Vec<Sender>,
+    serving: TaskTracker,
+    _looking: Vec<AbortOnDropHandle<()>>,
+}
+
+impl RedisQueue {
+    /// Waits for Redis, though not for long. `Misconfigured` when the server may throw tasks away, or
+    /// when what it holds was written by another version or for another number of shards.
+    pub async fn open(settings: &config::RedisQueue) -> Result<Self, Error> {
+        let since = Instant::now();
+        let (core, found) = loop {
+            match Self::begin(settings).await {
+                Ok(begun) => break begun,
+                Err(error @ Error::Unavailable { .. }) if since.elapsed() < FIRST => {
+                    tracing::debug!("waiting for Redis: {error}");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let serving = TaskTracker::new();
+        let mut submits = Vec::new();
+        let mut looking = vec![AbortOnDropHandle::new(tokio::spawn(upkeep::run(
+            core.clone(),
+            found.clone(),
+        )))];
+        for shard in core.shards() {
+            let connection = core.server.connect().await;
+            let connection = connection.map_err(|error| core.explain(&error))?;
+            let (sender, receiver) = submits::channel();
+            serving.spawn(submits::serve(core.clone(), shard, connection, receiver));
+            submits.push(sender);
+            let reader = Reader::new(core.clone(), shard);
+            looking.push(AbortOnDropHandle::new(tokio::spawn(reader.run())));
+        }
+        serving.close();
+        Ok(Self {
+            core,
+            found,
+            turn: AtomicUsize::new(0),
+            tracker: TaskTracker::new(),
+            open: Mutex::new(Some(Open {
+                submits,
+                serving,
+                _looking: looking,
+            })),
+        })
+    }
+
+    async fn begin(settings: &config::RedisQueue) -> Result<(Arc<Core>, Arc<Found>), Error> {
+        let core = Core::connect(settings).await?;
+        let found = Found::default();
+        upkeep::look(&core, &found).await?;
+        for shard in core.shards() {
+            let shards = core.tags.len();
+            let (format, kept): (u32, usize) = core
+                .call(shard, &core.scripts.open, |call| {
+                    call.arg(FORMAT).arg(shards);
+                })
+                .await?;
+            if format != FORMAT {
+                return Err(Error::Misconfigured(format!(
+                    "the tasks in Redis have format {format}, and this version of Hostel knows \
+                     {FORMAT}; use the version that wrote them, or another queue.prefix"
+                )));
+            }
+            if kept != shards {
+                return Err(Error::Misconfigured(format!(
+                    "the tasks in Redis are divided into {kept} shards, and queue.shards is {shards}; \
+                     all nodes need the same number"
+                )));
+            }
+        }
+        Ok((Arc::new(core), Arc::new(found)))
+    }
+
+    /// Every change under this lock is one assignment, so a panic elsewhere does not spoil it.
+    fn opened(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn core(&self) -> Result<&Arc<Core>, Error> {
+        match self.opened().is_some() {
+            true => Ok(&self.core),
+            false => Err(closed()),
+        }
+    }
+
+    /// Runs a script that concerns one task, and returns the state that it was in; `None` when there
+    /// is no such task.
+    async fn steer(
+        &self,
+        script: &Script,
+        id: &TaskId,
+    ) -> Result<Option<(String, Lane)>, Error> {
+        let core = self.core()?;
+        let answer: Vec<String> = core
+            .call(core.shard_of(id), script, |call| {
+                call.arg(id.as_str());
+            })
+            .await
+            .inspect_err(|_| core.publisher.lost())?;
+        let [state, lane] = <[String; 2]>::try_from(answer).unwrap_or_default();
+        if state.is_empty() {
+            return Ok(None);
+        }
+        let lane = Lane::parse(&lane).ok_or_else(|| row::corrupt(id.as_str(), "its lane"))?;
+        Ok(Some((state, lane)))
+    }
+
+    fn tell(&self, id: &TaskId, lane: Lane, state: StateKind, cancel_asked: bool) {
+        self.core.publisher.publish(vec![Change {
+            id: id.clone(),
+            task_type: lane.task_type,
+            state,
+            cancel_asked,
+        }]);
+    }
+}
+
+fn closed() -> Error {
+    Error::Unavailable {
+        reason: "the task queue is closed".into(),
+        outcome_unknown: false,
+    }
+}
+
+fn known_state(id: &TaskId, letter: &str) -> Result<StateKind, Error> {
+    let state = letter.bytes().next().and_then(row::state);
+    state.ok_or_else(|| row::corrupt(id.as_str(), "its state"))
+}
+
+#[async_trait]
+impl TaskQueue for RedisQueue {
+    async fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<Submitted>, Error> {
+        let core = self.core()?;
+        let senders = match &*self.opened() {
+            Some(open) => open.submits.clone(),
+            None => return Err(closed()),
+        };
+        // Most calls bring one task.
+        if tasks.len() == 1 {
+            let shard = core.shard_of(tasks[0].id());
+            return submits::submit(&senders[shard], tasks).await;
+        }
+        let all = tasks.len();
+        let mut shares: Vec<Vec<(usize, Submission)>> = vec![Vec::new(); core.tags.len()];
+        for (place, task) in tasks.into_iter().enumerate() {
+            shares[core.shard_of(task.id())].push((place, task));
+        }
+        let submit = senders.iter().zip(shares).map(async |(sender, share)| {
+            let (places, tasks): (Vec<usize>, Vec<Submission>) = share.into_iter().unzip();
+            let mut answers = Vec::with_capacity(places.len());
+            let mut tasks = tasks.into_iter().peekable();
+            while let Some(first) = tasks.next() {
+                let mut bytes = submits::size(&first);
+                let mut piece = vec![first];
+                while let Some(next) = tasks.next_if(|next| {
+                    piece.len() < submits::MAX_TASKS
+                        && bytes + submits::size(next) <= submits::MAX_BYTES
+                }) {
+                    bytes += submits::size(&next);
+                    piece.push(next);
+                }
+                answers.extend(submits::submit(sender, piece).await?);
+            }
+            Ok(places.into_iter().zip(answers).collect())
+        });
+        ending::gathered(all, try_join_all(submit).await?)
+    }
+
+    async fn lease(&self, want: &Want) -> Result<Vec<Leased>, Error> {
+        let core = self.core()?.clone();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        // On its own, so that a caller who goes away leaves no lease behind.
+        let lease = leases::lease(core, self.tracker.clone(), want.clone(), turn);
+        let handed = self.tracker.spawn(lease).await;
+        Ok(handed.map_err(|_| closed())??.take())
+    }
+
+    async fn renew(&self, held: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Error> {
+        ending::renew(self.core()?, held, ttl).await
+    }
+
+    async fn finish(&self, ended: Vec<Finish>) -> Result<Vec<Finished>, Error> {
+        ending::finish(self.core()?, &ended).await
+    }
+
+    async fn expired(&self, max: usize) -> Result<Vec<Expired>, Error> {
+        look::expired(self.core()?, max).await
+    }
+
+    async fn cancel(&self, id: &TaskId) -> Result<Cancel, Error> {
+        let Some((letter, lane)) = self.steer(&self.core.scripts.cancel, id).await? else {
+            return Ok(Cancel::Unknown);
+        };
+        if letter == "k" {
+            return Ok(Cancel::Asked);
+        }
+        Ok(match known_state(id, &letter)? {
+            StateKind::Pending => {
+                self.tell(id, lane, StateKind::Cancelled, false);
+                Cancel::Cancelled
+            }
+            StateKind::Running => {
+                self.tell(id, lane, StateKind::Running, true);
+                Cancel::Asked
+            }
+            ended => Cancel::Ended(ended),
+        })
+    }
+
+    async fn requeue(&self, id: &TaskId) -> Result<Requeue, Error> {
+        let Some((letter, lane)) = self.steer(&self.core.scripts.requeue, id).await? else {
+            return Ok(Requeue::Unknown);
+        };
+        Ok(match known_state(id, &letter)? {
+            StateKind::Failed | StateKind::Cancelled => {
+                self.tell(id, lane, StateKind::Pending, false);
+                Requeue::Requeued
+            }
+            other => Requeue::Refused(other),
+        })
+    }
+
+    async fn get(&self, id: &TaskId) -> Result<Option<Task>, Error> {
+        look::get(self.core()?, id).await
+    }
+
+    async fn list(&self, filter: &Filter, page: &Page) -> Result<Listing, Error> {
+        let after = look::parse_token(page.after.as_deref())?;
+        look::list(self.core()?, filter, page, after).await
+    }
+
+    async fn counts(&self) -> Result<Counts, Error> {
+        look::counts(self.core()?).await
+    }
+
+    async fn next_due(&self, want: &Want) -> Result<Option<Duration>, Error> {
+        look::next_due(self.core()?, want).await
+    }
+
+    async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error> {
+        let core = self.core()?;
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let mut gone = 0;
+        for shard in core.shards() {
+            loop {
+                let step = PURGE_STEP.min(max - gone);
+                if step == 0 {
+                    return Ok(gone);
+                }
+                let purged: usize = core
+                    .call(shard, &core.scripts.purge, |call| {
+                        call.arg(age).arg(step);
+                    })
+                    .await?;
+                gone += purged;
+                if purged < step {
+                    break;
+                }
+            }
+        }
+        Ok(gone)
+    }
+
+    fn durability(&self) -> Durability {
+        self.found.get()
+    }
+
+    fn watch(&self) -> Watch {
+        // A closed queue has nothing to tell: this watch ends at once.
+        match self.core() {
+            Ok(core) => core.publisher.watch(),
+            Err(_) => super::Publisher::new().watch(),
+        }
+    }
+
+    /// What was submitted before is answered; what was leased and not taken goes back.
+    async fn close(&self) {
+        let Some(open) = self.opened().take() else {
+            return;
+        };
+        drop(open.submits);
+        open.serving.wait().await;
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}

@@ -1,0 +1,164 @@
+//! How a task is written in its hash, and read back. The fields are told in `script/common.lua`.
+//! Sends nothing.
+
+use super::super::Error;
+use crate::task::{Lane, Name, Ran, State, StateKind, Submission, Target, Task, TaskId, UnixMs};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, collections::BTreeMap, str::FromStr, sync::Arc};
+
+/// What a listing reads, in the order of `task`.
+pub(super) const FIELDS: [&str; 11] = ["m", "s", "t", "u", "a", "b", "n", "k", "e", "w", "z"];
+
+/// What else there is to a task: payload and result.
+pub(super) const BULK: [&str; 2] = ["p", "r"];
+
+type Text = Option<Vec<u8>>;
+
+/// Field `m`. The same for the same task, since two submissions are compared by it.
+#[derive(Serialize, Deserialize)]
+struct Asked<'a> {
+    lane: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    metadata: Cow<'a, BTreeMap<String, String>>,
+}
+
+fn is_empty(metadata: &Cow<'_, BTreeMap<String, String>>) -> bool {
+    metadata.is_empty()
+}
+
+/// What was asked for, without the payload.
+pub(super) struct Head {
+    pub task_type: Name,
+    pub target: Target,
+    pub metadata: Arc<BTreeMap<String, String>>,
+}
+
+pub(super) fn write_head(task: &Submission, lane: &str) -> String {
+    let asked = Asked {
+        lane: lane.into(),
+        metadata: Cow::Borrowed(task.metadata().as_ref()),
+    };
+    // Texts always have a JSON form.
+    serde_json::to_string(&asked).unwrap_or_default()
+}
+
+pub(super) fn read_head(id: &str, stored: &[u8]) -> Result<Head, Error> {
+    let asked: Asked<'_> = serde_json::from_slice(stored)
+        .map_err(|error| corrupt(id, &format!("what was asked for: {error}")))?;
+    let lane = Lane::parse(&asked.lane);
+    let Lane { task_type, target } = lane.ok_or_else(|| corrupt(id, "its lane"))?;
+    Ok(Head {
+        task_type,
+        target,
+        metadata: Arc::new(asked.metadata.into_owned()),
+    })
+}
+
+/// Field `w`: node, plugin, version.
+pub(super) fn write_ran(ran: Option<&Ran>) -> String {
+    let texts = ran.map(|ran| [ran.node.as_str(), ran.plugin.as_str(), &ran.plugin_version]);
+    texts.map_or_else(String::new, |texts| {
+        serde_json::to_string(&texts).unwrap_or_default()
+    })
+}
+
+fn read_ran(id: &str, stored: &[u8]) -> Result<Ran, Error> {
+    let read = || {
+        let [node, plugin, version]: [String; 3] = serde_json::from_slice(stored).ok()?;
+        Some(Ran {
+            node: Name::parse("node", &node).ok()?,
+            plugin: Name::parse("plugin", &plugin).ok()?,
+            plugin_version: version.into(),
+        })
+    };
+    read().ok_or_else(|| corrupt(id, "who ran it"))
+}
+
+pub(super) fn letter(state: StateKind) -> char {
+    match state {
+        StateKind::Pending => 'p',
+        StateKind::Running => 'r',
+        StateKind::Completed => 'c',
+        StateKind::Failed => 'f',
+        StateKind::Cancelled => 'x',
+    }
+}
+
+pub(super) fn state(letter: u8) -> Option<StateKind> {
+    StateKind::ALL
+        .into_iter()
+        .find(|&state| self::letter(state) == char::from(letter))
+}
+
+/// Reads the values of `FIELDS`, and of `BULK` where they follow. `None` when there is no such task.
+pub(super) fn task(id: TaskId, values: Vec<Text>) -> Result<Option<Task>, Error> {
+    let mut values = values.into_iter();
+    let mut next = || values.next().flatten();
+    let (Some(head), Some(letter)) = (next(), next()) else {
+        return Ok(None);
+    };
+    let head = read_head(id.as_str(), &head)?;
+    let kind = letter.first().copied().and_then(state);
+    let kind = kind.ok_or_else(|| corrupt(id.as_str(), "its state"))?;
+    let number = |what: &str, text: Text| -> Result<u64, Error> {
+        parse(text).ok_or_else(|| corrupt(id.as_str(), what))
+    };
+    let submitted_at = UnixMs(number("when it was submitted", next())?);
+    let at = UnixMs(number("its time", next())?);
+    let attempt = number("its attempt", next())?;
+    let started_at = parse(next()).map(UnixMs);
+    let node = next();
+    let cancel_asked = next().is_some();
+    let error = next().map(|text| String::from_utf8_lossy(&text).into_owned());
+    let ran = next().map(|text| read_ran(id.as_str(), &text)).transpose()?;
+    let finishes = number("its endings", next())?;
+    let payload = Bytes::from(next().unwrap_or_default());
+    let result = Bytes::from(next().unwrap_or_default());
+    let begun = || started_at.ok_or_else(|| corrupt(id.as_str(), "when it began"));
+    let state = match kind {
+        StateKind::Pending => State::Pending { due_at: at },
+        StateKind::Running => State::Running {
+            node: node
+                .and_then(|text| Name::parse("node", std::str::from_utf8(&text).ok()?).ok())
+                .ok_or_else(|| corrupt(id.as_str(), "its node"))?,
+            started_at: begun()?,
+            lease_until: at,
+            cancel_asked,
+        },
+        StateKind::Completed => State::Completed {
+            result,
+            started_at: begun()?,
+            finished_at: at,
+        },
+        StateKind::Failed => State::Failed {
+            started_at,
+            finished_at: at,
+        },
+        StateKind::Cancelled => State::Cancelled {
+            started_at,
+            finished_at: at,
+        },
+    };
+    Ok(Some(Task {
+        task_type: head.task_type,
+        target: head.target,
+        payload,
+        metadata: head.metadata,
+        submitted_at,
+        state,
+        attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
+        error,
+        ran,
+        finishes: u32::try_from(finishes).unwrap_or(u32::MAX),
+        id,
+    }))
+}
+
+fn parse<T: FromStr>(text: Text) -> Option<T> {
+    std::str::from_utf8(&text?).ok()?.parse().ok()
+}
+
+pub(super) fn corrupt(id: &str, what: &str) -> Error {
+    Error::Corrupt(format!("task {id}: {what} cannot be read"))
+}

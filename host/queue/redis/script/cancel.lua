@@ -1,0 +1,19 @@
+-- ARGV: from, id. Answers the state that the task was in (k where its end had been asked for before),
+-- and its lane; nothing when there is none.
+local id, task = ARGV[2], key(ARGV[2])
+local there = redis.call('HMGET', task, 's', 'l', 'o', 'k')
+local state, lane = there[1], there[2]
+if not state then return {} end
+if state == 'p' then
+  redis.call('HSET', task, 's', 'x', 'u', whole(NOW))
+  redis.call('HINCRBY', task, 'z', 1)
+  remove(lane_key(lane), id)
+  bury(id, 'x', tonumber(there[3]))
+  move(id, lane, 'p', 'x')
+elseif state == 'r' then
+  if there[4] then return { 'k', lane } end
+  redis.call('HSET', task, 'k', 1)
+  tell(id, lane, 'k')
+end
+write()
+return { state, lane }

@@ -1,0 +1,61 @@
+-- ARGV: from, node, ttl, how many in all, then for each type its name, how many of it, how many of it
+-- may run in this shard (-1: any number), how many lanes follow, and these.
+-- Answers for each task id, fence, attempt, m, p.
+local node, ttl, max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local last = NOW * STEP + STEP - 1
+local heads, room = {}, {}
+local i = 5
+while i <= #ARGV do
+  local task_type, most, cluster, lanes = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  if cluster >= 0 then
+    local running = tonumber(redis.call('HGET', N, 'r ' .. task_type) or 0)
+    most = math.max(0, math.min(most, cluster - running))
+  end
+  room[task_type] = most
+  local look = math.min(most, max)
+  for l = i + 4, i + 3 + lanes do
+    local lane = ARGV[l]
+    if look > 0 then
+      local due = redis.call('ZRANGE', lane_key(lane), '-inf', last, 'BYSCORE', 'LIMIT', 0, look, 'WITHSCORES')
+      for d = 1, #due, 2 do
+        heads[#heads + 1] = { id = due[d], score = tonumber(due[d + 1]), lane = lane, of = task_type }
+      end
+    end
+  end
+  i = i + 4 + lanes
+end
+-- The number's low bits stand in for it, and the id decides between two that share them.
+table.sort(heads, function(a, b)
+  if a.score ~= b.score then return a.score < b.score end
+  return a.id < b.id
+end)
+local taken = {}
+for _, head in ipairs(heads) do
+  if #taken >= max then break end
+  if room[head.of] > 0 then
+    room[head.of] = room[head.of] - 1
+    taken[#taken + 1] = head
+  end
+end
+if #taken == 0 then return {} end
+local fence = redis.call('HINCRBY', N, 'fence', #taken) - #taken
+local leased = {}
+for _, head in ipairs(taken) do
+  local id, task = head.id, key(head.id)
+  local there = redis.call('HMGET', task, 's', 'a', 'm', 'p')
+  remove(lane_key(head.lane), id)
+  -- A task that somebody deleted by hand leaves only its place in the lane.
+  if there[1] == 'p' then
+    fence = fence + 1
+    local attempt, ends = tonumber(there[2]) + 1, NOW + ttl
+    redis.call('HSET', task, 's', 'r', 'a', attempt, 'f', whole(fence), 'u', whole(ends),
+      'b', whole(NOW), 'n', node)
+    add(TAG .. ':leases', ends, id)
+    move(id, head.lane, 'p', 'r')
+    local n = #leased
+    leased[n + 1], leased[n + 2], leased[n + 3] = id, whole(fence), attempt
+    leased[n + 4], leased[n + 5] = there[3], there[4]
+  end
+end
+write()
+return leased

@@ -1,0 +1,9 @@
+-- ARGV: from, the format of these keys, how many shards there are. Answers what is in force, which is
+-- this unless tasks are there already.
+if redis.call('HGET', N, 'open') or redis.call('EXISTS', TAG .. ':all') == 1 then
+  redis.call('HSETNX', N, 'format', ARGV[2])
+  redis.call('HSETNX', N, 'shards', ARGV[3])
+else
+  redis.call('HSET', N, 'format', ARGV[2], 'shards', ARGV[3])
+end
+return redis.call('HMGET', N, 'format', 'shards')

@@ -1,0 +1,17 @@
+-- ARGV: from, ttl, then for each lease id and fence.
+-- Answers a letter a lease: h held, k held and its end asked for, l lost.
+local ends = NOW + tonumber(ARGV[2])
+local answers = {}
+for i = 3, #ARGV, 2 do
+  local id, task = ARGV[i], key(ARGV[i])
+  local there = redis.call('HMGET', task, 's', 'f', 'k')
+  if there[1] == 'r' and there[2] == ARGV[i + 1] then
+    redis.call('HSET', task, 'u', whole(ends))
+    add(TAG .. ':leases', ends, id)
+    answers[#answers + 1] = there[3] and 'k' or 'h'
+  else
+    answers[#answers + 1] = 'l'
+  end
+end
+write()
+return table.concat(answers)

@@ -1,0 +1,152 @@
+//! Submissions of many callers, gathered into few scripts: while one script runs, the next batch
+//! grows. One such loop a shard. What makes a task durable, or a conflict, is the script's to say.
+
+use super::{core::Core, row};
+use crate::{
+    queue::{Change, Error, Submitted},
+    redis::Connection,
+    task::{StateKind, Submission},
+};
+use redis::cmd;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot};
+
+/// How many calls may wait for the loop; further callers wait to be let in.
+const BACKLOG: usize = 1024;
+
+/// What one script is given, in tasks and in bytes. Lua could take some thousands of tasks.
+pub(super) const MAX_TASKS: usize = 500;
+pub(super) const MAX_BYTES: usize = 8 << 20;
+
+/// How long replicas get to confirm.
+const REPLICATE: Duration = Duration::from_secs(2);
+
+/// One caller's tasks, all of one shard.
+pub(super) struct Submit {
+    tasks: Vec<Submission>,
+    reply: oneshot::Sender<Result<Vec<Submitted>, Error>>,
+}
+
+pub(super) type Sender = mpsc::Sender<Submit>;
+
+/// Has tasks of one shard submitted.
+pub(super) async fn submit(
+    sender: &Sender,
+    tasks: Vec<Submission>,
+) -> Result<Vec<Submitted>, Error> {
+    let (reply, answer) = oneshot::channel();
+    let sent = sender.send(Submit { tasks, reply }).await;
+    sent.map_err(|_| super::closed())?;
+    answer.await.unwrap_or_else(|_| Err(super::closed()))
+}
+
+pub(super) fn channel() -> (Sender, mpsc::Receiver<Submit>) {
+    mpsc::channel(BACKLOG)
+}
+
+/// Serves a shard until every sender is gone. `connection` is the loop's own, so that waiting for
+/// replicas holds up nobody else.
+pub(super) async fn serve(
+    core: Arc<Core>,
+    shard: usize,
+    mut connection: Connection,
+    mut receiver: mpsc::Receiver<Submit>,
+) {
+    let mut waiting = Vec::new();
+    while receiver.recv_many(&mut waiting, MAX_TASKS).await > 0 {
+        let mut calls = waiting.drain(..).peekable();
+        while let Some(first) = calls.next() {
+            let size = |call: &Submit| call.tasks.iter().map(size).sum::<usize>();
+            let (mut tasks, mut bytes) = (first.tasks.len(), size(&first));
+            let mut batch = vec![first];
+            while let Some(next) = calls.next_if(|next| {
+                tasks + next.tasks.len() <= MAX_TASKS && bytes + size(next) <= MAX_BYTES
+            }) {
+                (tasks, bytes) = (tasks + next.tasks.len(), bytes + size(&next));
+                batch.push(next);
+            }
+            let all = batch.iter().flat_map(|call| &call.tasks);
+            let done = write(&core, shard, &mut connection, all).await;
+            answer(&core, batch, done);
+        }
+    }
+}
+
+/// What a submission weighs in a script, in bytes.
+pub(super) fn size(task: &Submission) -> usize {
+    let metadata = task.metadata().iter();
+    let metadata: usize = metadata.map(|(key, value)| key.len() + value.len()).sum();
+    task.payload().len() + metadata + 256
+}
+
+async fn write<'t>(
+    core: &Core,
+    shard: usize,
+    connection: &mut Connection,
+    tasks: impl Iterator<Item = &'t Submission>,
+) -> Result<Vec<Submitted>, Error> {
+    let replicas = core.settings.replicas;
+    let mut invocation = core.scripts.submit.key(&core.tags[shard]);
+    let share = core.settings.max_open_tasks.div_ceil(core.tags.len());
+    invocation.arg(&core.me).arg(share).arg(u32::from(replicas > 0));
+    for task in tasks {
+        let lane = task.lane().to_string();
+        let head = row::write_head(task, &lane);
+        invocation.arg(task.id().as_str()).arg(lane).arg(head).arg(&task.payload()[..]);
+    }
+    let answers: String = core.within(invocation.invoke_async(connection)).await?;
+    if replicas > 0 {
+        let mut wait = cmd("WAIT");
+        wait.arg(replicas).arg(REPLICATE.as_millis() as usize);
+        let confirmed: u32 = core.within(wait.query_async(connection)).await?;
+        if confirmed < replicas {
+            return Err(Error::Unavailable {
+                reason: format!(
+                    "{confirmed} of {replicas} replicas confirmed the task (queue.replicas)"
+                ),
+                outcome_unknown: true,
+            });
+        }
+    }
+    let submitted = |letter: u8| match letter {
+        b'n' => Ok(Submitted::Created),
+        b'e' => Ok(Submitted::Existing),
+        b'c' => Ok(Submitted::Conflict),
+        b'f' => Ok(Submitted::Full),
+        other => Err(Error::Corrupt(format!("a submission was answered with {other}"))),
+    };
+    answers.bytes().map(submitted).collect()
+}
+
+/// Tells the callers, and before them the watchers: who watches from an answer on is told nothing
+/// older.
+fn answer(core: &Core, batch: Vec<Submit>, done: Result<Vec<Submitted>, Error>) {
+    let mut answers = match done {
+        Ok(answers) => answers.into_iter(),
+        Err(error) => {
+            core.publisher.lost();
+            for call in batch {
+                let _ = call.reply.send(Err(error.clone()));
+            }
+            return;
+        }
+    };
+    let shares: Vec<Vec<Submitted>> = batch
+        .iter()
+        .map(|call| answers.by_ref().take(call.tasks.len()).collect())
+        .collect();
+    let told = batch.iter().zip(&shares).flat_map(|(call, share)| {
+        let created = call.tasks.iter().zip(share);
+        created.filter(|(_, answer)| **answer == Submitted::Created)
+    });
+    let told = told.map(|(task, _)| Change {
+        id: task.id().clone(),
+        task_type: task.task_type().clone(),
+        state: StateKind::Pending,
+        cancel_asked: false,
+    });
+    core.publisher.publish(told.collect());
+    for (call, share) in batch.into_iter().zip(shares) {
+        let _ = call.reply.send(Ok(share));
+    }
+}

@@ -1,0 +1,194 @@
+//! How a Redis is reached, alone or as a cluster: what the queue and the broker have in common.
+//! Knows no task and no message.
+
+mod connection;
+
+pub(crate) use connection::Connection;
+
+use crate::config;
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
+    RedisError, RedisResult, TlsCertificates,
+    aio::{ConnectionManagerConfig, MultiplexedConnection},
+    cluster::ClusterClient,
+    io::tcp::TcpSettings,
+};
+use std::{path::PathBuf, time::Duration};
+
+/// How long connecting and the answer to a command may take, each.
+const CONNECT: Duration = Duration::from_millis(1500);
+const ANSWER: Duration = Duration::from_secs(3);
+/// How many commands wait for the socket; further callers wait with theirs.
+const PIPELINE: usize = 256;
+/// After how long without an acknowledgement a connection counts as dead: one whose other end has
+/// vanished would otherwise look idle for a quarter of an hour.
+const DEAD: Duration = Duration::from_secs(10);
+
+/// A Redis that the configuration names. Connects to nothing by itself.
+#[derive(Clone)]
+pub(crate) struct Server {
+    /// The section of the configuration, for errors.
+    section: &'static str,
+    /// One, or where a cluster is asked first.
+    nodes: Vec<ConnectionInfo>,
+    cluster: Option<ClusterClient>,
+    certificates: Option<TlsCertificates>,
+}
+
+impl Server {
+    /// Fails with what is wrong about the settings of `section`.
+    pub fn new(settings: &config::Redis, section: &'static str) -> Result<Self, String> {
+        let unusable = |error: RedisError| {
+            let url = &settings.url;
+            format!("{section}.url ({url}) cannot be used: {error}")
+        };
+        let certificates = certificates(settings, section)?;
+        let mut nodes = Vec::new();
+        for url in settings.url.reveal().split(',') {
+            let info = url.trim().into_connection_info().map_err(unusable)?;
+            let tcp = watchful(info.tcp_settings().clone());
+            nodes.push(info.set_tcp_settings(tcp));
+        }
+        let cluster = || {
+            let builder = ClusterClient::builder(nodes.clone())
+                .connection_timeout(CONNECT)
+                .response_timeout(ANSWER)
+                .tcp_settings(watchful(TcpSettings::default()));
+            match &certificates {
+                Some(certificates) => builder.certs(certificates.clone()).build(),
+                None => builder.build(),
+            }
+        };
+        let cluster = match settings.cluster {
+            true => Some(cluster().map_err(unusable)?),
+            false => None,
+        };
+        let server = Self {
+            section,
+            nodes,
+            cluster,
+            certificates,
+        };
+        server.node(0).map_err(unusable)?;
+        Ok(server)
+    }
+
+    /// Where a connection for subscriptions can be had, in turn: in a cluster any node serves.
+    pub fn node(&self, turn: usize) -> RedisResult<Client> {
+        self.client(self.nodes[turn % self.nodes.len()].clone())
+    }
+
+    fn client(&self, node: ConnectionInfo) -> RedisResult<Client> {
+        match &self.certificates {
+            Some(certificates) => Client::build_with_tls(node, certificates.clone()),
+            None => Client::open(node),
+        }
+    }
+
+    /// A connection that many share and that is made anew when it is lost.
+    pub async fn connect(&self) -> RedisResult<Connection> {
+        let Some(cluster) = &self.cluster else {
+            let config = ConnectionManagerConfig::new()
+                .set_connection_timeout(Some(CONNECT))
+                .set_response_timeout(Some(ANSWER))
+                .set_number_of_retries(1)
+                .set_max_delay(Duration::from_millis(200))
+                .set_pipeline_buffer_size(PIPELINE);
+            let connection = self.node(0)?.get_connection_manager_lazy(config)?;
+            return Ok(Connection::Server(connection));
+        };
+        let connection = cluster.get_async_connection().await?;
+        Ok(Connection::Cluster(connection))
+    }
+
+    /// A connection for one caller whose commands may wait for `block` at the server; to the node of
+    /// a cluster that a redirection named, where there was one.
+    pub async fn connect_blocking(
+        &self,
+        redirected: Option<&(String, u16)>,
+        block: Duration,
+    ) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(block + ANSWER));
+        let mut node = self.nodes[fastrand::usize(..self.nodes.len())].clone();
+        if let Some((host, port)) = redirected {
+            let address = match node.addr().clone() {
+                ConnectionAddr::TcpTls {
+                    insecure,
+                    tls_params,
+                    ..
+                } => ConnectionAddr::TcpTls {
+                    host: host.clone(),
+                    port: *port,
+                    insecure,
+                    tls_params,
+                },
+                _ => ConnectionAddr::Tcp(host.clone(), *port),
+            };
+            node = node.set_addr(address);
+        }
+        self.client(node)?
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+    }
+
+    /// What went wrong, and what to do where somebody has to do something. `needs` says what the
+    /// user must be allowed.
+    pub fn problem(&self, error: &RedisError, needs: &str) -> String {
+        match is_refusal(error) {
+            true => format!(
+                "Redis refuses this node: {error}; check the user and password in {}.url, and that \
+                 its ACL allows {needs}",
+                self.section
+            ),
+            false => error.to_string(),
+        }
+    }
+}
+
+/// The node of a cluster that an error sends us to.
+pub(crate) fn redirection(error: &RedisError) -> Option<(String, u16)> {
+    let (address, _slot) = error.redirect_node()?;
+    let (host, port) = address.rsplit_once(':')?;
+    Some((host.to_owned(), port.parse().ok()?))
+}
+
+/// Whether the server does not let us do this, whenever we try.
+pub(crate) fn is_refusal(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
+}
+
+fn watchful(tcp: TcpSettings) -> TcpSettings {
+    let tcp = tcp.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let tcp = tcp.set_user_timeout(DEAD);
+    tcp
+}
+
+fn certificates(
+    settings: &config::Redis,
+    section: &str,
+) -> Result<Option<TlsCertificates>, String> {
+    let read = |key: &str, file: &Option<PathBuf>| match file {
+        None => Ok(None),
+        Some(file) => std::fs::read(file)
+            .map(Some)
+            .map_err(|error| format!("cannot read {} ({section}.{key}): {error}", file.display())),
+    };
+    let root_cert = read("ca_file", &settings.ca_file)?;
+    let client_cert = read("cert_file", &settings.cert_file)?;
+    let client_key = read("key_file", &settings.key_file)?;
+    let client_tls = client_cert.zip(client_key);
+    if root_cert.is_none() && client_tls.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(TlsCertificates {
+        root_cert,
+        client_tls: client_tls.map(|(client_cert, client_key)| ClientTlsConfig {
+            client_cert,
+            client_key,
+        }),
+    }))
+}
