@@ -132,15 +132,11 @@ pub async fn a_service_has_a_size(discovery: Discovery) {
 pub async fn a_node_is_seen_until_it_withdraws(discovery: Discovery) {
     let nodes = Name::parse("service name", NODE_SERVICE).unwrap();
     let id = unique("node");
-    let mut record = NodeRecord {
-        components: Vec::new(),
-        id: id.clone(),
-        address: "10.0.0.1:50051".into(),
-        version: "1.2.3".into(),
-        task_types: vec![],
-        plugins: vec![],
-    };
+    let mut record = NodeRecord::new(id.clone(), "10.0.0.1:50051");
     discovery.announce(record.clone()).await.unwrap();
+    record.version = "1.2.3".into();
+    record.capacity = 7;
+    record.labels = vec![unique("gpu"), unique("eu")];
     record.task_types = vec![unique("echo"), unique("count")];
     record.plugins = vec![PluginRecord {
         name: unique("echo"),
@@ -159,6 +155,9 @@ pub async fn a_node_is_seen_until_it_withdraws(discovery: Discovery) {
     assert_eq!(service.address, record.address);
     assert_eq!(service.metadata["version"], "1.2.3");
     assert_eq!(service.metadata["task_types"], types);
+    let labels = format!("{},{}", record.labels[0], record.labels[1]);
+    assert_eq!(service.metadata["labels"], labels);
+    assert_eq!(service.metadata["capacity"], "7");
     assert_eq!(
         service.metadata["plugins"],
         format!("{}@0.1.0", record.plugins[0].name)

@@ -30,12 +30,8 @@ impl ServiceDiscovery for Both {
     }
     fn nodes(&self) -> Arc<[NodeRecord]> {
         let node = |id: &str, components: &[&str]| NodeRecord {
-            id: name(id),
-            address: String::new(),
-            version: String::new(),
-            task_types: Vec::new(),
-            plugins: Vec::new(),
             components: components.iter().map(|id| name(id)).collect(),
+            ..NodeRecord::new(name(id), "")
         };
         Arc::new([
             node("a", &["everywhere"]),

@@ -139,12 +139,13 @@ mod tests {
         let key = Key::Node(name("n"));
         let value = br#"{"id":"n","address":"a","version":"9","task_types":["t"],
             "plugins":[{"name":"p","version":"1","sha256":"0","size":3}],
-            "instance":"i","capacity":{"tasks":7}}"#;
+            "instance":"i","colour":{"tasks":7}}"#;
         let Entry::Node(read) = Entry::parse(&key, value).unwrap() else {
             panic!("a node");
         };
         assert_eq!(read.record.task_types, [name("t")]);
-        assert!(read.record.components.is_empty());
+        assert!(read.record.components.is_empty() && read.record.labels.is_empty());
+        assert_eq!(read.record.capacity, 0);
         let again = Entry::Node(read);
         assert_eq!(Entry::parse(&key, &again.value().unwrap()).unwrap(), again);
         assert!(Entry::parse(&Key::Node(name("m")), value).is_err());

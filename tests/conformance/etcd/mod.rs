@@ -64,14 +64,8 @@ async fn node(server: &Server, id: &str) -> Arc<dyn ServiceDiscovery> {
 }
 
 fn record(id: &str) -> NodeRecord {
-    NodeRecord {
-        id: Name::parse("node id", id).unwrap(),
-        address: format!("{id}:1"),
-        version: "1.2.3".into(),
-        task_types: Vec::new(),
-        plugins: Vec::new(),
-        components: Vec::new(),
-    }
+    let name = Name::parse("node id", id).unwrap();
+    NodeRecord::new(name, format!("{id}:1"))
 }
 
 fn ids(node: &Arc<dyn ServiceDiscovery>) -> String {

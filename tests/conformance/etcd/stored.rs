@@ -2,7 +2,7 @@
 
 use super::{
     super::discovery::{eventually, found, register, service, unique},
-    PREFIX, TTL, admin, connect, ids, key, node, record, sees, settings, trial,
+    PREFIX, TTL, admin, ids, key, node, record, sees, settings, trial,
 };
 use crate::support::{
     self,
