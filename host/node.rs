@@ -113,8 +113,9 @@ impl DistributedNode {
             ..NodeRecord::new(id.clone(), announced)
         };
         let announcer = Announcer::new(record, Some(plugins.clone()), discovery.clone());
-        let reception = Reception::new(router.clone(), discovery);
-        let worker = Worker::new(id.clone(), queue.clone(), plugins.clone(), config);
+        let reception = Reception::new(router.clone(), discovery.clone());
+        let (tasks, guests) = (queue.clone(), plugins.clone());
+        let worker = Worker::new(id.clone(), tasks, guests, discovery, config);
         // Stopped in reverse: the worker drains while clients can still ask for results and tasks
         // can still ask components, and these answer while clients are still there.
         let parts = Composite::new(id.as_str());

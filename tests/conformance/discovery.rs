@@ -45,6 +45,15 @@ pub const CASES: &[(&str, Case)] = &[
     ("a_node_is_seen_until_it_withdraws", |discovery| {
         Box::pin(a_node_is_seen_until_it_withdraws(discovery))
     }),
+    ("a_drained_node_is_one_until_it_is_undrained", |discovery| {
+        Box::pin(a_drained_node_is_one_until_it_is_undrained(discovery))
+    }),
+    ("who_is_unknown_is_not_drained", |discovery| {
+        Box::pin(who_is_unknown_is_not_drained(discovery))
+    }),
+    ("changes_are_heard_of", |discovery| {
+        Box::pin(changes_are_heard_of(discovery))
+    }),
 ];
 
 pub async fn what_is_registered_is_found_by_name(discovery: Discovery) {
@@ -171,6 +180,70 @@ pub async fn a_node_is_seen_until_it_withdraws(discovery: Discovery) {
     let services = found(&discovery, &nodes).await;
     assert!(services.iter().all(|service| service.id != id));
     discovery.withdraw().await.unwrap();
+}
+
+pub async fn a_drained_node_is_one_until_it_is_undrained(discovery: Discovery) {
+    let record = NodeRecord::new(unique("node"), "10.0.0.1:1");
+    let id = &record.id;
+    discovery.announce(record.clone()).await.unwrap();
+    assert!(!discovery.is_drained(id));
+    discovery.drain(id, false).await.unwrap();
+    for _ in 0..2 {
+        discovery.drain(id, true).await.unwrap();
+        assert!(discovery.is_drained(id), "as soon as it is said");
+    }
+    assert!(discovery.drained().contains(id));
+    assert!(
+        discovery.nodes().contains(&record),
+        "and is there all the same"
+    );
+    discovery.withdraw().await.unwrap();
+    assert!(discovery.is_drained(id), "also while it is away");
+    discovery.announce(record.clone()).await.unwrap();
+    assert!(discovery.is_drained(id), "and when it comes back");
+    for _ in 0..2 {
+        discovery.drain(id, false).await.unwrap();
+        assert!(!discovery.is_drained(id));
+    }
+    discovery.drain(id, true).await.unwrap();
+    discovery.withdraw().await.unwrap();
+    discovery.drain(id, false).await.unwrap();
+    assert!(!discovery.is_drained(id), "undrained while it is away");
+}
+
+pub async fn who_is_unknown_is_not_drained(discovery: Discovery) {
+    let record = NodeRecord::new(unique("node"), "10.0.0.1:1");
+    discovery.announce(record.clone()).await.unwrap();
+    let stranger = unique("stranger");
+    for drained in [true, false] {
+        let refused = discovery.drain(&stranger, drained).await.unwrap_err();
+        let text = refused.to_string();
+        let Error::UnknownNode { node, known } = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(node, stranger);
+        assert!(known.contains(&record.id), "{known:?}");
+        assert!(text.contains(stranger.as_str()) && text.contains(record.id.as_str()));
+    }
+    assert!(!discovery.is_drained(&stranger));
+    discovery.withdraw().await.unwrap();
+}
+
+pub async fn changes_are_heard_of(discovery: Discovery) {
+    let record = NodeRecord::new(unique("node"), "10.0.0.1:1");
+    let mut changed = discovery.changed();
+    for step in 0..4 {
+        changed.mark_unchanged();
+        match step {
+            0 => discovery.announce(record.clone()).await.unwrap(),
+            1 => discovery.drain(&record.id, true).await.unwrap(),
+            2 => discovery.drain(&record.id, false).await.unwrap(),
+            _ => discovery.withdraw().await.unwrap(),
+        }
+        let heard = tokio::time::timeout(Duration::from_secs(60), changed.changed());
+        let heard = heard.await.unwrap_or_else(|_| panic!("step {step}"));
+        heard.unwrap();
+    }
 }
 
 /// A name that no other case and no other run uses.

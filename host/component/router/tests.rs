@@ -9,7 +9,10 @@ use crate::{
     lifecycle::Component,
 };
 use async_trait::async_trait;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// Two nodes that are always there.
 struct Both;
@@ -37,6 +40,15 @@ impl ServiceDiscovery for Both {
             node("a", &["everywhere"]),
             node("b", &["everywhere", "only-b"]),
         ])
+    }
+    async fn drain(&self, _: &Name, _: bool) -> Result<(), Error> {
+        Ok(())
+    }
+    fn drained(&self) -> Arc<BTreeSet<Name>> {
+        Arc::default()
+    }
+    fn changed(&self) -> tokio::sync::watch::Receiver<u64> {
+        tokio::sync::watch::channel(0).1
     }
     fn cluster_id(&self) -> &str {
         "test"

@@ -1,6 +1,7 @@
 //! The suite of discovery over etcd, and what only a server that fails or forgets can show: cases by
 //! what they are about, over the helpers here.
 
+mod drained;
 mod identity;
 mod lost;
 mod stored;
@@ -31,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
         })
     });
     let mut trials: Vec<Trial> = cases.collect();
+    trials.extend(drained::trials());
     trials.extend(identity::trials());
     trials.extend(lost::trials());
     trials.extend(stored::trials());
