@@ -99,12 +99,8 @@ async fn without_worker() {
     let discovery = Arc::new(LocalDiscovery::new(&limits));
     let name = |given: &str| Name::parse("name", given).expect("a name");
     let record = NodeRecord {
-        components: Vec::new(),
-        id: name("elsewhere"),
-        address: String::new(),
-        version: String::new(),
         task_types: vec![name("echo")],
-        plugins: Vec::new(),
+        ..NodeRecord::new(name("elsewhere"), "")
     };
     let scheduler = DistributedTaskScheduler::new(Arc::new(queue), discovery.clone());
     let mut node = DistributedNode::new(

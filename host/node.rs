@@ -6,7 +6,7 @@ use crate::{
     broker::{self, MessageBroker},
     component::{Announcer, Components, Composite, Reception, Router},
     config::{self, Config},
-    discovery::{self, ServiceDiscovery},
+    discovery::{self, NodeRecord, ServiceDiscovery},
     keyvalue::{self, KeyValue},
     lifecycle::Component,
     plugin::{Outside, PluginHost},
@@ -69,7 +69,8 @@ impl DistributedNode {
         };
         let server = Arc::new(Server::bind(address, false, services).await?);
         let announced = server.address().to_string();
-        let announcer = Announcer::new(id.clone(), announced, None, service_discovery.clone());
+        let record = NodeRecord::new(id.clone(), announced);
+        let announcer = Announcer::new(record, None, service_discovery.clone());
         let parts = Composite::new(id.as_str());
         parts.add(Arc::new(announcer), PART_DEADLINE)?;
         let reception = Reception::new(router.clone(), service_discovery);
@@ -106,14 +107,15 @@ impl DistributedNode {
         let server = Server::bind(config.node.listen, config.node.insecure, services).await?;
         let server = Arc::new(server);
         let announced = server.address().to_string();
-        let announcer = Announcer::new(
-            id.clone(),
-            announced,
-            Some(plugins.clone()),
-            discovery.clone(),
-        );
-        let reception = Reception::new(router.clone(), discovery);
-        let worker = Worker::new(id.clone(), queue.clone(), plugins.clone(), config);
+        let record = NodeRecord {
+            capacity: config.plugins.max_tasks,
+            labels: config.node.labels.clone(),
+            ..NodeRecord::new(id.clone(), announced)
+        };
+        let announcer = Announcer::new(record, Some(plugins.clone()), discovery.clone());
+        let reception = Reception::new(router.clone(), discovery.clone());
+        let (tasks, guests) = (queue.clone(), plugins.clone());
+        let worker = Worker::new(id.clone(), tasks, guests, discovery, config);
         // Stopped in reverse: the worker drains while clients can still ask for results and tasks
         // can still ask components, and these answer while clients are still there.
         let parts = Composite::new(id.as_str());

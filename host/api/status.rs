@@ -80,6 +80,7 @@ impl IntoStatus for discovery::Error {
         match self {
             Error::Full { .. } => Status::resource_exhausted(self.to_string()),
             Error::Reserved | Error::TooLarge { .. } => Status::invalid_argument(self.to_string()),
+            Error::UnknownNode { .. } => Status::not_found(self.to_string()),
             Error::Unavailable(_) | Error::Misconfigured(_) => logged(
                 &self,
                 Status::unavailable("discovery is unavailable; try again later"),

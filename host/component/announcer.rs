@@ -4,7 +4,6 @@ use crate::{
     discovery::{NodeRecord, PluginRecord, ServiceDiscovery},
     lifecycle::Component,
     plugin::PluginHost,
-    task::Name,
 };
 use async_trait::async_trait;
 use std::{
@@ -22,24 +21,22 @@ pub struct Announcer {
 }
 
 struct Shared {
-    node: Name,
-    address: String,
+    /// What does not change.
+    node: NodeRecord,
     plugins: Option<Arc<PluginHost>>,
     discovery: Arc<dyn ServiceDiscovery>,
 }
 
 impl Announcer {
-    /// Without `plugins` the node announces itself and nothing that it could run.
+    /// Announces `node` with what its `plugins` are; without them, as it is.
     pub fn new(
-        node: Name,
-        address: String,
+        node: NodeRecord,
         plugins: Option<Arc<PluginHost>>,
         discovery: Arc<dyn ServiceDiscovery>,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 node,
-                address,
                 plugins,
                 discovery,
             }),
@@ -59,9 +56,6 @@ impl Shared {
         let plugins = self.plugins.as_ref();
         let view = plugins.map_or_else(Arc::default, |plugins| plugins.catalog().view());
         NodeRecord {
-            id: self.node.clone(),
-            address: self.address.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
             task_types: view.task_types.keys().cloned().collect(),
             plugins: view
                 .generations
@@ -78,6 +72,7 @@ impl Shared {
                 .filter(|generation| generation.has_component())
                 .map(|generation| generation.name.clone())
                 .collect(),
+            ..self.node.clone()
         }
     }
 

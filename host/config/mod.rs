@@ -43,6 +43,8 @@ pub struct Config {
 pub struct Node {
     /// Made up at start when the file gives none.
     pub id: Option<Name>,
+    /// What the operator says of it, in order and each once.
+    pub labels: Vec<Name>,
     pub listen: SocketAddr,
     /// Allows to listen beyond loopback without TLS and authentication.
     pub insecure: bool,

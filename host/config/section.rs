@@ -71,11 +71,20 @@ pub(super) fn config(root: &mut Section<'_>, data_dir: &Path) -> Config {
 fn node(s: &mut Section<'_>, data_dir: &Path) -> Node {
     Node {
         id: s.maybe_name("id", "node id"),
+        labels: labels(s),
         listen: s.address("listen", SocketAddr::from(([127, 0, 0, 1], 0))),
         insecure: s.boolean("insecure"),
         data_dir: s.maybe_path("data_dir").unwrap_or(data_dir.to_owned()),
         drain: s.ms("drain_ms", 0..=DAY),
     }
+}
+
+fn labels(s: &mut Section<'_>) -> Vec<Name> {
+    let label = |given: String| Name::parse("label", &given).map_err(|error| error.to_string());
+    let mut labels = s.maybe_list("labels", label).unwrap_or_default();
+    labels.sort_unstable();
+    labels.dedup();
+    labels
 }
 
 fn limits(s: &mut Section<'_>) -> Limits {

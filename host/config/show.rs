@@ -64,6 +64,10 @@ fn values(config: &Config) -> Values {
     if let Some(id) = &node.id {
         set("id", text(id.as_str()));
     }
+    if !node.labels.is_empty() {
+        let labels = node.labels.iter().map(|label| text(label.as_str()));
+        set("labels", Value::Array(labels.collect()));
+    }
     set("listen", text(&node.listen.to_string()));
     set("insecure", Value::Boolean(node.insecure));
     set("data_dir", path(&node.data_dir));

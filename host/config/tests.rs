@@ -129,6 +129,7 @@ fn wrong_values_are_refused_with_what_is_allowed() {
             "true or false expected, the text \"yes\" found",
         ),
         ("[node]\nid = \"a/b\"", "only letters, digits"),
+        ("[node]\nlabels = [\"a/b\"]", "label \"a/b\" has '/'"),
         ("[node]\ndata_dir = \"\"", "a path expected"),
         ("[node]\ndata_dir = \"~/x\"", "`~` is not expanded"),
         ("[node]\ndrain_ms = -1", "-1 is out of range"),

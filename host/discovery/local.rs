@@ -1,14 +1,15 @@
 //! One node and the services registered with it, in memory. After a restart services register
-//! again, as they do to stay alive.
+//! again, as they do to stay alive, and the node is not drained.
 
 use super::{Error, NODE_SERVICE, NodeRecord, ServiceDiscovery, ServiceInfo};
 use crate::{config, task::Name};
 use async_trait::async_trait;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 
 /// How often registering looks for services that nobody asks for any more.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -17,6 +18,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 pub struct LocalDiscovery {
     services: Mutex<Services>,
     nodes: Mutex<Arc<[NodeRecord]>>,
+    drained: Mutex<Arc<BTreeSet<Name>>>,
+    changed: watch::Sender<u64>,
     default_ttl: Duration,
 }
 
@@ -26,8 +29,15 @@ impl LocalDiscovery {
         Self {
             services: Mutex::new(Services::new(limits.max_services, Instant::now())),
             nodes: Mutex::new(Arc::new([])),
+            drained: Mutex::default(),
+            changed: watch::Sender::new(0),
             default_ttl: limits.service_ttl,
         }
+    }
+
+    fn set_nodes(&self, nodes: Arc<[NodeRecord]>) {
+        *lock(&self.nodes) = nodes;
+        self.changed.send_modify(|count| *count += 1);
     }
 }
 
@@ -49,17 +59,39 @@ impl ServiceDiscovery for LocalDiscovery {
     }
 
     async fn announce(&self, node: NodeRecord) -> Result<(), Error> {
-        *lock(&self.nodes) = Arc::new([node]);
+        self.set_nodes(Arc::new([node]));
         Ok(())
     }
 
     async fn withdraw(&self) -> Result<(), Error> {
-        *lock(&self.nodes) = Arc::new([]);
+        self.set_nodes(Arc::new([]));
         Ok(())
     }
 
     fn nodes(&self) -> Arc<[NodeRecord]> {
         lock(&self.nodes).clone()
+    }
+
+    async fn drain(&self, node: &Name, drained: bool) -> Result<(), Error> {
+        Error::unless_known(node, &self.nodes(), &self.drained())?;
+        {
+            let mut kept = lock(&self.drained);
+            let all = Arc::make_mut(&mut kept);
+            match drained {
+                true => all.insert(node.clone()),
+                false => all.remove(node),
+            };
+        }
+        self.changed.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    fn drained(&self) -> Arc<BTreeSet<Name>> {
+        lock(&self.drained).clone()
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     fn cluster_id(&self) -> &str {

@@ -12,9 +12,11 @@ pub use record::{MAX_SERVICE_BYTES, MAX_TTL, MIN_TTL, NodeRecord, PluginRecord, 
 use crate::{config, task::Name};
 use async_trait::async_trait;
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 
 #[async_trait]
 pub trait ServiceDiscovery: Send + Sync {
@@ -34,6 +36,22 @@ pub trait ServiceDiscovery: Send + Sync {
 
     /// The live nodes as last seen, this one included. Never waits.
     fn nodes(&self) -> Arc<[NodeRecord]>;
+
+    /// Asks that a node take no new task, or that it take them again. What is asked stands until it
+    /// is taken back, through restarts of the node if it is kept outside of it. Taking back what
+    /// nobody has asked for changes nothing.
+    async fn drain(&self, node: &Name, drained: bool) -> Result<(), Error>;
+
+    /// The nodes that shall take no new task, those that are away included, as last seen. Never
+    /// waits.
+    fn drained(&self) -> Arc<BTreeSet<Name>>;
+
+    fn is_drained(&self, node: &Name) -> bool {
+        self.drained().contains(node)
+    }
+
+    /// Changes after each change of what `nodes` and `drained` say.
+    fn changed(&self) -> watch::Receiver<u64>;
 
     /// Since when `nodes` and `discover_service` answer from a view that is no longer kept up to
     /// date, because the engine is away; `None` while they are.
@@ -55,6 +73,9 @@ pub fn open(config: &config::Config) -> Result<Arc<dyn ServiceDiscovery>, Error>
     })
 }
 
+/// How many nodes a refusal lists: it travels in a header, and clients limit those.
+const LISTED: usize = 30;
+
 /// The service name under which nodes are found, as the seed has it.
 pub const NODE_SERVICE: &str = "distributed_node";
 
@@ -71,6 +92,40 @@ pub enum Error {
     /// Nodes announce themselves; clients may not speak for them.
     #[error("{NODE_SERVICE:?} names the nodes themselves; register under another name")]
     Reserved,
+    #[error("{}", unknown_node(.node, .known))]
+    UnknownNode { node: Name, known: Vec<Name> },
     #[error("a service may say {limit} bytes about itself; this one says {given}")]
     TooLarge { given: usize, limit: usize },
+}
+
+impl Error {
+    /// Whether anybody is called `node`, be it that only a wish is left of it.
+    fn unless_known(
+        node: &Name,
+        nodes: &[NodeRecord],
+        drained: &BTreeSet<Name>,
+    ) -> Result<(), Self> {
+        let ids = nodes.iter().map(|node| &node.id);
+        let known: BTreeSet<&Name> = ids.chain(drained).collect();
+        match known.contains(node) {
+            true => Ok(()),
+            false => Err(Self::UnknownNode {
+                node: node.clone(),
+                known: known.into_iter().cloned().collect(),
+            }),
+        }
+    }
+}
+
+fn unknown_node(node: &Name, known: &[Name]) -> String {
+    if known.is_empty() {
+        return format!("no node is called {node}; none is known yet");
+    }
+    let listed: Vec<_> = known.iter().take(LISTED).map(Name::as_str).collect();
+    let more = match known.len().saturating_sub(LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let listed = listed.join(", ");
+    format!("no node is called {node}; known nodes: {listed}{more}")
 }

@@ -65,9 +65,29 @@ pub struct NodeRecord {
     /// The ids of its components.
     #[serde(default)]
     pub components: Vec<Name>,
+    /// How many tasks it runs at once; 0 where it runs none, or is too old to say.
+    #[serde(default)]
+    pub capacity: usize,
+    /// What its operator says of it: where it is, what it has.
+    #[serde(default)]
+    pub labels: Vec<Name>,
 }
 
 impl NodeRecord {
+    /// A node of this version that can run nothing yet.
+    pub fn new(id: Name, address: impl Into<String>) -> Self {
+        Self {
+            id,
+            address: address.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            task_types: Vec::new(),
+            plugins: Vec::new(),
+            components: Vec::new(),
+            capacity: 0,
+            labels: Vec::new(),
+        }
+    }
+
     /// The node as a service of the name `name`, which is `NODE_SERVICE`. Lists in its metadata
     /// have commas between their items, which no name contains.
     pub fn as_service(&self, name: &Name) -> ServiceInfo {
@@ -82,6 +102,8 @@ impl NodeRecord {
             ("task_types", joined(&self.task_types)),
             ("components", joined(&self.components)),
             ("plugins", plugins.join(",")),
+            ("capacity", self.capacity.to_string()),
+            ("labels", joined(&self.labels)),
         ];
         ServiceInfo {
             id: self.id.clone(),

@@ -44,7 +44,22 @@ struct Taken {
 pub async fn dispatch(runs: Runs) {
     let shared = runs.shared.clone();
     let mut asked: Option<Instant> = None;
+    let mut was_drained = false;
     loop {
+        let drained = shared.discovery.is_drained(&shared.node);
+        if drained != was_drained {
+            was_drained = drained;
+            match drained {
+                true => {
+                    tracing::info!("drained: this node takes no new task until it is undrained")
+                }
+                false => tracing::info!("undrained: this node takes tasks again"),
+            }
+        }
+        if drained {
+            let _ = tokio::time::timeout(SCAN, shared.wake.notified()).await;
+            continue;
+        }
         let types = hosted_types(&shared);
         let hosted = types.len();
         // Said before the lease: a slot that becomes free during it wakes us afterwards.

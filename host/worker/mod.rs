@@ -1,5 +1,6 @@
 //! Runs tasks: leases what this node can take, hands it to the guest, writes down how it ended.
-//! Meets clients only in the queue; what an ending means is decided in `task::transition`.
+//! Meets clients only in the queue; what an ending means is decided in `task::transition`. A drained
+//! node runs out what it has, and takes nothing until it is undrained.
 
 mod busy;
 mod dispatch;
@@ -9,6 +10,7 @@ mod tend;
 
 use crate::{
     config,
+    discovery::ServiceDiscovery,
     lifecycle::Component,
     plugin::PluginHost,
     queue::{Finish, TaskQueue},
@@ -49,6 +51,8 @@ struct Shared {
     labels: Vec<Name>,
     queue: Arc<dyn TaskQueue>,
     plugins: Arc<PluginHost>,
+    /// Says whether this node is drained.
+    discovery: Arc<dyn ServiceDiscovery>,
     busy: Busy,
     held: Held,
     /// How long a lease holds without being renewed: the time after which another node may take over.
@@ -79,6 +83,7 @@ impl Worker {
         node: Name,
         queue: Arc<dyn TaskQueue>,
         plugins: Arc<PluginHost>,
+        discovery: Arc<dyn ServiceDiscovery>,
         config: &config::Config,
     ) -> Self {
         Self {
@@ -87,6 +92,7 @@ impl Worker {
                 labels: config.node.labels.clone(),
                 queue,
                 plugins,
+                discovery,
                 busy: Busy::new(config.plugins.max_tasks),
                 held: Held::default(),
                 lease_ttl: config.lease_ttl,

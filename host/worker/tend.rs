@@ -1,5 +1,5 @@
 //! Looks after what is leased: renews our own, takes over what others lost, hears who asks for an
-//! end, and forgets what ended long ago.
+//! end, and forgets what ended long ago. Wakes the dispatcher, and goes on while the node is drained.
 
 use super::{Shared, held::Why};
 use crate::{
@@ -88,11 +88,14 @@ fn end_of(shared: &Shared, lost: Expired) -> Finish {
 /// Passes on what the queue tells: work to fetch, attempts to interrupt.
 pub async fn listen(shared: Arc<Shared>, mut watch: Watch) {
     let mut catalog = shared.plugins.changed();
+    let mut cluster = shared.discovery.changed();
     loop {
         let changes = tokio::select! {
             changes = watch.next() => changes,
             // A new plugin may take what waits.
             Ok(()) = catalog.changed() => Some(Changes::Lost),
+            // This node may have been drained or undrained.
+            Ok(()) = cluster.changed() => Some(Changes::Lost),
         };
         match changes {
             Some(Changes::Seen(changes)) => {

@@ -45,6 +45,15 @@ pub const CASES: &[(&str, Case)] = &[
     ("a_node_is_seen_until_it_withdraws", |discovery| {
         Box::pin(a_node_is_seen_until_it_withdraws(discovery))
     }),
+    ("a_drained_node_is_one_until_it_is_undrained", |discovery| {
+        Box::pin(a_drained_node_is_one_until_it_is_undrained(discovery))
+    }),
+    ("who_is_unknown_is_not_drained", |discovery| {
+        Box::pin(who_is_unknown_is_not_drained(discovery))
+    }),
+    ("changes_are_heard_of", |discovery| {
+        Box::pin(changes_are_heard_of(discovery))
+    }),
 ];
 
 pub async fn what_is_registered_is_found_by_name(discovery: Discovery) {
@@ -132,15 +141,11 @@ pub async fn a_service_has_a_size(discovery: Discovery) {
 pub async fn a_node_is_seen_until_it_withdraws(discovery: Discovery) {
     let nodes = Name::parse("service name", NODE_SERVICE).unwrap();
     let id = unique("node");
-    let mut record = NodeRecord {
-        components: Vec::new(),
-        id: id.clone(),
-        address: "10.0.0.1:50051".into(),
-        version: "1.2.3".into(),
-        task_types: vec![],
-        plugins: vec![],
-    };
+    let mut record = NodeRecord::new(id.clone(), "10.0.0.1:50051");
     discovery.announce(record.clone()).await.unwrap();
+    record.version = "1.2.3".into();
+    record.capacity = 7;
+    record.labels = vec![unique("gpu"), unique("eu")];
     record.task_types = vec![unique("echo"), unique("count")];
     record.plugins = vec![PluginRecord {
         name: unique("echo"),
@@ -159,6 +164,9 @@ pub async fn a_node_is_seen_until_it_withdraws(discovery: Discovery) {
     assert_eq!(service.address, record.address);
     assert_eq!(service.metadata["version"], "1.2.3");
     assert_eq!(service.metadata["task_types"], types);
+    let labels = format!("{},{}", record.labels[0], record.labels[1]);
+    assert_eq!(service.metadata["labels"], labels);
+    assert_eq!(service.metadata["capacity"], "7");
     assert_eq!(
         service.metadata["plugins"],
         format!("{}@0.1.0", record.plugins[0].name)
@@ -172,6 +180,70 @@ pub async fn a_node_is_seen_until_it_withdraws(discovery: Discovery) {
     let services = found(&discovery, &nodes).await;
     assert!(services.iter().all(|service| service.id != id));
     discovery.withdraw().await.unwrap();
+}
+
+pub async fn a_drained_node_is_one_until_it_is_undrained(discovery: Discovery) {
+    let record = NodeRecord::new(unique("node"), "10.0.0.1:1");
+    let id = &record.id;
+    discovery.announce(record.clone()).await.unwrap();
+    assert!(!discovery.is_drained(id));
+    discovery.drain(id, false).await.unwrap();
+    for _ in 0..2 {
+        discovery.drain(id, true).await.unwrap();
+        assert!(discovery.is_drained(id), "as soon as it is said");
+    }
+    assert!(discovery.drained().contains(id));
+    assert!(
+        discovery.nodes().contains(&record),
+        "and is there all the same"
+    );
+    discovery.withdraw().await.unwrap();
+    assert!(discovery.is_drained(id), "also while it is away");
+    discovery.announce(record.clone()).await.unwrap();
+    assert!(discovery.is_drained(id), "and when it comes back");
+    for _ in 0..2 {
+        discovery.drain(id, false).await.unwrap();
+        assert!(!discovery.is_drained(id));
+    }
+    discovery.drain(id, true).await.unwrap();
+    discovery.withdraw().await.unwrap();
+    discovery.drain(id, false).await.unwrap();
+    assert!(!discovery.is_drained(id), "undrained while it is away");
+}
+
+pub async fn who_is_unknown_is_not_drained(discovery: Discovery) {
+    let record = NodeRecord::new(unique("node"), "10.0.0.1:1");
+    discovery.announce(record.clone()).await.unwrap();
+    let stranger = unique("stranger");
+    for drained in [true, false] {
+        let refused = discovery.drain(&stranger, drained).await.unwrap_err();
+        let text = refused.to_string();
+        let Error::UnknownNode { node, known } = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(node, stranger);
+        assert!(known.contains(&record.id), "{known:?}");
+        assert!(text.contains(stranger.as_str()) && text.contains(record.id.as_str()));
+    }
+    assert!(!discovery.is_drained(&stranger));
+    discovery.withdraw().await.unwrap();
+}
+
+pub async fn changes_are_heard_of(discovery: Discovery) {
+    let record = NodeRecord::new(unique("node"), "10.0.0.1:1");
+    let mut changed = discovery.changed();
+    for step in 0..4 {
+        changed.mark_unchanged();
+        match step {
+            0 => discovery.announce(record.clone()).await.unwrap(),
+            1 => discovery.drain(&record.id, true).await.unwrap(),
+            2 => discovery.drain(&record.id, false).await.unwrap(),
+            _ => discovery.withdraw().await.unwrap(),
+        }
+        let heard = tokio::time::timeout(Duration::from_secs(60), changed.changed());
+        let heard = heard.await.unwrap_or_else(|_| panic!("step {step}"));
+        heard.unwrap();
+    }
 }
 
 /// A name that no other case and no other run uses.

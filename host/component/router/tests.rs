@@ -9,7 +9,10 @@ use crate::{
     lifecycle::Component,
 };
 use async_trait::async_trait;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// Two nodes that are always there.
 struct Both;
@@ -30,17 +33,22 @@ impl ServiceDiscovery for Both {
     }
     fn nodes(&self) -> Arc<[NodeRecord]> {
         let node = |id: &str, components: &[&str]| NodeRecord {
-            id: name(id),
-            address: String::new(),
-            version: String::new(),
-            task_types: Vec::new(),
-            plugins: Vec::new(),
             components: components.iter().map(|id| name(id)).collect(),
+            ..NodeRecord::new(name(id), "")
         };
         Arc::new([
             node("a", &["everywhere"]),
             node("b", &["everywhere", "only-b"]),
         ])
+    }
+    async fn drain(&self, _: &Name, _: bool) -> Result<(), Error> {
+        Ok(())
+    }
+    fn drained(&self) -> Arc<BTreeSet<Name>> {
+        Arc::default()
+    }
+    fn changed(&self) -> tokio::sync::watch::Receiver<u64> {
+        tokio::sync::watch::channel(0).1
     }
     fn cluster_id(&self) -> &str {
         "test"

@@ -1,5 +1,5 @@
-//! What stands in etcd: `PREFIX/nodes/ID` and `PREFIX/services/NAME/ID`, as JSON. Fields that a
-//! later version adds are passed over.
+//! What stands in etcd: `PREFIX/nodes/ID`, `PREFIX/drained/ID` and `PREFIX/services/NAME/ID`, as
+//! JSON. Fields that a later version adds are passed over.
 
 use super::super::{NodeRecord, ServiceInfo};
 use crate::task::Name;
@@ -9,6 +9,8 @@ use std::{collections::BTreeMap, time::Duration};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Node(Name),
+    /// That a node shall take no new task. Without a lease: it outlives the node.
+    Drained(Name),
     /// By name and id.
     Service(Name, Name),
 }
@@ -16,6 +18,7 @@ pub(super) enum Key {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Entry {
     Node(Announced),
+    Drained(Name),
     Service(ServiceInfo),
 }
 
@@ -41,6 +44,7 @@ impl Key {
     pub fn path(&self, prefix: &str) -> String {
         match self {
             Self::Node(id) => format!("{prefix}/nodes/{id}"),
+            Self::Drained(id) => format!("{prefix}/drained/{id}"),
             Self::Service(name, id) => format!("{prefix}/services/{name}/{id}"),
         }
     }
@@ -53,6 +57,7 @@ impl Key {
         let mut name = || Name::parse("name", parts.next()?).ok();
         let key = match kind {
             "nodes" => Self::Node(name()?),
+            "drained" => Self::Drained(name()?),
             "services" => Self::Service(name()?, name()?),
             _ => return None,
         };
@@ -64,6 +69,7 @@ impl Entry {
     pub fn key(&self) -> Key {
         match self {
             Self::Node(announced) => Key::Node(announced.record.id.clone()),
+            Self::Drained(id) => Key::Drained(id.clone()),
             Self::Service(info) => Key::Service(info.name.clone(), info.id.clone()),
         }
     }
@@ -71,6 +77,8 @@ impl Entry {
     pub fn value(&self) -> Result<Vec<u8>, serde_json::Error> {
         match self {
             Self::Node(announced) => serde_json::to_vec(announced),
+            // That it is there says it all.
+            Self::Drained(_) => Ok(b"{}".into()),
             Self::Service(info) => serde_json::to_vec(&ServiceValue {
                 address: info.address.clone(),
                 metadata: info.metadata.clone(),
@@ -85,6 +93,7 @@ impl Entry {
     pub fn parse(key: &Key, value: &[u8]) -> Result<Self, String> {
         let entry = match key {
             Key::Node(_) => serde_json::from_slice(value).map(Self::Node),
+            Key::Drained(id) => Ok(Self::Drained(id.clone())),
             Key::Service(name, id) => serde_json::from_slice(value).map(|value: ServiceValue| {
                 Self::Service(ServiceInfo {
                     id: id.clone(),
@@ -115,6 +124,7 @@ mod tests {
     fn keys_are_read_as_they_are_written() {
         for key in [
             Key::Node(name("node-1")),
+            Key::Drained(name("node-1")),
             Key::Service(name("web"), name("nodes")),
         ] {
             let path = key.path("/a/b");
@@ -139,12 +149,13 @@ mod tests {
         let key = Key::Node(name("n"));
         let value = br#"{"id":"n","address":"a","version":"9","task_types":["t"],
             "plugins":[{"name":"p","version":"1","sha256":"0","size":3}],
-            "instance":"i","capacity":{"tasks":7}}"#;
+            "instance":"i","colour":{"tasks":7}}"#;
         let Entry::Node(read) = Entry::parse(&key, value).unwrap() else {
             panic!("a node");
         };
         assert_eq!(read.record.task_types, [name("t")]);
-        assert!(read.record.components.is_empty());
+        assert!(read.record.components.is_empty() && read.record.labels.is_empty());
+        assert_eq!(read.record.capacity, 0);
         let again = Entry::Node(read);
         assert_eq!(Entry::parse(&key, &again.value().unwrap()).unwrap(), again);
         assert!(Entry::parse(&Key::Node(name("m")), value).is_err());

@@ -16,6 +16,7 @@ use entry::Entry;
 use etcd_client::{Client, PutOptions};
 use server::Server;
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -127,6 +128,27 @@ impl EtcdServiceDiscovery {
         self.seen.view().wrote(entry, revision);
         let granted = u64::try_from(granted.ttl()).unwrap_or_default();
         Ok(Duration::from_secs(granted))
+    }
+
+    /// Writes that a node is drained, or deletes it. In either case the view has it at once.
+    async fn wish(&self, node: &Name, drained: bool) -> Result<(), Error> {
+        let mut client = self.client().await?;
+        let entry = Entry::Drained(node.clone());
+        let key = entry.key();
+        let path = key.path(&self.prefix);
+        if drained {
+            let value = entry
+                .value()
+                .map_err(|error| Error::Unavailable(error.to_string()))?;
+            let put = self.server.within(client.put(path, value, None)).await?;
+            let revision = put.header().map_or(0, |header| header.revision());
+            self.seen.view().wrote(entry, revision);
+        } else {
+            let deleted = self.server.within(client.delete(path, None)).await?;
+            let revision = deleted.header().map_or(0, |header| header.revision());
+            self.seen.view().erased(&key, revision, Instant::now());
+        }
+        Ok(())
     }
 
     fn begin(&self, record: NodeRecord) -> watch::Receiver<Standing> {
@@ -250,6 +272,24 @@ impl ServiceDiscovery for EtcdServiceDiscovery {
 
     fn nodes(&self) -> Arc<[NodeRecord]> {
         self.seen.view().nodes()
+    }
+
+    async fn drain(&self, node: &Name, drained: bool) -> Result<(), Error> {
+        self.look().await?;
+        Error::unless_known(node, &self.nodes(), &self.drained())?;
+        let done = self.wish(node, drained).await;
+        if done.is_err() {
+            self.running().client = None;
+        }
+        done
+    }
+
+    fn drained(&self) -> Arc<BTreeSet<Name>> {
+        self.seen.view().drained()
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.seen.view().changed()
     }
 
     fn stale_since(&self) -> Option<Instant> {

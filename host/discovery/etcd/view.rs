@@ -1,5 +1,5 @@
 //! What this node last saw in etcd: nodes and services, from a list and the changes after it. Asks
-//! nobody and has no clock; the caller brings both.
+//! nobody and has no clock; the caller brings both. Who listens is told when something has changed.
 
 use super::{
     super::{NodeRecord, ServiceInfo},
@@ -7,16 +7,19 @@ use super::{
 };
 use crate::task::Name;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 
 /// All that is known.
 pub(super) struct View {
     nodes: BTreeMap<Name, Node>,
     services: BTreeMap<Name, BTreeMap<Name, Service>>,
     services_count: usize,
+    /// Who shall take no new task, with the revision that says so.
+    drained: BTreeMap<Name, i64>,
     /// Nodes that went within the last `grace`, and when.
     gone: Vec<(Instant, Announced)>,
     /// The last revision of etcd that is in here.
@@ -25,6 +28,8 @@ pub(super) struct View {
     own: Option<NodeRecord>,
     /// What callers get.
     shown: Arc<[NodeRecord]>,
+    shown_drained: Arc<BTreeSet<Name>>,
+    changed: watch::Sender<u64>,
     /// How long nodes are kept after all of them have gone at once.
     grace: Duration,
 }
@@ -47,10 +52,13 @@ impl View {
             nodes: BTreeMap::new(),
             services: BTreeMap::new(),
             services_count: 0,
+            drained: BTreeMap::new(),
             gone: Vec::new(),
             revision: 0,
             own: None,
             shown: Arc::new([]),
+            shown_drained: Arc::default(),
+            changed: watch::Sender::new(0),
             grace,
         }
     }
@@ -58,6 +66,16 @@ impl View {
     /// The nodes, this one included.
     pub fn nodes(&self) -> Arc<[NodeRecord]> {
         self.shown.clone()
+    }
+
+    /// Who shall take no new task, there or not.
+    pub fn drained(&self) -> Arc<BTreeSet<Name>> {
+        self.shown_drained.clone()
+    }
+
+    /// Changes after `nodes` or `drained` has.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     pub fn services(&self, name: &Name) -> Vec<ServiceInfo> {
@@ -101,8 +119,7 @@ impl View {
 
     /// Everything that etcd had at `revision`, after a time in which nothing was heard of it.
     pub fn replace(&mut self, entries: Vec<(Entry, i64)>, revision: i64, now: Instant) {
-        let listed: std::collections::BTreeSet<Key> =
-            entries.iter().map(|(entry, _)| entry.key()).collect();
+        let listed: BTreeSet<Key> = entries.iter().map(|(entry, _)| entry.key()).collect();
         let nodes = self.nodes.iter();
         let nodes = nodes.map(|(id, node)| (Key::Node(id.clone()), node.revision));
         let services = self.services.iter().flat_map(|(name, ids)| {
@@ -110,11 +127,14 @@ impl View {
             ids.iter()
                 .map(move |(id, service)| (key(id), service.revision))
         });
+        let drained = self.drained.iter();
+        let drained = drained.map(|(id, &revision)| (Key::Drained(id.clone()), revision));
         // etcd may have been set up anew, and its revisions count from the start again. Else what came
         // here after the list was made is newer than it.
         let restarted = revision < self.revision;
         let missing: Vec<Key> = nodes
             .chain(services)
+            .chain(drained)
             .filter(|(key, known)| (restarted || *known <= revision) && !listed.contains(key))
             .map(|(key, _)| key)
             .collect();
@@ -149,6 +169,14 @@ impl View {
         }
     }
 
+    /// Something that this node deleted itself, likewise.
+    pub fn erased(&mut self, key: &Key, revision: i64, now: Instant) {
+        if revision > self.revision {
+            self.remove(key, now);
+            self.show();
+        }
+    }
+
     /// Forgets the doubtful whose time is over; returns when to look again.
     pub fn expire(&mut self, now: Instant) -> Option<Instant> {
         let before = self.nodes.len();
@@ -164,6 +192,7 @@ impl View {
     fn is_newer(&self, key: &Key, than: i64) -> bool {
         let known = match key {
             Key::Node(id) => self.nodes.get(id).map(|node| node.revision),
+            Key::Drained(id) => self.drained.get(id).copied(),
             Key::Service(name, id) => {
                 let ids = self.services.get(name);
                 ids.and_then(|ids| ids.get(id))
@@ -185,6 +214,7 @@ impl View {
                 };
                 self.nodes.insert(id, node);
             }
+            Entry::Drained(id) => drop(self.drained.insert(id, revision)),
             Entry::Service(info) => {
                 let ids = self.services.entry(info.name.clone()).or_default();
                 let service = Service { info, revision };
@@ -206,6 +236,7 @@ impl View {
                     self.gone.push((now, node.announced));
                 }
             }
+            Key::Drained(id) => drop(self.drained.remove(id)),
             Key::Service(name, id) => {
                 let Some(ids) = self.services.get_mut(name) else {
                     return;
@@ -255,7 +286,12 @@ impl View {
         let others = others.filter(|record| own.is_none_or(|own| own.id != record.id));
         let mut shown: Vec<NodeRecord> = own.into_iter().chain(others).cloned().collect();
         shown.sort_by(|a, b| a.id.cmp(&b.id));
-        self.shown = shown.into();
+        let same = *self.shown == *shown && self.shown_drained.iter().eq(self.drained.keys());
+        if !same {
+            self.shown = shown.into();
+            self.shown_drained = Arc::new(self.drained.keys().cloned().collect());
+            self.changed.send_modify(|count| *count += 1);
+        }
     }
 }
 

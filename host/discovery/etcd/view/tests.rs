@@ -10,14 +10,7 @@ fn name(text: &str) -> Name {
 }
 
 fn record(id: &str) -> NodeRecord {
-    NodeRecord {
-        id: name(id),
-        address: "a:1".into(),
-        version: "1".into(),
-        task_types: Vec::new(),
-        plugins: Vec::new(),
-        components: Vec::new(),
-    }
+    NodeRecord::new(name(id), format!("{id}:1"))
 }
 
 fn node(id: &str) -> Entry {
