@@ -9,7 +9,7 @@ use crate::{
 use bytes::Bytes;
 use hostel::{
     config::Sqlite,
-    queue::{Finish, SqliteQueue, TaskQueue, Want},
+    queue::{Finish, SqliteQueue, TaskQueue, Want, WantedType},
     task::{Name, Outcome, Ran, Submission, SubmissionLimits},
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -34,7 +34,12 @@ async fn measure() -> f64 {
     let name = |given: &str| Name::parse("name", given).expect("a name");
     let want = Want {
         node: name("bench"),
-        types: vec![(name("echo"), BATCH)],
+        labels: Vec::new(),
+        types: vec![WantedType {
+            task_type: name("echo"),
+            max: BATCH,
+            max_in_cluster: None,
+        }],
         max: BATCH,
         ttl: Duration::from_secs(15),
     };

@@ -163,7 +163,9 @@ mod tests {
         let defaults = read("", Some("/etc/h.toml"));
         assert_eq!(defaults.node.data_dir, places.data);
         let moved = read("[node]\ndata_dir = \"d\"", Some("/etc/h.toml"));
-        let super::super::Queue::Sqlite(sqlite) = moved.queue;
+        let super::super::Queue::Sqlite(sqlite) = moved.queue else {
+            panic!("another kind");
+        };
         assert_eq!(sqlite.path, Path::new("/etc/d/queue.db"));
     }
 }

@@ -3,8 +3,8 @@
 
 use super::{
     Broker, Component, ComponentOverrides, Config, Discovery, Etcd, KeyValue, KeyValueBackend,
-    KeyValueLimits, Limits, Node, Plugin, Plugins, Queue, Redis, RedisQueue, Sandbox, SandboxOverrides, Secret,
-    SecretUrl, Sqlite, TaskTypeOverrides,
+    KeyValueLimits, Limits, Node, Plugin, Plugins, Queue, Redis, RedisQueue, Sandbox,
+    SandboxOverrides, Secret, SecretUrl, Sqlite, TaskTypeOverrides,
     reader::{Reader, Section},
 };
 use crate::task::{Name, SubmissionLimits};

@@ -2,7 +2,11 @@
 //! in force. What it prints loads again to the same configuration.
 
 use super::{Broker, Config, Discovery, KeyValueBackend, Plugin, Queue, Redis, load::REFERENCE};
-use std::{collections::BTreeMap, path::{Path, PathBuf}, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use toml::{Table, Value};
 
 /// By section and key.
@@ -290,9 +294,9 @@ mod tests {
             let bare = line.strip_prefix('#').unwrap_or(line);
             let key = bare.split_once(" = ").map_or("", |(key, _)| key);
             let example = is_key(key) || bare.starts_with("[plugin.");
-            let of_another_kind = ["redis", "sqlite"].iter().any(|kind| {
-                *kind != queue && comment.starts_with(&format!("# For \"{kind}\""))
-            });
+            let of_another_kind = ["redis", "sqlite"]
+                .iter()
+                .any(|kind| *kind != queue && comment.starts_with(&format!("# For \"{kind}\"")));
             match line.is_empty() {
                 true => comment = "",
                 false if comment.is_empty() => comment = line,

@@ -35,7 +35,9 @@ fn defaults_are_what_the_design_says() {
     assert_eq!(config.limits.max_message_bytes, 4 << 20);
     assert_eq!(config.plugins.sandbox.max_memory_bytes, 64 << 20);
     assert_eq!(config.keep_ended, Duration::from_secs(24 * 3600));
-    let Queue::Sqlite(sqlite) = &config.queue;
+    let Queue::Sqlite(sqlite) = &config.queue else {
+        panic!("another kind");
+    };
     assert_eq!(sqlite.path, config.node.data_dir.join("queue.db"));
     assert!(config.node.data_dir.is_absolute());
     assert_eq!(
@@ -310,7 +312,9 @@ fn paths_start_where_they_are_written() {
         config.plugins.dir,
         std::env::current_dir().unwrap().join("guests")
     );
-    let Queue::Sqlite(sqlite) = config.queue;
+    let Queue::Sqlite(sqlite) = config.queue else {
+        panic!("another kind");
+    };
     assert_eq!(sqlite.path, Path::new("/q/x.db"));
 }
 

@@ -7,8 +7,8 @@ pub(crate) use connection::Connection;
 
 use crate::config;
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    RedisError, RedisResult, TlsCertificates,
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo, RedisError, RedisResult, TlsCertificates,
     aio::{ConnectionManagerConfig, MultiplexedConnection},
     cluster::ClusterClient,
     io::tcp::TcpSettings,

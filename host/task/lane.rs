@@ -70,7 +70,16 @@ mod tests {
             let lane = Lane { task_type, target };
             assert_eq!(Lane::parse(&lane.to_string()), Some(lane));
         }
-        for bad in ["", "@", "a@", "a@x:b", "a@node", "a@node:", "@node:a", "a@label:b@c"] {
+        for bad in [
+            "",
+            "@",
+            "a@",
+            "a@x:b",
+            "a@node",
+            "a@node:",
+            "@node:a",
+            "a@label:b@c",
+        ] {
             assert_eq!(Lane::parse(bad), None, "{bad}");
         }
     }

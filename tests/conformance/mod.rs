@@ -7,6 +7,7 @@ mod keyvalue;
 mod keyvalue_sqlite;
 mod local;
 mod queue;
+mod queue_redis;
 mod redis;
 mod sqlite;
 mod sqlite_disk;
@@ -17,6 +18,7 @@ use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = sqlite::trials();
+    trials.extend(queue_redis::trials());
     trials.extend(keyvalue_sqlite::trials());
     trials.extend(local::trials());
     trials.extend(redis::trials());

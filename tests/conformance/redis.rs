@@ -95,10 +95,7 @@ async fn nodes_hear_each_other() {
 async fn prefixes_are_worlds_apart() {
     let server = Server::start(Kind::Redis).await;
     let open = |prefix: &str| -> Arc<dyn MessageBroker> {
-        let settings = hostel::config::Redis {
-            url: hostel::config::SecretUrl::new(server.url()),
-            prefix: Name::parse("prefix", prefix).unwrap(),
-        };
+        let settings = hostel::config::Redis::at(&server.url(), prefix).unwrap();
         Arc::new(RedisBroker::open(&settings).unwrap())
     };
     let (here, there) = (open("a"), open("b"));

@@ -175,7 +175,9 @@ async fn a_closed_queue_is_unavailable() {
     assert!(refused(queue.get(&id).await.unwrap_err()));
     assert!(refused(queue.cancel(&id).await.unwrap_err()));
     assert!(refused(queue.counts().await.unwrap_err()));
-    assert!(refused(queue.next_due(&[]).await.unwrap_err()));
+    assert!(refused(
+        queue.next_due(&want(&[], 0, HOUR)).await.unwrap_err()
+    ));
     assert!(watch.next().await.is_none());
     assert!(queue.watch().next().await.is_none());
 }

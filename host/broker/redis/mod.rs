@@ -65,7 +65,10 @@ impl RedisBroker {
     }
 
     fn listen(&self) {
-        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listening = self
+            .listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         listening.get_or_insert_with(|| {
             let (link, server) = (self.link.clone(), self.server.clone());
             AbortOnDropHandle::new(self.runtime.spawn(async move { link.run(server).await }))

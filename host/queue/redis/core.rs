@@ -59,9 +59,12 @@ impl Core {
 
     /// Where a task is. The same in every version: FNV-1a, 64 bits.
     pub fn shard_of(&self, id: &TaskId) -> usize {
-        let hash = id.as_str().bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = id
+            .as_str()
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
         usize::try_from(hash % self.tags.len() as u64).unwrap_or_default()
     }
 
@@ -97,6 +100,12 @@ impl Core {
             }),
         }
     }
+}
+
+/// A time as scripts take it, in milliseconds: at most what a double can add to the clock.
+pub(super) fn ms(time: Duration) -> u64 {
+    const MOST: u64 = 1 << 41;
+    u64::try_from(time.as_millis()).unwrap_or(MOST).min(MOST)
 }
 
 /// An error by what the caller can do. What a server says of its own state (it loads, it is a

@@ -2,7 +2,7 @@
 //! `task::transition`; the script applies it if the token still holds.
 
 use super::{
-    core::Core,
+    core::{Core, ms},
     row,
     submits::{MAX_BYTES, MAX_TASKS},
 };
@@ -58,7 +58,7 @@ pub(super) async fn renew(
     held: &[LeaseToken],
     ttl: Duration,
 ) -> Result<Vec<Renewal>, Error> {
-    let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    let ttl = ms(ttl);
     let renew = pieces(core, held, |token| &token.id, |_| 256).into_iter();
     let renew = renew.map(async |(shard, places)| {
         let answers: String = core
@@ -74,7 +74,8 @@ pub(super) async fn renew(
             b'k' => Renewal::CancelAsked,
             _ => Renewal::Lost,
         };
-        Ok(places.into_iter().zip(answers.bytes().map(renewal)).collect())
+        let renewals = answers.bytes().map(renewal);
+        Ok::<Vec<_>, Error>(places.into_iter().zip(renewals).collect())
     });
     gathered(held.len(), try_join_all(renew).await?)
 }
@@ -99,7 +100,7 @@ pub(super) async fn finish(core: &Core, ended: &[Finish]) -> Result<Vec<Finished
                         Outcome::Released => ("b", Duration::ZERO),
                     };
                     call.arg(token.id.as_str()).arg(token.fence).arg(letter);
-                    call.arg(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+                    call.arg(ms(after));
                     call.arg(text(outcome)).arg(row::write_ran(ran.as_ref()));
                 }
             })
@@ -110,10 +111,13 @@ pub(super) async fn finish(core: &Core, ended: &[Finish]) -> Result<Vec<Finished
         for (place, (letter, lane)) in places.into_iter().zip(answers) {
             let state = letter.bytes().next().and_then(row::state);
             let task = state.zip(Lane::parse(&lane));
-            finished.push((place, match task {
-                Some(_) => Finished::Applied,
-                None => Finished::Stale,
-            }));
+            finished.push((
+                place,
+                match task {
+                    Some(_) => Finished::Applied,
+                    None => Finished::Stale,
+                },
+            ));
             changes.extend(task.map(|(state, lane)| Change {
                 id: ended[place].token.id.clone(),
                 task_type: lane.task_type,
@@ -122,7 +126,7 @@ pub(super) async fn finish(core: &Core, ended: &[Finish]) -> Result<Vec<Finished
             }));
         }
         core.publisher.publish(changes);
-        Ok(finished)
+        Ok::<_, Error>(finished)
     });
     gathered(ended.len(), try_join_all(finish).await?)
 }

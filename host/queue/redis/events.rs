@@ -7,9 +7,7 @@ use crate::{
     redis::redirection,
     task::{Name, StateKind},
 };
-use redis::{
-    FromRedisValue, RedisError, RedisResult, Value, aio::MultiplexedConnection, cmd,
-};
+use redis::{FromRedisValue, RedisError, RedisResult, Value, aio::MultiplexedConnection, cmd};
 use std::{sync::Arc, time::Duration};
 
 /// How long a read waits at the server.
@@ -63,7 +61,10 @@ impl Reader {
 
     /// Reads until something fails, and says what did.
     async fn follow(&mut self, pause: &mut Duration) -> RedisError {
-        let connect = self.core.server.connect_blocking(self.redirected.as_ref(), BLOCK);
+        let connect = self
+            .core
+            .server
+            .connect_blocking(self.redirected.as_ref(), BLOCK);
         let mut connection = match connect.await {
             Ok(connection) => connection,
             Err(error) => return error,
@@ -84,7 +85,10 @@ impl Reader {
             return Ok(());
         };
         let mut read = cmd("XREAD");
-        read.arg("COUNT").arg(READ).arg("BLOCK").arg(BLOCK.as_millis() as usize);
+        read.arg("COUNT")
+            .arg(READ)
+            .arg("BLOCK")
+            .arg(BLOCK.as_millis() as usize);
         read.arg("STREAMS").arg(&self.stream).arg(last);
         let found: Value = match read.query_async(connection).await {
             Ok(found) => found,
@@ -111,7 +115,12 @@ impl Reader {
 
     async fn newest(&self, connection: &mut MultiplexedConnection) -> RedisResult<String> {
         let mut newest = cmd("XREVRANGE");
-        newest.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
+        newest
+            .arg(&self.stream)
+            .arg("+")
+            .arg("-")
+            .arg("COUNT")
+            .arg(1);
         let newest: Vec<Event> = newest.query_async(connection).await?;
         let newest = newest.into_iter().next();
         Ok(newest.map_or_else(|| "0-0".to_owned(), |(id, _)| id))
@@ -152,10 +161,16 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_skipped() {
         let seen = changes("p a echo\n\nx\nk b:1 echo\nc c/d echo");
-        let seen: Vec<_> = seen.iter().map(|c| (c.id.as_str(), c.state, c.cancel_asked)).collect();
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|c| (c.id.as_str(), c.state, c.cancel_asked))
+            .collect();
         assert_eq!(
             seen,
-            [("a", StateKind::Pending, false), ("b:1", StateKind::Running, true)]
+            [
+                ("a", StateKind::Pending, false),
+                ("b:1", StateKind::Running, true)
+            ]
         );
     }
 }

@@ -1,7 +1,10 @@
 //! Handing tasks out, from one shard after another. Who asked for work and was cancelled before the
 //! answer came has not run anything: its tasks go back at once and the attempt is not counted.
 
-use super::{core::Core, ending, row};
+use super::{
+    core::{Core, ms},
+    ending, row,
+};
 use crate::{
     queue::{Change, Error, Finish, LeaseToken, Leased, Want},
     task::{Name, Outcome, StateKind},
@@ -109,16 +112,21 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
     let shards = core.tags.len();
     let rows: Vec<Row> = core
         .call(shard, &core.scripts.lease, |call| {
-            let ttl = u64::try_from(want.ttl.as_millis()).unwrap_or(u64::MAX);
-            call.arg(want.node.as_str()).arg(ttl).arg(want.max);
+            call.arg(want.node.as_str()).arg(ms(want.ttl)).arg(want.max);
             for wanted in &want.types {
-                let share = wanted.max_in_cluster.map(|max| share_of(max, shard, shards));
-                let share = share.and_then(|share| i64::try_from(share).ok()).unwrap_or(-1);
+                let share = wanted
+                    .max_in_cluster
+                    .map(|max| share_of(max, shard, shards));
+                let share = share
+                    .and_then(|share| i64::try_from(share).ok())
+                    .unwrap_or(-1);
                 let lanes: Vec<String> = want
                     .lanes(&wanted.task_type)
                     .map(|lane| lane.to_string())
                     .collect();
-                call.arg(wanted.task_type.as_str()).arg(wanted.max).arg(share);
+                call.arg(wanted.task_type.as_str())
+                    .arg(wanted.max)
+                    .arg(share);
                 call.arg(lanes.len()).arg(lanes);
             }
         })

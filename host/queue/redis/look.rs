@@ -50,13 +50,18 @@ pub(super) async fn counts(core: &Core) -> Result<Counts, Error> {
 }
 
 pub(super) async fn next_due(core: &Core, want: &Want) -> Result<Option<Duration>, Error> {
-    let lanes = want.types.iter().flat_map(|wanted| want.lanes(&wanted.task_type));
+    let lanes = want
+        .types
+        .iter()
+        .flat_map(|wanted| want.lanes(&wanted.task_type));
     let lanes: Vec<String> = lanes.map(|lane| lane.to_string()).collect();
     if lanes.is_empty() {
         return Ok(None);
     }
     let due = core.shards().map(|shard| {
-        core.call::<Option<u64>>(shard, &core.scripts.due, |call| drop(call.arg(&lanes)))
+        core.call::<Option<u64>>(shard, &core.scripts.due, |call| {
+            call.arg(&lanes);
+        })
     });
     let due = try_join_all(due).await?.into_iter().flatten().min();
     Ok(due.map(Duration::from_millis))
@@ -73,12 +78,13 @@ pub(super) async fn expired(core: &Core, max: usize) -> Result<Vec<Expired>, Err
             break;
         }
         let late: Vec<Late> = core
-            .call(shard, &core.scripts.expired, |call| drop(call.arg(left)))
+            .call(shard, &core.scripts.expired, |call| {
+                call.arg(left);
+            })
             .await?;
         for (id, fence, task_type, attempt, asked) in late {
-            let name = |what, text: &str| {
-                Name::parse(what, text).map_err(|_| row::corrupt(&id, what))
-            };
+            let name =
+                |what, text: &str| Name::parse(what, text).map_err(|_| row::corrupt(&id, what));
             expired.push(Expired {
                 task_type: name("task type", &task_type)?,
                 token: LeaseToken {

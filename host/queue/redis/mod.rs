@@ -12,7 +12,12 @@ mod script;
 mod submits;
 mod upkeep;
 
-use self::{core::Core, events::Reader, submits::Sender, upkeep::Found};
+use self::{
+    core::{Core, ms},
+    events::Reader,
+    submits::Sender,
+    upkeep::Found,
+};
 use super::{
     Cancel, Change, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseToken,
     Leased, Listing, Page, Renewal, Requeue, Submitted, TaskQueue, Want, Watch,
@@ -145,11 +150,7 @@ impl RedisQueue {
 
     /// Runs a script that concerns one task, and returns the state that it was in; `None` when there
     /// is no such task.
-    async fn steer(
-        &self,
-        script: &Script,
-        id: &TaskId,
-    ) -> Result<Option<(String, Lane)>, Error> {
+    async fn steer(&self, script: &Script, id: &TaskId) -> Result<Option<(String, Lane)>, Error> {
         let core = self.core()?;
         let answer: Vec<String> = core
             .call(core.shard_of(id), script, |call| {
@@ -221,7 +222,7 @@ impl TaskQueue for RedisQueue {
                 }
                 answers.extend(submits::submit(sender, piece).await?);
             }
-            Ok(places.into_iter().zip(answers).collect())
+            Ok::<Vec<_>, Error>(places.into_iter().zip(answers).collect())
         });
         ending::gathered(all, try_join_all(submit).await?)
     }
@@ -299,7 +300,7 @@ impl TaskQueue for RedisQueue {
 
     async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error> {
         let core = self.core()?;
-        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let age = ms(age);
         let mut gone = 0;
         for shard in core.shards() {
             loop {

@@ -111,7 +111,9 @@ pub(super) fn task(id: TaskId, values: Vec<Text>) -> Result<Option<Task>, Error>
     let node = next();
     let cancel_asked = next().is_some();
     let error = next().map(|text| String::from_utf8_lossy(&text).into_owned());
-    let ran = next().map(|text| read_ran(id.as_str(), &text)).transpose()?;
+    let ran = next()
+        .map(|text| read_ran(id.as_str(), &text))
+        .transpose()?;
     let finishes = number("its endings", next())?;
     let payload = Bytes::from(next().unwrap_or_default());
     let result = Bytes::from(next().unwrap_or_default());

@@ -88,11 +88,18 @@ async fn write<'t>(
     let replicas = core.settings.replicas;
     let mut invocation = core.scripts.submit.key(&core.tags[shard]);
     let share = core.settings.max_open_tasks.div_ceil(core.tags.len());
-    invocation.arg(&core.me).arg(share).arg(u32::from(replicas > 0));
+    invocation
+        .arg(&core.me)
+        .arg(share)
+        .arg(u32::from(replicas > 0));
     for task in tasks {
         let lane = task.lane().to_string();
         let head = row::write_head(task, &lane);
-        invocation.arg(task.id().as_str()).arg(lane).arg(head).arg(&task.payload()[..]);
+        invocation
+            .arg(task.id().as_str())
+            .arg(lane)
+            .arg(head)
+            .arg(&task.payload()[..]);
     }
     let answers: String = core.within(invocation.invoke_async(connection)).await?;
     if replicas > 0 {
@@ -113,7 +120,9 @@ async fn write<'t>(
         b'e' => Ok(Submitted::Existing),
         b'c' => Ok(Submitted::Conflict),
         b'f' => Ok(Submitted::Full),
-        other => Err(Error::Corrupt(format!("a submission was answered with {other}"))),
+        other => Err(Error::Corrupt(format!(
+            "a submission was answered with {other}"
+        ))),
     };
     answers.bytes().map(submitted).collect()
 }

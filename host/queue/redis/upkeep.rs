@@ -46,8 +46,9 @@ pub(super) async fn run(core: Arc<Core>, found: Arc<Found>) {
             continue;
         }
         for shard in core.shards() {
-            let script = &core.scripts.mend;
-            let mended = core.call::<u64>(shard, script, |call| drop(call.arg(LOOK)));
+            let mended = core.call::<u64>(shard, &core.scripts.mend, |call| {
+                call.arg(LOOK);
+            });
             match mended.await {
                 Ok(0) => {}
                 Ok(mended) => tracing::warn!(

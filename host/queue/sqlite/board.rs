@@ -170,8 +170,13 @@ impl Board {
     }
 
     fn running_of(&self, task_type: &Name) -> usize {
-        let of_type = self.lanes.values().filter(|lane| lane.key.task_type == *task_type);
-        let running: u64 = of_type.map(|lane| lane.counts[StateKind::Running as usize]).sum();
+        let of_type = self
+            .lanes
+            .values()
+            .filter(|lane| lane.key.task_type == *task_type);
+        let running: u64 = of_type
+            .map(|lane| lane.counts[StateKind::Running as usize])
+            .sum();
         usize::try_from(running).unwrap_or(usize::MAX)
     }
 

@@ -103,9 +103,7 @@ fn newest_of(
         };
         for lane in lanes {
             let found = statement
-                .query_map(params![state as i64, lane, before, limit], |row| {
-                    row.get(0)
-                })?;
+                .query_map(params![state as i64, lane, before, limit], |row| row.get(0))?;
             for seq in found {
                 seqs.push(seq?);
             }
@@ -137,8 +135,9 @@ fn lanes_in(conn: &Connection, state: StateKind) -> Result<Vec<i64>, Fault> {
 
 /// The lanes of a type: its own, and one for each target that was ever named with it.
 fn lanes_of(conn: &Connection, task_type: &Name) -> Result<Vec<i64>, Fault> {
-    let mut statement = conn
-        .prepare_cached("SELECT word FROM word WHERE text = ?1 OR substr(text, 1, ?2) = ?1 || '@'")?;
+    let mut statement = conn.prepare_cached(
+        "SELECT word FROM word WHERE text = ?1 OR substr(text, 1, ?2) = ?1 || '@'",
+    )?;
     let with_at = i64::try_from(task_type.as_str().len() + 1).unwrap_or(i64::MAX);
     let lanes = statement.query_map(params![task_type.as_str(), with_at], |row| row.get(0))?;
     Ok(lanes.collect::<Result<_, _>>()?)

@@ -21,8 +21,8 @@ mod writer;
 
 use self::{operation::Safety, overview::Overview, recent::Recent, writer::Writer};
 use super::{
-    Cancel, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseToken, Leased, Listing, Page,
-    Publisher, Renewal, Requeue, Submitted, TaskQueue, Want, Watch, now,
+    Cancel, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseToken, Leased,
+    Listing, Page, Publisher, Renewal, Requeue, Submitted, TaskQueue, Want, Watch, now,
 };
 use crate::{
     config,

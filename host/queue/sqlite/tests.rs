@@ -4,7 +4,7 @@
 use super::{SqliteQueue, operation::Safety, writer::Message};
 use crate::{
     config,
-    queue::{Changes, Error, Finish, Finished, Leased, Submitted, TaskQueue, Want},
+    queue::{Changes, Error, Finish, Finished, Leased, Submitted, TaskQueue, Want, WantedType},
     sqlite::Fault,
     task::{Name, Outcome, StateKind, Submission, SubmissionLimits},
 };
@@ -39,7 +39,12 @@ fn name(given: &str) -> Name {
 async fn lease(queue: &SqliteQueue, max: usize) -> Result<Vec<Leased>, Error> {
     let want = Want {
         node: name("node-1"),
-        types: vec![(name("echo"), max)],
+        labels: Vec::new(),
+        types: vec![WantedType {
+            task_type: name("echo"),
+            max,
+            max_in_cluster: None,
+        }],
         max,
         ttl: Duration::from_secs(3600),
     };

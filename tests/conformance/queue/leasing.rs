@@ -208,8 +208,8 @@ pub async fn renewing_holds_a_lease(queue: &dyn TaskQueue) {
 
 pub async fn next_due_says_how_long_to_wait(queue: &dyn TaskQueue) {
     let next = async |types: &[&str]| {
-        let types: Vec<Name> = types.iter().map(|t| name(t)).collect();
-        queue.next_due(&types).await.unwrap()
+        let types: Vec<_> = types.iter().map(|&t| (t, 1)).collect();
+        queue.next_due(&want(&types, 1, HOUR)).await.unwrap()
     };
     assert_eq!(next(&["a", "b"]).await, None);
     create(queue, "a1", "a").await;

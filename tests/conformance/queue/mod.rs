@@ -6,16 +6,18 @@ mod ending;
 mod leasing;
 mod looking;
 mod model;
+mod routing;
 mod submitting;
 
 use bytes::Bytes;
 use hostel::{
     queue::{
         Cancel, Changes, Error, Filter, Finish, Finished, LeaseToken, Leased, Page, Renewal,
-        Requeue, Submitted, TaskQueue, Want, Watch,
+        Requeue, Submitted, TaskQueue, Want, WantedType, Watch,
     },
     task::{
-        Name, Outcome, Ran, State, StateKind, Submission, SubmissionLimits, Task, TaskId, UnixMs,
+        Name, Outcome, Ran, State, StateKind, Submission, SubmissionLimits, Target, Task, TaskId,
+        UnixMs,
     },
 };
 use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration, time::SystemTime};
@@ -58,6 +60,10 @@ cases![
     leasing::a_lease_runs_out_and_its_holder_may_still_be_first,
     leasing::renewing_holds_a_lease,
     leasing::next_due_says_how_long_to_wait,
+    routing::a_task_waits_for_its_node_or_label,
+    routing::lanes_of_one_type_share_its_maximum,
+    routing::what_a_target_asks_for_is_part_of_the_task,
+    routing::a_limit_over_all_nodes_counts_who_runs,
     looking::pages_hold_every_task_once,
     looking::filters_choose_by_state_and_type,
     looking::a_bad_page_token_is_refused,
@@ -95,9 +101,18 @@ fn task_with(id: &str, task_type: &str, payload: &[u8], pairs: &[(&str, &str)]) 
 pub fn want(types: &[(&str, usize)], max: usize, ttl: Duration) -> Want {
     Want {
         node: name("node-1"),
-        types: types.iter().map(|&(t, max)| (name(t), max)).collect(),
+        labels: vec![name("gpu"), name("eu")],
+        types: types.iter().map(|&(t, max)| wanted(t, max)).collect(),
         max,
         ttl,
+    }
+}
+
+fn wanted(task_type: &str, max: usize) -> WantedType {
+    WantedType {
+        task_type: name(task_type),
+        max,
+        max_in_cluster: None,
     }
 }
 

@@ -1,0 +1,336 @@
+//! The queue's suite over Redis, and what only a server, and several who share it, can show.
+
+use super::queue::{CASES, Case, MAX_OPEN, finish_one, name, task, want};
+use crate::support::{
+    self, PATIENCE,
+    servers::{Kind, Server},
+};
+use hostel::{
+    config,
+    queue::{Changes, Durability, Error, Finished, RedisQueue, Renewal, Submitted, TaskQueue},
+    task::{Outcome, StateKind},
+};
+use libtest_mimic::Trial;
+use std::time::{Duration, Instant};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Cases about what is exact within a shard only: the order of tasks, and how many may be open.
+const EXACT: [&str; 10] = [
+    "a_full_queue_says_so_and_recovers",
+    "leases_come_oldest_first_over_all_types",
+    "each_type_keeps_its_own_maximum",
+    "pages_hold_every_task_once",
+    "filters_choose_by_state_and_type",
+    "purge_forgets_what_ended",
+    "random_operations_match_the_model",
+    "a_task_waits_for_its_node_or_label",
+    "lanes_of_one_type_share_its_maximum",
+    "a_limit_over_all_nodes_counts_who_runs",
+];
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for &(name, case) in CASES {
+        let name = name.rsplit("::").next().unwrap_or(name);
+        trials.push(trial(name, move || on_redis(case, 1)));
+        if !EXACT.contains(&name) {
+            let name = format!("{name}_in_three_shards");
+            trials.push(trial(&name, move || on_redis(case, 3)));
+        }
+    }
+    trials.extend([
+        trial("queues_share_their_tasks", queues_share_their_tasks),
+        trial("a_restart_loses_nothing", a_restart_loses_nothing),
+        trial("a_pause_is_told_and_passes", a_pause_is_told_and_passes),
+        trial("durability_is_found_out", durability_is_found_out),
+        trial(
+            "who_may_throw_tasks_away_is_refused",
+            who_may_throw_tasks_away_is_refused,
+        ),
+        trial(
+            "another_number_of_shards_is_refused",
+            another_number_of_shards_is_refused,
+        ),
+        trial(
+            "what_is_lost_from_its_set_is_put_back",
+            what_is_lost_from_its_set_is_put_back,
+        ),
+        trial("prefixes_are_worlds_apart", prefixes_are_worlds_apart),
+        trial("a_dropped_lease_goes_back", a_dropped_lease_goes_back),
+    ]);
+    trials
+}
+
+fn trial<F>(name: &str, case: impl FnOnce() -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = ()>,
+{
+    let name = format!("queue::redis::{name}");
+    support::trial_needing(&name, Kind::Redis.is_here(), case)
+}
+
+async fn on_redis(case: Case, shards: u32) {
+    let server = Server::start(Kind::Redis).await;
+    let settings = config::RedisQueue {
+        shards,
+        max_open_tasks: MAX_OPEN,
+        ..settings(&server)
+    };
+    let queue = RedisQueue::open(&settings).await.unwrap();
+    case(&queue).await;
+    queue.close().await;
+}
+
+fn settings(server: &Server) -> config::RedisQueue {
+    config::RedisQueue {
+        server: config::Redis::at(&server.url(), "test").unwrap(),
+        shards: 1,
+        max_open_tasks: MAX_OPEN,
+        replicas: 0,
+    }
+}
+
+async fn open(server: &Server) -> RedisQueue {
+    RedisQueue::open(&settings(server)).await.unwrap()
+}
+
+async fn refusal(settings: &config::RedisQueue) -> String {
+    match RedisQueue::open(settings).await {
+        Err(Error::Misconfigured(why)) => why,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("it opened"),
+    }
+}
+
+/// Says something to the server.
+async fn say(server: &Server, words: &[&str]) -> redis::Value {
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query_async(&mut connection).await.unwrap()
+}
+
+async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
+    let since = Instant::now();
+    while !ask().await {
+        assert!(since.elapsed() < PATIENCE, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn queues_share_their_tasks() {
+    let server = Server::start(Kind::Redis).await;
+    let (here, there) = (open(&server).await, open(&server).await);
+    let mut watch = there.watch();
+    // Readers need a moment to be where the events are.
+    until("the other queue hears", async || {
+        let id = format!("t{}", fastrand::u64(..));
+        here.submit(vec![task(&id, "echo", b"x")]).await.unwrap();
+        let heard = async {
+            loop {
+                match watch.next().await {
+                    Some(Changes::Seen(changes)) if changes.iter().any(|c| c.id == name(&id)) => {
+                        return changes;
+                    }
+                    _ => {}
+                }
+            }
+        };
+        let heard = tokio::time::timeout(Duration::from_millis(500), heard).await;
+        heard.is_ok_and(|changes| changes[0].state == StateKind::Pending)
+    })
+    .await;
+    let leased = there.lease(&want(&[("echo", 1)], 1, HOUR)).await.unwrap();
+    let token = leased[0].token.clone();
+    // Whoever has the token has the task, at whatever queue.
+    let renewed = here.renew(std::slice::from_ref(&token), HOUR).await;
+    assert_eq!(renewed.unwrap(), [Renewal::Held]);
+    let result = "done".into();
+    let finished = finish_one(&here, &token, Outcome::Completed { result }).await;
+    assert_eq!(finished, Finished::Applied);
+    let again = finish_one(&there, &token, Outcome::Cancelled).await;
+    assert_eq!(again, Finished::Stale);
+    let ended = there.get(&token.id).await.unwrap().unwrap();
+    assert_eq!(ended.state.kind(), StateKind::Completed);
+    // One that is closed leaves the other alone.
+    here.close().await;
+    assert!(there.get(&token.id).await.is_ok());
+    there.close().await;
+}
+
+async fn a_restart_loses_nothing() {
+    let mut server = Server::start(Kind::Redis).await;
+    say(&server, &["CONFIG", "SET", "appendfsync", "always"]).await;
+    let queue = open(&server).await;
+    assert_eq!(queue.durability(), Durability::Synced);
+    let batch = (0..100).map(|n| task(&format!("t{n}"), "echo", b"x"));
+    queue.submit(batch.collect()).await.unwrap();
+    let leased = queue.lease(&want(&[("echo", 9)], 9, HOUR)).await.unwrap();
+    server.restart().await;
+    until("the queue is back", async || queue.counts().await.is_ok()).await;
+    let counts = queue.counts().await.unwrap();
+    assert_eq!(counts[&(name("echo"), StateKind::Pending)], 91);
+    assert_eq!(counts[&(name("echo"), StateKind::Running)], 9);
+    // The scripts, which the server has forgotten, are there again.
+    for leased in leased {
+        let result = "x".into();
+        let finished = finish_one(&queue, &leased.token, Outcome::Completed { result }).await;
+        assert_eq!(finished, Finished::Applied);
+    }
+    let rest = queue.lease(&want(&[("echo", 99)], 99, HOUR)).await.unwrap();
+    assert_eq!(rest.len(), 91);
+    queue.close().await;
+}
+
+async fn a_pause_is_told_and_passes() {
+    let server = Server::start(Kind::Redis).await;
+    let queue = open(&server).await;
+    server.pause();
+    let submitted = queue.submit(vec![task("t", "echo", b"x")]).await;
+    match submitted {
+        Err(Error::Unavailable {
+            outcome_unknown, ..
+        }) => assert!(outcome_unknown),
+        other => panic!("{other:?}"),
+    }
+    server.resume();
+    // It may have been made, or not: the same submission tells.
+    until("the queue is back", async || {
+        let again = queue.submit(vec![task("t", "echo", b"x")]).await;
+        matches!(
+            again.as_deref(),
+            Ok([Submitted::Created | Submitted::Existing])
+        )
+    })
+    .await;
+    assert_eq!(
+        queue.counts().await.unwrap()[&(name("echo"), StateKind::Pending)],
+        1
+    );
+    queue.close().await;
+}
+
+async fn durability_is_found_out() {
+    let server = Server::start(Kind::Redis).await;
+    for (setting, expected) in [
+        (["appendfsync", "everysec"], Durability::Periodic),
+        (["appendfsync", "always"], Durability::Synced),
+        (["appendonly", "no"], Durability::Memory),
+    ] {
+        say(&server, &["CONFIG", "SET", setting[0], setting[1]]).await;
+        let queue = open(&server).await;
+        assert_eq!(queue.durability(), expected);
+        queue.close().await;
+    }
+    let user = [
+        "ACL", "SETUSER", "app", "on", ">pass", "~*", "+@all", "-config",
+    ];
+    say(&server, &user).await;
+    let mut limited = settings(&server);
+    let url = server.url().replace("redis://", "redis://app:pass@");
+    limited.server = config::Redis::at(&url, "test").unwrap();
+    let queue = RedisQueue::open(&limited).await.unwrap();
+    assert_eq!(queue.durability(), Durability::Unknown);
+    assert_eq!(
+        queue.submit(vec![task("t", "echo", b"x")]).await.unwrap(),
+        [Submitted::Created]
+    );
+    queue.close().await;
+    // Nobody replicates here: what cannot be confirmed is not accepted.
+    let replicated = config::RedisQueue {
+        replicas: 1,
+        ..settings(&server)
+    };
+    let queue = RedisQueue::open(&replicated).await.unwrap();
+    assert_eq!(queue.durability(), Durability::Replicated);
+    let refused = queue.submit(vec![task("u", "echo", b"x")]).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("0 of 1 replicas"), "{refused}");
+    queue.close().await;
+}
+
+async fn who_may_throw_tasks_away_is_refused() {
+    let server = Server::start(Kind::Redis).await;
+    say(
+        &server,
+        &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"],
+    )
+    .await;
+    let why = refusal(&settings(&server)).await;
+    assert!(
+        why.contains("allkeys-lru") && why.contains("noeviction"),
+        "{why}"
+    );
+    let mut wrong = settings(&server);
+    wrong.server = config::Redis::at("redis://127.0.0.1:port", "test").unwrap();
+    let why = refusal(&wrong).await;
+    assert!(why.contains("queue.url"), "{why}");
+}
+
+async fn another_number_of_shards_is_refused() {
+    let server = Server::start(Kind::Redis).await;
+    let queue = open(&server).await;
+    queue.submit(vec![task("t", "echo", b"x")]).await.unwrap();
+    queue.close().await;
+    let other = config::RedisQueue {
+        shards: 2,
+        ..settings(&server)
+    };
+    let why = refusal(&other).await;
+    assert!(why.contains("1 shards") && why.contains("is 2"), "{why}");
+}
+
+async fn what_is_lost_from_its_set_is_put_back() {
+    let server = Server::start(Kind::Redis).await;
+    let queue = open(&server).await;
+    let batch = (0..4).map(|n| task(&format!("t{n}"), "echo", b"x"));
+    queue.submit(batch.collect()).await.unwrap();
+    let short = want(&[("echo", 2)], 2, Duration::ZERO);
+    assert_eq!(queue.lease(&short).await.unwrap().len(), 2);
+    say(&server, &["DEL", "{test:0}:r:echo", "{test:0}:leases"]).await;
+    let all = want(&[("echo", 9)], 9, HOUR);
+    assert!(queue.lease(&all).await.unwrap().is_empty());
+    until("the sets are mended", async || {
+        queue.expired(9).await.unwrap().len() == 2
+    })
+    .await;
+    assert_eq!(queue.lease(&all).await.unwrap().len(), 2);
+    queue.close().await;
+}
+
+async fn prefixes_are_worlds_apart() {
+    let server = Server::start(Kind::Redis).await;
+    let here = open(&server).await;
+    let other = config::RedisQueue {
+        server: config::Redis::at(&server.url(), "other").unwrap(),
+        ..settings(&server)
+    };
+    let there = RedisQueue::open(&other).await.unwrap();
+    here.submit(vec![task("t", "echo", b"x")]).await.unwrap();
+    assert!(there.get(&name("t")).await.unwrap().is_none());
+    let all = want(&[("echo", 9)], 9, HOUR);
+    assert!(there.lease(&all).await.unwrap().is_empty());
+    here.close().await;
+    there.close().await;
+}
+
+async fn a_dropped_lease_goes_back() {
+    let server = Server::start(Kind::Redis).await;
+    let queue = open(&server).await;
+    queue.submit(vec![task("t", "echo", b"x")]).await.unwrap();
+    let all = want(&[("echo", 9)], 9, HOUR);
+    // Polled once, so that it is on its way, and dropped.
+    let mut leasing = Box::pin(queue.lease(&all));
+    let _ = futures_util::poll!(&mut leasing);
+    drop(leasing);
+    let mut leased = Vec::new();
+    until("the task is back", async || {
+        leased = queue.lease(&all).await.unwrap();
+        !leased.is_empty()
+    })
+    .await;
+    assert_eq!(leased[0].attempt, 1);
+    queue.close().await;
+}
