@@ -96,6 +96,10 @@ impl DistributedNode {
         let components = Components::new(plugins.clone(), router.clone(), config);
         let components = Arc::new(components);
         let scheduler = DistributedTaskScheduler::new(queue.clone(), discovery.clone());
+        let scheduler = match queue.is_shared() {
+            true => scheduler,
+            false => scheduler.only_on(id.clone()),
+        };
         let services = Services {
             discovery: discovery.clone(),
             router: router.clone(),

@@ -9,7 +9,7 @@ use crate::{
     proto::{distributed as wire, hostel::v1},
     queue::Listing,
     scheduler,
-    task::{Name, State, StateKind, Submission, SubmissionLimits, Task, UnixMs},
+    task::{Name, State, StateKind, Submission, SubmissionLimits, Target, Task, UnixMs},
 };
 use std::{
     collections::HashMap,
@@ -33,8 +33,20 @@ pub fn submission(task: wire::Task, limits: &SubmissionLimits) -> Result<Submiss
         false => task.task_id,
     };
     let metadata = task.metadata.into_iter().collect();
-    Submission::new(&id, &task.task_type, task.payload, metadata, limits)
-        .map_err(IntoStatus::into_status)
+    let target = target(&task.node, &task.label)?;
+    let task = Submission::new(&id, &task.task_type, task.payload, metadata, limits);
+    Ok(task.map_err(IntoStatus::into_status)?.to(target))
+}
+
+fn target(node: &str, label: &str) -> Result<Target, Status> {
+    match (node, label) {
+        ("", "") => Ok(Target::Any),
+        (node, "") => Ok(Target::Node(name("node", node)?)),
+        ("", label) => Ok(Target::Label(name("label", label)?)),
+        _ => Err(super::status::invalid(
+            "a task names a node or a label, not both",
+        )),
+    }
 }
 
 pub fn task_status(status: scheduler::TaskStatus) -> wire::TaskStatus {
@@ -42,7 +54,14 @@ pub fn task_status(status: scheduler::TaskStatus) -> wire::TaskStatus {
     let task = status.task;
     let (started_at, finished_at) = times(&task);
     let ran = task.ran.as_ref();
+    let [target_node, target_label] = match &task.target {
+        Target::Any => Default::default(),
+        Target::Node(id) => [id.to_string(), String::new()],
+        Target::Label(label) => [String::new(), label.to_string()],
+    };
     wire::TaskStatus {
+        target_node,
+        target_label,
         status: task.state.kind().as_str().into(),
         attempts: task.attempt,
         submitted_at_ms: task.submitted_at.0,

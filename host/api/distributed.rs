@@ -115,6 +115,7 @@ impl DistributedService for DistributedServiceImpl {
             accepted: true,
             existing: accepted == Accepted::Existing,
             status: status.map(convert::task_status),
+            durability: self.scheduler.durability().as_str().into(),
         }))
     }
 

@@ -38,7 +38,7 @@ impl IntoStatus for scheduler::Error {
         use scheduler::Error;
         let text = self.to_string();
         match self {
-            Error::UnknownType { .. } | Error::NotRequeued { .. } => {
+            Error::UnknownType { .. } | Error::NoSuchTarget { .. } | Error::NotRequeued { .. } => {
                 Status::failed_precondition(text)
             }
             Error::UnknownTask(_) => Status::not_found(text),

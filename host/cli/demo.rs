@@ -121,11 +121,10 @@ async fn run(
 ) -> anyhow::Result<TaskStatus> {
     let metadata = metadata.iter().map(|&(k, v)| (k.into(), v.into()));
     let task = Task {
-        task_id: String::new(),
         task_type: task_type.into(),
         payload: payload.into(),
         metadata: HashMap::from_iter(metadata),
-        wait_ms: 0,
+        ..Task::default()
     };
     let status = client.submit_and_wait(task).await?;
     ensure!(

@@ -58,6 +58,8 @@ pub fn task_json(task: &TaskStatus) -> Value {
         "attempts": task.attempts,
         "error": task.error,
         "waiting_for": task.waiting_for,
+        "target_node": task.target_node,
+        "target_label": task.target_label,
         "submitted_at_ms": task.submitted_at_ms,
         "due_at_ms": task.due_at_ms,
         "started_at_ms": task.started_at_ms,

@@ -25,6 +25,23 @@ pub struct Submit {
     /// Metadata for the handler; may be given many times
     #[arg(long = "meta", value_name = "KEY=VALUE", value_parser = key_value)]
     metadata: Vec<(String, String)>,
+    /// Have it run by this node only
+    #[arg(
+        long,
+        value_name = "NODE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    node: String,
+    /// Have it run by nodes with this label only
+    #[arg(
+        long,
+        value_name = "LABEL",
+        default_value = "",
+        hide_default_value = true,
+        conflicts_with = "node"
+    )]
+    label: String,
     /// Wait for the task's end and print its result
     #[arg(long)]
     wait: bool,
@@ -38,6 +55,8 @@ impl Submit {
             payload: self.payload.read()?.into(),
             metadata: self.metadata.iter().cloned().collect(),
             wait_ms: 0,
+            node: self.node.clone(),
+            label: self.label.clone(),
         };
         let mut client = self.server.connect().await?;
         if self.wait {

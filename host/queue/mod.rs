@@ -61,6 +61,9 @@ pub trait TaskQueue: Send + Sync {
     /// Forgets up to `max` tasks that ended longer than `age` ago, and says how many went.
     async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error>;
 
+    /// Whether other nodes take tasks from it too.
+    fn is_shared(&self) -> bool;
+
     /// What a task survives once its submission is answered, as far as the engine knows now.
     fn durability(&self) -> Durability;
 

@@ -2,16 +2,19 @@
 //! asks about a task is answered, or woken when it ends. Runs nothing itself and never sees a
 //! worker: they meet in the queue.
 
+mod routing;
 mod waiters;
 
 use crate::{
     discovery::ServiceDiscovery,
-    queue::{self, Cancel, Counts, Filter, Listing, Page, Requeue, Submitted, TaskQueue},
-    task::{Name, State, Submission, Task, TaskId},
+    queue::{
+        self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, Submitted, TaskQueue,
+    },
+    task::{Lane, Name, Submission, Target, Task, TaskId},
 };
 use async_trait::async_trait;
+use routing::{Routing, described};
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,6 +30,9 @@ const LISTED: usize = 30;
 pub trait TaskScheduler: Send + Sync {
     /// Stores the task; on return it is durable.
     async fn submit_task(&self, task: Submission) -> Result<Accepted, Error>;
+
+    /// What an accepted task survives, as far as is known now.
+    fn durability(&self) -> Durability;
 
     /// The same, and then waits for the task's end, for as long as `wait`. The task is durable even
     /// where no status comes back: that only says that this node could not look at it.
@@ -67,7 +73,7 @@ pub struct TaskStatus {
 /// The scheduler over a queue and a view of the live nodes.
 pub struct DistributedTaskScheduler {
     queue: Arc<dyn TaskQueue>,
-    discovery: Arc<dyn ServiceDiscovery>,
+    routing: Routing,
     waiters: Waiters,
 }
 
@@ -75,6 +81,8 @@ pub struct DistributedTaskScheduler {
 pub enum Error {
     #[error("{}", unknown_type(.task_type, .known))]
     UnknownType { task_type: Name, known: Vec<Name> },
+    #[error("{}", no_such_target(.lane, .known))]
+    NoSuchTarget { lane: Lane, known: Vec<Name> },
     #[error("no task has the id {0}")]
     UnknownTask(TaskId),
     #[error("another task, with other content, has the id {0}")]
@@ -94,40 +102,21 @@ impl DistributedTaskScheduler {
     /// Must be called within a tokio runtime: it listens to the queue from here on.
     pub fn new(queue: Arc<dyn TaskQueue>, discovery: Arc<dyn ServiceDiscovery>) -> Self {
         let waiters = Waiters::new(queue.watch());
+        let routing = Routing {
+            discovery,
+            only: None,
+        };
         Self {
             queue,
-            discovery,
+            routing,
             waiters,
         }
     }
 
-    fn is_declared(&self, task_type: &Name) -> bool {
-        let nodes = self.discovery.nodes();
-        nodes.iter().any(|node| node.task_types.contains(task_type))
-    }
-
-    fn known_types(&self) -> Vec<Name> {
-        let nodes = self.discovery.nodes();
-        let types: BTreeSet<_> = nodes.iter().flat_map(|node| &node.task_types).collect();
-        types.into_iter().cloned().collect()
-    }
-
-    fn waiting_for(&self, task: &Task) -> Option<String> {
-        let State::Pending { due_at } = task.state else {
-            return None;
-        };
-        if !self.is_declared(&task.task_type) {
-            return Some(format!(
-                "a plugin: no live node handles {} now",
-                task.task_type
-            ));
-        }
-        let now = queue::now();
-        if due_at > now {
-            let ms = due_at.0 - now.0;
-            return Some(format!("its next attempt, due in {ms} ms"));
-        }
-        Some("a free node: it is due".into())
+    /// For a queue from which only this node takes tasks: what others can run is no help.
+    pub fn only_on(mut self, node: Name) -> Self {
+        self.routing.only = Some(node);
+        self
     }
 
     /// The task when it has ended, or else as it stands at the deadline. Whoever knows already that
@@ -148,7 +137,7 @@ impl DistributedTaskScheduler {
             open = (!left().is_zero()).then(|| self.waiters.ended(id));
             let task = self.find(id).await?;
             if open.is_none() || task.state.kind().is_terminal() {
-                let waiting_for = self.waiting_for(&task);
+                let waiting_for = self.routing.waiting_for(&task);
                 return Ok(TaskStatus { task, waiting_for });
             }
         }
@@ -163,15 +152,10 @@ impl DistributedTaskScheduler {
 #[async_trait]
 impl TaskScheduler for DistributedTaskScheduler {
     async fn submit_task(&self, task: Submission) -> Result<Accepted, Error> {
-        if !self.is_declared(task.task_type()) {
+        if let Err(refused) = self.routing.admit(task.lane()) {
             // A repeated submission is answered even after its plugin went away.
-            if let Some(known) = self.queue.get(task.id()).await? {
-                return same_or_conflict(&task, &known);
-            }
-            return Err(Error::UnknownType {
-                task_type: task.task_type().clone(),
-                known: self.known_types(),
-            });
+            let known = self.queue.get(task.id()).await?;
+            return known.map_or(Err(refused), |known| same_or_conflict(&task, &known));
         }
         let id = task.id().clone();
         match self.queue.submit(vec![task]).await?.first() {
@@ -181,6 +165,10 @@ impl TaskScheduler for DistributedTaskScheduler {
             Some(Submitted::Full) => Err(Error::Full),
             None => Err(queue::Error::Corrupt("a submission got no answer".into()).into()),
         }
+    }
+
+    fn durability(&self) -> Durability {
+        self.queue.durability()
     }
 
     async fn submit_and_wait(
@@ -232,6 +220,7 @@ impl TaskScheduler for DistributedTaskScheduler {
 
 fn same_or_conflict(task: &Submission, known: &Task) -> Result<Accepted, Error> {
     let same = known.task_type == *task.task_type()
+        && known.target == *task.target()
         && known.payload == *task.payload()
         && known.metadata == *task.metadata();
     match same {
@@ -247,11 +236,29 @@ fn unknown_type(task_type: &Name, known: &[Name]) -> String {
              drop a plugin into a node's plugins directory"
         );
     }
-    let listed: Vec<_> = known.iter().take(LISTED).map(Name::as_str).collect();
-    let more = match known.len().saturating_sub(LISTED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
+    let listed = listed(known);
+    format!("no live node handles {task_type}; known task types: {listed}")
+}
+
+fn no_such_target(lane: &Lane, known: &[Name]) -> String {
+    let Lane { task_type, target } = lane;
+    let kind = match target {
+        Target::Label(_) => "labels of nodes",
+        _ => "nodes",
     };
+    let known = match known.is_empty() {
+        true => "none".into(),
+        false => listed(known),
+    };
+    let target = described(target);
+    format!("{target} that handles {task_type} does not live; {kind} that do: {known}")
+}
+
+fn listed(known: &[Name]) -> String {
+    let listed: Vec<_> = known.iter().take(LISTED).map(Name::as_str).collect();
     let listed = listed.join(", ");
-    format!("no live node handles {task_type}; known task types: {listed}{more}")
+    match known.len().saturating_sub(LISTED) {
+        0 => listed,
+        more => format!("{listed} and {more} more"),
+    }
 }

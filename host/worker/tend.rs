@@ -3,22 +3,31 @@
 
 use super::{Shared, held::Why};
 use crate::{
-    queue::{Changes, Error, Expired, Finish, Renewal, Watch},
+    discovery::NodeRecord,
+    queue::{Changes, Error, Expired, Finish, Finished, Renewal, Watch},
     task::{Ended, RetryPolicy, StateKind, transition},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How often to look for leases that have run out.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// How soon to try again when leases could not be renewed.
+const RENEW_AGAIN: Duration = Duration::from_secs(1);
+
 /// The most tasks that one look takes.
 const BATCH: usize = 512;
 
-/// Renews what we hold, three times in a lease.
+/// Renews what we hold, three times in a lease; more often while that fails.
 pub async fn renew(shared: Arc<Shared>) {
+    let mut pause = shared.lease_ttl / 3;
     loop {
-        tokio::time::sleep(shared.lease_ttl / 3).await;
+        tokio::time::sleep(pause).await;
         let held = shared.held.tokens();
+        pause = shared.lease_ttl / 3;
         if held.is_empty() {
             continue;
         }
@@ -32,43 +41,68 @@ pub async fn renew(shared: Arc<Shared>) {
                     }
                 }
             }
-            Err(error) => tracing::warn!("cannot renew {} leases: {error}", held.len()),
+            Err(error) => {
+                tracing::warn!("cannot renew {} leases: {error}", held.len());
+                pause = pause.min(RENEW_AGAIN);
+            }
         }
     }
 }
 
 /// Ends the attempts of those who went silent, and forgets old tasks.
 pub async fn sweep(shared: Arc<Shared>) {
+    // While the queue was away nobody could renew: whoever lives gets the time to do so first.
+    let mut trusted = Instant::now();
     loop {
-        if let Err(error) = sweep_once(&shared).await {
+        let swept = async {
+            if Instant::now() >= trusted {
+                take_over(&shared).await?;
+            }
+            while shared.queue.purge(shared.keep_ended, BATCH).await? == BATCH {}
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = swept.await {
             tracing::warn!("cannot look after lost and old tasks: {error}");
+            trusted = Instant::now() + shared.lease_ttl / 2;
         }
         tokio::time::sleep(SWEEP).await;
     }
 }
 
-async fn sweep_once(shared: &Shared) -> Result<(), Error> {
+async fn take_over(shared: &Shared) -> Result<(), Error> {
     loop {
         let mut lost = shared.queue.expired(BATCH).await?;
         let full = lost.len() == BATCH;
         // What we hold ourselves is not lost: a late renewal or a result that waits to be written
         // will say so.
-        lost.retain(|lost| !shared.held.holds(&lost.token));
+        lost.retain(|lost| !shared.held.holds(&lost.token) && is_ours_to_end(shared, lost));
         if lost.is_empty() {
-            break;
+            return Ok(());
         }
-        tracing::info!(
-            "{} attempts were lost with the node that ran them",
-            lost.len()
-        );
-        let finishes = lost.into_iter().map(|lost| end_of(shared, lost)).collect();
-        shared.queue.finish(finishes).await?;
+        let finishes: Vec<_> = lost.into_iter().map(|lost| end_of(shared, lost)).collect();
+        let finished = shared.queue.finish(finishes).await?;
+        // Others look as well; the first of us ends the attempt.
+        let ended = finished.iter().filter(|&&it| it == Finished::Applied);
+        let ended = ended.count();
+        if ended > 0 {
+            tracing::info!("{ended} attempts were lost with the node that ran them");
+        }
         if !full {
-            break;
+            return Ok(());
         }
     }
-    while shared.queue.purge(shared.keep_ended, BATCH).await? == BATCH {}
-    Ok(())
+}
+
+/// Who hosts the type knows how often it is tried. When nobody does, anybody ends the attempt.
+fn is_ours_to_end(shared: &Shared, lost: &Expired) -> bool {
+    let hosts = |node: &NodeRecord| node.task_types.contains(&lost.task_type);
+    shared
+        .plugins
+        .catalog()
+        .resolve(lost.task_type.as_str())
+        .is_some()
+        || !shared.queue.is_shared()
+        || !shared.discovery.nodes().iter().any(hosts)
 }
 
 fn end_of(shared: &Shared, lost: Expired) -> Finish {

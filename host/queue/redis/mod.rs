@@ -322,6 +322,10 @@ impl TaskQueue for RedisQueue {
         Ok(gone)
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn durability(&self) -> Durability {
         self.found.get()
     }

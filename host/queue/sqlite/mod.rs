@@ -213,6 +213,10 @@ impl TaskQueue for SqliteQueue {
         Ok(gone)
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn durability(&self) -> Durability {
         Durability::Synced
     }

@@ -1,0 +1,108 @@
+//! Which of the live nodes could run a task, and what a task waits for when none does. Nodes pull
+//! their work themselves: nothing is sent to any of them from here.
+
+use super::Error;
+use crate::{
+    discovery::{NodeRecord, ServiceDiscovery},
+    queue,
+    task::{Lane, Name, State, Target, Task},
+};
+use std::{collections::BTreeSet, sync::Arc};
+
+pub(super) struct Routing {
+    pub discovery: Arc<dyn ServiceDiscovery>,
+    /// The one node whose queue this is, where no other takes tasks from it.
+    pub only: Option<Name>,
+}
+
+impl Routing {
+    /// Refuses what no live node could run. A drained node counts: it comes back.
+    pub fn admit(&self, lane: &Lane) -> Result<(), Error> {
+        let nodes = self.nodes();
+        let of_type = || nodes.iter().filter(|node| handles(node, &lane.task_type));
+        if of_type().any(|node| matches(node, &lane.target)) {
+            return Ok(());
+        }
+        let named = |names: BTreeSet<&Name>| names.into_iter().cloned().collect();
+        Err(match of_type().next() {
+            None => Error::UnknownType {
+                task_type: lane.task_type.clone(),
+                known: named(nodes.iter().flat_map(|node| &node.task_types).collect()),
+            },
+            Some(_) => Error::NoSuchTarget {
+                lane: lane.clone(),
+                known: named(match lane.target {
+                    Target::Label(_) => of_type().flat_map(|node| &node.labels).collect(),
+                    _ => of_type().map(|node| &node.id).collect(),
+                }),
+            },
+        })
+    }
+
+    /// What a pending task waits for.
+    pub fn waiting_for(&self, task: &Task) -> Option<String> {
+        let State::Pending { due_at } = task.state else {
+            return None;
+        };
+        let task_type = &task.task_type;
+        let nodes = self.nodes();
+        let of_type: Vec<_> = nodes
+            .iter()
+            .filter(|node| handles(node, task_type))
+            .collect();
+        if of_type.is_empty() {
+            return Some(format!("a plugin: no live node handles {task_type} now"));
+        }
+        let of_type = of_type.into_iter();
+        let capable: Vec<_> = of_type.filter(|node| matches(node, &task.target)).collect();
+        if capable.is_empty() {
+            let target = described(&task.target);
+            return Some(format!("{target} that handles {task_type}: none lives now"));
+        }
+        let now = queue::now();
+        if due_at > now {
+            let ms = due_at.0 - now.0;
+            return Some(format!("its next attempt, due in {ms} ms"));
+        }
+        let drained = |node: &&NodeRecord| self.discovery.is_drained(&node.id);
+        if capable.iter().all(drained) {
+            let ids: Vec<&str> = capable.iter().map(|node| node.id.as_str()).collect();
+            let ids = ids.join(", ");
+            return Some(format!("a node that is not drained: {ids} could run it"));
+        }
+        Some("a free node: it is due".into())
+    }
+
+    fn nodes(&self) -> Arc<[NodeRecord]> {
+        let nodes = self.discovery.nodes();
+        match &self.only {
+            None => nodes,
+            Some(only) => nodes
+                .iter()
+                .filter(|node| node.id == *only)
+                .cloned()
+                .collect(),
+        }
+    }
+}
+
+fn handles(node: &NodeRecord, task_type: &Name) -> bool {
+    node.task_types.contains(task_type)
+}
+
+fn matches(node: &NodeRecord, target: &Target) -> bool {
+    match target {
+        Target::Any => true,
+        Target::Node(id) => node.id == *id,
+        Target::Label(label) => node.labels.contains(label),
+    }
+}
+
+/// For texts about what is not there.
+pub(super) fn described(target: &Target) -> String {
+    match target {
+        Target::Any => "a node".into(),
+        Target::Node(id) => format!("the node {id}"),
+        Target::Label(label) => format!("a node with the label {label}"),
+    }
+}
