@@ -1,8 +1,9 @@
 //! Who is there, through etcd: this node's record under a lease (`announcement.rs`), everybody
-//! else's in a view that a watch keeps (`watcher.rs`, `view.rs`), and services that clients register.
-//! Looking never waits for etcd.
+//! else's in a view that a watch keeps (`watcher.rs`, `view.rs`; `doubt.rs` asks nodes that all went at
+//! once), who is drained, and services that clients register. Looking never waits for etcd.
 
 mod announcement;
+mod doubt;
 mod entry;
 mod server;
 mod view;
@@ -93,7 +94,11 @@ impl EtcdServiceDiscovery {
                 seen: self.seen.clone(),
                 prefix: self.prefix.clone(),
             };
-            AbortOnDropHandle::new(tokio::spawn(watcher.run()))
+            let doubts = doubt::settle(self.seen.clone());
+            // The doubtful end while etcd is away, too.
+            AbortOnDropHandle::new(tokio::spawn(async {
+                tokio::join!(watcher.run(), doubts);
+            }))
         });
         let listed = tokio::time::timeout(FIRST, self.seen.listed());
         listed.await.map_err(|_| self.server.silent())
