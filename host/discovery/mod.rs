@@ -63,12 +63,14 @@ pub trait ServiceDiscovery: Send + Sync {
     fn cluster_id(&self) -> &str;
 }
 
-/// Makes the discovery that the configuration names. Nothing is connected before the first use.
+/// Makes the discovery that the configuration names. Nothing is connected before the first use; the
+/// data directory has to be there.
 pub fn open(config: &config::Config) -> Result<Arc<dyn ServiceDiscovery>, Error> {
     Ok(match &config.discovery {
         config::Discovery::Local => Arc::new(LocalDiscovery::new(&config.limits)),
         config::Discovery::Etcd(etcd) => {
-            Arc::new(EtcdServiceDiscovery::open(etcd, &config.limits)?)
+            let discovery = EtcdServiceDiscovery::open(etcd, &config.limits)?;
+            Arc::new(discovery.kept_in(&config.node.data_dir)?)
         }
     })
 }

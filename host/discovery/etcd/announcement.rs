@@ -3,7 +3,8 @@
 
 use super::{
     super::{Error, NodeRecord},
-    entry::{Announced, Entry, Key},
+    doubt::{self, Answer},
+    entry::{Announced, Entry},
     server::{Pause, Server},
     watcher::Seen,
 };
@@ -34,7 +35,7 @@ pub(super) struct Announcement {
     pub seen: Arc<Seen>,
     pub prefix: String,
     pub ttl: Duration,
-    /// Tells this process's record from one that another process wrote under the same id.
+    /// Tells this node's record from one that another node wrote under the same id.
     pub instance: String,
     pub wanted: watch::Receiver<NodeRecord>,
     pub standing: watch::Sender<Standing>,
@@ -172,7 +173,7 @@ impl Announcement {
         }
     }
 
-    /// Writes the record unless another process has it.
+    /// Writes the record unless another node has it.
     async fn register(&mut self, client: &mut Client, lease: i64) -> Result<(), Ended> {
         let record = self.wanted.borrow_and_update().clone();
         let instance = self.instance.clone();
@@ -197,23 +198,29 @@ impl Announcement {
                 self.standing.send_replace(Standing::Registered);
                 return Ok(());
             }
-            // An earlier record of this very process may be replaced, as it stands.
+            // An earlier record of this very node may be replaced, as it stands.
             expected = match found(done.op_responses()) {
                 None => 0,
-                Some(pair) => self.may_replace(&entry.key(), &pair)?,
+                Some(pair) => self.may_replace(&entry, &pair).await?,
             };
         }
         let busy = "this node's record changes all the time in etcd";
         Err(Error::Unavailable(busy.into()).into())
     }
 
-    fn may_replace(&self, key: &Key, pair: &KeyValue) -> Result<i64, Ended> {
-        match Entry::parse(key, pair.value()) {
-            Ok(Entry::Node(other)) if other.instance != self.instance => {
-                Err(Ended::Taken(other.record.address))
-            }
-            Ok(_) => Ok(pair.mod_revision()),
-            Err(_) => Err(Ended::Taken("an unknown address".into())),
+    /// The revision of a record that was this node's own: from this address, or from one where
+    /// nobody listens any more. A copy of a data directory makes another node of the same instance,
+    /// and that one listens.
+    async fn may_replace(&self, own: &Entry, pair: &KeyValue) -> Result<i64, Ended> {
+        let Ok(Entry::Node(other)) = Entry::parse(&own.key(), pair.value()) else {
+            return Err(Ended::Taken("an unknown address".into()));
+        };
+        let address = other.record.address;
+        let here = matches!(own, Entry::Node(own) if own.record.address == address);
+        let own = other.instance == self.instance;
+        match own && (here || doubt::ask(&address).await == Answer::Refused) {
+            true => Ok(pair.mod_revision()),
+            false => Err(Ended::Taken(address)),
         }
     }
 }

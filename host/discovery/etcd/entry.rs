@@ -22,7 +22,7 @@ pub(super) enum Entry {
     Service(ServiceInfo),
 }
 
-/// A node's record, and which run of which process wrote it.
+/// A node's record, and which node wrote it, whatever its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Announced {
     #[serde(flatten)]

@@ -1,9 +1,11 @@
 //! Who is there, through etcd: this node's record under a lease (`announcement.rs`), everybody
-//! else's in a view that a watch keeps (`watcher.rs`, `view.rs`), and services that clients register.
-//! Looking never waits for etcd.
+//! else's in a view that a watch keeps (`watcher.rs`, `view.rs`; `doubt.rs` asks nodes that all went at
+//! once), who is drained, and services that clients register. Looking never waits for etcd.
 
 mod announcement;
+mod doubt;
 mod entry;
+mod instance;
 mod server;
 mod view;
 mod watcher;
@@ -17,6 +19,7 @@ use etcd_client::{Client, PutOptions};
 use server::Server;
 use std::{
     collections::BTreeSet,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -37,6 +40,8 @@ pub struct EtcdServiceDiscovery {
     server: Arc<Server>,
     seen: Arc<Seen>,
     prefix: String,
+    /// Tells this node's record from one that another node wrote under the same id.
+    instance: String,
     ttl: Duration,
     max_services: usize,
     service_ttl: Duration,
@@ -73,11 +78,19 @@ impl EtcdServiceDiscovery {
             server: Arc::new(Server::new(settings)?),
             seen: Arc::new(Seen::new(settings.ttl + GRACE)),
             prefix: settings.prefix.clone(),
+            instance: Uuid::now_v7().to_string(),
             ttl: settings.ttl,
             max_services: limits.max_services,
             service_ttl: limits.service_ttl,
             running: Mutex::default(),
         })
+    }
+
+    /// As the node that has this data directory, which takes its record over at once when it comes
+    /// back from a kill. Without it, a record that it left is waited for.
+    pub fn kept_in(mut self, data_dir: &Path) -> Result<Self, Error> {
+        self.instance = instance::kept_in(data_dir)?;
+        Ok(self)
     }
 
     /// Every change under this lock is one assignment, so a panic elsewhere does not spoil it.
@@ -93,7 +106,11 @@ impl EtcdServiceDiscovery {
                 seen: self.seen.clone(),
                 prefix: self.prefix.clone(),
             };
-            AbortOnDropHandle::new(tokio::spawn(watcher.run()))
+            let doubts = doubt::settle(self.seen.clone());
+            // The doubtful end while etcd is away, too.
+            AbortOnDropHandle::new(tokio::spawn(async {
+                tokio::join!(watcher.run(), doubts);
+            }))
         });
         let listed = tokio::time::timeout(FIRST, self.seen.listed());
         listed.await.map_err(|_| self.server.silent())
@@ -166,7 +183,7 @@ impl EtcdServiceDiscovery {
             seen: self.seen.clone(),
             prefix: self.prefix.clone(),
             ttl: self.ttl,
-            instance: Uuid::now_v7().to_string(),
+            instance: self.instance.clone(),
             wanted: receiver,
             standing: sender,
             stop: stop.clone(),
@@ -181,8 +198,8 @@ impl EtcdServiceDiscovery {
         standing
     }
 
-    /// Waits for the first registration. A record that an earlier run of this node left ends by
-    /// itself; one that does not belongs to another node.
+    /// Waits for the first registration. A record that an earlier run of this node left, and that is
+    /// not known for its own, ends by itself; one that does not belongs to another node.
     async fn registered(
         &self,
         mut standing: watch::Receiver<Standing>,

@@ -32,13 +32,26 @@ pub(super) struct View {
     changed: watch::Sender<u64>,
     /// How long nodes are kept after all of them have gone at once.
     grace: Duration,
+    /// When this node's own record went the last time; it may be back.
+    own_went: Option<Instant>,
 }
+
+/// Nodes in doubt that still listen are kept for this many times the grace: at some time something
+/// else may listen there.
+const MOST_GRACES: u32 = 4;
 
 struct Node {
     announced: Announced,
     revision: i64,
     /// etcd does not have it any more, but it does not have the others either.
-    doubtful_until: Option<Instant>,
+    doubt: Option<Doubt>,
+}
+
+/// How long a node that may have gone is kept.
+struct Doubt {
+    until: Instant,
+    /// However often it answers.
+    at_most: Instant,
 }
 
 struct Service {
@@ -60,6 +73,7 @@ impl View {
             shown_drained: Arc::default(),
             changed: watch::Sender::new(0),
             grace,
+            own_went: None,
         }
     }
 
@@ -73,7 +87,7 @@ impl View {
         self.shown_drained.clone()
     }
 
-    /// Changes after `nodes` or `drained` has.
+    /// Changes after `nodes` or `drained` has, and when nodes fall into doubt.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -103,6 +117,7 @@ impl View {
             && let Some(own) = &self.own
         {
             self.nodes.remove(&own.id);
+            self.own_went = None;
         }
         self.own = own;
         self.show();
@@ -113,7 +128,7 @@ impl View {
         let own = self.own.as_ref();
         own.is_none_or(|own| {
             let kept = self.nodes.get(&own.id);
-            kept.is_some_and(|node| node.doubtful_until.is_none())
+            kept.is_some_and(|node| node.doubt.is_none())
         })
     }
 
@@ -179,14 +194,39 @@ impl View {
 
     /// Forgets the doubtful whose time is over; returns when to look again.
     pub fn expire(&mut self, now: Instant) -> Option<Instant> {
-        let before = self.nodes.len();
+        let in_time = |doubt: &Doubt| now < doubt.until;
         self.nodes
-            .retain(|_, node| node.doubtful_until.is_none_or(|until| now < until));
-        if self.nodes.len() != before {
+            .retain(|_, node| node.doubt.as_ref().is_none_or(in_time));
+        self.show();
+        let doubts = self.nodes.values().filter_map(|node| node.doubt.as_ref());
+        doubts.map(|doubt| doubt.until).min()
+    }
+
+    /// Who is in doubt, and where to ask for it. This node knows that it is there.
+    pub fn doubtful(&self) -> Vec<(Name, String)> {
+        let own = self.own.as_ref().map(|own| &own.id);
+        let doubtful = self.nodes.iter();
+        let doubtful = doubtful.filter(|(id, node)| node.doubt.is_some() && own != Some(id));
+        let address = |node: &Node| node.announced.record.address.clone();
+        doubtful
+            .map(|(id, node)| (id.clone(), address(node)))
+            .collect()
+    }
+
+    /// Somebody listens where a node in doubt was.
+    pub fn answered(&mut self, id: &Name, now: Instant) {
+        let node = self.nodes.get_mut(id);
+        if let Some(doubt) = node.and_then(|node| node.doubt.as_mut()) {
+            doubt.until = (now + self.grace).min(doubt.at_most);
+        }
+    }
+
+    /// Nobody listens where a node in doubt was.
+    pub fn refused(&mut self, id: &Name) {
+        if self.nodes.get(id).is_some_and(|node| node.doubt.is_some()) {
+            self.nodes.remove(id);
             self.show();
         }
-        let doubtful = self.nodes.values().filter_map(|node| node.doubtful_until);
-        doubtful.min()
     }
 
     fn is_newer(&self, key: &Key, than: i64) -> bool {
@@ -210,7 +250,7 @@ impl View {
                 let node = Node {
                     announced,
                     revision,
-                    doubtful_until: None,
+                    doubt: None,
                 };
                 self.nodes.insert(id, node);
             }
@@ -229,11 +269,14 @@ impl View {
         match key {
             Key::Node(id) => {
                 // The doubtful are gone already, and wait for their time.
-                let sure = |node: &Node| node.doubtful_until.is_none();
+                let sure = |node: &Node| node.doubt.is_none();
                 if self.nodes.get(id).is_some_and(sure)
                     && let Some(node) = self.nodes.remove(id)
                 {
                     self.gone.push((now, node.announced));
+                    if self.own.as_ref().is_some_and(|own| own.id == *id) {
+                        self.own_went = Some(now);
+                    }
                 }
             }
             Key::Drained(id) => drop(self.drained.remove(id)),
@@ -253,29 +296,40 @@ impl View {
 
     /// After a whole change. A leader of etcd that stalls can end all leases at once; that all nodes
     /// have died in the same moment is less likely. So when none is left, those that have just gone
-    /// are kept for a while, in which they register again if they live.
+    /// are kept for a while, in which they register again if they live. This node's own record has
+    /// gone with them, and may be back before the last of them goes.
     fn settle(&mut self, revision: i64, now: Instant) {
         self.revision = revision;
         let grace = self.grace;
         self.gone.retain(|(since, _)| now < *since + grace);
-        let none_left = self
-            .nodes
-            .values()
-            .all(|node| node.doubtful_until.is_some());
-        if none_left && self.gone.len() > 1 {
+        self.own_went = self.own_went.filter(|since| now < *since + grace);
+        let own = self.own.as_ref().map(|own| &own.id);
+        let is_other = |id: &Name| own != Some(id);
+        let sure = |(id, node): (&Name, &Node)| is_other(id) && node.doubt.is_none();
+        let gone = self.gone.iter().map(|(_, gone)| &gone.record.id);
+        let others_gone = gone.filter(|id| is_other(id)).count();
+        let at_once = match own {
+            Some(_) => self.own_went.is_some() && others_gone > 0,
+            None => others_gone > 1,
+        };
+        if at_once && !self.nodes.iter().any(sure) {
             let nodes = self.gone.len();
             tracing::warn!(
                 nodes,
-                "every node has gone from etcd at once; kept for {grace:?}"
+                "every node has gone from etcd at once; asking them, and keeping them for {grace:?}"
             );
             for (_, announced) in std::mem::take(&mut self.gone) {
                 let node = Node {
                     announced,
                     revision,
-                    doubtful_until: Some(now + grace),
+                    doubt: Some(Doubt {
+                        until: now + grace,
+                        at_most: now + grace * MOST_GRACES,
+                    }),
                 };
                 self.nodes.insert(node.announced.record.id.clone(), node);
             }
+            self.changed.send_modify(|count| *count += 1);
         }
         self.show();
     }

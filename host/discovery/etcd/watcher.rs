@@ -118,11 +118,7 @@ impl Watcher {
             if since.elapsed() > SILENT {
                 pause = Pause::new();
             }
-            // The doubtful end while etcd is away, too.
-            tokio::select! {
-                () = pause.wait() => {}
-                () = self.expire() => {}
-            }
+            pause.wait().await;
         }
     }
 
@@ -152,19 +148,8 @@ impl Watcher {
                     }
                     self.server.within(watch.request_progress()).await?;
                 }
-                () = self.expire() => {}
             }
         }
-    }
-
-    /// Waits until somebody's grace is over, and ends it; for ever when nobody is in grace.
-    async fn expire(&self) {
-        let next = self.seen.view().expire(Instant::now());
-        match next {
-            Some(next) => tokio::time::sleep_until(next.into()).await,
-            None => std::future::pending().await,
-        }
-        self.seen.view().expire(Instant::now());
     }
 
     fn take(&self, message: &WatchResponse) -> Result<(), Error> {

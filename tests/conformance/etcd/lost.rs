@@ -8,9 +8,11 @@ use crate::support::{
     self,
     servers::{Kind, Server},
 };
+use etcd_client::DeleteOptions;
 use hostel::{discovery::Error, task::Name};
 use libtest_mimic::Trial;
 use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -26,6 +28,10 @@ pub fn trials() -> Vec<Trial> {
         trial(
             "all_leases_ended_at_once_lose_nobody",
             all_leases_ended_at_once_lose_nobody,
+        ),
+        trial(
+            "who_seems_to_have_gone_is_asked",
+            who_seems_to_have_gone_is_asked,
         ),
         trial(
             "a_compacted_history_is_listed_anew",
@@ -149,6 +155,37 @@ async fn all_leases_ended_at_once_lose_nobody() {
         sees(&a, "a b").await;
         sees(&b, "a b").await;
     }
+}
+
+async fn who_seems_to_have_gone_is_asked() {
+    let server = Server::start(Kind::Etcd).await;
+    let a = node(&server, "a").await;
+    let mut admin = admin(&server).await;
+    // Nodes that do not come back by themselves: one that lives, one that is dead, and one that cannot
+    // be asked.
+    let living = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addresses = [
+        ("b", living.local_addr().unwrap().to_string()),
+        ("c", dead.local_addr().unwrap().to_string()),
+        ("d", "0.0.0.0:1".into()),
+    ];
+    drop(dead);
+    for (id, address) in addresses {
+        let mut record = serde_json::to_value(record(id)).unwrap();
+        record["address"] = address.into();
+        record["instance"] = id.into();
+        admin.put(key(id), record.to_string(), None).await.unwrap();
+    }
+    sees(&a, "a b c d").await;
+    let all = DeleteOptions::new().with_prefix();
+    admin.delete(key(""), Some(all)).await.unwrap();
+    // Long before the grace of those that may still live is over.
+    sees(&a, "a b d").await;
+    // It is over for who says nothing, and not for who answers.
+    sees(&a, "a b").await;
+    drop(living);
+    sees(&a, "a").await;
 }
 
 async fn a_compacted_history_is_listed_anew() {

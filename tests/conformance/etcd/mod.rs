@@ -18,10 +18,12 @@ use hostel::{
     task::Name,
 };
 use libtest_mimic::Trial;
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 /// As short as etcd allows with the elections of a test's server.
 const TTL: Duration = Duration::from_secs(2);
+/// Longer than any case waits.
+const LONG_TTL: Duration = Duration::from_secs(600);
 const PREFIX: &str = "/test/hostel";
 
 pub fn trials() -> Vec<Trial> {
@@ -51,6 +53,16 @@ fn settings(server: &Server) -> Etcd {
     let mut settings = Etcd::at(&[&server.url()], PREFIX);
     settings.ttl = TTL;
     settings
+}
+
+/// A node's discovery as the configuration makes it, with a data directory.
+fn open_in(server: &Server, data_dir: &Path) -> Arc<dyn ServiceDiscovery> {
+    let mut config = Config::default();
+    config.node.data_dir = data_dir.into();
+    let mut settings = settings(server);
+    settings.ttl = LONG_TTL;
+    config.discovery = hostel::config::Discovery::Etcd(settings);
+    hostel::discovery::open(&config).unwrap()
 }
 
 fn connect(server: &Server) -> Arc<dyn ServiceDiscovery> {

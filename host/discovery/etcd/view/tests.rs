@@ -119,3 +119,84 @@ fn who_withdraws_is_not_shown() {
     assert_eq!(shown(&view), "b c");
     assert!(view.has_own(), "it does not want to be known");
 }
+
+#[test]
+fn all_are_kept_though_this_one_is_back_before_the_last_goes() {
+    let now = Instant::now();
+    let mut view = three(now);
+    view.change(gone("a"), 6, now);
+    view.wrote(node("a"), 7);
+    assert!(view.has_own());
+    view.change(gone("b"), 8, now);
+    view.change(gone("c"), 9, now + SECOND);
+    assert_eq!(shown(&view), "a b c");
+    // Much later, somebody who goes has gone.
+    view.change(vec![(node("b").key(), Some(node("b")))], 10, now);
+    let later = now + GRACE * 2;
+    assert_eq!(view.expire(later), None);
+    view.change(gone("b"), 11, later);
+    assert_eq!(shown(&view), "a");
+}
+
+#[test]
+fn who_is_in_doubt_is_asked() {
+    let now = Instant::now();
+    let mut view = three(now);
+    let mut changed = view.changed();
+    changed.mark_unchanged();
+    view.replace(Vec::new(), 6, now);
+    assert_eq!(shown(&view), "a b c");
+    assert!(changed.has_changed().unwrap(), "there is somebody to ask");
+    let asked = ["b", "c"].map(|id| (name(id), format!("{id}:1")));
+    assert_eq!(view.doubtful(), asked);
+    view.refused(&name("b"));
+    assert_eq!(shown(&view), "a c");
+    // Who answers is kept longer, though not for ever.
+    let mut when = now;
+    while view.doubtful().len() == 1 {
+        when += GRACE / 3;
+        view.expire(when);
+        view.answered(&name("c"), when);
+    }
+    assert_eq!(when, now + GRACE * MOST_GRACES);
+    assert_eq!(shown(&view), "a");
+    // Answers come late, too: they change nothing for who is there again, or has gone.
+    view.change(vec![(node("b").key(), Some(node("b")))], 7, when);
+    view.refused(&name("b"));
+    view.answered(&name("c"), when);
+    assert_eq!(shown(&view), "a b");
+}
+
+#[test]
+fn who_is_drained_is_kept_apart_from_who_is_there() {
+    let now = Instant::now();
+    let mut view = three(now);
+    let drained = |view: &View| {
+        let ids: Vec<String> = view.drained().iter().map(Name::to_string).collect();
+        ids.join(" ")
+    };
+    let wish = |id: &str| Entry::Drained(name(id));
+    let mut changed = view.changed();
+    view.wrote(wish("b"), 6);
+    view.change(vec![(wish("z").key(), Some(wish("z")))], 7, now);
+    assert_eq!(
+        (drained(&view), shown(&view)),
+        ("b z".into(), "a b c".into())
+    );
+    assert!(changed.has_changed().unwrap());
+    changed.mark_unchanged();
+    view.change(gone("b"), 8, now);
+    assert_eq!(drained(&view), "b z");
+    // A list that is older than what was written here takes nothing back; a later one does.
+    view.wrote(wish("c"), 12);
+    view.replace(vec![(node("a"), 1), (wish("z"), 7)], 10, now);
+    assert_eq!(drained(&view), "c z");
+    view.erased(&wish("z").key(), 13, now);
+    assert_eq!(drained(&view), "c");
+    view.replace(vec![(node("a"), 1)], 14, now);
+    assert_eq!(drained(&view), "");
+    // What has been heard of already is not done again.
+    view.change(vec![(wish("b").key(), Some(wish("b")))], 20, now);
+    view.erased(&wish("b").key(), 19, now);
+    assert_eq!(drained(&view), "b");
+}
