@@ -34,6 +34,6 @@ mod sqlite;
 pub mod task;
 pub mod worker;
 
-pub use client::DistributedClient;
+pub use client::{ClientOptions, DistributedClient};
 pub use config::Config;
 pub use node::DistributedNode;
