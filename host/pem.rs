@@ -15,7 +15,9 @@ pub enum Error {
     Unreadable(#[from] std::io::Error),
     #[error("holds no certificate in PEM (-----BEGIN CERTIFICATE-----)")]
     NoCertificate,
-    #[error("holds no key in PEM that can be read without a passphrase (-----BEGIN PRIVATE KEY-----)")]
+    #[error(
+        "holds no key in PEM that can be read without a passphrase (-----BEGIN PRIVATE KEY-----)"
+    )]
     NoKey,
     #[error("is not the PEM that it seems to be: {0}")]
     Malformed(pem::Error),
@@ -64,12 +66,16 @@ mod tests {
         for (text, told) in [
             ("", "holds no certificate"),
             ("-----BEGIN CERTIFICATE-----\nMIIB", "not the PEM"),
-            ("-----BEGIN CERTIFICATE-----\n?!\n-----END CERTIFICATE-----", "not the PEM"),
+            (
+                "-----BEGIN CERTIFICATE-----\n?!\n-----END CERTIFICATE-----",
+                "not the PEM",
+            ),
         ] {
             let error = certificates(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(told), "{text}: {error}");
         }
-        let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----";
+        let encrypted =
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----";
         let error = key(encrypted.as_bytes()).unwrap_err().to_string();
         assert!(error.contains("without a passphrase"), "{error}");
         let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----";

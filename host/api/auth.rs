@@ -72,8 +72,9 @@ fn lines(text: &str) -> Result<Vec<Known>, String> {
         match words[..] {
             [] => {}
             [name, hash] => {
-                let name = Name::parse("token name", name)
-                    .map_err(|_| wrong("the name has other characters than letters, digits and . _ : -"))?;
+                let name = Name::parse("token name", name).map_err(|_| {
+                    wrong("the name has other characters than letters, digits and . _ : -")
+                })?;
                 let hash = TokenHash::parse(hash).map_err(|error| wrong(&error.to_string()))?;
                 known.push((name, hash));
             }
@@ -188,7 +189,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let open = |auth: &Arc<Auth>| request.uri().path().starts_with(OPEN) || auth.admits(&request);
+        let open =
+            |auth: &Arc<Auth>| request.uri().path().starts_with(OPEN) || auth.admits(&request);
         match self.auth.as_ref().is_none_or(open) {
             true => Either::Left(self.inner.call(request)),
             false => Either::Right(ready(Ok(status::unauthenticated().into_http()))),
@@ -211,7 +213,10 @@ mod tests {
         assert_eq!(find(&known, b"3"), None);
         for (line, told) in [
             ("hostel_secret".to_owned(), "line 2: a name and the SHA-256"),
-            ("ci hostel_secret".to_owned(), "line 2: the SHA-256 of a token in 64"),
+            (
+                "ci hostel_secret".to_owned(),
+                "line 2: the SHA-256 of a token in 64",
+            ),
             (format!("hostel/secret {one}"), "line 2: the name has other"),
             (format!("ci {one} hostel_secret"), "line 2: a name and"),
         ] {

@@ -2,9 +2,9 @@
 //! starts, with every limit of HTTP/2 said (lessons.md lists the defaults that are none).
 
 use super::{
-    Access, auth::Authenticate,
-    components::ComponentServiceImpl, distributed::DistributedServiceImpl, health::Readiness,
-    incoming::connections, plugins::PluginServiceImpl, tasks::TaskServiceImpl, watched,
+    Access, auth::Authenticate, components::ComponentServiceImpl,
+    distributed::DistributedServiceImpl, health::Readiness, incoming::connections,
+    plugins::PluginServiceImpl, tasks::TaskServiceImpl, watched,
 };
 use crate::{
     component::{self, Components},
@@ -32,8 +32,8 @@ use std::{
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
-use tower::layer::util::{Identity, Stack};
 use tonic_health::server::HealthReporter;
+use tower::layer::util::{Identity, Stack};
 
 /// How long open calls get to end when the server stops.
 const GRACE: Duration = Duration::from_secs(3);

@@ -20,7 +20,10 @@ pub enum Error {
     #[error("tls.key_file: {} is not the key of the certificate in {}", .key.display(), .cert.display())]
     OtherKey { key: PathBuf, cert: PathBuf },
     #[error("tls.cert_file: {} with its key cannot be used: {problem}", .cert.display())]
-    Pair { cert: PathBuf, problem: rustls::Error },
+    Pair {
+        cert: PathBuf,
+        problem: rustls::Error,
+    },
 }
 
 impl Source for config::Tls {

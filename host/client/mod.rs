@@ -23,8 +23,7 @@ use options::Bearer;
 use std::time::{Duration, Instant};
 use tokio_stream::Stream;
 use tonic::{
-    Code, Request, Response, Status, Streaming,
-    service::interceptor::InterceptedService,
+    Code, Request, Response, Status, Streaming, service::interceptor::InterceptedService,
     transport::Channel,
 };
 use uuid::Uuid;
@@ -90,8 +89,7 @@ impl DistributedClient {
             distributed: DistributedServiceClient::new(link.clone())
                 .max_decoding_message_size(MAX_MESSAGE),
             tasks: TaskServiceClient::new(link.clone()).max_decoding_message_size(MAX_MESSAGE),
-            plugins: PluginServiceClient::new(link.clone())
-                .max_decoding_message_size(MAX_MESSAGE),
+            plugins: PluginServiceClient::new(link.clone()).max_decoding_message_size(MAX_MESSAGE),
             components: ComponentServiceClient::new(link).max_decoding_message_size(MAX_MESSAGE),
             patience: PATIENCE,
         }

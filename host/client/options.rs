@@ -3,11 +3,7 @@
 
 use super::trouble::{Trouble, trouble};
 use crate::{config::Secret, pem};
-use std::{
-    net::IpAddr,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -214,7 +210,9 @@ impl ClientOptions {
             return Err(Error::Token("is empty"));
         }
         if !token.chars().all(|c| c.is_ascii_graphic()) {
-            return Err(Error::Token("has spaces, line breaks or other characters that cannot be part of one"));
+            return Err(Error::Token(
+                "has spaces, line breaks or other characters that cannot be part of one",
+            ));
         }
         let value = format!("Bearer {token}").parse();
         let mut value: MetadataValue<Ascii> =
@@ -266,7 +264,9 @@ pub struct Bearer(Option<MetadataValue<Ascii>>);
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(value) = &self.0 {
-            request.metadata_mut().insert("authorization", value.clone());
+            request
+                .metadata_mut()
+                .insert("authorization", value.clone());
         }
         Ok(request)
     }
@@ -294,12 +294,25 @@ mod tests {
     #[test]
     fn a_token_goes_over_tls_or_stays_on_this_machine() {
         let options = ClientOptions::new().token("hostel_secret");
-        for own in ["http://127.0.0.1:1", "localhost:1", "[::1]:1", "127.8.0.1:1"] {
+        for own in [
+            "http://127.0.0.1:1",
+            "localhost:1",
+            "[::1]:1",
+            "127.8.0.1:1",
+        ] {
             options.resolve(own).unwrap();
         }
-        for open in ["http://10.0.0.1:1", "node-1:1", "http://localhost.example:1", "[2001:db8::1]:1"] {
+        for open in [
+            "http://10.0.0.1:1",
+            "node-1:1",
+            "http://localhost.example:1",
+            "[2001:db8::1]:1",
+        ] {
             let told = told(open, &options);
-            assert!(told.contains("is not encrypted") && !told.contains("secret"), "{told}");
+            assert!(
+                told.contains("is not encrypted") && !told.contains("secret"),
+                "{told}"
+            );
         }
         assert!(!format!("{options:?}").contains("secret"));
         // Without a token there is nothing to learn.
@@ -315,13 +328,29 @@ mod tests {
         for (address, options, expected) in [
             ("a b", new(), "\"a b\" is no address"),
             ("ftp://a:1", new(), "is no address"),
-            ("a:1", new().ca_file("/no/such"), "the CA file /no/such cannot be read"),
+            (
+                "a:1",
+                new().ca_file("/no/such"),
+                "the CA file /no/such cannot be read",
+            ),
             ("a:1", new().ca_file(&file), "holds no certificate"),
             ("a:1", new().ca_pem("x"), "the CA file holds no certificate"),
-            ("http://a:1", new().ca_file(&file), "certificates have no use"),
-            ("127.0.0.1:1", new().token_file("/no/such"), "the token file /no/such cannot"),
+            (
+                "http://a:1",
+                new().ca_file(&file),
+                "certificates have no use",
+            ),
+            (
+                "127.0.0.1:1",
+                new().token_file("/no/such"),
+                "the token file /no/such cannot",
+            ),
             ("127.0.0.1:1", new().token_file(&file), "the token is empty"),
-            ("127.0.0.1:1", new().token("hostel_a b"), "the token has spaces"),
+            (
+                "127.0.0.1:1",
+                new().token("hostel_a b"),
+                "the token has spaces",
+            ),
         ] {
             let told = told(address, &options);
             assert!(told.contains(expected), "{expected}: {told}");

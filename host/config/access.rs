@@ -181,7 +181,12 @@ mod tests {
                 let told = protection.allows(open.parse().unwrap());
                 assert_eq!(told.is_ok(), allowed, "{open} {protection:?}");
             }
-            for own in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            for own in [
+                "127.0.0.1:1",
+                "127.9.9.9:1",
+                "[::1]:1",
+                "[::ffff:127.0.0.1]:1",
+            ] {
                 protection.allows(own.parse().unwrap()).unwrap();
             }
         }
@@ -202,7 +207,10 @@ mod tests {
     #[test]
     fn a_token_in_the_place_of_its_hash_is_not_repeated() {
         let told = fault("[auth.token.ci]\nsha256 = \"hostel_secret\"");
-        assert!(told.starts_with("auth.token.ci.sha256: the SHA-256"), "{told}");
+        assert!(
+            told.starts_with("auth.token.ci.sha256: the SHA-256"),
+            "{told}"
+        );
         assert!(!told.contains("secret"), "{told}");
         assert!(fault("[auth.token.ci]").contains("has to be given"));
     }
@@ -217,6 +225,10 @@ mod tests {
         let config = Config::parse(&text, std::iter::empty()).unwrap();
         assert_eq!(config.auth.unwrap().tokens["ci"], hash);
         let (tls, _) = text.split_once("[auth").unwrap();
-        assert!(fault(tls).starts_with("node.listen: 0.0.0.0:1 is open to other machines, which needs [auth]"));
+        assert!(
+            fault(tls).starts_with(
+                "node.listen: 0.0.0.0:1 is open to other machines, which needs [auth]"
+            )
+        );
     }
 }

@@ -31,7 +31,10 @@ pub fn show(config: &Config) -> String {
     }
     for (name, hash) in config.auth.iter().flat_map(|auth| &auth.tokens) {
         let table = within("sha256", text(&hash.to_string()));
-        let tokens = within("token", Value::Table(within(name.as_str(), Value::Table(table))));
+        let tokens = within(
+            "token",
+            Value::Table(within(name.as_str(), Value::Table(table))),
+        );
         shown.push_str(&format!("\n{}", within("auth", Value::Table(tokens))));
     }
     for (name, plugin) in &config.plugin {

@@ -89,5 +89,8 @@ fn resolve(tree: &Table, name: &str) -> Vec<String> {
 /// Whether what follows `path` is the name of a plugin, a task type or a token.
 fn is_name(path: &[String]) -> bool {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    matches!(path[..], ["plugin"] | ["plugin", _, "task"] | ["auth", "token"])
+    matches!(
+        path[..],
+        ["plugin"] | ["plugin", _, "task"] | ["auth", "token"]
+    )
 }
