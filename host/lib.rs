@@ -9,7 +9,7 @@
 //! | 2 | [`scheduler`], [`component`] | admission and answers; what a node is made of |
 //! | 1 | [`queue`], [`discovery`], [`broker`], [`plugin`] | engines behind traits, and the guests |
 //! | 1 | [`keyvalue`] | another engine, just below the guests that it is lent to |
-//! | 0 | [`task`], [`lifecycle`], [`config`], `redis`, `sqlite` | pure values and decisions, the `Component` trait, settings, how a Redis is reached, what every database file needs |
+//! | 0 | [`task`], [`lifecycle`], [`config`], `redis`, `sqlite`, `pem` | pure values and decisions, the `Component` trait, settings, how a Redis is reached, what every database file and both ends of TLS need |
 //!
 //! The way of a task: `api` turns a request into a [`task::Submission`]; `scheduler` admits it and
 //! `queue` makes it durable; `worker` leases it and runs it in a `plugin` generation;
@@ -25,6 +25,7 @@ pub mod discovery;
 pub mod keyvalue;
 pub mod lifecycle;
 pub mod node;
+mod pem;
 pub mod plugin;
 pub mod proto;
 pub mod queue;
@@ -34,6 +35,6 @@ mod sqlite;
 pub mod task;
 pub mod worker;
 
-pub use client::DistributedClient;
+pub use client::{ClientOptions, DistributedClient};
 pub use config::Config;
 pub use node::DistributedNode;

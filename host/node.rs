@@ -2,7 +2,7 @@
 //! and stopped as one. Decides nothing; wires everything.
 
 use crate::{
-    api::{Server, Services},
+    api::{Access, Server, Services},
     broker::{self, MessageBroker},
     component::{Announcer, Components, Composite, Reception, Router},
     config::{self, Config},
@@ -67,7 +67,7 @@ impl DistributedNode {
             components: None,
             limits,
         };
-        let server = Arc::new(Server::bind(address, false, services).await?);
+        let server = Arc::new(Server::bind(address, Access::default(), services).await?);
         let announced = server.address().to_string();
         let record = NodeRecord::new(id.clone(), announced);
         let announcer = Announcer::new(record, None, service_discovery.clone());
@@ -108,7 +108,8 @@ impl DistributedNode {
             components: Some(components.clone()),
             limits: config.limits.clone(),
         };
-        let server = Server::bind(config.node.listen, config.node.insecure, services).await?;
+        let access = Access::open(config)?;
+        let server = Server::bind(config.node.listen, access, services).await?;
         let server = Arc::new(server);
         let announced = server.address().to_string();
         let record = NodeRecord {

@@ -13,7 +13,7 @@ use std::{
 /// one above it does too.
 const FLOORS: [&[&str]; 8] = [
     &["task", "lifecycle"],
-    &["config", "redis", "sqlite"],
+    &["config", "redis", "sqlite", "pem"],
     &["keyvalue"],
     &["queue", "discovery", "broker", "plugin"],
     &["scheduler", "component"],
@@ -23,12 +23,13 @@ const FLOORS: [&[&str]; 8] = [
 ];
 
 /// Crates, and modules, that only some folders may name.
-const OWNERS: [(&str, &[&str]); 7] = [
+const OWNERS: [(&str, &[&str]); 8] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("etcd_client", &["discovery/etcd"]),
     ("redis", &["broker/redis", "queue/redis", "redis"]),
     ("rusqlite", &["queue", "keyvalue", "sqlite"]),
+    ("tokio_rustls", &["api", "client", "pem"]),
     ("tonic", &["api", "client", "cli", "proto"]),
     ("proto", &["api", "client", "cli"]),
 ];

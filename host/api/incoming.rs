@@ -1,9 +1,11 @@
-//! The listener's connections, never more than allowed at once: a further one waits in the kernel's
-//! queue until another is closed.
+//! The listener's connections, encrypted where that is asked for, and never more than allowed at
+//! once: a further one waits in the kernel's queue until another is closed. Knows no certificate.
 
+use super::Access;
 use bytes::{Buf, BytesMut};
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -13,16 +15,19 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::Sleep,
+    task::JoinSet,
+    time::{Instant, Sleep, sleep_until, timeout_at},
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::Stream;
+use tokio_util::either::Either;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// How long to wait when the system has no descriptor left, before accepting again.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
 
-/// How long a client may take to send the preface of HTTP/2, and how long that is in bytes. Later
-/// silence is found by keep-alive.
+/// How long a client may take for the handshake of TLS and to send the preface of HTTP/2, and how
+/// long that is in bytes. Later silence is found by keep-alive.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const PREFACE_BYTES: usize = 24;
 
@@ -31,7 +36,8 @@ const MAX_HELD_BYTES: usize = 16 << 10;
 
 /// A connection and its place among those allowed.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Wire,
+    info: TcpConnectInfo,
     /// Written and not sent.
     held: BytesMut,
     /// Whether a flush has let others go first.
@@ -41,36 +47,104 @@ pub struct Connection {
     _place: OwnedSemaphorePermit,
 }
 
+/// Plain or encrypted. The latter is large, and most of it is needed seldom.
+type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
 /// Accepts for ever; at most `max` connections are open at once.
 pub fn connections(
     listener: TcpListener,
     max: usize,
+    access: Arc<Access>,
+) -> impl Stream<Item = io::Result<Connection>> {
+    within(HANDSHAKE, listener, max, access)
+}
+
+fn within(
+    handshake: Duration,
+    listener: TcpListener,
+    max: usize,
+    access: Arc<Access>,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let places = Arc::new(Semaphore::new(max));
     async_stream::stream! {
+        // Beside each other, so that one that takes its time delays nobody. They end with the stream.
+        let mut handshakes = JoinSet::new();
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else {
-                return;
+            let next = tokio::select! {
+                accepted = accept(&listener, &places, handshake) => match access.acceptor() {
+                    None => Some(accepted.plain()),
+                    Some(acceptor) => {
+                        handshakes.spawn(accepted.encrypted(acceptor));
+                        None
+                    }
+                },
+                Some(done) = handshakes.join_next() => done.ok().flatten(),
             };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    // Answers are small and complete: waiting to fill a packet only delays them.
-                    let _ = stream.set_nodelay(true);
-                    let handshake = Some((PREFACE_BYTES, Box::pin(tokio::time::sleep(HANDSHAKE))));
-                    yield Ok(Connection {
-                        stream,
-                        held: BytesMut::new(),
-                        had_turn: false,
-                        handshake,
-                        _place: place,
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!("cannot accept a connection: {error}");
-                    tokio::time::sleep(OUT_OF_FILES).await;
-                }
+            if let Some(connection) = next {
+                yield Ok(connection);
             }
         }
+    }
+}
+
+/// A connection that nothing has come through yet.
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: OwnedSemaphorePermit,
+    deadline: Instant,
+}
+
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>, handshake: Duration) -> Accepted {
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            // Nobody closes it.
+            return std::future::pending().await;
+        };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Answers are small and complete: waiting to fill a packet only delays them.
+                let _ = stream.set_nodelay(true);
+                let deadline = Instant::now() + handshake;
+                return Accepted {
+                    stream,
+                    peer,
+                    place,
+                    deadline,
+                };
+            }
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(OUT_OF_FILES).await;
+            }
+        }
+    }
+}
+
+impl Accepted {
+    fn plain(self) -> Connection {
+        let info = self.stream.connect_info();
+        Connection::new(Either::Left(self.stream), info, self.deadline, self.place)
+    }
+
+    /// `None` when the client cannot do what is asked of it, or not in time. That is its own matter;
+    /// anybody can cause it, so the log says little.
+    async fn encrypted(self, acceptor: TlsAcceptor) -> Option<Connection> {
+        let peer = self.peer;
+        let info = self.stream.connect_info();
+        let stream = match timeout_at(self.deadline, acceptor.accept(self.stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, "no TLS handshake: {error}");
+                return None;
+            }
+            Err(_) => {
+                tracing::debug!(%peer, "no TLS handshake in time");
+                return None;
+            }
+        };
+        let stream = Either::Right(Box::new(stream));
+        Some(Connection::new(stream, info, self.deadline, self.place))
     }
 }
 
@@ -78,7 +152,7 @@ impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+        self.info.clone()
     }
 }
 
@@ -139,6 +213,22 @@ impl AsyncWrite for Connection {
 }
 
 impl Connection {
+    fn new(
+        stream: Wire,
+        info: TcpConnectInfo,
+        deadline: Instant,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        Self {
+            stream,
+            info,
+            held: BytesMut::new(),
+            had_turn: false,
+            handshake: Some((PREFACE_BYTES, Box::pin(sleep_until(deadline)))),
+            _place: place,
+        }
+    }
+
     /// Sends all that is held.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
@@ -151,3 +241,6 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

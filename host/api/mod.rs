@@ -1,6 +1,9 @@
-//! gRPC in: a service a file, `convert` between wire and house, `status` for every refusal. Decides
+//! gRPC in: a service a file, `convert` between wire and house, `status` for every refusal, `access`
+//! at the door. Decides
 //! nothing about tasks; never sees the worker.
 
+mod access;
+mod auth;
 mod components;
 mod convert;
 mod distributed;
@@ -12,6 +15,9 @@ mod server;
 mod status;
 mod stream;
 mod tasks;
+mod tls;
+mod watched;
 
+pub use access::Access;
 pub use health::Readiness;
 pub use server::{Server, Services, server};

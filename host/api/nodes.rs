@@ -30,7 +30,7 @@ impl NodeService for NodeServiceImpl {
         _: Request<ListNodesRequest>,
     ) -> Result<Response<ListNodesResponse>, Status> {
         let (nodes, drained) = (self.discovery.nodes(), self.discovery.drained());
-        let is_there = |id| nodes.iter().any(|node| node.id == *id);
+        let is_there = |id: &crate::task::Name| nodes.iter().any(|node| node.id == *id);
         let absent = drained.iter().filter(|id| !is_there(*id));
         let stale_since = self.discovery.stale_since();
         Ok(Response::new(ListNodesResponse {

@@ -2,12 +2,12 @@
 //! starts, with every limit of HTTP/2 said (lessons.md lists the defaults that are none).
 
 use super::{
-    components::ComponentServiceImpl, distributed::DistributedServiceImpl, health::Readiness,
-    incoming::connections, nodes::NodeServiceImpl, plugins::PluginServiceImpl,
-    tasks::TaskServiceImpl,
+    Access, auth::Authenticate, components::ComponentServiceImpl,
+    distributed::DistributedServiceImpl, health::Readiness, incoming::connections,
+    nodes::NodeServiceImpl, plugins::PluginServiceImpl, tasks::TaskServiceImpl, watched,
 };
 use crate::{
-    component::{Components, Router},
+    component::{self, Components},
     config,
     discovery::ServiceDiscovery,
     lifecycle::Component,
@@ -32,8 +32,9 @@ use std::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Router as Routes;
+use tonic::transport::server::Router;
 use tonic_health::server::HealthReporter;
+use tower::layer::util::{Identity, Stack};
 
 /// How long open calls get to end when the server stops.
 const GRACE: Duration = Duration::from_secs(3);
@@ -48,7 +49,7 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from
 #[derive(Clone)]
 pub struct Services {
     pub discovery: Arc<dyn ServiceDiscovery>,
-    pub router: Arc<Router>,
+    pub router: Arc<component::Router>,
     pub scheduler: Arc<dyn TaskScheduler>,
     /// Absent on a node that hosts no plugins itself.
     pub plugins: Option<Arc<PluginHost>>,
@@ -56,9 +57,13 @@ pub struct Services {
     pub limits: config::Limits,
 }
 
+/// All services behind their one door.
+type Routes = Router<Stack<Authenticate, Identity>>;
+
 /// Serves while it is started.
 pub struct Server {
     address: SocketAddr,
+    access: Arc<Access>,
     services: Services,
     health: HealthReporter,
     listener: Mutex<Option<TcpListener>>,
@@ -68,26 +73,25 @@ pub struct Server {
 struct Serving {
     end: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
+    /// Reads certificates and tokens again.
+    watch: JoinHandle<()>,
 }
 
 impl Server {
-    /// Takes the address, and with port 0 a free port of it; beyond loopback only if that is
-    /// spelled out: there is no TLS and no authentication yet.
+    /// Takes the address, and with port 0 a free port of it; beyond loopback only with access that
+    /// allows it.
     pub async fn bind(
         address: SocketAddr,
-        insecure: bool,
+        access: Access,
         services: Services,
     ) -> anyhow::Result<Self> {
-        anyhow::ensure!(
-            insecure || address.ip().is_loopback(),
-            "{address} can be reached from other machines, and TLS and authentication are not \
-             built yet: listen on 127.0.0.1, or set node.insecure = true"
-        );
+        access.allows(address)?;
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address} (node.listen)"))?;
         Ok(Self {
             address: listener.local_addr()?,
+            access: Arc::new(access),
             services,
             health: HealthReporter::new(),
             listener: Mutex::new(Some(listener)),
@@ -137,6 +141,7 @@ impl Server {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         Ok(server(limits)
+            .layer(self.access.authenticate())
             .add_service(
                 distributed
                     .max_decoding_message_size(max)
@@ -193,12 +198,14 @@ pub fn server(limits: &config::Limits) -> tonic::transport::Server {
 #[async_trait]
 impl Component for Server {
     async fn start(&self) -> anyhow::Result<()> {
-        let incoming = connections(self.listener().await?, self.services.limits.max_connections);
+        let max = self.services.limits.max_connections;
+        let incoming = connections(self.listener().await?, max, self.access.clone());
         let end = CancellationToken::new();
         let ended = end.clone().cancelled_owned();
         let routes = self.routes(end.clone())?;
         let server = tokio::spawn(routes.serve_with_incoming_shutdown(incoming, ended));
-        *self.serving() = Some(Serving { end, server });
+        let watch = tokio::spawn(watched::watch(self.access.watched()));
+        *self.serving() = Some(Serving { end, server, watch });
         Ok(())
     }
 
@@ -207,6 +214,8 @@ impl Component for Server {
             return Ok(());
         };
         serving.end.cancel();
+        serving.watch.abort();
+        let _ = serving.watch.await;
         match tokio::time::timeout(GRACE, &mut serving.server).await {
             Ok(ended) => ended?.context("the gRPC server failed"),
             Err(_) => {

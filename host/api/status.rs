@@ -111,6 +111,14 @@ pub fn stopping() -> Status {
     Status::unavailable("the node is stopping; connect again, or to another node")
 }
 
+/// A call without a token that is known. Which of the two it was is not said.
+pub fn unauthenticated() -> Status {
+    Status::unauthenticated(
+        "this node lets in only those who show a token: send it as the metadata \
+         `authorization: Bearer TOKEN`",
+    )
+}
+
 /// Bad input that only a service sees.
 pub fn invalid(what: impl Into<String>) -> Status {
     Status::invalid_argument(what)

@@ -1,6 +1,7 @@
 //! How a command fails: what is said, and the exit code that scripts see.
 
-use std::process::ExitCode;
+use crate::client::{Trouble, trouble};
+use std::{error::Error, process::ExitCode};
 use tonic::{Code, Status};
 
 /// A command that did not do what it was asked. The codes are part of the interface.
@@ -38,16 +39,20 @@ impl Failure {
         }
     }
 
-    /// Nobody answers.
-    pub fn unreachable(server: &str, error: &anyhow::Error) -> Self {
-        let why = error.root_cause();
-        Self {
-            code: 3,
-            message: format!(
+    /// Nobody answers, or nobody who can be trusted.
+    pub fn unreachable(server: &str, trouble: Option<Trouble>, error: &dyn Error) -> Self {
+        let mut why = error;
+        while let Some(source) = why.source() {
+            why = source;
+        }
+        let message = match trouble {
+            Some(trouble) => format!("no connection to {server} ({why}): {}", advice(trouble)),
+            None => format!(
                 "no node answers at {server} ({why}); start one with `hostel serve`, \
                  or name another with --server or HOSTEL_SERVER"
             ),
-        }
+        };
+        Self { code: 3, message }
     }
 
     pub fn report(self) -> ExitCode {
@@ -60,15 +65,47 @@ impl Failure {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
+        let trouble = trouble(&status);
         let code = match status.code() {
+            _ if trouble.is_some() => 3,
             Code::Unavailable => 3,
             Code::Internal | Code::Unknown => 1,
             _ => 4,
         };
-        Self {
-            code,
-            message: format!("{} ({:?})", status.message(), status.code()),
+        let mut message = format!("{} ({:?})", status.message(), status.code());
+        if status.code() == Code::Unauthenticated {
+            message
+                .push_str(": give a token that the node knows with --token-file or HOSTEL_TOKEN");
+        } else if let Some(trouble) = trouble {
+            message.push_str(&format!(": {}", advice(trouble)));
         }
+        Self { code, message }
+    }
+}
+
+/// What somebody at a command line can do about it.
+fn advice(trouble: Trouble) -> &'static str {
+    match trouble {
+        Trouble::Untrusted => {
+            "the node's certificate is signed by nobody who is trusted here; name the CA that \
+             signed it with --ca-file or HOSTEL_CA_FILE"
+        }
+        Trouble::OtherName => {
+            "the node's certificate is for another name; use an address that it names, or make one \
+             that names this address (subjectAltName)"
+        }
+        Trouble::Expired => {
+            "the node's certificate is not valid now; renew it, and look at both clocks"
+        }
+        Trouble::CertificateWanted => {
+            "the node wants a certificate of yours; give one with --cert-file and --key-file, or \
+             HOSTEL_CERT_FILE and HOSTEL_KEY_FILE"
+        }
+        Trouble::CertificateRefused => {
+            "the node does not accept your certificate (--cert-file); give one that its \
+             tls.client_ca_file has signed and that is valid now"
+        }
+        Trouble::NoTls => "what answers there does not speak TLS; if it is the node, write http://",
     }
 }
 

@@ -18,12 +18,14 @@ mod payload;
 mod plugins;
 mod send;
 mod serve;
+mod server;
 mod submit;
 mod tasks;
+mod token;
 
-use crate::client::DistributedClient;
 use clap::{Args, Parser, Subcommand};
 use exit::Failure;
+use server::Server;
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 use tracing_subscriber::EnvFilter;
 
@@ -37,6 +39,11 @@ Exit codes:
 
 Environment:
   HOSTEL_SERVER            the node to talk to, as --server
+  HOSTEL_TOKEN             the token to show; or its file, HOSTEL_TOKEN_FILE
+  HOSTEL_CA_FILE           who signs the node's certificate, as --ca-file
+  HOSTEL_CERT_FILE, HOSTEL_KEY_FILE
+                           the certificate to show, as --cert-file and --key-file
+  HOSTEL_CLIENT            the file with all of these, as --client-file
   HOSTEL__SECTION__KEY     any setting, above the configuration file
   RUST_LOG                 what the node logs, such as info or hostel=debug
   NO_COLOR                 no colours";
@@ -67,6 +74,8 @@ enum Command {
     Plugins(plugins::Plugins),
     /// List the nodes of the cluster, drain them
     Nodes(nodes::Nodes),
+    /// Make a token that lets a client in
+    Token(token::Token),
     /// Show or check the configuration
     Config(config::ConfigCommand),
 }
@@ -80,32 +89,10 @@ struct ConfigFile {
     file: Option<PathBuf>,
 }
 
-/// Which node a command talks to.
-#[derive(Debug, Clone, Args)]
-struct Server {
-    /// The node to talk to
-    #[arg(
-        long,
-        env = "HOSTEL_SERVER",
-        value_name = "ADDRESS",
-        default_value = "http://127.0.0.1:50051"
-    )]
-    server: String,
-}
-
 impl ConfigFile {
     fn load(&self) -> Result<crate::Config, Failure> {
         crate::Config::load(self.file.as_deref(), crate::config::environment())
             .map_err(Failure::usage)
-    }
-}
-
-impl Server {
-    /// A command line wants its answer now: a node that is not there is said at once.
-    async fn connect(&self) -> Result<DistributedClient, Failure> {
-        let client = DistributedClient::connect(&self.server).await;
-        let client = client.map_err(|error| Failure::unreachable(&self.server, &error))?;
-        Ok(client.with_patience(Duration::ZERO))
     }
 }
 
@@ -131,6 +118,7 @@ pub fn main() -> ExitCode {
             Command::Components(components) => components.run().await,
             Command::Plugins(plugins) => plugins.run().await,
             Command::Nodes(nodes) => nodes.run().await,
+            Command::Token(token) => token.run(),
             Command::Config(config) => config.run(),
         }
     });

@@ -1,6 +1,12 @@
 //! `DistributedClient`: everything the service can do, from Rust. Reconnects by itself, and its own
 //! retries are safe because each submission has an id before it is first sent.
 
+mod options;
+mod trouble;
+
+pub use options::{ClientOptions, Error};
+pub use trouble::{Trouble, trouble};
+
 use crate::proto::{
     distributed::{
         DiscoverRequest, Message, MessageResponse, Node, RegisterRequest, Task, TaskResponse,
@@ -14,11 +20,12 @@ use crate::proto::{
         plugin_service_client::PluginServiceClient, task_service_client::TaskServiceClient,
     },
 };
+use options::Bearer;
 use std::time::{Duration, Instant};
 use tokio_stream::Stream;
 use tonic::{
-    Code, Request, Response, Status, Streaming,
-    transport::{Channel, Endpoint},
+    Code, Request, Response, Status, Streaming, service::interceptor::InterceptedService,
+    transport::Channel,
 };
 use uuid::Uuid;
 
@@ -37,14 +44,17 @@ const WAIT: Duration = Duration::from_secs(30);
 /// The least time between two status calls.
 const LEAST_WAIT: Duration = Duration::from_millis(100);
 
+/// What all services share: the connection, and the token that goes with every call.
+type Link = InterceptedService<Channel, Bearer>;
+
 /// A connection to one node. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
 pub struct DistributedClient {
-    distributed: DistributedServiceClient<Channel>,
-    tasks: TaskServiceClient<Channel>,
-    plugins: PluginServiceClient<Channel>,
-    components: ComponentServiceClient<Channel>,
-    nodes: NodeServiceClient<Channel>,
+    distributed: DistributedServiceClient<Link>,
+    tasks: TaskServiceClient<Link>,
+    plugins: PluginServiceClient<Link>,
+    components: ComponentServiceClient<Link>,
+    nodes: NodeServiceClient<Link>,
     patience: Duration,
 }
 
@@ -52,25 +62,39 @@ impl DistributedClient {
     /// Connects to a node, such as `http://127.0.0.1:50051`; the scheme may be left out. Fails
     /// when nobody answers now; later the connection is made anew whenever it is lost.
     pub async fn connect(addr: &str) -> anyhow::Result<Self> {
-        let channel = endpoint(addr)?.connect().await?;
-        Ok(Self::over(channel))
+        Ok(Self::connect_with(addr, ClientOptions::new()).await?)
+    }
+
+    /// The same to a node that wants TLS, a token or both. With anything said about TLS, an address
+    /// without a scheme is https.
+    pub async fn connect_with(addr: &str, options: ClientOptions) -> Result<Self, Error> {
+        let (endpoint, bearer) = options.resolve(addr)?;
+        let channel = endpoint.connect().await;
+        let channel = channel.map_err(|error| Error::unreachable(&endpoint, error))?;
+        Ok(Self::over(channel, bearer))
     }
 
     /// The same without asking whether anybody is there yet.
     pub fn connect_lazy(addr: &str) -> anyhow::Result<Self> {
-        Ok(Self::over(endpoint(addr)?.connect_lazy()))
+        Ok(Self::connect_lazy_with(addr, ClientOptions::new())?)
     }
 
-    fn over(channel: Channel) -> Self {
+    /// The same to a node that wants TLS, a token or both.
+    pub fn connect_lazy_with(addr: &str, options: ClientOptions) -> Result<Self, Error> {
+        let (endpoint, bearer) = options.resolve(addr)?;
+        Ok(Self::over(endpoint.connect_lazy(), bearer))
+    }
+
+    fn over(channel: Channel, bearer: Bearer) -> Self {
+        let link = InterceptedService::new(channel, bearer);
         Self {
-            distributed: DistributedServiceClient::new(channel.clone())
+            distributed: DistributedServiceClient::new(link.clone())
                 .max_decoding_message_size(MAX_MESSAGE),
-            tasks: TaskServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
-            plugins: PluginServiceClient::new(channel.clone())
+            tasks: TaskServiceClient::new(link.clone()).max_decoding_message_size(MAX_MESSAGE),
+            plugins: PluginServiceClient::new(link.clone()).max_decoding_message_size(MAX_MESSAGE),
+            components: ComponentServiceClient::new(link.clone())
                 .max_decoding_message_size(MAX_MESSAGE),
-            components: ComponentServiceClient::new(channel.clone())
-                .max_decoding_message_size(MAX_MESSAGE),
-            nodes: NodeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
+            nodes: NodeServiceClient::new(link).max_decoding_message_size(MAX_MESSAGE),
             patience: PATIENCE,
         }
     }
@@ -306,16 +330,4 @@ fn is_transient(status: &Status) -> bool {
         Code::Unknown | Code::Cancelled | Code::Internal => lost(),
         _ => false,
     }
-}
-
-fn endpoint(addr: &str) -> anyhow::Result<Endpoint> {
-    let addr = match addr.contains("://") {
-        true => addr.to_owned(),
-        false => format!("http://{addr}"),
-    };
-    Ok(Endpoint::from_shared(addr)?
-        .connect_timeout(Duration::from_secs(5))
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10)))
 }

@@ -1,6 +1,7 @@
 //! The node's settings, typed. `default.toml` is the commented reference and the source of every
 //! default; `load` reads files and the environment. Nothing here opens or starts anything.
 
+mod access;
 mod fault;
 mod load;
 mod reader;
@@ -10,6 +11,7 @@ mod show;
 mod tree;
 mod variable;
 
+pub use access::{Auth, InvalidHash, Protection, Tls, TokenHash};
 pub use fault::{Fault, Faults, Origin};
 pub use load::{REFERENCE, environment, locate};
 pub use section::MESSAGE_ROOM;
@@ -34,6 +36,10 @@ pub struct Config {
     pub keyvalue: KeyValue,
     pub discovery: Discovery,
     pub broker: Broker,
+    /// `[tls]`, where it names a certificate.
+    pub tls: Option<Tls>,
+    /// `[auth]`, where it names a token or a file of them.
+    pub auth: Option<Auth>,
     /// `[plugin.NAME]`: what one plugin is given beyond the defaults.
     pub plugin: BTreeMap<Name, Plugin>,
 }

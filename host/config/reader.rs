@@ -109,6 +109,11 @@ impl<'r> Section<'r> {
         }
     }
 
+    /// Whether something is said, right or wrong.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     pub fn reader(&mut self) -> &mut Reader {
         self.reader
     }
@@ -218,6 +223,15 @@ impl<'r> Section<'r> {
         check: impl FnOnce(String) -> Result<T, String>,
     ) -> Option<T> {
         self.value(key, |_, entry| check(text(entry)?))
+    }
+
+    pub fn text<T>(
+        &mut self,
+        key: &'static str,
+        stand_in: T,
+        check: impl FnOnce(String) -> Result<T, String>,
+    ) -> T {
+        self.required(key, stand_in, |s| s.maybe_text(key, check))
     }
 
     /// A list of texts that `check` accepts one by one; a single text is a list too.

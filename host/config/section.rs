@@ -4,7 +4,7 @@
 use super::{
     Broker, Component, ComponentOverrides, Config, Discovery, Etcd, KeyValue, KeyValueBackend,
     KeyValueLimits, Limits, Node, Plugin, Plugins, Queue, Redis, RedisQueue, Sandbox,
-    SandboxOverrides, Secret, SecretUrl, Sqlite, TaskTypeOverrides,
+    SandboxOverrides, Secret, SecretUrl, Sqlite, TaskTypeOverrides, access,
     reader::{Reader, Section},
 };
 use crate::task::{Name, SubmissionLimits};
@@ -51,6 +51,8 @@ pub(super) fn config(root: &mut Section<'_>, data_dir: &Path) -> Config {
         "redis" => redis(s).map_or(Broker::Local, Broker::Redis),
         _ => Broker::Local,
     });
+    let tls = root.section("tls", access::tls);
+    let auth = root.section("auth", access::auth);
     let plugin = root.each("plugin", "plugin name", plugin);
     let config = Config {
         node,
@@ -62,6 +64,8 @@ pub(super) fn config(root: &mut Section<'_>, data_dir: &Path) -> Config {
         keyvalue,
         discovery,
         broker,
+        tls,
+        auth,
         plugin,
     };
     rules(&config, root.reader());
@@ -295,19 +299,14 @@ fn redis_rules(section: &str, redis: &Redis, reader: &mut Reader) {
 
 /// The rules between settings.
 fn rules(config: &Config, reader: &mut Reader) {
-    let listen = config.node.listen;
-    let private = listen.ip().to_canonical().is_loopback();
-    reader.rule(
-        &["node.listen", "node.insecure"],
-        private || config.node.insecure,
-        || {
-            format!(
-                "{listen} is open to other machines, and TLS and authentication are not built yet; \
-                 listen on 127.0.0.1, or set insecure = true if whoever reaches the port may use \
-                 the node"
-            )
-        },
-    );
+    let protection = access::Protection {
+        tls: config.tls.is_some(),
+        auth: config.auth.is_some(),
+        insecure: config.node.insecure,
+    };
+    if let Err(problem) = protection.allows(config.node.listen) {
+        reader.rule(&["node.listen", "node.insecure"], false, || problem);
+    }
 
     let message = config.limits.max_message_bytes;
     let fits = |bytes: usize| bytes.saturating_add(MESSAGE_ROOM) <= message;

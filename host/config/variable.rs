@@ -11,7 +11,7 @@ const PREFIX: &str = "HOSTEL__";
 /// Lays the variables among `variables` that are settings on `tree`.
 ///
 /// `__` separates levels; case does not matter. `_` fits a `-` of a name that the file has, and
-/// means `-` in the name of a plugin or task type that the file does not have.
+/// means `-` in a name (of a plugin, a task type, a token) that the file does not have.
 pub(super) fn apply(
     tree: &mut Table,
     variables: impl Iterator<Item = (String, String)>,
@@ -86,8 +86,11 @@ fn resolve(tree: &Table, name: &str) -> Vec<String> {
     path
 }
 
-/// Whether what follows `path` is the name of a plugin or of a task type.
+/// Whether what follows `path` is the name of a plugin, a task type or a token.
 fn is_name(path: &[String]) -> bool {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    matches!(path[..], ["plugin"] | ["plugin", _, "task"])
+    matches!(
+        path[..],
+        ["plugin"] | ["plugin", _, "task"] | ["auth", "token"]
+    )
 }

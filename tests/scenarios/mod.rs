@@ -1,6 +1,7 @@
 //! What Hostel promises, watched from outside: a node as a process, clients over gRPC, a ledger of
 //! its own for each scenario. One promise a file.
 
+mod access;
 mod bad_input;
 mod cluster;
 mod command_line;
@@ -21,6 +22,7 @@ use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     [
+        access::trials(),
         bad_input::trials(),
         cluster::trials(),
         command_line::trials(),

@@ -20,12 +20,29 @@ pub struct Node {
     address: String,
     /// What the data directory is: a file system of this size, the process's own.
     disk: Option<&'static str>,
+    /// What it logs, where that is not the usual.
+    filter: Option<&'static str>,
 }
+
+const CONNECTION: [&str; 7] = [
+    "HOSTEL_SERVER",
+    "HOSTEL_TOKEN",
+    "HOSTEL_TOKEN_FILE",
+    "HOSTEL_CA_FILE",
+    "HOSTEL_CERT_FILE",
+    "HOSTEL_KEY_FILE",
+    "HOSTEL_CLIENT",
+];
 
 /// The binary under test.
 pub fn hostel() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hostel"));
-    command.env("NO_COLOR", "1").env_remove("HOSTEL_SERVER");
+    command.env("NO_COLOR", "1");
+    // What the user at this machine has for nodes of their own.
+    for name in CONNECTION {
+        command.env_remove(name);
+    }
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
     command
 }
 
@@ -79,6 +96,7 @@ impl Node {
             process: None,
             address: String::new(),
             disk: None,
+            filter: None,
         };
         for plugin in plugins {
             node.add_plugin(plugin);
@@ -105,6 +123,11 @@ impl Node {
         self.config = self
             .config
             .replacen("[node]\n", &format!("[node]\n{line}\n"), 1);
+    }
+
+    /// What the node logs, as `RUST_LOG` has it.
+    pub fn logging(&mut self, filter: &'static str) {
+        self.filter = Some(filter);
     }
 
     /// Another address than a free port of loopback.
@@ -160,6 +183,7 @@ impl Node {
             None => hostel(),
             Some(size) => hostel_on_disk(size, &self.path("data")),
         };
+        command.envs(self.filter.map(|filter| ("RUST_LOG", filter)));
         let process = command
             .current_dir(self.dir.path())
             .args([

@@ -1,0 +1,85 @@
+//! The server's end of TLS: what rustls has to know, made from the files that `[tls]` names. Accepts
+//! no connections; `incoming` does.
+
+use super::watched::{Source, Unusable};
+use crate::{config, pem};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio_rustls::rustls::{self, InconsistentKeys, ServerConfig, server::WebPkiClientVerifier};
+
+/// HTTP/2, which is all that gRPC speaks.
+const ALPN: &[u8] = b"h2";
+
+/// Why there can be no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    File(#[from] Unusable),
+    #[error("tls.key_file: {} is not the key of the certificate in {}", .key.display(), .cert.display())]
+    OtherKey { key: PathBuf, cert: PathBuf },
+    #[error("tls.cert_file: {} with its key cannot be used: {problem}", .cert.display())]
+    Pair {
+        cert: PathBuf,
+        problem: rustls::Error,
+    },
+}
+
+impl Source for config::Tls {
+    type Value = ServerConfig;
+    type Error = Error;
+    const WHAT: &str = "the certificates";
+
+    fn files(&self) -> Vec<&Path> {
+        let files = [&self.cert_file, &self.key_file];
+        let files = files.into_iter().chain(&self.client_ca_file);
+        files.map(PathBuf::as_path).collect()
+    }
+
+    fn read(&self) -> Result<ServerConfig, Error> {
+        let certificates = parsed("tls.cert_file", &self.cert_file, pem::certificates)?;
+        let key = parsed("tls.key_file", &self.key_file, pem::key)?;
+        let builder = ServerConfig::builder_with_provider(pem::provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| pair(self, error))?;
+        let builder = match &self.client_ca_file {
+            None => builder.with_no_client_auth(),
+            Some(file) => {
+                let setting = "tls.client_ca_file";
+                let roots = Arc::new(parsed(setting, file, pem::roots)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, pem::provider());
+                let verifier = verifier
+                    .build()
+                    .map_err(|error| Unusable::of(setting, file, error))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = builder
+            .with_single_cert(certificates, key)
+            .map_err(|error| pair(self, error))?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(config)
+    }
+}
+
+fn pair(files: &config::Tls, error: rustls::Error) -> Error {
+    let cert = files.cert_file.clone();
+    match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => Error::OtherKey {
+            key: files.key_file.clone(),
+            cert,
+        },
+        problem => Error::Pair { cert, problem },
+    }
+}
+
+fn parsed<T>(
+    setting: &'static str,
+    file: &Path,
+    parse: impl FnOnce(&[u8]) -> Result<T, pem::Error>,
+) -> Result<T, Unusable> {
+    let read = std::fs::read(file).map_err(pem::Error::from);
+    read.and_then(|text| parse(&text))
+        .map_err(|problem| Unusable::of(setting, file, problem))
+}

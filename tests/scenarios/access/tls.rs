@@ -1,0 +1,203 @@
+//! Encryption, certificates and their replacement while the node runs.
+
+use super::*;
+use hostel::client;
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+pub async fn beyond_loopback() {
+    let authority = Authority::new("authority");
+    for (settings, lacks) in [(TLS, "needs [auth] too"), (TOKENS, "needs [tls] too")] {
+        let mut node = prepared(settings, &authority);
+        node.listen("0.0.0.0:0");
+        node.spawn();
+        assert_eq!(node.ended().await.code(), Some(2));
+        assert!(node.log().contains(lacks), "{}", node.log());
+        assert!(!node.path("data").exists());
+    }
+    let mut node = prepared(&[TLS, TOKENS].concat(), &authority);
+    node.listen("0.0.0.0:0");
+    let node = node.started().await;
+    let options = authority.trusted();
+    works(&mut connect(&node, options.clone().token(TOKEN)).await.unwrap()).await;
+    let mut stranger = connect(&node, options).await.unwrap();
+    unauthenticated(stranger.list_plugins().await);
+    // Without TLS nobody gets as far as that.
+    let mut plain = DistributedClient::connect_lazy(&address(&node)).unwrap();
+    plain = plain.with_patience(Duration::ZERO);
+    assert_ne!(
+        plain.list_plugins().await.unwrap_err().code(),
+        Code::Unauthenticated
+    );
+}
+
+pub async fn encrypted() {
+    let (authority, other) = (Authority::new("authority"), Authority::new("other"));
+    let node = prepared(TLS, &authority).started().await;
+    works(&mut connect(&node, authority.trusted()).await.unwrap()).await;
+    assert_eq!(
+        trouble(connect(&node, other.trusted()).await),
+        Some(Trouble::Untrusted)
+    );
+    // Nobody on this machine has heard of our authority.
+    let https = format!("https://{}", node.address());
+    let trusted_here = DistributedClient::connect_with(&https, ClientOptions::new()).await;
+    match trusted_here {
+        Err(Error::Unreachable { trouble, .. }) => assert_eq!(trouble, Some(Trouble::Untrusted)),
+        // A machine may trust nobody at all.
+        Err(Error::Tls { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+
+    let named = |name: &str| authority.trusted().domain_name(name);
+    works(&mut connect(&node, named("node.example")).await.unwrap()).await;
+    let elsewhere = connect(&node, named("other.example")).await;
+    assert_eq!(trouble(elsewhere), Some(Trouble::OtherName));
+
+    // The other way round: a client that wants TLS of a node that has none.
+    let plain = Node::start(&[], "").await;
+    let wants = connect(&plain, authority.trusted()).await;
+    assert_eq!(trouble(wants), Some(Trouble::NoTls));
+}
+
+pub async fn client_certificates() {
+    let (authority, clients) = (Authority::new("authority"), Authority::new("clients"));
+    let settings = format!("{TLS}client_ca_file = \"clients.pem\"\n");
+    let node = prepared(&settings, &authority);
+    fs::write(node.path("clients.pem"), &clients.pem).unwrap();
+    let node = node.started().await;
+    let showing = |signed: Signed| authority.trusted().identity_pem(signed.cert, signed.key);
+    works(
+        &mut connect(&node, showing(clients.client("ann")))
+            .await
+            .unwrap(),
+    )
+    .await;
+
+    // With TLS 1.3 a client learns that it was turned away when it asks for something.
+    let refused = async |options| {
+        let mut client = match connect(&node, options).await {
+            Err(error) => return trouble(Err(error)),
+            Ok(client) => client,
+        };
+        client::trouble(&client.list_plugins().await.unwrap_err())
+    };
+    assert_eq!(
+        refused(authority.trusted()).await,
+        Some(Trouble::CertificateWanted)
+    );
+    let wrong = refused(showing(authority.client("ann"))).await;
+    assert_eq!(wrong, Some(Trouble::CertificateRefused));
+    works(
+        &mut connect(&node, showing(clients.client("bob")))
+            .await
+            .unwrap(),
+    )
+    .await;
+}
+
+pub async fn replaced() {
+    let (first, second) = (Authority::new("first"), Authority::new("second"));
+    let node = prepared(TLS, &first).started().await;
+    let mut open = connect(&node, first.trusted()).await.unwrap();
+    works(&mut open).await;
+
+    let broken_logged = || {
+        node.log()
+            .matches("the certificates from before stay in force")
+            .count()
+    };
+    fs::write(node.path("node.pem"), "no certificate").unwrap();
+    eventually("the broken file is told", async || {
+        (broken_logged() == 1).then_some(())
+    })
+    .await;
+    assert!(node.log().contains("tls.cert_file: /"), "{}", node.log());
+    works(&mut connect(&node, first.trusted()).await.unwrap()).await;
+
+    // The two files change one after the other, and are in force once they fit.
+    here(&second).write(&node.path(""), "node");
+    let mut fresh = eventually("the new certificate is shown", async || {
+        connect(&node, second.trusted()).await.ok()
+    })
+    .await;
+    works(&mut fresh).await;
+    assert_eq!(
+        trouble(connect(&node, first.trusted()).await),
+        Some(Trouble::Untrusted)
+    );
+    // It could not connect again, so this is the connection from before.
+    works(&mut open).await;
+    // Told once, or once more for the certificate that was there before its key.
+    assert!(broken_logged() <= 2, "{}", node.log());
+    assert!(!node.log().contains("PRIVATE KEY"));
+}
+
+pub async fn silent_handshakes() {
+    let authority = Authority::new("authority");
+    let settings = format!("{TLS}[limits]\nmax_connections = 4\n");
+    let node = prepared(&settings, &authority).started().await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(TcpStream::connect(node.address()).await.unwrap());
+    }
+    works(&mut connect(&node, authority.trusted()).await.unwrap()).await;
+    // In the end they are cut off, and not before the node has lost patience.
+    let mut rest = Vec::new();
+    for stream in &mut silent {
+        assert_eq!(stream.read_to_end(&mut rest).await.unwrap_or(0), 0);
+    }
+    works(&mut connect(&node, authority.trusted()).await.unwrap()).await;
+}
+
+pub async fn broken_files() {
+    let authority = Authority::new("authority");
+    let told = async |break_it: &dyn Fn(&Node)| {
+        let settings = format!("{TLS}client_ca_file = \"clients.pem\"\n{TOKENS}");
+        let mut node = prepared(&settings, &authority);
+        fs::write(node.path("clients.pem"), &authority.pem).unwrap();
+        break_it(&node);
+        node.spawn();
+        assert_eq!(node.ended().await.code(), Some(1), "{}", node.log());
+        node.log()
+    };
+    let write = |name: &'static str, text: &'static str| {
+        move |node: &Node| fs::write(node.path(name), text).unwrap()
+    };
+    for (break_it, setting, problem) in [
+        (
+            write("node.pem", ""),
+            "tls.cert_file: /",
+            "node.pem holds no certificate in PEM",
+        ),
+        (
+            write("node.key", "x"),
+            "tls.key_file: /",
+            "node.key holds no key in PEM",
+        ),
+        (
+            write("clients.pem", "x"),
+            "tls.client_ca_file: /",
+            "holds no certificate",
+        ),
+        (
+            write("tokens", "ci hostel_x"),
+            "auth.tokens_file: /",
+            "tokens line 1: the SHA-256",
+        ),
+    ] {
+        let log = told(&break_it).await;
+        assert!(
+            log.contains(setting) && log.contains(problem),
+            "{setting}: {log}"
+        );
+        assert!(!log.contains("hostel_x"), "{log}");
+    }
+    let log = told(&|node: &Node| fs::remove_file(node.path("node.pem")).unwrap()).await;
+    assert!(log.contains("node.pem cannot be read"), "{log}");
+    let other = here(&authority).key;
+    let log = told(&|node: &Node| fs::write(node.path("node.key"), &other).unwrap()).await;
+    assert!(
+        log.contains("is not the key of the certificate in /"),
+        "{log}"
+    );
+}

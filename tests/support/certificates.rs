@@ -1,0 +1,68 @@
+//! Certificates for tests: authorities, and what they sign. Nothing here is kept beyond a run.
+
+use hostel::ClientOptions;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
+use std::{fs, path::Path};
+
+/// Who signs certificates.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its own certificate, in PEM.
+    pub pem: String,
+}
+
+/// A certificate and its key, in PEM.
+#[derive(Clone)]
+pub struct Signed {
+    pub cert: String,
+    pub key: String,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let pem = params.self_signed(&key).expect("a certificate").pem();
+        let issuer = Issuer::new(params, key);
+        Self { issuer, pem }
+    }
+
+    /// For a node that is reached under these names and addresses.
+    pub fn node(&self, names: &[&str]) -> Signed {
+        self.sign(names, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// For a client of this name.
+    pub fn client(&self, name: &str) -> Signed {
+        self.sign(&[name], ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    fn sign(&self, names: &[&str], purpose: ExtendedKeyUsagePurpose) -> Signed {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.extended_key_usages = vec![purpose];
+        let key = KeyPair::generate().expect("a key");
+        let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Signed {
+            cert: cert.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    /// A client that trusts this authority alone.
+    pub fn trusted(&self) -> ClientOptions {
+        ClientOptions::new().ca_pem(&self.pem)
+    }
+}
+
+impl Signed {
+    /// Into `dir` as `NAME.pem` and `NAME.key`.
+    pub fn write(&self, dir: &Path, name: &str) {
+        fs::write(dir.join(format!("{name}.pem")), &self.cert).expect("a file");
+        fs::write(dir.join(format!("{name}.key")), &self.key).expect("a file");
+    }
+}
