@@ -3,11 +3,12 @@
 
 use std::{env, error::Error, path::PathBuf};
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "proto/distributed.proto",
     "proto/hostel/v1/tasks.proto",
     "proto/hostel/v1/plugins.proto",
     "proto/hostel/v1/components.proto",
+    "proto/hostel/v1/nodes.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -4,7 +4,7 @@ use super::status::IntoStatus;
 use crate::{
     broker::Message,
     component,
-    discovery::ServiceInfo,
+    discovery::{NodeRecord, ServiceInfo},
     plugin::{Generation, Rejection, TaskType},
     proto::{distributed as wire, hostel::v1},
     queue::Listing,
@@ -13,7 +13,7 @@ use crate::{
 };
 use std::{
     collections::HashMap,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tonic::Status;
 use uuid::Uuid;
@@ -225,6 +225,32 @@ pub fn component(status: component::Status) -> v1::Component {
         waiting: status.waiting as u64,
         starts: status.starts,
     }
+}
+
+pub fn cluster_node(node: &NodeRecord, drained: bool) -> v1::Node {
+    let all = |names: &[Name]| names.iter().map(Name::to_string).collect();
+    let plugins = node.plugins.iter().map(|plugin| v1::NodePlugin {
+        name: plugin.name.to_string(),
+        version: plugin.version.clone(),
+        sha256: plugin.sha256.clone(),
+    });
+    v1::Node {
+        id: node.id.to_string(),
+        address: node.address.clone(),
+        version: node.version.clone(),
+        capacity: u32::try_from(node.capacity).unwrap_or(u32::MAX),
+        labels: all(&node.labels),
+        task_types: all(&node.task_types),
+        plugins: plugins.collect(),
+        components: all(&node.components),
+        drained,
+    }
+}
+
+/// A moment of the past by the clock that others have too.
+pub fn unix_ms_of(moment: Instant) -> u64 {
+    let now = SystemTime::now();
+    unix_ms(now.checked_sub(moment.elapsed()).unwrap_or(now))
 }
 
 fn unix_ms(time: SystemTime) -> u64 {

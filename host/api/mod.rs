@@ -6,6 +6,7 @@ mod convert;
 mod distributed;
 mod health;
 mod incoming;
+mod nodes;
 mod plugins;
 mod server;
 mod status;

@@ -3,7 +3,8 @@
 
 use super::{
     components::ComponentServiceImpl, distributed::DistributedServiceImpl, health::Readiness,
-    incoming::connections, plugins::PluginServiceImpl, tasks::TaskServiceImpl,
+    incoming::connections, nodes::NodeServiceImpl, plugins::PluginServiceImpl,
+    tasks::TaskServiceImpl,
 };
 use crate::{
     component::{Components, Router},
@@ -16,7 +17,8 @@ use crate::{
         distributed::distributed_service_server::DistributedServiceServer,
         hostel::v1::{
             component_service_server::ComponentServiceServer,
-            plugin_service_server::PluginServiceServer, task_service_server::TaskServiceServer,
+            node_service_server::NodeServiceServer, plugin_service_server::PluginServiceServer,
+            task_service_server::TaskServiceServer,
         },
     },
     scheduler::TaskScheduler,
@@ -106,6 +108,9 @@ impl Server {
         let services = self.services.clone();
         let limits = &services.limits;
         let max = limits.max_message_bytes;
+        let nodes = NodeServiceServer::new(NodeServiceImpl {
+            discovery: services.discovery.clone(),
+        });
         let distributed = DistributedServiceServer::new(DistributedServiceImpl {
             discovery: services.discovery,
             router: services.router,
@@ -142,6 +147,7 @@ impl Server {
                     .max_decoding_message_size(max)
                     .max_encoding_message_size(max),
             )
+            .add_service(nodes)
             .add_optional_service(plugins)
             .add_optional_service(components)
             .add_service(health)

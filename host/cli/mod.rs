@@ -65,7 +65,7 @@ enum Command {
     Components(components::Components),
     /// List what a node hosts; inspect, verify and build plugin files
     Plugins(plugins::Plugins),
-    /// List the nodes of the cluster
+    /// List the nodes of the cluster, drain them
     Nodes(nodes::Nodes),
     /// Show or check the configuration
     Config(config::ConfigCommand),

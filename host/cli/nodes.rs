@@ -1,13 +1,15 @@
-//! `hostel nodes`: who is in the cluster, as the node that is asked sees it.
+//! `hostel nodes`: who is in the cluster, as the node that is asked sees it, and who of them shall
+//! take no new task.
 
 use super::{
     Server,
     exit::Failure,
-    output::{print_json, print_table},
+    output::{ago, print_json, print_table},
 };
-use crate::proto::distributed::Node;
+use crate::proto::hostel::v1::{ListNodesResponse, Node, NodePlugin};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 #[derive(Debug, Args)]
 pub struct Nodes {
@@ -18,67 +20,196 @@ pub struct Nodes {
 #[derive(Debug, Subcommand)]
 enum NodesCommand {
     /// List the live nodes of the cluster and what each of them runs
+    ///
+    /// Where nodes serve different versions of one plugin, a line under the table says which. When the
+    /// answer is older than it should be, because etcd is away, a line on stderr says since when.
     List {
         #[command(flatten)]
         server: Server,
         #[arg(long)]
         json: bool,
     },
+    /// Let a node take no new task
+    ///
+    /// It finishes the tasks that run; others wait, for another node that handles their type or for
+    /// the undrain. Its components go on, and it still answers clients and takes submissions. Any
+    /// node may be asked. With etcd a drained node is still drained after its restart; a node by
+    /// itself is not.
+    Drain {
+        #[command(flatten)]
+        server: Server,
+        /// The id of the node
+        node: String,
+    },
+    /// Let a drained node take tasks again, at once
+    Undrain {
+        #[command(flatten)]
+        server: Server,
+        /// The id of the node, which need not be there
+        node: String,
+    },
 }
-
-/// The metadata under which a node says what it is; lists have commas between their items.
-const VERSION: &str = "version";
-const LISTS: [&str; 3] = ["task_types", "plugins", "components"];
 
 impl Nodes {
     pub async fn run(self) -> Result<(), Failure> {
-        let NodesCommand::List { server, json } = self.command;
-        let mut client = server.connect().await?;
-        let mut nodes = client.discover(crate::discovery::NODE_SERVICE).await?;
-        nodes.sort_by(|a, b| a.node_id.cmp(&b.node_id));
-        if json {
-            print_json(&nodes.iter().map(as_json).collect());
-            return Ok(());
+        match self.command {
+            NodesCommand::List { server, json } => {
+                list(&server.connect().await?.list_nodes().await?, json);
+            }
+            NodesCommand::Drain { server, node } => {
+                server.connect().await?.drain_node(&node).await?;
+                say!("{node} is drained: it finishes what runs and takes no new task");
+            }
+            NodesCommand::Undrain { server, node } => {
+                server.connect().await?.undrain_node(&node).await?;
+                say!("{node} is not drained: it takes tasks");
+            }
         }
-        let rows: Vec<_> = nodes.iter().map(row).collect();
+        Ok(())
+    }
+}
+
+fn list(seen: &ListNodesResponse, json: bool) {
+    if json {
+        print_json(&seen.nodes.iter().map(as_json).collect());
+    } else {
+        let rows: Vec<_> = seen.nodes.iter().map(row).collect();
         let heads = [
             "NODE",
+            "STATE",
             "ADDRESS",
             "VERSION",
+            "CAPACITY",
+            "LABELS",
             "TASK TYPES",
             "PLUGINS",
             "COMPONENTS",
         ];
         print_table(&heads, &rows);
-        Ok(())
+        let different = differences(&seen.nodes);
+        if !different.is_empty() {
+            say!("\nNot the same everywhere:\n{}", different.join("\n"));
+        }
+        if !seen.drained_absent.is_empty() {
+            say!(
+                "\nDrained and not there: {}",
+                seen.drained_absent.join(", ")
+            );
+        }
+    }
+    if seen.stale {
+        let since = ago(seen.stale_since_ms);
+        eprintln!("hostel: this is stale: the node has not reached etcd for {since}");
     }
 }
 
-fn said<'a>(node: &'a Node, key: &str) -> &'a str {
-    node.metadata.get(key).map_or("", String::as_str)
+fn state(node: &Node) -> &'static str {
+    match node.drained {
+        true => "drained",
+        false => "ready",
+    }
 }
 
 fn row(node: &Node) -> Vec<String> {
-    let mut row = vec![
-        node.node_id.clone(),
+    let plugins = node.plugins.iter();
+    let plugins: Vec<_> = plugins
+        .map(|p| format!("{}@{}", p.name, p.version))
+        .collect();
+    vec![
+        node.id.clone(),
+        state(node).to_owned(),
         node.address.clone(),
-        said(node, VERSION).to_owned(),
-    ];
-    row.extend(LISTS.map(|key| said(node, key).to_owned()));
-    row
+        node.version.clone(),
+        node.capacity.to_string(),
+        node.labels.join(","),
+        node.task_types.join(","),
+        plugins.join(","),
+        node.components.join(","),
+    ]
 }
 
 fn as_json(node: &Node) -> Value {
-    let list = |key| -> Vec<&str> {
-        let items = said(node, key).split(',');
-        items.filter(|item| !item.is_empty()).collect()
+    let plugin = |plugin: &NodePlugin| {
+        json!({
+            "name": plugin.name,
+            "version": plugin.version,
+            "sha256": plugin.sha256,
+        })
     };
     json!({
-        "id": node.node_id,
+        "id": node.id,
+        "state": state(node),
         "address": node.address,
-        "version": said(node, VERSION),
-        LISTS[0]: list(LISTS[0]),
-        LISTS[1]: list(LISTS[1]),
-        LISTS[2]: list(LISTS[2]),
+        "version": node.version,
+        "capacity": node.capacity,
+        "labels": node.labels,
+        "task_types": node.task_types,
+        "plugins": node.plugins.iter().map(plugin).collect::<Vec<_>>(),
+        "components": node.components,
     })
+}
+
+/// A line for each plugin of which nodes serve different code: which versions, and where. Two files
+/// of one version are told apart by their hashes.
+fn differences(nodes: &[Node]) -> Vec<String> {
+    // By plugin, then by version and hash.
+    let mut served = BTreeMap::<&str, BTreeMap<(&str, &str), Vec<&str>>>::new();
+    for node in nodes {
+        for plugin in &node.plugins {
+            let files = served.entry(&plugin.name).or_default();
+            let there = files.entry((&plugin.version, &plugin.sha256)).or_default();
+            there.push(&node.id);
+        }
+    }
+    served.retain(|_, files| files.len() > 1);
+    let mut lines = Vec::new();
+    for (plugin, files) in served {
+        let twins = |version| files.keys().filter(|(other, _)| *other == version).count();
+        let parts = files.iter().map(|(&(version, sha256), there)| {
+            let file = match twins(version) {
+                1 => String::new(),
+                _ => format!(" ({})", sha256.get(..12).unwrap_or(sha256)),
+            };
+            format!("{version}{file} on {}", there.join(", "))
+        });
+        let parts: Vec<String> = parts.collect();
+        lines.push(format!("  {plugin}: {}", parts.join("; ")));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn different_code_is_pointed_out() {
+        let node = |id: &str, plugins: &[(&str, &str, &str)]| Node {
+            id: id.into(),
+            plugins: plugins
+                .iter()
+                .map(|&(name, version, sha256)| NodePlugin {
+                    name: name.into(),
+                    version: version.into(),
+                    sha256: sha256.into(),
+                })
+                .collect(),
+            ..Node::default()
+        };
+        let first = ("0123456789abcdef", "fedcba9876543210");
+        let nodes = [
+            node("a", &[("echo", "1.0.0", "x"), ("same", "1.0.0", "y")]),
+            node("b", &[("echo", "1.1.0", "z"), ("same", "1.0.0", "y")]),
+            node("c", &[("echo", "1.0.0", "x"), ("text", "1.0.0", first.0)]),
+            node("d", &[("text", "1.0.0", first.1)]),
+        ];
+        assert_eq!(
+            differences(&nodes),
+            [
+                "  echo: 1.0.0 on a, c; 1.1.0 on b",
+                "  text: 1.0.0 (0123456789ab) on c; 1.0.0 (fedcba987654) on d",
+            ]
+        );
+        assert!(differences(&nodes[..1]).is_empty());
+    }
 }

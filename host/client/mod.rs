@@ -7,9 +7,10 @@ use crate::proto::{
         TaskStatus, TaskStatusRequest, distributed_service_client::DistributedServiceClient,
     },
     hostel::v1::{
-        CancelTaskRequest, Component, ListComponentsRequest, ListPluginsRequest,
-        ListPluginsResponse, ListTasksRequest, ListTasksResponse, RequeueTaskRequest,
-        component_service_client::ComponentServiceClient,
+        CancelTaskRequest, Component, DrainNodeRequest, ListComponentsRequest, ListNodesRequest,
+        ListNodesResponse, ListPluginsRequest, ListPluginsResponse, ListTasksRequest,
+        ListTasksResponse, RequeueTaskRequest, UndrainNodeRequest,
+        component_service_client::ComponentServiceClient, node_service_client::NodeServiceClient,
         plugin_service_client::PluginServiceClient, task_service_client::TaskServiceClient,
     },
 };
@@ -43,6 +44,7 @@ pub struct DistributedClient {
     tasks: TaskServiceClient<Channel>,
     plugins: PluginServiceClient<Channel>,
     components: ComponentServiceClient<Channel>,
+    nodes: NodeServiceClient<Channel>,
     patience: Duration,
 }
 
@@ -66,7 +68,9 @@ impl DistributedClient {
             tasks: TaskServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             plugins: PluginServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE),
-            components: ComponentServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
+            components: ComponentServiceClient::new(channel.clone())
+                .max_decoding_message_size(MAX_MESSAGE),
+            nodes: NodeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
             patience: PATIENCE,
         }
     }
@@ -183,6 +187,38 @@ impl DistributedClient {
             })
             .await?;
         Ok(response.components)
+    }
+
+    /// The nodes of the cluster, as the node that is asked sees them.
+    pub async fn list_nodes(&mut self) -> Result<ListNodesResponse, Status> {
+        self.repeat(ListNodesRequest {}, |mut client, request| async move {
+            client.nodes.list(request).await
+        })
+        .await
+    }
+
+    /// Asks that a node, not necessarily the one that is asked, take no new task.
+    pub async fn drain_node(&mut self, node_id: &str) -> Result<(), Status> {
+        let request = DrainNodeRequest {
+            node_id: node_id.into(),
+        };
+        self.repeat(request, |mut client, request| async move {
+            client.nodes.drain(request).await
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Lets a drained node take tasks again.
+    pub async fn undrain_node(&mut self, node_id: &str) -> Result<(), Status> {
+        let request = UndrainNodeRequest {
+            node_id: node_id.into(),
+        };
+        self.repeat(request, |mut client, request| async move {
+            client.nodes.undrain(request).await
+        })
+        .await?;
+        Ok(())
     }
 
     /// Registers a service, or renews it; returns the time to live that was granted.

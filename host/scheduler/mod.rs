@@ -127,7 +127,14 @@ impl DistributedTaskScheduler {
             let ms = due_at.0 - now.0;
             return Some(format!("its next attempt, due in {ms} ms"));
         }
-        Some("a free node: it is due".into())
+        let nodes = self.discovery.nodes();
+        let mut able = nodes
+            .iter()
+            .filter(|node| node.task_types.contains(&task.task_type));
+        Some(match able.all(|node| self.discovery.is_drained(&node.id)) {
+            true => "an undrain: each node that handles it is drained".into(),
+            false => "a free node: it is due".into(),
+        })
     }
 
     /// The task when it has ended, or else as it stands at the deadline. Whoever knows already that

@@ -27,7 +27,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-fn trial<F>(name: &str, scenario: impl FnOnce() -> F + Send + 'static) -> Trial
+pub(super) fn trial<F>(name: &str, scenario: impl FnOnce() -> F + Send + 'static) -> Trial
 where
     F: Future<Output = ()>,
 {
@@ -36,22 +36,26 @@ where
 }
 
 /// What the nodes share.
-struct Shared {
-    etcd: Server,
-    redis: Server,
+pub(super) struct Shared {
+    pub etcd: Server,
+    pub redis: Server,
 }
 
 /// How long a dead node is still listed.
 const TTL: Duration = Duration::from_secs(2);
 
 impl Shared {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let (etcd, redis) = tokio::join!(Server::start(Kind::Etcd), Server::start(Kind::Redis));
         Self { etcd, redis }
     }
 
     fn prepare(&self, id: &str, plugins: &[&Path]) -> Node {
-        let (etcd, redis, ttl) = (self.etcd.url(), self.redis.url(), TTL.as_millis());
+        self.prepare_with(id, plugins, TTL)
+    }
+
+    pub fn prepare_with(&self, id: &str, plugins: &[&Path], ttl: Duration) -> Node {
+        let (etcd, redis, ttl) = (self.etcd.url(), self.redis.url(), ttl.as_millis());
         let settings = format!(
             "[discovery]\nkind = \"etcd\"\nendpoints = [\"{etcd}\"]\nttl_ms = {ttl}\n\
              [broker]\nkind = \"redis\"\nurl = \"{redis}\"\n"

@@ -12,6 +12,7 @@ mod hostile;
 mod kill;
 mod limits;
 mod messages;
+mod nodes;
 mod python;
 mod reload;
 mod surroundings;
@@ -31,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
         kill::trials(),
         limits::trials(),
         messages::trials(),
+        nodes::trials(),
         python::trials(),
         reload::trials(),
         surroundings::trials(),

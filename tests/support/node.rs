@@ -100,6 +100,13 @@ impl Node {
         self
     }
 
+    /// One more setting of `[node]`, as its line.
+    pub fn set(&mut self, line: &str) {
+        self.config = self
+            .config
+            .replacen("[node]\n", &format!("[node]\n{line}\n"), 1);
+    }
+
     /// Another address than a free port of loopback.
     pub fn listen(&mut self, address: &str) {
         self.config = self.config.replace("127.0.0.1:0", address);

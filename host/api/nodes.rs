@@ -1,0 +1,63 @@
+//! The nodes of the cluster, for operators: who is there, and who shall take no new task.
+
+use super::{convert, status::IntoStatus};
+use crate::{
+    discovery::ServiceDiscovery,
+    proto::hostel::v1::{
+        DrainNodeRequest, DrainNodeResponse, ListNodesRequest, ListNodesResponse,
+        UndrainNodeRequest, UndrainNodeResponse, node_service_server::NodeService,
+    },
+    task::Name,
+};
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+pub struct NodeServiceImpl {
+    pub discovery: Arc<dyn ServiceDiscovery>,
+}
+
+impl NodeServiceImpl {
+    async fn wish(&self, node: &str, drained: bool) -> Result<(), Status> {
+        let node = convert::name("node id", node)?;
+        let done = self.discovery.drain(&node, drained).await;
+        done.map_err(IntoStatus::into_status)
+    }
+}
+
+#[tonic::async_trait]
+impl NodeService for NodeServiceImpl {
+    async fn list(
+        &self,
+        _: Request<ListNodesRequest>,
+    ) -> Result<Response<ListNodesResponse>, Status> {
+        let (nodes, drained) = (self.discovery.nodes(), self.discovery.drained());
+        let is_there = |id: &Name| nodes.iter().any(|node| node.id == *id);
+        let absent = drained.iter().filter(|id| !is_there(id));
+        let stale_since = self.discovery.stale_since();
+        Ok(Response::new(ListNodesResponse {
+            nodes: nodes
+                .iter()
+                .map(|node| convert::cluster_node(node, drained.contains(&node.id)))
+                .collect(),
+            stale: stale_since.is_some(),
+            stale_since_ms: stale_since.map_or(0, convert::unix_ms_of),
+            drained_absent: absent.map(|id| id.to_string()).collect(),
+        }))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<DrainNodeRequest>,
+    ) -> Result<Response<DrainNodeResponse>, Status> {
+        self.wish(&request.into_inner().node_id, true).await?;
+        Ok(Response::new(DrainNodeResponse {}))
+    }
+
+    async fn undrain(
+        &self,
+        request: Request<UndrainNodeRequest>,
+    ) -> Result<Response<UndrainNodeResponse>, Status> {
+        self.wish(&request.into_inner().node_id, false).await?;
+        Ok(Response::new(UndrainNodeResponse {}))
+    }
+}
