@@ -7,6 +7,7 @@ use crate::{
         DrainNodeRequest, DrainNodeResponse, ListNodesRequest, ListNodesResponse,
         UndrainNodeRequest, UndrainNodeResponse, node_service_server::NodeService,
     },
+    task::Name,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -30,8 +31,8 @@ impl NodeService for NodeServiceImpl {
         _: Request<ListNodesRequest>,
     ) -> Result<Response<ListNodesResponse>, Status> {
         let (nodes, drained) = (self.discovery.nodes(), self.discovery.drained());
-        let is_there = |id: &crate::task::Name| nodes.iter().any(|node| node.id == *id);
-        let absent = drained.iter().filter(|id| !is_there(*id));
+        let is_there = |id: &Name| nodes.iter().any(|node| node.id == *id);
+        let absent = drained.iter().filter(|id| !is_there(id));
         let stale_since = self.discovery.stale_since();
         Ok(Response::new(ListNodesResponse {
             nodes: nodes
