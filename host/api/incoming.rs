@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -30,6 +30,9 @@ const OUT_OF_FILES: Duration = Duration::from_millis(50);
 /// long that is in bytes. Later silence is found by keep-alive.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const PREFACE_BYTES: usize = 24;
+
+/// How long a client whose handshake failed gets to take notice.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The most that is held back to be sent together.
 const MAX_HELD_BYTES: usize = 16 << 10;
@@ -121,6 +124,15 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>, handshake: Dura
     }
 }
 
+/// TLS has said what is wrong. With what the client went on to send still unread, closing would reset
+/// the connection, and it would never hear that.
+async fn farewell(mut stream: TcpStream) {
+    let mut rest = [0; 1024];
+    if stream.shutdown().await.is_ok() {
+        while matches!(stream.read(&mut rest).await, Ok(1..)) {}
+    }
+}
+
 impl Accepted {
     fn plain(self) -> Connection {
         let info = self.stream.connect_info();
@@ -132,10 +144,13 @@ impl Accepted {
     async fn encrypted(self, acceptor: TlsAcceptor) -> Option<Connection> {
         let peer = self.peer;
         let info = self.stream.connect_info();
-        let stream = match timeout_at(self.deadline, acceptor.accept(self.stream)).await {
+        let handshake = acceptor.accept(self.stream).into_fallible();
+        let stream = match timeout_at(self.deadline, handshake).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
+            Ok(Err((error, stream))) => {
                 tracing::debug!(%peer, "no TLS handshake: {error}");
+                let deadline = self.deadline.min(Instant::now() + FAREWELL);
+                let _ = timeout_at(deadline, farewell(stream)).await;
                 return None;
             }
             Err(_) => {

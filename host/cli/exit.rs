@@ -1,6 +1,6 @@
 //! How a command fails: what is said, and the exit code that scripts see.
 
-use crate::client::{Trouble, trouble};
+use crate::client::{Trouble, is_lost, trouble};
 use std::{error::Error, process::ExitCode};
 use tonic::{Code, Status};
 
@@ -67,7 +67,7 @@ impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let trouble = trouble(&status);
         let code = match status.code() {
-            _ if trouble.is_some() => 3,
+            _ if trouble.is_some() || is_lost(&status) => 3,
             Code::Unavailable => 3,
             Code::Internal | Code::Unknown => 1,
             _ => 4,
@@ -78,6 +78,14 @@ impl From<Status> for Failure {
                 .push_str(": give a token that the node knows with --token-file or HOSTEL_TOKEN");
         } else if let Some(trouble) = trouble {
             message.push_str(&format!(": {}", advice(trouble)));
+        } else if is_lost(&status) {
+            // With TLS 1.3 a node turns clients away only once they have begun to ask, and the
+            // reason is often lost together with the connection.
+            message.push_str(
+                ": the connection was lost; if the node wants TLS, write https:// and name its CA \
+                 with --ca-file, and if it wants a certificate of yours, give one that it trusts \
+                 with --cert-file and --key-file",
+            );
         }
         Self { code, message }
     }
@@ -89,6 +97,10 @@ fn advice(trouble: Trouble) -> &'static str {
         Trouble::Untrusted => {
             "the node's certificate is signed by nobody who is trusted here; name the CA that \
              signed it with --ca-file or HOSTEL_CA_FILE"
+        }
+        Trouble::Authority => {
+            "the node shows a CA's certificate for its own; make one for the node that the CA signs, \
+             or if it signs itself, one with basicConstraints=CA:FALSE"
         }
         Trouble::OtherName => {
             "the node's certificate is for another name; use an address that it names, or make one \
@@ -106,6 +118,9 @@ fn advice(trouble: Trouble) -> &'static str {
              tls.client_ca_file has signed and that is valid now"
         }
         Trouble::NoTls => "what answers there does not speak TLS; if it is the node, write http://",
+        Trouble::WantsTls => {
+            "the node seems to want TLS: write https://, and name its CA with --ca-file"
+        }
     }
 }
 

@@ -318,16 +318,18 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Whether this is no answer, but the end of the connection. In mid-call it arrives as Unknown, or as
+/// whatever else, with a transport error for its source.
+pub fn is_lost(status: &Status) -> bool {
+    let source = std::error::Error::source(status);
+    source.is_some_and(|source| source.is::<tonic::transport::Error>())
+}
+
 /// Whether the same call may succeed a little later.
 fn is_transient(status: &Status) -> bool {
-    // A connection lost in mid-call arrives as Unknown with a transport error for its source.
-    let lost = || {
-        std::error::Error::source(status)
-            .is_some_and(|source| source.is::<tonic::transport::Error>())
-    };
     match status.code() {
         Code::Unavailable => true,
-        Code::Unknown | Code::Cancelled | Code::Internal => lost(),
+        Code::Unknown | Code::Cancelled | Code::Internal => is_lost(status),
         _ => false,
     }
 }

@@ -9,6 +9,8 @@ use tokio_rustls::rustls::{self, CertificateError};
 pub enum Trouble {
     /// The node's certificate is signed by nobody whom the client trusts.
     Untrusted,
+    /// The node shows the certificate of a CA for its own, as one that signed itself often is.
+    Authority,
     /// The node's certificate is for another name or address.
     OtherName,
     /// The node's certificate is not valid now.
@@ -19,18 +21,28 @@ pub enum Trouble {
     CertificateRefused,
     /// What answers does not speak TLS.
     NoTls,
+    /// What answers seems to speak TLS, and was not asked to.
+    WantsTls,
 }
 
 /// What an alert of the other end says. Beyond the handshake only its text arrives, in the middle of
 /// others.
-const ALERTS: [(&str, Trouble); 6] = [
+const ALERTS: [(&str, Trouble); 7] = [
     ("CertificateRequired", Trouble::CertificateWanted),
     ("UnknownCA", Trouble::CertificateRefused),
     ("BadCertificate", Trouble::CertificateRefused),
+    ("UnsupportedCertificate", Trouble::CertificateRefused),
     ("CertificateExpired", Trouble::CertificateRefused),
     ("CertificateUnknown", Trouble::CertificateRefused),
     ("DecryptError", Trouble::CertificateRefused),
 ];
+
+/// In webpki's words.
+const CA_ITSELF: &str = "CaUsedAsEndEntity";
+
+/// What HTTP/2 makes of TLS telling that it does not understand: the first bytes of an alert would be
+/// the length of an enormous frame.
+const ALERT_AS_FRAME: &str = "frame with invalid size";
 
 /// Looks through `error` and its sources.
 pub fn trouble(error: &(dyn Error + 'static)) -> Option<Trouble> {
@@ -44,8 +56,12 @@ pub fn trouble(error: &(dyn Error + 'static)) -> Option<Trouble> {
         if let Some(trouble) = inner.and_then(|inner| trouble(inner)) {
             return Some(trouble);
         }
-        if let Some(trouble) = of_alert(&error.to_string()) {
+        let text = error.to_string();
+        if let Some(trouble) = of_alert(&text) {
             return Some(trouble);
+        }
+        if text.contains(ALERT_AS_FRAME) {
+            return Some(Trouble::WantsTls);
         }
         next = error.source();
     }
@@ -62,6 +78,10 @@ fn of_tls(error: &rustls::Error) -> Option<Trouble> {
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. } => Trouble::Expired,
+            // Another crate's error, whose name alone gets here.
+            CertificateError::Other(other) if format!("{other:?}").contains(CA_ITSELF) => {
+                Trouble::Authority
+            }
             _ => Trouble::Untrusted,
         }),
         rustls::Error::InvalidMessage(_) => Some(Trouble::NoTls),

@@ -54,7 +54,8 @@ fn within(key: &str, value: Value) -> Table {
 }
 
 fn is_key(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    !text.is_empty() && text.chars().all(allowed)
 }
 
 fn values(config: &Config) -> Values {
@@ -373,7 +374,14 @@ mod tests {
 
     #[test]
     fn the_examples_of_other_kinds_are_their_defaults() {
-        let optional = ["user", "password", "ca_file", "cert_file", "key_file"];
+        let optional = [
+            "user",
+            "password",
+            "ca_file",
+            "cert_file",
+            "key_file",
+            "client_ca_file",
+        ];
         let complete = complete("redis");
         let lines = complete.lines().filter(|line| {
             !optional

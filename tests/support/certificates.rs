@@ -41,6 +41,14 @@ impl Authority {
         self.sign(&[name], ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// Its own certificate with its key, which is for nobody but a CA.
+    pub fn own(&self) -> Signed {
+        Signed {
+            cert: self.pem.clone(),
+            key: self.issuer.key().serialize_pem(),
+        }
+    }
+
     fn sign(&self, names: &[&str], purpose: ExtendedKeyUsagePurpose) -> Signed {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");

@@ -123,17 +123,10 @@ pub async fn refusals() {
 
     let untrusted = "name the CA that signed it with --ca-file or HOSTEL_CA_FILE";
     fails(&mut ask(&["--ca-file=stranger.pem"]), 3, untrusted);
-    fails(
-        &mut ask(&with_ca(&[])),
-        3,
-        "give one with --cert-file and --key-file",
-    );
+    // Why it was turned away does not always reach a client; what it can do about it is said.
+    fails(&mut ask(&with_ca(&[])), 3, "--cert-file");
     let eve = ["--cert-file=eve.pem", "--key-file=eve.key"];
-    fails(
-        &mut ask(&with_ca(&eve)),
-        3,
-        "does not accept your certificate",
-    );
+    fails(&mut ask(&with_ca(&eve)), 3, "--cert-file");
     fails(&mut ask(&with_ca(&ann)), 4, "--token-file or HOSTEL_TOKEN");
     fails(
         &mut ask(&with_ca(&ann[..1])),

@@ -53,6 +53,19 @@ pub async fn encrypted() {
     let elsewhere = connect(&node, named("other.example")).await;
     assert_eq!(trouble(elsewhere), Some(Trouble::OtherName));
 
+    // A client that knows nothing of TLS. What it was told does not always get through to it.
+    let plain = DistributedClient::connect_lazy(node.address()).unwrap();
+    let refused = plain.with_patience(Duration::ZERO).list_plugins().await;
+    assert_lost(&refused.unwrap_err(), Trouble::WantsTls);
+
+    // A CA's certificate for the node's own, as openssl makes one that signs itself.
+    let itself = Authority::new("127.0.0.1");
+    let shows = prepared(TLS, &itself);
+    itself.own().write(&shows.path(""), "node");
+    let shows = shows.started().await;
+    let told = trouble(connect(&shows, itself.trusted()).await);
+    assert_eq!(told, Some(Trouble::Authority));
+
     // The other way round: a client that wants TLS of a node that has none.
     let plain = Node::start(&[], "").await;
     let wants = connect(&plain, authority.trusted()).await;
@@ -73,26 +86,30 @@ pub async fn client_certificates() {
     )
     .await;
 
-    // With TLS 1.3 a client learns that it was turned away when it asks for something.
-    let refused = async |options| {
-        let mut client = match connect(&node, options).await {
-            Err(error) => return trouble(Err(error)),
-            Ok(client) => client,
-        };
-        client::trouble(&client.list_plugins().await.unwrap_err())
-    };
-    assert_eq!(
-        refused(authority.trusted()).await,
-        Some(Trouble::CertificateWanted)
-    );
-    let wrong = refused(showing(authority.client("ann"))).await;
-    assert_eq!(wrong, Some(Trouble::CertificateRefused));
+    // With TLS 1.3 a client is turned away once it has begun to ask for something.
+    for (options, why) in [
+        (authority.trusted(), Trouble::CertificateWanted),
+        (
+            showing(authority.client("ann")),
+            Trouble::CertificateRefused,
+        ),
+    ] {
+        let mut client = connect(&node, options).await.unwrap();
+        assert_lost(&client.list_plugins().await.unwrap_err(), why);
+    }
     works(
         &mut connect(&node, showing(clients.client("bob")))
             .await
             .unwrap(),
     )
     .await;
+}
+
+/// The connection was lost, for this reason if one got through.
+fn assert_lost(status: &Status, why: Trouble) {
+    assert!(client::is_lost(status), "{status:?}");
+    let told = client::trouble(status);
+    assert!(told.is_none() || told == Some(why), "{status:?}");
 }
 
 pub async fn replaced() {
