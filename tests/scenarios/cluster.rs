@@ -63,6 +63,16 @@ impl Shared {
         Node::prepare(plugins, &settings).named(id)
     }
 
+    /// A node that keeps its tasks in the shared Redis too.
+    pub fn prepare_sharing_tasks(&self, id: &str, plugins: &[&Path], ttl: Duration) -> Node {
+        let mut node = self.prepare_with(id, plugins, ttl);
+        let url = self.redis.url();
+        node.add_settings(&format!(
+            "[queue]\nkind = \"redis\"\nurl = \"{url}\"\nlease_ttl_ms = 3000\n"
+        ));
+        node
+    }
+
     async fn node(&self, id: &str, plugins: &[&Path]) -> Node {
         self.prepare(id, plugins).started().await
     }

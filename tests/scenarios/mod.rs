@@ -16,6 +16,7 @@ mod messages;
 mod nodes;
 mod python;
 mod reload;
+mod shared_queue;
 mod surroundings;
 
 use libtest_mimic::Trial;
@@ -37,6 +38,7 @@ pub fn trials() -> Vec<Trial> {
         nodes::trials(),
         python::trials(),
         reload::trials(),
+        shared_queue::trials(),
         surroundings::trials(),
     ]
     .into_iter()

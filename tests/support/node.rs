@@ -125,6 +125,11 @@ impl Node {
             .replacen("[node]\n", &format!("[node]\n{line}\n"), 1);
     }
 
+    /// Further settings, as whole sections.
+    pub fn add_settings(&mut self, sections: &str) {
+        self.config.push_str(sections);
+    }
+
     /// What the node logs, as `RUST_LOG` has it.
     pub fn logging(&mut self, filter: &'static str) {
         self.filter = Some(filter);
