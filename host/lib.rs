@@ -8,8 +8,8 @@
 //! | 3 | [`api`], [`worker`], [`client`] | gRPC in, tasks run, gRPC out |
 //! | 2 | [`scheduler`], [`component`] | admission and answers; what a node is made of |
 //! | 1 | [`queue`], [`discovery`], [`broker`], [`plugin`] | engines behind traits, and the guests |
-//! | 1 | [`keyvalue`] | another engine, just below the guests that it is lent to |
-//! | 0 | [`task`], [`lifecycle`], [`config`], `redis`, `sqlite`, `pem` | pure values and decisions, the `Component` trait, settings, how a Redis is reached, what every database file and both ends of TLS need |
+//! | 1 | [`keyvalue`], `redis` | another engine, just below the guests that it is lent to; how a Redis is reached |
+//! | 0 | [`task`], [`lifecycle`], [`config`], `sqlite`, `pem` | pure values and decisions, the `Component` trait, settings, what every database file and both ends of TLS need |
 //!
 //! The way of a task: `api` turns a request into a [`task::Submission`]; `scheduler` admits it and
 //! `queue` makes it durable; `worker` leases it and runs it in a `plugin` generation;

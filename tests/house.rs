@@ -9,12 +9,12 @@ use std::{
 };
 
 /// Modules by floor; each may use its own folder and the floors below. The ground floor's settings
-/// are typed with task's names, so it counts as two; plugins are lent the key-value store, so the
-/// one above it does too.
+/// are typed with task's names, so it counts as two; plugins are lent the key-value store, and
+/// two engines share a Redis, so the one above it does too.
 const FLOORS: [&[&str]; 8] = [
     &["task", "lifecycle"],
-    &["config", "redis", "sqlite", "pem"],
-    &["keyvalue"],
+    &["config", "sqlite", "pem"],
+    &["keyvalue", "redis"],
     &["queue", "discovery", "broker", "plugin"],
     &["scheduler", "component"],
     &["api", "worker", "client"],

@@ -157,7 +157,11 @@ pub(super) fn merge(under: &mut Table, over: Table) {
             Slot::Occupied(mut slot) => {
                 let lower = slot.get_mut();
                 match (&mut lower.value, upper.value) {
-                    (Value::Table(below), Value::Table(above)) if same_kind(below, &above) => {
+                    (Value::Table(below), Value::Table(above)) => {
+                        if !same_kind(below, &above) {
+                            // A default that the other kind does not know is not looked at.
+                            below.retain(|_, entry| entry.origin == Origin::Default);
+                        }
                         merge(below, above);
                         lower.origin = upper.origin;
                         lower.key_origin = upper.key_origin;
