@@ -1,38 +1,16 @@
 //! kill -9, again and again, under load and during start: whatever was acknowledged ends, exactly
-//! once, and what has ended never changes. The ledger is kept here, outside of the node.
+//! once, and what has ended never changes.
 
-use crate::support::{PATIENCE, eventually, node::Node, plugins::showcase, random, task, trial};
-use futures_util::{StreamExt, stream};
-use hostel::proto::{
-    distributed::{
-        Task, TaskStatus, TaskStatusRequest,
-        distributed_service_client::DistributedServiceClient as Client,
-    },
-    hostel::v1::{CountTasksRequest, task_service_client::TaskServiceClient},
+use crate::support::{
+    ledger::{Load, SETTINGS},
+    node::Node,
+    plugins::showcase,
+    random, trial,
 };
 use libtest_mimic::Trial;
-use std::{
-    collections::HashMap,
-    future::ready,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
-use tokio::{sync::watch, task::JoinSet};
-use tokio_util::sync::CancellationToken;
-use tonic::{
-    Code, Status,
-    transport::{Channel, Endpoint},
-};
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 const KILLS: usize = 50;
-const CLIENTS: u64 = 6;
-
-/// A kill can cost any task an attempt; none may run out of them.
-const SETTINGS: &str = "[plugin.echo.task.echo]\n\
-    max_attempts = 100\nbackoff_initial_ms = 20\nbackoff_max_ms = 200\n";
 
 pub fn trials() -> Vec<Trial> {
     vec![trial(
@@ -44,20 +22,7 @@ pub fn trials() -> Vec<Trial> {
 async fn what_was_acknowledged_ends_once() {
     let mut rng = random("kill");
     let mut node = Node::prepare(&[&showcase("echo")], SETTINGS);
-    let ledger = Arc::<Ledger>::default();
-    let (publish, address) = watch::channel(String::new());
-    let stop = CancellationToken::new();
-    let mut clients = JoinSet::new();
-    for number in 0..CLIENTS {
-        let client = LoadClient {
-            number,
-            rng: rng.fork(),
-            address: address.clone(),
-            ledger: ledger.clone(),
-        };
-        clients.spawn(client.run(stop.clone()));
-    }
-
+    let mut load = Load::start(&mut rng);
     let mut in_start = 0;
     for _ in 0..KILLS {
         node.spawn();
@@ -68,223 +33,21 @@ async fn what_was_acknowledged_ends_once() {
             continue;
         }
         node.serves().await;
-        publish.send_replace(node.address().into());
-        ledger.audit(node.address(), &mut rng).await;
-        let target = ledger.acknowledgements.load(Relaxed) + rng.u64(..300);
-        eventually("acknowledgements go on", || {
-            if let Some(ended) = clients.try_join_next() {
-                panic!("a client ended: {ended:?}");
-            }
-            ready((ledger.acknowledgements.load(Relaxed) >= target).then_some(()))
-        })
-        .await;
+        load.serve_at(vec![node.address().into()]);
+        load.ledger.audit(node.address(), &mut rng).await;
+        load.goes_on(rng.u64(..300)).await;
         tokio::time::sleep(Duration::from_micros(rng.u64(..30_000))).await;
+        load.serve_at(Vec::new());
         node.kill();
     }
-
     node.restart().await;
-    publish.send_replace(node.address().into());
-    stop.cancel();
-    while let Some(ended) = clients.join_next().await {
-        ended.expect("no client fails");
-    }
-    let (tasks, lost) = ledger.settle(node.address()).await;
+    load.serve_at(vec![node.address().into()]);
+    let ledger = load.ledger.clone();
+    let (tasks, lost) = load.settle(node.address()).await;
     println!(
         "kill: {tasks} tasks acknowledged over {KILLS} kills ({in_start} during start), \
          {} calls broken, {lost} attempts lost and made good",
         ledger.broken_calls.load(Relaxed)
     );
     assert!(lost > 0, "no kill hit a running task: this proves nothing");
-}
-
-/// What clients know: outside of the node, and never taken from it.
-#[derive(Default)]
-struct Ledger {
-    /// By id, what the payload was made from.
-    acknowledged: Mutex<HashMap<String, u64>>,
-    acknowledgements: AtomicU64,
-    broken_calls: AtomicU64,
-    /// Each task as it was when it was first seen to have ended, without its result.
-    ended: Mutex<HashMap<String, TaskStatus>>,
-}
-
-impl Ledger {
-    fn acknowledge(&self, id: String, content: u64) {
-        self.acknowledged.lock().unwrap().insert(id, content);
-        self.acknowledgements.fetch_add(1, Relaxed);
-    }
-
-    /// Asks for a task and holds the answer against what was seen of it before.
-    async fn look(
-        &self,
-        client: &mut Client<Channel>,
-        id: &str,
-        wait: Duration,
-    ) -> Result<TaskStatus, Status> {
-        let had_ended = self.ended.lock().unwrap().contains_key(id);
-        let request = TaskStatusRequest {
-            task_id: id.into(),
-            wait_ms: u64::try_from(wait.as_millis()).expect("a short time"),
-        };
-        let mut status = client.get_task_status(request).await?.into_inner();
-        if matches!(status.status.as_str(), "pending" | "running") {
-            assert!(!had_ended, "it had ended before: {status:?}");
-            assert_eq!(status.finishes, 0, "{status:?}");
-            return Ok(status);
-        }
-        let result = std::mem::take(&mut status.result);
-        assert_eq!(status.status, "completed", "{status:?}");
-        assert_eq!(status.finishes, 1, "{status:?}");
-        let content = self.acknowledged.lock().unwrap()[id];
-        assert!(result == payload(content), "{id} has another's result");
-        let mut ended = self.ended.lock().unwrap();
-        let first = ended.entry(id.into()).or_insert_with(|| status.clone());
-        assert_eq!(*first, status, "an ended task has changed");
-        Ok(status)
-    }
-
-    /// Looks again at some tasks that had ended, and at some that had not.
-    async fn audit(&self, address: &str, rng: &mut fastrand::Rng) {
-        let mut known: Vec<String> = self.ended.lock().unwrap().keys().cloned().collect();
-        // The order of a map is not the seed's.
-        known.sort_unstable();
-        let mut sample = rng.choose_multiple(known, 20);
-        let mut all: Vec<String> = self.acknowledged.lock().unwrap().keys().cloned().collect();
-        all.sort_unstable();
-        sample.extend(rng.choose_multiple(all, 10));
-        let mut client = client(address);
-        for id in sample {
-            let looked = self.look(&mut client, &id, Duration::ZERO).await;
-            looked.expect("what was acknowledged is known");
-        }
-    }
-
-    /// Waits for the end of every task. Returns how many there are and how many attempts were lost.
-    async fn settle(&self, address: &str) -> (usize, u64) {
-        let ids: Vec<String> = self.acknowledged.lock().unwrap().keys().cloned().collect();
-        let lost = AtomicU64::new(0);
-        let shared = client(address);
-        stream::iter(&ids)
-            .for_each_concurrent(16, async |id| {
-                let status = eventually("it ends", async || {
-                    let wait = PATIENCE / 10;
-                    let looked = self.look(&mut shared.clone(), id, wait).await;
-                    let status = looked.expect("what was acknowledged is known");
-                    (status.status == "completed").then_some(status)
-                });
-                lost.fetch_add(u64::from(status.await.attempts) - 1, Relaxed);
-            })
-            .await;
-        // Tasks whose submitter never heard of them end as well; the node has no other kind.
-        let tasks = TaskServiceClient::new(channel(address));
-        let total = eventually("nothing but completed tasks", async || {
-            let counts = tasks
-                .clone()
-                .count(CountTasksRequest {})
-                .await
-                .expect("counts");
-            let counts = counts.into_inner().counts;
-            let done = counts.iter().all(|count| count.status == "completed");
-            done.then(|| counts.iter().map(|count| count.count).sum::<u64>())
-        });
-        assert!(total.await >= ids.len() as u64);
-        (ids.len(), lost.into_inner())
-    }
-}
-
-/// Submits one task after the other, half of them under an id of its own that it submits again
-/// until it gets an answer.
-struct LoadClient {
-    number: u64,
-    rng: fastrand::Rng,
-    /// Where the node listens; changes with each start.
-    address: watch::Receiver<String>,
-    ledger: Arc<Ledger>,
-}
-
-impl LoadClient {
-    async fn run(mut self, stop: CancellationToken) {
-        let mut node = None;
-        let mut submitted = 0_u64;
-        while !stop.is_cancelled() {
-            submitted += 1;
-            let content = self.rng.u64(..);
-            let own_id = self.rng.bool();
-            let task = Task {
-                task_id: match own_id {
-                    true => format!("client-{}:{submitted}", self.number),
-                    false => String::new(),
-                },
-                ..task("echo", payload(content))
-            };
-            let id = loop {
-                let client = match &mut node {
-                    Some(client) => client,
-                    None => node.insert(self.connect().await),
-                };
-                match client.submit_task(task.clone()).await {
-                    Ok(response) => break Some(response.into_inner().task_id),
-                    Err(status) => {
-                        self.gone(&status);
-                        node = None;
-                    }
-                }
-                if !own_id {
-                    break None;
-                }
-            };
-            let Some(id) = id else { continue };
-            assert!(!own_id || id == task.task_id);
-            self.ledger.acknowledge(id.clone(), content);
-            if self.rng.bool()
-                && let Some(client) = &mut node
-            {
-                let looked = self.ledger.look(client, &id, Duration::from_secs(2));
-                if let Err(status) = looked.await {
-                    self.gone(&status);
-                    node = None;
-                }
-            }
-        }
-    }
-
-    /// A client of the node's next life, or of this one at the start.
-    async fn connect(&mut self) -> Client<Channel> {
-        let changed = self.address.changed();
-        let changed = tokio::time::timeout(PATIENCE, changed).await;
-        changed
-            .expect("the node serves again")
-            .expect("a publisher");
-        client(&self.address.borrow_and_update())
-    }
-
-    /// A killed node may break calls, and never answers them wrongly.
-    fn gone(&self, status: &Status) {
-        use Code::{Cancelled, Internal, Unavailable, Unknown};
-        let broken = [Cancelled, Internal, Unavailable, Unknown].contains(&status.code());
-        assert!(broken, "{status:?}");
-        self.ledger.broken_calls.fetch_add(1, Relaxed);
-    }
-}
-
-/// Mostly small, now and then large.
-fn payload(content: u64) -> Vec<u8> {
-    let mut rng = fastrand::Rng::with_seed(content);
-    let largest = match rng.u8(..100) {
-        0..70 => 512,
-        70..98 => 16 << 10,
-        _ => 512 << 10,
-    };
-    let mut payload = vec![0; rng.usize(..largest)];
-    rng.fill(&mut payload);
-    payload
-}
-
-fn channel(address: &str) -> Channel {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
-    endpoint.connect_lazy()
-}
-
-fn client(address: &str) -> Client<Channel> {
-    Client::new(channel(address))
 }

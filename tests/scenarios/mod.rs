@@ -8,6 +8,7 @@ mod command_line;
 mod components;
 mod drain;
 mod exports;
+mod faults;
 mod first_task;
 mod hostile;
 mod kill;
@@ -30,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
         components::trials(),
         drain::trials(),
         exports::trials(),
+        faults::trials(),
         first_task::trials(),
         hostile::trials(),
         kill::trials(),

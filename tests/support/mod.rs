@@ -2,8 +2,10 @@
 //! guessing how fast the machine is. No assertions about Hostel live here.
 
 pub mod certificates;
+pub mod ledger;
 pub mod node;
 pub mod plugins;
+pub mod proxy;
 pub mod python;
 pub mod servers;
 

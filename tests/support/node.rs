@@ -130,6 +130,11 @@ impl Node {
         self.config.push_str(sections);
     }
 
+    /// Another value wherever this one stands in the settings.
+    pub fn replace_setting(&mut self, value: &str, other: &str) {
+        self.config = self.config.replace(value, other);
+    }
+
     /// What the node logs, as `RUST_LOG` has it.
     pub fn logging(&mut self, filter: &'static str) {
         self.filter = Some(filter);
