@@ -70,7 +70,7 @@ impl DistributedClient {
     pub async fn connect_with(addr: &str, options: ClientOptions) -> Result<Self, Error> {
         let (endpoint, bearer) = options.resolve(addr)?;
         let channel = endpoint.connect().await;
-        let channel = channel.map_err(|error| Error::unreachable(&endpoint, error))?;
+        let channel = channel.map_err(|error| Error::unreachable(addr, error))?;
         Ok(Self::over(channel, bearer))
     }
 

@@ -248,9 +248,9 @@ impl Pem {
 }
 
 impl Error {
-    pub(super) fn unreachable(address: &Endpoint, source: tonic::transport::Error) -> Self {
+    pub(super) fn unreachable(address: &str, source: tonic::transport::Error) -> Self {
         Self::Unreachable {
-            address: address.uri().to_string(),
+            address: address.to_owned(),
             trouble: trouble(&source),
             source,
         }
