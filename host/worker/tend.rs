@@ -36,7 +36,11 @@ pub async fn renew(shared: Arc<Shared>) {
                 for (token, renewal) in held.iter().zip(renewals) {
                     match renewal {
                         Renewal::Held => {}
-                        Renewal::Lost => shared.held.interrupt(token, Why::Lost),
+                        Renewal::Lost => {
+                            let task = &token.id;
+                            tracing::info!(%task, "its lease was lost: the task is not ours any more");
+                            shared.held.interrupt(token, Why::Lost);
+                        }
                         Renewal::CancelAsked => shared.held.interrupt(token, Why::Asked),
                     }
                 }
