@@ -55,6 +55,14 @@ impl Failure {
         Self { code: 3, message }
     }
 
+    /// There can be nobody at what was named.
+    pub fn nowhere(error: impl std::fmt::Display) -> Self {
+        Self {
+            code: 3,
+            message: error.to_string(),
+        }
+    }
+
     pub fn report(self) -> ExitCode {
         if !self.message.is_empty() {
             eprintln!("hostel: {}", self.message);

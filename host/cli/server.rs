@@ -192,6 +192,8 @@ impl From<Error> for Failure {
                 trouble,
                 source,
             } => Self::unreachable(&address, trouble, &source),
+            // As long as there has been --server, scripts have seen both alike.
+            Error::Address { .. } => Self::nowhere(error),
             other => Self::usage(other),
         }
     }
