@@ -23,7 +23,7 @@ struct Asked<'a> {
     metadata: Cow<'a, BTreeMap<String, String>>,
 }
 
-fn is_empty(metadata: &Cow<'_, BTreeMap<String, String>>) -> bool {
+fn is_empty(metadata: &BTreeMap<String, String>) -> bool {
     metadata.is_empty()
 }
 
