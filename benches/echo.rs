@@ -21,8 +21,7 @@ impl DistributedService for Echo {
         Ok(Response::new(TaskResponse {
             task_id: request.into_inner().task_id,
             accepted: true,
-            existing: false,
-            status: None,
+            ..TaskResponse::default()
         }))
     }
 

@@ -15,6 +15,7 @@ mod machine;
 mod messages;
 mod queue;
 mod report;
+mod shared_queue;
 mod submits;
 mod warm;
 
@@ -31,7 +32,7 @@ const ROUNDS: usize = 3;
 type Measure = fn() -> Vec<Row>;
 
 /// What can be asked for by name, in the order of the table.
-const MEASURES: [(&str, Measure); 9] = [
+const MEASURES: [(&str, Measure); 10] = [
     ("fsync", fsync::rows),
     ("submits", submits::rows),
     ("end-to-end", end_to_end::rows),
@@ -40,6 +41,7 @@ const MEASURES: [(&str, Measure); 9] = [
     ("messages", messages::rows),
     ("footprint", footprint::rows),
     ("queue", queue::rows),
+    ("shared-queue", shared_queue::rows),
     ("keyvalue", keyvalue::rows),
 ];
 

@@ -15,7 +15,7 @@ use hostel::plugin::Sample;
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
-    path::PathBuf,
+    path::Path,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
@@ -65,7 +65,7 @@ fn times(ordinary: usize, long: usize) -> usize {
     }
 }
 
-fn prepare(shared: &Shared, id: &str, echo: &PathBuf) -> Node {
+fn prepare(shared: &Shared, id: &str, echo: &Path) -> Node {
     let mut node = shared.prepare_sharing_tasks(id, &[echo], TTL);
     node.add_settings(SETTINGS);
     node
