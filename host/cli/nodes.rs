@@ -69,7 +69,8 @@ impl Nodes {
     }
 }
 
-fn list(seen: &ListNodesResponse, json: bool) {
+/// The nodes that one of them sees.
+pub fn list(seen: &ListNodesResponse, json: bool) {
     if json {
         print_json(&seen.nodes.iter().map(as_json).collect());
     } else {

@@ -1,13 +1,15 @@
 //! The command line against a served node: what each command prints, to whom, and with which exit
 //! code, as scripts rely on it.
 
+mod demo;
 mod files;
 mod tasks;
 
 use crate::support::{
     PATIENCE, eventually,
     node::{Node, hostel},
-    plugins::{built, hostile, showcase, source},
+    plugins::{built, can_build, hostile, showcase, source},
+    servers::Kind,
     trial, trial_needing,
 };
 use hostel::plugin::Sample;
@@ -29,6 +31,16 @@ pub fn trials() -> Vec<Trial> {
         trial("command_line::plugin_files", files::plugin_files),
         trial_needing("command_line::verify_self", true, files::verify_self),
         trial_needing("command_line::config", true, files::config),
+        trial_needing(
+            "command_line::demo_cluster",
+            can_build() && Kind::Redis.is_here() && Kind::Etcd.is_here(),
+            demo::cluster,
+        ),
+        trial_needing(
+            "command_line::demo_cluster_without_servers",
+            true,
+            demo::cluster_without_servers,
+        ),
         trial_needing("command_line::usage", true, usage),
         trial_needing("command_line::colours", has_script(), colours),
         trial_needing("command_line::serve", true, serve),
