@@ -285,12 +285,17 @@ fn plugin(s: &mut Section<'_>) -> Plugin {
     }
 }
 
+/// Two settings of which both are given, or none.
+fn together(kind: &str, [one, other]: [&str; 2], given: [bool; 2], reader: &mut Reader) {
+    reader.rule(&[kind], given[0] == given[1], || {
+        format!("{one} and {other} go together; only one of them is given")
+    });
+}
+
 fn redis_rules(section: &str, redis: &Redis, reader: &mut Reader) {
     let kind = format!("{section}.kind");
-    let both = redis.cert_file.is_some() == redis.key_file.is_some();
-    reader.rule(&[&kind], both, || {
-        "cert_file and key_file go together; only one of them is given".into()
-    });
+    let pair = [redis.cert_file.is_some(), redis.key_file.is_some()];
+    together(&kind, ["cert_file", "key_file"], pair, reader);
     let several = redis.url.reveal().contains(',');
     reader.rule(&[&kind], redis.cluster || !several, || {
         "several addresses are for a Redis Cluster (cluster = true)".into()
@@ -347,23 +352,10 @@ fn rules(config: &Config, reader: &mut Reader) {
         redis_rules("broker", server, reader);
     }
     if let Discovery::Etcd(etcd) = &config.discovery {
-        for (one, other, both) in [
-            (
-                "user",
-                "password",
-                etcd.user.is_some() == etcd.password.is_some(),
-            ),
-            (
-                "cert_file",
-                "key_file",
-                etcd.cert_file.is_some() == etcd.key_file.is_some(),
-            ),
-        ] {
-            let given = ["discovery.kind"];
-            reader.rule(&given, both, || {
-                format!("{one} and {other} go together; only one of them is given")
-            });
-        }
+        let user = [etcd.user.is_some(), etcd.password.is_some()];
+        together("discovery.kind", ["user", "password"], user, reader);
+        let pair = [etcd.cert_file.is_some(), etcd.key_file.is_some()];
+        together("discovery.kind", ["cert_file", "key_file"], pair, reader);
     }
 
     let (value, batch) = (

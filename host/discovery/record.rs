@@ -74,6 +74,11 @@ pub struct NodeRecord {
 }
 
 impl NodeRecord {
+    /// Whether it can run tasks of this type.
+    pub fn handles(&self, task_type: &Name) -> bool {
+        self.task_types.contains(task_type)
+    }
+
     /// A node of this version that can run nothing yet.
     pub fn new(id: Name, address: impl Into<String>) -> Self {
         Self {

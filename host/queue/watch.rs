@@ -18,6 +18,17 @@ pub struct Change {
     pub cancel_asked: bool,
 }
 
+impl Change {
+    pub fn new(id: TaskId, task_type: Name, state: StateKind) -> Self {
+        Self {
+            id,
+            task_type,
+            state,
+            cancel_asked: false,
+        }
+    }
+}
+
 /// What a watcher is told.
 #[derive(Debug, Clone)]
 pub enum Changes {

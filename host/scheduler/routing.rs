@@ -19,7 +19,7 @@ impl Routing {
     /// Refuses what no live node could run. A drained node counts: it comes back.
     pub fn admit(&self, lane: &Lane) -> Result<(), Error> {
         let nodes = self.nodes();
-        let of_type = || nodes.iter().filter(|node| handles(node, &lane.task_type));
+        let of_type = || nodes.iter().filter(|node| node.handles(&lane.task_type));
         if of_type().any(|node| matches(node, &lane.target)) {
             return Ok(());
         }
@@ -48,7 +48,7 @@ impl Routing {
         let nodes = self.nodes();
         let of_type: Vec<_> = nodes
             .iter()
-            .filter(|node| handles(node, task_type))
+            .filter(|node| node.handles(task_type))
             .collect();
         if of_type.is_empty() {
             return Some(format!("a plugin: no live node handles {task_type} now"));
@@ -84,10 +84,6 @@ impl Routing {
                 .collect(),
         }
     }
-}
-
-fn handles(node: &NodeRecord, task_type: &Name) -> bool {
-    node.task_types.contains(task_type)
 }
 
 fn matches(node: &NodeRecord, target: &Target) -> bool {

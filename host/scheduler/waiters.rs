@@ -107,12 +107,7 @@ mod tests {
     use std::time::Duration;
 
     fn change(id: &TaskId, state: StateKind) -> Change {
-        Change {
-            id: id.clone(),
-            task_type: Name::parse("type", "echo").unwrap(),
-            state,
-            cancel_asked: false,
-        }
+        Change::new(id.clone(), Name::parse("type", "echo").unwrap(), state)
     }
 
     #[tokio::test]

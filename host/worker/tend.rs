@@ -99,7 +99,7 @@ async fn take_over(shared: &Shared) -> Result<(), Error> {
 
 /// Who hosts the type knows how often it is tried. When nobody does, anybody ends the attempt.
 fn is_ours_to_end(shared: &Shared, lost: &Expired) -> bool {
-    let hosts = |node: &NodeRecord| node.task_types.contains(&lost.task_type);
+    let hosts = |node: &NodeRecord| node.handles(&lost.task_type);
     shared
         .plugins
         .catalog()

@@ -3,55 +3,15 @@
 
 use super::{
     core::{Core, ms},
+    pieces::{gathered, pieces},
     row,
-    submits::{MAX_BYTES, MAX_TASKS},
 };
 use crate::{
     queue::{Change, Error, Finish, Finished, LeaseToken, Renewal},
-    task::{Lane, Outcome, TaskId},
+    task::{Lane, Outcome},
 };
 use futures_util::future::try_join_all;
 use std::time::Duration;
-
-/// What is asked of each of many tasks, by shard and in pieces that a script can take, with the places
-/// in `items`.
-fn pieces<T>(
-    core: &Core,
-    items: &[T],
-    id: impl Fn(&T) -> &TaskId,
-    size: impl Fn(&T) -> usize,
-) -> Vec<(usize, Vec<usize>)> {
-    let mut pieces = Vec::new();
-    for shard in core.shards() {
-        let (mut piece, mut bytes) = (Vec::new(), 0);
-        for (place, item) in items.iter().enumerate() {
-            if core.shard_of(id(item)) != shard {
-                continue;
-            }
-            let more = size(item);
-            if piece.len() == MAX_TASKS || (bytes + more > MAX_BYTES && !piece.is_empty()) {
-                pieces.push((shard, std::mem::take(&mut piece)));
-                bytes = 0;
-            }
-            piece.push(place);
-            bytes += more;
-        }
-        if !piece.is_empty() {
-            pieces.push((shard, piece));
-        }
-    }
-    pieces
-}
-
-/// The answers of all pieces, each where its question was; `Corrupt` when one is missing.
-pub(super) fn gathered<A>(all: usize, answers: Vec<Vec<(usize, A)>>) -> Result<Vec<A>, Error> {
-    let mut answers: Vec<(usize, A)> = answers.into_iter().flatten().collect();
-    answers.sort_unstable_by_key(|&(place, _)| place);
-    match answers.len() == all {
-        true => Ok(answers.into_iter().map(|(_, answer)| answer).collect()),
-        false => Err(Error::Corrupt("a script left a question unanswered".into())),
-    }
-}
 
 pub(super) async fn renew(
     core: &Core,
@@ -109,8 +69,7 @@ pub(super) async fn finish(core: &Core, ended: &[Finish]) -> Result<Vec<Finished
         let mut changes = Vec::with_capacity(places.len());
         let mut finished = Vec::with_capacity(places.len());
         for (place, (letter, lane)) in places.into_iter().zip(answers) {
-            let state = letter.bytes().next().and_then(row::state);
-            let task = state.zip(Lane::parse(&lane));
+            let task = row::state(letter).zip(Lane::parse(&lane));
             finished.push((
                 place,
                 match task {
@@ -118,11 +77,9 @@ pub(super) async fn finish(core: &Core, ended: &[Finish]) -> Result<Vec<Finished
                     None => Finished::Stale,
                 },
             ));
-            changes.extend(task.map(|(state, lane)| Change {
-                id: ended[place].token.id.clone(),
-                task_type: lane.task_type,
-                state,
-                cancel_asked: false,
+            changes.extend(task.map(|(state, lane)| {
+                let id = ended[place].token.id.clone();
+                Change::new(id, lane.task_type, state)
             }));
         }
         core.publisher.publish(changes);

@@ -147,7 +147,7 @@ fn changes(text: &str) -> Vec<Change> {
             id,
             task_type,
             // `k` is a running task whose end was asked for.
-            state: row::state(letter).unwrap_or(StateKind::Running),
+            state: row::state([letter]).unwrap_or(StateKind::Running),
             cancel_asked: letter == b'k',
         })
     };

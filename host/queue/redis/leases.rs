@@ -137,12 +137,8 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
     for (id, fence, attempt, head, payload) in rows {
         let head = row::read_head(&id, &head)?;
         let id = Name::parse("id", &id).map_err(|_| row::corrupt(&id, "its id"))?;
-        changes.push(Change {
-            id: id.clone(),
-            task_type: head.task_type.clone(),
-            state: StateKind::Running,
-            cancel_asked: false,
-        });
+        let task_type = head.task_type.clone();
+        changes.push(Change::new(id.clone(), task_type, StateKind::Running));
         leased.push(Leased {
             token: LeaseToken { id, fence },
             task_type: head.task_type,

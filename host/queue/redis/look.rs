@@ -39,7 +39,7 @@ pub(super) async fn counts(core: &Core) -> Result<Counts, Error> {
             let Some((letter, task_type)) = field.split_once(' ') else {
                 continue;
             };
-            let state = letter.bytes().next().and_then(row::state);
+            let state = row::state(letter);
             let name = Name::parse("task type", task_type).ok();
             if let (Some(state), Some(name), Ok(count)) = (state, name, count.parse::<u64>()) {
                 *counts.entry((name, state)).or_insert(0) += count;

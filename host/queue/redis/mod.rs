@@ -7,6 +7,7 @@ mod ending;
 mod events;
 mod leases;
 mod look;
+mod pieces;
 mod row;
 mod script;
 mod submits;
@@ -15,6 +16,7 @@ mod upkeep;
 use self::{
     core::{Core, ms},
     events::Reader,
+    pieces::{gathered, pieces},
     submits::Sender,
     upkeep::Found,
 };
@@ -167,11 +169,10 @@ impl RedisQueue {
     }
 
     fn tell(&self, id: &TaskId, lane: Lane, state: StateKind, cancel_asked: bool) {
+        let change = Change::new(id.clone(), lane.task_type, state);
         self.core.publisher.publish(vec![Change {
-            id: id.clone(),
-            task_type: lane.task_type,
-            state,
             cancel_asked,
+            ..change
         }]);
     }
 }
@@ -184,8 +185,7 @@ fn closed() -> Error {
 }
 
 fn known_state(id: &TaskId, letter: &str) -> Result<StateKind, Error> {
-    let state = letter.bytes().next().and_then(row::state);
-    state.ok_or_else(|| row::corrupt(id.as_str(), "its state"))
+    row::state(letter).ok_or_else(|| row::corrupt(id.as_str(), "its state"))
 }
 
 #[async_trait]
@@ -201,30 +201,17 @@ impl TaskQueue for RedisQueue {
             let shard = core.shard_of(tasks[0].id());
             return submits::submit(&senders[shard], tasks).await;
         }
-        let all = tasks.len();
-        let mut shares: Vec<Vec<(usize, Submission)>> = vec![Vec::new(); core.tags.len()];
-        for (place, task) in tasks.into_iter().enumerate() {
-            shares[core.shard_of(task.id())].push((place, task));
-        }
-        let submit = senders.iter().zip(shares).map(async |(sender, share)| {
-            let (places, tasks): (Vec<usize>, Vec<Submission>) = share.into_iter().unzip();
-            let mut answers = Vec::with_capacity(places.len());
-            let mut tasks = tasks.into_iter().peekable();
-            while let Some(first) = tasks.next() {
-                let mut bytes = submits::size(&first);
-                let mut piece = vec![first];
-                while let Some(next) = tasks.next_if(|next| {
-                    piece.len() < submits::MAX_TASKS
-                        && bytes + submits::size(next) <= submits::MAX_BYTES
-                }) {
-                    bytes += submits::size(&next);
-                    piece.push(next);
-                }
-                answers.extend(submits::submit(sender, piece).await?);
+        let submit = pieces(core, &tasks, Submission::id, submits::size).into_iter();
+        let submit = submit.map(|(shard, places)| {
+            // Content is shared, so that a copy costs little.
+            let piece = places.iter().map(|&place| tasks[place].clone()).collect();
+            let sender = &senders[shard];
+            async move {
+                let answers = submits::submit(sender, piece).await?;
+                Ok::<Vec<_>, Error>(places.into_iter().zip(answers).collect())
             }
-            Ok::<Vec<_>, Error>(places.into_iter().zip(answers).collect())
         });
-        ending::gathered(all, try_join_all(submit).await?)
+        gathered(tasks.len(), try_join_all(submit).await?)
     }
 
     async fn lease(&self, want: &Want) -> Result<Vec<Leased>, Error> {

@@ -85,10 +85,12 @@ pub(super) fn letter(state: StateKind) -> char {
     }
 }
 
-pub(super) fn state(letter: u8) -> Option<StateKind> {
+/// Reads what `letter` wrote.
+pub(super) fn state(written: impl AsRef<[u8]>) -> Option<StateKind> {
+    let first = char::from(*written.as_ref().first()?);
     StateKind::ALL
         .into_iter()
-        .find(|&state| self::letter(state) == char::from(letter))
+        .find(|&state| letter(state) == first)
 }
 
 /// Reads the values of `FIELDS`, and of `BULK` where they follow. `None` when there is no such task.
@@ -99,7 +101,7 @@ pub(super) fn task(id: TaskId, values: Vec<Text>) -> Result<Option<Task>, Error>
         return Ok(None);
     };
     let head = read_head(id.as_str(), &head)?;
-    let kind = letter.first().copied().and_then(state);
+    let kind = state(letter);
     let kind = kind.ok_or_else(|| corrupt(id.as_str(), "its state"))?;
     let number = |what: &str, text: Text| -> Result<u64, Error> {
         parse(text).ok_or_else(|| corrupt(id.as_str(), what))

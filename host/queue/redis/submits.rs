@@ -1,7 +1,11 @@
 //! Submissions of many callers, gathered into few scripts: while one script runs, the next batch
 //! grows. One such loop a shard. What makes a task durable, or a conflict, is the script's to say.
 
-use super::{core::Core, row};
+use super::{
+    core::Core,
+    pieces::{MAX_BYTES, MAX_TASKS},
+    row,
+};
 use crate::{
     queue::{Change, Error, Submitted},
     redis::Connection,
@@ -13,10 +17,6 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How many calls may wait for the loop; further callers wait to be let in.
 const BACKLOG: usize = 1024;
-
-/// What one script is given, in tasks and in bytes. Lua could take some thousands of tasks.
-pub(super) const MAX_TASKS: usize = 500;
-pub(super) const MAX_BYTES: usize = 8 << 20;
 
 /// How long replicas get to confirm.
 const REPLICATE: Duration = Duration::from_secs(2);
@@ -148,11 +148,9 @@ fn answer(core: &Core, batch: Vec<Submit>, done: Result<Vec<Submitted>, Error>) 
         let created = call.tasks.iter().zip(share);
         created.filter(|(_, answer)| **answer == Submitted::Created)
     });
-    let told = told.map(|(task, _)| Change {
-        id: task.id().clone(),
-        task_type: task.task_type().clone(),
-        state: StateKind::Pending,
-        cancel_asked: false,
+    let told = told.map(|(task, _)| {
+        let (id, task_type) = (task.id().clone(), task.task_type().clone());
+        Change::new(id, task_type, StateKind::Pending)
     });
     core.publisher.publish(told.collect());
     for (call, share) in batch.into_iter().zip(shares) {

@@ -364,12 +364,7 @@ impl<'c> Book<'c> {
 
     fn changed(&mut self, id: &TaskId, task_type: Name, state: StateKind) {
         self.snapshots.push((id.clone(), None));
-        self.changes.push(Change {
-            id: id.clone(),
-            task_type,
-            state,
-            cancel_asked: false,
-        });
+        self.changes.push(Change::new(id.clone(), task_type, state));
     }
 
     /// The number of a text that repeats.
