@@ -6,6 +6,7 @@
 //! come in the order of the questions. A conflict, a stale token or a full queue is a value; an
 //! `Error` means that the engine could not do its work.
 
+mod recent;
 mod redis;
 mod sqlite;
 mod watch;

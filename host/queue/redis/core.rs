@@ -4,7 +4,7 @@
 use super::{super::Error, script::Scripts};
 use crate::{
     config,
-    queue::Publisher,
+    queue::{Publisher, recent::Recent},
     redis::{Connection, Server, is_refusal},
     task::TaskId,
 };
@@ -25,6 +25,8 @@ pub(super) struct Core {
     /// The hash tag of each shard, which is also what all its keys begin with.
     pub tags: Vec<String>,
     pub publisher: Publisher,
+    /// What this queue itself has leased and ended.
+    pub recent: Recent,
     /// Names this queue among all that use the same Redis: whose events are its own.
     pub me: String,
     pub settings: config::RedisQueue,
@@ -44,6 +46,7 @@ impl Core {
                 .map(|shard| format!("{{{prefix}:{shard}}}"))
                 .collect(),
             publisher: Publisher::new(),
+            recent: Recent::default(),
             me: uuid::Uuid::now_v7().simple().to_string(),
             settings: settings.clone(),
         })

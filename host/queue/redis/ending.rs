@@ -7,11 +7,11 @@ use super::{
     row,
 };
 use crate::{
-    queue::{Change, Error, Finish, Finished, LeaseToken, Renewal},
-    task::{Lane, Outcome},
+    queue::{Change, Error, Finish, Finished, LeaseToken, Renewal, recent},
+    task::{Lane, Outcome, UnixMs},
 };
 use futures_util::future::try_join_all;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 pub(super) async fn renew(
     core: &Core,
@@ -44,7 +44,7 @@ pub(super) async fn finish(core: &Core, ended: &[Finish]) -> Result<Vec<Finished
     let size = |finish: &Finish| 512 + text(&finish.outcome).len();
     let finish = pieces(core, ended, |finish| &finish.token.id, size).into_iter();
     let finish = finish.map(async |(shard, places)| {
-        let answers: Vec<(String, String)> = core
+        let (now, answers): (u64, Vec<(String, String)>) = core
             .call(shard, &core.scripts.finish, |call| {
                 for &place in &places {
                     let Finish {
@@ -68,8 +68,15 @@ pub(super) async fn finish(core: &Core, ended: &[Finish]) -> Result<Vec<Finished
             .inspect_err(|_| core.publisher.lost())?;
         let mut changes = Vec::with_capacity(places.len());
         let mut finished = Vec::with_capacity(places.len());
+        let mut snapshots = Vec::with_capacity(places.len());
         for (place, (letter, lane)) in places.into_iter().zip(answers) {
             let task = row::state(letter).zip(Lane::parse(&lane));
+            if task.is_some() {
+                let (finish, id) = (&ended[place], &ended[place].token.id);
+                let before = core.recent.get(id);
+                let now = before.and_then(|before| recent::ended(&before, finish, UnixMs(now)));
+                snapshots.push((id.clone(), now.map(Arc::new)));
+            }
             finished.push((
                 place,
                 match task {
@@ -82,6 +89,7 @@ pub(super) async fn finish(core: &Core, ended: &[Finish]) -> Result<Vec<Finished
                 Change::new(id, lane.task_type, state)
             }));
         }
+        core.recent.update(&mut snapshots);
         core.publisher.publish(changes);
         Ok::<_, Error>(finished)
     });

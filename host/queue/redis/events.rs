@@ -1,7 +1,7 @@
 //! What other queues change in a shard: its stream of events, read on a connection of its own, since
 //! the read waits at the server. What this queue changes itself is told by whoever changed it.
 
-use super::{core::Core, row};
+use super::{core::Core, pace::Pace, row};
 use crate::{
     queue::Change,
     redis::redirection,
@@ -9,6 +9,7 @@ use crate::{
 };
 use redis::{FromRedisValue, RedisError, RedisResult, Value, aio::MultiplexedConnection, cmd};
 use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// How long a read waits at the server.
 const BLOCK: Duration = Duration::from_secs(5);
@@ -26,6 +27,7 @@ pub(super) struct Reader {
     /// The last event read.
     last: Option<String>,
     redirected: Option<(String, u16)>,
+    pace: Pace,
 }
 
 /// Id, and its fields and values in turn.
@@ -39,6 +41,7 @@ impl Reader {
             stream,
             last: None,
             redirected: None,
+            pace: Pace::default(),
         }
     }
 
@@ -81,9 +84,12 @@ impl Reader {
         let Some(last) = &self.last else {
             self.last = Some(self.newest(connection).await?);
             // What happened before this, and since the connection was lost, was not seen.
+            self.core.recent.clear();
             self.core.publisher.lost();
             return Ok(());
         };
+        self.pace.rest().await;
+        let begun = Instant::now();
         let mut read = cmd("XREAD");
         read.arg("COUNT")
             .arg(READ)
@@ -102,15 +108,26 @@ impl Reader {
             self.last = None;
             return Ok(());
         }
+        let mut told = 0;
         for (id, fields) in events {
-            if let [_, from, _, text] = &fields[..]
-                && *from != self.core.me
-            {
-                self.core.publisher.publish(changes(text));
+            if let [_, from, _, text] = &fields[..] {
+                told += text.lines().count();
+                if *from != self.core.me {
+                    self.tell(changes(text));
+                }
             }
             self.last = Some(id);
         }
+        self.pace.carried(begun, told);
         Ok(())
+    }
+
+    fn tell(&self, changes: Vec<Change>) {
+        // Submitted or requeued: what was known of it before is of another life.
+        let again = changes.iter().filter(|it| it.state == StateKind::Pending);
+        let forget = again.map(|change| (change.id.clone(), None));
+        self.core.recent.update(&mut forget.collect());
+        self.core.publisher.publish(changes);
     }
 
     async fn newest(&self, connection: &mut MultiplexedConnection) -> RedisResult<String> {

@@ -6,8 +6,8 @@ use super::{
     ending, row,
 };
 use crate::{
-    queue::{Change, Error, Finish, LeaseToken, Leased, Want},
-    task::{Name, Outcome, StateKind},
+    queue::{Change, Error, Finish, LeaseToken, Leased, Want, recent},
+    task::{Name, Outcome, StateKind, UnixMs},
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc};
@@ -22,6 +22,10 @@ pub(super) struct Handed {
 }
 
 impl Handed {
+    pub fn len(&self) -> usize {
+        self.leased.len()
+    }
+
     pub fn take(mut self) -> Vec<Leased> {
         std::mem::take(&mut self.leased)
     }
@@ -105,12 +109,12 @@ fn merged(mut want: Want) -> Want {
     want
 }
 
-/// Id, fence, attempt, head and payload of each task.
-type Row = (String, u64, u32, Vec<u8>, Vec<u8>);
+/// Id, fence, attempt, head, payload and time of submission of each task.
+type Row = (String, u64, u32, Vec<u8>, Vec<u8>, u64);
 
 async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased>, Error> {
     let shards = core.tags.len();
-    let rows: Vec<Row> = core
+    let (now, rows): (u64, Vec<Row>) = core
         .call(shard, &core.scripts.lease, |call| {
             call.arg(want.node.as_str()).arg(ms(want.ttl)).arg(want.max);
             for wanted in &want.types {
@@ -134,19 +138,30 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
         .inspect_err(|_| core.publisher.lost())?;
     let mut leased = Vec::with_capacity(rows.len());
     let mut changes = Vec::with_capacity(rows.len());
-    for (id, fence, attempt, head, payload) in rows {
+    let mut snapshots = Vec::with_capacity(rows.len());
+    let now = UnixMs(now);
+    for (id, fence, attempt, head, payload, submitted_at) in rows {
         let head = row::read_head(&id, &head)?;
         let id = Name::parse("id", &id).map_err(|_| row::corrupt(&id, "its id"))?;
         let task_type = head.task_type.clone();
         changes.push(Change::new(id.clone(), task_type, StateKind::Running));
-        leased.push(Leased {
-            token: LeaseToken { id, fence },
+        let task = Leased {
+            token: LeaseToken {
+                id: id.clone(),
+                fence,
+            },
             task_type: head.task_type,
             payload: Bytes::from(payload),
             metadata: head.metadata,
             attempt,
-        });
+        };
+        let times = [UnixMs(submitted_at), now, now.after(want.ttl)];
+        let first = (attempt == 1)
+            .then(|| recent::first_leased(&task, head.target, want.node.clone(), times));
+        snapshots.push((id, first.map(Arc::new)));
+        leased.push(task);
     }
+    core.recent.update(&mut snapshots);
     core.publisher.publish(changes);
     Ok(leased)
 }

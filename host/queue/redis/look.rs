@@ -1,16 +1,16 @@
 //! What can be seen of the tasks: one, a page of them, how many there are. Changes nothing.
 
 use super::{
-    core::Core,
+    core::{Core, ms},
     row::{self, BULK, FIELDS},
 };
 use crate::{
-    queue::{Counts, Error, Expired, Filter, LeaseToken, Listing, Page, Want},
-    task::{Name, Task, TaskId},
+    queue::{Counts, Error, Expired, Filter, LeaseToken, Listing, Page, Want, now},
+    task::{Name, State, Task, TaskId},
 };
 use futures_util::future::try_join_all;
 use redis::cmd;
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// What no page exceeds.
 const MAX_PAGE: usize = 1000;
@@ -18,7 +18,17 @@ const MAX_PAGE: usize = 1000;
 /// How many tasks one script looks at, so that a filter which finds little holds up no submit.
 const LOOK: usize = 1000;
 
+/// How long what this queue has completed is answered from memory. It does not change; other nodes
+/// may forget it, but not so soon.
+const KNOWN: Duration = Duration::from_secs(60);
+
 pub(super) async fn get(core: &Core, id: &TaskId) -> Result<Option<Task>, Error> {
+    if let Some(task) = core.recent.get(id)
+        && let State::Completed { finished_at, .. } = task.state
+        && now().0.abs_diff(finished_at.0) < ms(KNOWN)
+    {
+        return Ok(Some(Arc::unwrap_or_clone(task)));
+    }
     let tag = &core.tags[core.shard_of(id)];
     let mut get = cmd("HMGET");
     get.arg(format!("{tag}:t:{id}")).arg(&FIELDS).arg(&BULK);

@@ -7,6 +7,7 @@ mod ending;
 mod events;
 mod leases;
 mod look;
+mod pace;
 mod pieces;
 mod row;
 mod script;
@@ -16,6 +17,7 @@ mod upkeep;
 use self::{
     core::{Core, ms},
     events::Reader,
+    pace::Pace,
     pieces::{gathered, pieces},
     submits::Sender,
     upkeep::Found,
@@ -36,8 +38,9 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::time::Instant;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// What the keys look like; another number is another version's.
@@ -52,6 +55,8 @@ const PURGE_STEP: usize = 256;
 pub struct RedisQueue {
     core: Arc<Core>,
     found: Arc<Found>,
+    leases: Arc<Pace>,
+    endings: Pace,
     /// Where the next lease begins, so that no shard comes last for ever.
     turn: AtomicUsize,
     /// Leases on their way, and those on their way back.
@@ -101,6 +106,8 @@ impl RedisQueue {
         Ok(Self {
             core,
             found,
+            leases: Arc::default(),
+            endings: Pace::default(),
             turn: AtomicUsize::new(0),
             tracker: TaskTracker::new(),
             open: Mutex::new(Some(Open {
@@ -218,7 +225,14 @@ impl TaskQueue for RedisQueue {
         let core = self.core()?.clone();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         // On its own, so that a caller who goes away leaves no lease behind.
-        let lease = leases::lease(core, self.tracker.clone(), want.clone(), turn);
+        let (tracker, want, pace) = (self.tracker.clone(), want.clone(), self.leases.clone());
+        let lease = async move {
+            pace.rest().await;
+            let begun = Instant::now();
+            let handed = leases::lease(core, tracker, want, turn).await?;
+            pace.carried(begun, handed.len());
+            Ok::<_, Error>(handed)
+        };
         let handed = self.tracker.spawn(lease).await;
         Ok(handed.map_err(|_| closed())??.take())
     }
@@ -228,7 +242,12 @@ impl TaskQueue for RedisQueue {
     }
 
     async fn finish(&self, ended: Vec<Finish>) -> Result<Vec<Finished>, Error> {
-        ending::finish(self.core()?, &ended).await
+        let begun = Instant::now();
+        let finished = ending::finish(self.core()?, &ended).await?;
+        // Whoever waits for an end has been told of it; this holds up only the next call.
+        self.endings.carried(begun, ended.len());
+        self.endings.rest().await;
+        Ok(finished)
     }
 
     async fn expired(&self, max: usize) -> Result<Vec<Expired>, Error> {
@@ -301,6 +320,9 @@ impl TaskQueue for RedisQueue {
                     })
                     .await?;
                 gone += purged;
+                if purged > 0 {
+                    core.recent.clear();
+                }
                 if purged < step {
                     break;
                 }

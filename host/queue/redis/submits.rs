@@ -3,6 +3,7 @@
 
 use super::{
     core::Core,
+    pace::Pace,
     pieces::{MAX_BYTES, MAX_TASKS},
     row,
 };
@@ -13,7 +14,10 @@ use crate::{
 };
 use redis::cmd;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 /// How many calls may wait for the loop; further callers wait to be let in.
 const BACKLOG: usize = 1024;
@@ -52,8 +56,10 @@ pub(super) async fn serve(
     mut connection: Connection,
     mut receiver: mpsc::Receiver<Submit>,
 ) {
-    let mut waiting = Vec::new();
+    let (mut waiting, pace) = (Vec::new(), Pace::default());
     while receiver.recv_many(&mut waiting, MAX_TASKS).await > 0 {
+        let begun = Instant::now();
+        pace.carried(begun, waiting.iter().map(|call| call.tasks.len()).sum());
         let mut calls = waiting.drain(..).peekable();
         while let Some(first) = calls.next() {
             let size = |call: &Submit| call.tasks.iter().map(size).sum::<usize>();
@@ -69,6 +75,7 @@ pub(super) async fn serve(
             let done = write(&core, shard, &mut connection, all).await;
             answer(&core, batch, done);
         }
+        pace.rest().await;
     }
 }
 
@@ -152,7 +159,11 @@ fn answer(core: &Core, batch: Vec<Submit>, done: Result<Vec<Submitted>, Error>) 
         let (id, task_type) = (task.id().clone(), task.task_type().clone());
         Change::new(id, task_type, StateKind::Pending)
     });
-    core.publisher.publish(told.collect());
+    let told: Vec<Change> = told.collect();
+    // A task of this id may have been forgotten since.
+    let forget = told.iter().map(|change| (change.id.clone(), None));
+    core.recent.update(&mut forget.collect());
+    core.publisher.publish(told);
     for (call, share) in batch.into_iter().zip(shares) {
         let _ = call.reply.send(Ok(share));
     }

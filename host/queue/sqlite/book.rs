@@ -4,12 +4,14 @@
 
 use super::{
     board::{self, Board, Hold, Word, parse_name},
-    recent::{self, Recent, Snapshot},
     row::{ms, read_bytes, read_metadata, state_kind, write_metadata},
     statements::Statements,
 };
 use crate::{
-    queue::{Cancel, Change, Expired, LeaseToken, Leased, Renewal, Requeue, Submitted, Want, now},
+    queue::{
+        Cancel, Change, Expired, LeaseToken, Leased, Renewal, Requeue, Submitted, Want, now,
+        recent::{self, Recent, Snapshot},
+    },
     sqlite::Fault,
     task::{Lane, Name, StateKind, Submission, Task, TaskId, UnixMs},
 };

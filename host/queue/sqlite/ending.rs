@@ -5,11 +5,10 @@
 use super::{
     board::{Hold, Word},
     book::Book,
-    recent,
     row::ms,
 };
 use crate::{
-    queue::{Finish, Finished, now},
+    queue::{Finish, Finished, now, recent},
     sqlite::Fault,
     task::{Outcome, Ran, StateKind, UnixMs},
 };

@@ -11,7 +11,6 @@ mod handed;
 mod look;
 mod operation;
 mod overview;
-mod recent;
 mod row;
 mod schema;
 mod statements;
@@ -19,10 +18,11 @@ mod statements;
 mod tests;
 mod writer;
 
-use self::{operation::Safety, overview::Overview, recent::Recent, writer::Writer};
+use self::{operation::Safety, overview::Overview, writer::Writer};
 use super::{
     Cancel, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseToken, Leased,
     Listing, Page, Publisher, Renewal, Requeue, Submitted, TaskQueue, Want, Watch, now,
+    recent::Recent,
 };
 use crate::{
     config,

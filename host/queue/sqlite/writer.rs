@@ -8,11 +8,10 @@ use super::{
     fault::closed,
     operation::{Asked, Operation, Safety},
     overview::Overview,
-    recent::Recent,
 };
 use crate::{
     config,
-    queue::{Error, Publisher, now},
+    queue::{Error, Publisher, now, recent::Recent},
     sqlite::{Database, Fault, Lock, Thread},
 };
 use rusqlite::Connection;

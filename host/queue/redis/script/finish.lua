@@ -1,13 +1,13 @@
 -- ARGV: from, then for each ending id, fence, what (c completed, p tried again, f failed, x cancelled,
 -- b given back), how long until it is due again, result or error, who ran it (JSON, or nothing).
--- Answers for each ending the state that the task is in now and its lane; two nothings where the token
--- held nothing.
+-- Answers the time, and for each ending the state that the task is in now and its lane; two nothings
+-- where the token held nothing.
 local answers = {}
 for i = 2, #ARGV, 6 do
   local id, fence, what = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local after, text, ran = tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5]
   local task = key(id)
-  local there = redis.call('HMGET', task, 's', 'f', 'l', 'o', 'q', 'a', 'k')
+  local there = redis.call('HMGET', task, 's', 'f', 'l', 'o', 'q', 'a', 'k', 'z')
   if there[1] ~= 'r' or there[2] ~= fence then
     answers[#answers + 1] = { '', '' }
   else
@@ -26,18 +26,19 @@ for i = 2, #ARGV, 6 do
       also('w', ran)
     end
     if what == 'c' then also('r', text) elseif what == 'p' or what == 'f' then also('e', text) end
-    redis.call('HSET', task, unpack(set))
-    if what ~= 'b' and ran == '' then redis.call('HDEL', task, 'k', 'n', 'w') else redis.call('HDEL', task, 'k', 'n') end
-    remove(TAG .. ':leases', id)
     if state == 'p' then
       wait(id, lane, at, tonumber(there[5]))
     else
-      redis.call('HINCRBY', task, 'z', 1)
+      also('z', tonumber(there[8]) + 1)
       bury(id, state, tonumber(there[4]))
     end
+    redis.call('HSET', task, unpack(set))
+    if there[7] then redis.call('HDEL', task, 'k') end
+    if what ~= 'b' and ran == '' then redis.call('HDEL', task, 'w') end
+    remove(TAG .. ':leases', id)
     move(id, lane, 'r', state)
     answers[#answers + 1] = { state, lane }
   end
 end
 write()
-return answers
+return { whole(NOW), answers }

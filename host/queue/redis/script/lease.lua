@@ -1,6 +1,6 @@
 -- ARGV: from, node, ttl, how many in all, then for each type its name, how many of it, how many of it
 -- may run in this shard (-1: any number), how many lanes follow, and these.
--- Answers for each task id, fence, attempt, m, p.
+-- Answers the time, and for each task id, fence, attempt, m, p, t.
 local node, ttl, max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local last = NOW * STEP + STEP - 1
 local heads, room = {}, {}
@@ -37,12 +37,12 @@ for _, head in ipairs(heads) do
     taken[#taken + 1] = head
   end
 end
-if #taken == 0 then return {} end
+if #taken == 0 then return { whole(NOW), {} } end
 local fence = redis.call('HINCRBY', N, 'fence', #taken) - #taken
 local leased = {}
 for _, head in ipairs(taken) do
   local id, task = head.id, key(head.id)
-  local there = redis.call('HMGET', task, 's', 'a', 'm', 'p')
+  local there = redis.call('HMGET', task, 's', 'a', 'm', 'p', 't')
   remove(lane_key(head.lane), id)
   -- A task that somebody deleted by hand leaves only its place in the lane.
   if there[1] == 'p' then
@@ -54,8 +54,8 @@ for _, head in ipairs(taken) do
     move(id, head.lane, 'p', 'r')
     local n = #leased
     leased[n + 1], leased[n + 2], leased[n + 3] = id, whole(fence), attempt
-    leased[n + 4], leased[n + 5] = there[3], there[4]
+    leased[n + 4], leased[n + 5], leased[n + 6] = there[3], there[4], there[5]
   end
 end
 write()
-return leased
+return { whole(NOW), leased }

@@ -1,11 +1,9 @@
-//! Tasks as they were last committed, as far as memory has them: what was submitted, leased or
+//! Tasks as an engine last wrote them, as far as memory has them: what was submitted, leased or
 //! ended a moment ago. `get` looks here first, so that a client that waits for its result costs no
-//! read. Holds nothing that is not committed; bounded, and no loss when it is empty.
+//! read. Holds nothing that is not written; bounded, and no loss when it is empty.
 
-use crate::{
-    queue::{Finish, Leased},
-    task::{Name, Outcome, State, Submission, Target, Task, TaskId, UnixMs},
-};
+use super::{Finish, Leased};
+use crate::task::{Name, Outcome, State, Submission, Target, Task, TaskId, UnixMs};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
