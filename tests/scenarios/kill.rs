@@ -2,29 +2,31 @@
 //! once, and what has ended never changes.
 
 use crate::support::{
+    backend::{Backend, on_both},
     ledger::{Load, SETTINGS},
-    node::Node,
     plugins::showcase,
-    random, trial,
+    random,
 };
 use libtest_mimic::Trial;
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-const KILLS: usize = 50;
-
 pub fn trials() -> Vec<Trial> {
-    vec![trial(
+    on_both(
         "kill::what_was_acknowledged_ends_once",
         what_was_acknowledged_ends_once,
-    )]
+    )
+    .into()
 }
 
-async fn what_was_acknowledged_ends_once() {
+async fn what_was_acknowledged_ends_once(on: Backend) {
     let mut rng = random("kill");
-    let mut node = Node::prepare(&[&showcase("echo")], SETTINGS);
+    let mut node = on.prepare(&[&showcase("echo")], SETTINGS).await;
+    // Nobody else is there to see that a holder has died: its lease has to end.
+    node.set_in("queue", "lease_ttl_ms = 2000");
+    let kills = on.times(50, 16);
     let mut load = Load::start(&mut rng);
     let mut in_start = 0;
-    for _ in 0..KILLS {
+    for kill in 0..kills {
         node.spawn();
         if rng.u8(..4) == 0 {
             in_start += 1;
@@ -38,6 +40,12 @@ async fn what_was_acknowledged_ends_once() {
         load.goes_on(rng.u64(..300)).await;
         tokio::time::sleep(Duration::from_micros(rng.u64(..30_000))).await;
         load.serve_at(Vec::new());
+        // Now and then what it stands on is killed as well, just before.
+        if kill % 3 == 0
+            && let Some(shared) = &mut node.shared
+        {
+            shared.restart().await;
+        }
         node.kill();
     }
     node.restart().await;
@@ -45,7 +53,7 @@ async fn what_was_acknowledged_ends_once() {
     let ledger = load.ledger.clone();
     let (tasks, lost) = load.settle(node.address()).await;
     println!(
-        "kill: {tasks} tasks acknowledged over {KILLS} kills ({in_start} during start), \
+        "kill: {tasks} tasks acknowledged over {kills} kills ({in_start} during start), \
          {} calls broken, {lost} attempts lost and made good",
         ledger.broken_calls.load(Relaxed)
     );
