@@ -22,6 +22,9 @@ pub fn trials() -> Vec<Trial> {
 async fn results_come_back(on: Backend) {
     let node = on.start(&[&showcase("echo"), &showcase("text")], "").await;
     let mut client = node.client();
+    // It stands on what the trial's name says.
+    let own_queue = node.path("data/queue.db").exists();
+    assert_eq!(own_queue, on == Backend::Embedded);
 
     let echoed = client.submit_and_wait(task("echo", "over")).await.unwrap();
     assert_eq!(echoed.status, "completed");

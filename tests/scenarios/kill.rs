@@ -10,6 +10,8 @@ use crate::support::{
 use libtest_mimic::Trial;
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
+const KILLS: usize = 50;
+
 pub fn trials() -> Vec<Trial> {
     on_both(
         "kill::what_was_acknowledged_ends_once",
@@ -23,10 +25,9 @@ async fn what_was_acknowledged_ends_once(on: Backend) {
     let mut node = on.prepare(&[&showcase("echo")], SETTINGS).await;
     // Nobody else is there to see that a holder has died: its lease has to end.
     node.set_in("queue", "lease_ttl_ms = 2000");
-    let kills = on.times(50, 16);
     let mut load = Load::start(&mut rng);
     let mut in_start = 0;
-    for kill in 0..kills {
+    for kill in 0..KILLS {
         node.spawn();
         if rng.u8(..4) == 0 {
             in_start += 1;
@@ -53,7 +54,7 @@ async fn what_was_acknowledged_ends_once(on: Backend) {
     let ledger = load.ledger.clone();
     let (tasks, lost) = load.settle(node.address()).await;
     println!(
-        "kill: {tasks} tasks acknowledged over {kills} kills ({in_start} during start), \
+        "kill: {tasks} tasks acknowledged over {KILLS} kills ({in_start} during start), \
          {} calls broken, {lost} attempts lost and made good",
         ledger.broken_calls.load(Relaxed)
     );

@@ -61,7 +61,7 @@ async fn under_load(on: Backend) {
     if on == Backend::Embedded {
         fill_caches(&node).await;
     }
-    let swaps = on.times(200, 40);
+    let swaps = on.times(200, 100);
     let ledger = Arc::<Ledger>::default();
     ledger.swaps.lock().unwrap().push(Swap {
         begun: 0,
@@ -261,8 +261,9 @@ impl Operator<'_> {
             let serves = list.plugins.iter().find(|plugin| plugin.name == "echo");
             let serves = serves.expect("the good one goes on serving");
             assert_eq!(serves.sha256, serving.sha256);
-            let of_ours = |file: &&_| file_name(file) == "echo.wasm";
-            list.rejected.iter().find(of_ours).map(|r| r.error.clone())
+            let mut rejected = list.rejected.into_iter();
+            let ours = rejected.find(|rejected| rejected.file == "echo.wasm");
+            ours.map(|rejected| rejected.error)
         })
         .await;
         assert!(!error.is_empty() && error.contains(expected), "{error}");
@@ -290,10 +291,6 @@ impl Operator<'_> {
         let listed = self.node.client().list_plugins().await;
         listed.unwrap_or_else(|status| panic!("{status}:\n{}", self.node.log()))
     }
-}
-
-fn file_name(rejected: &hostel::proto::hostel::v1::RejectedFile) -> &str {
-    &rejected.file
 }
 
 /// What happened, by this side's clock, which is the node's as well. Times in milliseconds.
@@ -422,8 +419,7 @@ async fn a_task_waits_for_its_plugin(on: Backend) {
         })
     };
     node.add_wasm("late.wasm", &sample("1", TRAP));
-    let mut node = node;
-    node.restart().await;
+    let node = node.started().await;
     let mut client = node.client();
     let id = client.submit_task(task("late", "over")).await.unwrap();
     eventually("the first attempt fails", async || {

@@ -70,7 +70,7 @@ impl Backend {
             Self::Shared => {
                 // A Redis that dies then loses nothing, just as SQLite does not.
                 let shared = Shared::start_with(&["--appendfsync", "always"]).await;
-                let all = [&shared.presence(), &shared.tasks(), settings].concat();
+                let all = shared.settings() + settings;
                 Node::prepare(plugins, &all).keeping(shared)
             }
         }
@@ -107,6 +107,11 @@ impl Shared {
     /// kill -9 of both, and started again with what they have on disk.
     pub async fn restart(&mut self) {
         tokio::join!(self.etcd.restart(), self.redis.restart());
+    }
+
+    /// Settings of a node that has everything here.
+    pub fn settings(&self) -> String {
+        self.presence() + &self.tasks()
     }
 
     /// Settings of a node that is found here and gets its messages here.

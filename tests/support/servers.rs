@@ -155,6 +155,16 @@ impl Server {
         }
     }
 
+    /// A command to Redis.
+    pub async fn say(&self, words: &[&str]) -> redis::Value {
+        let client = redis::Client::open(self.url()).expect("a URL");
+        let connection = client.get_multiplexed_async_connection().await;
+        let mut command = redis::cmd(words[0]);
+        let said = command.arg(&words[1..]);
+        let answer = said.query_async(&mut connection.expect("Redis")).await;
+        answer.expect("an answer")
+    }
+
     /// kill -9, and waits until the process is gone.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

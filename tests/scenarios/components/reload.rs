@@ -56,7 +56,7 @@ async fn under_load(on: Backend) {
     // Where there is a Redis, everything passes through it: senders are at another node.
     let elsewhere = elsewhere(&node).await;
     let address = elsewhere.as_ref().unwrap_or(&node).address();
-    let reloads = on.times(100, 25);
+    let reloads = on.times(100, 50);
     let stop = Arc::new(AtomicBool::new(false));
     let handled = Arc::new(AtomicU64::new(0));
     let mut senders = JoinSet::new();
@@ -110,7 +110,7 @@ async fn under_load(on: Backend) {
 
 /// A second node on the same servers, once it knows of the component.
 async fn elsewhere(node: &Node) -> Option<Node> {
-    let settings = node.shared.as_ref()?.presence();
+    let settings = node.shared.as_ref()?.settings();
     let other = Node::prepare(&[], &settings).named("elsewhere");
     let other = other.started().await;
     eventually("the component is known elsewhere", async || {

@@ -49,7 +49,7 @@ fn settings(start: &str, stop: &str) -> String {
 async fn each_time(on: Backend) {
     let plugin = probe("1.0.0");
     let mut rng = random("stopping");
-    let count = on.times(100, 12);
+    let count = on.times(100, 30);
     let mut longest = Duration::ZERO;
     let mut tries = tokio::task::JoinSet::new();
     for _ in 0..count {
