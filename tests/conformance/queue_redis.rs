@@ -105,11 +105,7 @@ async fn refusal(settings: &config::RedisQueue) -> String {
 
 /// Says something to the server.
 async fn say(server: &Server, words: &[&str]) -> redis::Value {
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let mut command = redis::cmd(words[0]);
-    command.arg(&words[1..]);
-    command.query_async(&mut connection).await.unwrap()
+    server.say(words).await
 }
 
 async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {

@@ -1,11 +1,11 @@
 //! Several nodes that share an etcd and a Redis: they see each other, a component answers wherever it
 //! is asked from, and one that dies is missed in time. Each node has its own queue.
 
+pub(super) use crate::support::backend::Shared;
 use crate::support::{
     self, eventually,
     node::Node,
     plugins::{self, probe},
-    servers::{Kind, Server},
 };
 use hostel::proto::distributed::{Message, MessageResponse};
 use libtest_mimic::Trial;
@@ -31,45 +31,29 @@ pub(super) fn trial<F>(name: &str, scenario: impl FnOnce() -> F + Send + 'static
 where
     F: Future<Output = ()>,
 {
-    let possible = Kind::Redis.is_here() && Kind::Etcd.is_here() && plugins::can_build();
+    let possible = Shared::is_here() && plugins::can_build();
     support::trial_needing(&format!("cluster::{name}"), possible, scenario)
-}
-
-/// What the nodes share.
-pub(super) struct Shared {
-    pub etcd: Server,
-    pub redis: Server,
 }
 
 /// How long a dead node is still listed.
 const TTL: Duration = Duration::from_secs(2);
 
 impl Shared {
-    pub async fn start() -> Self {
-        let (etcd, redis) = tokio::join!(Server::start(Kind::Etcd), Server::start(Kind::Redis));
-        Self { etcd, redis }
-    }
-
     fn prepare(&self, id: &str, plugins: &[&Path]) -> Node {
         self.prepare_with(id, plugins, TTL)
     }
 
     pub fn prepare_with(&self, id: &str, plugins: &[&Path], ttl: Duration) -> Node {
-        let (etcd, redis, ttl) = (self.etcd.url(), self.redis.url(), ttl.as_millis());
-        let settings = format!(
-            "[discovery]\nkind = \"etcd\"\nendpoints = [\"{etcd}\"]\nttl_ms = {ttl}\n\
-             [broker]\nkind = \"redis\"\nurl = \"{redis}\"\n"
-        );
-        Node::prepare(plugins, &settings).named(id)
+        let mut node = Node::prepare(plugins, &self.presence()).named(id);
+        node.set_in("discovery", &format!("ttl_ms = {}", ttl.as_millis()));
+        node
     }
 
     /// A node that keeps its tasks in the shared Redis too.
     pub fn prepare_sharing_tasks(&self, id: &str, plugins: &[&Path], ttl: Duration) -> Node {
         let mut node = self.prepare_with(id, plugins, ttl);
-        let url = self.redis.url();
-        node.add_settings(&format!(
-            "[queue]\nkind = \"redis\"\nurl = \"{url}\"\nlease_ttl_ms = 3000\n"
-        ));
+        node.add_settings(&self.tasks());
+        node.set_in("queue", "lease_ttl_ms = 3000");
         node
     }
 

@@ -2,10 +2,11 @@
 //! cancelled, requeued, timed out, or kept waiting by the limit of its type.
 
 use crate::support::{
+    backend::{Backend, on_both},
     eventually,
     node::Node,
     plugins::{BUSY, TRAP, guest, showcase},
-    task, trial,
+    task,
 };
 use hostel::{
     DistributedClient,
@@ -23,16 +24,19 @@ use std::sync::{
 use tonic::Code;
 
 pub fn trials() -> Vec<Trial> {
-    vec![
-        trial("drain::a_stop_loses_nothing", a_stop_loses_nothing),
-        trial("drain::a_cancel_interrupts", a_cancel_interrupts),
-        trial("drain::a_dead_letter_runs_again", a_dead_letter_runs_again),
-        trial("drain::a_timeout_ends_the_attempt", a_timeout_ends),
-        trial(
+    [
+        on_both("drain::a_stop_loses_nothing", a_stop_loses_nothing),
+        on_both("drain::a_cancel_interrupts", a_cancel_interrupts),
+        on_both("drain::a_dead_letter_runs_again", a_dead_letter_runs_again),
+        on_both("drain::a_timeout_ends_the_attempt", a_timeout_ends),
+        on_both(
             "drain::a_type_keeps_to_its_limit",
             a_type_keeps_to_its_limit,
         ),
     ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Milliseconds of work that nobody waits for the end of.
@@ -58,8 +62,8 @@ fn busy_for(ms: u32) -> Task {
 }
 
 /// A node with that plugin as version 1.
-async fn busy_node(settings: &str) -> Node {
-    let mut node = Node::prepare(&[&showcase("echo")], settings);
+async fn busy_node(on: Backend, settings: &str) -> Node {
+    let mut node = on.prepare(&[&showcase("echo")], settings).await;
     node.add_wasm("busy.wasm", &busy_plugin("1", BUSY));
     node.restart().await;
     node
@@ -73,8 +77,8 @@ async fn is(client: &DistributedClient, id: &str, state: &str) -> TaskStatus {
     .await
 }
 
-async fn a_stop_loses_nothing() {
-    let mut node = busy_node(PATIENT).await;
+async fn a_stop_loses_nothing(on: Backend) {
+    let mut node = busy_node(on, PATIENT).await;
     let mut client = node.client();
     let mut short = Vec::new();
     let mut endless = Vec::new();
@@ -163,9 +167,9 @@ async fn a_stop_loses_nothing() {
     assert_eq!(status.code(), Some(0), "{status}:\n{}", node.log());
 }
 
-async fn a_cancel_interrupts() {
+async fn a_cancel_interrupts(on: Backend) {
     let settings = format!("{PATIENT}max_concurrency = 1\n");
-    let node = busy_node(&settings).await;
+    let node = busy_node(on, &settings).await;
     let mut client = node.client();
     let running = client.submit_task(busy_for(FOR_EVER)).await.unwrap();
     is(&client, &running, "running").await;
@@ -198,10 +202,10 @@ async fn a_cancel_interrupts() {
     assert_eq!(unknown.code(), Code::NotFound, "{unknown}");
 }
 
-async fn a_dead_letter_runs_again() {
+async fn a_dead_letter_runs_again(on: Backend) {
     let settings = "[plugin.busy.task.busy]\nmax_attempts = 3\n\
         backoff_initial_ms = 1\nbackoff_max_ms = 1\n";
-    let node = busy_node(settings).await;
+    let node = busy_node(on, settings).await;
     node.add_wasm("busy.wasm", &busy_plugin("2", TRAP));
     let mut client = node.client();
     eventually("the broken version serves", async || {
@@ -230,10 +234,10 @@ async fn a_dead_letter_runs_again() {
     assert_eq!(status.plugin_version, "3");
 }
 
-async fn a_timeout_ends() {
+async fn a_timeout_ends(on: Backend) {
     let settings = "[plugin.busy.task.busy]\ntimeout_ms = 200\nmax_attempts = 2\n\
         backoff_initial_ms = 1\nbackoff_max_ms = 1\n";
-    let node = busy_node(settings).await;
+    let node = busy_node(on, settings).await;
     let mut client = node.client();
     let failed = client.submit_and_wait(busy_for(FOR_EVER)).await.unwrap();
     assert_eq!(failed.status, "failed");
@@ -249,9 +253,9 @@ async fn a_timeout_ends() {
     assert_eq!(echoed.status, "completed");
 }
 
-async fn a_type_keeps_to_its_limit() {
+async fn a_type_keeps_to_its_limit(on: Backend) {
     let settings = format!("{PATIENT}max_concurrency = 2\n");
-    let node = busy_node(&settings).await;
+    let node = busy_node(on, &settings).await;
     let mut client = node.client();
     let mut open = Vec::new();
     for _ in 0..6 {

@@ -192,7 +192,8 @@ async fn a_late_result_is_refused() {
 
 async fn redis_restarts_and_pauses() {
     let mut rng = random("redis");
-    let mut shared = Shared::start().await;
+    // Otherwise it may answer before a write has reached so much as the kernel.
+    let mut shared = Shared::start_with(&["--appendfsync", "always"]).await;
     let nodes = three(&shared).await;
     let mut load = Load::start(&mut rng);
     load.serve_at(addresses(&nodes));

@@ -1,20 +1,30 @@
 //! The main job: drop plugins in, submit tasks, read their results.
 
-use crate::support::{node::Node, plugins::showcase, task, trial};
+use crate::support::{
+    backend::{Backend, on_both},
+    plugins::showcase,
+    task,
+};
 use hostel::proto::distributed::{Task, distributed_service_client::DistributedServiceClient};
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
-    vec![
-        trial("first_task::results_come_back", results_come_back),
-        trial("first_task::one_call_brings_the_result", one_call),
-        trial("first_task::the_id_is_the_idempotency_key", same_id),
+    [
+        on_both("first_task::results_come_back", results_come_back),
+        on_both("first_task::one_call_brings_the_result", one_call),
+        on_both("first_task::the_id_is_the_idempotency_key", same_id),
     ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
-async fn results_come_back() {
-    let node = Node::start(&[&showcase("echo"), &showcase("text")], "").await;
+async fn results_come_back(on: Backend) {
+    let node = on.start(&[&showcase("echo"), &showcase("text")], "").await;
     let mut client = node.client();
+    // It stands on what the trial's name says.
+    let own_queue = node.path("data/queue.db").exists();
+    assert_eq!(own_queue, on == Backend::Embedded);
 
     let echoed = client.submit_and_wait(task("echo", "over")).await.unwrap();
     assert_eq!(echoed.status, "completed");
@@ -36,8 +46,8 @@ async fn results_come_back() {
     assert!(unknown.message().contains("echo, word-count"), "{unknown}");
 }
 
-async fn one_call() {
-    let node = Node::start(&[&showcase("echo")], "").await;
+async fn one_call(on: Backend) {
+    let node = on.start(&[&showcase("echo")], "").await;
     let mut client = DistributedServiceClient::connect(format!("http://{}", node.address()))
         .await
         .unwrap();
@@ -80,8 +90,8 @@ async fn one_call() {
     }
 }
 
-async fn same_id() {
-    let node = Node::start(&[&showcase("echo")], "").await;
+async fn same_id(on: Backend) {
+    let node = on.start(&[&showcase("echo")], "").await;
     let mut client = node.client();
     let named = |payload: &str| Task {
         task_id: "order:1".into(),

@@ -2,10 +2,10 @@
 //! once, and what has ended never changes.
 
 use crate::support::{
+    backend::{Backend, on_both},
     ledger::{Load, SETTINGS},
-    node::Node,
     plugins::showcase,
-    random, trial,
+    random,
 };
 use libtest_mimic::Trial;
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
@@ -13,18 +13,21 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 const KILLS: usize = 50;
 
 pub fn trials() -> Vec<Trial> {
-    vec![trial(
+    on_both(
         "kill::what_was_acknowledged_ends_once",
         what_was_acknowledged_ends_once,
-    )]
+    )
+    .into()
 }
 
-async fn what_was_acknowledged_ends_once() {
+async fn what_was_acknowledged_ends_once(on: Backend) {
     let mut rng = random("kill");
-    let mut node = Node::prepare(&[&showcase("echo")], SETTINGS);
+    let mut node = on.prepare(&[&showcase("echo")], SETTINGS).await;
+    // Nobody else is there to see that a holder has died: its lease has to end.
+    node.set_in("queue", "lease_ttl_ms = 2000");
     let mut load = Load::start(&mut rng);
     let mut in_start = 0;
-    for _ in 0..KILLS {
+    for kill in 0..KILLS {
         node.spawn();
         if rng.u8(..4) == 0 {
             in_start += 1;
@@ -38,6 +41,12 @@ async fn what_was_acknowledged_ends_once() {
         load.goes_on(rng.u64(..300)).await;
         tokio::time::sleep(Duration::from_micros(rng.u64(..30_000))).await;
         load.serve_at(Vec::new());
+        // Now and then what it stands on is killed as well, just before.
+        if kill % 3 == 0
+            && let Some(shared) = &mut node.shared
+        {
+            shared.restart().await;
+        }
         node.kill();
     }
     node.restart().await;

@@ -1,7 +1,7 @@
 //! A client in another language, made from the seed's own proto text and nothing of ours.
 
 use crate::support::{
-    node::Node,
+    backend::{Backend, Shared},
     plugins::{can_build, showcase, source},
     python::python,
     trial_or_why_not,
@@ -14,16 +14,23 @@ pub fn trials() -> Vec<Trial> {
         true => python().map(|_| ()),
         false => Err("the wasm target is needed".into()),
     };
-    vec![trial_or_why_not(
-        "python::all_six_calls",
-        possible,
-        all_six_calls,
-    )]
+    let on_redis = move || match Shared::is_here() {
+        true => possible(),
+        false => Err("redis-server and etcd are needed".into()),
+    };
+    vec![
+        trial_or_why_not("python::all_six_calls", possible, || {
+            all_six_calls(Backend::Embedded)
+        }),
+        trial_or_why_not("python::all_six_calls_on_redis", on_redis, || {
+            all_six_calls(Backend::Shared)
+        }),
+    ]
 }
 
-async fn all_six_calls() {
+async fn all_six_calls(on: Backend) {
     let python = python().expect("a Python");
-    let node = Node::start(&[&showcase("echo")], "").await;
+    let node = on.start(&[&showcase("echo")], "").await;
     let scripts = source().join("tests/scenarios/python");
     let generated = node.path("generated");
     std::fs::create_dir(&generated).expect("a directory");

@@ -2,11 +2,12 @@
 //! files, while tasks flow. The ledger of swaps and tasks is kept here, outside of the node.
 
 use crate::support::{
+    backend::{Backend, on_both},
     eventually,
     node::Node,
     now_ms,
     plugins::{TRAP, guest, signing_echo},
-    random, task, trial,
+    random, task,
 };
 use hostel::{
     DistributedClient,
@@ -31,7 +32,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-const SWAPS: usize = 200;
 const LOADERS: u64 = 4;
 /// How many tasks have to run on a new version before it is replaced in turn.
 const TASKS_BETWEEN: usize = 20;
@@ -40,22 +40,28 @@ const TASKS_BETWEEN: usize = 20;
 const NO_RESCAN: &str = "[plugins]\nrescan_ms = 3600000\n";
 
 pub fn trials() -> Vec<Trial> {
-    vec![
-        trial("reload::under_load", under_load),
-        trial(
+    [
+        on_both("reload::under_load", under_load),
+        on_both(
             "reload::a_task_waits_for_its_plugin",
             a_task_waits_for_its_plugin,
         ),
     ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
-async fn under_load() {
+async fn under_load(on: Backend) {
     let mut rng = random("reload");
     let versions = ["1.0.0", "2.0.0"].map(Version::build);
-    let node = Node::prepare(&[], NO_RESCAN);
+    let node = on.prepare(&[], NO_RESCAN).await;
     node.add_wasm("echo.wasm", &versions[0].wasm);
     let node = node.started().await;
-    fill_caches(&node).await;
+    if on == Backend::Embedded {
+        fill_caches(&node).await;
+    }
+    let swaps = on.times(200, 100);
     let ledger = Arc::<Ledger>::default();
     ledger.swaps.lock().unwrap().push(Swap {
         begun: 0,
@@ -75,7 +81,7 @@ async fn under_load() {
         node: &node,
     };
     let mut resident = Vec::new();
-    for swap in 1..=SWAPS {
+    for swap in 1..=swaps {
         let version = &versions[swap % 2];
         let way = WAYS[swap % WAYS.len()];
         let begun = now_ms();
@@ -92,7 +98,7 @@ async fn under_load() {
             operator.spoil(swap / 3, version).await;
             ledger.some_more(now_ms(), &mut loaders).await;
         }
-        if swap == 20 || swap == SWAPS {
+        if swap == 20 || swap == swaps {
             resident.push(settled_kib(&node).await);
         }
     }
@@ -103,8 +109,8 @@ async fn under_load() {
     let tasks = ledger.check();
     let refused = ledger.refused.lock().unwrap().len();
     println!(
-        "reload: {tasks} tasks over {SWAPS} swaps; {refused} submissions refused while the plugin \
-         was gone; resident after 20 swaps {} KiB, after {SWAPS} {} KiB",
+        "reload: {tasks} tasks over {swaps} swaps; {refused} submissions refused while the plugin \
+         was gone; resident after 20 swaps {} KiB, after {swaps} {} KiB",
         resident[0], resident[1]
     );
     assert!(
@@ -255,8 +261,9 @@ impl Operator<'_> {
             let serves = list.plugins.iter().find(|plugin| plugin.name == "echo");
             let serves = serves.expect("the good one goes on serving");
             assert_eq!(serves.sha256, serving.sha256);
-            let of_ours = |file: &&_| file_name(file) == "echo.wasm";
-            list.rejected.iter().find(of_ours).map(|r| r.error.clone())
+            let mut rejected = list.rejected.into_iter();
+            let ours = rejected.find(|rejected| rejected.file == "echo.wasm");
+            ours.map(|rejected| rejected.error)
         })
         .await;
         assert!(!error.is_empty() && error.contains(expected), "{error}");
@@ -284,10 +291,6 @@ impl Operator<'_> {
         let listed = self.node.client().list_plugins().await;
         listed.unwrap_or_else(|status| panic!("{status}:\n{}", self.node.log()))
     }
-}
-
-fn file_name(rejected: &hostel::proto::hostel::v1::RejectedFile) -> &str {
-    &rejected.file
 }
 
 /// What happened, by this side's clock, which is the node's as well. Times in milliseconds.
@@ -400,12 +403,12 @@ impl Ledger {
     }
 }
 
-async fn a_task_waits_for_its_plugin() {
+async fn a_task_waits_for_its_plugin(on: Backend) {
     let settings = format!(
         "{NO_RESCAN}[plugin.late.task.late]\nmax_attempts = 1000\n\
          backoff_initial_ms = 3000\nbackoff_max_ms = 3000\n"
     );
-    let node = Node::prepare(&[], &settings);
+    let node = on.prepare(&[], &settings).await;
     let sample = |version, handle| {
         guest(&Sample {
             name: "late",
@@ -416,8 +419,7 @@ async fn a_task_waits_for_its_plugin() {
         })
     };
     node.add_wasm("late.wasm", &sample("1", TRAP));
-    let mut node = node;
-    node.restart().await;
+    let node = node.started().await;
     let mut client = node.client();
     let id = client.submit_task(task("late", "over")).await.unwrap();
     eventually("the first attempt fails", async || {

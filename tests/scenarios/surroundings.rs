@@ -1,11 +1,13 @@
-//! A bad place to live: no plugins directory, no disk space, no free port. The node says so, loses
-//! nothing that it acknowledged, and goes on by itself once things are better.
+//! A bad place to live: no plugins directory, no space on disk or in Redis, no free port. The node says
+//! so, loses nothing that it acknowledged, and goes on by itself once things are better.
 
 use crate::support::{
-    PATIENCE, eventually,
+    PATIENCE,
+    backend::{Backend, Shared, on_both, on_both_needing},
+    eventually,
     node::{Node, can_mount, hostel},
     plugins::{can_build, showcase},
-    task, trial, trial_needing,
+    task, trial_needing,
 };
 use hostel::{DistributedClient, proto::distributed::Task};
 use libtest_mimic::Trial;
@@ -13,27 +15,35 @@ use std::{fs, io::Write, net::TcpListener, path::Path, time::Instant};
 use tonic::Code;
 
 pub fn trials() -> Vec<Trial> {
-    vec![
-        trial(
+    let on_backends = [
+        on_both(
             "surroundings::a_file_in_place_of_the_plugins_directory",
             no_directory,
         ),
-        trial(
+        on_both(
             "surroundings::a_plugins_directory_that_goes_away",
             directory_goes_away,
         ),
+        on_both_needing("surroundings::one_node_a_data_directory", true, data_in_use),
+    ];
+    let others = [
         trial_needing(
             "surroundings::a_full_disk_under_the_queue",
             can_mount() && can_build(),
             full_disk,
         ),
-        trial_needing("surroundings::one_node_a_data_directory", true, data_in_use),
+        trial_needing(
+            "surroundings::a_full_queue_on_redis",
+            can_build() && Shared::is_here(),
+            full_redis,
+        ),
         trial_needing("surroundings::a_taken_port", true, taken_port),
-    ]
+    ];
+    on_backends.into_iter().flatten().chain(others).collect()
 }
 
-async fn no_directory() {
-    let mut node = Node::prepare(&[], "");
+async fn no_directory(on: Backend) {
+    let mut node = on.prepare(&[], "").await;
     fs::remove_dir(node.plugins_dir()).unwrap();
     fs::write(node.plugins_dir(), "not a directory").unwrap();
     node.restart().await;
@@ -51,8 +61,8 @@ async fn no_directory() {
     echo(&mut client).await;
 }
 
-async fn directory_goes_away() {
-    let node = Node::start(&[&showcase("echo")], "").await;
+async fn directory_goes_away(on: Backend) {
+    let node = on.start(&[&showcase("echo")], "").await;
     let mut client = node.client();
     echo(&mut client).await;
 
@@ -108,65 +118,96 @@ const PAYLOAD: usize = 20_000;
 async fn full_disk() {
     let mut node = Node::prepare(&[&showcase("echo")], "").on_small_disk("8m");
     node.restart().await;
-    let mut client = node.client();
-    echo(&mut client).await;
-
-    // Ledgers of our own: what was acknowledged, and what was refused.
-    let mut acknowledged = Vec::new();
-    let mut refused = Vec::new();
+    echo(&mut node.client()).await;
     let ballast = node.data_dir().join("ballast");
     fill(&ballast, 1 << 20);
-    let since = Instant::now();
-    for n in 0.. {
-        let error = match client.submit_task(numbered(n)).await {
-            Ok(_) => {
-                acknowledged.push(n);
-                continue;
-            }
-            Err(error) => error,
-        };
-        let told = error.message();
-        assert_eq!(error.code(), Code::Unavailable, "{error}");
-        assert!(
-            told.contains("nothing was stored; try again later"),
-            "{told}"
-        );
-        assert!(!told.contains("queue.db"), "{told}");
-        refused.push(n);
-        if refused.len() >= 20 {
-            break;
-        }
-        assert!(since.elapsed() < PATIENCE, "the disk never filled up");
-    }
-    assert!(
-        acknowledged.len() > 5,
-        "{} acknowledged",
-        acknowledged.len()
-    );
+    let full = Full::found(&node).await;
     // The operator is told what to do.
     let log = node.log();
     assert!(log.contains("is full; free some space"), "{log}");
-    // Questions are still answered, and the refused left nothing behind.
-    for &n in &acknowledged {
-        client.get_task_status(&id(n)).await.unwrap();
-    }
-    for &n in &refused {
-        let unknown = client.get_task_status(&id(n)).await.unwrap_err();
-        assert_eq!(unknown.code(), Code::NotFound);
-    }
     assert!(node.exit_status().is_none());
-
     fs::remove_file(ballast).unwrap();
-    let mut patient = node.client().with_patience(PATIENCE);
-    for &n in &refused {
-        patient.submit_task(numbered(n)).await.unwrap();
+    full.has_room_again(&node).await;
+}
+
+async fn full_redis() {
+    let mut node = Backend::Shared.start(&[&showcase("echo")], "").await;
+    echo(&mut node.client()).await;
+    let limit = async |node: &Node, to| {
+        let shared = node.shared.as_ref().unwrap();
+        shared.redis.say(&["CONFIG", "SET", "maxmemory", to]).await;
+    };
+    limit(&node, "8mb").await;
+    let full = Full::found(&node).await;
+    let log = node.log();
+    assert!(log.contains("maxmemory"), "{log}");
+    assert!(node.exit_status().is_none());
+    limit(&node, "0").await;
+    full.has_room_again(&node).await;
+}
+
+/// Ledgers of our own, of a queue that has no room: what was acknowledged, and what was refused.
+struct Full {
+    acknowledged: Vec<usize>,
+    refused: Vec<usize>,
+}
+
+impl Full {
+    /// Submits until there is no room, and somewhat longer.
+    async fn found(node: &Node) -> Self {
+        let mut client = node.client();
+        let (mut acknowledged, mut refused) = (Vec::new(), Vec::new());
+        let since = Instant::now();
+        for n in 0.. {
+            let error = match client.submit_task(numbered(n)).await {
+                Ok(_) => {
+                    acknowledged.push(n);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let told = error.message();
+            assert_eq!(error.code(), Code::Unavailable, "{error}");
+            assert!(
+                told.contains("nothing was stored; try again later"),
+                "{told}"
+            );
+            assert!(!told.contains("queue.db"), "{told}");
+            refused.push(n);
+            if refused.len() >= 20 {
+                break;
+            }
+            assert!(since.elapsed() < PATIENCE, "it never filled up");
+        }
+        let count = acknowledged.len();
+        assert!(count > 5, "{count} acknowledged");
+        // Questions are still answered, and the refused left nothing behind.
+        for &n in &acknowledged {
+            client.get_task_status(&id(n)).await.unwrap();
+        }
+        for &n in &refused {
+            let unknown = client.get_task_status(&id(n)).await.unwrap_err();
+            assert_eq!(unknown.code(), Code::NotFound);
+        }
+        Self {
+            acknowledged,
+            refused,
+        }
     }
-    for &n in acknowledged.iter().chain(&refused) {
-        let ended = patient.wait_for_task(&id(n)).await.unwrap();
-        assert_eq!((ended.status.as_str(), ended.finishes), ("completed", 1));
-        assert_eq!(ended.result, numbered(n).payload);
+
+    /// Whatever was acknowledged ends, and what was refused is taken now.
+    async fn has_room_again(self, node: &Node) {
+        let mut patient = node.client().with_patience(PATIENCE);
+        for &n in &self.refused {
+            patient.submit_task(numbered(n)).await.unwrap();
+        }
+        for &n in self.acknowledged.iter().chain(&self.refused) {
+            let ended = patient.wait_for_task(&id(n)).await.unwrap();
+            assert_eq!((ended.status.as_str(), ended.finishes), ("completed", 1));
+            assert_eq!(ended.result, numbered(n).payload);
+        }
+        echo(&mut patient).await;
     }
-    echo(&mut client).await;
 }
 
 /// A task that is its number, many times over.
@@ -191,8 +232,8 @@ fn fill(path: &Path, but: u64) {
     file.set_len(full - but).unwrap();
 }
 
-async fn data_in_use() {
-    let node = Node::start(&[], "").await;
+async fn data_in_use(on: Backend) {
+    let node = on.start(&[], "").await;
     let out = node.cli(&["serve", "--config", "hostel.toml"]);
     let told = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(1), "{told}");

@@ -1,6 +1,7 @@
 //! What scenarios stand on: a node as a process of its own, plugins built once, waiting without
 //! guessing how fast the machine is. No assertions about Hostel live here.
 
+pub mod backend;
 pub mod certificates;
 pub mod ledger;
 pub mod node;

@@ -1,7 +1,7 @@
 //! A `hostel serve` process with a directory of its own: started, killed, stopped and started again
 //! on the same data.
 
-use super::PATIENCE;
+use super::{PATIENCE, backend::Shared};
 use hostel::DistributedClient;
 use std::{
     fs::{self, File},
@@ -22,6 +22,8 @@ pub struct Node {
     disk: Option<&'static str>,
     /// What it logs, where that is not the usual.
     filter: Option<&'static str>,
+    /// What it stands on besides its files. Goes after the process.
+    pub shared: Option<Shared>,
 }
 
 const CONNECTION: [&str; 7] = [
@@ -97,6 +99,7 @@ impl Node {
             address: String::new(),
             disk: None,
             filter: None,
+            shared: None,
         };
         for plugin in plugins {
             node.add_plugin(plugin);
@@ -118,11 +121,24 @@ impl Node {
         self
     }
 
+    /// With servers that live as long as it does.
+    pub fn keeping(mut self, shared: Shared) -> Self {
+        self.shared = Some(shared);
+        self
+    }
+
     /// One more setting of `[node]`, as its line.
     pub fn set(&mut self, line: &str) {
-        self.config = self
-            .config
-            .replacen("[node]\n", &format!("[node]\n{line}\n"), 1);
+        self.set_in("node", line);
+    }
+
+    /// One more setting of that section, which may be there already.
+    pub fn set_in(&mut self, section: &str, line: &str) {
+        let head = format!("[{section}]\n");
+        if !self.config.contains(&head) {
+            self.add_settings(&format!("\n{head}"));
+        }
+        self.config = self.config.replacen(&head, &format!("{head}{line}\n"), 1);
     }
 
     /// Further settings, as whole sections.

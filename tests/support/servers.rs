@@ -18,6 +18,8 @@ pub struct Server {
     port: u16,
     dir: TempDir,
     process: Option<Child>,
+    /// Arguments besides those that all have.
+    more: &'static [&'static str],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,11 @@ impl Kind {
 impl Server {
     /// Started and answering.
     pub async fn start(kind: Kind) -> Self {
+        Self::start_with(kind, &[]).await
+    }
+
+    /// The same with further arguments.
+    pub async fn start_with(kind: Kind, more: &'static [&'static str]) -> Self {
         // Another process may take a port between the look for a free one and the start.
         for _ in 0..5 {
             let mut server = Self {
@@ -52,6 +59,7 @@ impl Server {
                 port: free_port(),
                 dir: tempfile::tempdir().expect("a temporary directory"),
                 process: None,
+                more,
             };
             server.spawn();
             if server.answers().await {
@@ -94,6 +102,7 @@ impl Server {
             }
         };
         let process = command
+            .args(self.more)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log"))
             .stderr(log)
@@ -144,6 +153,16 @@ impl Server {
             Kind::Redis => format!("redis://127.0.0.1:{}", self.port),
             Kind::Etcd => format!("http://127.0.0.1:{}", self.port),
         }
+    }
+
+    /// A command to Redis.
+    pub async fn say(&self, words: &[&str]) -> redis::Value {
+        let client = redis::Client::open(self.url()).expect("a URL");
+        let connection = client.get_multiplexed_async_connection().await;
+        let mut command = redis::cmd(words[0]);
+        let said = command.arg(&words[1..]);
+        let answer = said.query_async(&mut connection.expect("Redis")).await;
+        answer.expect("an answer")
     }
 
     /// kill -9, and waits until the process is gone.

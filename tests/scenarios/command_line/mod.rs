@@ -6,10 +6,11 @@ mod files;
 mod tasks;
 
 use crate::support::{
-    PATIENCE, eventually,
+    PATIENCE,
+    backend::{Backend, Shared, on_both},
+    eventually,
     node::{Node, hostel},
     plugins::{built, can_build, hostile, showcase, source},
-    servers::Kind,
     trial, trial_needing,
 };
 use hostel::plugin::Sample;
@@ -23,17 +24,19 @@ use std::{
 };
 
 pub fn trials() -> Vec<Trial> {
-    vec![
-        trial("command_line::submit", tasks::submit),
-        trial("command_line::submit_that_fails", tasks::submit_that_fails),
-        trial("command_line::tasks", tasks::tasks),
+    let about_tasks = [
+        on_both("command_line::submit", tasks::submit),
+        on_both("command_line::submit_that_fails", tasks::submit_that_fails),
+        on_both("command_line::tasks", tasks::tasks),
+    ];
+    let others = vec![
         trial("command_line::plugins_of_a_node", files::plugins_of_a_node),
         trial("command_line::plugin_files", files::plugin_files),
         trial_needing("command_line::verify_self", true, files::verify_self),
         trial_needing("command_line::config", true, files::config),
         trial_needing(
             "command_line::demo_cluster",
-            can_build() && Kind::Redis.is_here() && Kind::Etcd.is_here(),
+            can_build() && Shared::is_here(),
             demo::cluster,
         ),
         trial_needing(
@@ -44,7 +47,8 @@ pub fn trials() -> Vec<Trial> {
         trial_needing("command_line::usage", true, usage),
         trial_needing("command_line::colours", has_script(), colours),
         trial_needing("command_line::serve", true, serve),
-    ]
+    ];
+    about_tasks.into_iter().flatten().chain(others).collect()
 }
 
 /// What a command did.

@@ -7,8 +7,10 @@ fn binary() -> Vec<u8> {
     (0..=255_u8).cycle().take(100_000).collect()
 }
 
-pub async fn submit() {
-    let node = Node::start(&[&showcase("echo"), &showcase("thumbnail")], "").await;
+pub async fn submit(on: Backend) {
+    let node = on
+        .start(&[&showcase("echo"), &showcase("thumbnail")], "")
+        .await;
     let hostel = |arguments: &[&str]| node.hostel(arguments);
 
     let id = hostel(&["submit", "echo", "--payload", "over"]).text();
@@ -73,9 +75,9 @@ fn through_stdin(node: &Node, arguments: &[&str], input: &[u8]) -> Ran {
     ran(child.wait_with_output().unwrap())
 }
 
-pub async fn submit_that_fails() {
+pub async fn submit_that_fails(on: Backend) {
     let settings = "[plugin.hostel-test-guests.task.sleep]\ntimeout_ms = 600000";
-    let node = Node::start(&[&showcase("text"), &hostile()], settings).await;
+    let node = on.start(&[&showcase("text"), &hostile()], settings).await;
     let hostel = |arguments: &[&str]| node.hostel(arguments);
     fs::write(node.path("latin1"), b"na\xefve").unwrap();
     hostel(&[
@@ -126,9 +128,9 @@ pub async fn submit_that_fails() {
     ran(waiting.wait_with_output().unwrap()).fails(1, "task slow cancelled");
 }
 
-pub async fn tasks() {
+pub async fn tasks(on: Backend) {
     let settings = "[plugin.hostel-test-guests.task.sleep]\ntimeout_ms = 600000";
-    let node = Node::start(&[&showcase("echo"), &hostile()], settings).await;
+    let node = on.start(&[&showcase("echo"), &hostile()], settings).await;
     let hostel = |arguments: &[&str]| node.hostel(arguments);
     let list = |arguments: &[&str]| {
         let all = [&["tasks", "list", "--json"], arguments].concat();

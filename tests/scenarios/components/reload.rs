@@ -2,8 +2,17 @@
 //! handled once, by one version, in order, and what it keeps in its store is whole.
 
 use super::{answer, becomes, listed, question, text};
-use crate::support::{PATIENCE, eventually, node::Node, plugins::probe, trial};
-use hostel::{DistributedClient, proto::distributed::Message};
+use crate::support::{
+    PATIENCE,
+    backend::{Backend, on_both},
+    eventually,
+    node::Node,
+    plugins::probe,
+};
+use hostel::{
+    DistributedClient,
+    proto::{distributed::Message, hostel::v1::Node as ListedNode},
+};
 use libtest_mimic::Trial;
 use std::{
     collections::BTreeSet,
@@ -20,36 +29,42 @@ use tokio::{
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
-const RELOADS: usize = 100;
 const SENDERS: usize = 4;
 /// The rate is 1,000 a second where the machine keeps up; what holds does not depend on it.
 const UNDER_WAY: usize = 100;
 const PAUSE: Duration = Duration::from_millis(4);
 
 pub fn trials() -> Vec<Trial> {
-    vec![
-        trial("components::reloaded_under_load", under_load),
-        trial("components::new_code_that_will_not_start", will_not_start),
-        trial("components::removed_and_put_back", removed_and_put_back),
+    [
+        on_both("components::reloaded_under_load", under_load),
+        on_both("components::new_code_that_will_not_start", will_not_start),
+        on_both("components::removed_and_put_back", removed_and_put_back),
     ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
-async fn under_load() {
+async fn under_load(on: Backend) {
     let versions = ["1.0.0", "2.0.0"].map(|version| {
         let wasm = fs::read(probe(version)).expect("a plugin");
         (version, wasm)
     });
-    let node = Node::prepare(&[], "[plugins]\nrescan_ms = 3600000\n");
+    let node = on.prepare(&[], "[plugins]\nrescan_ms = 3600000\n").await;
     node.add_wasm("probe.wasm", &versions[0].1);
     let node = node.started().await;
+    // Where there is a Redis, everything passes through it: senders are at another node.
+    let elsewhere = elsewhere(&node).await;
+    let address = elsewhere.as_ref().unwrap_or(&node).address();
+    let reloads = on.times(100, 50);
     let stop = Arc::new(AtomicBool::new(false));
     let handled = Arc::new(AtomicU64::new(0));
     let mut senders = JoinSet::new();
     for number in 0..SENDERS {
-        let client = DistributedClient::connect(node.address()).await.unwrap();
+        let client = DistributedClient::connect(address).await.unwrap();
         senders.spawn(count_on(client, number, stop.clone(), handled.clone()));
     }
-    for reload in 1..=RELOADS {
+    for reload in 1..=reloads {
         let (version, wasm) = &versions[reload % 2];
         node.add_wasm("probe.wasm", wasm);
         let before = handled.load(Relaxed);
@@ -86,11 +101,25 @@ async fn under_load() {
     assert!(by_version.iter().all(|&some| some > 0), "{by_version:?}");
     let probe = listed(&node).await;
     println!(
-        "components: {sent} messages over {RELOADS} reloads, {by_version:?} by version; {} starts",
+        "components: {sent} messages over {reloads} reloads, {by_version:?} by version; {} starts",
         probe.starts
     );
     assert_eq!((probe.handled, probe.failed, probe.refused), (sent, 0, 0));
-    assert_eq!(probe.starts, RELOADS as u64 + 1);
+    assert_eq!(probe.starts, reloads as u64 + 1);
+}
+
+/// A second node on the same servers, once it knows of the component.
+async fn elsewhere(node: &Node) -> Option<Node> {
+    let settings = node.shared.as_ref()?.settings();
+    let other = Node::prepare(&[], &settings).named("elsewhere");
+    let other = other.started().await;
+    eventually("the component is known elsewhere", async || {
+        let nodes = other.client().list_nodes().await.expect("a list").nodes;
+        let has = |node: &ListedNode| node.components.iter().any(|id| id == "probe");
+        nodes.iter().any(has).then_some(())
+    })
+    .await;
+    Some(other)
 }
 
 /// Streams `count` messages until `stop`, and gives the answers in the order of the questions.
@@ -159,10 +188,10 @@ async fn count_on(
     answers
 }
 
-async fn will_not_start() {
+async fn will_not_start(on: Backend) {
     let good = fs::read(probe("2.0.0")).unwrap();
     let settings = "[plugin.probe.config]\n\"start-6.6.6\" = \"panic\"\n";
-    let node = Node::prepare(&[], settings);
+    let node = on.prepare(&[], settings).await;
     node.add_wasm("probe.wasm", &fs::read(probe("1.0.0")).unwrap());
     let node = node.started().await;
     assert_eq!(answer(&node, "memory", "").await, "1");
@@ -203,8 +232,8 @@ async fn will_not_start() {
     assert_eq!(listed(&node).await.error, "");
 }
 
-async fn removed_and_put_back() {
-    let node = Node::prepare(&[], "");
+async fn removed_and_put_back(on: Backend) {
+    let node = on.prepare(&[], "").await;
     let wasm = fs::read(probe("1.0.0")).unwrap();
     node.add_wasm("probe.wasm", &wasm);
     let node = node.started().await;

@@ -3,9 +3,9 @@
 
 use super::{answer, becomes, question};
 use crate::support::{
-    node::Node,
+    backend::{Backend, on_both},
     plugins::{probe, showcase},
-    random, task, trial,
+    random, task,
 };
 use hostel::proto::distributed::Message;
 use libtest_mimic::Trial;
@@ -21,19 +21,21 @@ const TIMEOUT: Duration = Duration::from_millis(200);
 /// component that hangs would take.
 const BOUND: Duration = Duration::from_secs(60);
 
-const TRIES: usize = 100;
 /// So many nodes at a time.
 const BESIDE: usize = 4;
 
 pub fn trials() -> Vec<Trial> {
-    vec![
-        trial("components::a_stop_within_its_deadline", each_time),
-        trial("components::the_last_messages_are_answered", last_messages),
-        trial(
+    [
+        on_both("components::a_stop_within_its_deadline", each_time),
+        on_both("components::the_last_messages_are_answered", last_messages),
+        on_both(
             "components::one_that_hangs_holds_up_nobody",
             holds_up_nobody,
         ),
     ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn settings(start: &str, stop: &str) -> String {
@@ -44,12 +46,13 @@ fn settings(start: &str, stop: &str) -> String {
     )
 }
 
-async fn each_time() {
+async fn each_time(on: Backend) {
     let plugin = probe("1.0.0");
     let mut rng = random("stopping");
+    let count = on.times(100, 30);
     let mut longest = Duration::ZERO;
     let mut tries = tokio::task::JoinSet::new();
-    for _ in 0..TRIES {
+    for _ in 0..count {
         if tries.len() == BESIDE {
             longest = longest.max(tries.join_next().await.expect("a try").expect("it ends"));
         }
@@ -57,23 +60,24 @@ async fn each_time() {
         let stop = ["ok", "slow", "hang", "spin", "panic", "error"][rng.usize(..6)];
         let busy = ["", "echo", "spin", "sleep"][rng.usize(..4)];
         let after = Duration::from_millis(rng.u64(..300));
-        tries.spawn(one(plugin.clone(), start, stop, busy, after));
+        tries.spawn(one(on, plugin.clone(), start, stop, busy, after));
     }
     while let Some(ended) = tries.join_next().await {
         longest = longest.max(ended.expect("it ends"));
     }
-    println!("components: {TRIES} stops, the longest in {longest:?}");
+    println!("components: {count} stops, the longest in {longest:?}");
 }
 
 /// Starts a node, stops it `after` a while, and says how long that took.
 async fn one(
+    on: Backend,
     plugin: PathBuf,
     start: &'static str,
     stop: &'static str,
     busy: &'static str,
     after: Duration,
 ) -> Duration {
-    let mut node = Node::start(&[&plugin], &settings(start, stop)).await;
+    let mut node = on.start(&[&plugin], &settings(start, stop)).await;
     let message = Message {
         reply_timeout_ms: 0,
         ..question(busy, "x")
@@ -103,8 +107,8 @@ async fn one(
     took
 }
 
-async fn last_messages() {
-    let mut node = Node::start(&[&probe("1.0.0")], "").await;
+async fn last_messages(on: Backend) {
+    let mut node = on.start(&[&probe("1.0.0")], "").await;
     answer(&node, "echo", "x").await;
     // Thirty in a row for one that takes a while, and the node is told to stop meanwhile.
     let waiting: Vec<_> = (0..30)
@@ -130,9 +134,11 @@ async fn last_messages() {
     assert!(node.log().contains("stops "), "its stop was called");
 }
 
-async fn holds_up_nobody() {
+async fn holds_up_nobody(on: Backend) {
     let hang = settings("hang", "hang");
-    let node = Node::start(&[&probe("1.0.0"), &showcase("rates")], &hang).await;
+    let node = on
+        .start(&[&probe("1.0.0"), &showcase("rates")], &hang)
+        .await;
     // The node serves, and so does the other component.
     let done = node
         .client()

@@ -3,7 +3,8 @@
 
 use super::{answer, ask, question, refusal, text};
 use crate::support::{
-    PATIENCE, eventually,
+    PATIENCE,
+    backend::{Backend, on_both},
     node::Node,
     plugins::{probe, showcase},
     task, trial,
@@ -15,16 +16,19 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Status, Streaming};
 
 pub fn trials() -> Vec<Trial> {
-    vec![
-        trial("components::clients_and_a_component_in_a_room", a_room),
-        trial("components::everybody_can_be_asked", everybody_can_be_asked),
-        trial("components::ids_are_nobody_elses", ids_are_nobody_elses),
-        trial("components::what_it_says_is_in_the_log", in_the_log),
-        trial(
+    [
+        on_both("components::clients_and_a_component_in_a_room", a_room),
+        on_both("components::everybody_can_be_asked", everybody_can_be_asked),
+        on_both("components::ids_are_nobody_elses", ids_are_nobody_elses),
+        on_both(
             "components::the_showcase_counts_once",
             the_showcase_counts_once,
         ),
     ]
+    .into_iter()
+    .flatten()
+    .chain([trial("components::what_it_says_is_in_the_log", in_the_log)])
+    .collect()
 }
 
 /// A client on a stream, listening to its own name and to the room.
@@ -44,6 +48,9 @@ impl Client {
             .unwrap();
         let mut client = Self { name, say, hear };
         client.says("", "", "").await;
+        // Its answer says that the client is heard from now on.
+        let answer = client.hear.next().await.unwrap().unwrap();
+        assert_eq!((&*answer.message_type, &*answer.error), ("response", ""));
         client
     }
 
@@ -77,12 +84,13 @@ impl Client {
     }
 }
 
-async fn a_room() {
+async fn a_room(on: Backend) {
     const WORDS: usize = 300;
-    let node = Node::start(&[&probe("1.0.0")], "[limits]\nsubscriber_backlog = 64\n").await;
+    let node = on
+        .start(&[&probe("1.0.0")], "[limits]\nsubscriber_backlog = 64\n")
+        .await;
     let mut ann = Client::joins(&node, "ann").await;
     let mut bob = Client::joins(&node, "bob").await;
-    heard_by(&node, "room", 2).await;
     ann.says("bob", "", "hello bob").await;
     assert_eq!(
         bob.hears().await.unwrap(),
@@ -103,7 +111,6 @@ async fn a_room() {
 
     let mut late = Client::joins(&node, "late").await;
     let mut slow = Client::joins(&node, "slow").await;
-    heard_by(&node, "room", 4).await;
     // Large enough that what nobody reads fills the windows of its connection, and then the backlog.
     let rest = "x".repeat(32 << 10);
     for number in 0..WORDS {
@@ -145,24 +152,8 @@ async fn a_room() {
     assert_eq!(ann.hears().await.unwrap().1, "still there");
 }
 
-/// Waits until so many listen to a topic.
-async fn heard_by(node: &Node, topic: &str, count: u32) {
-    eventually("everybody listens", async || {
-        // A question to those who listen would be heard; one that is refused is not.
-        let message = Message {
-            from_node: "".into(),
-            to_node: topic.into(),
-            message_type: "response".into(),
-            ..Message::default()
-        };
-        let response = node.client().send_message(message).await.unwrap();
-        (response.receivers == count).then_some(())
-    })
-    .await;
-}
-
-async fn everybody_can_be_asked() {
-    let node = Node::start(&[&probe("1.0.0"), &showcase("rates")], "").await;
+async fn everybody_can_be_asked(on: Backend) {
+    let node = on.start(&[&probe("1.0.0"), &showcase("rates")], "").await;
     // By a client, of a component, of a topic it listens to, and of the node.
     assert_eq!(answer(&node, "echo", "x").await, "x");
     let mut client = node.client();
@@ -220,8 +211,8 @@ async fn everybody_can_be_asked() {
     );
 }
 
-async fn ids_are_nobody_elses() {
-    let node = Node::start(&[&probe("1.0.0")], "").await;
+async fn ids_are_nobody_elses(on: Backend) {
+    let node = on.start(&[&probe("1.0.0")], "").await;
     for id in ["probe", "test"] {
         let mut client = DistributedClient::connect(node.address()).await.unwrap();
         let (say, said) = mpsc::channel(1);
@@ -266,9 +257,9 @@ async fn in_the_log() {
     assert!(log.contains("number=7"), "a field of tracing's:\n{log}");
 }
 
-async fn the_showcase_counts_once() {
+async fn the_showcase_counts_once(on: Backend) {
     let settings = "[plugin.rates.config]\nsummary_every = \"5\"\n";
-    let mut node = Node::start(&[&showcase("rates")], settings).await;
+    let mut node = on.start(&[&showcase("rates")], settings).await;
     let mut ear = DistributedClient::connect(node.address()).await.unwrap();
     let (say, said) = mpsc::channel(1);
     let mut hear = ear

@@ -6,6 +6,7 @@ mod loads;
 mod tasks;
 
 use crate::support::{
+    backend::{Backend, on_both},
     eventually,
     node::Node,
     plugins::{hostile, showcase},
@@ -26,24 +27,29 @@ use std::{
 };
 
 pub fn trials() -> Vec<Trial> {
-    vec![
-        trial(
+    // What a file is at its load is between it and the node.
+    let loads = trial(
+        "hostile::loads_are_refused_and_say_why",
+        loads::loads_are_refused_and_say_why,
+    );
+    [
+        on_both(
             "hostile::tasks_fail_alone_and_say_why",
             tasks::tasks_fail_alone_and_say_why,
         ),
-        trial(
+        on_both(
             "hostile::floods_leave_memory_bounded",
             tasks::floods_leave_memory_bounded,
         ),
-        trial(
-            "hostile::loads_are_refused_and_say_why",
-            loads::loads_are_refused_and_say_why,
-        ),
-        trial(
+        on_both(
             "hostile::a_trap_is_tried_again_and_the_rest_is_not",
             tasks::what_is_tried_again,
         ),
     ]
+    .into_iter()
+    .flatten()
+    .chain([loads])
+    .collect()
 }
 
 /// How much longer an echo may take beside a hostile guest than alone.

@@ -24,8 +24,8 @@ enum End {
     Error(&'static str),
 }
 
-pub async fn tasks_fail_alone_and_say_why() {
-    let node = Node::prepare(&[&showcase("echo"), &hostile()], SETTINGS);
+pub async fn tasks_fail_alone_and_say_why(on: Backend) {
+    let node = on.prepare(&[&showcase("echo"), &hostile()], SETTINGS).await;
     let samples = [
         ("burner", "burn", sample::SPIN),
         ("tables", "tables", sample::GROW_TABLE),
@@ -162,8 +162,8 @@ fn check(ended: &TaskStatus, end: &End) {
     assert_eq!((ended.attempts, ended.finishes), (1, 1), "{ended:?}");
 }
 
-pub async fn floods_leave_memory_bounded() {
-    let node = Node::prepare(&[&showcase("echo"), &hostile()], SETTINGS);
+pub async fn floods_leave_memory_bounded(on: Backend) {
+    let node = on.prepare(&[&showcase("echo"), &hostile()], SETTINGS).await;
     let flood = sample::result_of(100 << 20);
     let flood = Sample {
         name: "flood",
@@ -195,13 +195,13 @@ pub async fn floods_leave_memory_bounded() {
 }
 
 /// What may pass is tried again as its type says; a limit that was met is not.
-pub async fn what_is_tried_again() {
-    let node = Node::prepare(
+pub async fn what_is_tried_again(on: Backend) {
+    let node = on.prepare(
         &[&showcase("echo")],
         "[plugin.traps.task.trap]\nmax_attempts = 3\nbackoff_initial_ms = 0\nbackoff_max_ms = 0\n\
          [plugin.waits.task.wait]\nbackoff_initial_ms = 3600000\nbackoff_max_ms = 3600000\n\
          [plugin.limits.task.recurse]\nmax_attempts = 3\n",
-    );
+    ).await;
     for (name, task_type, handle) in [
         ("traps", "trap", sample::TRAP),
         ("waits", "wait", sample::TRAP),

@@ -2,11 +2,11 @@
 
 use super::*;
 
-pub async fn max_message() {
+pub async fn max_message(on: Backend) {
     const SETTINGS: &str = "[limits]\nmax_payload_bytes = 65536\nmax_message_bytes = 131072\n\
         [plugins.sandbox]\nmax_result_bytes = 65536\n\
         [plugin.thumbnail.task.thumbnail]\nmax_attempts = 1";
-    let node = Node::start(&[&showcase("thumbnail")], SETTINGS).await;
+    let node = on.start(&[&showcase("thumbnail")], SETTINGS).await;
     let mut client = node.client();
     let too_large = client
         .submit_task(task("thumbnail", vec![7; 131_072]))
@@ -51,8 +51,8 @@ pub async fn max_message() {
     assert_eq!(listed.len(), TASKS);
 }
 
-pub async fn max_wait() {
-    let node = node("[limits]\nmax_wait_ms = 300").await;
+pub async fn max_wait(on: Backend) {
+    let node = node(on, "[limits]\nmax_wait_ms = 300").await;
     let mut client = node.client();
     let id = client.submit_task(task("spin", "")).await.unwrap();
     let mut raw = DistributedServiceClient::new(channel(&node).await);
@@ -86,8 +86,8 @@ pub async fn max_wait() {
     }
 }
 
-pub async fn max_services() {
-    let node = node("[limits]\nmax_services = 2").await;
+pub async fn max_services(on: Backend) {
+    let node = node(on, "[limits]\nmax_services = 2").await;
     let mut client = node.client();
     let service = |name: &str, id: &str, ttl_ms| RegisterRequest {
         node_id: id.into(),
@@ -110,8 +110,8 @@ pub async fn max_services() {
     assert_eq!(client.discover("web").await.unwrap().len(), 2);
 }
 
-pub async fn subscriber_backlog() {
-    let node = node("[limits]\nsubscriber_backlog = 4").await;
+pub async fn subscriber_backlog(on: Backend) {
+    let node = node(on, "[limits]\nsubscriber_backlog = 4").await;
     let mut lazy = conversation(node.client(), "lazy").await.unwrap();
     let quick = conversation(node.client(), "quick").await.unwrap();
     let mut client = node.client();
@@ -158,13 +158,11 @@ pub async fn subscriber_backlog() {
     assert_eq!(message.unwrap().payload, "x".as_bytes());
 }
 
-pub async fn max_open_tasks() {
-    let node = Node::start(
-        &[&hostile()],
-        "[queue]\nkind = \"sqlite\"\nmax_open_tasks = 2\n\
-        [plugin.hostel-test-guests.task.sleep]\ntimeout_ms = 600000",
-    )
-    .await;
+pub async fn max_open_tasks(on: Backend) {
+    let settings = "[plugin.hostel-test-guests.task.sleep]\ntimeout_ms = 600000";
+    let mut node = on.prepare(&[&hostile()], settings).await;
+    node.set_in("queue", "max_open_tasks = 2");
+    let node = node.started().await;
     let mut client = node.client();
     let sleep = |id: &str| Task {
         task_id: id.into(),

@@ -19,7 +19,7 @@ async fn waits<T: Send + 'static>(
 }
 
 pub async fn max_connections() {
-    let node = node("[limits]\nmax_connections = 2").await;
+    let node = node(Backend::Embedded, "[limits]\nmax_connections = 2").await;
     let (mut first, mut second) = (node.client(), node.client());
     lives(&mut first).await;
     lives(&mut second).await;
@@ -32,7 +32,11 @@ pub async fn max_connections() {
 }
 
 pub async fn max_streams() {
-    let node = node("[limits]\nmax_streams_per_connection = 2").await;
+    let node = node(
+        Backend::Embedded,
+        "[limits]\nmax_streams_per_connection = 2",
+    )
+    .await;
     let (client, mut other) = (node.client(), node.client());
     client.clone().list_plugins().await.unwrap();
     let first = conversation(client.clone(), "a").await.unwrap();
@@ -45,7 +49,11 @@ pub async fn max_streams() {
 }
 
 pub async fn max_requests() {
-    let node = node("[limits]\nmax_requests_per_connection = 1").await;
+    let node = node(
+        Backend::Embedded,
+        "[limits]\nmax_requests_per_connection = 1",
+    )
+    .await;
     let (mut client, mut other) = (node.client(), node.client());
     let id = client.submit_task(task("spin", "")).await.unwrap();
     let (mut waiting, waited_for) = (client.clone(), id.clone());
@@ -70,7 +78,7 @@ pub async fn max_requests() {
 pub async fn max_connection_age() {
     let settings =
         "[limits]\nmax_connection_age_ms = 1000\n[plugins.sandbox]\nmax_cpu_ms = 3600000";
-    let node = node(settings).await;
+    let node = node(Backend::Embedded, settings).await;
     let (address, connections) = counted(node.address()).await;
     let through = DistributedClient::connect_lazy(&address).unwrap();
     let mut client = through.with_patience(PATIENCE);
@@ -111,7 +119,11 @@ async fn counted(address: &str) -> (String, Arc<AtomicUsize>) {
 }
 
 pub async fn request_timeout() {
-    let node = node("[limits]\nrequest_timeout_ms = 300\nmax_wait_ms = 200").await;
+    let node = node(
+        Backend::Embedded,
+        "[limits]\nrequest_timeout_ms = 300\nmax_wait_ms = 200",
+    )
+    .await;
     let mut talk = conversation(node.client(), "me").await.unwrap();
 
     // A request that never comes to its end.
@@ -145,7 +157,7 @@ pub async fn request_timeout() {
 }
 
 pub async fn header_list() {
-    let node = node("").await;
+    let node = node(Backend::Embedded, "").await;
     let channel = channel(&node).await;
     let mut client = DistributedServiceClient::new(channel);
     let ask = |header: usize| {

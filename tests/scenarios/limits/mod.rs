@@ -5,10 +5,12 @@ mod amounts;
 mod connections;
 
 use crate::support::{
-    PATIENCE, eventually,
+    PATIENCE,
+    backend::{Backend, on_both, on_both_needing},
+    eventually,
     node::{Node, hostel},
     plugins::{hostile, showcase},
-    task, trial, trial_needing,
+    task, trial_needing,
 };
 use hostel::{
     DistributedClient,
@@ -40,7 +42,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, transport::Channel};
 
 pub fn trials() -> Vec<Trial> {
-    vec![
+    let of_server = vec![
         trial_needing(
             "limits::max_connections",
             true,
@@ -67,22 +69,26 @@ pub fn trials() -> Vec<Trial> {
             connections::request_timeout,
         ),
         trial_needing("limits::header_list", true, connections::header_list),
-        trial("limits::max_message", amounts::max_message),
-        trial_needing("limits::max_wait", true, amounts::max_wait),
-        trial_needing("limits::max_services", true, amounts::max_services),
-        trial_needing(
+        trial_needing("limits::open_to_other_machines", true, amounts::open_listen),
+    ];
+    // What the server alone keeps to is the same on every backend.
+    let of_amounts = [
+        on_both("limits::max_message", amounts::max_message),
+        on_both_needing("limits::max_wait", true, amounts::max_wait),
+        on_both_needing("limits::max_services", true, amounts::max_services),
+        on_both_needing(
             "limits::subscriber_backlog",
             true,
             amounts::subscriber_backlog,
         ),
-        trial("limits::max_open_tasks", amounts::max_open_tasks),
-        trial_needing("limits::open_to_other_machines", true, amounts::open_listen),
-    ]
+        on_both("limits::max_open_tasks", amounts::max_open_tasks),
+    ];
+    of_amounts.into_iter().flatten().chain(of_server).collect()
 }
 
 /// A node with an echo and a task type that never ends by itself, neither built from source.
-async fn node(settings: &str) -> Node {
-    let node = Node::prepare(&[], settings);
+async fn node(on: Backend, settings: &str) -> Node {
+    let node = on.prepare(&[], settings).await;
     let spin = Sample {
         name: "spin",
         task_types: &["spin"],
