@@ -130,6 +130,10 @@ fn wrong_values_are_refused_with_what_is_allowed() {
             "[node]\ninsecure = \"yes\"",
             "true or false expected, the text \"yes\" found",
         ),
+        (
+            "[node]\nadvertise = \"0.0.0.0:1\"",
+            "node.advertise: \"0.0.0.0:1\" leads nobody anywhere",
+        ),
         ("[node]\nid = \"a/b\"", "only letters, digits"),
         ("[node]\nlabels = [\"a/b\"]", "label \"a/b\" has '/'"),
         ("[node]\ndata_dir = \"\"", "a path expected"),
