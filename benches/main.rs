@@ -17,6 +17,7 @@ mod queue;
 mod report;
 mod shared_queue;
 mod submits;
+mod takeover;
 mod warm;
 
 #[allow(dead_code)]
@@ -32,7 +33,7 @@ const ROUNDS: usize = 3;
 type Measure = fn() -> Vec<Row>;
 
 /// What can be asked for by name, in the order of the table.
-const MEASURES: [(&str, Measure); 10] = [
+const MEASURES: [(&str, Measure); 11] = [
     ("fsync", fsync::rows),
     ("submits", submits::rows),
     ("end-to-end", end_to_end::rows),
@@ -42,6 +43,7 @@ const MEASURES: [(&str, Measure); 10] = [
     ("footprint", footprint::rows),
     ("queue", queue::rows),
     ("shared-queue", shared_queue::rows),
+    ("takeover", takeover::rows),
     ("keyvalue", keyvalue::rows),
 ];
 

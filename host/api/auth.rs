@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 use tonic::{
     body::Body,
     codegen::http::{HeaderMap, Request, Response, header::AUTHORIZATION},
@@ -105,23 +106,22 @@ impl Auth {
         }
     }
 
-    /// Whether a call may go on.
-    fn admits<B>(&self, request: &Request<B>) -> bool {
+    /// With what a call may go on, if it may.
+    fn admits<B>(&self, request: &Request<B>) -> Option<Pass> {
         let method = request.uri().path();
         let info = request.extensions().get::<TcpConnectInfo>();
         let peer = info.and_then(|info| info.remote_addr);
         let known = self.known.current();
-        match token(request.headers()).and_then(|token| find(&known, token)) {
-            Some(name) => {
-                let peer = peer.map(tracing::field::display);
-                tracing::debug!(token = %name, method, peer, "accepted a call");
-                true
-            }
-            None => {
-                self.refuse(method, peer);
-                false
-            }
-        }
+        let token = token(request.headers()).map(TokenHash::of);
+        let found = token.and_then(|token| Some((find(&known, &token)?.clone(), token)));
+        let Some((name, token)) = found else {
+            self.refuse(method, peer);
+            return None;
+        };
+        let peer = peer.map(tracing::field::display);
+        tracing::debug!(token = %name, method, peer, "accepted a call");
+        let known = self.known.clone();
+        Some(Pass { known, name, token })
     }
 
     fn refuse(&self, method: &str, peer: Option<SocketAddr>) {
@@ -136,6 +136,44 @@ impl Auth {
     }
 }
 
+/// What a call was let in with. Calls that last have to look whether it still holds.
+#[derive(Clone)]
+pub struct Pass {
+    known: Arc<Watched<config::Auth>>,
+    name: Name,
+    token: TokenHash,
+}
+
+impl Pass {
+    /// Begins to look.
+    pub fn watch(self) -> WatchedPass {
+        let mut known = self.known.changes();
+        // It may have been taken out since the call was let in.
+        known.mark_changed();
+        WatchedPass { pass: self, known }
+    }
+}
+
+/// A pass, and what has become of the tokens since.
+pub struct WatchedPass {
+    pass: Pass,
+    known: watch::Receiver<Arc<Vec<Known>>>,
+}
+
+impl WatchedPass {
+    /// Comes back once the token is known no more. Nothing is lost when this is dropped before.
+    pub async fn revoked(&mut self) {
+        while self.known.changed().await.is_ok() {
+            if find(&self.known.borrow_and_update(), &self.pass.token).is_none() {
+                tracing::info!(token = %self.pass.name, "ended a stream: its token was taken out");
+                return;
+            }
+        }
+        // The server has gone, and ends its streams by itself.
+        std::future::pending().await
+    }
+}
+
 /// What stands behind `Bearer`.
 fn token(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(AUTHORIZATION)?.as_bytes();
@@ -146,8 +184,7 @@ fn token(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// Which of the known tokens this is. Each is compared as a whole, and all of them: how long it takes
 /// says nothing about any.
-fn find<'a>(known: &'a [Known], token: &[u8]) -> Option<&'a Name> {
-    let given = TokenHash::of(token);
+fn find<'a>(known: &'a [Known], given: &TokenHash) -> Option<&'a Name> {
     let mut found = None;
     for (name, hash) in known {
         if hash.as_bytes().ct_eq(given.as_bytes()).into() {
@@ -188,13 +225,16 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let open =
-            |auth: &Arc<Auth>| request.uri().path().starts_with(OPEN) || auth.admits(&request);
-        match self.auth.as_ref().is_none_or(open) {
-            true => Either::Left(self.inner.call(request)),
-            false => Either::Right(ready(Ok(status::unauthenticated().into_http()))),
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if let Some(auth) = &self.auth
+            && !request.uri().path().starts_with(OPEN)
+        {
+            let Some(pass) = auth.admits(&request) else {
+                return Either::Right(ready(Ok(status::unauthenticated().into_http())));
+            };
+            request.extensions_mut().insert(pass);
         }
+        Either::Left(self.inner.call(request))
     }
 }
 
@@ -209,8 +249,8 @@ mod tests {
         let known = lines(&text).unwrap();
         let names: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["ci", "ann", "ci"]);
-        assert_eq!(find(&known, b"1").unwrap().as_str(), "ci");
-        assert_eq!(find(&known, b"3"), None);
+        assert_eq!(find(&known, &one).unwrap().as_str(), "ci");
+        assert_eq!(find(&known, &TokenHash::of(b"3")), None);
         for (line, told) in [
             ("hostel_secret".to_owned(), "line 2: a name and the SHA-256"),
             (

@@ -89,12 +89,14 @@ impl DistributedService for DistributedServiceImpl {
 
     async fn stream_messages(
         &self,
-        request: Request<Streaming<Message>>,
+        mut request: Request<Streaming<Message>>,
     ) -> Result<Response<Self::StreamMessagesStream>, Status> {
+        let pass = request.extensions_mut().remove();
         Ok(Response::new(stream::responses(
             request.into_inner(),
             self.router.clone(),
             self.end.clone(),
+            pass,
             self.limits.submission.payload_bytes,
             self.limits.subscriber_backlog,
         )))

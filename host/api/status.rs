@@ -119,6 +119,11 @@ pub fn unauthenticated() -> Status {
     )
 }
 
+/// A stream that was let in by a token which is known no more.
+pub fn revoked() -> Status {
+    Status::unauthenticated("the token that this stream was let in by has been taken out")
+}
+
 /// Bad input that only a service sees.
 pub fn invalid(what: impl Into<String>) -> Status {
     Status::invalid_argument(what)

@@ -2,6 +2,7 @@
 //! delivers what others send to the stream's own topic.
 
 use super::{
+    auth::{Pass, WatchedPass},
     convert,
     status::{self, IntoStatus},
 };
@@ -26,6 +27,8 @@ struct Conversation {
     router: Arc<Router>,
     /// Ends with the server.
     end: CancellationToken,
+    /// What it was let in with, where that is asked for.
+    pass: Option<WatchedPass>,
     max_payload_bytes: usize,
     backlog: usize,
     /// The topic that the first message fixed; everything the stream says is from there.
@@ -44,12 +47,14 @@ pub fn responses(
     mut incoming: Streaming<Message>,
     router: Arc<Router>,
     end: CancellationToken,
+    pass: Option<Pass>,
     max_payload_bytes: usize,
     backlog: usize,
 ) -> Responses {
     let mut conversation = Conversation {
         router,
         end,
+        pass: pass.map(Pass::watch),
         max_payload_bytes,
         backlog,
         own: None,
@@ -88,6 +93,7 @@ impl Conversation {
                 None => Ok(Turn::End),
             },
             () = self.end.cancelled() => Err(status::stopping()),
+            () = revoked(&mut self.pass) => Err(status::revoked()),
             Some(received) = next(&mut self.inbox) => Ok(Turn::Delivery(received)),
         }
     }
@@ -179,6 +185,14 @@ fn text(status: Status) -> String {
 async fn next(inbox: &mut Option<Subscription>) -> Option<Received> {
     match inbox {
         Some(inbox) => inbox.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Comes back when the token is known no more; never without one.
+async fn revoked(pass: &mut Option<WatchedPass>) {
+    match pass {
+        Some(pass) => pass.revoked().await,
         None => std::future::pending().await,
     }
 }

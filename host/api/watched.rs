@@ -5,9 +5,10 @@ use std::{
     fmt,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// How often the files are looked at. Their metadata only, so often costs nothing.
 const LOOK: Duration = Duration::from_secs(1);
@@ -25,7 +26,7 @@ pub trait Source: Send + Sync + 'static {
 /// The value in force, and what its files looked like when it was read.
 pub struct Watched<S: Source> {
     source: S,
-    current: Mutex<Arc<S::Value>>,
+    current: watch::Sender<Arc<S::Value>>,
     seen: Mutex<Vec<Stamp>>,
 }
 
@@ -37,7 +38,7 @@ impl<S: Source> Watched<S> {
     pub fn open(source: S) -> Result<Self, S::Error> {
         // Before it is read: a change in between is then seen as one.
         let seen = stamps(&source);
-        let current = Mutex::new(Arc::new(source.read()?));
+        let current = watch::Sender::new(Arc::new(source.read()?));
         let seen = Mutex::new(seen);
         Ok(Self {
             source,
@@ -47,11 +48,12 @@ impl<S: Source> Watched<S> {
     }
 
     pub fn current(&self) -> Arc<S::Value> {
-        self.value().clone()
+        self.current.borrow().clone()
     }
 
-    fn value(&self) -> MutexGuard<'_, Arc<S::Value>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Changes whenever another value has come into force.
+    pub fn changes(&self) -> watch::Receiver<Arc<S::Value>> {
+        self.current.subscribe()
     }
 }
 
@@ -71,7 +73,7 @@ impl<S: Source> Look for Watched<S> {
         *seen = now;
         match self.source.read() {
             Ok(value) => {
-                *self.value() = Arc::new(value);
+                self.current.send_replace(Arc::new(value));
                 tracing::info!("{} have changed and are in force", S::WHAT);
             }
             Err(error) => {

@@ -78,6 +78,8 @@ enum Command {
     Token(token::Token),
     /// Show or check the configuration
     Config(config::ConfigCommand),
+    #[command(hide = true)]
+    Tied(demo::Tied),
 }
 
 /// Which configuration a command works with.
@@ -99,6 +101,10 @@ impl ConfigFile {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Before there are threads: it becomes another program.
+    if let Command::Tied(tied) = cli.command {
+        return tied.run().report();
+    }
     start_tracing(match cli.command {
         Command::Serve(_) | Command::Demo(_) => "info",
         // What these have to say they print; built-in hostile guests should not add to it.
@@ -120,6 +126,7 @@ pub fn main() -> ExitCode {
             Command::Nodes(nodes) => nodes.run().await,
             Command::Token(token) => token.run(),
             Command::Config(config) => config.run(),
+            Command::Tied(tied) => Err(tied.run()),
         }
     });
     // Whatever still blocks (a read of stdin, say) must not hold the process.

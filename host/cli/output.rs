@@ -71,6 +71,14 @@ pub fn task_json(task: &TaskStatus) -> Value {
     })
 }
 
+/// A task with its result as text, where it is text; a program that needs other bytes asks over gRPC.
+pub fn task_with_result_json(task: &TaskStatus) -> Value {
+    let mut value = task_json(task);
+    value["result_bytes"] = task.result.len().into();
+    value["result"] = std::str::from_utf8(&task.result).map_or(Value::Null, Value::from);
+    value
+}
+
 pub fn plugin_json(plugin: &v1::Plugin) -> Value {
     let task_types = plugin.task_types.iter().map(|task_type| {
         json!({

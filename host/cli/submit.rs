@@ -3,14 +3,18 @@
 use super::{
     Server,
     exit::Failure,
+    output::{print_json, task_with_result_json},
     payload::{Payload, print_bytes},
 };
 use crate::proto::distributed::{Task, TaskStatus};
 use clap::Args;
+use serde_json::json;
+use std::io::{self, IsTerminal};
 
 /// Submit a task
 ///
-/// Prints the task's id once the task is durable, or with --wait the result, byte for byte.
+/// Prints the task's id once the task is durable, or with --wait the result, byte for byte. On a
+/// terminal, stderr says how durable.
 #[derive(Debug, Args)]
 pub struct Submit {
     #[command(flatten)]
@@ -45,6 +49,9 @@ pub struct Submit {
     /// Wait for the task's end and print its result
     #[arg(long)]
     wait: bool,
+    /// Print what the node says of it: id, durability, and with --wait the task and its result
+    #[arg(long)]
+    json: bool,
 }
 
 impl Submit {
@@ -59,17 +66,61 @@ impl Submit {
             label: self.label.clone(),
         };
         let mut client = self.server.connect().await?;
-        if self.wait {
-            return print_result(&client.submit_and_wait(task).await?);
+        let mut response = match self.wait {
+            true => client.submit_to_end(task).await?,
+            false => client.submit(task).await?,
+        };
+        let status = response.status.take();
+        // For people; scripts get what they ask for, and with --json this too.
+        if io::stderr().is_terminal() && !self.json {
+            eprintln!("hostel: {}", survives(&response.durability));
         }
-        let id = client.submit_task(task).await?;
-        say!("{id}");
-        Ok(())
+        match status {
+            Some(status) if self.json => {
+                let mut value = task_with_result_json(&status);
+                value["existing"] = response.existing.into();
+                value["durability"] = response.durability.into();
+                print_json(&value);
+                completed(&status)
+            }
+            Some(status) => {
+                completed(&status)?;
+                print_bytes(&status.result)
+            }
+            None if self.json => {
+                print_json(&json!({
+                    "task_id": response.task_id,
+                    "existing": response.existing,
+                    "durability": response.durability,
+                }));
+                Ok(())
+            }
+            None => {
+                say!("{}", response.task_id);
+                Ok(())
+            }
+        }
     }
 }
 
-/// The result on stdout and nothing else, or why there is none.
-fn print_result(status: &TaskStatus) -> Result<(), Failure> {
+/// A durability in words. Newer nodes may have further ones.
+fn survives(durability: &str) -> String {
+    let words = match durability {
+        "memory" => "it is in memory only, and lost when its Redis ends",
+        "periodic" => "it is on disk within a second or so",
+        "synced" => "it is on disk",
+        "replicated" => "as many replicas as the node asks for have it",
+        _ => "the node cannot tell what it survives",
+    };
+    match durability {
+        // A node of a version that says nothing.
+        "" => format!("accepted: {words}"),
+        durability => format!("accepted ({durability}): {words}"),
+    }
+}
+
+/// Why there is no result, where there is none.
+fn completed(status: &TaskStatus) -> Result<(), Failure> {
     if status.status != "completed" {
         let TaskStatus {
             task_id,
@@ -79,7 +130,7 @@ fn print_result(status: &TaskStatus) -> Result<(), Failure> {
         } = status;
         return Err(Failure::found(format!("task {task_id} {status}: {error}")));
     }
-    print_bytes(&status.result)
+    Ok(())
 }
 
 fn key_value(given: &str) -> Result<(String, String), String> {

@@ -3,7 +3,7 @@
 use super::{
     Server,
     exit::Failure,
-    output::{ago, print_json, print_table, task_json},
+    output::{ago, print_json, print_table, task_json, task_with_result_json},
 };
 use crate::{proto::hostel::v1::ListTasksRequest, task::StateKind};
 use clap::{Args, Subcommand};
@@ -98,14 +98,11 @@ impl Tasks {
 
 async fn get(server: &Server, id: &str, json: bool) -> Result<(), Failure> {
     let task = server.connect().await?.get_task_status(id).await?;
-    let mut value = task_json(&task);
     if json {
-        value["result_bytes"] = task.result.len().into();
-        // Text where it is text; a program that needs other bytes asks over gRPC.
-        value["result"] = std::str::from_utf8(&task.result).map_or(Value::Null, Value::from);
-        print_json(&value);
+        print_json(&task_with_result_json(&task));
         return Ok(());
     }
+    let value = task_json(&task);
     let fields = value.as_object().into_iter().flatten();
     let shown = fields.filter(|(_, value)| !matches!(value, Value::String(s) if s.is_empty()));
     for (name, value) in shown.filter(|(_, value)| **value != 0) {

@@ -108,22 +108,33 @@ impl DistributedClient {
     /// Submits a task and returns its id once the task is durable. An empty id is filled in before
     /// the first try, so that a repeated one cannot make a second task.
     pub async fn submit_task(&mut self, task: Task) -> Result<String, Status> {
-        let response = self.submit(task, Duration::ZERO).await?;
-        Ok(response.task_id)
+        Ok(self.submit(task).await?.task_id)
+    }
+
+    /// The same with all that the node says of it: what the task survives, and whether it was there
+    /// already.
+    pub async fn submit(&mut self, task: Task) -> Result<TaskResponse, Status> {
+        self.send_task(task, Duration::ZERO).await
     }
 
     /// Submits a task and waits, however long it takes, for its end: one call for a task that ends
     /// soon.
     pub async fn submit_and_wait(&mut self, task: Task) -> Result<TaskStatus, Status> {
-        let response = self.submit(task, WAIT).await?;
-        match response.status {
-            Some(status) if has_ended(&status) => Ok(status),
-            // It takes longer, or the node is too old to wait.
-            _ => self.wait_for_task(&response.task_id).await,
-        }
+        let response = self.submit_to_end(task).await?;
+        Ok(response.status.unwrap_or_default())
     }
 
-    async fn submit(&self, mut task: Task, wait: Duration) -> Result<TaskResponse, Status> {
+    /// The same with all that the node says of it; `status` is there, and has ended.
+    pub async fn submit_to_end(&mut self, task: Task) -> Result<TaskResponse, Status> {
+        let mut response = self.send_task(task, WAIT).await?;
+        if !response.status.as_ref().is_some_and(has_ended) {
+            // It takes longer, or the node is too old to wait.
+            response.status = Some(self.wait_for_task(&response.task_id).await?);
+        }
+        Ok(response)
+    }
+
+    async fn send_task(&self, mut task: Task, wait: Duration) -> Result<TaskResponse, Status> {
         if task.task_id.is_empty() {
             task.task_id = Uuid::now_v7().to_string();
         }

@@ -2,6 +2,7 @@
 //! default; `load` reads files and the environment. Nothing here opens or starts anything.
 
 mod access;
+mod advertise;
 mod fault;
 mod load;
 mod reader;
@@ -12,6 +13,7 @@ mod tree;
 mod variable;
 
 pub use access::{Auth, InvalidHash, Protection, Tls, TokenHash};
+pub use advertise::Advertise;
 pub use fault::{Fault, Faults, Origin};
 pub use load::{REFERENCE, environment, locate};
 pub use section::MESSAGE_ROOM;
@@ -52,6 +54,8 @@ pub struct Node {
     /// What the operator says of it, in order and each once.
     pub labels: Vec<Name>,
     pub listen: SocketAddr,
+    /// Where others reach the node, when that is not where it listens.
+    pub advertise: Option<Advertise>,
     /// Allows to listen beyond loopback without TLS and authentication.
     pub insecure: bool,
     /// Where queue, caches and generated ids live. Private to the user.

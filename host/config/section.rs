@@ -2,9 +2,9 @@
 //! function that reads its keys into its struct; the defaults are in `default.toml`.
 
 use super::{
-    Broker, Component, ComponentOverrides, Config, Discovery, Etcd, KeyValue, KeyValueBackend,
-    KeyValueLimits, Limits, Node, Plugin, Plugins, Queue, Redis, RedisQueue, Sandbox,
-    SandboxOverrides, Secret, SecretUrl, Sqlite, TaskTypeOverrides, access,
+    Advertise, Broker, Component, ComponentOverrides, Config, Discovery, Etcd, KeyValue,
+    KeyValueBackend, KeyValueLimits, Limits, Node, Plugin, Plugins, Queue, Redis, RedisQueue,
+    Sandbox, SandboxOverrides, Secret, SecretUrl, Sqlite, TaskTypeOverrides, access,
     reader::{Reader, Section},
 };
 use crate::task::{Name, SubmissionLimits};
@@ -77,6 +77,7 @@ fn node(s: &mut Section<'_>, data_dir: &Path) -> Node {
         id: s.maybe_name("id", "node id"),
         labels: labels(s),
         listen: s.address("listen", SocketAddr::from(([127, 0, 0, 1], 0))),
+        advertise: s.maybe_text("advertise", |given| Advertise::parse(&given)),
         insecure: s.boolean("insecure"),
         data_dir: s.maybe_path("data_dir").unwrap_or(data_dir.to_owned()),
         drain: s.ms("drain_ms", 0..=DAY),

@@ -84,6 +84,9 @@ fn values(config: &Config) -> Values {
         set("labels", Value::Array(labels.collect()));
     }
     set("listen", text(&node.listen.to_string()));
+    if let Some(advertise) = &node.advertise {
+        set("advertise", text(&advertise.to_string()));
+    }
     set("insecure", Value::Boolean(node.insecure));
     set("data_dir", path(&node.data_dir));
     set("drain_ms", ms(node.drain));

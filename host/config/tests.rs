@@ -130,6 +130,10 @@ fn wrong_values_are_refused_with_what_is_allowed() {
             "[node]\ninsecure = \"yes\"",
             "true or false expected, the text \"yes\" found",
         ),
+        (
+            "[node]\nadvertise = \"0.0.0.0:1\"",
+            "node.advertise: \"0.0.0.0:1\" leads nobody anywhere",
+        ),
         ("[node]\nid = \"a/b\"", "only letters, digits"),
         ("[node]\nlabels = [\"a/b\"]", "label \"a/b\" has '/'"),
         ("[node]\ndata_dir = \"\"", "a path expected"),
@@ -264,6 +268,29 @@ fn variables_win_over_the_file() {
         config.plugin["text"].task["count-all"].max_attempts,
         Some(2)
     );
+}
+
+#[test]
+fn a_kind_and_its_settings_come_from_variables() {
+    let variables = [
+        ("HOSTEL__DISCOVERY__ENDPOINTS", "[\"http://etcd:2379\"]"),
+        ("HOSTEL__DISCOVERY__KIND", "etcd"),
+        ("HOSTEL__DISCOVERY__PREFIX", "/mine"),
+        ("HOSTEL__QUEUE__CLUSTER", "true"),
+        ("HOSTEL__QUEUE__KIND", "redis"),
+        ("HOSTEL__QUEUE__URL", "redis://redis:6379"),
+    ];
+    let config = parse_with("[queue]\npath = \"x.db\"", &variables).unwrap();
+    let Discovery::Etcd(etcd) = config.discovery else {
+        panic!("another kind");
+    };
+    assert_eq!(etcd.endpoints, ["http://etcd:2379"]);
+    assert_eq!(etcd.prefix, "/mine");
+    let Queue::Redis(queue) = config.queue else {
+        panic!("another kind");
+    };
+    assert!(queue.server.cluster);
+    assert_eq!(queue.server.url.reveal(), "redis://redis:6379");
 }
 
 #[test]

@@ -20,7 +20,9 @@ pub(super) fn apply(
     let mut settings: Vec<(String, String)> = variables
         .filter(|(name, _)| name.starts_with(PREFIX))
         .collect();
-    settings.sort();
+    // A section's kind first: what is said of one kind is dropped where another is laid on it.
+    let is_kind = |name: &str| name.to_ascii_lowercase().ends_with("__kind");
+    settings.sort_by(|(a, _), (b, _)| (!is_kind(a), a).cmp(&(!is_kind(b), b)));
     let mut seen: Vec<(Vec<String>, String)> = Vec::new();
     for (name, text) in settings {
         let path = resolve(tree, &name[PREFIX.len()..]);

@@ -1,10 +1,12 @@
 //! Who is there: nodes with what they can run, and services that clients register. The contract
 //! and the one place that chooses an implementation. Knows nothing of tasks or messages.
 
+mod address;
 mod etcd;
 mod local;
 mod record;
 
+pub use address::announced;
 pub use etcd::EtcdServiceDiscovery;
 pub use local::LocalDiscovery;
 pub use record::{MAX_SERVICE_BYTES, MAX_TTL, MIN_TTL, NodeRecord, PluginRecord, ServiceInfo};

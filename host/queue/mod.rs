@@ -56,7 +56,8 @@ pub trait TaskQueue: Send + Sync {
     async fn counts(&self) -> Result<Counts, Error>;
 
     /// How long until a task that `want` could take becomes due: zero when one is due now, `None`
-    /// when none waits. Numbers do not count here.
+    /// when none waits. How many it wants does not count here. A type of which as many run as may run
+    /// on all nodes together becomes free by an end, which `watch` tells, and has no time.
     async fn next_due(&self, want: &Want) -> Result<Option<Duration>, Error>;
 
     /// Forgets up to `max` tasks that ended longer than `age` ago, and says how many went.

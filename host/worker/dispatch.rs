@@ -84,14 +84,17 @@ pub async fn dispatch(runs: Runs) {
     }
 }
 
-/// How long to sleep if nothing wakes us: until the next task is due, as far as we know.
+/// How long to sleep if nothing wakes us: until the next task is due, as far as we know. What has no
+/// room here waits for an end, and that wakes us.
 async fn nap(shared: &Shared, asked: &mut Option<Instant>) -> Duration {
     if asked.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
         return ASK_AGAIN;
     }
+    let (types, _) = shared.busy.room(hosted_types(shared));
+    if types.is_empty() {
+        return SCAN;
+    }
     *asked = Some(Instant::now());
-    let types = hosted_types(shared).into_iter();
-    let types = types.map(|(name, _)| (name, 1)).collect();
     match shared.queue.next_due(&want(shared, types, 1)).await {
         Ok(Some(due)) => due.clamp(ASK_AGAIN / 10, SCAN),
         Ok(None) => SCAN,

@@ -4,7 +4,7 @@
 use super::{Shared, held::Why};
 use crate::{
     discovery::NodeRecord,
-    queue::{Changes, Error, Expired, Finish, Finished, Renewal, Watch},
+    queue::{Change, Changes, Error, Expired, Finish, Finished, Renewal, Watch},
     task::{Ended, RetryPolicy, StateKind, transition},
 };
 use std::{
@@ -140,15 +140,26 @@ pub async fn listen(shared: Arc<Shared>, mut watch: Watch) {
                 for change in changes.iter().filter(|change| change.cancel_asked) {
                     shared.held.interrupt_task(&change.id, Why::Asked);
                 }
-                if changes
-                    .iter()
-                    .any(|change| change.state == StateKind::Pending)
-                {
+                if changes.iter().any(|change| makes_work(&shared, change)) {
                     shared.wake.notify_one();
                 }
             }
             Some(Changes::Lost) => shared.wake.notify_one(),
             None => return,
+        }
+    }
+}
+
+/// Whether there may be something to lease since then: a task waits, or one has ended and with it
+/// another of its type may run somewhere.
+fn makes_work(shared: &Shared, change: &Change) -> bool {
+    match change.state {
+        StateKind::Pending => true,
+        StateKind::Running => false,
+        StateKind::Completed | StateKind::Failed | StateKind::Cancelled => {
+            let view = shared.plugins.catalog().view();
+            let handler = view.task_types.get(&change.task_type);
+            handler.is_some_and(|handler| handler.task_type.max_cluster_concurrency.is_some())
         }
     }
 }

@@ -7,7 +7,9 @@ use crate::support::{
 };
 use hostel::{
     config,
-    queue::{Changes, Durability, Error, Finished, RedisQueue, Renewal, Submitted, TaskQueue},
+    queue::{
+        Changes, Durability, Error, Finished, Leased, RedisQueue, Renewal, Submitted, TaskQueue,
+    },
     task::{Outcome, StateKind},
 };
 use libtest_mimic::Trial;
@@ -58,6 +60,10 @@ pub fn trials() -> Vec<Trial> {
         ),
         trial("prefixes_are_worlds_apart", prefixes_are_worlds_apart),
         trial("a_dropped_lease_goes_back", a_dropped_lease_goes_back),
+        trial(
+            "an_answer_that_was_lost_comes_again",
+            an_answer_that_was_lost_comes_again,
+        ),
     ]);
     trials
 }
@@ -328,5 +334,60 @@ async fn a_dropped_lease_goes_back() {
     })
     .await;
     assert_eq!(leased[0].attempt, 1);
+    queue.close().await;
+}
+
+async fn an_answer_that_was_lost_comes_again() {
+    let server = Server::start(Kind::Redis).await;
+    let queue = open(&server).await;
+    let batch = (0..4).map(|n| task(&format!("t{n}"), "echo", b"x"));
+    queue.submit(batch.collect()).await.unwrap();
+    let two = want(&[("echo", 2)], 2, HOUR);
+    let ids = |leased: &[Leased]| {
+        let ids = leased.iter().map(|leased| leased.token.id.to_string());
+        ids.collect::<Vec<_>>().join(" ")
+    };
+    // The call reaches Redis, which handles it long after anybody waits for the answer.
+    server.pause();
+    let unheard = queue.lease(&two).await;
+    assert!(matches!(unheard, Err(Error::Unavailable { .. })));
+    server.resume();
+    let mut leased = Vec::new();
+    until("Redis is back", async || match queue.lease(&two).await {
+        Ok(answer) => {
+            leased = answer;
+            true
+        }
+        Err(_) => false,
+    })
+    .await;
+    assert_eq!(ids(&leased), "t0 t1");
+    assert!(leased.iter().all(|leased| leased.attempt == 1));
+    let counts = queue.counts().await.unwrap();
+    assert_eq!(counts[&(name("echo"), StateKind::Running)], 2);
+    // They are its own, and what it asks for next is something else.
+    for leased in &leased {
+        let result = "x".into();
+        let finished = finish_one(&queue, &leased.token, Outcome::Completed { result }).await;
+        assert_eq!(finished, Finished::Applied);
+    }
+    // What there is no room for by now goes back, as it was.
+    server.pause();
+    assert!(queue.lease(&two).await.is_err());
+    server.resume();
+    let mut leased = Vec::new();
+    let one = want(&[("echo", 1)], 1, HOUR);
+    until("Redis is back again", async || {
+        leased = queue.lease(&one).await.unwrap_or_default();
+        !leased.is_empty()
+    })
+    .await;
+    assert_eq!(ids(&leased), "t2");
+    until("the other one is back", async || {
+        leased = queue.lease(&two).await.unwrap();
+        !leased.is_empty()
+    })
+    .await;
+    assert_eq!((ids(&leased), leased[0].attempt), ("t3".into(), 1));
     queue.close().await;
 }

@@ -24,6 +24,10 @@ pub fn trials() -> Vec<Trial> {
         trial("a_node_that_dies_is_missed", a_node_that_dies_is_missed),
         trial("the_servers_may_restart", the_servers_may_restart),
         trial("an_id_is_not_given_twice", an_id_is_not_given_twice),
+        trial(
+            "a_node_says_where_it_is_reached",
+            a_node_says_where_it_is_reached,
+        ),
     ]
 }
 
@@ -239,4 +243,48 @@ async fn an_id_is_not_given_twice() {
         "{log}"
     );
     assert_eq!(listed(&a), ["a"]);
+}
+
+async fn a_node_says_where_it_is_reached() {
+    let shared = Shared::start().await;
+    let port = |node: &Node| {
+        let (_, port) = node.address().rsplit_once(':').expect("a port");
+        port.to_owned()
+    };
+    // The port is the one that was free, unless another is said.
+    let mut said = shared.prepare("a", &[]);
+    said.set("advertise = \"a.example\"");
+    let said = said.started().await;
+    let mut mapped = shared.prepare("b", &[]);
+    mapped.set("advertise = \"b.example:7\"");
+    let mapped = mapped.started().await;
+    lists(&said, &["a", "b"]).await;
+    let table = String::from_utf8(mapped.cli(&["nodes", "list"]).stdout).expect("text");
+    let own = format!("a.example:{}", port(&said));
+    assert!(
+        table.contains(&own) && table.contains(" b.example:7 "),
+        "{table}"
+    );
+    assert!(!table.contains("127.0.0.1"), "{table}");
+
+    let mut everywhere = shared.prepare("c", &[]);
+    everywhere.listen("0.0.0.0:0");
+    everywhere.set("insecure = true");
+    let outward = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    if outward.connect("192.0.2.1:9").is_err() {
+        // A machine without a network has no such address.
+        everywhere.spawn();
+        assert!(!everywhere.ended().await.success());
+        assert!(everywhere.log().contains("node.advertise"));
+        return;
+    }
+    let everywhere = everywhere.started().await;
+    lists(&said, &["a", "b", "c"]).await;
+    let listed = said.client().list_nodes().await.expect("a list").nodes;
+    let address = &listed[2].address;
+    assert!(!address.starts_with("0.0.0.0"), "{address}");
+    assert!(everywhere.log().contains(address), "{}", everywhere.log());
+    // What it says is where it is.
+    let stream = tokio::net::TcpStream::connect(address).await;
+    stream.expect("a connection");
 }

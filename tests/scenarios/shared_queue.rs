@@ -5,12 +5,18 @@ use super::cluster::{self, Shared};
 use crate::support::{
     eventually,
     node::Node,
-    plugins::{self, showcase},
+    plugins::{self, BUSY, guest, showcase},
     task,
 };
-use hostel::proto::distributed::{Task, TaskStatus};
+use hostel::{
+    plugin::Sample,
+    proto::distributed::{Task, TaskStatus},
+};
 use libtest_mimic::Trial;
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 use tonic::Code;
 
 /// How long a dead node is still listed.
@@ -38,6 +44,8 @@ pub fn trials() -> Vec<Trial> {
             "a_cluster_limit_holds_over_all_nodes",
             a_cluster_limit_holds_over_all_nodes,
         ),
+        cluster::trial("a_limit_passes_on_quickly", a_limit_passes_on_quickly),
+        cluster::trial("who_is_at_a_limit_rests", who_is_at_a_limit_rests),
     ]
 }
 
@@ -238,4 +246,116 @@ async fn a_cluster_limit_holds_over_all_nodes() {
         spans.windows(2).all(|two| two[0].1 <= two[1].0),
         "{spans:?}"
     );
+}
+
+/// Two nodes that can be busy, with a limit to it.
+async fn two_limited(shared: &Shared, limit: &str) -> [Node; 2] {
+    let sample = Sample {
+        name: "busy",
+        task_types: &["busy"],
+        handle: BUSY,
+        ..Sample::default()
+    };
+    let started = ["a", "b"].map(|id| {
+        let mut node = shared.prepare_sharing_tasks(id, &[], TTL);
+        node.add_wasm("busy.wasm", &guest(&sample));
+        node.add_settings(&format!("[plugin.busy.task.busy]\n{limit} = 1\n"));
+        node.started()
+    });
+    let [a, b] = started;
+    let (a, b) = tokio::join!(a, b);
+    [a, b]
+}
+
+/// For so long, on the node that is named.
+fn busy(time: Duration, node: &str) -> Task {
+    let ms = u32::try_from(time.as_millis()).expect("a short time");
+    Task {
+        node: node.into(),
+        ..task("busy", ms.to_le_bytes())
+    }
+}
+
+async fn a_limit_passes_on_quickly() {
+    const TASKS: u32 = 20;
+    let shared = Shared::start().await;
+    let nodes = two_limited(&shared, "max_cluster_concurrency").await;
+    for (node, id) in nodes.iter().zip(["a", "b"]) {
+        // Both know each other, and have run something.
+        let id = submit(&nodes[0], busy(Duration::ZERO, id)).await;
+        ended(node, &id).await;
+    }
+    let since = Instant::now();
+    let mut ids = Vec::new();
+    for n in 0..TASKS {
+        // In the order of submission, so that each waits for the end of one on the other node.
+        let node = ["a", "b"][n as usize % 2];
+        ids.push(submit(&nodes[0], busy(Duration::from_millis(20), node)).await);
+    }
+    let mut spans = Vec::new();
+    for id in &ids {
+        let status = ended(&nodes[1], id).await;
+        spans.push((status.started_at_ms, status.finished_at_ms));
+    }
+    let took = since.elapsed();
+    spans.sort_unstable();
+    let mut gaps: Vec<u64> = spans.windows(2).map(|two| two[1].0 - two[0].1).collect();
+    gaps.sort_unstable();
+    let (middle, most) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+    println!(
+        "{TASKS} took {took:.1?}; from an end to the next start {middle} ms, at most {most} ms"
+    );
+    // Who only looked once a second would need half of that each time.
+    assert!(took < Duration::from_millis(250) * TASKS, "{took:?}");
+}
+
+async fn who_is_at_a_limit_rests() {
+    for limit in ["max_cluster_concurrency", "max_concurrency"] {
+        let shared = Shared::start().await;
+        let nodes = two_limited(&shared, limit).await;
+        let long = Duration::from_secs(60);
+        let mut ids = Vec::new();
+        for id in ["a", "b", "a", "b"] {
+            ids.push(submit(&nodes[0], busy(long, id)).await);
+        }
+        let run = usize::from(limit == "max_concurrency") + 1;
+        eventually("as many run as may", async || {
+            let mut running = 0;
+            for id in &ids {
+                let status = nodes[0].client().get_task_status(id).await.expect("known");
+                running += usize::from(status.status == "running");
+            }
+            (running == run).then_some(())
+        })
+        .await;
+        let (before, since) = (scripts_run(&shared).await, Instant::now());
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let (calls, time) = (scripts_run(&shared).await - before, since.elapsed());
+        println!("{limit}: {calls} scripts in {time:.1?}");
+        // Each node looks after leases and old tasks, renews, and looks for work: some five a second.
+        // Who asks again and again would run a hundred.
+        assert!(
+            calls <= 10 * (time.as_secs() + 1) * 2,
+            "{calls} in {time:?}"
+        );
+    }
+}
+
+/// How many scripts Redis has run.
+async fn scripts_run(shared: &Shared) -> u64 {
+    let client = redis::Client::open(shared.redis.url()).expect("a URL");
+    let connection = client.get_multiplexed_async_connection().await;
+    let mut info = redis::cmd("INFO");
+    info.arg("commandstats");
+    let info: String = info
+        .query_async(&mut connection.expect("a connection"))
+        .await
+        .expect("an answer");
+    let calls = info.lines().find_map(|line| {
+        let (calls, _) = line
+            .strip_prefix("cmdstat_evalsha:calls=")?
+            .split_once(',')?;
+        calls.parse().ok()
+    });
+    calls.unwrap_or(0)
 }

@@ -1,10 +1,14 @@
 //! `hostel demo`: the shortest way from a clone to a result. Builds the showcase plugins, serves
 //! them on the embedded defaults, and gives each one real work over gRPC. With `--cluster` on three
-//! nodes. What the work is lives in `work`, the cluster in `cluster`, its processes in `process`.
+//! nodes. What the work is lives in `work`, the cluster in `cluster`, its processes in `process`
+//! and `tied`.
 
 mod cluster;
 mod process;
+mod tied;
 mod work;
+
+pub use tied::Tied;
 
 use super::{build, exit::Failure, serve::Signals};
 use crate::{Config, client::DistributedClient, node::DistributedNode};

@@ -1,5 +1,6 @@
 //! The processes of the demo's cluster: a Redis, an etcd and nodes, on free ports of loopback, each
-//! with a log of its own. None outlives its handle. What they are for is `cluster.rs`'s.
+//! with a log of its own. None outlives its handle, nor, on Linux, a demo that is killed (`tied.rs`). What
+//! they are for is `cluster.rs`'s.
 
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -34,7 +35,9 @@ impl Process {
     /// Starts `program`, with all it says in `log`.
     fn start(program: &Path, arguments: &[&OsStr], log: PathBuf) -> anyhow::Result<Self> {
         let out = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let mut command = Command::new(program);
+        // Itself, to become the program once that is sure to end with the demo.
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("tied").arg(std::process::id().to_string());
         // What is set for the demo's user must not win over the files that nodes are given here.
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with("HOSTEL__") {
@@ -42,6 +45,7 @@ impl Process {
             }
         }
         let child = command
+            .arg(program)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 
 /// How long one may take to answer.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -29,15 +29,36 @@ pub(super) enum Answer {
 
 /// Connects, and says nothing.
 pub(super) async fn ask(address: &str) -> Answer {
-    // A node that listens everywhere says so, and that leads from here to here.
-    let everywhere = |address: SocketAddr| address.ip().is_unspecified() || address.port() == 0;
-    if address.parse().is_ok_and(everywhere) {
+    let asked = tokio::time::timeout(ANSWER, ask_all(address)).await;
+    asked.unwrap_or(Answer::Nothing)
+}
+
+/// A name may have several addresses: one that listens is enough, and all have to refuse.
+async fn ask_all(address: &str) -> Answer {
+    // A name that is not known here, or not now, says nothing.
+    let Ok(addresses) = lookup_host(address).await else {
+        return Answer::Nothing;
+    };
+    let mut all = None;
+    for address in addresses {
+        match (ask_one(address).await, all) {
+            (Answer::Listens, _) => return Answer::Listens,
+            (Answer::Refused, None | Some(Answer::Refused)) => all = Some(Answer::Refused),
+            (Answer::Refused | Answer::Nothing, _) => all = Some(Answer::Nothing),
+        }
+    }
+    all.unwrap_or(Answer::Nothing)
+}
+
+async fn ask_one(address: SocketAddr) -> Answer {
+    // A node that listens everywhere may say so, and that leads from here to here.
+    if address.ip().to_canonical().is_unspecified() || address.port() == 0 {
         return Answer::Nothing;
     }
-    match tokio::time::timeout(ANSWER, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Answer::Listens,
-        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Answer::Refused,
-        Ok(Err(_)) | Err(_) => Answer::Nothing,
+    match TcpStream::connect(address).await {
+        Ok(_) => Answer::Listens,
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Answer::Refused,
+        Err(_) => Answer::Nothing,
     }
 }
 
@@ -66,5 +87,29 @@ pub(super) async fn settle(seen: Arc<Seen>) {
             }
         }
         tokio::time::sleep_until(next.min(Instant::now() + AGAIN).into()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn names_are_looked_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let named = format!("localhost:{port}");
+        assert_eq!(ask(&named).await, Answer::Listens);
+        drop(listener);
+        assert_eq!(ask(&named).await, Answer::Refused);
+        for unknown in [
+            &format!("0.0.0.0:{port}"),
+            "no-such-host.invalid:1",
+            "a:b",
+            "",
+        ] {
+            assert_eq!(ask(unknown).await, Answer::Nothing, "{unknown}");
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! What stands in etcd: `PREFIX/nodes/ID`, `PREFIX/drained/ID` and `PREFIX/services/NAME/ID`, as
-//! JSON. Fields that a later version adds are passed over.
+//! JSON. Fields that a later version adds are passed over. `PREFIX/store` is in `store.rs`.
 
 use super::super::{NodeRecord, ServiceInfo};
 use crate::task::Name;

@@ -7,6 +7,7 @@ mod doubt;
 mod entry;
 mod instance;
 mod server;
+mod store;
 mod view;
 mod watcher;
 
@@ -152,8 +153,8 @@ impl EtcdServiceDiscovery {
         let mut client = self.client().await?;
         let entry = Entry::Drained(node.clone());
         let key = entry.key();
-        let path = key.path(&self.prefix);
         if drained {
+            let path = key.path(&self.prefix);
             let value = entry
                 .value()
                 .map_err(|error| Error::Unavailable(error.to_string()))?;
@@ -161,8 +162,9 @@ impl EtcdServiceDiscovery {
             let revision = put.header().map_or(0, |header| header.revision());
             self.seen.view().wrote(entry, revision);
         } else {
-            let deleted = self.server.within(client.delete(path, None)).await?;
-            let revision = deleted.header().map_or(0, |header| header.revision());
+            let known = self.seen.view().store();
+            let back = store::take_back(&self.server, &mut client, &self.prefix, &key, known);
+            let revision = back.await?;
             self.seen.view().erased(&key, revision, Instant::now());
         }
         Ok(())

@@ -4,6 +4,7 @@
 use super::{
     super::{NodeRecord, ServiceInfo},
     entry::{Announced, Entry, Key},
+    store::Listed,
 };
 use crate::task::Name;
 use std::{
@@ -24,6 +25,8 @@ pub(super) struct View {
     gone: Vec<(Instant, Announced)>,
     /// The last revision of etcd that is in here.
     revision: i64,
+    /// The name of the store that all of this is from.
+    store: Option<Vec<u8>>,
     /// What this node says of itself, as long as it wants to be known.
     own: Option<NodeRecord>,
     /// What callers get.
@@ -68,6 +71,7 @@ impl View {
             drained: BTreeMap::new(),
             gone: Vec::new(),
             revision: 0,
+            store: None,
             own: None,
             shown: Arc::new([]),
             shown_drained: Arc::default(),
@@ -132,8 +136,46 @@ impl View {
         })
     }
 
+    /// The name of the store that this is a view of; `None` before the first list.
+    pub fn store(&self) -> Option<Vec<u8>> {
+        self.store.clone()
+    }
+
+    /// The wishes that etcd has lost: they are known here and not there, and nobody has taken them
+    /// back. A store that still has its name was put back to an earlier time if its revisions do not
+    /// reach the wish. One with another name lost everything, and may be told as long as it is new.
+    pub fn lost_wishes(&self, listed: &Listed) -> Vec<Name> {
+        let Some(known) = &self.store else {
+            return Vec::new();
+        };
+        let there: BTreeSet<Key> = listed
+            .entries
+            .iter()
+            .map(|(entry, _)| entry.key())
+            .collect();
+        let is_lost = |revision: i64| match &listed.store {
+            Some(name) if name == known => revision > listed.revision,
+            Some(_) => listed.is_new,
+            None => true,
+        };
+        let lost = self.drained.iter().filter(|(node, revision)| {
+            is_lost(**revision) && !there.contains(&Key::Drained((*node).clone()))
+        });
+        lost.map(|(node, _)| node.clone()).collect()
+    }
+
+    /// All of a list that was made after a time in which nothing was heard of etcd.
+    pub fn take(&mut self, listed: Listed, now: Instant) {
+        // Another store counts its revisions from the start; nothing here is newer than they are.
+        if self.store.is_some() && self.store != listed.store {
+            self.revision = i64::MAX;
+        }
+        self.store = listed.store;
+        self.replace(listed.entries, listed.revision, now);
+    }
+
     /// Everything that etcd had at `revision`, after a time in which nothing was heard of it.
-    pub fn replace(&mut self, entries: Vec<(Entry, i64)>, revision: i64, now: Instant) {
+    fn replace(&mut self, entries: Vec<(Entry, i64)>, revision: i64, now: Instant) {
         let listed: BTreeSet<Key> = entries.iter().map(|(entry, _)| entry.key()).collect();
         let nodes = self.nodes.iter();
         let nodes = nodes.map(|(id, node)| (Key::Node(id.clone()), node.revision));

@@ -5,6 +5,7 @@ use super::{
     super::Error,
     entry::{Entry, Key},
     server::{ANSWER, Pause, Server, unavailable},
+    store::{self, Listed},
     view::View,
 };
 use etcd_client::{Client, EventType, GetOptions, KeyValue, WatchOptions, WatchResponse};
@@ -124,7 +125,7 @@ impl Watcher {
 
     async fn follow(&self) -> Result<std::convert::Infallible, Error> {
         let mut client = self.server.connect().await?;
-        let revision = self.list(&mut client).await?;
+        let revision = self.look(&mut client).await?;
         let options = WatchOptions::new()
             .with_prefix()
             .with_start_revision(revision + 1)
@@ -178,22 +179,38 @@ impl Watcher {
         Ok(())
     }
 
-    /// Reads everything as of one revision, which it returns.
-    async fn list(&self, client: &mut Client) -> Result<i64, Error> {
+    /// Takes over everything as of one revision, which it returns. What etcd has lost and this node
+    /// still knows is brought there before.
+    async fn look(&self, client: &mut Client) -> Result<i64, Error> {
+        let mut listed = self.list(client).await?;
+        let lost = self.seen.view().lost_wishes(&listed);
+        if listed.store.is_none() || !lost.is_empty() {
+            store::restore(&self.server, client, &self.prefix, &listed, lost).await?;
+            listed = self.list(client).await?;
+        }
+        let revision = listed.revision;
+        self.seen.view().take(listed, Instant::now());
+        self.seen.look_for_own();
+        Ok(revision)
+    }
+
+    async fn list(&self, client: &mut Client) -> Result<Listed, Error> {
+        let name = store::name_path(&self.prefix).into_bytes();
+        let new = store::new_path(&self.prefix).into_bytes();
         let end = end_of(&self.prefix);
         let mut from = format!("{}/", self.prefix).into_bytes();
-        let (mut entries, mut revision) = (Vec::new(), 0);
+        let mut listed = Listed::default();
         loop {
             let options = GetOptions::new()
                 .with_range(end.clone())
                 .with_limit(PAGE)
-                .with_revision(revision);
+                .with_revision(listed.revision);
             let mut page = self
                 .server
                 .within(client.get(from.clone(), Some(options)))
                 .await?;
-            if revision == 0 {
-                revision = page.header().map_or(0, |header| header.revision());
+            if listed.revision == 0 {
+                listed.revision = page.header().map_or(0, |header| header.revision());
             }
             let more = page.more();
             let pairs = page.take_kvs();
@@ -201,17 +218,20 @@ impl Watcher {
                 from = last.key().to_vec();
                 from.push(0);
             }
-            entries.extend(pairs.iter().filter_map(|pair| {
+            for pair in &pairs {
+                if pair.key() == name {
+                    listed.store = Some(pair.value().to_vec());
+                }
+                listed.is_new |= pair.key() == new;
+            }
+            listed.entries.extend(pairs.iter().filter_map(|pair| {
                 let key = Key::parse(&self.prefix, pair.key())?;
                 Some((parse(&key, pair)?, pair.mod_revision()))
             }));
             if !more {
-                break;
+                return Ok(listed);
             }
         }
-        self.seen.view().replace(entries, revision, Instant::now());
-        self.seen.look_for_own();
-        Ok(revision)
     }
 }
 

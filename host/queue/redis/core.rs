@@ -1,7 +1,7 @@
 //! What all parts of the queue use: the shards, calling a script on one of them, and what its errors
 //! mean to the caller. Knows no verb.
 
-use super::{super::Error, script::Scripts};
+use super::{super::Error, leases::Calls, script::Scripts};
 use crate::{
     config,
     queue::{Publisher, recent::Recent},
@@ -24,6 +24,8 @@ pub(super) struct Core {
     pub scripts: Scripts,
     /// The hash tag of each shard, which is also what all its keys begin with.
     pub tags: Vec<String>,
+    /// Of each shard.
+    pub calls: Vec<Calls>,
     pub publisher: Publisher,
     /// What this queue itself has leased and ended.
     pub recent: Recent,
@@ -45,6 +47,7 @@ impl Core {
             tags: (0..settings.shards)
                 .map(|shard| format!("{{{prefix}:{shard}}}"))
                 .collect(),
+            calls: (0..settings.shards).map(|_| Calls::default()).collect(),
             publisher: Publisher::new(),
             recent: Recent::default(),
             me: uuid::Uuid::now_v7().simple().to_string(),

@@ -1,18 +1,30 @@
 //! Handing tasks out, from one shard after another. Who asked for work and was cancelled before the
-//! answer came has not run anything: its tasks go back at once and the attempt is not counted.
+//! answer came has not run anything: its tasks go back at once and the attempt is not counted. An
+//! answer that was lost on its way is asked for again, and brings the same tasks.
 
 use super::{
     core::{Core, ms},
     ending, row,
 };
 use crate::{
-    queue::{Change, Error, Finish, LeaseToken, Leased, Want, recent},
+    queue::{Change, Error, Finish, LeaseToken, Leased, Want, WantedType, recent},
     task::{Name, Outcome, StateKind, UnixMs},
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Mutex};
 use tokio_util::task::TaskTracker;
+
+/// A shard's calls for work, one after the other. Each has a number, and keeps it until its answer has
+/// been heard.
+#[derive(Default)]
+pub(super) struct Calls(Mutex<Call>);
+
+#[derive(Default)]
+struct Call {
+    number: u64,
+    unheard: bool,
+}
 
 /// Gives its tasks back when it is dropped before they were taken.
 pub(super) struct Handed {
@@ -76,15 +88,13 @@ pub(super) async fn lease(
         let shard = (first + step) % core.tags.len();
         match from_shard(&core, shard, &want).await {
             Ok(leased) => {
-                for task in &leased {
-                    want.max -= 1;
-                    let of_type = want.types.iter_mut();
-                    let mut same = of_type.filter(|wanted| wanted.task_type == task.task_type);
-                    if let Some(wanted) = same.next() {
-                        wanted.max = wanted.max.saturating_sub(1);
-                    }
-                }
-                handed.leased.extend(leased);
+                let (fitting, beyond) = fitting(&mut want, leased);
+                handed.leased.extend(fitting);
+                drop(Handed {
+                    leased: beyond,
+                    core: core.clone(),
+                    tracker: handed.tracker.clone(),
+                });
             }
             // What the others gave is as good as ever.
             Err(error) if !handed.leased.is_empty() => {
@@ -96,13 +106,31 @@ pub(super) async fn lease(
     Ok(handed)
 }
 
+/// Takes out of an answer what there is room for, and that room out of `want`. An answer that comes
+/// again was asked for when there may have been more.
+fn fitting(want: &mut Want, leased: Vec<Leased>) -> (Vec<Leased>, Vec<Leased>) {
+    let Want { types, max, .. } = want;
+    leased.into_iter().partition(|task| {
+        let mut of_type = types.iter_mut();
+        let wanted = of_type.find(|wanted| wanted.task_type == task.task_type);
+        match wanted.filter(|wanted| wanted.max > 0 && *max > 0) {
+            Some(wanted) => {
+                wanted.max -= 1;
+                *max -= 1;
+                true
+            }
+            None => false,
+        }
+    })
+}
+
 /// Each type once.
 fn merged(mut want: Want) -> Want {
     let mut types = BTreeMap::new();
     for wanted in want.types.drain(..).filter(|wanted| wanted.max > 0) {
         types
             .entry(wanted.task_type.clone())
-            .and_modify(|before: &mut super::super::WantedType| before.max += wanted.max)
+            .and_modify(|before: &mut WantedType| before.max += wanted.max)
             .or_insert(wanted);
     }
     want.types = types.into_values().collect();
@@ -114,20 +142,18 @@ type Row = (String, u64, u32, Vec<u8>, Vec<u8>, u64);
 
 async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased>, Error> {
     let shards = core.tags.len();
+    let mut asked = core.calls[shard].0.lock().await;
+    let again = asked.unheard;
+    asked.number += u64::from(!again);
+    asked.unheard = true;
+    let number = asked.number;
     let (now, rows): (u64, Vec<Row>) = core
         .call(shard, &core.scripts.lease, |call| {
+            call.arg(number).arg(u8::from(again));
             call.arg(want.node.as_str()).arg(ms(want.ttl)).arg(want.max);
             for wanted in &want.types {
-                let share = wanted
-                    .max_in_cluster
-                    .map(|max| share_of(max, shard, shards));
-                let share = share
-                    .and_then(|share| i64::try_from(share).ok())
-                    .unwrap_or(-1);
-                let lanes: Vec<String> = want
-                    .lanes(&wanted.task_type)
-                    .map(|lane| lane.to_string())
-                    .collect();
+                let lanes = lanes(want, wanted);
+                let share = share(wanted, shard, shards);
                 call.arg(wanted.task_type.as_str())
                     .arg(wanted.max)
                     .arg(share);
@@ -136,6 +162,8 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
         })
         .await
         .inspect_err(|_| core.publisher.lost())?;
+    asked.unheard = false;
+    drop(asked);
     let mut leased = Vec::with_capacity(rows.len());
     let mut changes = Vec::with_capacity(rows.len());
     let mut snapshots = Vec::with_capacity(rows.len());
@@ -156,7 +184,8 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
             attempt,
         };
         let times = [UnixMs(submitted_at), now, now.after(want.ttl)];
-        let first = (attempt == 1)
+        // An answer that comes again does not say when they began.
+        let first = (attempt == 1 && !again)
             .then(|| recent::first_leased(&task, head.target, want.node.clone(), times));
         snapshots.push((id, first.map(Arc::new)));
         leased.push(task);
@@ -164,6 +193,21 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
     core.recent.update(&mut snapshots);
     core.publisher.publish(changes);
     Ok(leased)
+}
+
+/// The lanes of a type, as scripts take them.
+pub(super) fn lanes(want: &Want, wanted: &WantedType) -> Vec<String> {
+    let lanes = want.lanes(&wanted.task_type);
+    lanes.map(|lane| lane.to_string()).collect()
+}
+
+/// How many of a type may run in a shard, as scripts take it: -1 stands for any number.
+pub(super) fn share(wanted: &WantedType, shard: usize, shards: usize) -> i64 {
+    let max = wanted.max_in_cluster;
+    let share = max.map(|max| share_of(max, shard, shards));
+    share
+        .and_then(|share| i64::try_from(share).ok())
+        .unwrap_or(-1)
 }
 
 /// A limit over all nodes, divided among the shards: each script sees its own shard alone. No share

@@ -2,6 +2,7 @@
 
 use super::{
     core::{Core, ms},
+    leases,
     row::{self, BULK, FIELDS},
 };
 use crate::{
@@ -60,17 +61,20 @@ pub(super) async fn counts(core: &Core) -> Result<Counts, Error> {
 }
 
 pub(super) async fn next_due(core: &Core, want: &Want) -> Result<Option<Duration>, Error> {
-    let lanes = want
-        .types
-        .iter()
-        .flat_map(|wanted| want.lanes(&wanted.task_type));
-    let lanes: Vec<String> = lanes.map(|lane| lane.to_string()).collect();
-    if lanes.is_empty() {
+    if want.types.is_empty() {
         return Ok(None);
     }
     let due = core.shards().map(|shard| {
-        core.call::<Option<u64>>(shard, &core.scripts.due, |call| {
-            call.arg(&lanes);
+        core.call::<Option<u64>>(shard, &core.scripts.due, move |call| {
+            for wanted in &want.types {
+                let lanes = leases::lanes(want, wanted);
+                call.arg(wanted.task_type.as_str()).arg(leases::share(
+                    wanted,
+                    shard,
+                    core.tags.len(),
+                ));
+                call.arg(lanes.len()).arg(lanes);
+            }
         })
     });
     let due = try_join_all(due).await?.into_iter().flatten().min();

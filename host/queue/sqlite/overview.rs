@@ -3,8 +3,8 @@
 
 use super::board::Board;
 use crate::{
-    queue::{Counts, Want},
-    task::{Lane, StateKind},
+    queue::{Counts, Want, WantedType},
+    task::{Lane, Name, StateKind},
 };
 use std::{
     collections::HashMap,
@@ -51,7 +51,18 @@ impl Overview {
     /// The earliest due time of what `want` could take.
     pub fn next_due(&self, want: &Want) -> Option<i64> {
         let lines = self.lines();
-        let types = want.types.iter();
+        let running_of = |task_type: &Name| -> u64 {
+            let of_type = lines
+                .iter()
+                .filter(|(lane, _)| lane.task_type == *task_type);
+            let running = of_type.map(|(_, line)| line.counts[StateKind::Running as usize]);
+            running.sum()
+        };
+        let is_full = |wanted: &WantedType| {
+            let max = wanted.max_in_cluster;
+            max.is_some_and(|max| running_of(&wanted.task_type) >= max as u64)
+        };
+        let types = want.types.iter().filter(|wanted| !is_full(wanted));
         types
             .flat_map(|wanted| want.lanes(&wanted.task_type))
             .filter_map(|lane| lines.get(&lane)?.next_due)

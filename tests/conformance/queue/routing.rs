@@ -110,7 +110,14 @@ pub async fn a_limit_over_all_nodes_counts_who_runs(queue: &dyn TaskQueue) {
     let second = queue.lease(&there).await.unwrap();
     assert_eq!(ids(&second), ["t2"]);
     assert!(queue.lease(&here).await.unwrap().is_empty());
+    // No time will let another run, but an end.
+    assert_eq!(queue.next_due(&here).await.unwrap(), None);
+    let unlimited = want(&[("echo", 1)], 1, HOUR);
+    let due = queue.next_due(&unlimited).await.unwrap();
+    assert_eq!(due, Some(Duration::ZERO));
     finish_one(queue, &first[1].token, completed(b"")).await;
+    let due = queue.next_due(&here).await.unwrap();
+    assert_eq!(due, Some(Duration::ZERO));
     assert_eq!(ids(&queue.lease(&here).await.unwrap()), ["t3"]);
     finish_one(queue, &first[0].token, retry(HOUR, "later")).await;
     finish_one(queue, &second[0].token, failed("no")).await;

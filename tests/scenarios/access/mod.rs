@@ -7,6 +7,7 @@ mod tls;
 mod tokens;
 
 use crate::support::{
+    PATIENCE,
     certificates::{Authority, Signed},
     eventually,
     node::{Node, hostel},
@@ -36,6 +37,11 @@ pub fn trials() -> Vec<Trial> {
         trial_needing("access::broken_files", true, tls::broken_files),
         trial_needing("access::tokens", true, tokens::tokens),
         trial_needing("access::tokens_file", true, tokens::tokens_file),
+        trial_needing(
+            "access::streams_end_with_their_token",
+            true,
+            tokens::streams_end_with_their_token,
+        ),
         trial_needing("access::every_method", true, methods::every_method),
         trial_needing("access::command_line", true, command_line::places),
         trial_needing(
@@ -70,7 +76,9 @@ fn write_tokens(node: &Node, tokens: &[(&str, &str)]) {
     let line =
         |(name, token): &(&str, &str)| format!("{name} {}\n", TokenHash::of(token.as_bytes()));
     let lines: String = tokens.iter().map(line).collect();
-    fs::write(node.path("tokens"), lines).unwrap();
+    // Renamed into place, so that the node never reads half of it.
+    fs::write(node.path("tokens.new"), lines).unwrap();
+    fs::rename(node.path("tokens.new"), node.path("tokens")).unwrap();
 }
 
 /// Of a node on whatever address, the one on loopback.

@@ -40,6 +40,14 @@ pub fn trials() -> Vec<Trial> {
             demo::cluster,
         ),
         trial_needing(
+            "command_line::demo_cluster_killed",
+            cfg!(target_os = "linux")
+                && can_build()
+                && Kind::Redis.is_here()
+                && Kind::Etcd.is_here(),
+            demo::cluster_killed,
+        ),
+        trial_needing(
             "command_line::demo_cluster_without_servers",
             true,
             demo::cluster_without_servers,

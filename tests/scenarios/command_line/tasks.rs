@@ -45,6 +45,39 @@ pub async fn submit(on: Backend) {
     let shrunk = image::load_from_memory(&shrunk.bytes()).unwrap();
     assert_eq!((shrunk.width(), shrunk.height()), (16, 8));
 
+    // How durable it is, for programs, and for people on their terminal alone.
+    let said = hostel(&["submit", "echo", "--payload", "x", "--json"]).json();
+    let (id, durability) = (&said["task_id"], &said["durability"]);
+    assert_eq!(id.as_str().unwrap().len(), 36, "{said}");
+    assert_eq!(
+        (durability, &said["existing"]),
+        (&"synced".into(), &false.into())
+    );
+    let again = [&named[..], &["--json", "--wait"]].concat();
+    let said = hostel(&again).json();
+    for (key, value) in [
+        ("task_id", "my:1"),
+        ("status", "completed"),
+        ("result", "over"),
+        ("durability", "synced"),
+    ] {
+        assert_eq!(said[key], value, "{said}");
+    }
+    assert_eq!(said["existing"], true, "{said}");
+    if has_script() {
+        let command = format!("{} submit echo --payload x", env!("CARGO_BIN_EXE_hostel"));
+        let shown = Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .env("HOSTEL_SERVER", node.address())
+            .stdin(Stdio::null())
+            .output();
+        let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
+        assert!(
+            shown.contains("accepted (synced): it is on disk"),
+            "{shown}"
+        );
+    }
+
     // --server wins over HOSTEL_SERVER, with and without the scheme.
     for server in [node.address(), &format!("http://{}", node.address())] {
         let mut command = self::hostel();

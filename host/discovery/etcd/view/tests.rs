@@ -200,3 +200,44 @@ fn who_is_drained_is_kept_apart_from_who_is_there() {
     view.erased(&wish("b").key(), 19, now);
     assert_eq!(drained(&view), "b");
 }
+
+#[test]
+fn a_lost_wish_is_told_from_one_that_was_taken_back() {
+    let now = Instant::now();
+    let wish = |id: &str, revision| (Entry::Drained(name(id)), revision);
+    let listed = |store: Option<&str>, is_new, revision, entries| Listed {
+        entries,
+        revision,
+        store: store.map(|store| store.into()),
+        is_new,
+    };
+    let mut view = View::new(GRACE);
+    // Who knows nothing brings nothing.
+    let none = Vec::<Name>::new();
+    assert_eq!(view.lost_wishes(&listed(None, false, 1, vec![])), none);
+    let all = vec![wish("a", 3), wish("b", 9)];
+    view.take(listed(Some("one"), false, 10, all), now);
+    let lost = |store, is_new, revision, entries| {
+        let lost = view.lost_wishes(&listed(store, is_new, revision, entries));
+        lost.iter()
+            .map(Name::to_string)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    // The same store, further on: what is missing was taken back.
+    assert_eq!(lost(Some("one"), false, 12, vec![]), "");
+    assert_eq!(lost(Some("one"), true, 12, vec![]), "");
+    // The same one as it was before b was drained, and somebody undrained a since.
+    assert_eq!(lost(Some("one"), false, 5, vec![]), "b");
+    // Another one, wherever its revisions are: lost, if nobody can have taken anything back.
+    assert_eq!(lost(None, false, 1, vec![]), "a b");
+    assert_eq!(lost(Some("two"), true, 2, vec![wish("b", 2)]), "a");
+    assert_eq!(lost(Some("two"), true, 100, vec![]), "a b");
+    assert_eq!(lost(Some("two"), false, 100, vec![]), "");
+
+    // Taken over as a whole: nothing of the store before is newer.
+    view.take(listed(Some("two"), false, 4, vec![wish("b", 4)]), now);
+    assert_eq!(view.drained().iter().collect::<Vec<_>>(), [&name("b")]);
+    view.change(vec![(Key::Drained(name("b")), None)], 5, now);
+    assert!(view.drained().is_empty());
+}

@@ -11,6 +11,7 @@
 -- TAG:n       hash: counters: how many tasks of a type are in a state, how many are open, the last
 --             order, number and fence
 -- TAG:events  stream: what changed, bounded
+-- TAG:call:Q  string: the number of queue Q's last lease, and what it got; for some minutes
 --
 -- Fields of a task: m what was asked but the payload (JSON), p payload, l lane, o its place in the
 -- order of submission, q its number, t submitted at, s state (p r c f x), u due at, leased until or

@@ -1,10 +1,53 @@
--- ARGV: from, node, ttl, how many in all, then for each type its name, how many of it, how many of it
--- may run in this shard (-1: any number), how many lanes follow, and these.
+-- ARGV: from, the number of this call, 1 if it was made before and its answer was not heard, node, ttl,
+-- how many in all, then for each type its name, how many of it, how many of it may run in this shard
+-- (-1: any number), how many lanes follow, and these.
 -- Answers the time, and for each task id, fence, attempt, m, p, t.
-local node, ttl, max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local number, again = tonumber(ARGV[2]), ARGV[3] == '1'
+local node, ttl, max = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local leased = {}
+
+local function give(id, fence, attempt, m, p, t)
+  local n = #leased
+  leased[n + 1], leased[n + 2], leased[n + 3] = id, fence, attempt
+  leased[n + 4], leased[n + 5], leased[n + 6] = m, p, t
+end
+
+-- A call that was made before, and did get here, has the answer that it had. One that comes late, after
+-- its maker went on, takes nothing.
+local call = TAG .. ':call:' .. FROM
+local known = redis.call('GET', call)
+local made = known and tonumber(string.match(known, '^%d+'))
+if made and made >= number then
+  if made > number or not again then return { whole(NOW), {} } end
+  local ends = NOW + ttl
+  for id, fence in string.gmatch(known, ' (%S+) (%d+)') do
+    local task = key(id)
+    local there = redis.call('HMGET', task, 's', 'f', 'a', 'm', 'p', 't')
+    if there[1] == 'r' and there[2] == fence then
+      redis.call('HSET', task, 'u', whole(ends))
+      add(TAG .. ':leases', ends, id)
+      give(id, fence, tonumber(there[3]), there[4], there[5], there[6])
+    end
+  end
+  write()
+  return { whole(NOW), leased }
+end
+
+local function answer()
+  local words = { whole(number) }
+  for n = 1, #leased, 6 do
+    words[#words + 1], words[#words + 2] = leased[n], leased[n + 1]
+  end
+  -- Who has heard an answer does not ask for it again, and whose answer was empty lost nothing.
+  if again or #leased > 0 then
+    redis.call('SET', call, table.concat(words, ' '), 'PX', 600000)
+  end
+  return { whole(NOW), leased }
+end
+
 local last = NOW * STEP + STEP - 1
 local heads, room = {}, {}
-local i = 5
+local i = 7
 while i <= #ARGV do
   local task_type, most, cluster, lanes = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   if cluster >= 0 then
@@ -37,9 +80,8 @@ for _, head in ipairs(heads) do
     taken[#taken + 1] = head
   end
 end
-if #taken == 0 then return { whole(NOW), {} } end
+if #taken == 0 then return answer() end
 local fence = redis.call('HINCRBY', N, 'fence', #taken) - #taken
-local leased = {}
 for _, head in ipairs(taken) do
   local id, task = head.id, key(head.id)
   local there = redis.call('HMGET', task, 's', 'a', 'm', 'p', 't')
@@ -52,10 +94,8 @@ for _, head in ipairs(taken) do
       'b', whole(NOW), 'n', node)
     add(TAG .. ':leases', ends, id)
     move(id, head.lane, 'p', 'r')
-    local n = #leased
-    leased[n + 1], leased[n + 2], leased[n + 3] = id, whole(fence), attempt
-    leased[n + 4], leased[n + 5], leased[n + 6] = there[3], there[4], there[5]
+    give(id, whole(fence), attempt, there[3], there[4], there[5])
   end
 end
 write()
-return { whole(NOW), leased }
+return answer()
