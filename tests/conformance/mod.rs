@@ -9,6 +9,8 @@ mod local;
 mod queue;
 mod queue_redis;
 mod redis;
+mod redis_cluster;
+mod redis_flow;
 mod sqlite;
 mod sqlite_disk;
 
@@ -22,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(keyvalue_sqlite::trials());
     trials.extend(local::trials());
     trials.extend(redis::trials());
+    trials.extend(redis_cluster::trials());
     trials.extend(etcd::trials());
     trials
 }

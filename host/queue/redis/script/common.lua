@@ -2,6 +2,11 @@
 -- All keys hang off the shard's hash tag, KEYS[1], so they are in one slot of a Redis Cluster; which
 -- tasks a lease will touch is known only here, so they cannot be declared one by one.
 --
+-- KEYS[1] itself is never there, and KEYS[2] is TAG:n. While a slot moves from one node of a cluster to
+-- another, a script would fail halfway at a key that has gone, or find nothing at the new node and begin
+-- there anew. With two keys declared, one of them missing, Redis refuses the script as a whole
+-- (TRYAGAIN) until the slot has moved.
+--
 -- TAG:t:ID    hash: one task, the whole truth about it (fields below)
 -- TAG:r:LANE  sorted set: tasks that wait in a lane, by due time
 -- TAG:leases  sorted set: tasks that run, by the end of their lease
