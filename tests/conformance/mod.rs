@@ -11,6 +11,8 @@ mod queue_redis;
 mod redis;
 mod redis_cluster;
 mod redis_flow;
+mod redis_states;
+mod redis_tls;
 mod sqlite;
 mod sqlite_disk;
 
@@ -25,6 +27,8 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(local::trials());
     trials.extend(redis::trials());
     trials.extend(redis_cluster::trials());
+    trials.extend(redis_states::trials());
+    trials.extend(redis_tls::trials());
     trials.extend(etcd::trials());
     trials
 }
