@@ -11,6 +11,7 @@ mod queue_redis;
 mod redis;
 mod redis_cluster;
 mod redis_flow;
+mod redis_mend;
 mod redis_states;
 mod redis_tls;
 mod sqlite;
@@ -27,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(local::trials());
     trials.extend(redis::trials());
     trials.extend(redis_cluster::trials());
+    trials.extend(redis_mend::trials());
     trials.extend(redis_states::trials());
     trials.extend(redis_tls::trials());
     trials.extend(etcd::trials());

@@ -1,5 +1,5 @@
 //! What goes on behind the calls: finding out what durability the server gives, again and again since
-//! its settings can change, and putting back what the sets have lost.
+//! its settings can change, and mending what sets and counters have lost.
 
 use super::core::Core;
 use crate::{
@@ -13,8 +13,10 @@ use std::{
     time::Duration,
 };
 
-/// How often to look, and how many tasks each look goes through.
+/// How often to look, and how many tasks each look goes through: in how many steps, and how many tasks
+/// each of them, so that none holds up the server.
 const EVERY: Duration = Duration::from_secs(10);
+const STEPS: usize = 4;
 const LOOK: usize = 500;
 
 /// What the server was found to give.
@@ -46,21 +48,34 @@ pub(super) async fn run(core: Arc<Core>, found: Arc<Found>) {
             continue;
         }
         for shard in core.shards() {
-            let mended = core.call::<u64>(shard, &core.scripts.mend, |call| {
-                call.arg(LOOK);
-            });
-            match mended.await {
+            match sweep(&core, shard).await {
                 Ok(0) => {}
                 Ok(mended) => tracing::warn!(
                     shard,
                     mended,
-                    "tasks were not where they belong, and were put back: does another program \
-                     write under queue.prefix?"
+                    "tasks were not where they belong, or not counted right, which is mended: does \
+                     another program write under queue.prefix?"
                 ),
                 Err(error) => tracing::debug!(shard, "cannot look for lost tasks: {error}"),
             }
         }
     }
+}
+
+/// Goes on with the sweep of a shard, which all nodes share; says how much was mended.
+async fn sweep(core: &Core, shard: usize) -> Result<u64, Error> {
+    let mut all = 0;
+    for _ in 0..STEPS {
+        let call = core.call(shard, &core.scripts.mend, |call| {
+            call.arg(LOOK);
+        });
+        let (mended, is_over): (u64, u8) = call.await?;
+        all += mended;
+        if is_over == 1 {
+            break;
+        }
+    }
+    Ok(all)
 }
 
 /// `Misconfigured` when a server may throw tasks away. Tasks of a cluster survive what they survive at

@@ -35,7 +35,7 @@ for i = 2, #ARGV, 6 do
       redis.call('HINCRBY', task, 'z', 1)
       bury(id, state, tonumber(there[4]))
     end
-    move(id, lane, 'r', state)
+    move(id, lane, 'r', state, tonumber(there[4]))
     answers[#answers + 1] = { state, lane }
   end
 end

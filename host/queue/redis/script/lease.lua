@@ -42,16 +42,16 @@ local fence = redis.call('HINCRBY', N, 'fence', #taken) - #taken
 local leased = {}
 for _, head in ipairs(taken) do
   local id, task = head.id, key(head.id)
-  local there = redis.call('HMGET', task, 's', 'a', 'm', 'p')
+  local there = redis.call('HMGET', task, 's', 'a', 'm', 'p', 'l', 'o')
   remove(lane_key(head.lane), id)
   -- A task that somebody deleted by hand leaves only its place in the lane.
-  if there[1] == 'p' then
+  if there[1] == 'p' and there[5] == head.lane then
     fence = fence + 1
     local attempt, ends = tonumber(there[2]) + 1, NOW + ttl
     redis.call('HSET', task, 's', 'r', 'a', attempt, 'f', whole(fence), 'u', whole(ends),
       'b', whole(NOW), 'n', node)
     add(TAG .. ':leases', ends, id)
-    move(id, head.lane, 'p', 'r')
+    move(id, head.lane, 'p', 'r', tonumber(there[6]))
     local n = #leased
     leased[n + 1], leased[n + 2], leased[n + 3] = id, whole(fence), attempt
     leased[n + 4], leased[n + 5] = there[3], there[4]
