@@ -25,6 +25,9 @@ use tokio::task::JoinSet;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// How often the sweep goes through all tasks while they change.
+const PASSES: u64 = 200;
+
 /// The script itself, for a test that cannot wait for the sweep's turn.
 const MEND: &str = concat!(
     include_str!("../../host/queue/redis/script/common.lua"),
@@ -162,29 +165,28 @@ async fn the_sweep_changes_nothing_sound() {
         let (queue, over, random) = (queue.clone(), over.clone(), random.fork());
         doing.spawn(async move { do_anything(&queue, &over, random).await });
     }
-    let mut passes = 0;
-    while passes < 200 {
-        let (mended, is_over) = mend(&server).await;
-        assert_eq!(mended, 0, "in pass {passes}");
-        passes += is_over;
+    // Each pass finds what was spoiled at its beginning, and nothing else. What it has counted agrees with
+    // the sets at its end, or it would find nothing at all.
+    let mut found = 0;
+    for pass in 0..PASSES {
+        say(&server, &["HSET", "{test:0}:n", "p ghost", "1"]).await;
+        let mut in_pass = 0;
+        loop {
+            let (mended, is_over) = mend(&server).await;
+            in_pass += mended;
+            if is_over == 1 {
+                break;
+            }
+        }
+        assert!(in_pass <= 1, "{in_pass} in pass {pass}");
+        found += in_pass;
     }
     over.store(true, Ordering::Relaxed);
     while let Some(done) = doing.join_next().await {
         done.unwrap();
     }
-    // And it would have seen something.
-    say(&server, &["HINCRBY", "{test:0}:n", "p echo", "1"]).await;
-    let mut mended = 0;
-    for _ in 0..2 {
-        loop {
-            let (some, is_over) = mend(&server).await;
-            mended += some;
-            if is_over == 1 {
-                break;
-            }
-        }
-    }
-    assert_eq!(mended, 1);
+    // The queue's own sweep may have ended one of the passes, now and then.
+    assert!(found > PASSES * 9 / 10, "{found} of {PASSES}");
     queue.close().await;
 }
 
