@@ -53,6 +53,7 @@ async fn with(sync: &str) -> Vec<Row> {
             let submits = submit_rate(node.address(), node.pid()).await.per_second;
             let what = format!("{sync}: submits while the worker runs them");
             rows.push(Row::new(what, "/s", submits).beside(limit, bare));
+            run_out(&mut redis).await;
         }
         let before = redis_cpu(&mut redis).await;
         let rates = nodes
@@ -75,6 +76,19 @@ async fn with(sync: &str) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// Waits until all that was submitted has been run: results would wait behind it.
+async fn run_out(redis: &mut MultiplexedConnection) {
+    let mut open = redis::cmd("HGET");
+    open.arg("{hostel:0}:n").arg("open");
+    loop {
+        let open: Option<u64> = open.query_async(redis).await.expect("a counter");
+        if open.unwrap_or_default() == 0 {
+            return;
+        }
+        tokio::time::sleep(MEASURED / 20).await;
+    }
 }
 
 /// Entries a second.

@@ -3,12 +3,12 @@
 
 mod connection;
 
-pub(crate) use connection::Connection;
+pub(crate) use connection::{Connection, Nodes};
 
 use crate::config;
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
-    IntoConnectionInfo, RedisError, RedisResult, TlsCertificates,
+    IntoConnectionInfo, RedisError, RedisResult, ServerErrorKind, TlsCertificates,
     aio::{ConnectionManagerConfig, MultiplexedConnection},
     cluster::ClusterClient,
     io::tcp::TcpSettings,
@@ -23,6 +23,10 @@ const PIPELINE: usize = 256;
 /// After how long without an acknowledgement a connection counts as dead: one whose other end has
 /// vanished would otherwise look idle for a quarter of an hour.
 const DEAD: Duration = Duration::from_secs(10);
+/// How often a cluster's client tries again by itself, and how long it waits before it does: enough to
+/// follow keys that move, and little enough that the caller is told what is wrong.
+const RETRIES: u32 = 5;
+const RETRY_MS: (u64, u64) = (50, 500);
 
 /// A Redis that the configuration names. Connects to nothing by itself.
 #[derive(Clone)]
@@ -36,8 +40,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Fails with what is wrong about the settings of `section`.
-    pub fn new(settings: &config::Redis, section: &'static str) -> Result<Self, String> {
+    /// Fails with what is wrong about the settings of `section`. In a cluster a command is sent again
+    /// when its answer is missing, if it `repeats`; it may then be done twice.
+    pub fn new(
+        settings: &config::Redis,
+        section: &'static str,
+        repeats: bool,
+    ) -> Result<Self, String> {
         let unusable = |error: RedisError| {
             let url = &settings.url;
             format!("{section}.url ({url}) cannot be used: {error}")
@@ -53,6 +62,9 @@ impl Server {
             let builder = ClusterClient::builder(nodes.clone())
                 .connection_timeout(CONNECT)
                 .response_timeout(ANSWER)
+                .retries(if repeats { RETRIES } else { 0 })
+                .min_retry_wait(RETRY_MS.0)
+                .max_retry_wait(RETRY_MS.1)
                 .tcp_settings(watchful(TcpSettings::default()));
             match &certificates {
                 Some(certificates) => builder.certs(certificates.clone()).build(),
@@ -76,6 +88,10 @@ impl Server {
     /// Where a connection for subscriptions can be had, in turn: in a cluster any node serves.
     pub fn node(&self, turn: usize) -> RedisResult<Client> {
         self.client(self.nodes[turn % self.nodes.len()].clone())
+    }
+
+    pub fn is_cluster(&self) -> bool {
+        self.cluster.is_some()
     }
 
     fn client(&self, node: ConnectionInfo) -> RedisResult<Client> {
@@ -136,19 +152,42 @@ impl Server {
     /// What went wrong, and what to do where somebody has to do something. `needs` says what the
     /// user must be allowed.
     pub fn problem(&self, error: &RedisError, needs: &str) -> String {
-        match is_refusal(error) {
-            true => format!(
-                "Redis refuses this node: {error}; check the user and password in {}.url, and that \
-                 its ACL allows {needs}",
-                self.section
-            ),
-            false => error.to_string(),
+        let section = self.section;
+        // In the words of Redis, which are those that its manual has.
+        let said = match (error.code(), error.detail()) {
+            (Some(code), Some(detail)) => format!("{code} {detail}"),
+            _ => error.to_string(),
+        };
+        if is_refusal(error) {
+            return format!(
+                "Redis refuses this node: {said}; check the user and password in {section}.url, and \
+                 that its ACL allows {needs}"
+            );
         }
+        let about = |words: &[&str]| words.iter().any(|word| said.contains(word));
+        // What rustls says of the server's certificate, and what a server says of ours.
+        if about(&["invalid peer certificate"]) {
+            return format!(
+                "the certificate of Redis is not accepted: {said}; check that {section}.ca_file holds \
+                 the CA that signed it, and that it names the host of {section}.url"
+            );
+        }
+        if about(&["fatal alert: CertificateRequired", "fatal alert: UnknownCA"]) {
+            return format!(
+                "Redis does not accept this node's certificate: {said}; check {section}.cert_file and \
+                 {section}.key_file"
+            );
+        }
+        said
     }
 }
 
-/// The node of a cluster that an error sends us to.
+/// The node of a cluster that an error sends us to, for good. While keys are on the way it is known
+/// only to who asks for one of them.
 pub(crate) fn redirection(error: &RedisError) -> Option<(String, u16)> {
+    if error.kind() != ErrorKind::Server(ServerErrorKind::Moved) {
+        return None;
+    }
     let (address, _slot) = error.redirect_node()?;
     let (host, port) = address.rsplit_once(':')?;
     Some((host.to_owned(), port.parse().ok()?))

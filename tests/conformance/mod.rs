@@ -9,6 +9,11 @@ mod local;
 mod queue;
 mod queue_redis;
 mod redis;
+mod redis_cluster;
+mod redis_flow;
+mod redis_mend;
+mod redis_states;
+mod redis_tls;
 mod sqlite;
 mod sqlite_disk;
 
@@ -22,6 +27,10 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(keyvalue_sqlite::trials());
     trials.extend(local::trials());
     trials.extend(redis::trials());
+    trials.extend(redis_cluster::trials());
+    trials.extend(redis_mend::trials());
+    trials.extend(redis_states::trials());
+    trials.extend(redis_tls::trials());
     trials.extend(etcd::trials());
     trials
 }

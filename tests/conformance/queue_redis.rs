@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Cases about what is exact within a shard only: the order of tasks, and how many may be open.
-const EXACT: [&str; 10] = [
+pub(super) const EXACT: [&str; 10] = [
     "a_full_queue_says_so_and_recovers",
     "leases_come_oldest_first_over_all_types",
     "each_type_keeps_its_own_maximum",
@@ -88,7 +88,7 @@ async fn on_redis(case: Case, shards: u32) {
     queue.close().await;
 }
 
-fn settings(server: &Server) -> config::RedisQueue {
+pub(super) fn settings(server: &Server) -> config::RedisQueue {
     config::RedisQueue {
         server: config::Redis::at(&server.url(), "test").unwrap(),
         shards: 1,
@@ -97,11 +97,11 @@ fn settings(server: &Server) -> config::RedisQueue {
     }
 }
 
-async fn open(server: &Server) -> RedisQueue {
+pub(super) async fn open(server: &Server) -> RedisQueue {
     RedisQueue::open(&settings(server)).await.unwrap()
 }
 
-async fn refusal(settings: &config::RedisQueue) -> String {
+pub(super) async fn refusal(settings: &config::RedisQueue) -> String {
     match RedisQueue::open(settings).await {
         Err(Error::Misconfigured(why)) => why,
         Err(other) => panic!("{other:?}"),
@@ -110,11 +110,11 @@ async fn refusal(settings: &config::RedisQueue) -> String {
 }
 
 /// Says something to the server.
-async fn say(server: &Server, words: &[&str]) -> redis::Value {
-    server.say(words).await
+pub(super) async fn say(server: &Server, words: &[&str]) -> redis::Value {
+    server.say(words).await.unwrap()
 }
 
-async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
     let since = Instant::now();
     while !ask().await {
         assert!(since.elapsed() < PATIENCE, "never happened: {what}");
@@ -124,7 +124,13 @@ async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
 
 async fn queues_share_their_tasks() {
     let server = Server::start(Kind::Redis).await;
-    let (here, there) = (open(&server).await, open(&server).await);
+    share_their_tasks(&settings(&server)).await;
+}
+
+/// Two queues of one Redis, which is reached as these say.
+pub(super) async fn share_their_tasks(settings: &config::RedisQueue) {
+    let open = || RedisQueue::open(settings);
+    let (here, there) = (open().await.unwrap(), open().await.unwrap());
     let mut watch = there.watch();
     // Readers need a moment to be where the events are.
     until("the other queue hears", async || {
@@ -226,6 +232,15 @@ async fn durability_is_found_out() {
         assert_eq!(queue.durability(), expected);
         queue.close().await;
     }
+    // It may change while a node runs.
+    let queue = open(&server).await;
+    assert_eq!(queue.durability(), Durability::Memory);
+    say(&server, &["CONFIG", "SET", "appendonly", "yes"]).await;
+    until("the queue has seen it", async || {
+        queue.durability() == Durability::Synced
+    })
+    .await;
+    queue.close().await;
     let user = [
         "ACL", "SETUSER", "app", "on", ">pass", "~*", "+@all", "-config",
     ];

@@ -308,7 +308,10 @@ async fn the_way_through_redis_is_short() {
     println!("32 senders through Redis: {rate:.0} messages/s");
 }
 
-async fn try_publish(broker: &Arc<dyn MessageBroker>, topic: &Name) -> Result<usize, Error> {
+pub(super) async fn try_publish(
+    broker: &Arc<dyn MessageBroker>,
+    topic: &Name,
+) -> Result<usize, Error> {
     let shared = Topic::Shared(topic.clone());
     let published = broker.publish(&shared, message(topic, "a", 1)).await;
     published.map(|published| published.receivers)

@@ -135,7 +135,8 @@ async fn full_redis() {
     echo(&mut node.client()).await;
     let limit = async |node: &Node, to| {
         let shared = node.shared.as_ref().unwrap();
-        shared.redis.say(&["CONFIG", "SET", "maxmemory", to]).await;
+        let set = ["CONFIG", "SET", "maxmemory", to];
+        shared.redis.say(&set).await.unwrap();
     };
     limit(&node, "8mb").await;
     let full = Full::found(&node).await;

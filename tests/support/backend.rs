@@ -97,10 +97,9 @@ impl Shared {
 
     /// With further arguments for Redis.
     pub async fn start_with(redis: &'static [&'static str]) -> Self {
-        let (etcd, redis) = tokio::join!(
-            Server::start(Kind::Etcd),
-            Server::start_with(Kind::Redis, redis)
-        );
+        let more = |_: &Path| redis.iter().map(|&word| word.to_owned()).collect();
+        let redis = Server::start_with(Kind::Redis, more);
+        let (etcd, redis) = tokio::join!(Server::start(Kind::Etcd), redis);
         Self { etcd, redis }
     }
 

@@ -8,6 +8,7 @@ pub mod node;
 pub mod plugins;
 pub mod proxy;
 pub mod python;
+pub mod redis_cluster;
 pub mod servers;
 
 use hostel::proto::distributed::Task;

@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -17,9 +18,9 @@ pub struct Server {
     kind: Kind,
     port: u16,
     dir: TempDir,
+    /// Further arguments.
+    more: Vec<String>,
     process: Option<Child>,
-    /// Arguments besides those that all have.
-    more: &'static [&'static str],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,19 +48,20 @@ impl Kind {
 impl Server {
     /// Started and answering.
     pub async fn start(kind: Kind) -> Self {
-        Self::start_with(kind, &[]).await
+        Self::start_with(kind, |_| Vec::new()).await
     }
 
-    /// The same with further arguments.
-    pub async fn start_with(kind: Kind, more: &'static [&'static str]) -> Self {
+    /// With further arguments, which may name ports and files in the directory that they are given.
+    pub async fn start_with(kind: Kind, more: impl Fn(&Path) -> Vec<String>) -> Self {
         // Another process may take a port between the look for a free one and the start.
         for _ in 0..5 {
+            let dir = tempfile::tempdir().expect("a temporary directory");
             let mut server = Self {
                 kind,
                 port: free_port(),
-                dir: tempfile::tempdir().expect("a temporary directory"),
+                more: more(dir.path()),
+                dir,
                 process: None,
-                more,
             };
             server.spawn();
             if server.answers().await {
@@ -71,9 +73,14 @@ impl Server {
 
     /// Started again where it was, with what it has on disk.
     pub async fn restart(&mut self) {
+        self.begin_again();
+        assert!(self.answers().await, "no restart:\n{}", self.log());
+    }
+
+    /// The same, without waiting until it answers.
+    pub fn begin_again(&mut self) {
         self.kill();
         self.spawn();
-        assert!(self.answers().await, "no restart:\n{}", self.log());
     }
 
     fn spawn(&mut self) {
@@ -102,7 +109,7 @@ impl Server {
             }
         };
         let process = command
-            .args(self.more)
+            .args(&self.more)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log"))
             .stderr(log)
@@ -155,14 +162,17 @@ impl Server {
         }
     }
 
-    /// A command to Redis.
-    pub async fn say(&self, words: &[&str]) -> redis::Value {
-        let client = redis::Client::open(self.url()).expect("a URL");
-        let connection = client.get_multiplexed_async_connection().await;
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Says something to a Redis.
+    pub async fn say(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
         let mut command = redis::cmd(words[0]);
-        let said = command.arg(&words[1..]);
-        let answer = said.query_async(&mut connection.expect("Redis")).await;
-        answer.expect("an answer")
+        command.arg(&words[1..]);
+        command.query_async(&mut connection).await
     }
 
     /// kill -9, and waits until the process is gone.
@@ -203,7 +213,7 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("an address").port()
 }

@@ -9,12 +9,12 @@ mod wire;
 use super::{Attachment, Error, Inbox, Message, MessageBroker, Published, Topic};
 use crate::{
     config,
-    redis::{Connection, Server},
+    redis::{Connection, Nodes, Server},
 };
 use async_trait::async_trait;
 use channel::Channels;
 use link::Link;
-use redis::RedisError;
+use redis::{RedisError, RedisResult};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -26,7 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 const PUBLISH: Duration = Duration::from_secs(5);
 
 /// What the user has to be allowed.
-const NEEDS: &str = "PUBLISH, SUBSCRIBE and PING on the channels under broker.prefix";
+const NEEDS: &str = "PUBLISH, SUBSCRIBE and PING on the channels under broker.prefix, and in a cluster \
+                     PUBSUB NUMSUB";
 
 /// Hands messages to receivers on every node that uses the same Redis and prefix.
 pub struct RedisBroker {
@@ -53,7 +54,7 @@ impl RedisBroker {
     pub fn open(settings: &config::Redis) -> Result<Self, Error> {
         let channels = || Channels::new(&settings.prefix);
         Ok(Self {
-            server: Server::new(settings, "broker").map_err(Error::Misconfigured)?,
+            server: Server::new(settings, "broker", false).map_err(Error::Misconfigured)?,
             channels: channels(),
             link: Arc::new(Link::new(channels())),
             publisher: Arc::default(),
@@ -81,14 +82,26 @@ impl MessageBroker for RedisBroker {
     /// The receivers are the nodes that took it. Fails after 5 s at most; when the answer is what
     /// was missing, the message may have been delivered.
     async fn publish(&self, topic: &Topic, message: Message) -> Result<Published, Error> {
-        let mut command = redis::cmd("PUBLISH");
-        command
-            .arg(self.channels.name(topic))
-            .arg(wire::encode(&message));
+        let (channel, message) = (self.channels.name(topic), wire::encode(&message));
         let (server, publisher) = (self.server.clone(), self.publisher.clone());
         let answer = async move {
             let publisher = publisher.get_or_try_init(|| server.connect()).await?;
-            command.query_async::<usize>(&mut publisher.clone()).await
+            let mut connection = publisher.clone();
+            let mut publish = redis::cmd("PUBLISH");
+            publish.arg(&channel).arg(message);
+            let publish = publish.query_async::<usize>(&mut connection);
+            match server.is_cluster() {
+                true => {
+                    let (heard, listening) =
+                        tokio::join!(publish, listening(publisher.clone(), &channel));
+                    match (heard?, listening) {
+                        (0, Err(error)) => Err(error),
+                        (heard, Err(_)) => Ok(heard),
+                        (heard, Ok(listening)) => Ok(heard.max(listening)),
+                    }
+                }
+                false => publish.await,
+            }
         };
         let answer = tokio::time::timeout(PUBLISH, answer);
         let answer = AbortOnDropHandle::new(self.runtime.spawn(answer));
@@ -119,6 +132,15 @@ impl MessageBroker for RedisBroker {
         self.link.hear(topic).await;
         Ok(attachment)
     }
+}
+
+/// How many listen to a channel at all nodes of a cluster. Each hands on what is published at any, and
+/// counts its own listeners only.
+async fn listening(mut connection: Connection, channel: &str) -> RedisResult<usize> {
+    let mut count = redis::cmd("PUBSUB");
+    count.arg("NUMSUB").arg(channel);
+    let counts: Vec<Vec<(String, usize)>> = connection.everywhere(Nodes::All, count).await?;
+    Ok(counts.iter().flatten().map(|(_, count)| count).sum())
 }
 
 /// What went wrong, and what to do where somebody has to do something.

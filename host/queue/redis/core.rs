@@ -36,7 +36,7 @@ pub(super) struct Core {
 
 impl Core {
     pub async fn connect(settings: &config::RedisQueue) -> Result<Self, Error> {
-        let server = Server::new(&settings.server, "queue").map_err(Error::Misconfigured)?;
+        let server = Server::new(&settings.server, "queue", true).map_err(Error::Misconfigured)?;
         let connection = server.connect().await;
         let connection = connection.map_err(|error| explain(&server, &error))?;
         let prefix = &settings.server.prefix;
@@ -74,6 +74,15 @@ impl Core {
         usize::try_from(hash % self.tags.len() as u64).unwrap_or_default()
     }
 
+    /// A script on a shard, with the name of this queue. Of the two keys, the first is never there
+    /// (see `script/common.lua`).
+    pub fn invocation<'s>(&self, shard: usize, script: &'s Script) -> ScriptInvocation<'s> {
+        let tag = &self.tags[shard];
+        let mut invocation = script.key(tag);
+        invocation.key(format!("{tag}:n")).arg(&self.me);
+        invocation
+    }
+
     /// Runs a script on a shard; `fill` gives what follows the name of the queue.
     pub async fn call<T: FromRedisValue>(
         &self,
@@ -81,8 +90,7 @@ impl Core {
         script: &Script,
         fill: impl FnOnce(&mut ScriptInvocation<'_>),
     ) -> Result<T, Error> {
-        let mut invocation = script.key(&self.tags[shard]);
-        invocation.arg(&self.me);
+        let mut invocation = self.invocation(shard, script);
         fill(&mut invocation);
         let mut connection = self.connection();
         self.within(invocation.invoke_async(&mut connection)).await
@@ -117,18 +125,94 @@ pub(super) fn ms(time: Duration) -> u64 {
 /// An error by what the caller can do. What a server says of its own state (it loads, it is a
 /// replica, its memory or disk is full, its cluster is down) passes; nothing was done then.
 fn explain(server: &Server, error: &RedisError) -> Error {
+    // The one state that has no word of its own.
+    let crowded = || error.to_string().contains("max number of clients");
     let wrong = matches!(
         error.kind(),
         ErrorKind::Parse
             | ErrorKind::UnexpectedReturnType
             | ErrorKind::Server(ServerErrorKind::ResponseError)
     ) || error.code() == Some("WRONGTYPE");
-    if wrong && !is_refusal(error) {
+    if wrong && !is_refusal(error) && !crowded() {
         return Error::Corrupt(error.to_string());
     }
     let lost = error.is_io_error() || error.is_timeout() || error.is_connection_dropped();
     Error::Unavailable {
         reason: server.problem(error, NEEDS),
-        outcome_unknown: lost && !error.is_connection_refusal(),
+        // The client of a cluster tries again by itself, and tells of its last try only.
+        outcome_unknown: server.is_cluster() || (lost && !error.is_connection_refusal()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it comes over the wire.
+    fn said(line: &str) -> RedisError {
+        let answer = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
+        answer.and_then(redis::Value::extract_error).unwrap_err()
+    }
+
+    fn explained(cluster: bool, error: &RedisError) -> Error {
+        let mut settings = config::Redis::at("redis://127.0.0.1:1", "test").unwrap();
+        settings.cluster = cluster;
+        explain(&Server::new(&settings, "queue", true).unwrap(), error)
+    }
+
+    #[test]
+    fn what_a_server_says_of_its_state_passes() {
+        for line in [
+            "READONLY You can't write against a read only replica.",
+            "LOADING Redis is loading the dataset in memory",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "CLUSTERDOWN The cluster is down",
+            "MOVED 3999 127.0.0.1:6381",
+            "ASK 3999 127.0.0.1:6381",
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist",
+            "NOREPLICAS Not enough good replicas to write.",
+            "ERR max number of clients reached",
+        ] {
+            let word = line.split(' ').next().unwrap_or_default();
+            match explained(false, &said(line)) {
+                Error::Unavailable {
+                    reason,
+                    outcome_unknown: false,
+                } => assert!(word == "ERR" || reason.contains(word), "{reason}"),
+                other => panic!("{line}: {other:?}"),
+            }
+            // What came before the last try of a cluster's client is not known.
+            match explained(true, &said(line)) {
+                Error::Unavailable {
+                    outcome_unknown, ..
+                } => assert!(outcome_unknown, "{line}"),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_nobody_can_wait_for_is_corrupt() {
+        for line in [
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+            "ERR user_script:1: attempt to perform arithmetic on a nil value",
+        ] {
+            let error = explained(false, &said(line));
+            assert!(matches!(error, Error::Corrupt(_)), "{line}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_refused_is_told_what_to_check() {
+        for line in [
+            "NOAUTH Authentication required.",
+            "NOPERM this user has no permissions",
+        ] {
+            let error = explained(false, &said(line)).to_string();
+            assert!(error.contains("queue.url"), "{error}");
+        }
     }
 }

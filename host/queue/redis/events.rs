@@ -9,7 +9,7 @@ use crate::{
 };
 use redis::{FromRedisValue, RedisError, RedisResult, Value, aio::MultiplexedConnection, cmd};
 use std::{sync::Arc, time::Duration};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 /// How long a read waits at the server.
 const BLOCK: Duration = Duration::from_secs(5);
@@ -28,21 +28,27 @@ pub(super) struct Reader {
     last: Option<String>,
     redirected: Option<(String, u16)>,
     pace: Pace,
+    /// Told when it first knows where it is.
+    begun: Option<oneshot::Sender<()>>,
 }
 
 /// Id, and its fields and values in turn.
 type Event = (String, Vec<String>);
 
 impl Reader {
-    pub fn new(core: Arc<Core>, shard: usize) -> Self {
+    /// And what is told when it misses nothing from there on.
+    pub fn new(core: Arc<Core>, shard: usize) -> (Self, oneshot::Receiver<()>) {
         let stream = format!("{}:events", core.tags[shard]);
-        Self {
+        let (begun, beginning) = oneshot::channel();
+        let reader = Self {
             core,
             stream,
             last: None,
             redirected: None,
             pace: Pace::default(),
-        }
+            begun: Some(begun),
+        };
+        (reader, beginning)
     }
 
     /// Reads for ever.
@@ -51,7 +57,12 @@ impl Reader {
         loop {
             let error = self.follow(&mut pause).await;
             match redirection(&error) {
-                Some(node) => self.redirected = Some(node),
+                Some(node) => {
+                    self.redirected = Some(node);
+                    // Two nodes that name each other, as they may for a moment, are not asked in a
+                    // whirl.
+                    tokio::time::sleep(AGAIN.0).await;
+                }
                 None => {
                     self.redirected = None;
                     tracing::debug!(stream = self.stream, "not reading events: {error}");
@@ -86,6 +97,7 @@ impl Reader {
             // What happened before this, and since the connection was lost, was not seen.
             self.core.recent.clear();
             self.core.publisher.lost();
+            let _ = self.begun.take().map(|begun| begun.send(()));
             return Ok(());
         };
         self.pace.rest().await;

@@ -31,7 +31,7 @@ use crate::{
     task::{Lane, StateKind, Submission, Task, TaskId},
 };
 use async_trait::async_trait;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use redis::Script;
 use std::{
     sync::{
@@ -48,6 +48,9 @@ const FORMAT: u32 = 1;
 
 /// How long Redis may be away when a node starts.
 const FIRST: Duration = Duration::from_secs(10);
+
+/// How long the readers of events may keep an opening queue waiting.
+const EVENTS: Duration = Duration::from_secs(2);
 
 /// How many tasks one script forgets.
 const PURGE_STEP: usize = 256;
@@ -88,7 +91,7 @@ impl RedisQueue {
             }
         };
         let serving = TaskTracker::new();
-        let mut submits = Vec::new();
+        let (mut submits, mut beginning) = (Vec::new(), Vec::new());
         let mut looking = vec![AbortOnDropHandle::new(tokio::spawn(upkeep::run(
             core.clone(),
             found.clone(),
@@ -99,10 +102,13 @@ impl RedisQueue {
             let (sender, receiver) = submits::channel();
             serving.spawn(submits::serve(core.clone(), shard, connection, receiver));
             submits.push(sender);
-            let reader = Reader::new(core.clone(), shard);
+            let (reader, begun) = Reader::new(core.clone(), shard);
+            beginning.push(begun);
             looking.push(AbortOnDropHandle::new(tokio::spawn(reader.run())));
         }
         serving.close();
+        // Who watches from the start on shall miss nothing; but the queue serves without it, too.
+        let _ = tokio::time::timeout(EVENTS, join_all(beginning)).await;
         Ok(Self {
             core,
             found,

@@ -93,12 +93,9 @@ async fn write<'t>(
     tasks: impl Iterator<Item = &'t Submission>,
 ) -> Result<Vec<Submitted>, Error> {
     let replicas = core.settings.replicas;
-    let mut invocation = core.scripts.submit.key(&core.tags[shard]);
+    let mut invocation = core.invocation(shard, &core.scripts.submit);
     let share = core.settings.max_open_tasks.div_ceil(core.tags.len());
-    invocation
-        .arg(&core.me)
-        .arg(share)
-        .arg(u32::from(replicas > 0));
+    invocation.arg(share).arg(u32::from(replicas > 0));
     for task in tasks {
         let lane = task.lane().to_string();
         let head = row::write_head(task, &lane);
@@ -112,7 +109,8 @@ async fn write<'t>(
     if replicas > 0 {
         let mut wait = cmd("WAIT");
         wait.arg(replicas).arg(REPLICATE.as_millis() as usize);
-        let confirmed: u32 = core.within(wait.query_async(connection)).await?;
+        let confirmed = connection.beside(&core.tags[shard], wait);
+        let confirmed: u32 = core.within(confirmed).await?;
         if confirmed < replicas {
             return Err(Error::Unavailable {
                 reason: format!(

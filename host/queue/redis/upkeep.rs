@@ -1,10 +1,10 @@
 //! What goes on behind the calls: finding out what durability the server gives, again and again since
-//! its settings can change, and putting back what the sets have lost.
+//! its settings can change, and mending what sets and counters have lost.
 
 use super::core::Core;
 use crate::{
     queue::{Durability, Error},
-    redis::is_refusal,
+    redis::{Nodes, is_refusal},
 };
 use redis::{RedisError, cmd};
 use std::{
@@ -13,8 +13,10 @@ use std::{
     time::Duration,
 };
 
-/// How often to look, and how many tasks each look goes through.
+/// How often to look, and how many tasks each look goes through: in how many steps, and how many tasks
+/// each of them, so that none holds up the server.
 const EVERY: Duration = Duration::from_secs(10);
+const STEPS: usize = 4;
 const LOOK: usize = 500;
 
 /// What the server was found to give.
@@ -46,16 +48,13 @@ pub(super) async fn run(core: Arc<Core>, found: Arc<Found>) {
             continue;
         }
         for shard in core.shards() {
-            let mended = core.call::<u64>(shard, &core.scripts.mend, |call| {
-                call.arg(LOOK);
-            });
-            match mended.await {
+            match sweep(&core, shard).await {
                 Ok(0) => {}
                 Ok(mended) => tracing::warn!(
                     shard,
                     mended,
-                    "tasks were not where they belong, and were put back: does another program \
-                     write under queue.prefix?"
+                    "tasks were not where they belong, or not counted right, which is mended: does \
+                     another program write under queue.prefix?"
                 ),
                 Err(error) => tracing::debug!(shard, "cannot look for lost tasks: {error}"),
             }
@@ -63,50 +62,67 @@ pub(super) async fn run(core: Arc<Core>, found: Arc<Found>) {
     }
 }
 
-/// `Misconfigured` when the server may throw tasks away.
+/// Goes on with the sweep of a shard, which all nodes share; says how much was mended.
+async fn sweep(core: &Core, shard: usize) -> Result<u64, Error> {
+    let mut all = 0;
+    for _ in 0..STEPS {
+        let call = core.call(shard, &core.scripts.mend, |call| {
+            call.arg(LOOK);
+        });
+        let (mended, is_over): (u64, u8) = call.await?;
+        all += mended;
+        if is_over == 1 {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+/// `Misconfigured` when a server may throw tasks away. Tasks of a cluster survive what they survive at
+/// each of its servers, since no caller chooses which one a task goes to.
 pub(super) async fn look(core: &Core, found: &Found) -> Result<(), Error> {
-    let Some(settings) = settings(core).await? else {
+    let Some(servers) = settings(core).await? else {
         found.set(Durability::Unknown);
         return Ok(());
     };
-    let setting = |key: &str| settings.get(key).map_or("", String::as_str);
-    let policy = setting("maxmemory-policy");
-    if policy.starts_with("allkeys-") {
-        return Err(Error::Misconfigured(format!(
-            "Redis has maxmemory-policy {policy}: it would throw tasks away when its memory is full; \
-             set it to noeviction"
-        )));
+    let mut weakest = Durability::Synced;
+    for settings in &servers {
+        let setting = |key: &str| settings.get(key).map_or("", String::as_str);
+        let policy = setting("maxmemory-policy");
+        if policy.starts_with("allkeys-") {
+            return Err(Error::Misconfigured(format!(
+                "Redis has maxmemory-policy {policy}: it would throw tasks away when its memory is \
+                 full; set it to noeviction"
+            )));
+        }
+        weakest = match (setting("appendonly"), setting("appendfsync"), weakest) {
+            (_, _, Durability::Memory) => Durability::Memory,
+            ("yes", "always", so_far) => so_far,
+            // With "no" the system writes when it likes to, which is every half minute or so.
+            ("yes", _, _) => Durability::Periodic,
+            _ => Durability::Memory,
+        };
     }
-    found.set(match (setting("appendonly"), setting("appendfsync")) {
-        _ if core.settings.replicas > 0 => Durability::Replicated,
-        ("yes", "always") => Durability::Synced,
-        // With "no" the system writes when it likes to, which is every half minute or so.
-        ("yes", _) => Durability::Periodic,
-        _ => Durability::Memory,
+    found.set(match core.settings.replicas {
+        0 => weakest,
+        _ => Durability::Replicated,
     });
     Ok(())
 }
 
-/// What CONFIG says; `None` where it is forbidden or, as at some providers, not there.
-async fn settings(core: &Core) -> Result<Option<BTreeMap<String, String>>, Error> {
-    let mut all = BTreeMap::new();
-    for pattern in ["append*", "maxmemory-policy"] {
-        let (mut connection, mut get) = (core.connection(), cmd("CONFIG"));
-        let get = get.arg("GET").arg(pattern);
-        let asked = async {
-            let answer = get.query_async::<BTreeMap<String, String>>(&mut connection);
-            match answer.await {
-                Ok(found) => Ok(Some(found)),
-                Err(error) if is_forbidden(&error) => Ok(None),
-                Err(error) => Err(error),
-            }
-        };
-        match core.within(asked).await? {
-            Some(found) => all.extend(found),
-            None => return Ok(None),
+/// What CONFIG says at each server; `None` where it is forbidden or, as at some providers, not there.
+async fn settings(core: &Core) -> Result<Option<Vec<BTreeMap<String, String>>>, Error> {
+    let (mut connection, mut get) = (core.connection(), cmd("CONFIG"));
+    // One pattern, which is all that servers before 7.0 take: append* and maxmemory-policy.
+    get.arg("GET").arg("[am][pa]*");
+    let asked = async {
+        match connection.everywhere(Nodes::Masters, get).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if is_forbidden(&error) => Ok(None),
+            Err(error) => Err(error),
         }
-    }
-    Ok(Some(all))
+    };
+    core.within(asked).await
 }
 
 fn is_forbidden(error: &RedisError) -> bool {

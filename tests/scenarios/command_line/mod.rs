@@ -41,10 +41,7 @@ pub fn trials() -> Vec<Trial> {
         ),
         trial_needing(
             "command_line::demo_cluster_killed",
-            cfg!(target_os = "linux")
-                && can_build()
-                && Kind::Redis.is_here()
-                && Kind::Etcd.is_here(),
+            cfg!(target_os = "linux") && can_build() && Shared::is_here(),
             demo::cluster_killed,
         ),
         trial_needing(

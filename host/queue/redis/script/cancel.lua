@@ -9,7 +9,7 @@ if state == 'p' then
   redis.call('HINCRBY', task, 'z', 1)
   remove(lane_key(lane), id)
   bury(id, 'x', tonumber(there[3]))
-  move(id, lane, 'p', 'x')
+  move(id, lane, 'p', 'x', tonumber(there[3]))
 elseif state == 'r' then
   if there[4] then return { 'k', lane } end
   redis.call('HSET', task, 'k', 1)

@@ -2,6 +2,11 @@
 -- All keys hang off the shard's hash tag, KEYS[1], so they are in one slot of a Redis Cluster; which
 -- tasks a lease will touch is known only here, so they cannot be declared one by one.
 --
+-- KEYS[1] itself is never there, and KEYS[2] is TAG:n. While a slot moves from one node of a cluster to
+-- another, a script would fail halfway at a key that has gone, or find nothing at the new node and begin
+-- there anew. With two keys declared, one of them missing, Redis refuses the script as a whole
+-- (TRYAGAIN) until the slot has moved.
+--
 -- TAG:t:ID    hash: one task, the whole truth about it (fields below)
 -- TAG:r:LANE  sorted set: tasks that wait in a lane, by due time
 -- TAG:leases  sorted set: tasks that run, by the end of their lease
@@ -9,7 +14,8 @@
 -- TAG:all     sorted set: all tasks, by the order of submission
 -- TAG:dead:S  sorted set: failed (S = f) and cancelled (S = x) tasks, by the order of submission
 -- TAG:n       hash: counters: how many tasks of a type are in a state, how many are open, the last
---             order, number and fence
+--             order, number and fence, and how far the sweep is (mend.lua)
+-- TAG:pass    hash: what the sweep has counted so far
 -- TAG:events  stream: what changed, bounded
 -- TAG:call:Q  string: the number of queue Q's last lease, and what it got; for some minutes
 --
@@ -37,6 +43,8 @@ local function whole(number) return string.format('%.0f', number) end
 -- element.
 local counted, open, events = {}, 0, {}
 local added, removed = {}, {}
+-- What changes of the tasks that the sweep has counted, and the order up to which it has.
+local passed, pass = {}, nil
 
 local function add(set, score, id)
   local list = added[set]
@@ -50,9 +58,11 @@ local function remove(set, id)
   list[#list + 1] = id
 end
 
-local function count(state, task_type, by)
+local function count(state, task_type, by, order)
   local field = state .. ' ' .. task_type
   counted[field] = (counted[field] or 0) + by
+  pass = pass or tonumber(redis.call('HGET', N, 'pass') or -1)
+  if order and order <= pass then passed[field] = (passed[field] or 0) + by end
   if state == 'p' or state == 'r' then open = open + by end
 end
 
@@ -60,11 +70,12 @@ local function tell(id, lane, state)
   events[#events + 1] = state .. ' ' .. id .. ' ' .. type_of(lane)
 end
 
--- A task that goes from one state to another; nil stands for outside.
-local function move(id, lane, from, to)
+-- A task that goes from one state to another; nil stands for outside. `order` is its place in the order
+-- of submission.
+local function move(id, lane, from, to, order)
   local task_type = type_of(lane)
-  if from then count(from, task_type, -1) end
-  if to then count(to, task_type, 1); tell(id, lane, to) end
+  if from then count(from, task_type, -1, order) end
+  if to then count(to, task_type, 1, order); tell(id, lane, to) end
 end
 
 local function wait(id, lane, due, number)
@@ -82,6 +93,9 @@ local function write()
   for set, list in pairs(added) do redis.call('ZADD', set, unpack(list)) end
   for field, by in pairs(counted) do
     if by ~= 0 and redis.call('HINCRBY', N, field, by) == 0 then redis.call('HDEL', N, field) end
+  end
+  for field, by in pairs(passed) do
+    if by ~= 0 then redis.call('HINCRBY', TAG .. ':pass', field, by) end
   end
   if open ~= 0 then redis.call('HINCRBY', N, 'open', open) end
   if #events > 0 then

@@ -36,7 +36,7 @@ for i = 2, #ARGV, 6 do
     if there[7] then redis.call('HDEL', task, 'k') end
     if what ~= 'b' and ran == '' then redis.call('HDEL', task, 'w') end
     remove(TAG .. ':leases', id)
-    move(id, lane, 'r', state)
+    move(id, lane, 'r', state, tonumber(there[4]))
     answers[#answers + 1] = { state, lane }
   end
 end

@@ -84,16 +84,16 @@ if #taken == 0 then return answer() end
 local fence = redis.call('HINCRBY', N, 'fence', #taken) - #taken
 for _, head in ipairs(taken) do
   local id, task = head.id, key(head.id)
-  local there = redis.call('HMGET', task, 's', 'a', 'm', 'p', 't')
+  local there = redis.call('HMGET', task, 's', 'a', 'm', 'p', 't', 'l', 'o')
   remove(lane_key(head.lane), id)
   -- A task that somebody deleted by hand leaves only its place in the lane.
-  if there[1] == 'p' then
+  if there[1] == 'p' and there[6] == head.lane then
     fence = fence + 1
     local attempt, ends = tonumber(there[2]) + 1, NOW + ttl
     redis.call('HSET', task, 's', 'r', 'a', attempt, 'f', whole(fence), 'u', whole(ends),
       'b', whole(NOW), 'n', node)
     add(TAG .. ':leases', ends, id)
-    move(id, head.lane, 'p', 'r')
+    move(id, head.lane, 'p', 'r', tonumber(there[7]))
     give(id, whole(fence), attempt, there[3], there[4], there[5])
   end
 end

@@ -2,12 +2,16 @@
 local old = redis.call('ZRANGE', TAG .. ':ended', '-inf', whole(NOW - tonumber(ARGV[2])), 'BYSCORE', 'LIMIT', 0, ARGV[3])
 for _, id in ipairs(old) do
   local task = key(id)
-  local there = redis.call('HMGET', task, 's', 'l')
-  if there[1] then move(id, there[2], there[1], nil) end
+  local there = redis.call('HMGET', task, 's', 'l', 'o')
+  local state = there[1]
   remove(TAG .. ':ended', id)
-  remove(TAG .. ':all', id)
-  if there[1] == 'f' or there[1] == 'x' then remove(TAG .. ':dead:' .. there[1], id) end
-  redis.call('UNLINK', task)
+  -- What has not ended is in this set by mistake.
+  if state ~= 'p' and state ~= 'r' then
+    if state then move(id, there[2], state, nil, tonumber(there[3])) end
+    remove(TAG .. ':all', id)
+    if state == 'f' or state == 'x' then remove(TAG .. ':dead:' .. state, id) end
+    redis.call('UNLINK', task)
+  end
 end
 write()
 return #old

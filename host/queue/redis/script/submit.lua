@@ -23,7 +23,7 @@ for i = 4, #ARGV, 4 do
       't', whole(NOW), 's', 'p', 'u', whole(NOW), 'a', 0, 'z', 0)
     wait(id, lane, NOW, number)
     add(TAG .. ':all', order, id)
-    move(id, lane, nil, 'p')
+    move(id, lane, nil, 'p', order)
     answers[#answers + 1] = 'n'
   end
 end

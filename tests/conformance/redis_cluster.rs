@@ -1,0 +1,300 @@
+//! The suites of queue and broker over a Redis Cluster, and what only a cluster can show: a node that
+//! dies, a slot that moves, nodes with different settings.
+
+use super::{
+    broker, queue,
+    queue_redis::{EXACT, refusal, say, share_their_tasks, until},
+    redis_flow::Flow,
+};
+use crate::support::{self, eventually, redis_cluster::RedisCluster, servers::Kind};
+use hostel::{
+    broker::{MessageBroker, RedisBroker},
+    config,
+    queue::{Durability, RedisQueue, TaskQueue},
+};
+use libtest_mimic::Trial;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::OnceCell;
+
+/// After how long a node that does not answer is down: for those that shall live, however slow the
+/// machine, and where one is killed.
+const STEADY: Duration = Duration::from_secs(30);
+const QUICK: Duration = Duration::from_secs(2);
+
+/// One cluster for many trials; it goes with the last of them.
+type Shared = Arc<OnceCell<RedisCluster>>;
+
+pub fn trials() -> Vec<Trial> {
+    let shared = Shared::default();
+    let mut trials = Vec::new();
+    for &(name, case) in queue::CASES {
+        let name = name.rsplit("::").next().unwrap_or(name);
+        let shards = if EXACT.contains(&name) { 1 } else { 3 };
+        let shared = shared.clone();
+        let prefix = name.to_owned();
+        trials.push(trial("queue", name, move || async move {
+            let cluster = shared.get_or_init(|| RedisCluster::start(STEADY)).await;
+            let settings = settings(cluster, &prefix, shards).await;
+            let queue = RedisQueue::open(&settings).await.unwrap();
+            case(&queue).await;
+            queue.close().await;
+        }));
+    }
+    for &(name, case) in broker::CASES {
+        let shared = shared.clone();
+        trials.push(trial("broker", name, move || async move {
+            let cluster = shared.get_or_init(|| RedisCluster::start(STEADY)).await;
+            case(connect(&cluster.url())).await;
+        }));
+    }
+    trials.extend([
+        trial(
+            "queue",
+            "shards_lie_on_several_nodes",
+            shards_lie_on_several_nodes,
+        ),
+        trial(
+            "queue",
+            "a_killed_node_loses_nothing",
+            a_killed_node_loses_nothing,
+        ),
+        trial(
+            "queue",
+            "a_replica_takes_over_and_has_it_all",
+            a_replica_takes_over_and_has_it_all,
+        ),
+        trial(
+            "queue",
+            "a_slot_moves_while_tasks_flow",
+            a_slot_moves_while_tasks_flow,
+        ),
+        trial(
+            "queue",
+            "the_weakest_node_is_what_counts",
+            the_weakest_node_is_what_counts,
+        ),
+        trial("broker", "nodes_hear_each_other", nodes_hear_each_other),
+        trial(
+            "broker",
+            "another_node_serves_after_a_kill",
+            another_node_serves_after_a_kill,
+        ),
+    ]);
+    trials
+}
+
+fn trial<F>(what: &str, name: &str, case: impl FnOnce() -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = ()>,
+{
+    let name = format!("{what}::redis_cluster::{name}");
+    support::trial_needing(&name, Kind::Redis.is_here(), case)
+}
+
+/// With a prefix of the case's own, under which no two of three shards are on one node.
+async fn settings(cluster: &RedisCluster, name: &str, shards: u32) -> config::RedisQueue {
+    let mut prefix = String::new();
+    for number in 0.. {
+        prefix = format!("{name}-{number}");
+        let mut owners = Vec::new();
+        for shard in 0..shards {
+            owners.push(cluster.owner(&tag(&prefix, shard)).await);
+        }
+        owners.sort_unstable();
+        owners.dedup();
+        if owners.len() == shards as usize {
+            break;
+        }
+    }
+    let mut server = config::Redis::at(&cluster.url(), &prefix).unwrap();
+    server.cluster = true;
+    config::RedisQueue {
+        server,
+        shards,
+        max_open_tasks: queue::MAX_OPEN,
+        replicas: 0,
+    }
+}
+
+fn tag(prefix: &str, shard: u32) -> String {
+    format!("{{{prefix}:{shard}}}")
+}
+
+fn connect(url: &str) -> Arc<dyn MessageBroker> {
+    let mut settings = config::Redis::at(url, "test").unwrap();
+    settings.cluster = true;
+    Arc::new(RedisBroker::open(&settings).unwrap())
+}
+
+async fn shards_lie_on_several_nodes() {
+    let cluster = RedisCluster::start(STEADY).await;
+    let settings = settings(&cluster, "test", 3).await;
+    let queue = RedisQueue::open(&settings).await.unwrap();
+    let batch = (0..60).map(|n| queue::task(&format!("t{n}"), "echo", b"x"));
+    queue.submit(batch.collect()).await.unwrap();
+    for node in &cluster.nodes {
+        let keys = say(node, &["DBSIZE"]).await;
+        assert!(matches!(keys, redis::Value::Int(10..)), "{keys:?}");
+    }
+    // Scripts that the nodes have forgotten are there again.
+    for node in &cluster.nodes {
+        say(node, &["SCRIPT", "FLUSH"]).await;
+    }
+    let want = queue::want(&[("echo", 99)], 99, STEADY);
+    assert_eq!(queue.lease(&want).await.unwrap().len(), 60);
+    queue.close().await;
+    share_their_tasks(&settings).await;
+}
+
+async fn a_killed_node_loses_nothing() {
+    let mut cluster = RedisCluster::start(QUICK).await;
+    let settings = settings(&cluster, "test", 3).await;
+    let queue = Arc::new(RedisQueue::open(&settings).await.unwrap());
+    let owner = cluster
+        .owner(&tag(settings.server.prefix.as_str(), 0))
+        .await;
+    let flow = Flow::start(queue.clone());
+    flow.goes_on(300).await;
+    cluster.nodes[owner].kill();
+    // No slot is served while one is not.
+    flow.says("CLUSTERDOWN").await;
+    cluster.nodes[owner].restart().await;
+    flow.goes_on(300).await;
+    flow.all_are_there().await;
+    flow.ends_well().await;
+    queue.close().await;
+}
+
+/// What was acknowledged is at the replica, too, so it is there when the replica has taken over.
+async fn a_replica_takes_over_and_has_it_all() {
+    let mut cluster = RedisCluster::start(QUICK).await;
+    let mut settings = settings(&cluster, "test", 1).await;
+    let owner = cluster
+        .owner(&tag(settings.server.prefix.as_str(), 0))
+        .await;
+    cluster.add_replica(owner).await;
+    // The other masters have none, which is nothing to this shard.
+    settings.replicas = 1;
+    let queue = Arc::new(RedisQueue::open(&settings).await.unwrap());
+    let flow = Flow::start(queue.clone());
+    flow.goes_on(300).await;
+    cluster.nodes[owner].kill();
+    // The new master has nobody who confirms, until the old one is back as its replica.
+    flow.says("0 of 1 replicas").await;
+    cluster.nodes[owner].restart().await;
+    flow.goes_on(300).await;
+    flow.all_are_there().await;
+    // Results are not waited for, so one may be lost and its task run again.
+    let twice = flow.ends().await;
+    println!("run again after the replica took over: {}", twice.len());
+    queue.close().await;
+}
+
+async fn a_slot_moves_while_tasks_flow() {
+    let cluster = RedisCluster::start(STEADY).await;
+    let settings = settings(&cluster, "test", 3).await;
+    let queue = Arc::new(RedisQueue::open(&settings).await.unwrap());
+    let key = tag(settings.server.prefix.as_str(), 0);
+    let (slot, from) = (cluster.slot(&key).await, cluster.owner(&key).await);
+    let to = (from + 1) % cluster.nodes.len();
+    let flow = Flow::start(queue.clone());
+    flow.goes_on(300).await;
+    cluster.begin_to_move(slot, from, to).await;
+    // Half here and half there, a task is found, and none is made or changed.
+    assert_eq!(cluster.move_keys(slot, from, to, 40).await, 40);
+    flow.says("TRYAGAIN").await;
+    flow.all_are_there().await;
+    while cluster.move_keys(slot, from, to, 100).await > 0 {}
+    cluster.end_move(slot, from, to).await;
+    flow.goes_on(300).await;
+    assert_eq!(cluster.owner(&key).await, to);
+    flow.all_are_there().await;
+    flow.ends_well().await;
+    queue.close().await;
+}
+
+async fn the_weakest_node_is_what_counts() {
+    let cluster = RedisCluster::start(STEADY).await;
+    let settings = settings(&cluster, "test", 1).await;
+    for node in &cluster.nodes {
+        say(node, &["CONFIG", "SET", "appendfsync", "always"]).await;
+    }
+    let found = async || {
+        let queue = RedisQueue::open(&settings).await.unwrap();
+        let found = queue.durability();
+        queue.close().await;
+        found
+    };
+    assert_eq!(found().await, Durability::Synced);
+    say(
+        &cluster.nodes[2],
+        &["CONFIG", "SET", "appendfsync", "everysec"],
+    )
+    .await;
+    assert_eq!(found().await, Durability::Periodic);
+    say(&cluster.nodes[0], &["CONFIG", "SET", "appendonly", "no"]).await;
+    assert_eq!(found().await, Durability::Memory);
+    let user = ["ACL", "SETUSER", "default", "-config"];
+    say(&cluster.nodes[1], &user).await;
+    assert_eq!(found().await, Durability::Unknown);
+    say(&cluster.nodes[1], &["ACL", "SETUSER", "default", "+config"]).await;
+    let policy = ["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"];
+    say(&cluster.nodes[1], &policy).await;
+    let why = refusal(&settings).await;
+    assert!(why.contains("allkeys-lru"), "{why}");
+}
+
+/// Whichever nodes of the Redis Cluster they use.
+async fn nodes_hear_each_other() {
+    let cluster = RedisCluster::start(STEADY).await;
+    let brokers: Vec<_> = cluster
+        .nodes
+        .iter()
+        .map(|node| connect(&node.url()))
+        .collect();
+    let topic = broker::topic();
+    let mut all = Vec::new();
+    for broker in &brokers {
+        all.push(broker::subscribe(broker, &topic).await);
+    }
+    for (number, broker) in brokers.iter().enumerate() {
+        assert_eq!(broker::publish(broker, &topic, "a", number).await, 3);
+        for subscription in &mut all {
+            assert_eq!(broker::received(subscription).await.id, number.to_string());
+        }
+    }
+    // One listens, and the others are told so.
+    all.truncate(1);
+    for broker in &brokers {
+        eventually("the others have left", async || {
+            let heard = broker::publish(broker, &topic, "a", 9).await;
+            (heard == 1).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn another_node_serves_after_a_kill() {
+    let mut cluster = RedisCluster::start(QUICK).await;
+    let (here, there) = (connect(&cluster.url()), connect(&cluster.url()));
+    let topic = broker::topic();
+    let mut subscription = broker::subscribe(&here, &topic).await;
+    assert_eq!(broker::publish(&there, &topic, "a", 1).await, 1);
+    // Where both listen first.
+    cluster.nodes[0].kill();
+    until("the other node hears", async || {
+        // A message that cannot be counted is an error, as is one that cannot be sent.
+        let _ = super::redis::try_publish(&there, &topic).await;
+        let heard = broker::next(&mut subscription);
+        let heard = tokio::time::timeout(Duration::from_millis(200), heard).await;
+        heard.is_ok_and(|heard| heard.is_some())
+    })
+    .await;
+    cluster.nodes[0].restart().await;
+    cluster.is_whole().await;
+    eventually("the topic is counted", async || {
+        let sent = super::redis::try_publish(&there, &topic).await;
+        sent.ok().filter(|&nodes| nodes == 1)
+    })
+    .await;
+}

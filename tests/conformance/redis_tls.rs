@@ -1,0 +1,192 @@
+//! Queue and broker over a Redis that speaks TLS: with a CA of its own, with certificates of the
+//! clients, and what is said where these do not fit.
+
+use super::{broker, queue};
+use crate::support::{
+    self,
+    certificates::Authority,
+    servers::{Kind, Server, free_port},
+};
+use hostel::{
+    broker::{MessageBroker, RedisBroker},
+    config,
+    queue::{Error, RedisQueue},
+};
+use libtest_mimic::Trial;
+use std::{cell::Cell, fs, path::Path, sync::Arc};
+use tempfile::TempDir;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("queue", "serves_with_a_ca", queue_serves_with_a_ca),
+        trial("broker", "serves_with_a_ca", broker_serves_with_a_ca),
+        trial(
+            "queue",
+            "serves_with_client_certificates",
+            queue_with_client_certificates,
+        ),
+        trial(
+            "broker",
+            "serves_with_client_certificates",
+            broker_with_client_certificates,
+        ),
+        trial(
+            "queue",
+            "an_unknown_ca_is_refused",
+            queue_refuses_an_unknown_ca,
+        ),
+        trial(
+            "broker",
+            "an_unknown_ca_is_refused",
+            broker_refuses_an_unknown_ca,
+        ),
+    ]
+}
+
+fn trial<F>(what: &str, name: &str, case: impl FnOnce() -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = ()>,
+{
+    let name = format!("{what}::redis_tls::{name}");
+    support::trial_needing(&name, Kind::Redis.is_here(), case)
+}
+
+/// A Redis that speaks TLS, and the files that a node is given.
+struct Tls {
+    _server: Server,
+    url: String,
+    files: TempDir,
+}
+
+impl Tls {
+    /// `clients` says whether they need certificates.
+    async fn start(clients: bool) -> Self {
+        let authority = Authority::new("the CA");
+        let files = tempfile::tempdir().unwrap();
+        fs::write(files.path().join("ca.pem"), &authority.pem).unwrap();
+        fs::write(
+            files.path().join("other.pem"),
+            Authority::new("another").pem,
+        )
+        .unwrap();
+        authority.client("a node").write(files.path(), "node");
+        let port = Cell::new(0);
+        let more = |dir: &Path| {
+            authority.node(&["127.0.0.1"]).write(dir, "server");
+            fs::write(dir.join("ca.pem"), &authority.pem).unwrap();
+            port.set(free_port());
+            let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+            let clients = if clients { "yes" } else { "no" };
+            vec![
+                "--tls-port".to_owned(),
+                port.get().to_string(),
+                "--tls-cert-file".to_owned(),
+                file("server.pem"),
+                "--tls-key-file".to_owned(),
+                file("server.key"),
+                "--tls-ca-cert-file".to_owned(),
+                file("ca.pem"),
+                "--tls-auth-clients".to_owned(),
+                clients.to_owned(),
+            ]
+        };
+        let server = Server::start_with(Kind::Redis, more).await;
+        Self {
+            _server: server,
+            url: format!("rediss://127.0.0.1:{}", port.get()),
+            files,
+        }
+    }
+
+    fn with(&self, prefix: &str, ca: Option<&str>, own: Option<&str>) -> config::Redis {
+        let file = |name: String| self.files.path().join(name);
+        let mut settings = config::Redis::at(&self.url, prefix).unwrap();
+        settings.ca_file = ca.map(|name| file(format!("{name}.pem")));
+        settings.cert_file = own.map(|name| file(format!("{name}.pem")));
+        settings.key_file = own.map(|name| file(format!("{name}.key")));
+        settings
+    }
+}
+
+fn queue_settings(server: config::Redis) -> config::RedisQueue {
+    config::RedisQueue {
+        server,
+        shards: 1,
+        max_open_tasks: queue::MAX_OPEN,
+        replicas: 0,
+    }
+}
+
+/// Some cases of the suite that use every connection: scripts, submissions, events.
+async fn is_served(tls: &Tls, own: Option<&str>) {
+    for (number, (name, case)) in queue::CASES.iter().enumerate() {
+        let chosen = [
+            "a_task_goes_from_submit_to_result",
+            "watchers_see_every_state",
+        ];
+        if chosen.iter().any(|chosen| name.ends_with(chosen)) {
+            let settings = tls.with(&format!("case-{number}"), Some("ca"), own);
+            let queue = RedisQueue::open(&queue_settings(settings)).await.unwrap();
+            case(&queue).await;
+        }
+    }
+    // What others change comes over a connection of its own.
+    let settings = queue_settings(tls.with("shared", Some("ca"), own));
+    super::queue_redis::share_their_tasks(&settings).await;
+}
+
+fn connect(settings: &config::Redis) -> Arc<dyn MessageBroker> {
+    Arc::new(RedisBroker::open(settings).unwrap())
+}
+
+async fn queue_serves_with_a_ca() {
+    is_served(&Tls::start(false).await, None).await;
+}
+
+async fn broker_serves_with_a_ca() {
+    let tls = Tls::start(false).await;
+    for (_, case) in broker::CASES {
+        case(connect(&tls.with("test", Some("ca"), None))).await;
+    }
+}
+
+async fn queue_with_client_certificates() {
+    let tls = Tls::start(true).await;
+    is_served(&tls, Some("node")).await;
+    let error = refusal(tls.with("test", Some("ca"), None)).await;
+    assert!(error.contains("queue.cert_file"), "{error}");
+}
+
+async fn broker_with_client_certificates() {
+    let tls = Tls::start(true).await;
+    broker::everyone_on_the_topic_receives(connect(&tls.with("test", Some("ca"), Some("node"))))
+        .await;
+    let error = publishing_fails(&tls.with("test", Some("ca"), None)).await;
+    assert!(error.contains("broker.cert_file"), "{error}");
+}
+
+async fn queue_refuses_an_unknown_ca() {
+    let tls = Tls::start(false).await;
+    let error = refusal(tls.with("test", Some("other"), None)).await;
+    assert!(error.contains("queue.ca_file"), "{error}");
+}
+
+async fn broker_refuses_an_unknown_ca() {
+    let tls = Tls::start(false).await;
+    let error = publishing_fails(&tls.with("test", Some("other"), None)).await;
+    assert!(error.contains("broker.ca_file"), "{error}");
+}
+
+async fn refusal(settings: config::Redis) -> String {
+    match RedisQueue::open(&queue_settings(settings)).await {
+        Err(Error::Unavailable { reason, .. }) => reason,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("it opened"),
+    }
+}
+
+async fn publishing_fails(settings: &config::Redis) -> String {
+    let broker = connect(settings);
+    let error = super::redis::try_publish(&broker, &broker::topic()).await;
+    error.unwrap_err().to_string()
+}
