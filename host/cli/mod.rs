@@ -58,15 +58,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a node
     Serve(serve::Serve),
-    /// Build the showcase plugins, run a node and let it do some work
     Demo(demo::Demo),
-    /// Submit a task
     Submit(submit::Submit),
     /// Look at tasks, cancel or requeue them
     Tasks(tasks::Tasks),
-    /// Send a message to a component, a node or a topic
     Send(send::Send),
     /// List the components of a node
     Components(components::Components),

@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Run a node.
+/// Run a node
 ///
 /// SIGTERM or SIGINT stops it: running tasks get node.drain_ms to end, the rest is due again at the
 /// next start. A second signal ends the process at once; nothing accepted is lost by that either.

@@ -49,7 +49,7 @@ pub struct Submit {
     /// Wait for the task's end and print its result
     #[arg(long)]
     wait: bool,
-    /// Print what the node says of it: id, durability, and with --wait the task and its result
+    /// Print JSON: id, whether it existed before, durability; with --wait also the task and its result
     #[arg(long)]
     json: bool,
 }

@@ -343,11 +343,6 @@ fn rules(config: &Config, reader: &mut Reader) {
 
     if let Queue::Redis(queue) = &config.queue {
         redis_rules("queue", &queue.server, reader);
-        reader.rule(
-            &["queue.kind"],
-            queue.replicas == 0 || !queue.server.cluster,
-            || "replicas cannot be waited for in a Redis Cluster: WAIT names no slot".into(),
-        );
     }
     if let Broker::Redis(server) = &config.broker {
         redis_rules("broker", server, reader);

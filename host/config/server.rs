@@ -96,7 +96,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A URL that may hold a password, which is printed nowhere.
+/// A URL, or several with commas between them, that may hold passwords, which are printed nowhere.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretUrl(String);
 
@@ -112,15 +112,28 @@ impl SecretUrl {
 
 impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = self.0.find("://").map_or(0, |at| at + "://".len());
-        let (scheme, rest) = self.0.split_at(scheme);
-        // The last `@`, in case somebody wrote one into the password without escaping it.
-        let hidden = rest.rsplit_once('@').and_then(|(user, host)| {
-            let (user, _password) = user.split_once(':')?;
-            Some(format!("{scheme}{user}:***@{host}"))
-        });
-        f.write_str(hidden.as_deref().unwrap_or(&self.0))
+        let mut urls: Vec<String> = Vec::new();
+        for part in self.0.split(',') {
+            match urls.last_mut() {
+                // A comma that somebody wrote into a password without escaping it.
+                Some(url) if !part.contains("://") => *url += &format!(",{part}"),
+                _ => urls.push(part.to_owned()),
+            }
+        }
+        let masked: Vec<String> = urls.iter().map(|url| masked(url)).collect();
+        f.write_str(&masked.join(","))
     }
+}
+
+fn masked(url: &str) -> String {
+    let scheme = url.find("://").map_or(0, |at| at + "://".len());
+    let (scheme, rest) = url.split_at(scheme);
+    // The last `@`, in case somebody wrote one into the password without escaping it.
+    let hidden = rest.rsplit_once('@').and_then(|(user, host)| {
+        let (user, _password) = user.split_once(':')?;
+        Some(format!("{scheme}{user}:***@{host}"))
+    });
+    hidden.unwrap_or_else(|| url.to_owned())
 }
 
 impl fmt::Debug for SecretUrl {
@@ -141,6 +154,11 @@ mod tests {
             ("rediss://me:hu@/sh@host", "rediss://me:***@host"),
             ("redis://me@host", "redis://me@host"),
             ("me:hush@host", "me:***@host"),
+            ("redis://me:hu,sh@host", "redis://me:***@host"),
+            (
+                "redis://me:hush@one:1,redis://me:hush@two:2",
+                "redis://me:***@one:1,redis://me:***@two:2",
+            ),
         ] {
             let url = SecretUrl::new(url);
             assert_eq!(url.to_string(), shown);

@@ -291,21 +291,35 @@ async fn a_node_is_cut_off() {
 
 async fn a_plugin_is_replaced_on_one() {
     let mut rng = random("reload");
+    let other = guest(&Sample {
+        name: "echo",
+        version: "99.0.0",
+        task_types: &["echo"],
+        ..Sample::default()
+    });
     let shared = Shared::start().await;
     let nodes = three(&shared).await;
     let mut load = Load::start(&mut rng);
     load.serve_at(addresses(&nodes));
     load.goes_on(50).await;
-    for turn in 0..times(10, 50) {
-        // Deleted and put back, so that the type comes and goes on this node.
+    for turn in 0..times(12, 60) {
+        // Deleted, put back as another version, replaced by the first: the type comes and goes on
+        // this node, and so do its versions.
         let file = nodes[0].plugins_dir().join("echo.wasm");
-        match turn % 2 {
+        match turn % 3 {
             0 => std::fs::remove_file(&file).expect("the plugin"),
+            1 => {
+                nodes[0].add_wasm("echo.wasm", &other);
+                eventually("a task runs on the other version", async || {
+                    let done = nodes[1].client().submit_and_wait(task("echo", "who")).await;
+                    (done.ok()?.plugin_version == "99.0.0").then_some(())
+                })
+                .await;
+            }
             _ => nodes[0].add_plugin(&showcase("echo")),
         }
         load.goes_on(100).await;
     }
-    nodes[0].add_plugin(&showcase("echo"));
     settle("a plugin replaced", load, &nodes[0]).await;
 }
 

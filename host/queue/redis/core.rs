@@ -15,8 +15,8 @@ use std::time::Duration;
 const CALL: Duration = Duration::from_secs(5);
 
 /// What the user has to be allowed.
-const NEEDS: &str = "the scripts (EVALSHA, EVAL, SCRIPT LOAD) and what they call on the keys under \
-                     queue.prefix";
+const NEEDS: &str = "the scripts (EVALSHA, EVAL, SCRIPT LOAD), what they call on the keys under \
+                     queue.prefix, and XREAD, XREVRANGE, HMGET and HGETALL there";
 
 pub(super) struct Core {
     pub server: Server,

@@ -81,8 +81,12 @@ async fn sweep(core: &Core, shard: usize) -> Result<u64, Error> {
 /// `Misconfigured` when a server may throw tasks away. Tasks of a cluster survive what they survive at
 /// each of its servers, since no caller chooses which one a task goes to.
 pub(super) async fn look(core: &Core, found: &Found) -> Result<(), Error> {
+    let confirmed = core.settings.replicas > 0;
     let Some(servers) = settings(core).await? else {
-        found.set(Durability::Unknown);
+        found.set(match confirmed {
+            true => Durability::Replicated,
+            false => Durability::Unknown,
+        });
         return Ok(());
     };
     let mut weakest = Durability::Synced;
@@ -103,9 +107,9 @@ pub(super) async fn look(core: &Core, found: &Found) -> Result<(), Error> {
             _ => Durability::Memory,
         };
     }
-    found.set(match core.settings.replicas {
-        0 => weakest,
-        _ => Durability::Replicated,
+    found.set(match confirmed {
+        true => Durability::Replicated,
+        false => weakest,
     });
     Ok(())
 }
