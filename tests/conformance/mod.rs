@@ -8,6 +8,7 @@ mod keyvalue_sqlite;
 mod local;
 mod queue;
 mod queue_redis;
+mod queue_redis_bounds;
 mod redis;
 mod redis_cluster;
 mod redis_flow;
@@ -24,6 +25,7 @@ use libtest_mimic::Trial;
 pub fn trials() -> Vec<Trial> {
     let mut trials = sqlite::trials();
     trials.extend(queue_redis::trials());
+    trials.extend(queue_redis_bounds::trials());
     trials.extend(keyvalue_sqlite::trials());
     trials.extend(local::trials());
     trials.extend(redis::trials());

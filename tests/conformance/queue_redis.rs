@@ -47,10 +47,6 @@ pub fn trials() -> Vec<Trial> {
         trial("a_pause_is_told_and_passes", a_pause_is_told_and_passes),
         trial("durability_is_found_out", durability_is_found_out),
         trial(
-            "a_user_with_few_rights_will_do",
-            a_user_with_few_rights_will_do,
-        ),
-        trial(
             "who_may_throw_tasks_away_is_refused",
             who_may_throw_tasks_away_is_refused,
         ),
@@ -72,7 +68,7 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
-fn trial<F>(name: &str, case: impl FnOnce() -> F + Send + 'static) -> Trial
+pub(super) fn trial<F>(name: &str, case: impl FnOnce() -> F + Send + 'static) -> Trial
 where
     F: Future<Output = ()>,
 {
@@ -269,34 +265,6 @@ async fn durability_is_found_out() {
     let refused = queue.submit(vec![task("u", "echo", b"x")]).await;
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("0 of 1 replicas"), "{refused}");
-    queue.close().await;
-}
-
-/// What the README asks for, and nothing more.
-async fn a_user_with_few_rights_will_do() {
-    let server = Server::start(Kind::Redis).await;
-    let rights = "ACL SETUSER app on >pass resetchannels ~{test:* -@all +evalsha +eval \
-        +script|load +time +hget +hmget +hset +hsetnx +hdel +hincrby +hgetall +exists +unlink +del \
-        +get +set +zadd +zrem +zrange +zscore +zcard +xadd +xread +xrevrange";
-    let rights: Vec<&str> = rights.split_whitespace().collect();
-    say(&server, &rights).await;
-    let url = server.url().replace("redis://", "redis://app:pass@");
-    let mut limited = settings(&server);
-    limited.server = config::Redis::at(&url, "test").unwrap();
-    let queue = RedisQueue::open(&limited).await.unwrap();
-    let tasks = ["a", "b"].map(|id| task(id, "echo", b"x"));
-    queue.submit(tasks.into()).await.unwrap();
-    let leased = queue.lease(&want(&[("echo", 2)], 2, HOUR)).await.unwrap();
-    let [ended, open] = &leased[..] else {
-        panic!("{leased:?}")
-    };
-    queue
-        .renew(std::slice::from_ref(&ended.token), HOUR)
-        .await
-        .unwrap();
-    let done = finish_one(&queue, &ended.token, Outcome::Cancelled).await;
-    assert_eq!(done, Finished::Applied);
-    assert!(queue.get(&open.token.id).await.unwrap().is_some());
     queue.close().await;
 }
 

@@ -9,7 +9,7 @@ use crate::{
     task::TaskId,
 };
 use redis::{ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation, ServerErrorKind};
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 /// How long a call may take, the wait for a new connection included.
 const CALL: Duration = Duration::from_secs(5);
@@ -29,6 +29,8 @@ pub(super) struct Core {
     pub publisher: Publisher,
     /// What this queue itself has leased and ended.
     pub recent: Recent,
+    /// How old an ending has to be before anybody forgets it, in milliseconds.
+    pub kept: AtomicU64,
     /// Names this queue among all that use the same Redis: whose events are its own.
     pub me: String,
     pub settings: config::RedisQueue,
@@ -50,6 +52,7 @@ impl Core {
             calls: (0..settings.shards).map(|_| Calls::default()).collect(),
             publisher: Publisher::new(),
             recent: Recent::default(),
+            kept: AtomicU64::new(u64::MAX),
             me: uuid::Uuid::now_v7().simple().to_string(),
             settings: settings.clone(),
         })

@@ -4,7 +4,9 @@
 
 use super::{
     core::{Core, ms},
-    ending, row,
+    ending,
+    pieces::MAX_TASKS,
+    row,
 };
 use crate::{
     queue::{Change, Error, Finish, LeaseToken, Leased, Want, WantedType, recent},
@@ -86,16 +88,8 @@ pub(super) async fn lease(
             break;
         }
         let shard = (first + step) % core.tags.len();
-        match from_shard(&core, shard, &want).await {
-            Ok(leased) => {
-                let (fitting, beyond) = fitting(&mut want, leased);
-                handed.leased.extend(fitting);
-                drop(Handed {
-                    leased: beyond,
-                    core: core.clone(),
-                    tracker: handed.tracker.clone(),
-                });
-            }
+        match all_of_shard(&core, shard, &mut want, &mut handed).await {
+            Ok(()) => {}
             // What the others gave is as good as ever.
             Err(error) if !handed.leased.is_empty() => {
                 tracing::warn!(shard, "cannot lease tasks: {error}");
@@ -104,6 +98,29 @@ pub(super) async fn lease(
         }
     }
     Ok(handed)
+}
+
+/// Goes on while a script gives as many as one may.
+async fn all_of_shard(
+    core: &Arc<Core>,
+    shard: usize,
+    want: &mut Want,
+    handed: &mut Handed,
+) -> Result<(), Error> {
+    loop {
+        let leased = from_shard(core, shard, want).await?;
+        let more = leased.len() == MAX_TASKS;
+        let (fitting, beyond) = fitting(want, leased);
+        handed.leased.extend(fitting);
+        drop(Handed {
+            leased: beyond,
+            core: core.clone(),
+            tracker: handed.tracker.clone(),
+        });
+        if !more || want.max == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// Takes out of an answer what there is room for, and that room out of `want`. An answer that comes
@@ -137,8 +154,9 @@ fn merged(mut want: Want) -> Want {
     want
 }
 
-/// Id, fence, attempt, head, payload and time of submission of each task.
-type Row = (String, u64, u32, Vec<u8>, Vec<u8>, u64);
+/// Id, fence, attempt, head and payload of each task, when it was submitted and when this attempt
+/// began, and whether it is as it was submitted.
+type Row = (String, u64, u32, Vec<u8>, Vec<u8>, u64, u64, u8);
 
 async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased>, Error> {
     let shards = core.tags.len();
@@ -150,7 +168,9 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
     let (now, rows): (u64, Vec<Row>) = core
         .call(shard, &core.scripts.lease, |call| {
             call.arg(number).arg(u8::from(again));
-            call.arg(want.node.as_str()).arg(ms(want.ttl)).arg(want.max);
+            call.arg(want.node.as_str())
+                .arg(ms(want.ttl))
+                .arg(want.max.min(MAX_TASKS));
             for wanted in &want.types {
                 let lanes = lanes(want, wanted);
                 let share = share(wanted, shard, shards);
@@ -168,9 +188,16 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
     let mut changes = Vec::with_capacity(rows.len());
     let mut snapshots = Vec::with_capacity(rows.len());
     let now = UnixMs(now);
-    for (id, fence, attempt, head, payload, submitted_at) in rows {
-        let head = row::read_head(&id, &head)?;
-        let id = Name::parse("id", &id).map_err(|_| row::corrupt(&id, "its id"))?;
+    for (id, fence, attempt, head, payload, submitted_at, begun, fresh) in rows {
+        let name = Name::parse("id", &id).map_err(|_| row::corrupt(&id, "its id"));
+        let (id, head) = match (name, row::read_head(&id, &head)) {
+            (Ok(id), Ok(head)) => (id, head),
+            // The others of this answer are as good as ever.
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!("a task cannot be run: {error}");
+                continue;
+            }
+        };
         let task_type = head.task_type.clone();
         changes.push(Change::new(id.clone(), task_type, StateKind::Running));
         let task = Leased {
@@ -183,9 +210,8 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
             metadata: head.metadata,
             attempt,
         };
-        let times = [UnixMs(submitted_at), now, now.after(want.ttl)];
-        // An answer that comes again does not say when they began.
-        let first = (attempt == 1 && !again)
+        let times = [UnixMs(submitted_at), UnixMs(begun), now.after(want.ttl)];
+        let first = (fresh == 1)
             .then(|| recent::first_leased(&task, head.target, want.node.clone(), times));
         snapshots.push((id, first.map(Arc::new)));
         leased.push(task);

@@ -11,7 +11,11 @@ use crate::{
 };
 use futures_util::future::try_join_all;
 use redis::cmd;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 /// What no page exceeds.
 const MAX_PAGE: usize = 1000;
@@ -19,14 +23,14 @@ const MAX_PAGE: usize = 1000;
 /// How many tasks one script looks at, so that a filter which finds little holds up no submit.
 const LOOK: usize = 1000;
 
-/// How long what this queue has completed is answered from memory. It does not change; other nodes
-/// may forget it, but not so soon.
+/// How long what this queue has completed is answered from memory, at most: it does not change, but
+/// other nodes may forget it.
 const KNOWN: Duration = Duration::from_secs(60);
 
 pub(super) async fn get(core: &Core, id: &TaskId) -> Result<Option<Task>, Error> {
     if let Some(task) = core.recent.get(id)
         && let State::Completed { finished_at, .. } = task.state
-        && now().0.abs_diff(finished_at.0) < ms(KNOWN)
+        && now().0.abs_diff(finished_at.0) < ms(KNOWN).min(core.kept.load(Ordering::Relaxed))
     {
         return Ok(Some(Arc::unwrap_or_clone(task)));
     }

@@ -313,6 +313,7 @@ impl TaskQueue for RedisQueue {
     async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error> {
         let core = self.core()?;
         let age = ms(age);
+        core.kept.store(age, Ordering::Relaxed);
         let mut gone = 0;
         for shard in core.shards() {
             loop {

@@ -105,21 +105,38 @@ async fn write<'t>(
             .arg(head)
             .arg(&task.payload()[..]);
     }
-    let answers: String = core.within(invocation.invoke_async(connection)).await?;
-    if replicas > 0 {
-        let mut wait = cmd("WAIT");
-        wait.arg(replicas).arg(REPLICATE.as_millis() as usize);
-        let confirmed = connection.beside(&core.tags[shard], wait);
-        let confirmed: u32 = core.within(confirmed).await?;
-        if confirmed < replicas {
-            return Err(Error::Unavailable {
-                reason: format!(
-                    "{confirmed} of {replicas} replicas confirmed the task (queue.replicas)"
-                ),
-                outcome_unknown: true,
-            });
-        }
+    if replicas == 0 {
+        let answers: String = core.within(invocation.invoke_async(connection)).await?;
+        return read(&answers);
     }
+    let tag = &core.tags[shard];
+    // What replicas confirm is what came over the same connection; a cluster may change it unasked.
+    let before = core.within(session(connection, tag)).await?;
+    let answers: String = core.within(invocation.invoke_async(connection)).await?;
+    let mut wait = cmd("WAIT");
+    wait.arg(replicas).arg(REPLICATE.as_millis() as usize);
+    let confirmed: u32 = core.within(connection.beside(tag, wait)).await?;
+    let reason = if confirmed < replicas {
+        format!("{confirmed} of {replicas} replicas confirmed the task (queue.replicas)")
+    } else if core.within(session(connection, tag)).await? != before {
+        "the connection was lost before replicas confirmed the task (queue.replicas)".into()
+    } else {
+        return read(&answers);
+    };
+    Err(Error::Unavailable {
+        reason,
+        outcome_unknown: true,
+    })
+}
+
+/// Differs for every connection to a server.
+async fn session(connection: &mut Connection, tag: &str) -> redis::RedisResult<u64> {
+    let mut id = cmd("CLIENT");
+    id.arg("ID");
+    connection.beside(tag, id).await
+}
+
+fn read(answers: &str) -> Result<Vec<Submitted>, Error> {
     let submitted = |letter: u8| match letter {
         b'n' => Ok(Submitted::Created),
         b'e' => Ok(Submitted::Existing),

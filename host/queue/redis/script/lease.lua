@@ -1,32 +1,37 @@
 -- ARGV: from, the number of this call, 1 if it was made before and its answer was not heard, node, ttl,
 -- how many in all, then for each type its name, how many of it, how many of it may run in this shard
 -- (-1: any number), how many lanes follow, and these.
--- Answers the time, and for each task id, fence, attempt, m, p, t.
+-- Answers the time, and for each task id, fence, attempt, m, p, t, b, and 1 where nothing has happened to
+-- it before.
 local number, again = tonumber(ARGV[2]), ARGV[3] == '1'
 local node, ttl, max = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local leased = {}
 
-local function give(id, fence, attempt, m, p, t)
+-- How many bytes of payloads one answer has, but for the last task's.
+local MOST = 8 * 1024 * 1024
+
+local function give(id, fence, attempt, begun, m, p, t, e)
   local n = #leased
   leased[n + 1], leased[n + 2], leased[n + 3] = id, fence, attempt
   leased[n + 4], leased[n + 5], leased[n + 6] = m, p, t
+  leased[n + 7], leased[n + 8] = begun, (attempt == 1 and not e) and 1 or 0
 end
 
--- A call that was made before, and did get here, has the answer that it had. One that comes late, after
--- its maker went on, takes nothing.
+-- A call that was made before, and did get here, has the answer that it had: its maker asks again, or a
+-- client of a cluster does so by itself. One that comes late, after its maker went on, takes nothing.
 local call = TAG .. ':call:' .. FROM
 local known = redis.call('GET', call)
 local made = known and tonumber(string.match(known, '^%d+'))
 if made and made >= number then
-  if made > number or not again then return { whole(NOW), {} } end
+  if made > number then return { whole(NOW), {} } end
   local ends = NOW + ttl
   for id, fence in string.gmatch(known, ' (%S+) (%d+)') do
     local task = key(id)
-    local there = redis.call('HMGET', task, 's', 'f', 'a', 'm', 'p', 't')
+    local there = redis.call('HMGET', task, 's', 'f', 'a', 'b', 'm', 'p', 't', 'e')
     if there[1] == 'r' and there[2] == fence then
       redis.call('HSET', task, 'u', whole(ends))
       add(TAG .. ':leases', ends, id)
-      give(id, fence, tonumber(there[3]), there[4], there[5], there[6])
+      give(id, fence, tonumber(there[3]), unpack(there, 4, 8))
     end
   end
   write()
@@ -35,7 +40,7 @@ end
 
 local function answer()
   local words = { whole(number) }
-  for n = 1, #leased, 6 do
+  for n = 1, #leased, 8 do
     words[#words + 1], words[#words + 2] = leased[n], leased[n + 1]
   end
   -- Who has heard an answer does not ask for it again, and whose answer was empty lost nothing.
@@ -80,22 +85,28 @@ for _, head in ipairs(heads) do
     taken[#taken + 1] = head
   end
 end
-if #taken == 0 then return answer() end
-local fence = redis.call('HINCRBY', N, 'fence', #taken) - #taken
+local rows, bytes = {}, 0
 for _, head in ipairs(taken) do
-  local id, task = head.id, key(head.id)
-  local there = redis.call('HMGET', task, 's', 'a', 'm', 'p', 't', 'l', 'o')
-  remove(lane_key(head.lane), id)
+  if bytes > MOST then break end
+  local there = redis.call('HMGET', key(head.id), 's', 'a', 'm', 'p', 't', 'e', 'l', 'o')
+  remove(lane_key(head.lane), head.id)
   -- A task that somebody deleted by hand leaves only its place in the lane.
-  if there[1] == 'p' and there[6] == head.lane then
-    fence = fence + 1
-    local attempt, ends = tonumber(there[2]) + 1, NOW + ttl
-    redis.call('HSET', task, 's', 'r', 'a', attempt, 'f', whole(fence), 'u', whole(ends),
-      'b', whole(NOW), 'n', node)
-    add(TAG .. ':leases', ends, id)
-    move(id, head.lane, 'p', 'r', tonumber(there[7]))
-    give(id, whole(fence), attempt, there[3], there[4], there[5])
+  if there[1] == 'p' and there[7] == head.lane then
+    rows[#rows + 1] = { head.id, there }
+    bytes = bytes + #there[4]
   end
+end
+if #taken == 0 then return answer() end
+local fence = redis.call('HINCRBY', N, 'fence', #rows) - #rows
+for _, row in ipairs(rows) do
+  local id, there = row[1], row[2]
+  fence = fence + 1
+  local attempt, ends = tonumber(there[2]) + 1, NOW + ttl
+  redis.call('HSET', key(id), 's', 'r', 'a', attempt, 'f', whole(fence), 'u', whole(ends),
+    'b', whole(NOW), 'n', node)
+  add(TAG .. ':leases', ends, id)
+  move(id, there[7], 'p', 'r', tonumber(there[8]))
+  give(id, whole(fence), attempt, whole(NOW), unpack(there, 3, 6))
 end
 write()
 return answer()

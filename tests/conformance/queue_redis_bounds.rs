@@ -1,0 +1,84 @@
+//! How far the queue in Redis goes: with how few rights it does, and how much one script is given.
+
+use super::{
+    queue::{finish_one, name, task, want},
+    queue_redis::{say, settings, trial},
+};
+use crate::support::servers::{Kind, Server};
+use hostel::{
+    config,
+    queue::{Finished, RedisQueue, TaskQueue},
+    task::{Outcome, StateKind},
+};
+use libtest_mimic::Trial;
+use std::time::Duration;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial(
+            "a_large_lease_is_taken_in_parts",
+            a_large_lease_is_taken_in_parts,
+        ),
+        trial(
+            "a_user_with_few_rights_will_do",
+            a_user_with_few_rights_will_do,
+        ),
+    ]
+}
+
+/// More tasks than a script can take, and more bytes than one answer should have.
+async fn a_large_lease_is_taken_in_parts() {
+    const MANY: usize = 4500;
+    let server = Server::start(Kind::Redis).await;
+    let settings = config::RedisQueue {
+        max_open_tasks: 10_000,
+        ..settings(&server)
+    };
+    let queue = RedisQueue::open(&settings).await.unwrap();
+    let small = (0..MANY).map(|number| task(&format!("s{number}"), "small", b"x"));
+    queue.submit(small.collect()).await.unwrap();
+    let all = want(&[("small", MANY)], MANY, HOUR);
+    let leased = queue.lease(&all).await.unwrap();
+    assert_eq!(leased.len(), MANY);
+    assert!(leased.iter().all(|task| task.attempt == 1));
+    let running = queue.counts().await.unwrap()[&(name("small"), StateKind::Running)];
+    assert_eq!(running, MANY as u64);
+
+    let large = vec![7; 3 << 20];
+    let large = (0..5).map(|number| task(&format!("l{number}"), "large", &large));
+    queue.submit(large.collect()).await.unwrap();
+    let all = want(&[("large", 5)], 5, HOUR);
+    assert_eq!(queue.lease(&all).await.unwrap().len(), 3);
+    assert_eq!(queue.lease(&all).await.unwrap().len(), 2);
+    queue.close().await;
+}
+
+/// What the README asks for, and nothing more.
+async fn a_user_with_few_rights_will_do() {
+    let server = Server::start(Kind::Redis).await;
+    let rights = "ACL SETUSER app on >pass resetchannels ~{test:* -@all +evalsha +eval \
+        +script|load +time +hget +hmget +hset +hsetnx +hdel +hincrby +hgetall +exists +unlink +del \
+        +get +set +zadd +zrem +zrange +zscore +zcard +xadd +xread +xrevrange";
+    let rights: Vec<&str> = rights.split_whitespace().collect();
+    say(&server, &rights).await;
+    let url = server.url().replace("redis://", "redis://app:pass@");
+    let mut limited = settings(&server);
+    limited.server = config::Redis::at(&url, "test").unwrap();
+    let queue = RedisQueue::open(&limited).await.unwrap();
+    let tasks = ["a", "b"].map(|id| task(id, "echo", b"x"));
+    queue.submit(tasks.into()).await.unwrap();
+    let leased = queue.lease(&want(&[("echo", 2)], 2, HOUR)).await.unwrap();
+    let [ended, open] = &leased[..] else {
+        panic!("{leased:?}")
+    };
+    queue
+        .renew(std::slice::from_ref(&ended.token), HOUR)
+        .await
+        .unwrap();
+    let done = finish_one(&queue, &ended.token, Outcome::Cancelled).await;
+    assert_eq!(done, Finished::Applied);
+    assert!(queue.get(&open.token.id).await.unwrap().is_some());
+    queue.close().await;
+}
