@@ -103,6 +103,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// What to say where it is said already that discovery is unavailable.
+    fn reason(&self) -> String {
+        match self {
+            Self::Unavailable(why) => why.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl Error {
     /// Whether anybody is called `node`, be it that only a wish is left of it.
     fn unless_known(
         node: &Name,

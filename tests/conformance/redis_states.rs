@@ -159,7 +159,7 @@ async fn a_replica_without_its_master_is_told() {
 
 async fn a_server_that_loads_is_told() {
     // It takes 20 ms to load a key.
-    let slow = |_: &_| {
+    let slow = |_: &_, _| {
         let slow = [
             "--key-load-delay",
             "20000",

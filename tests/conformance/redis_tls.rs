@@ -71,7 +71,7 @@ impl Tls {
         .unwrap();
         authority.client("a node").write(files.path(), "node");
         let port = Cell::new(0);
-        let more = |dir: &Path| {
+        let more = |dir: &Path, _| {
             authority.node(&["127.0.0.1"]).write(dir, "server");
             fs::write(dir.join("ca.pem"), &authority.pem).unwrap();
             port.set(free_port());

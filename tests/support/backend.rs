@@ -97,7 +97,7 @@ impl Shared {
 
     /// With further arguments for Redis.
     pub async fn start_with(redis: &'static [&'static str]) -> Self {
-        let more = |_: &Path| redis.iter().map(|&word| word.to_owned()).collect();
+        let more = |_: &Path, _| redis.iter().map(|&word| word.to_owned()).collect();
         let redis = Server::start_with(Kind::Redis, more);
         let (etcd, redis) = tokio::join!(Server::start(Kind::Etcd), redis);
         Self { etcd, redis }

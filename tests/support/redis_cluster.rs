@@ -147,7 +147,7 @@ impl RedisCluster {
 
 async fn node(patience: Duration) -> Server {
     let patience = patience.as_millis().to_string();
-    let more = |_: &_| {
+    let more = |_: &_, _| {
         let bus = free_port().to_string();
         let more = ["--cluster-enabled", "yes", "--cluster-port", &bus];
         let more = more

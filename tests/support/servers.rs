@@ -48,18 +48,20 @@ impl Kind {
 impl Server {
     /// Started and answering.
     pub async fn start(kind: Kind) -> Self {
-        Self::start_with(kind, |_| Vec::new()).await
+        Self::start_with(kind, |_, _| Vec::new()).await
     }
 
-    /// With further arguments, which may name ports and files in the directory that they are given.
-    pub async fn start_with(kind: Kind, more: impl Fn(&Path) -> Vec<String>) -> Self {
+    /// With further arguments, which may name files in the directory and the port that they are given,
+    /// and further ports.
+    pub async fn start_with(kind: Kind, more: impl Fn(&Path, u16) -> Vec<String>) -> Self {
         // Another process may take a port between the look for a free one and the start.
         for _ in 0..5 {
             let dir = tempfile::tempdir().expect("a temporary directory");
+            let port = free_port();
             let mut server = Self {
                 kind,
-                port: free_port(),
-                more: more(dir.path()),
+                port,
+                more: more(dir.path(), port),
                 dir,
                 process: None,
             };

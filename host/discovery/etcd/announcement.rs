@@ -96,9 +96,9 @@ impl Announcement {
         let now = match (why, before) {
             (Ended::Error(why), Standing::Registered) => {
                 tracing::warn!("this node's record is not renewed in etcd: {why}");
-                Standing::Outside(why.to_string())
+                Standing::Outside(why.reason())
             }
-            (Ended::Error(why), _) => Standing::Outside(why.to_string()),
+            (Ended::Error(why), _) => Standing::Outside(why.reason()),
             (Ended::Taken(address), Standing::Taken { since, .. }) => {
                 Standing::Taken { address, since }
             }

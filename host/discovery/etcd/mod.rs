@@ -177,7 +177,7 @@ impl EtcdServiceDiscovery {
             return announcing.standing.clone();
         }
         let (wanted, receiver) = watch::channel(record);
-        let outside = Standing::Outside(self.server.silent().to_string());
+        let outside = Standing::Outside(self.server.silent().reason());
         let (sender, standing) = watch::channel(outside);
         let stop = CancellationToken::new();
         let announcement = Announcement {

@@ -70,12 +70,15 @@ pub(super) fn unavailable(error: &etcd_client::Error) -> Error {
         "permission denied",
         "user name is empty",
     ];
-    let hint = match refused.iter().any(|words| said.contains(words)) {
-        true => {
-            "; check discovery.user and discovery.password, and that the user's role may read \
-                 and write the keys under discovery.prefix"
-        }
-        false => "",
+    let has = |words: &&str| said.contains(*words);
+    let hint = if refused.iter().any(has) {
+        "; check discovery.user and discovery.password, and that the user's role may read and write \
+         the keys under discovery.prefix"
+    } else if ["certificate", "Certificate"].iter().any(has) {
+        "; check discovery.ca_file, which has to have signed etcd's certificate, and \
+         discovery.cert_file and key_file where etcd asks for one"
+    } else {
+        ""
     };
     Error::Unavailable(format!("etcd: {said}{hint}"))
 }

@@ -5,6 +5,7 @@ mod drained;
 mod identity;
 mod lost;
 mod stored;
+mod tls;
 
 use super::discovery;
 use crate::support::{
@@ -38,6 +39,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(identity::trials());
     trials.extend(lost::trials());
     trials.extend(stored::trials());
+    trials.extend(tls::trials());
     trials
 }
 
