@@ -70,7 +70,7 @@ impl Routing {
             let ids = ids.join(", ");
             return Some(format!("a node that is not drained: {ids} could run it"));
         }
-        Some("a free place: it is due, and the nodes that could run it, or its type, are at their limit".into())
+        Some("a free place on a node, and within its type's limit: it is due".into())
     }
 
     fn nodes(&self) -> Arc<[NodeRecord]> {

@@ -21,8 +21,8 @@
 --
 -- Fields of a task: m what was asked but the payload (JSON), p payload, l lane, o its place in the
 -- order of submission, q its number, t submitted at, s state (p r c f x), u due at, leased until or
--- ended at, a attempt, f fence, b begun at, n node that leased it last, k cancel asked, e error, w who ran it (JSON),
--- r result, z endings applied.
+-- ended at, a attempt, f fence, b begun at, n node that leased it last, k cancel asked, e error, w who
+-- ran it (JSON), r result, z endings applied.
 
 local TAG = KEYS[1]
 local N = TAG .. ':n'
