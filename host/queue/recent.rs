@@ -46,6 +46,12 @@ impl Recent {
         }
     }
 
+    /// For tasks of which nothing known before holds any more.
+    pub fn forget<'i>(&self, ids: impl Iterator<Item = &'i TaskId>) {
+        let mut tasks = self.lock();
+        ids.for_each(|id| tasks.remove(id));
+    }
+
     /// For when it is not known what the database holds.
     pub fn clear(&self) {
         *self.lock() = Tasks::default();

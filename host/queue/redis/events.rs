@@ -137,8 +137,7 @@ impl Reader {
     fn tell(&self, changes: Vec<Change>) {
         // Submitted or requeued: what was known of it before is of another life.
         let again = changes.iter().filter(|it| it.state == StateKind::Pending);
-        let forget = again.map(|change| (change.id.clone(), None));
-        self.core.recent.update(&mut forget.collect());
+        self.core.recent.forget(again.map(|change| &change.id));
         self.core.publisher.publish(changes);
     }
 

@@ -176,8 +176,7 @@ fn answer(core: &Core, batch: Vec<Submit>, done: Result<Vec<Submitted>, Error>) 
     });
     let told: Vec<Change> = told.collect();
     // A task of this id may have been forgotten since.
-    let forget = told.iter().map(|change| (change.id.clone(), None));
-    core.recent.update(&mut forget.collect());
+    core.recent.forget(told.iter().map(|change| &change.id));
     core.publisher.publish(told);
     for (call, share) in batch.into_iter().zip(shares) {
         let _ = call.reply.send(Ok(share));
