@@ -65,7 +65,8 @@ impl RedisCluster {
         let () = said(node, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus.1]).await;
     }
 
-    /// Waits until every node says that every slot is served.
+    /// Waits until every node says that every slot is served, and is linked to every other: what is
+    /// published goes only where there is a link, and is lost elsewhere.
     pub async fn is_whole(&self) {
         for node in &self.nodes {
             eventually("the cluster is whole", async || {
@@ -74,7 +75,9 @@ impl RedisCluster {
                 let whole = has("cluster_state:ok")
                     && has("cluster_slots_ok:16384")
                     && has(&format!("cluster_known_nodes:{}", self.nodes.len()));
-                whole.then_some(())
+                let nodes: String = ask(node, &["CLUSTER", "NODES"]).await.ok()?;
+                let linked = !nodes.contains("disconnected") && !nodes.contains("handshake");
+                (whole && linked).then_some(())
             })
             .await;
         }
