@@ -69,7 +69,8 @@ impl Drop for Server {
 
 /// The child's side.
 pub fn play(role: &str) -> ExitCode {
-    let runtime = crate::runtime();
+    // As the node has it.
+    let runtime = hostel::node::runtime().expect("a runtime");
     match role {
         "echo" => runtime.block_on(echo::serve(announce)),
         "without-worker" => runtime.block_on(without_worker()),

@@ -94,7 +94,7 @@ fn rounds<T>(measure: impl FnMut(usize) -> T) -> Vec<T> {
     (0..ROUNDS).map(measure).collect()
 }
 
-/// The runtime that clients live on, the same for every row.
+/// The runtime that clients live on, the same for every row. Servers have the node's.
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Runtime::new().expect("a runtime")
 }

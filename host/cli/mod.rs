@@ -106,7 +106,7 @@ pub fn main() -> ExitCode {
         // What these have to say they print; built-in hostile guests should not add to it.
         _ => "warn,hostel::guest=off",
     });
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match crate::node::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::node(error.into()).report(),
     };
