@@ -110,9 +110,7 @@ impl Error {
             other => other.to_string(),
         }
     }
-}
 
-impl Error {
     /// Whether anybody is called `node`, be it that only a wish is left of it.
     fn unless_known(
         node: &Name,
