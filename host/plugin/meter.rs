@@ -1,22 +1,30 @@
-//! How much time a guest's call has used, and whether that was too much. Measures the thread's own clock
-//! around each poll, so that waiting costs a guest nothing of its processor budget.
+//! How much time a guest's call has used, and whether that was too much. Counts the processor time of
+//! each poll, so that waiting costs a guest nothing of its processor budget.
 
 use std::{
+    cell::Cell,
     future::{Future, poll_fn},
     pin::pin,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
+thread_local! {
+    /// This thread's processor time when somebody was last charged for it. Kept, because to ask for
+    /// that time is a system call, and one for each poll is enough.
+    static CHARGED_NS: Cell<u64> = const { Cell::new(0) };
+}
+
 /// Shared between a call and the epoch callback that interrupts it. Both run on whichever thread
 /// polls the call, one after the other, so that the order of these loads and stores needs no care.
 pub struct Meter {
     budget: Duration,
-    /// What `deadline_ns` counts from.
+    /// What `deadline_ns` and `entered_ns` count from.
     made_at: Instant,
     deadline_ns: AtomicU64,
-    spent_ns: AtomicU64,
+    /// When the current poll began.
     entered_ns: AtomicU64,
+    spent_ns: AtomicU64,
     exhausted: AtomicBool,
     late: AtomicBool,
 }
@@ -28,8 +36,8 @@ impl Meter {
             budget,
             made_at: Instant::now(),
             deadline_ns: AtomicU64::new(0),
-            spent_ns: AtomicU64::new(0),
             entered_ns: AtomicU64::new(0),
+            spent_ns: AtomicU64::new(0),
             exhausted: AtomicBool::new(false),
             late: AtomicBool::new(false),
         }
@@ -37,9 +45,7 @@ impl Meter {
 
     /// Begins a call that has to be over at `deadline`.
     pub fn begin(&self, deadline: Instant) {
-        let ns = deadline.saturating_duration_since(self.made_at).as_nanos();
-        let ns = u64::try_from(ns).unwrap_or(u64::MAX);
-        self.deadline_ns.store(ns, Relaxed);
+        self.deadline_ns.store(self.ns_until(deadline), Relaxed);
         self.spent_ns.store(0, Relaxed);
         self.exhausted.store(false, Relaxed);
         self.late.store(false, Relaxed);
@@ -49,9 +55,12 @@ impl Meter {
     pub async fn charge<F: Future>(&self, work: F) -> F::Output {
         let mut work = pin!(work);
         poll_fn(|context| {
-            self.entered_ns.store(thread_ns(), Relaxed);
+            let now = self.ns_until(Instant::now());
+            self.entered_ns.store(now, Relaxed);
             let polled = work.as_mut().poll(context);
-            self.spent_ns.store(self.so_far(), Relaxed);
+            let thread_ns = thread_ns();
+            self.spent_ns.store(self.so_far(thread_ns), Relaxed);
+            CHARGED_NS.set(thread_ns);
             polled
         })
         .await
@@ -60,12 +69,11 @@ impl Meter {
     /// For the epoch callback, within a poll: whether the guest may go on. Looks at the deadline
     /// too, so that it holds even when busy guests keep every thread from its timers.
     pub fn may_go_on(&self) -> bool {
-        if Duration::from_nanos(self.so_far()) >= self.budget {
+        if Duration::from_nanos(self.so_far(thread_ns())) >= self.budget {
             self.exhausted.store(true, Relaxed);
             return false;
         }
-        let deadline = Duration::from_nanos(self.deadline_ns.load(Relaxed));
-        if self.made_at.elapsed() >= deadline {
+        if self.ns_until(Instant::now()) >= self.deadline_ns.load(Relaxed) {
             self.late.store(true, Relaxed);
             return false;
         }
@@ -85,9 +93,20 @@ impl Meter {
         self.late.load(Relaxed)
     }
 
-    fn so_far(&self) -> u64 {
-        let running = thread_ns().saturating_sub(self.entered_ns.load(Relaxed));
-        self.spent_ns.load(Relaxed).saturating_add(running)
+    /// What is spent, in the middle of a poll. What the thread did since the last charge may have
+    /// been for others: nobody pays for more than the time that the poll itself has taken.
+    fn so_far(&self, thread_ns: u64) -> u64 {
+        let uncharged = thread_ns.saturating_sub(CHARGED_NS.get());
+        let entered = self.entered_ns.load(Relaxed);
+        let polling = self.ns_until(Instant::now()).saturating_sub(entered);
+        let spent = self.spent_ns.load(Relaxed);
+        spent.saturating_add(uncharged.min(polling))
+    }
+
+    /// Nanoseconds since this meter was made.
+    fn ns_until(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.made_at);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -123,6 +142,19 @@ mod tests {
             .await;
         assert!(meter.spent() >= Duration::from_millis(20));
         assert!(meter.may_go_on() && !meter.is_exhausted());
+    }
+
+    #[tokio::test]
+    async fn the_work_of_others_is_not_charged() {
+        let busy = |ms: u64| {
+            let begin = thread_ns();
+            while thread_ns() - begin < ms * 1_000_000 {}
+        };
+        let meter = meter(1000);
+        meter.charge(async { busy(1) }).await;
+        busy(200);
+        meter.charge(async { busy(1) }).await;
+        assert!(meter.spent() < Duration::from_millis(100));
     }
 
     #[tokio::test]
