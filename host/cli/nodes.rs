@@ -72,7 +72,11 @@ impl Nodes {
 /// The nodes that one of them sees.
 pub fn list(seen: &ListNodesResponse, json: bool) {
     if json {
-        print_json(&seen.nodes.iter().map(as_json).collect());
+        print_json(&json!({
+            "nodes": seen.nodes.iter().map(as_json).collect::<Vec<_>>(),
+            "drained_absent": seen.drained_absent,
+            "stale_since_ms": seen.stale.then_some(seen.stale_since_ms),
+        }));
     } else {
         let rows: Vec<_> = seen.nodes.iter().map(row).collect();
         let heads = [

@@ -13,7 +13,7 @@ use hostel::{
     queue::{Error, RedisQueue},
 };
 use libtest_mimic::Trial;
-use std::{cell::Cell, fs, path::Path, sync::Arc};
+use std::{cell::Cell, path::Path, sync::Arc};
 use tempfile::TempDir;
 
 pub fn trials() -> Vec<Trial> {
@@ -62,18 +62,10 @@ impl Tls {
     /// `clients` says whether they need certificates.
     async fn start(clients: bool) -> Self {
         let authority = Authority::new("the CA");
-        let files = tempfile::tempdir().unwrap();
-        fs::write(files.path().join("ca.pem"), &authority.pem).unwrap();
-        fs::write(
-            files.path().join("other.pem"),
-            Authority::new("another").pem,
-        )
-        .unwrap();
-        authority.client("a node").write(files.path(), "node");
+        let files = authority.write_client();
         let port = Cell::new(0);
         let more = |dir: &Path, _| {
-            authority.node(&["127.0.0.1"]).write(dir, "server");
-            fs::write(dir.join("ca.pem"), &authority.pem).unwrap();
+            authority.write_server(dir);
             port.set(free_port());
             let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
             let clients = if clients { "yes" } else { "no" };

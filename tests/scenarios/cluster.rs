@@ -95,7 +95,8 @@ async fn answer(node: &Node, to: &str, message_type: &str) -> String {
 fn listed(node: &Node) -> Vec<String> {
     let out = node.cli(&["nodes", "list", "--json"]);
     assert!(out.status.success(), "{out:?}");
-    let nodes: Vec<serde_json::Value> = serde_json::from_slice(&out.stdout).expect("JSON");
+    let listed: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    let nodes = listed["nodes"].as_array().expect("an array");
     let ids = nodes.iter().map(|node| node["id"].as_str().expect("an id"));
     ids.map(str::to_owned).collect()
 }

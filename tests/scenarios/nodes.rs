@@ -143,7 +143,7 @@ async fn the_command() {
         let listed = hostel(&["list", "--json"]);
         assert_eq!(text(&listed.stderr), "");
         let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
-        listed[0].clone()
+        listed["nodes"][0].clone()
     };
     for words in ["STATE", "ready", "CAPACITY", " 7 ", "eu,gpu", "echo@"] {
         assert!(table().contains(words), "{words}: {}", table());
@@ -220,6 +220,10 @@ async fn a_drained_node_is_so_after_its_kill() {
     let table = a.cli(&["nodes", "list"]).stdout;
     let table = String::from_utf8(table).expect("text");
     assert!(table.contains("Drained and not there: b"), "{table}");
+    let listed = a.cli(&["nodes", "list", "--json"]).stdout;
+    let listed: Value = serde_json::from_slice(&listed).expect("JSON");
+    assert_eq!(listed["drained_absent"][0], "b", "{listed}");
+    assert!(listed["stale_since_ms"].is_null(), "{listed}");
     let undrained_at = now_ms();
     let undrained = a.cli(&["nodes", "undrain", "b"]);
     assert!(undrained.status.success(), "{undrained:?}");
@@ -264,11 +268,12 @@ async fn differences_are_listed() {
     let said = eventually("the list says that it is stale", async || {
         let listed = a.cli(&["nodes", "list", "--json"]);
         assert!(listed.status.success(), "{listed:?}");
-        let listed: Vec<Value> = serde_json::from_slice(&listed.stdout).expect("JSON");
-        assert_eq!(listed.len(), 2, "the last view serves");
+        let json: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+        let nodes = json["nodes"].as_array().expect("an array");
+        assert_eq!(nodes.len(), 2, "the last view serves");
         let listed = a.cli(&["nodes", "list"]);
         let said = text(listed.stderr);
-        said.contains("stale").then_some(said)
+        (said.contains("stale") && json["stale_since_ms"].is_u64()).then_some(said)
     })
     .await;
     println!("{said}");

@@ -5,6 +5,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
 use std::{fs, path::Path};
+use tempfile::TempDir;
 
 /// Who signs certificates.
 pub struct Authority {
@@ -59,6 +60,23 @@ impl Authority {
             cert: cert.pem(),
             key: key.serialize_pem(),
         }
+    }
+
+    /// What a server on this machine is started with: `server.pem`, `server.key` and `ca.pem`.
+    pub fn write_server(&self, dir: &Path) {
+        self.node(&["127.0.0.1"]).write(dir, "server");
+        fs::write(dir.join("ca.pem"), &self.pem).expect("a file");
+    }
+
+    /// What its client is given: `node.pem`, `node.key`, `ca.pem`, and in `other.pem` an authority
+    /// that has signed nothing of this.
+    pub fn write_client(&self) -> TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        self.client("a node").write(dir.path(), "node");
+        for (name, pem) in [("ca", &self.pem), ("other", &Self::new("another").pem)] {
+            fs::write(dir.path().join(format!("{name}.pem")), pem).expect("a file");
+        }
+        dir
     }
 
     /// A client that trusts this authority alone.

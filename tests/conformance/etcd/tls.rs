@@ -10,7 +10,7 @@ use hostel::{
     discovery::{EtcdServiceDiscovery, ServiceDiscovery},
 };
 use libtest_mimic::Trial;
-use std::{cell::Cell, fs, path::Path, sync::Arc};
+use std::{cell::Cell, path::Path, sync::Arc};
 
 pub fn trials() -> Vec<Trial> {
     vec![trial(
@@ -21,15 +21,11 @@ pub fn trials() -> Vec<Trial> {
 
 async fn over_tls_both_ends_show_who_they_are() {
     let authority = Authority::new("the CA");
-    let files = tempfile::tempdir().unwrap();
+    let files = authority.write_client();
     let file = |name: &str| files.path().join(name);
-    fs::write(file("ca.pem"), &authority.pem).unwrap();
-    fs::write(file("other.pem"), Authority::new("another").pem).unwrap();
-    authority.client("a node").write(files.path(), "node");
     let tls = Cell::new(0);
     let more = |dir: &Path, port| {
-        authority.node(&["127.0.0.1"]).write(dir, "server");
-        fs::write(dir.join("ca.pem"), &authority.pem).unwrap();
+        authority.write_server(dir);
         tls.set(free_port());
         let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
         let url = format!("https://127.0.0.1:{}", tls.get());
