@@ -1,6 +1,6 @@
 //! The nodes of the cluster, for operators: who is there, and who shall take no new task.
 
-use super::{convert, status::IntoStatus};
+use super::{convert, status};
 use crate::{
     discovery::ServiceDiscovery,
     proto::hostel::v1::{
@@ -20,7 +20,7 @@ impl NodeServiceImpl {
     async fn wish(&self, node: &str, drained: bool) -> Result<(), Status> {
         let node = convert::name("node id", node)?;
         let done = self.discovery.drain(&node, drained).await;
-        done.map_err(IntoStatus::into_status)
+        done.map_err(|error| status::unheard_wish(&node, error))
     }
 }
 

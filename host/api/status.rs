@@ -44,6 +44,13 @@ impl IntoStatus for scheduler::Error {
             Error::UnknownTask(_) => Status::not_found(text),
             Error::Conflict(_) => Status::already_exists(text),
             Error::Full => Status::resource_exhausted(text),
+            Error::Unsure(ref id, _) => logged(
+                &self,
+                Status::unavailable(format!(
+                    "the task queue failed, and whether it has the task is not known: ask for \
+                     {id}, or submit the task again under this id"
+                )),
+            ),
             Error::Queue(error) => error.into_status(),
         }
     }
@@ -60,13 +67,14 @@ impl IntoStatus for queue::Error {
             } => logged(
                 &self,
                 Status::unavailable(
-                    "the task queue failed and the outcome is unknown: ask for the task, or submit it again under the same id",
+                    "the task queue failed, and whether anything has changed is not known: look at \
+                     the task, and ask again if it is as before",
                 ),
             ),
             Error::Unavailable { .. } => logged(
                 &self,
                 Status::unavailable(
-                    "the task queue is unavailable, and nothing was stored; try again later",
+                    "the task queue is unavailable, and nothing has changed; try again later",
                 ),
             ),
             Error::Corrupt(_) | Error::Misconfigured(_) => internal(&self),
@@ -95,6 +103,20 @@ impl IntoStatus for broker::Error {
             &self,
             Status::unavailable("the message broker is unavailable; try again later"),
         )
+    }
+}
+
+/// A wish for a node that discovery may have heard, and may not.
+pub fn unheard_wish(node: &task::Name, error: discovery::Error) -> Status {
+    match error {
+        discovery::Error::Unavailable(_) => logged(
+            &error,
+            Status::unavailable(format!(
+                "discovery does not answer, and whether it knows of this is not known: look at {node} \
+                 in the list of nodes once it does"
+            )),
+        ),
+        other => other.into_status(),
     }
 }
 

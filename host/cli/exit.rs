@@ -63,6 +63,16 @@ impl Failure {
         }
     }
 
+    /// A submission failed. Where the node may have the task, it is named.
+    pub fn of_task(id: &str, status: Status) -> Self {
+        let mut failure = Self::from(status);
+        if failure.code == 3 && !failure.message.contains(id) {
+            let told = format!("; the task, if the node has it, is {id}");
+            failure.message.push_str(&told);
+        }
+        failure
+    }
+
     pub fn report(self) -> ExitCode {
         if !self.message.is_empty() {
             eprintln!("hostel: {}", self.message);

@@ -34,7 +34,7 @@ Exit codes:
   0  done
   1  the task failed or was cancelled, a check found faults, or the node failed
   2  the command line or the configuration is wrong
-  3  the node cannot be reached
+  3  the node cannot be reached, or cannot do it now
   4  the node refused the request
 
 Environment:

@@ -10,6 +10,7 @@ use crate::proto::distributed::{Task, TaskStatus};
 use clap::Args;
 use serde_json::json;
 use std::io::{self, IsTerminal};
+use uuid::Uuid;
 
 /// Submit a task
 ///
@@ -56,8 +57,13 @@ pub struct Submit {
 
 impl Submit {
     pub async fn run(self) -> Result<(), Failure> {
+        // Made up here, so that a failure can name it.
+        let id = match self.id.is_empty() {
+            true => Uuid::now_v7().to_string(),
+            false => self.id.clone(),
+        };
         let task = Task {
-            task_id: self.id.clone(),
+            task_id: id.clone(),
             task_type: self.task_type.clone(),
             payload: self.payload.read()?.into(),
             metadata: self.metadata.iter().cloned().collect(),
@@ -66,10 +72,11 @@ impl Submit {
             label: self.label.clone(),
         };
         let mut client = self.server.connect().await?;
-        let mut response = match self.wait {
-            true => client.submit_to_end(task).await?,
-            false => client.submit(task).await?,
+        let response = match self.wait {
+            true => client.submit_to_end(task).await,
+            false => client.submit(task).await,
         };
+        let mut response = response.map_err(|status| Failure::of_task(&id, status))?;
         let status = response.status.take();
         // For people; scripts get what they ask for, and with --json this too.
         if io::stderr().is_terminal() && !self.json {

@@ -37,9 +37,16 @@ pub trait TaskQueue: Send + Sync {
     /// Ends attempts. A token that no longer holds its task changes nothing and is counted.
     async fn finish(&self, ended: Vec<Finish>) -> Result<Vec<Finished>, Error>;
 
-    /// Up to `max` tasks whose lease has run out. They stay as they are until somebody finishes
+    /// Up to `max` tasks, of other types than `except`, whose lease has run out. To be asked about
+    /// once a second by each who shares the queue: after a longer time in which nobody could ask,
+    /// nobody could renew a lease either, so that for half of `ttl` none counts as lost. They stay as they are until somebody finishes
     /// them with the token given here; two who try are told apart by the token.
-    async fn expired(&self, max: usize) -> Result<Vec<Expired>, Error>;
+    async fn expired(
+        &self,
+        ttl: Duration,
+        except: &[Name],
+        max: usize,
+    ) -> Result<Vec<Expired>, Error>;
 
     /// Asks for the end of a task: at once when it waits, through its holder when it runs.
     async fn cancel(&self, id: &TaskId) -> Result<Cancel, Error>;
@@ -270,6 +277,19 @@ pub enum Error {
     /// The page token was not one of ours.
     #[error("the page token is not valid")]
     BadPage,
+}
+
+impl Error {
+    /// The same of a call that changes nothing: there is no outcome that could be unknown.
+    pub fn of_a_look(self) -> Self {
+        match self {
+            Self::Unavailable { reason, .. } => Self::Unavailable {
+                reason,
+                outcome_unknown: false,
+            },
+            other => other,
+        }
+    }
 }
 
 /// When a task became due or ended, for the engines' own use.

@@ -8,14 +8,36 @@ use redis::{
         MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr,
     },
 };
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// After how long without an answer a connection is asked whether it still is one.
+const REST: Duration = Duration::from_secs(1);
+/// How often it is asked: the first question may only find out that it is none.
+const QUESTIONS: usize = 2;
 
 /// Cheap to clone; clones share what is behind it.
 #[derive(Clone)]
 pub(crate) enum Connection {
-    Server(ConnectionManager),
+    Server(OneServer),
     /// Finds the node by a command's key.
     Cluster(ClusterConnection),
+}
+
+/// A connection that is made anew when it is lost. Nobody is told that it was closed until a command
+/// fails by it, and no command but a question may be sent twice: so who comes after a rest asks first.
+#[derive(Clone)]
+pub(crate) struct OneServer {
+    manager: ConnectionManager,
+    made_at: Instant,
+    /// When it last gave an answer, counted from `made_at`.
+    heard_ms: Arc<AtomicU64>,
 }
 
 /// Which servers of a cluster.
@@ -30,7 +52,7 @@ impl Connection {
     /// Sends a command that names no key to where this one is.
     pub async fn beside<T: FromRedisValue>(&mut self, key: &str, command: Cmd) -> RedisResult<T> {
         match self {
-            Self::Server(connection) => command.query_async(connection).await,
+            Self::Server(_) => command.query_async(self).await,
             Self::Cluster(connection) => {
                 let route = Route::with_key(key, SlotAddr::Master);
                 let node = SingleNodeRoutingInfo::SpecificNode(route);
@@ -48,7 +70,7 @@ impl Connection {
         command: Cmd,
     ) -> RedisResult<Vec<T>> {
         match self {
-            Self::Server(connection) => Ok(vec![command.query_async(connection).await?]),
+            Self::Server(_) => Ok(vec![command.query_async(self).await?]),
             Self::Cluster(connection) => {
                 let nodes = match nodes {
                     Nodes::Masters => MultipleNodeRoutingInfo::AllMasters,
@@ -64,10 +86,50 @@ impl Connection {
     }
 }
 
+impl OneServer {
+    pub fn new(manager: ConnectionManager) -> Self {
+        Self {
+            manager,
+            made_at: Instant::now(),
+            heard_ms: Arc::default(),
+        }
+    }
+
+    fn ms(&self) -> u64 {
+        u64::try_from(self.made_at.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn heard<T>(&self, answer: &RedisResult<T>) {
+        if answer.is_ok() {
+            self.heard_ms.store(self.ms(), Relaxed);
+        }
+    }
+
+    /// Whatever is wrong now, the command that follows will say.
+    async fn ask_after_rest(&mut self) {
+        let rested = Duration::from_millis(self.ms().saturating_sub(self.heard_ms.load(Relaxed)));
+        if rested < REST {
+            return;
+        }
+        for _ in 0..QUESTIONS {
+            match self.manager.send_packed_command(&redis::cmd("PING")).await {
+                Err(error) if error.is_unrecoverable_error() || error.is_io_error() => {}
+                // Even a refusal is an answer.
+                _ => return,
+            }
+        }
+    }
+}
+
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
-            Self::Server(connection) => connection.req_packed_command(command),
+            Self::Server(server) => Box::pin(async move {
+                server.ask_after_rest().await;
+                let answer = server.manager.req_packed_command(command).await;
+                server.heard(&answer);
+                answer
+            }),
             Self::Cluster(connection) => connection.req_packed_command(command),
         }
     }
@@ -79,14 +141,20 @@ impl ConnectionLike for Connection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         match self {
-            Self::Server(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::Server(server) => Box::pin(async move {
+                server.ask_after_rest().await;
+                let answers = server.manager.req_packed_commands(pipeline, offset, count);
+                let answers = answers.await;
+                server.heard(&answers);
+                answers
+            }),
             Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
         }
     }
 
     fn get_db(&self) -> i64 {
         match self {
-            Self::Server(connection) => connection.get_db(),
+            Self::Server(server) => server.manager.get_db(),
             Self::Cluster(connection) => connection.get_db(),
         }
     }

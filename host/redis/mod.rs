@@ -111,7 +111,7 @@ impl Server {
                 .set_max_delay(Duration::from_millis(200))
                 .set_pipeline_buffer_size(PIPELINE);
             let connection = self.node(0)?.get_connection_manager_lazy(config)?;
-            return Ok(Connection::Server(connection));
+            return Ok(Connection::Server(connection::OneServer::new(connection)));
         };
         let connection = cluster.get_async_connection().await?;
         Ok(Connection::Cluster(connection))

@@ -2,6 +2,7 @@
 //! asks about a task is answered, or woken when it ends. Runs nothing itself and never sees a
 //! worker: they meet in the queue.
 
+mod departed;
 mod routing;
 mod waiters;
 
@@ -13,6 +14,7 @@ use crate::{
     task::{Lane, Name, Submission, Target, Task, TaskId},
 };
 use async_trait::async_trait;
+use departed::Departed;
 use routing::{Routing, described};
 use std::{
     sync::Arc,
@@ -81,8 +83,13 @@ pub struct DistributedTaskScheduler {
 pub enum Error {
     #[error("{}", unknown_type(.task_type, .known))]
     UnknownType { task_type: Name, known: Vec<Name> },
-    #[error("{}", no_such_target(.lane, .known))]
-    NoSuchTarget { lane: Lane, known: Vec<Name> },
+    #[error("{}", no_such_target(.lane, *.is_there, .known))]
+    NoSuchTarget {
+        lane: Lane,
+        /// Such a node lives, but handles other types.
+        is_there: bool,
+        known: Vec<Name>,
+    },
     #[error("no task has the id {0}")]
     UnknownTask(TaskId),
     #[error("another task, with other content, has the id {0}")]
@@ -94,15 +101,19 @@ pub enum Error {
         id: TaskId,
         state: crate::task::StateKind,
     },
+    /// Whether the task is stored is not known.
+    #[error("{1}; whether it has the task {0} is not known")]
+    Unsure(TaskId, queue::Error),
     #[error(transparent)]
     Queue(#[from] queue::Error),
 }
 
 impl DistributedTaskScheduler {
-    /// Must be called within a tokio runtime: it listens to the queue from here on.
+    /// Must be called within a tokio runtime: it listens to queue and discovery from here on.
     pub fn new(queue: Arc<dyn TaskQueue>, discovery: Arc<dyn ServiceDiscovery>) -> Self {
         let waiters = Waiters::new(queue.watch());
         let routing = Routing {
+            departed: Departed::new(discovery.clone()),
             discovery,
             only: None,
         };
@@ -144,7 +155,8 @@ impl DistributedTaskScheduler {
     }
 
     async fn find(&self, id: &TaskId) -> Result<Task, Error> {
-        let found = self.queue.get(id).await?;
+        let found = self.queue.get(id).await;
+        let found = found.map_err(queue::Error::of_a_look)?;
         found.ok_or_else(|| Error::UnknownTask(id.clone()))
     }
 }
@@ -154,11 +166,20 @@ impl TaskScheduler for DistributedTaskScheduler {
     async fn submit_task(&self, task: Submission) -> Result<Accepted, Error> {
         if let Err(refused) = self.routing.admit(task.lane()) {
             // A repeated submission is answered even after its plugin went away.
-            let known = self.queue.get(task.id()).await?;
+            let known = self.queue.get(task.id()).await;
+            let known = known.map_err(queue::Error::of_a_look)?;
             return known.map_or(Err(refused), |known| same_or_conflict(&task, &known));
         }
         let id = task.id().clone();
-        match self.queue.submit(vec![task]).await?.first() {
+        let submitted = self.queue.submit(vec![task]).await;
+        let submitted = submitted.map_err(|error| match error {
+            queue::Error::Unavailable {
+                outcome_unknown: true,
+                ..
+            } => Error::Unsure(id.clone(), error),
+            other => other.into(),
+        });
+        match submitted?.first() {
             Some(Submitted::Created) => Ok(Accepted::New),
             Some(Submitted::Existing) => Ok(Accepted::Existing),
             Some(Submitted::Conflict) => Err(Error::Conflict(id)),
@@ -210,11 +231,13 @@ impl TaskScheduler for DistributedTaskScheduler {
     }
 
     async fn list_tasks(&self, filter: &Filter, page: &Page) -> Result<Listing, Error> {
-        Ok(self.queue.list(filter, page).await?)
+        let listing = self.queue.list(filter, page).await;
+        Ok(listing.map_err(queue::Error::of_a_look)?)
     }
 
     async fn count_tasks(&self) -> Result<Counts, Error> {
-        Ok(self.queue.counts().await?)
+        let counts = self.queue.counts().await;
+        Ok(counts.map_err(queue::Error::of_a_look)?)
     }
 }
 
@@ -240,7 +263,7 @@ fn unknown_type(task_type: &Name, known: &[Name]) -> String {
     format!("no live node handles {task_type}; known task types: {listed}")
 }
 
-fn no_such_target(lane: &Lane, known: &[Name]) -> String {
+fn no_such_target(lane: &Lane, is_there: bool, known: &[Name]) -> String {
     let Lane { task_type, target } = lane;
     let kind = match target {
         Target::Label(_) => "labels of nodes",
@@ -251,7 +274,12 @@ fn no_such_target(lane: &Lane, known: &[Name]) -> String {
         false => listed(known),
     };
     let target = described(target);
-    format!("{target} that handles {task_type} does not live; {kind} that do: {known}")
+    match is_there {
+        true => format!(
+            "{target} lives, but has no plugin that handles {task_type}; {kind} that have: {known}"
+        ),
+        false => format!("{target} does not live; {kind} that handle {task_type}: {known}"),
+    }
 }
 
 fn listed(known: &[Name]) -> String {

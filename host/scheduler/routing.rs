@@ -1,7 +1,7 @@
 //! Which of the live nodes could run a task, and what a task waits for when none does. Nodes pull
 //! their work themselves: nothing is sent to any of them from here.
 
-use super::Error;
+use super::{Error, departed::Departed};
 use crate::{
     discovery::{NodeRecord, ServiceDiscovery},
     queue,
@@ -11,16 +11,24 @@ use std::{collections::BTreeSet, sync::Arc};
 
 pub(super) struct Routing {
     pub discovery: Arc<dyn ServiceDiscovery>,
+    pub departed: Departed,
     /// The one node whose queue this is, where no other takes tasks from it.
     pub only: Option<Name>,
 }
 
 impl Routing {
-    /// Refuses what no live node could run. A drained node counts: it comes back.
+    /// Refuses what no live node could run. A drained node counts, and one that has just left: they
+    /// come back.
     pub fn admit(&self, lane: &Lane) -> Result<(), Error> {
         let nodes = self.nodes();
         let of_type = || nodes.iter().filter(|node| node.handles(&lane.task_type));
         if of_type().any(|node| matches(node, &lane.target)) {
+            return Ok(());
+        }
+        let could = |node: &NodeRecord| {
+            node.handles(&lane.task_type) && matches(node, &lane.target) && self.serves(node)
+        };
+        if self.departed.any(could) {
             return Ok(());
         }
         let named = |names: BTreeSet<&Name>| names.into_iter().cloned().collect();
@@ -31,6 +39,7 @@ impl Routing {
             },
             Some(_) => Error::NoSuchTarget {
                 lane: lane.clone(),
+                is_there: nodes.iter().any(|node| matches(node, &lane.target)),
                 known: named(match lane.target {
                     Target::Label(_) => of_type().flat_map(|node| &node.labels).collect(),
                     _ => of_type().map(|node| &node.id).collect(),
@@ -57,7 +66,9 @@ impl Routing {
         let capable: Vec<_> = of_type.filter(|node| matches(node, &task.target)).collect();
         if capable.is_empty() {
             let target = described(&task.target);
-            return Some(format!("{target} that handles {task_type}: none lives now"));
+            return Some(format!(
+                "{target}, with a plugin for {task_type}: not there now"
+            ));
         }
         let now = queue::now();
         if due_at > now {
@@ -75,14 +86,18 @@ impl Routing {
 
     fn nodes(&self) -> Arc<[NodeRecord]> {
         let nodes = self.discovery.nodes();
-        match &self.only {
+        match self.only {
             None => nodes,
-            Some(only) => nodes
-                .iter()
-                .filter(|node| node.id == *only)
-                .cloned()
-                .collect(),
+            Some(_) => {
+                let serving = nodes.iter().filter(|node| self.serves(node));
+                serving.cloned().collect()
+            }
         }
+    }
+
+    /// Whether a node takes tasks from this queue.
+    fn serves(&self, node: &NodeRecord) -> bool {
+        self.only.as_ref().is_none_or(|only| node.id == *only)
     }
 }
 

@@ -7,10 +7,7 @@ use crate::{
     queue::{Change, Changes, Error, Expired, Finish, Finished, Renewal, Watch},
     task::{Ended, RetryPolicy, StateKind, transition},
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 /// How often to look for leases that have run out.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -55,32 +52,36 @@ pub async fn renew(shared: Arc<Shared>) {
 
 /// Ends the attempts of those who went silent, and forgets old tasks.
 pub async fn sweep(shared: Arc<Shared>) {
-    // While the queue was away nobody could renew: whoever lives gets the time to do so first.
-    let mut trusted = Instant::now();
     loop {
         let swept = async {
-            if Instant::now() >= trusted {
-                take_over(&shared).await?;
-            }
+            take_over(&shared).await?;
             while shared.queue.purge(shared.keep_ended, BATCH).await? == BATCH {}
             Ok::<_, Error>(())
         };
         if let Err(error) = swept.await {
             tracing::warn!("cannot look after lost and old tasks: {error}");
-            trusted = Instant::now() + shared.lease_ttl / 2;
         }
         tokio::time::sleep(SWEEP).await;
     }
 }
 
 async fn take_over(shared: &Shared) -> Result<(), Error> {
+    // What others host is left out of the next look, so that it hides nothing behind it.
+    let mut of_others = Vec::new();
     loop {
-        let mut lost = shared.queue.expired(BATCH).await?;
+        let expired = shared.queue.expired(shared.lease_ttl, &of_others, BATCH);
+        let mut lost = expired.await?;
         let full = lost.len() == BATCH;
+        let left_out = of_others.len();
+        for lost in &lost {
+            if !of_others.contains(&lost.task_type) && !is_ours_to_end(shared, lost) {
+                of_others.push(lost.task_type.clone());
+            }
+        }
         // What we hold ourselves is not lost: a late renewal or a result that waits to be written
         // will say so.
-        lost.retain(|lost| !shared.held.holds(&lost.token) && is_ours_to_end(shared, lost));
-        if lost.is_empty() {
+        lost.retain(|lost| !of_others.contains(&lost.task_type) && !shared.held.holds(&lost.token));
+        if lost.is_empty() && of_others.len() == left_out {
             return Ok(());
         }
         let finishes: Vec<_> = lost.into_iter().map(|lost| end_of(shared, lost)).collect();

@@ -59,6 +59,14 @@ pub fn trials() -> Vec<Trial> {
             what_is_lost_from_its_set_is_put_back,
         ),
         trial("prefixes_are_worlds_apart", prefixes_are_worlds_apart),
+        trial(
+            "who_may_have_been_kept_from_renewing_is_first",
+            who_may_have_been_kept_from_renewing_is_first,
+        ),
+        trial(
+            "the_first_call_after_a_rest_is_served",
+            the_first_call_after_a_rest_is_served,
+        ),
         trial("a_dropped_lease_goes_back", a_dropped_lease_goes_back),
         trial(
             "an_answer_that_was_lost_comes_again",
@@ -280,10 +288,58 @@ async fn who_may_throw_tasks_away_is_refused() {
         why.contains("allkeys-lru") && why.contains("noeviction"),
         "{why}"
     );
+    // One that begins to do so later has everybody told that a task survives little.
+    let policy = async |policy: &str| {
+        say(&server, &["CONFIG", "SET", "maxmemory-policy", policy]).await;
+    };
+    policy("noeviction").await;
+    say(&server, &["CONFIG", "SET", "appendonly", "yes"]).await;
+    let queue = open(&server).await;
+    assert_eq!(queue.durability(), Durability::Periodic);
+    policy("allkeys-lru").await;
+    until("it is seen", async || {
+        queue.durability() == Durability::Memory
+    })
+    .await;
+    queue.close().await;
     let mut wrong = settings(&server);
     wrong.server = config::Redis::at("redis://127.0.0.1:port", "test").unwrap();
     let why = refusal(&wrong).await;
     assert!(why.contains("queue.url"), "{why}");
+}
+
+async fn who_may_have_been_kept_from_renewing_is_first() {
+    const TTL: Duration = Duration::from_secs(3);
+    let server = Server::start(Kind::Redis).await;
+    let queue = open(&server).await;
+    let tasks = ["a", "b"].map(|id| task(id, "echo", b"x"));
+    queue.submit(tasks.into()).await.unwrap();
+    let lost = async || queue.expired(TTL, &[], 9).await.unwrap().len();
+    let short = want(&[("echo", 1)], 1, Duration::from_millis(1));
+    queue.lease(&short).await.unwrap();
+    // Nobody has looked until now, and then nobody does for longer than a second and a third of a lease.
+    assert_eq!(lost().await, 0);
+    until("it counts as lost", async || lost().await == 1).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(lost().await, 0);
+    until("it counts as lost again", async || lost().await == 1).await;
+    // While somebody looks, what runs out is lost at once.
+    queue.lease(&short).await.unwrap();
+    let since = Instant::now();
+    until("both are lost", async || lost().await == 2).await;
+    println!("lost after {:?}", since.elapsed());
+    queue.close().await;
+}
+
+async fn the_first_call_after_a_rest_is_served() {
+    let mut server = Server::start(Kind::Redis).await;
+    let queue = open(&server).await;
+    let submit = async |id| queue.submit(vec![task(id, "echo", b"x")]).await.unwrap();
+    submit("a").await;
+    server.restart().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    submit("b").await;
+    queue.close().await;
 }
 
 async fn another_number_of_shards_is_refused() {
@@ -310,7 +366,7 @@ async fn what_is_lost_from_its_set_is_put_back() {
     let all = want(&[("echo", 9)], 9, HOUR);
     assert!(queue.lease(&all).await.unwrap().is_empty());
     until("the sets are mended", async || {
-        queue.expired(9).await.unwrap().len() == 2
+        queue.expired(Duration::ZERO, &[], 9).await.unwrap().len() == 2
     })
     .await;
     assert_eq!(queue.lease(&all).await.unwrap().len(), 2);

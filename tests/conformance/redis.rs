@@ -17,6 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Longer than a connection is trusted without a word, and than Redis keeps one that is idle for as
+/// little as it can be told to.
+const REST: Duration = Duration::from_secs(3);
+
 pub fn trials() -> Vec<Trial> {
     let cases = broker::CASES.iter().map(|&(name, case)| {
         trial(name, move || async move {
@@ -39,6 +43,10 @@ pub fn trials() -> Vec<Trial> {
         trial(
             "it_listens_again_after_its_kill",
             it_listens_again_after_its_kill,
+        ),
+        trial(
+            "the_first_message_after_a_rest_arrives",
+            the_first_message_after_a_rest_arrives,
         ),
         trial(
             "callers_may_have_a_runtime_of_their_own",
@@ -123,6 +131,25 @@ async fn one_subscription_serves_a_node() {
         all.push(subscribe(&broker, &topic).await);
         assert_eq!(publish(&broker, &topic, "a", number).await, 1);
         assert_eq!(received(&mut all[0]).await.id, number.to_string());
+    }
+}
+
+/// Whether the server was away meanwhile, or has closed what was idle.
+async fn the_first_message_after_a_rest_arrives() {
+    let mut server = Server::start(Kind::Redis).await;
+    let broker = connect(&server).await;
+    let topic = topic();
+    assert_eq!(publish(&broker, &topic, "a", 1).await, 0);
+    server.restart().await;
+    tokio::time::sleep(REST).await;
+    assert_eq!(publish(&broker, &topic, "a", 2).await, 0);
+    server
+        .say(&["CONFIG", "SET", "timeout", "1"])
+        .await
+        .unwrap();
+    for number in 3..5 {
+        tokio::time::sleep(REST).await;
+        assert_eq!(publish(&broker, &topic, "a", number).await, 0);
     }
 }
 
@@ -233,8 +260,11 @@ async fn who_is_refused_is_told_why() {
         "node",
         "on",
         ">hush",
-        "+@pubsub",
         "&hostel:*",
+        "-@all",
+        "+publish",
+        "+subscribe",
+        "+unsubscribe",
         "+ping",
     ];
     let () = user.arg(&rules).query_async(&mut admin).await.unwrap();
@@ -250,6 +280,18 @@ async fn who_is_refused_is_told_why() {
     let mut subscription = subscribe(&broker, &topic).await;
     assert_eq!(publish(&broker, &topic, "a", 1).await, 1);
     received(&mut subscription).await;
+    // It has all that it needs: the last one leaves a topic, and the connection stays.
+    let another = self::topic();
+    let mut stays = subscribe(&broker, &another).await;
+    drop(subscription);
+    eventually("the topic is left", async || {
+        (publish(&broker, &topic, "a", 2).await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(publish(&broker, &another, "a", 1).await, 1);
+    received(&mut stays).await;
+    let denied = server.say(&["ACL", "LOG"]).await.unwrap();
+    assert_eq!(denied, redis::Value::Array(Vec::new()));
 
     let broker: Arc<dyn MessageBroker> =
         Arc::new(RedisBroker::new(&with("node:wrong")).await.unwrap());

@@ -170,7 +170,10 @@ async fn work(queue: &RedisQueue, ledger: &Mutex<Ledger>) {
         if leased.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let lost = queue.expired(16).await.unwrap_or_default();
+        let lost = queue
+            .expired(Duration::ZERO, &[], 16)
+            .await
+            .unwrap_or_default();
         for lost in lost {
             let (after, error) = (Duration::ZERO, "lost".into());
             let _ = ended(queue, ledger, &lost.token, Outcome::Retry { after, error }).await;

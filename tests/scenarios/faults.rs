@@ -7,7 +7,7 @@ use crate::support::{
     eventually,
     ledger::{Load, SETTINGS},
     node::Node,
-    plugins::{BUSY, guest, showcase},
+    plugins::{BUSY, guest},
     proxy::Proxy,
     random, task,
 };
@@ -15,7 +15,7 @@ use hostel::plugin::Sample;
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
-    path::Path,
+    collections::HashSet,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
@@ -37,6 +37,10 @@ pub fn trials() -> Vec<Trial> {
             a_node_stops_past_its_lease,
         ),
         cluster::trial("faults::a_late_result_is_refused", a_late_result_is_refused),
+        cluster::trial(
+            "faults::a_newcomer_waits_for_those_who_hold",
+            a_newcomer_waits_for_those_who_hold,
+        ),
         cluster::trial(
             "faults::redis_restarts_and_pauses",
             redis_restarts_and_pauses,
@@ -65,17 +69,41 @@ fn times(ordinary: usize, long: usize) -> usize {
     }
 }
 
-fn prepare(shared: &Shared, id: &str, echo: &Path) -> Node {
-    let mut node = shared.prepare_sharing_tasks(id, &[echo], TTL);
+/// What a guest says in its node's log when it runs: that is known there before it is anywhere else,
+/// and stays known whatever becomes of the task's record.
+const RUNS: &str = "it runs";
+
+/// A guest that says so, and then does `handle`.
+fn telling(name: &str, version: &str, handle: &str) -> Vec<u8> {
+    let say = format!(
+        "(call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const {}))",
+        RUNS.len()
+    );
+    guest(&Sample {
+        name,
+        version,
+        task_types: &[name],
+        handle: &format!("{say} {handle}"),
+        extra: &format!("(data (i32.const 5000) \"{RUNS}\")"),
+        ..Sample::default()
+    })
+}
+
+fn echo(version: &str) -> Vec<u8> {
+    telling("echo", version, Sample::default().handle)
+}
+
+fn prepare(shared: &Shared, id: &str) -> Node {
+    let mut node = shared.prepare_sharing_tasks(id, &[], TTL);
     node.add_settings(SETTINGS);
+    node.add_wasm("echo.wasm", &echo("1.0.0"));
     node
 }
 
 async fn three(shared: &Shared) -> Vec<Node> {
-    let echo = showcase("echo");
     let mut nodes = Vec::new();
     for id in NODES {
-        nodes.push(prepare(shared, id, &echo).started().await);
+        nodes.push(prepare(shared, id).started().await);
     }
     nodes
 }
@@ -84,15 +112,28 @@ fn addresses(nodes: &[Node]) -> Vec<String> {
     nodes.iter().map(|node| node.address().to_owned()).collect()
 }
 
-/// Ends the load, and says what it has seen.
-async fn settle(what: &str, load: Load, node: &Node) -> u64 {
+/// Ends the load, asks the node for all that was acknowledged, and says what it has seen. Returns how
+/// many attempts were lost.
+async fn settle(what: &str, load: Load, nodes: &[Node], asked: usize) -> u64 {
     let ledger = load.ledger.clone();
-    let (tasks, lost) = load.settle(node.address()).await;
+    let (tasks, lost) = load.settle(nodes[asked].address()).await;
+    let (mut runs, mut run) = (0, HashSet::new());
+    for log in nodes.iter().map(Node::log) {
+        let said = log.lines().filter(|line| line.contains(RUNS));
+        for task in said.filter_map(|line| line.split_once(" task=")) {
+            let id = task.1.split(' ').next().unwrap_or_default();
+            runs += 1;
+            run.insert(id.to_owned());
+        }
+    }
     println!(
         "{what}: {tasks} tasks acknowledged and ended once, {} calls broken, {lost} attempts lost \
-         and made good",
-        ledger.broken_calls.load(Relaxed)
+         and made good; by the guests' own words {} tasks ran, {} of {runs} runs were not the first",
+        ledger.broken_calls.load(Relaxed),
+        run.len(),
+        runs - run.len(),
     );
+    assert!(run.len() >= tasks, "not all have run");
     lost
 }
 
@@ -113,7 +154,7 @@ async fn nodes_are_killed() {
         load.ledger.audit(nodes[asked].address(), &mut rng).await;
         sleep(Duration::from_secs(2).saturating_sub(since.elapsed())).await;
     }
-    let lost = settle("nodes killed", load, &nodes[0]).await;
+    let lost = settle("nodes killed", load, &nodes, 0).await;
     assert!(lost > 0, "no kill hit a running task: this proves nothing");
 }
 
@@ -127,7 +168,10 @@ async fn a_node_stops_past_its_lease() {
     let shared = Shared::start().await;
     let nodes = three(&shared).await;
     let mut load = Load::start(&mut rng);
-    for _ in 0..times(2, 10) {
+    // Until it was stopped while it held something, which the others take over.
+    let takes_over = |node: &Node| node.log().contains("attempts were lost");
+    let mut stops = 0;
+    while stops < times(2, 10) || !nodes.iter().any(takes_over) {
         load.serve_at(addresses(&nodes));
         load.goes_on(rng.u64(50..100)).await;
         signal(&nodes[1], Signal::STOP);
@@ -135,26 +179,19 @@ async fn a_node_stops_past_its_lease() {
         sleep(PAST_THE_LEASE).await;
         signal(&nodes[1], Signal::CONT);
         load.goes_on(50).await;
+        stops += 1;
+        assert!(
+            stops < 50,
+            "no stop hit a running task: this proves nothing"
+        );
     }
-    settle("a node stopped", load, &nodes[1]).await;
+    settle("a node stopped", load, &nodes, 1).await;
 }
 
 /// The holder sleeps while another node does its work, and comes back with a result of its own.
 async fn a_late_result_is_refused() {
     let shared = Shared::start().await;
-    // A task is running in Redis before its holder has read so: only the guest can say that the
-    // holder knows.
-    let says = r#"(data (i32.const 5000) "at work")"#;
-    let say =
-        "(call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const 7))";
-    let busy = guest(&Sample {
-        name: "busy",
-        version: "1.0.0",
-        task_types: &["busy"],
-        handle: &format!("{say} {BUSY}"),
-        extra: says,
-        ..Sample::default()
-    });
+    let busy = telling("busy", "1.0.0", BUSY);
     let mut nodes = Vec::new();
     for id in ["a", "b"] {
         let node = shared.prepare_sharing_tasks(id, &[], TTL);
@@ -167,8 +204,9 @@ async fn a_late_result_is_refused() {
         asked.clone().submit_task(work.clone()).await.ok()
     })
     .await;
+    // Redis calls a task running before its holder has read so, and who stops then never held it.
     let holder = eventually("it runs", async || {
-        nodes.iter().position(|node| node.log().contains("at work"))
+        nodes.iter().position(|node| node.log().contains(RUNS))
     })
     .await;
     let (holder, other) = (&nodes[holder], &nodes[1 - holder]);
@@ -193,6 +231,35 @@ async fn a_late_result_is_refused() {
     );
 }
 
+/// Redis is away for longer than a lease, and a node that knows nothing of it comes together with it.
+async fn a_newcomer_waits_for_those_who_hold() {
+    let mut shared = Shared::start_with(&["--appendfsync", "always"]).await;
+    let busy = telling("busy", "1.0.0", BUSY);
+    let prepare = |id| {
+        let mut node = shared.prepare_sharing_tasks(id, &[], TTL);
+        node.replace_setting("lease_ttl_ms = 3000", "lease_ttl_ms = 6000");
+        node.add_wasm("busy.wasm", &busy);
+        node
+    };
+    let holder = prepare("a").started().await;
+    let newcomer = prepare("b");
+    let work = task("busy", 20_000_u32.to_le_bytes());
+    let id = holder.client().submit_task(work).await.expect("accepted");
+    eventually("it runs", async || {
+        holder.log().contains(RUNS).then_some(())
+    })
+    .await;
+    shared.redis.kill();
+    sleep(Duration::from_secs(8)).await;
+    let newcomer = tokio::spawn(newcomer.started());
+    sleep(Duration::from_millis(500)).await;
+    shared.redis.restart().await;
+    let newcomer = newcomer.await.expect("it starts");
+    let ended = newcomer.client().wait_for_task(&id).await.expect("known");
+    assert_eq!((ended.status.as_str(), ended.attempts), ("completed", 1));
+    assert_eq!(ended.node_id, "a");
+}
+
 async fn redis_restarts_and_pauses() {
     let mut rng = random("redis");
     // Otherwise it may answer before a write has reached so much as the kernel.
@@ -209,7 +276,7 @@ async fn redis_restarts_and_pauses() {
     sleep(Duration::from_secs(20)).await;
     shared.redis.resume();
     load.goes_on(100).await;
-    settle("redis restarted and paused", load, &nodes[2]).await;
+    settle("redis restarted and paused", load, &nodes, 2).await;
 }
 
 async fn etcd_restarts_and_forgets() {
@@ -243,7 +310,7 @@ async fn etcd_restarts_and_forgets() {
         })
         .await;
     }
-    settle("etcd restarted and forgetful", load, &nodes[0]).await;
+    settle("etcd restarted and forgetful", load, &nodes, 0).await;
 }
 
 async fn a_node_is_cut_off() {
@@ -254,7 +321,7 @@ async fn a_node_is_cut_off() {
     let etcd = Proxy::to(&without_scheme(shared.etcd.url())).await;
     let mut nodes = Vec::new();
     for id in NODES {
-        let mut node = prepare(&shared, id, &showcase("echo"));
+        let mut node = prepare(&shared, id);
         if id == "b" {
             node.replace_setting(
                 &without_scheme(shared.redis.url()),
@@ -289,17 +356,12 @@ async fn a_node_is_cut_off() {
         done.is_ok().then_some(())
     })
     .await;
-    settle("a node cut off", load, &nodes[1]).await;
+    settle("a node cut off", load, &nodes, 1).await;
 }
 
 async fn a_plugin_is_replaced_on_one() {
     let mut rng = random("reload");
-    let other = guest(&Sample {
-        name: "echo",
-        version: "99.0.0",
-        task_types: &["echo"],
-        ..Sample::default()
-    });
+    let other = echo("99.0.0");
     let shared = Shared::start().await;
     let nodes = three(&shared).await;
     let mut load = Load::start(&mut rng);
@@ -319,11 +381,11 @@ async fn a_plugin_is_replaced_on_one() {
                 })
                 .await;
             }
-            _ => nodes[0].add_plugin(&showcase("echo")),
+            _ => nodes[0].add_wasm("echo.wasm", &echo("1.0.0")),
         }
         load.goes_on(100).await;
     }
-    settle("a plugin replaced", load, &nodes[0]).await;
+    settle("a plugin replaced", load, &nodes, 0).await;
 }
 
 /// With the client's own retry no submission fails, and no task is lost.
@@ -366,7 +428,7 @@ async fn all_nodes_are_restarted_in_turn() {
         }
     }
     let submitted = patient.await.expect("no submission fails");
-    let lost = settle("rolling restart", load, &nodes[0]).await;
+    let lost = settle("rolling restart", load, &nodes, 0).await;
     println!("rolling restart: {submitted} submissions with the client's own retry, none failed");
     assert_eq!(lost, 0, "a node that is asked to stop loses no attempt");
 }

@@ -89,6 +89,18 @@ async fn a_task_runs_where_its_plugin_is() {
             }
         }
     }
+    let elsewhere = Task {
+        node: "c".into(),
+        ..task("echo", "")
+    };
+    let elsewhere = a.client().submit_task(elsewhere).await.unwrap_err();
+    assert_eq!(elsewhere.code(), Code::FailedPrecondition);
+    assert!(
+        elsewhere
+            .message()
+            .contains("the node c lives, but has no plugin"),
+        "{elsewhere:?}"
+    );
     let unknown = c.client().submit_task(task("nobody-has-it", "")).await;
     let unknown = unknown.unwrap_err();
     assert_eq!(unknown.code(), Code::FailedPrecondition);
@@ -147,6 +159,7 @@ async fn a_task_may_name_its_node_or_label() {
         let refused = a.client().submit_task(task).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition);
         assert!(refused.message().contains(known), "{refused:?}");
+        assert!(refused.message().contains("does not live"), "{refused:?}");
     }
     let both = Task {
         node: "a".into(),
@@ -217,9 +230,26 @@ async fn the_last_node_leaves_and_it_waits() {
     })
     .await;
     assert!(why.contains("no live node handles echo"), "{why}");
+    // What only it can run is taken on: it will be back.
+    let mut client = a.client();
+    let to_b = Task {
+        node: "b".into(),
+        ..task("echo", "to b")
+    };
+    let late = client.submit_task(to_b).await.expect("accepted");
+    let unknown = client.submit_task(task("other", "")).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::FailedPrecondition);
     a.client().undrain_node("b").await.expect("undrained");
     b.restart().await;
     assert_eq!(&ended(&a, &id).await.result[..], b"later");
+    assert_eq!(&ended(&a, &late).await.result[..], b"to b");
+    // Back without the plugin, it is not waited for any more.
+    std::fs::remove_file(b.path("plugins/echo.wasm")).expect("the plugin");
+    eventually("the type is refused", async || {
+        let refused = a.client().submit_task(task("echo", "")).await.err();
+        refused.filter(|status| status.code() == Code::FailedPrecondition)
+    })
+    .await;
 }
 
 async fn a_cluster_limit_holds_over_all_nodes() {

@@ -170,7 +170,7 @@ impl Full {
             let told = error.message();
             assert_eq!(error.code(), Code::Unavailable, "{error}");
             assert!(
-                told.contains("nothing was stored; try again later"),
+                told.contains("nothing has changed; try again later"),
                 "{told}"
             );
             assert!(!told.contains("queue.db"), "{told}");

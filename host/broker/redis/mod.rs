@@ -26,8 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 const PUBLISH: Duration = Duration::from_secs(5);
 
 /// What the user has to be allowed.
-const NEEDS: &str = "PUBLISH, SUBSCRIBE and PING on the channels under broker.prefix, and in a cluster \
-                     PUBSUB NUMSUB";
+const NEEDS: &str = "PUBLISH, SUBSCRIBE and UNSUBSCRIBE on the channels under broker.prefix, PING, and in \
+                     a cluster PUBSUB NUMSUB";
 
 /// Hands messages to receivers on every node that uses the same Redis and prefix.
 pub struct RedisBroker {

@@ -16,7 +16,7 @@ const CALL: Duration = Duration::from_secs(5);
 
 /// What the user has to be allowed.
 const NEEDS: &str = "the scripts (EVALSHA, EVAL, SCRIPT LOAD), what they call on the keys under \
-                     queue.prefix, and XREAD, XREVRANGE, HMGET and HGETALL there";
+                     queue.prefix, XREAD, XREVRANGE, HMGET and HGETALL there, and PING";
 
 pub(super) struct Core {
     pub server: Server,

@@ -1,4 +1,5 @@
-//! What can be seen of the tasks: one, a page of them, how many there are. Changes nothing.
+//! What can be seen of the tasks: one, a page of them, how many there are, which have lost their
+//! holder. Changes no task.
 
 use super::{
     core::{Core, ms},
@@ -88,7 +89,12 @@ pub(super) async fn next_due(core: &Core, want: &Want) -> Result<Option<Duration
 /// Id, fence, type, attempt, and whether its end was asked for.
 type Late = (String, u64, String, u32, u8);
 
-pub(super) async fn expired(core: &Core, max: usize) -> Result<Vec<Expired>, Error> {
+pub(super) async fn expired(
+    core: &Core,
+    ttl: Duration,
+    except: &[Name],
+    max: usize,
+) -> Result<Vec<Expired>, Error> {
     let mut expired = Vec::new();
     for shard in core.shards() {
         let left = max - expired.len();
@@ -97,7 +103,10 @@ pub(super) async fn expired(core: &Core, max: usize) -> Result<Vec<Expired>, Err
         }
         let late: Vec<Late> = core
             .call(shard, &core.scripts.expired, |call| {
-                call.arg(left);
+                call.arg(left).arg(LOOK).arg(ms(ttl));
+                for task_type in except {
+                    call.arg(task_type.as_str());
+                }
             })
             .await?;
         for (id, fence, task_type, attempt, asked) in late {

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config,
-    task::{Lane, StateKind, Submission, Task, TaskId},
+    task::{Lane, Name, StateKind, Submission, Task, TaskId},
 };
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
@@ -256,8 +256,13 @@ impl TaskQueue for RedisQueue {
         Ok(finished)
     }
 
-    async fn expired(&self, max: usize) -> Result<Vec<Expired>, Error> {
-        look::expired(self.core()?, max).await
+    async fn expired(
+        &self,
+        ttl: Duration,
+        except: &[Name],
+        max: usize,
+    ) -> Result<Vec<Expired>, Error> {
+        look::expired(self.core()?, ttl, except, max).await
     }
 
     async fn cancel(&self, id: &TaskId) -> Result<Cancel, Error> {

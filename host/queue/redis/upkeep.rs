@@ -43,9 +43,13 @@ impl Found {
 pub(super) async fn run(core: Arc<Core>, found: Arc<Found>) {
     loop {
         tokio::time::sleep(EVERY).await;
-        if let Err(error) = look(&core, &found).await {
-            tracing::debug!("cannot look after the queue in Redis: {error}");
-            continue;
+        match look(&core, &found).await {
+            Ok(()) => {}
+            Err(error @ Error::Misconfigured(_)) => tracing::error!("{error}"),
+            Err(error) => {
+                tracing::debug!("cannot look after the queue in Redis: {error}");
+                continue;
+            }
         }
         for shard in core.shards() {
             match sweep(&core, shard).await {
@@ -90,14 +94,13 @@ pub(super) async fn look(core: &Core, found: &Found) -> Result<(), Error> {
         return Ok(());
     };
     let mut weakest = Durability::Synced;
+    let mut throws_away = None;
     for settings in &servers {
         let setting = |key: &str| settings.get(key).map_or("", String::as_str);
         let policy = setting("maxmemory-policy");
         if policy.starts_with("allkeys-") {
-            return Err(Error::Misconfigured(format!(
-                "Redis has maxmemory-policy {policy}: it would throw tasks away when its memory is \
-                 full; set it to noeviction"
-            )));
+            throws_away = Some(policy);
+            weakest = Durability::Memory;
         }
         weakest = match (setting("appendonly"), setting("appendfsync"), weakest) {
             (_, _, Durability::Memory) => Durability::Memory,
@@ -107,11 +110,17 @@ pub(super) async fn look(core: &Core, found: &Found) -> Result<(), Error> {
             _ => Durability::Memory,
         };
     }
-    found.set(match confirmed {
+    found.set(match confirmed && throws_away.is_none() {
         true => Durability::Replicated,
         false => weakest,
     });
-    Ok(())
+    match throws_away {
+        None => Ok(()),
+        Some(policy) => Err(Error::Misconfigured(format!(
+            "Redis has maxmemory-policy {policy}: it would throw tasks away when its memory is full; \
+             set it to noeviction"
+        ))),
+    }
 }
 
 /// What CONFIG says at each server; `None` where it is forbidden or, as at some providers, not there.

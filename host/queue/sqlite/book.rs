@@ -214,7 +214,7 @@ impl<'c> Book<'c> {
     }
 
     /// Only looks, and only at the board.
-    pub fn expired(&mut self, max: usize) -> Result<Vec<Expired>, Fault> {
+    pub fn expired(&mut self, except: &[Name], max: usize) -> Result<Vec<Expired>, Fault> {
         let now = ms(now());
         let mut late: Vec<_> = self
             .board
@@ -224,15 +224,16 @@ impl<'c> Book<'c> {
             .collect();
         late.sort_unstable_by_key(|(_, hold)| (hold.lease_until, hold.seq));
         let lanes = &self.board.lanes;
-        let expired = late.into_iter().take(max).filter_map(|(id, hold)| {
-            Some(Expired {
+        let expired = late.into_iter().filter_map(|(id, hold)| {
+            let task_type = &lanes.get(&hold.lane)?.key.task_type;
+            (!except.contains(task_type)).then(|| Expired {
                 token: token(id.clone(), hold.fence),
-                task_type: lanes.get(&hold.lane)?.key.task_type.clone(),
+                task_type: task_type.clone(),
                 attempt: hold.attempt,
                 cancel_asked: hold.cancel_asked,
             })
         });
-        Ok(expired.collect())
+        Ok(expired.take(max).collect())
     }
 
     pub fn cancel(&mut self, id: &TaskId) -> Result<Cancel, Fault> {

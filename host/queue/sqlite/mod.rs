@@ -27,7 +27,7 @@ use super::{
 use crate::{
     config,
     sqlite::Reader,
-    task::{Submission, Task, TaskId, UnixMs},
+    task::{Name, Submission, Task, TaskId, UnixMs},
 };
 use async_trait::async_trait;
 use std::{
@@ -152,8 +152,15 @@ impl TaskQueue for SqliteQueue {
         self.writer.ask(Safety::Power, run, seal).await
     }
 
-    async fn expired(&self, max: usize) -> Result<Vec<Expired>, Error> {
-        let run = move |book: &mut book::Book<'_>| book.expired(max);
+    /// Nobody shares it: who holds a lease is this process, or is gone.
+    async fn expired(
+        &self,
+        _: Duration,
+        except: &[Name],
+        max: usize,
+    ) -> Result<Vec<Expired>, Error> {
+        let except = except.to_vec();
+        let run = move |book: &mut book::Book<'_>| book.expired(&except, max);
         self.writer.ask(Safety::Looks, run, identity).await
     }
 

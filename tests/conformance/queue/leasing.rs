@@ -137,9 +137,17 @@ pub async fn a_lease_runs_out_and_its_holder_may_still_be_first(queue: &dyn Task
     tokio::time::sleep(Duration::from_millis(100)).await;
     // Leases that ran out are not handed to somebody else by themselves.
     assert!(lease_some(queue, "echo", 9).await.is_empty());
-    assert_eq!(queue.expired(1).await.unwrap().len(), 1);
+    assert_eq!(
+        queue.expired(Duration::ZERO, &[], 1).await.unwrap().len(),
+        1
+    );
+    let others = queue
+        .expired(Duration::ZERO, &[name("echo")], 9)
+        .await
+        .unwrap();
+    assert!(others.is_empty(), "{others:?}");
     for _ in 0..2 {
-        let expired = queue.expired(9).await.unwrap();
+        let expired = queue.expired(Duration::ZERO, &[], 9).await.unwrap();
         assert_eq!(expired.len(), 2);
         for late in &expired {
             assert!(leased.iter().any(|leased| leased.token == late.token));
@@ -156,7 +164,11 @@ pub async fn a_lease_runs_out_and_its_holder_may_still_be_first(queue: &dyn Task
     let answer = finish_one(queue, slow, completed(b"late")).await;
     assert_eq!(answer, Finished::Applied);
     // The other one is gone, and somebody ends its attempt.
-    let late = queue.expired(9).await.unwrap().remove(0);
+    let late = queue
+        .expired(Duration::ZERO, &[], 9)
+        .await
+        .unwrap()
+        .remove(0);
     assert_eq!(late.token.id, name("lost"));
     let finish = Finish {
         token: late.token.clone(),
@@ -174,7 +186,13 @@ pub async fn a_lease_runs_out_and_its_holder_may_still_be_first(queue: &dyn Task
     let ended = get(queue, "lost").await;
     assert_eq!(ended.state.kind(), StateKind::Cancelled);
     assert_eq!(ended.ran, None);
-    assert!(queue.expired(9).await.unwrap().is_empty());
+    assert!(
+        queue
+            .expired(Duration::ZERO, &[], 9)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!(
         finish_one(queue, &kept.token, completed(b"")).await,
         Finished::Applied
@@ -188,7 +206,13 @@ pub async fn renewing_holds_a_lease(queue: &dyn TaskQueue) {
     let renewed = queue.renew(std::slice::from_ref(&token), HOUR).await;
     assert_eq!(renewed.unwrap(), [Renewal::Held]);
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(queue.expired(9).await.unwrap().is_empty());
+    assert!(
+        queue
+            .expired(Duration::ZERO, &[], 9)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let running = get(queue, "t").await;
     assert!(
         matches!(running.state, State::Running { started_at, lease_until, .. }
@@ -200,10 +224,19 @@ pub async fn renewing_holds_a_lease(queue: &dyn TaskQueue) {
         .await
         .unwrap();
     tick().await;
-    assert_eq!(queue.expired(9).await.unwrap().len(), 1);
+    assert_eq!(
+        queue.expired(Duration::ZERO, &[], 9).await.unwrap().len(),
+        1
+    );
     let renewed = queue.renew(std::slice::from_ref(&token), HOUR).await;
     assert_eq!(renewed.unwrap(), [Renewal::Held]);
-    assert!(queue.expired(9).await.unwrap().is_empty());
+    assert!(
+        queue
+            .expired(Duration::ZERO, &[], 9)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 pub async fn next_due_says_how_long_to_wait(queue: &dyn TaskQueue) {
@@ -226,4 +259,31 @@ pub async fn next_due_says_how_long_to_wait(queue: &dyn TaskQueue) {
     queue.cancel(&name("b1")).await.unwrap();
     queue.cancel(&name("a1")).await.unwrap();
     assert_eq!(next(&["a", "b"]).await, None);
+}
+
+pub async fn what_is_left_out_hides_no_other_lost_lease(queue: &dyn TaskQueue) {
+    for (id, task_type) in [
+        ("a", "theirs"),
+        ("b", "theirs"),
+        ("c", "ours"),
+        ("d", "ours"),
+    ] {
+        create(queue, id, task_type).await;
+        let short = want(&[(task_type, 1)], 1, Duration::from_millis(1));
+        assert_eq!(queue.lease(&short).await.unwrap().len(), 1);
+        tick().await;
+    }
+    tick().await;
+    let lost = async |max| {
+        let lost = queue
+            .expired(Duration::ZERO, &[name("theirs")], max)
+            .await
+            .unwrap();
+        let mut ids: Vec<_> = lost.into_iter().map(|lost| lost.token.id).collect();
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(lost(1).await.len(), 1);
+    assert_eq!(lost(2).await, ["c", "d"].map(name));
+    assert_eq!(lost(9).await, ["c", "d"].map(name));
 }

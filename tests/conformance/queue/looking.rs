@@ -223,7 +223,13 @@ pub async fn empty_questions_have_empty_answers(queue: &dyn TaskQueue) {
     assert!(queue.lease(&want(&[], 9, HOUR)).await.unwrap().is_empty());
     let none = want(&[("echo", 9)], 0, HOUR);
     assert!(queue.lease(&none).await.unwrap().is_empty());
-    assert!(queue.expired(0).await.unwrap().is_empty());
+    assert!(
+        queue
+            .expired(Duration::ZERO, &[], 0)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 pub async fn many_callers_lose_and_double_nothing(queue: &dyn TaskQueue) {

@@ -59,6 +59,7 @@ cases![
     ending::an_asked_task_may_still_end_its_own_way,
     leasing::a_lease_runs_out_and_its_holder_may_still_be_first,
     leasing::renewing_holds_a_lease,
+    leasing::what_is_left_out_hides_no_other_lost_lease,
     leasing::next_due_says_how_long_to_wait,
     routing::a_task_waits_for_its_node_or_label,
     routing::lanes_of_one_type_share_its_maximum,

@@ -14,7 +14,8 @@
 -- TAG:all     sorted set: all tasks, by the order of submission
 -- TAG:dead:S  sorted set: failed (S = f) and cancelled (S = x) tasks, by the order of submission
 -- TAG:n       hash: counters: how many tasks of a type are in a state, how many are open, the last
---             order, number and fence, and how far the sweep is (mend.lua)
+--             order, number and fence, how far the sweep is (mend.lua), when somebody last looked for
+--             lost leases and since when they may be believed (expired.lua)
 -- TAG:pass    hash: what the sweep has counted so far
 -- TAG:events  stream: what changed, bounded
 -- TAG:call:Q  string: the number of queue Q's last lease, and what it got; for some minutes

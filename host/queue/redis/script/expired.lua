@@ -1,16 +1,32 @@
--- ARGV: from, how many. Answers for each lease that has run out id, fence, type, attempt, and 1 if its
--- end was asked for.
-local late = redis.call('ZRANGE', TAG .. ':leases', '-inf', '(' .. whole(NOW), 'BYSCORE', 'LIMIT', 0, ARGV[2])
-local answer = {}
-for _, id in ipairs(late) do
-  local there = redis.call('HMGET', key(id), 's', 'f', 'l', 'a', 'k')
-  if there[1] == 'r' then
-    local n = #answer
-    answer[n + 1], answer[n + 2], answer[n + 3] = id, there[2], type_of(there[3])
-    answer[n + 4], answer[n + 5] = there[4], there[5] or '0'
-  else
-    remove(TAG .. ':leases', id)
-  end
+-- ARGV: from, how many, how many to look at, how long a lease holds, and types to leave out. Answers for
+-- each lease that has run out id, fence, type, attempt, and 1 if its end was asked for.
+local most, looks, ttl, others = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), {}
+for i = 5, #ARGV do
+  others[ARGV[i]] = true
 end
+-- Everybody looks once a second. When nobody has, nobody could renew a lease either: whoever lives gets
+-- the time to do so before anybody is taken for lost.
+local known = redis.call('HMGET', N, 'looked', 'trusted')
+local trusted = tonumber(known[2] or 0)
+if NOW - tonumber(known[1] or 0) > 1000 + ttl / 3 then trusted = NOW + math.floor(ttl / 2) end
+redis.call('HSET', N, 'looked', whole(NOW), 'trusted', whole(trusted))
+if NOW < trusted then return {} end
+local answer, found, seen = {}, 0, 0
+repeat
+  local late = redis.call('ZRANGE', TAG .. ':leases', '-inf', '(' .. whole(NOW), 'BYSCORE', 'LIMIT', seen, ARGV[2])
+  seen = seen + #late
+  for _, id in ipairs(late) do
+    local there = redis.call('HMGET', key(id), 's', 'f', 'l', 'a', 'k')
+    local of = there[1] == 'r' and type_of(there[3])
+    if not of then
+      remove(TAG .. ':leases', id)
+    elseif not others[of] and found < most then
+      found = found + 1
+      local n = #answer
+      answer[n + 1], answer[n + 2], answer[n + 3] = id, there[2], of
+      answer[n + 4], answer[n + 5] = there[4], there[5] or '0'
+    end
+  end
+until #late < most or found == most or seen >= looks
 write()
 return answer
