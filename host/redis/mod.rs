@@ -94,6 +94,10 @@ impl Server {
         self.cluster.is_some()
     }
 
+    fn is_tls(&self) -> bool {
+        matches!(self.nodes[0].addr(), ConnectionAddr::TcpTls { .. })
+    }
+
     fn client(&self, node: ConnectionInfo) -> RedisResult<Client> {
         match &self.certificates {
             Some(certificates) => Client::build_with_tls(node, certificates.clone()),
@@ -176,6 +180,14 @@ impl Server {
             return format!(
                 "Redis does not accept this node's certificate: {said}; check {section}.cert_file and \
                  {section}.key_file"
+            );
+        }
+        // With TLS 1.3 the refusal of a certificate is often lost together with the connection.
+        let lost = error.is_connection_dropped() && !error.is_connection_refusal();
+        if self.is_tls() && lost {
+            return format!(
+                "the connection was lost: {said}; where Redis asks for a certificate, check \
+                 {section}.cert_file and {section}.key_file"
             );
         }
         said

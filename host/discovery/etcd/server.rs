@@ -17,6 +17,7 @@ const AGAIN_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Server {
     endpoints: Vec<String>,
     options: ConnectOptions,
+    is_tls: bool,
 }
 
 impl Server {
@@ -32,11 +33,17 @@ impl Server {
         if let (Some(user), Some(password)) = (&settings.user, &settings.password) {
             options = options.with_user(user, password.reveal());
         }
-        if let Some(tls) = tls(settings)? {
+        let tls = tls(settings)?;
+        let is_tls = tls.is_some();
+        if let Some(tls) = tls {
             options = options.with_tls(tls);
         }
         let endpoints = settings.endpoints.clone();
-        Ok(Self { endpoints, options })
+        Ok(Self {
+            endpoints,
+            options,
+            is_tls,
+        })
     }
 
     pub async fn connect(&self) -> Result<Client, Error> {
@@ -50,7 +57,7 @@ impl Server {
         answer: impl Future<Output = Result<T, etcd_client::Error>>,
     ) -> Result<T, Error> {
         match tokio::time::timeout(ANSWER, answer).await {
-            Ok(answer) => answer.map_err(|error| unavailable(&error)),
+            Ok(answer) => answer.map_err(|error| self.explain(&error)),
             Err(_) => Err(self.silent()),
         }
     }
@@ -61,26 +68,30 @@ impl Server {
             "etcd at {endpoints} does not answer within {seconds} s (discovery.endpoints)"
         ))
     }
-}
 
-pub(super) fn unavailable(error: &etcd_client::Error) -> Error {
-    let said = error.to_string();
-    let refused = [
-        "authentication failed",
-        "permission denied",
-        "user name is empty",
-    ];
-    let has = |words: &&str| said.contains(*words);
-    let hint = if refused.iter().any(has) {
-        "; check discovery.user and discovery.password, and that the user's role may read and write \
-         the keys under discovery.prefix"
-    } else if ["certificate", "Certificate"].iter().any(has) {
-        "; check discovery.ca_file, which has to have signed etcd's certificate, and \
-         discovery.cert_file and key_file where etcd asks for one"
-    } else {
-        ""
-    };
-    Error::Unavailable(format!("etcd: {said}{hint}"))
+    pub fn explain(&self, error: &etcd_client::Error) -> Error {
+        let said = error.to_string();
+        let has = |words: &[&str]| words.iter().any(|words| said.contains(words));
+        let hint = if has(&[
+            "authentication failed",
+            "permission denied",
+            "user name is empty",
+        ]) {
+            "; check discovery.user and discovery.password, and that the user's role may read and \
+             write the keys under discovery.prefix"
+        } else if has(&["certificate", "Certificate"]) {
+            "; check discovery.ca_file, which has to have signed etcd's certificate, and \
+             discovery.cert_file and key_file where etcd asks for one"
+        } else if self.is_tls && has(&["tonic::transport"]) && !has(&["ConnectError"]) {
+            // With TLS 1.3 a server turns clients away only once they have begun to ask, and the
+            // reason is often lost together with the connection.
+            "; the connection was lost: where etcd asks for a certificate, check \
+             discovery.cert_file and key_file"
+        } else {
+            ""
+        };
+        Error::Unavailable(format!("etcd: {said}{hint}"))
+    }
 }
 
 /// What to do with https; `None` where all endpoints are http.

@@ -4,7 +4,7 @@
 use super::{
     super::Error,
     entry::{Entry, Key},
-    server::{ANSWER, Pause, Server, unavailable},
+    server::{ANSWER, Pause, Server},
     store::{self, Listed},
     view::View,
 };
@@ -138,7 +138,7 @@ impl Watcher {
             tokio::select! {
                 message = watch.message() => {
                     heard = Instant::now();
-                    match message.map_err(|error| unavailable(&error))? {
+                    match message.map_err(|error| self.server.explain(&error))? {
                         Some(message) => self.take(&message)?,
                         None => return Err(Error::Unavailable("etcd closed the watch".into())),
                     }
