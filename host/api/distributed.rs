@@ -1,6 +1,10 @@
 //! The seed's service: its six calls. The stream has a file of its own.
 
-use super::{convert, status::IntoStatus, stream};
+use super::{
+    convert,
+    status::{self, IntoStatus},
+    stream,
+};
 use crate::{
     broker,
     component::{Router, Taken, Unanswered, Undelivered},
@@ -11,8 +15,9 @@ use crate::{
         RegisterResponse, Task, TaskResponse, TaskStatus, TaskStatusRequest,
         distributed_service_server::DistributedService,
     },
-    scheduler::{Accepted, TaskScheduler},
+    scheduler::{Accepted, Patience, TaskScheduler},
 };
+use prost::Message as _;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -21,7 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub struct DistributedServiceImpl {
     pub discovery: Arc<dyn ServiceDiscovery>,
     pub router: Arc<Router>,
-    /// Ends streams, which would otherwise outlive the server.
+    /// Ends streams and waits, which would otherwise outlive the server.
     pub end: CancellationToken,
     pub scheduler: Arc<dyn TaskScheduler>,
     pub limits: config::Limits,
@@ -29,8 +34,11 @@ pub struct DistributedServiceImpl {
 
 impl DistributedServiceImpl {
     /// How long a call that asks for `wait_ms` may wait.
-    fn wait(&self, wait_ms: u64) -> Duration {
-        Duration::from_millis(wait_ms).min(self.limits.max_wait)
+    fn wait(&self, wait_ms: u64) -> Patience {
+        Patience {
+            time: Duration::from_millis(wait_ms).min(self.limits.max_wait),
+            end: self.end.clone(),
+        }
     }
 }
 
@@ -57,9 +65,13 @@ impl DistributedService for DistributedServiceImpl {
         let name = convert::name("service name", &request.into_inner().service_name)?;
         let found = self.discovery.discover_service(&name).await;
         let services = found.map_err(IntoStatus::into_status)?;
-        Ok(Response::new(DiscoverResponse {
+        let response = DiscoverResponse {
             nodes: services.into_iter().map(convert::node).collect(),
-        }))
+        };
+        match self.limits.max_message_bytes {
+            max if response.encoded_len() > max => Err(status::too_large(max)),
+            _ => Ok(Response::new(response)),
+        }
     }
 
     async fn send_message(
@@ -109,7 +121,7 @@ impl DistributedService for DistributedServiceImpl {
         let task_id = task.id().to_string();
         let submitted = match wait {
             None => self.scheduler.submit_task(task).await.map(|it| (it, None)),
-            Some(wait) => self.scheduler.submit_and_wait(task, wait).await,
+            Some(wait) => self.scheduler.submit_and_wait(task, &wait).await,
         };
         let (accepted, status) = submitted.map_err(IntoStatus::into_status)?;
         Ok(Response::new(TaskResponse {
@@ -128,7 +140,7 @@ impl DistributedService for DistributedServiceImpl {
         let request = request.into_inner();
         let id = convert::name("task id", &request.task_id)?;
         let wait = self.wait(request.wait_ms);
-        let found = self.scheduler.get_task_status(&id, wait).await;
+        let found = self.scheduler.get_task_status(&id, &wait).await;
         let status = found.map_err(IntoStatus::into_status)?;
         Ok(Response::new(convert::task_status(status)))
     }

@@ -120,11 +120,19 @@ pub fn unheard_wish(node: &task::Name, error: discovery::Error) -> Status {
     }
 }
 
+/// An answer that does not fit into a message.
+pub fn too_large(max_bytes: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "the answer is larger than the {max_bytes} bytes that a message may have \
+         (limits.max_message_bytes): fewer services of one name, or shorter metadata, would fit"
+    ))
+}
+
 /// A receiver that was too slow.
 pub fn cut_off(backlog: usize) -> Status {
     Status::resource_exhausted(format!(
-        "cut off: more than {backlog} messages waited for this stream (limits.subscriber_backlog); \
-         read faster, then subscribe again"
+        "cut off: more than {backlog} messages (limits.subscriber_backlog), or more bytes than may \
+         wait, waited for this stream; read faster, then subscribe again"
     ))
 }
 

@@ -127,7 +127,11 @@ impl Conversation {
     }
 
     /// Publishes the message and tells its sender how that went.
-    async fn answer(&self, message: Message) -> Message {
+    async fn answer(&self, mut message: Message) -> Message {
+        // Made up here, so that its sender learns what answers will refer to.
+        if message.message_id.is_empty() && !message.to_node.is_empty() {
+            message.message_id = convert::new_id();
+        }
         let in_reply_to = message.message_id.clone();
         let to_node = message.from_node.clone();
         // One that is too large may not fit into an answer.

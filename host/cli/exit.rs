@@ -39,6 +39,14 @@ impl Failure {
         }
     }
 
+    /// The node did not do it, and will not.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self {
+            code: 4,
+            message: message.into(),
+        }
+    }
+
     /// Nobody answers, or nobody who can be trusted.
     pub fn unreachable(server: &str, trouble: Option<Trouble>, error: &dyn Error) -> Self {
         let mut why = error;

@@ -15,7 +15,12 @@ pub struct Payload {
     #[arg(value_name = "-", value_parser = ["-"], conflicts_with_all = ["payload", "file"])]
     stdin: Option<String>,
     /// The payload, as text
-    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with = "file",
+        allow_hyphen_values = true
+    )]
     payload: Option<String>,
     /// The file that holds the payload
     #[arg(long, value_name = "FILE")]

@@ -9,7 +9,10 @@ use super::{
 use crate::proto::distributed::{Task, TaskStatus};
 use clap::Args;
 use serde_json::json;
-use std::io::{self, IsTerminal};
+use std::{
+    collections::HashMap,
+    io::{self, IsTerminal},
+};
 use uuid::Uuid;
 
 /// Submit a task
@@ -57,6 +60,10 @@ pub struct Submit {
 
 impl Submit {
     pub async fn run(self) -> Result<(), Failure> {
+        let metadata: HashMap<_, _> = self.metadata.iter().cloned().collect();
+        if metadata.len() < self.metadata.len() {
+            return Err(Failure::usage("--meta gives a key more than once"));
+        }
         // Made up here, so that a failure can name it.
         let id = match self.id.is_empty() {
             true => Uuid::now_v7().to_string(),
@@ -66,7 +73,7 @@ impl Submit {
             task_id: id.clone(),
             task_type: self.task_type.clone(),
             payload: self.payload.read()?.into(),
-            metadata: self.metadata.iter().cloned().collect(),
+            metadata,
             wait_ms: 0,
             node: self.node.clone(),
             label: self.label.clone(),

@@ -83,7 +83,10 @@ impl Tasks {
                 match outcome.as_str() {
                     "cancelled" => say!("cancelled"),
                     "asked" => say!("asked: its handler is being interrupted"),
-                    ended => say!("not cancelled: it had ended before ({ended})"),
+                    ended => {
+                        let message = format!("not cancelled: it had ended before ({ended})");
+                        return Err(Failure::refused(message));
+                    }
                 }
                 Ok(())
             }

@@ -316,6 +316,12 @@ fn faults_of_variables_name_them() {
     let twice = [("HOSTEL__NODE__ID", "a"), ("HOSTEL__node__id", "b")];
     let twice = only(parse_with("", &twice).unwrap_err());
     assert_eq!(twice, "node.id: HOSTEL__NODE__ID gives the same setting");
+    let section = [("HOSTEL__NODE", "3"), ("HOSTEL__NODE__ID", "a")];
+    let section = only(parse_with("", &section).unwrap_err());
+    assert_eq!(
+        section,
+        "node: is a section, of which HOSTEL__NODE__ID gives a setting"
+    );
     let both = parse_with("x = 1", &[("HOSTEL__NODE__ID", "")]).unwrap_err();
     assert!(
         both.to_string()

@@ -23,8 +23,8 @@ pub(super) fn apply(
     // A section's kind first: what is said of one kind is dropped where another is laid on it.
     let is_kind = |name: &str| name.to_ascii_lowercase().ends_with("__kind");
     settings.sort_by(|(a, _), (b, _)| (!is_kind(a), a).cmp(&(!is_kind(b), b)));
-    let mut seen: Vec<(Vec<String>, String)> = Vec::new();
-    for (name, text) in settings {
+    let mut seen: Vec<(Vec<String>, &str)> = Vec::new();
+    for (name, text) in &settings {
         let path = resolve(tree, &name[PREFIX.len()..]);
         let mut fault = |problem: String| {
             faults.push(Fault {
@@ -37,11 +37,20 @@ pub(super) fn apply(
             fault("a part of the name is empty; HOSTEL__SECTION__KEY is expected".into());
             continue;
         }
+        // A section that were one value would hide its other settings.
+        let is_within = |(other, _): &&(String, String)| {
+            let rest = other.get(name.len()..).unwrap_or_default();
+            rest.starts_with("__") && other[..name.len()].eq_ignore_ascii_case(name)
+        };
+        if let Some((other, _)) = settings.iter().find(is_within) {
+            fault(format!("is a section, of which {other} gives a setting"));
+            continue;
+        }
         if let Some((_, other)) = seen.iter().find(|(known, _)| *known == path) {
             fault(format!("{other} gives the same setting"));
             continue;
         }
-        let mut entry = parse_variable(&name, &text);
+        let mut entry = parse_variable(name, text);
         for level in path.iter().skip(1).rev() {
             entry = nest(level.clone(), entry);
         }

@@ -201,7 +201,8 @@ impl Loader {
             self.unreadable = false;
             tracing::info!("{} can be read again", self.dir.display());
         }
-        let mut removed = false;
+        // The directory's own fault.
+        let mut removed = self.shelf.remove(&self.dir);
         for file in gone {
             self.files.remove(&file);
             removed |= self.remove(&file);
@@ -233,6 +234,10 @@ impl Loader {
             self.unreadable = true;
             let dir = self.dir.display();
             tracing::warn!("the plugins directory {dir} cannot be read; trying on: {error}");
+            // Told where what is refused is told.
+            let fault = Fault::new(format!("the plugins directory cannot be read: {error}"));
+            self.shelf.reject(&self.dir, None, &[fault]);
+            self.publish();
         }
     }
 

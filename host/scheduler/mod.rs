@@ -20,6 +20,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio_util::sync::CancellationToken;
 use waiters::{EndOfTask, Waiters};
 
 /// How long a waiting call trusts the wake-up before it looks for itself.
@@ -36,17 +37,17 @@ pub trait TaskScheduler: Send + Sync {
     /// What an accepted task survives, as far as is known now.
     fn durability(&self) -> Durability;
 
-    /// The same, and then waits for the task's end, for as long as `wait`. The task is durable even
+    /// The same, and then waits for the task's end, as `wait` says. The task is durable even
     /// where no status comes back: that only says that this node could not look at it.
     async fn submit_and_wait(
         &self,
         task: Submission,
-        wait: Duration,
+        wait: &Patience,
     ) -> Result<(Accepted, Option<TaskStatus>), Error>;
 
     /// Where the task stands. With a `wait`, the answer comes when the task has ended or the wait
     /// is over, whichever is first.
-    async fn get_task_status(&self, id: &TaskId, wait: Duration) -> Result<TaskStatus, Error>;
+    async fn get_task_status(&self, id: &TaskId, wait: &Patience) -> Result<TaskStatus, Error>;
 
     async fn cancel_task(&self, id: &TaskId) -> Result<Cancel, Error>;
 
@@ -55,6 +56,14 @@ pub trait TaskScheduler: Send + Sync {
     async fn list_tasks(&self, filter: &Filter, page: &Page) -> Result<Listing, Error>;
 
     async fn count_tasks(&self) -> Result<Counts, Error>;
+}
+
+/// How long a call waits for the end of a task.
+#[derive(Debug, Clone, Default)]
+pub struct Patience {
+    pub time: Duration,
+    /// Ends the wait sooner, as if the time were over.
+    pub end: CancellationToken,
 }
 
 /// A submission that is durable now.
@@ -130,22 +139,27 @@ impl DistributedTaskScheduler {
         self
     }
 
-    /// The task when it has ended, or else as it stands at the deadline. Whoever knows already that
+    /// The task when it has ended, or else as it stands when the wait is over. Whoever knows already that
     /// it is open hands over the end that it has been listening for since.
     async fn status_at_end(
         &self,
         id: &TaskId,
-        deadline: Instant,
+        wait: &Patience,
         mut open: Option<EndOfTask>,
     ) -> Result<TaskStatus, Error> {
+        let deadline = Instant::now() + wait.time;
         loop {
             let left = || deadline.saturating_duration_since(Instant::now());
             if let Some(ended) = open {
-                // Either way the next look decides.
-                let _ = tokio::time::timeout(left().min(LOOK_AGAIN), ended).await;
+                // Whichever it is, the next look decides.
+                tokio::select! {
+                    _ = tokio::time::timeout(left().min(LOOK_AGAIN), ended) => {}
+                    () = wait.end.cancelled() => {}
+                }
             }
             // Before the look, so that an ending between the two is not missed.
-            open = (!left().is_zero()).then(|| self.waiters.ended(id));
+            let is_over = left().is_zero() || wait.end.is_cancelled();
+            open = (!is_over).then(|| self.waiters.ended(id));
             let task = self.find(id).await?;
             if open.is_none() || task.state.kind().is_terminal() {
                 let waiting_for = self.routing.waiting_for(&task);
@@ -195,23 +209,22 @@ impl TaskScheduler for DistributedTaskScheduler {
     async fn submit_and_wait(
         &self,
         task: Submission,
-        wait: Duration,
+        wait: &Patience,
     ) -> Result<(Accepted, Option<TaskStatus>), Error> {
-        let deadline = Instant::now() + wait;
         let id = task.id().clone();
         // Before the queue has the task, so that its end is never missed.
         let ended = self.waiters.ended(&id);
         let accepted = self.submit_task(task).await?;
         // One that was there before may have ended long ago: that takes a look.
         let ended = (accepted == Accepted::New).then_some(ended);
-        let status = self.status_at_end(&id, deadline, ended).await;
+        let status = self.status_at_end(&id, wait, ended).await;
         // An error would say that the task was refused.
         let status = status.inspect_err(|error| tracing::warn!("cannot look at {id}: {error}"));
         Ok((accepted, status.ok()))
     }
 
-    async fn get_task_status(&self, id: &TaskId, wait: Duration) -> Result<TaskStatus, Error> {
-        self.status_at_end(id, Instant::now() + wait, None).await
+    async fn get_task_status(&self, id: &TaskId, wait: &Patience) -> Result<TaskStatus, Error> {
+        self.status_at_end(id, wait, None).await
     }
 
     async fn cancel_task(&self, id: &TaskId) -> Result<Cancel, Error> {

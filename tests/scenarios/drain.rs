@@ -132,6 +132,8 @@ async fn a_stop_loses_nothing(on: Backend) {
     }
     let status = node.ended().await;
     assert_eq!(status.code(), Some(0), "{status}:\n{}", node.log());
+    // Who waited was answered.
+    assert!(!node.log().contains("were cut off"), "{}", node.log());
     let answered = answered.await.unwrap().unwrap();
     assert_eq!(answered.status, "completed", "{answered:?}");
     // The task was taken all the same: it ends below.

@@ -209,6 +209,11 @@ async fn a_stream_speaks_for_one(on: Backend) {
     let response = nameless.next().await.unwrap();
     assert_eq!((&*response.in_reply_to, &*response.error), ("5", ""));
     assert_eq!(ear.next().await.unwrap().message_id, "5");
+    // The node makes an id up, and both hear the same.
+    nameless.say.send(message("", "ear", "")).await.unwrap();
+    let response = nameless.next().await.unwrap();
+    assert_ne!(response.in_reply_to, "");
+    assert_eq!(ear.next().await.unwrap().message_id, response.in_reply_to);
     drop(nameless.say);
     assert!(nameless.hear.next().await.is_none());
 }

@@ -74,6 +74,8 @@ async fn directory_goes_away(on: Backend) {
     .await;
     // What serves goes on serving: nobody has deleted a plugin.
     echo(&mut client).await;
+    let listed = || String::from_utf8(node.cli(&["plugins", "list"]).stdout).unwrap();
+    assert!(listed().contains("cannot be read"), "{}", listed());
 
     fs::create_dir(node.plugins_dir()).unwrap();
     node.add_plugin(&showcase("text"));
@@ -85,6 +87,7 @@ async fn directory_goes_away(on: Backend) {
     fs::rename(&away, node.plugins_dir()).unwrap();
     hosts(&client, &["echo"]).await;
     echo(&mut client).await;
+    assert!(!listed().contains("cannot be read"), "{}", listed());
 }
 
 /// Waits until exactly these plugins serve, submissions included.

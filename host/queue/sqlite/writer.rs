@@ -254,6 +254,7 @@ impl Work {
                         tracing::info!("the task queue can write again");
                         return Some(conn);
                     }
+                    Err(Error::Unavailable { reason: again, .. }) => reason = again,
                     Err(error) => reason = error.to_string(),
                 }
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
