@@ -82,7 +82,7 @@ impl Server {
         } else if has(&["certificate", "Certificate"]) {
             "; check discovery.ca_file, which has to have signed etcd's certificate, and \
              discovery.cert_file and key_file where etcd asks for one"
-        } else if self.is_tls && has(&["tonic::transport"]) && !has(&["ConnectError"]) {
+        } else if self.is_tls && has(&["transport::Error"]) && !has(&["ConnectError"]) {
             // With TLS 1.3 a server turns clients away only once they have begun to ask, and the
             // reason is often lost together with the connection.
             "; the connection was lost: where etcd asks for a certificate, check \
