@@ -12,7 +12,7 @@ use std::{
 /// are typed with task's names, so it counts as two; plugins are lent the key-value store, and
 /// two engines share a Redis, so the one above it does too.
 const FLOORS: [&[&str]; 8] = [
-    &["task", "lifecycle"],
+    &["task", "lifecycle", "budget", "health", "log_limit"],
     &["config", "sqlite", "pem"],
     &["keyvalue", "redis"],
     &["queue", "discovery", "broker", "plugin"],

@@ -1,0 +1,72 @@
+//! A bound on how often one thing is logged, so that what clients or guests can repeat at will does
+//! not fill the log. Counts what was left out. Writes no log itself.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Allows `burst` lines in each interval.
+#[derive(Debug)]
+pub struct LogLimit {
+    burst: u32,
+    interval: Duration,
+    window: Mutex<Option<Window>>,
+}
+
+#[derive(Debug)]
+struct Window {
+    since: Instant,
+    logged: u32,
+    left_out: u64,
+}
+
+impl LogLimit {
+    pub const fn new(burst: u32, interval: Duration) -> Self {
+        Self {
+            burst,
+            interval,
+            window: Mutex::new(None),
+        }
+    }
+
+    /// `None` when the line is to be left out; otherwise how many lines were left out since the last
+    /// one that was logged, for the line to say so.
+    pub fn permit(&self) -> Option<u64> {
+        self.permit_at(Instant::now())
+    }
+
+    fn permit_at(&self, now: Instant) -> Option<u64> {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = window.get_or_insert(Window {
+            since: now,
+            logged: 0,
+            left_out: 0,
+        });
+        if now.duration_since(window.since) >= self.interval {
+            window.since = now;
+            window.logged = 0;
+        }
+        if window.logged == self.burst {
+            window.left_out += 1;
+            return None;
+        }
+        window.logged += 1;
+        Some(std::mem::take(&mut window.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_has_its_burst_and_the_next_line_counts_what_was_left_out() {
+        let limit = LogLimit::new(2, Duration::from_secs(10));
+        let start = Instant::now();
+        let at = |seconds| limit.permit_at(start + Duration::from_secs(seconds));
+        assert_eq!([at(0), at(1), at(2), at(9)], [Some(0), Some(0), None, None]);
+        assert_eq!([at(10), at(11), at(12)], [Some(2), Some(0), None]);
+        assert_eq!(at(30), Some(1));
+    }
+}
