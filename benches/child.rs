@@ -7,6 +7,7 @@ use hostel::{
     broker::LocalBroker,
     config::Sqlite,
     discovery::{LocalDiscovery, NodeRecord, ServiceDiscovery},
+    health::Health,
     queue::SqliteQueue,
     scheduler::DistributedTaskScheduler,
     task::Name,
@@ -95,8 +96,11 @@ async fn without_worker() {
         path: dir.path().join("queue.db"),
         max_open_tasks: 10_000_000,
         max_batch: 512,
+        reserve_bytes: 1 << 20,
     };
-    let queue = SqliteQueue::open(&settings).await.expect("a queue");
+    let queue = SqliteQueue::open(&settings, &Health::default())
+        .await
+        .expect("a queue");
     let discovery = Arc::new(LocalDiscovery::new(&limits));
     let name = |given: &str| Name::parse("name", given).expect("a name");
     let record = NodeRecord {

@@ -5,6 +5,7 @@ use crate::{fsync, median, report::Row, rounds, runtime};
 use hostel::{
     Config,
     config::KeyValueBackend,
+    health::Health,
     keyvalue::{self, Change},
     task::Name,
 };
@@ -37,10 +38,13 @@ async fn sets_per_second(callers: usize) -> f64 {
     let settings = hostel::config::KeyValue {
         backend: KeyValueBackend::Sqlite {
             path: dir.path().join("kv.db"),
+            reserve_bytes: 0,
         },
         ..Config::default().keyvalue
     };
-    let store = keyvalue::open(&settings).await.expect("a store");
+    let store = keyvalue::open(&settings, &Health::default())
+        .await
+        .expect("a store");
     let plugin = Name::parse("plugin", "bench").expect("a name");
     let bucket = Arc::new(store.bucket(&plugin, "bench").expect("a bucket"));
     let begin = Instant::now();

@@ -9,6 +9,7 @@ use crate::{
 use bytes::Bytes;
 use hostel::{
     config::Sqlite,
+    health::Health,
     queue::{Finish, SqliteQueue, TaskQueue, Want, WantedType},
     task::{Name, Outcome, Ran, Submission, SubmissionLimits},
 };
@@ -29,8 +30,11 @@ async fn measure() -> f64 {
         path: dir.path().join("queue.db"),
         max_open_tasks: 1_000_000,
         max_batch: 512,
+        reserve_bytes: 1 << 20,
     };
-    let queue = SqliteQueue::open(&settings).await.expect("a queue");
+    let queue = SqliteQueue::open(&settings, &Health::default())
+        .await
+        .expect("a queue");
     let name = |given: &str| Name::parse("name", given).expect("a name");
     let want = Want {
         node: name("bench"),

@@ -15,6 +15,7 @@ use hostel::{
     broker::{self, MessageBroker},
     config::Config,
     discovery::{self, ServiceDiscovery},
+    health::Health,
     lifecycle::Component,
     proto::distributed::{Message, Task},
     queue,
@@ -31,7 +32,7 @@ async fn main() -> anyhow::Result<()> {
 
     let service_discovery: Arc<dyn ServiceDiscovery> = discovery::open(&config)?;
     let message_broker: Arc<dyn MessageBroker> = broker::open(&config)?;
-    let queue = queue::open(&config.queue).await?;
+    let queue = queue::open(&config.queue, &Health::default()).await?;
     let task_scheduler = Arc::new(DistributedTaskScheduler::new(
         queue.clone(),
         service_discovery.clone(),

@@ -83,7 +83,12 @@ impl Reservation {
 
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} bytes free", self.free_bytes(), self.total_bytes())
+        write!(
+            f,
+            "{} of {} bytes free",
+            self.free_bytes(),
+            self.total_bytes()
+        )
     }
 }
 

@@ -111,7 +111,9 @@ mod tests {
     fn a_fault_stands_until_it_is_cleared() {
         let health = Health::default();
         let mut changed = health.changed();
-        health.clone().report(Part::Queue, "full", "the disk is full");
+        health
+            .clone()
+            .report(Part::Queue, "full", "the disk is full");
         assert!(changed.has_changed().unwrap());
         changed.mark_unchanged();
         health.report(Part::Queue, "full", "the disk is full");

@@ -7,6 +7,7 @@ use crate::{
     component::{Announcer, Components, Composite, Reception, Router},
     config::{self, Config},
     discovery::{self, NodeRecord, ServiceDiscovery},
+    health::Health,
     keyvalue::{self, KeyValue},
     lifecycle::Component,
     plugin::{Outside, PluginHost},
@@ -97,8 +98,9 @@ impl DistributedNode {
     pub async fn from_config(config: &Config) -> anyhow::Result<Self> {
         create_private_dir(&config.node.data_dir)?;
         let id = node_id(&config.node)?;
-        let queue = queue::open(&config.queue).await?;
-        let keyvalue = keyvalue::open(&config.keyvalue).await?;
+        let health = Health::default();
+        let queue = queue::open(&config.queue, &health).await?;
+        let keyvalue = keyvalue::open(&config.keyvalue, &health).await?;
         let discovery = discovery::open(config)?;
         let router = router(&id, broker::open(config)?, &discovery, &config.limits);
         let outside = Outside {

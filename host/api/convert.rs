@@ -9,7 +9,9 @@ use crate::{
     proto::{distributed as wire, hostel::v1},
     queue::Listing,
     scheduler,
-    task::{Name, State, StateKind, Submission, SubmissionLimits, Target, Task, UnixMs},
+    task::{
+        ErrorClass, Name, State, StateKind, Submission, SubmissionLimits, Target, Task, UnixMs,
+    },
 };
 use std::{
     collections::HashMap,
@@ -85,6 +87,7 @@ pub fn task_status(status: scheduler::TaskStatus) -> wire::TaskStatus {
         task_id: task.id.to_string(),
         task_type: task.task_type.to_string(),
         error: task.error.unwrap_or_default(),
+        error_class: task.error_class.map_or("", ErrorClass::as_str).into(),
         result: match task.state {
             State::Completed { result, .. } => result,
             _ => Default::default(),

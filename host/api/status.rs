@@ -60,6 +60,7 @@ impl IntoStatus for queue::Error {
     fn into_status(self) -> Status {
         use queue::Error;
         match self {
+            Error::Full { .. } => Status::resource_exhausted(self.to_string()),
             Error::BadPage => Status::invalid_argument(self.to_string()),
             Error::Unavailable {
                 outcome_unknown: true,

@@ -57,6 +57,7 @@ pub fn task_json(task: &TaskStatus) -> Value {
         "status": task.status,
         "attempts": task.attempts,
         "error": task.error,
+        "error_class": task.error_class,
         "waiting_for": task.waiting_for,
         "target_node": task.target_node,
         "target_label": task.target_label,

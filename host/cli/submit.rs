@@ -27,7 +27,8 @@ pub struct Submit {
     task_type: String,
     #[command(flatten)]
     payload: Payload,
-    /// The task's id and idempotency key [default: made up]
+    /// The task's id and idempotency key, until the node forgets the task
+    /// (queue.keep_ended_ms after its end) [default: made up]
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     id: String,
     /// Metadata for the handler; may be given many times

@@ -162,6 +162,8 @@ pub struct Sqlite {
     pub max_open_tasks: usize,
     /// The most operations that share one commit.
     pub max_batch: usize,
+    /// Space on the disk that is kept for what is not a submission.
+    pub reserve_bytes: u64,
 }
 
 /// `[queue] kind = "redis"`
@@ -196,6 +198,8 @@ pub enum KeyValueBackend {
     Sqlite {
         /// The database file.
         path: PathBuf,
+        /// Space on the disk that is kept for deletions.
+        reserve_bytes: u64,
     },
 }
 

@@ -160,6 +160,8 @@ fn sandbox(s: &mut Section<'_>) -> Sandbox {
     }
 }
 
+/// 0 keeps nothing.
+const RESERVE_BYTES: RangeInclusive<u64> = 0..=64 * GIB as u64;
 const OPEN_TASKS: RangeInclusive<usize> = 1..=1_000_000_000;
 
 fn sqlite(s: &mut Section<'_>, data_dir: &Path) -> Sqlite {
@@ -167,6 +169,7 @@ fn sqlite(s: &mut Section<'_>, data_dir: &Path) -> Sqlite {
         path: s.maybe_path("path").unwrap_or(data_dir.join("queue.db")),
         max_open_tasks: s.number("max_open_tasks", OPEN_TASKS),
         max_batch: s.number("max_batch", 1..=10_000),
+        reserve_bytes: s.number("reserve_bytes", RESERVE_BYTES),
     }
 }
 
@@ -174,6 +177,7 @@ fn keyvalue(s: &mut Section<'_>, data_dir: &Path) -> KeyValue {
     KeyValue {
         backend: KeyValueBackend::Sqlite {
             path: s.maybe_path("path").unwrap_or(data_dir.join("kv.db")),
+            reserve_bytes: s.number("reserve_bytes", RESERVE_BYTES),
         },
         limits: KeyValueLimits {
             max_plugin_bytes: s.number("max_plugin_bytes", 0..=KIB as u64 * GIB as u64),
@@ -363,7 +367,7 @@ fn rules(config: &Config, reader: &mut Reader) {
         value <= batch,
         || format!("a value of {value} bytes could never be read: max_batch_bytes is {batch}"),
     );
-    let KeyValueBackend::Sqlite { path } = &config.keyvalue.backend;
+    let KeyValueBackend::Sqlite { path, .. } = &config.keyvalue.backend;
     if let Queue::Sqlite(queue) = &config.queue {
         reader.rule(
             &["keyvalue.path", "queue.path"],

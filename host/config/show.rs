@@ -149,6 +149,7 @@ fn values(config: &Config) -> Values {
             set("path", path(&sqlite.path));
             set("max_open_tasks", number(sqlite.max_open_tasks));
             set("max_batch", number(sqlite.max_batch));
+            set("reserve_bytes", number(sqlite.reserve_bytes));
         }
         Queue::Redis(queue) => {
             set("kind", text("redis"));
@@ -161,9 +162,13 @@ fn values(config: &Config) -> Values {
 
     let mut set = |key, value| values.insert(("keyvalue", key), value);
     match &keyvalue.backend {
-        KeyValueBackend::Sqlite { path: file } => {
+        KeyValueBackend::Sqlite {
+            path: file,
+            reserve_bytes,
+        } => {
             set("kind", text("sqlite"));
             set("path", path(file));
+            set("reserve_bytes", number(*reserve_bytes));
         }
     }
     let kept = &keyvalue.limits;

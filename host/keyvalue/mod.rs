@@ -10,7 +10,7 @@ mod sqlite;
 
 pub use sqlite::SqliteKeyValue;
 
-use crate::{config, task::Name};
+use crate::{config, health::Health, task::Name};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -53,11 +53,18 @@ pub trait KeyValue: Send + Sync {
     async fn close(&self);
 }
 
-/// Opens the engine that the configuration names.
-pub async fn open(keyvalue: &config::KeyValue) -> Result<Arc<dyn KeyValue>, Error> {
+/// Opens the engine that the configuration names. It reports what is wrong with it to `health`.
+pub async fn open(
+    keyvalue: &config::KeyValue,
+    health: &Health,
+) -> Result<Arc<dyn KeyValue>, Error> {
     match &keyvalue.backend {
-        config::KeyValueBackend::Sqlite { path } => {
-            let opened = SqliteKeyValue::open(path, &keyvalue.limits).await?;
+        config::KeyValueBackend::Sqlite {
+            path,
+            reserve_bytes,
+        } => {
+            let limits = &keyvalue.limits;
+            let opened = SqliteKeyValue::open(path, *reserve_bytes, limits, health).await?;
             Ok(Arc::new(opened))
         }
     }

@@ -17,6 +17,7 @@ pub use watch::{Change, Changes, Publisher, Watch};
 
 use crate::{
     config,
+    health::Health,
     task::{Lane, Name, Outcome, Ran, StateKind, Submission, Target, Task, TaskId, UnixMs},
 };
 use async_trait::async_trait;
@@ -26,6 +27,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 #[async_trait]
 pub trait TaskQueue: Send + Sync {
     /// Stores tasks. On return each `Created` task is as durable as the engine makes anything.
+    /// `Error::Full` when the store has no room for them; tasks that are stored already are
+    /// answered even then.
     async fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<Submitted>, Error>;
 
     /// Hands out due tasks, oldest first, each to one holder, and counts the attempt.
@@ -73,6 +76,11 @@ pub trait TaskQueue: Send + Sync {
     /// Whether other nodes take tasks from it too.
     fn is_shared(&self) -> bool;
 
+    /// The time by the engine's clock, which due times and leases are measured by.
+    fn now(&self) -> UnixMs {
+        now()
+    }
+
     /// What a task survives once its submission is answered, as far as the engine knows now.
     fn durability(&self) -> Durability;
 
@@ -83,10 +91,10 @@ pub trait TaskQueue: Send + Sync {
     async fn close(&self);
 }
 
-/// Opens the engine that the configuration names.
-pub async fn open(queue: &config::Queue) -> Result<Arc<dyn TaskQueue>, Error> {
+/// Opens the engine that the configuration names. It reports what is wrong with it to `health`.
+pub async fn open(queue: &config::Queue, health: &Health) -> Result<Arc<dyn TaskQueue>, Error> {
     match queue {
-        config::Queue::Sqlite(settings) => Ok(Arc::new(SqliteQueue::open(settings).await?)),
+        config::Queue::Sqlite(settings) => Ok(Arc::new(SqliteQueue::open(settings, health).await?)),
         config::Queue::Redis(settings) => Ok(Arc::new(RedisQueue::open(settings).await?)),
     }
 }
@@ -215,6 +223,8 @@ pub enum Finished {
     Applied,
     /// The token no longer held the task; nothing changed.
     Stale,
+    /// The task's record is damaged: the task is marked as failed, and the outcome is dropped.
+    Corrupt,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,6 +278,10 @@ pub enum Error {
         reason: String,
         outcome_unknown: bool,
     },
+    /// The store has no room for new tasks, for this reason; nothing was stored. Only submissions
+    /// are refused so.
+    #[error("the task queue takes no new tasks: {reason}")]
+    Full { reason: String },
     /// What is stored does not make sense; an operator has to look.
     #[error("the task queue is corrupt: {0}")]
     Corrupt(String),

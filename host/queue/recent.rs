@@ -99,6 +99,7 @@ pub(super) fn submitted(task: &Submission, at: UnixMs) -> Task {
         state: State::Pending { due_at: at },
         attempt: 0,
         error: None,
+        error_class: None,
         ran: None,
         finishes: 0,
     }
@@ -128,6 +129,7 @@ pub(super) fn first_leased(
         },
         attempt: leased.attempt,
         error: None,
+        error_class: None,
         ran: None,
         finishes: 0,
     }
@@ -183,6 +185,7 @@ mod tests {
             state: State::Pending { due_at: UnixMs(0) },
             attempt: 0,
             error: None,
+            error_class: None,
             ran: None,
             finishes: 0,
         };

@@ -162,7 +162,7 @@ impl DistributedTaskScheduler {
             open = (!is_over).then(|| self.waiters.ended(id));
             let task = self.find(id).await?;
             if open.is_none() || task.state.kind().is_terminal() {
-                let waiting_for = self.routing.waiting_for(&task);
+                let waiting_for = self.routing.waiting_for(&task, self.queue.now());
                 return Ok(TaskStatus { task, waiting_for });
             }
         }

@@ -4,8 +4,7 @@
 use super::{Error, departed::Departed};
 use crate::{
     discovery::{NodeRecord, ServiceDiscovery},
-    queue,
-    task::{Lane, Name, State, Target, Task},
+    task::{Lane, Name, State, Target, Task, UnixMs},
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -48,8 +47,8 @@ impl Routing {
         })
     }
 
-    /// What a pending task waits for.
-    pub fn waiting_for(&self, task: &Task) -> Option<String> {
+    /// What a pending task waits for; `now` is by the clock of its queue.
+    pub fn waiting_for(&self, task: &Task, now: UnixMs) -> Option<String> {
         let State::Pending { due_at } = task.state else {
             return None;
         };
@@ -70,7 +69,6 @@ impl Routing {
                 "{target}, with a plugin for {task_type}: not there now"
             ));
         }
-        let now = queue::now();
         if due_at > now {
             let ms = due_at.0 - now.0;
             return Some(format!("its next attempt, due in {ms} ms"));

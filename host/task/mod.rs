@@ -9,6 +9,6 @@ mod transition;
 
 pub use lane::{Lane, Target};
 pub use name::{InvalidName, Name, TaskId};
-pub use record::{Ran, State, StateKind, Task, UnixMs};
+pub use record::{ErrorClass, Ran, State, StateKind, Task, UnixMs};
 pub use submission::{InvalidSubmission, Submission, SubmissionLimits};
 pub use transition::{Ended, Outcome, RetryPolicy, transition};

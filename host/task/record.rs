@@ -29,6 +29,8 @@ pub struct Task {
     pub attempt: u32,
     /// What the latest unsuccessful attempt ended with. Kept through retries.
     pub error: Option<String>,
+    /// What kind of error ended the task, where that is more than its text says.
+    pub error_class: Option<ErrorClass>,
     /// Who ran the latest attempt that ended.
     pub ran: Option<Ran>,
     /// How often an ending was applied to this task since it was submitted or requeued: 0 while it
@@ -75,6 +77,23 @@ pub enum State {
         started_at: Option<UnixMs>,
         finished_at: UnixMs,
     },
+}
+
+/// A kind of error that clients can tell from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The stored record of the task does not make sense. The task has failed for that reason
+    /// alone; nothing is known of its attempts.
+    Corrupt,
+}
+
+impl ErrorClass {
+    /// The word that `TaskStatus.error_class` carries.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorClass::Corrupt => "corrupt",
+        }
+    }
 }
 
 /// Which code ran an attempt.

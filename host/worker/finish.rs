@@ -19,8 +19,15 @@ pub async fn write_down(shared: Arc<Shared>, mut ended: mpsc::Receiver<Finish>) 
         let tokens: Vec<_> = batch.iter().map(|finish| finish.token.clone()).collect();
         let applied = write_batch(&shared, &mut batch).await;
         for (token, applied) in tokens.iter().zip(applied) {
-            if applied == Finished::Stale {
-                tracing::info!(task = %token.id, "its end came too late: the task is not ours any more");
+            let task = &token.id;
+            match applied {
+                Finished::Applied => {}
+                Finished::Stale => {
+                    tracing::info!(%task, "its end came too late: the task is not ours any more");
+                }
+                Finished::Corrupt => {
+                    tracing::error!(%task, "its end is dropped: the task's record is damaged");
+                }
             }
             shared.held.remove(token);
         }

@@ -8,6 +8,7 @@ use super::{
 use crate::support;
 use hostel::{
     config::Config,
+    health::Health,
     keyvalue::{Change, Error, KeyValue, SqliteKeyValue},
     task::Name,
 };
@@ -66,7 +67,8 @@ fn trial<F: Future<Output = ()>>(
 }
 
 async fn open(dir: &Path) -> Result<SqliteKeyValue, Error> {
-    SqliteKeyValue::open(&dir.join("made").join("kv.db"), &limits()).await
+    let path = dir.join("made").join("kv.db");
+    SqliteKeyValue::open(&path, 0, &limits(), &Health::default()).await
 }
 
 fn set(key: String, value: &str) -> Vec<Change> {
@@ -221,7 +223,7 @@ fn twin(key: &str) -> String {
 
 async fn open_at(dir: &Path) -> SqliteKeyValue {
     let limits = Config::default().keyvalue.limits;
-    SqliteKeyValue::open(&dir.join("kv.db"), &limits)
+    SqliteKeyValue::open(&dir.join("kv.db"), 0, &limits, &Health::default())
         .await
         .unwrap()
 }

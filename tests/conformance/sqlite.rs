@@ -3,6 +3,7 @@
 use super::queue::{CASES, Case, MAX_OPEN, finish_one, name, task, want};
 use hostel::{
     config,
+    health::Health,
     queue::{Error, SqliteQueue, TaskQueue},
     task::{Outcome, StateKind},
 };
@@ -67,11 +68,12 @@ fn settings(dir: &Path) -> config::Sqlite {
         path: dir.join("made").join("queue.db"),
         max_open_tasks: MAX_OPEN,
         max_batch: 64,
+        reserve_bytes: 1 << 20,
     }
 }
 
 async fn open(dir: &Path) -> Result<SqliteQueue, Error> {
-    SqliteQueue::open(&settings(dir)).await
+    SqliteQueue::open(&settings(dir), &Health::default()).await
 }
 
 async fn refusal(dir: &Path) -> String {

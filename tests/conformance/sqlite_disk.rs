@@ -4,6 +4,7 @@
 use super::queue::{finish_one, name, task, want};
 use hostel::{
     config,
+    health::Health,
     queue::{Error, Finish, Finished, SqliteQueue, Submitted, TaskQueue},
     task::{Outcome, StateKind, TaskId},
 };
@@ -48,8 +49,11 @@ async fn fill_and_free(dir: &Path) {
         path: dir.join("queue.db"),
         max_open_tasks: 100_000,
         max_batch: 64,
+        reserve_bytes: 1 << 20,
     };
-    let queue = SqliteQueue::open(&settings).await.unwrap();
+    let queue = SqliteQueue::open(&settings, &Health::default())
+        .await
+        .unwrap();
     let mut kept: Vec<TaskId> = Vec::new();
     let mut refused = None;
     for n in 0..5000 {
@@ -120,7 +124,9 @@ async fn fill_and_free(dir: &Path) {
     );
     queue.close().await;
 
-    let queue = SqliteQueue::open(&settings).await.unwrap();
+    let queue = SqliteQueue::open(&settings, &Health::default())
+        .await
+        .unwrap();
     for id in &kept {
         assert!(queue.get(id).await.unwrap().is_some(), "{id} is lost");
     }

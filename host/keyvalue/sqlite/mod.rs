@@ -12,6 +12,7 @@ use self::writer::{Verb, Writer};
 use super::{Bucket, Change, Error, KeyValue, Page, Values, limit};
 use crate::{
     config::KeyValueLimits,
+    health::Health,
     sqlite::{self, Reader},
     task::Name,
 };
@@ -28,8 +29,14 @@ pub struct SqliteKeyValue {
 
 impl SqliteKeyValue {
     /// Opens the file, makes it when there is none, and claims it for this process. `Misconfigured`
-    /// when another process has it, or when it is not ours to use.
-    pub async fn open(path: &Path, limits: &KeyValueLimits) -> Result<Self, Error> {
+    /// when another process has it, or when it is not ours to use. Keeps `reserve_bytes` of the
+    /// disk for deletions. What is wrong with it later is reported to `health`.
+    pub async fn open(
+        path: &Path,
+        reserve_bytes: u64,
+        limits: &KeyValueLimits,
+        health: &Health,
+    ) -> Result<Self, Error> {
         let database = schema::database(path);
         let claiming = database.clone();
         let claimed = tokio::task::spawn_blocking(move || claiming.claim()).await;

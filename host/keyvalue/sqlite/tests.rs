@@ -13,9 +13,14 @@ async fn open() -> (TempDir, SqliteKeyValue) {
         max_value_bytes: 4 << 20,
         ..Config::default().keyvalue.limits
     };
-    let store = SqliteKeyValue::open(&dir.path().join("kv.db"), &limits)
-        .await
-        .unwrap();
+    let store = SqliteKeyValue::open(
+        &dir.path().join("kv.db"),
+        1 << 20,
+        &limits,
+        &Health::default(),
+    )
+    .await
+    .unwrap();
     (dir, store)
 }
 
@@ -164,9 +169,14 @@ async fn a_lowered_limit_still_lets_a_plugin_shrink() {
         max_plugin_bytes: 500,
         ..store.limits.clone()
     };
-    let store = SqliteKeyValue::open(&dir.path().join("kv.db"), &limits)
-        .await
-        .unwrap();
+    let store = SqliteKeyValue::open(
+        &dir.path().join("kv.db"),
+        1 << 20,
+        &limits,
+        &Health::default(),
+    )
+    .await
+    .unwrap();
     let error = store.apply(&at, set("c", 1)).await.unwrap_err();
     assert!(error.to_string().contains("keyvalue.max_plugin_bytes"));
     store.apply(&at, set("a", 10)).await.unwrap();

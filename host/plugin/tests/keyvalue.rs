@@ -117,13 +117,16 @@ async fn store(dir: &std::path::Path) -> Arc<dyn KeyValue> {
     let settings = crate::config::KeyValue {
         backend: KeyValueBackend::Sqlite {
             path: dir.join("kv.db"),
+            reserve_bytes: 0,
         },
         limits: KeyValueLimits {
             max_value_bytes: 1000,
             ..crate::config::Config::default().keyvalue.limits
         },
     };
-    kv::open(&settings).await.unwrap()
+    kv::open(&settings, &crate::health::Health::default())
+        .await
+        .unwrap()
 }
 
 /// A host that serves two keepers.

@@ -153,6 +153,7 @@ pub(super) fn task(id: TaskId, values: Vec<Text>) -> Result<Option<Task>, Error>
         state,
         attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
         error,
+        error_class: None,
         ran,
         finishes: u32::try_from(finishes).unwrap_or(u32::MAX),
         id,

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     config,
+    health::Health,
     sqlite::Reader,
     task::{Name, Submission, Task, TaskId, UnixMs},
 };
@@ -57,8 +58,8 @@ pub struct SqliteQueue {
 impl SqliteQueue {
     /// Opens the file, makes it when there is none, and claims it for this process. Tasks that ran
     /// when it was last used have lost their lease. `Misconfigured` when another process has it,
-    /// or when it is not ours to use.
-    pub async fn open(settings: &config::Sqlite) -> Result<Self, Error> {
+    /// or when it is not ours to use. What is wrong with it later is reported to `health`.
+    pub async fn open(settings: &config::Sqlite, health: &Health) -> Result<Self, Error> {
         let database = schema::database(&settings.path);
         let claiming = database.clone();
         let claimed = tokio::task::spawn_blocking(move || claiming.claim()).await;

@@ -107,6 +107,7 @@ pub(super) fn task(row: &Row<'_>) -> Result<Task, Fault> {
         state,
         attempt: row.get(4)?,
         error: text(row, 13)?.map(str::to_owned),
+        error_class: None,
         ran: ran(row)?,
         finishes: row.get(5)?,
         id,

@@ -4,6 +4,7 @@
 use super::{SqliteQueue, operation::Safety, writer::Message};
 use crate::{
     config,
+    health::Health,
     queue::{Changes, Error, Finish, Finished, Leased, Submitted, TaskQueue, Want, WantedType},
     sqlite::Fault,
     task::{Name, Outcome, StateKind, Submission, SubmissionLimits},
@@ -18,8 +19,11 @@ async fn open() -> (TempDir, SqliteQueue) {
         path: dir.path().join("queue.db"),
         max_open_tasks: 100_000,
         max_batch: 64,
+        reserve_bytes: 1 << 20,
     };
-    let queue = SqliteQueue::open(&settings).await.unwrap();
+    let queue = SqliteQueue::open(&settings, &Health::default())
+        .await
+        .unwrap();
     (dir, queue)
 }
 
@@ -298,8 +302,9 @@ async fn a_dropped_queue_ends_its_writer() {
         path: dir.path().join("queue.db"),
         max_open_tasks: 9,
         max_batch: 9,
+        reserve_bytes: 0,
     };
-    let again = until_ok(async || SqliteQueue::open(&settings).await).await;
+    let again = until_ok(async || SqliteQueue::open(&settings, &Health::default()).await).await;
     assert!(again.get(&name("t")).await.unwrap().is_some());
     again.close().await;
 }
