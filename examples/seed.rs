@@ -30,9 +30,10 @@ async fn main() -> anyhow::Result<()> {
     let data_dir = ("HOSTEL__NODE__DATA_DIR".into(), dir.display().to_string());
     let config = Config::parse("", [data_dir].into_iter())?;
 
-    let service_discovery: Arc<dyn ServiceDiscovery> = discovery::open(&config)?;
-    let message_broker: Arc<dyn MessageBroker> = broker::open(&config)?;
-    let queue = queue::open(&config.queue, &Health::default()).await?;
+    let health = Health::default();
+    let service_discovery: Arc<dyn ServiceDiscovery> = discovery::open(&config, &health)?;
+    let message_broker: Arc<dyn MessageBroker> = broker::open(&config, &health)?;
+    let queue = queue::open(&config.queue, &health).await?;
     let task_scheduler = Arc::new(DistributedTaskScheduler::new(
         queue.clone(),
         service_discovery.clone(),

@@ -52,8 +52,26 @@ impl fmt::Display for Part {
     }
 }
 
-/// The faults of each part: what is wrong, by a short name of its kind.
-pub type Faults = BTreeMap<(Part, &'static str), String>;
+/// How much of its work a part still does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Its work goes on, and something needs attention: a full store that refuses submissions only,
+    /// or a damaged record.
+    Degraded,
+    /// It does not do its work.
+    Down,
+}
+
+/// Something that is wrong with a part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub severity: Severity,
+    /// What happened and what to do.
+    pub reason: String,
+}
+
+/// The faults of each part, by a short name of their kind.
+pub type Faults = BTreeMap<(Part, &'static str), Fault>;
 
 /// The faults of one node. Clones share them.
 #[derive(Debug, Clone)]
@@ -66,19 +84,31 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Reports a fault of `part`; `kind` names it among the part's own, `reason` says what happened
-    /// and what to do. Logs it unless it stands with the same reason.
+    /// Reports a fault that keeps `part` from its work; `kind` names it among the part's own,
+    /// `reason` says what happened and what to do. Logs it unless it stands with the same reason.
     pub fn report(&self, part: Part, kind: &'static str, reason: impl Into<String>) {
-        let reason = reason.into();
+        self.set(part, kind, Severity::Down, reason.into());
+    }
+
+    /// The same for a fault beside which the work of `part` goes on.
+    pub fn warn(&self, part: Part, kind: &'static str, reason: impl Into<String>) {
+        self.set(part, kind, Severity::Degraded, reason.into());
+    }
+
+    fn set(&self, part: Part, kind: &'static str, severity: Severity, reason: String) {
+        let fault = Fault { severity, reason };
         let news = self.0.send_if_modified(|faults| {
-            let same = faults.get(&(part, kind)).is_some_and(|old| *old == reason);
+            let same = faults.get(&(part, kind)) == Some(&fault);
             if !same {
-                faults.insert((part, kind), reason.clone());
+                faults.insert((part, kind), fault.clone());
             }
             !same
         });
-        if news {
-            tracing::error!(part = part.as_str(), kind, "{reason}");
+        let (part, reason) = (part.as_str(), &fault.reason);
+        match severity {
+            _ if !news => {}
+            Severity::Degraded => tracing::warn!(part, kind, "{reason}"),
+            Severity::Down => tracing::error!(part, kind, "{reason}"),
         }
     }
 
@@ -119,8 +149,13 @@ mod tests {
         health.report(Part::Queue, "full", "the disk is full");
         assert!(!changed.has_changed().unwrap());
         health.report(Part::Queue, "full", "still full");
-        health.report(Part::Broker, "away", "refused");
-        assert_eq!(health.faults().len(), 2);
+        health.warn(Part::Broker, "away", "refused");
+        let severities: Vec<_> = health
+            .faults()
+            .into_values()
+            .map(|it| it.severity)
+            .collect();
+        assert_eq!(severities, [Severity::Down, Severity::Degraded]);
         health.clear(Part::Queue, "full");
         health.clear(Part::Queue, "full");
         let left: Vec<_> = health.faults().into_keys().collect();

@@ -101,8 +101,13 @@ impl DistributedNode {
         let health = Health::default();
         let queue = queue::open(&config.queue, &health).await?;
         let keyvalue = keyvalue::open(&config.keyvalue, &health).await?;
-        let discovery = discovery::open(config)?;
-        let router = router(&id, broker::open(config)?, &discovery, &config.limits);
+        let discovery = discovery::open(config, &health)?;
+        let router = router(
+            &id,
+            broker::open(config, &health)?,
+            &discovery,
+            &config.limits,
+        );
         let outside = Outside {
             keyvalue: Some(keyvalue.clone()),
             messenger: Some(router.clone()),

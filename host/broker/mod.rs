@@ -12,7 +12,7 @@ pub use local::LocalBroker;
 pub use message::{InvalidMessage, Message, ReplyTo, Topic};
 pub use subscription::{Attachment, Inbox, Overflow, Received, Refusal, Subscription};
 
-use crate::config;
+use crate::{config, health::Health};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -43,10 +43,13 @@ pub struct Published {
 }
 
 /// Makes the broker that the configuration names. Nothing is connected before the first use.
-pub fn open(config: &config::Config) -> Result<Arc<dyn MessageBroker>, Error> {
+/// It reports its faults to `health`.
+pub fn open(config: &config::Config, health: &Health) -> Result<Arc<dyn MessageBroker>, Error> {
     Ok(match &config.broker {
         config::Broker::Local => Arc::new(LocalBroker::default()),
-        config::Broker::Redis(redis) => Arc::new(RedisBroker::open(redis)?),
+        config::Broker::Redis(redis) => {
+            Arc::new(RedisBroker::open_reporting(redis, health.clone())?)
+        }
     })
 }
 

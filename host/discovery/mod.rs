@@ -11,7 +11,7 @@ pub use etcd::EtcdServiceDiscovery;
 pub use local::LocalDiscovery;
 pub use record::{MAX_SERVICE_BYTES, MAX_TTL, MIN_TTL, NodeRecord, PluginRecord, ServiceInfo};
 
-use crate::{config, task::Name};
+use crate::{config, health::Health, task::Name};
 use async_trait::async_trait;
 use std::{
     collections::BTreeSet,
@@ -66,12 +66,13 @@ pub trait ServiceDiscovery: Send + Sync {
 }
 
 /// Makes the discovery that the configuration names. Nothing is connected before the first use; the
-/// data directory has to be there.
-pub fn open(config: &config::Config) -> Result<Arc<dyn ServiceDiscovery>, Error> {
+/// data directory has to be there. It reports its faults to `health`.
+pub fn open(config: &config::Config, health: &Health) -> Result<Arc<dyn ServiceDiscovery>, Error> {
     Ok(match &config.discovery {
         config::Discovery::Local => Arc::new(LocalDiscovery::new(&config.limits)),
         config::Discovery::Etcd(etcd) => {
-            let discovery = EtcdServiceDiscovery::open(etcd, &config.limits)?;
+            let discovery =
+                EtcdServiceDiscovery::open_reporting(etcd, &config.limits, health.clone())?;
             Arc::new(discovery.kept_in(&config.node.data_dir)?)
         }
     })

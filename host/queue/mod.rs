@@ -91,11 +91,14 @@ pub trait TaskQueue: Send + Sync {
     async fn close(&self);
 }
 
-/// Opens the engine that the configuration names. It reports what is wrong with it to `health`.
+/// Opens the engine that the configuration names. It reports its faults to `health`.
 pub async fn open(queue: &config::Queue, health: &Health) -> Result<Arc<dyn TaskQueue>, Error> {
     match queue {
         config::Queue::Sqlite(settings) => Ok(Arc::new(SqliteQueue::open(settings, health).await?)),
-        config::Queue::Redis(settings) => Ok(Arc::new(RedisQueue::open(settings).await?)),
+        config::Queue::Redis(settings) => {
+            let queue = RedisQueue::open_reporting(settings, health.clone()).await?;
+            Ok(Arc::new(queue))
+        }
     }
 }
 

@@ -6,7 +6,10 @@ use super::{
     channel::Channels,
     problem, wire,
 };
-use crate::redis::Server;
+use crate::{
+    health::{Health, Part},
+    redis::Server,
+};
 use futures_util::StreamExt;
 use redis::{
     Msg, RedisError, RedisResult,
@@ -28,6 +31,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 const AGAIN_MAX: Duration = Duration::from_secs(2);
 /// A connection that held so long was a good one, so the next is tried at once.
 const STEADY: Duration = Duration::from_secs(5);
+/// The fault of a broker whose Redis is away.
+const AWAY: &str = "away";
 /// How many channels one command names.
 const CHANNELS_AT_ONCE: usize = 1000;
 
@@ -39,6 +44,7 @@ pub(super) struct Link {
     steer: Notify,
     /// Counts up with each change of what is heard.
     heard: watch::Sender<u64>,
+    health: Health,
 }
 
 #[derive(Default)]
@@ -53,12 +59,13 @@ struct State {
 }
 
 impl Link {
-    pub fn new(channels: Channels) -> Self {
+    pub fn new(channels: Channels, health: Health) -> Self {
         Self {
             channels,
             state: Mutex::default(),
             steer: Notify::new(),
             heard: watch::Sender::default(),
+            health,
         }
     }
 
@@ -139,7 +146,11 @@ impl Link {
         state.live.clear();
         if !std::mem::replace(&mut state.away, true) {
             let topics = state.topics.all().count();
-            tracing::warn!(topics, "not listening to Redis, messages are missed: {why}");
+            self.health.report(
+                Part::Broker,
+                AWAY,
+                format!("not listening to Redis, messages on {topics} topics are missed: {why}"),
+            );
         }
         drop(state);
         self.heard.send_modify(|count| *count += 1);
@@ -154,6 +165,7 @@ impl Link {
             if std::mem::take(&mut state.away) {
                 let topics = state.dirty.len();
                 tracing::info!(topics, "listening to Redis again");
+                self.health.clear(Part::Broker, AWAY);
             }
         }
         let (sink, stream) = connection.split();

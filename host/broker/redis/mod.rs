@@ -9,6 +9,7 @@ mod wire;
 use super::{Attachment, Error, Inbox, Message, MessageBroker, Published, Topic};
 use crate::{
     config,
+    health::Health,
     redis::{Connection, Nodes, Server},
 };
 use async_trait::async_trait;
@@ -52,11 +53,16 @@ impl RedisBroker {
 
     /// The same from the configuration.
     pub fn open(settings: &config::Redis) -> Result<Self, Error> {
+        Self::open_reporting(settings, Health::default())
+    }
+
+    /// The same, and reports its faults to `health`.
+    pub fn open_reporting(settings: &config::Redis, health: Health) -> Result<Self, Error> {
         let channels = || Channels::new(&settings.prefix);
         Ok(Self {
             server: Server::new(settings, "broker", false).map_err(Error::Misconfigured)?,
             channels: channels(),
-            link: Arc::new(Link::new(channels())),
+            link: Arc::new(Link::new(channels(), health)),
             publisher: Arc::default(),
             listening: Mutex::default(),
             runtime: Handle::try_current().map_err(|error| {

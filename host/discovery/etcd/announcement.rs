@@ -8,6 +8,7 @@ use super::{
     server::{Pause, Server},
     watcher::Seen,
 };
+use crate::health::{Health, Part};
 use etcd_client::{Client, Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse};
 use std::{
     sync::Arc,
@@ -15,6 +16,10 @@ use std::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// The faults of a node whose record is not in etcd, or is another node's.
+const UNREGISTERED: &str = "unregistered";
+const ID_TAKEN: &str = "id-taken";
 
 /// How far it is.
 #[derive(Debug, Clone)]
@@ -39,6 +44,7 @@ pub(super) struct Announcement {
     pub instance: String,
     pub wanted: watch::Receiver<NodeRecord>,
     pub standing: watch::Sender<Standing>,
+    pub health: Health,
     pub stop: CancellationToken,
 }
 
@@ -95,7 +101,11 @@ impl Announcement {
         let before = self.standing.borrow().clone();
         let now = match (why, before) {
             (Ended::Error(why), Standing::Registered) => {
-                tracing::warn!("this node's record is not renewed in etcd: {why}");
+                self.health.warn(
+                    Part::Discovery,
+                    UNREGISTERED,
+                    format!("this node's record is not renewed in etcd: {why}"),
+                );
                 Standing::Outside(why.reason())
             }
             (Ended::Error(why), _) => Standing::Outside(why.reason()),
@@ -104,9 +114,13 @@ impl Announcement {
             }
             (Ended::Taken(address), _) => {
                 let id = &self.wanted.borrow().id;
-                tracing::error!(
-                    "another node, at {address}, has the id {id} in this cluster; until its record \
-                     ends, this node is not seen (node.id)"
+                self.health.report(
+                    Part::Discovery,
+                    ID_TAKEN,
+                    format!(
+                        "another node, at {address}, has the id {id} in this cluster; until its \
+                         record ends, this node is not seen (node.id)"
+                    ),
                 );
                 let since = Instant::now();
                 Standing::Taken { address, since }
@@ -196,6 +210,8 @@ impl Announcement {
                 let revision = done.header().map_or(0, |header| header.revision());
                 self.seen.view().wrote(entry, revision);
                 self.standing.send_replace(Standing::Registered);
+                self.health.clear(Part::Discovery, UNREGISTERED);
+                self.health.clear(Part::Discovery, ID_TAKEN);
                 return Ok(());
             }
             // An earlier record of this very node may be replaced, as it stands.

@@ -12,7 +12,7 @@ mod view;
 mod watcher;
 
 use super::{Error, NODE_SERVICE, NodeRecord, ServiceDiscovery, ServiceInfo};
-use crate::{config, task::Name};
+use crate::{config, health::Health, task::Name};
 use announcement::{Announcement, Standing, seconds};
 use async_trait::async_trait;
 use entry::Entry;
@@ -46,6 +46,7 @@ pub struct EtcdServiceDiscovery {
     ttl: Duration,
     max_services: usize,
     service_ttl: Duration,
+    health: Health,
     running: Mutex<Running>,
 }
 
@@ -75,14 +76,24 @@ impl EtcdServiceDiscovery {
 
     /// The same from the configuration; of the limits it uses `max_services` and `service_ttl`.
     pub fn open(settings: &config::Etcd, limits: &config::Limits) -> Result<Self, Error> {
+        Self::open_reporting(settings, limits, Health::default())
+    }
+
+    /// The same, and reports its faults to `health`.
+    pub fn open_reporting(
+        settings: &config::Etcd,
+        limits: &config::Limits,
+        health: Health,
+    ) -> Result<Self, Error> {
         Ok(Self {
             server: Arc::new(Server::new(settings)?),
-            seen: Arc::new(Seen::new(settings.ttl + GRACE)),
+            seen: Arc::new(Seen::new(settings.ttl + GRACE, health.clone())),
             prefix: settings.prefix.clone(),
             instance: Uuid::now_v7().to_string(),
             ttl: settings.ttl,
             max_services: limits.max_services,
             service_ttl: limits.service_ttl,
+            health,
             running: Mutex::default(),
         })
     }
@@ -188,6 +199,7 @@ impl EtcdServiceDiscovery {
             instance: self.instance.clone(),
             wanted: receiver,
             standing: sender,
+            health: self.health.clone(),
             stop: stop.clone(),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(announcement.run()));

@@ -8,6 +8,7 @@ use super::{
     store::{self, Listed},
     view::View,
 };
+use crate::health::{Health, Part};
 use etcd_client::{Client, EventType, GetOptions, KeyValue, WatchOptions, WatchResponse};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -21,12 +22,16 @@ const PAGE: i64 = 128;
 const ASK_EVERY: Duration = Duration::from_secs(4);
 const SILENT: Duration = Duration::from_secs(13);
 
+/// The fault of a view that is not kept up to date.
+const STALE: &str = "stale";
+
 /// The view and what is known about it. Shared by all parts of this discovery.
 pub(super) struct Seen {
     view: Mutex<View>,
     state: watch::Sender<State>,
     /// This node's own record is not in etcd, though it should be.
     pub own_is_missing: Notify,
+    health: Health,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,11 +44,12 @@ enum State {
 }
 
 impl Seen {
-    pub fn new(grace: Duration) -> Self {
+    pub fn new(grace: Duration, health: Health) -> Self {
         Self {
             view: Mutex::new(View::new(grace)),
             state: watch::Sender::new(State::Empty),
             own_is_missing: Notify::new(),
+            health,
         }
     }
 
@@ -73,6 +79,7 @@ impl Seen {
             let nodes = self.view().nodes().len();
             let away = since.elapsed();
             tracing::info!(nodes, "etcd is back after {away:.1?}, its view is fresh");
+            self.health.clear(Part::Discovery, STALE);
         }
     }
 
@@ -86,9 +93,12 @@ impl Seen {
         });
         if fell {
             let nodes = self.view().nodes().len();
-            tracing::warn!(
-                nodes,
-                "the last view of the cluster serves, it is stale: {why}"
+            self.health.warn(
+                Part::Discovery,
+                STALE,
+                format!(
+                    "the last view of the cluster, of {nodes} nodes, serves; it is stale: {why}"
+                ),
             );
         } else {
             tracing::debug!("still no view of the cluster: {why}");

@@ -4,6 +4,7 @@
 use super::{super::Error, leases::Calls, script::Scripts};
 use crate::{
     config,
+    health::Health,
     queue::{Publisher, recent::Recent},
     redis::{Connection, Server, is_refusal},
     task::TaskId,
@@ -34,10 +35,11 @@ pub(super) struct Core {
     /// Names this queue among all that use the same Redis: whose events are its own.
     pub me: String,
     pub settings: config::RedisQueue,
+    pub health: Health,
 }
 
 impl Core {
-    pub async fn connect(settings: &config::RedisQueue) -> Result<Self, Error> {
+    pub async fn connect(settings: &config::RedisQueue, health: Health) -> Result<Self, Error> {
         let server = Server::new(&settings.server, "queue", true).map_err(Error::Misconfigured)?;
         let connection = server.connect().await;
         let connection = connection.map_err(|error| explain(&server, &error))?;
@@ -55,6 +57,7 @@ impl Core {
             kept: AtomicU64::new(u64::MAX),
             me: uuid::Uuid::now_v7().simple().to_string(),
             settings: settings.clone(),
+            health,
         })
     }
 

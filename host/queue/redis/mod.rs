@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     config,
+    health::Health,
     task::{Lane, Name, StateKind, Submission, Task, TaskId},
 };
 use async_trait::async_trait;
@@ -79,9 +80,17 @@ impl RedisQueue {
     /// Waits for Redis, though not for long. `Misconfigured` when the server may throw tasks away, or
     /// when what it holds was written by another version or for another number of shards.
     pub async fn open(settings: &config::RedisQueue) -> Result<Self, Error> {
+        Self::open_reporting(settings, Health::default()).await
+    }
+
+    /// The same, and reports its faults to `health`.
+    pub async fn open_reporting(
+        settings: &config::RedisQueue,
+        health: Health,
+    ) -> Result<Self, Error> {
         let since = Instant::now();
         let (core, found) = loop {
-            match Self::begin(settings).await {
+            match Self::begin(settings, &health).await {
                 Ok(begun) => break begun,
                 Err(error @ Error::Unavailable { .. }) if since.elapsed() < FIRST => {
                     tracing::debug!("waiting for Redis: {error}");
@@ -124,8 +133,11 @@ impl RedisQueue {
         })
     }
 
-    async fn begin(settings: &config::RedisQueue) -> Result<(Arc<Core>, Arc<Found>), Error> {
-        let core = Core::connect(settings).await?;
+    async fn begin(
+        settings: &config::RedisQueue,
+        health: &Health,
+    ) -> Result<(Arc<Core>, Arc<Found>), Error> {
+        let core = Core::connect(settings, health.clone()).await?;
         let found = Found::default();
         upkeep::look(&core, &found).await?;
         for shard in core.shards() {

@@ -3,6 +3,7 @@
 
 use super::core::Core;
 use crate::{
+    health::Part,
     queue::{Durability, Error},
     redis::{Nodes, is_refusal},
 };
@@ -18,6 +19,9 @@ use std::{
 const EVERY: Duration = Duration::from_secs(10);
 const STEPS: usize = 4;
 const LOOK: usize = 500;
+
+/// The fault of a server that may throw tasks away.
+const EVICTION: &str = "eviction";
 
 /// What the server was found to give.
 #[derive(Default)]
@@ -44,8 +48,8 @@ pub(super) async fn run(core: Arc<Core>, found: Arc<Found>) {
     loop {
         tokio::time::sleep(EVERY).await;
         match look(&core, &found).await {
-            Ok(()) => {}
-            Err(error @ Error::Misconfigured(_)) => tracing::error!("{error}"),
+            Ok(()) => core.health.clear(Part::Queue, EVICTION),
+            Err(Error::Misconfigured(why)) => core.health.warn(Part::Queue, EVICTION, why),
             Err(error) => {
                 tracing::debug!("cannot look after the queue in Redis: {error}");
                 continue;

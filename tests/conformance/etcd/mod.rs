@@ -16,6 +16,7 @@ use etcd_client::Client;
 use hostel::{
     config::{Config, Etcd},
     discovery::{EtcdServiceDiscovery, NodeRecord, ServiceDiscovery},
+    health::Health,
     task::Name,
 };
 use libtest_mimic::Trial;
@@ -64,7 +65,7 @@ fn open_in(server: &Server, data_dir: &Path) -> Arc<dyn ServiceDiscovery> {
     let mut settings = settings(server);
     settings.ttl = LONG_TTL;
     config.discovery = hostel::config::Discovery::Etcd(settings);
-    hostel::discovery::open(&config).unwrap()
+    hostel::discovery::open(&config, &Health::default()).unwrap()
 }
 
 fn connect(server: &Server) -> Arc<dyn ServiceDiscovery> {
