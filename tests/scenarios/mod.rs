@@ -18,6 +18,7 @@ mod nodes;
 mod python;
 mod reload;
 mod shared_queue;
+mod stored;
 mod surroundings;
 
 use libtest_mimic::Trial;
@@ -41,6 +42,7 @@ pub fn trials() -> Vec<Trial> {
         python::trials(),
         reload::trials(),
         shared_queue::trials(),
+        stored::trials(),
         surroundings::trials(),
     ]
     .into_iter()

@@ -22,6 +22,8 @@ pub struct Node {
     disk: Option<&'static str>,
     /// What it logs, where that is not the usual.
     filter: Option<&'static str>,
+    /// The program that it runs, where that is not the binary under test.
+    program: Option<PathBuf>,
     /// What it stands on besides its files. Goes after the process.
     pub shared: Option<Shared>,
 }
@@ -99,6 +101,7 @@ impl Node {
             address: String::new(),
             disk: None,
             filter: None,
+            program: None,
             shared: None,
         };
         for plugin in plugins {
@@ -156,6 +159,11 @@ impl Node {
         self.filter = Some(filter);
     }
 
+    /// Another program than the binary under test, such as an earlier release.
+    pub fn run_by(&mut self, program: PathBuf) {
+        self.program = Some(program);
+    }
+
     /// Another address than a free port of loopback.
     pub fn listen(&mut self, address: &str) {
         self.config = self.config.replace("127.0.0.1:0", address);
@@ -205,9 +213,10 @@ impl Node {
             .append(true)
             .open(self.path("log"))
             .expect("the log");
-        let mut command = match self.disk {
-            None => hostel(),
-            Some(size) => hostel_on_disk(size, &self.path("data")),
+        let mut command = match (self.disk, &self.program) {
+            (Some(size), _) => hostel_on_disk(size, &self.path("data")),
+            (None, Some(program)) => Command::new(program),
+            (None, None) => hostel(),
         };
         command.envs(self.filter.map(|filter| ("RUST_LOG", filter)));
         let process = command

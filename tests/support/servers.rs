@@ -164,6 +164,11 @@ impl Server {
         }
     }
 
+    /// Where it keeps what it has on disk.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
