@@ -2,7 +2,10 @@
 //! guests. Waiting for a budget is how a part pushes back to where its load comes from. Knows nothing
 //! of what is counted.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What bytes are counted in. Amounts are rounded up to it.
@@ -13,12 +16,16 @@ const UNIT_BYTES: usize = 1 << 10;
 pub struct Budget {
     free: Arc<Semaphore>,
     units: u32,
+    /// The budget that this one is a share of.
+    whole: Option<Box<Budget>>,
 }
 
 /// Bytes taken from a budget; dropping it gives them back.
 #[derive(Debug)]
 pub struct Reservation {
     permit: OwnedSemaphorePermit,
+    /// What the budget's own share of a larger one holds for this.
+    whole: Option<Box<Reservation>>,
 }
 
 impl Budget {
@@ -30,6 +37,16 @@ impl Budget {
         Self {
             free: Arc::new(Semaphore::new(units as usize)),
             units,
+            whole: None,
+        }
+    }
+
+    /// A share of this budget, for one of its users: what is reserved from the share counts in both,
+    /// so that one user can hold no more than `bytes`, and all together no more than the whole.
+    pub fn share(&self, bytes: usize) -> Self {
+        Self {
+            whole: Some(Box::new(self.clone())),
+            ..Self::new(bytes.min(self.total_bytes()))
         }
     }
 
@@ -38,20 +55,32 @@ impl Budget {
     pub fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
         let units = self.units_of(bytes);
         let permit = self.free.clone().try_acquire_many_owned(units).ok()?;
-        Some(Reservation { permit })
+        let whole = match &self.whole {
+            Some(whole) => Some(Box::new(whole.try_reserve(bytes.min(self.total_bytes()))?)),
+            None => None,
+        };
+        Some(Reservation { permit, whole })
     }
 
     /// Waits, first come first served, until `bytes` can be reserved. Cancel-safe.
     pub async fn reserve(&self, bytes: usize) -> Reservation {
         let units = self.units_of(bytes);
-        match self.free.clone().acquire_many_owned(units).await {
-            Ok(permit) => Reservation { permit },
+        // The share first: a user who holds all of theirs does not queue for the whole.
+        let Ok(permit) = self.free.clone().acquire_many_owned(units).await else {
             // The semaphore is never closed.
-            Err(_) => std::future::pending().await,
-        }
+            return std::future::pending().await;
+        };
+        let whole = match &self.whole {
+            Some(whole) => {
+                let bytes = bytes.min(self.total_bytes());
+                Some(Box::new(Box::pin(whole.reserve(bytes)).await))
+            }
+            None => None,
+        };
+        Reservation { permit, whole }
     }
 
-    /// The bytes that nothing holds now.
+    /// The bytes that nothing holds now; of a share, without regard to the whole.
     pub fn free_bytes(&self) -> usize {
         self.free.available_permits() * UNIT_BYTES
     }
@@ -78,6 +107,25 @@ impl Reservation {
         let keep = bytes.div_ceil(UNIT_BYTES);
         let excess = self.permit.num_permits().saturating_sub(keep);
         drop(self.permit.split(excess));
+        if let Some(whole) = &mut self.whole {
+            whole.shrink_to(bytes);
+        }
+    }
+}
+
+/// A place for one reservation, for those who give it back before the last of them is done. Clones are
+/// the same place.
+#[derive(Debug, Clone, Default)]
+pub struct Slot(Arc<Mutex<Option<Reservation>>>);
+
+impl Slot {
+    pub fn put(&self, reservation: Reservation) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reservation);
+    }
+
+    /// Gives back what is there.
+    pub fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -127,5 +175,22 @@ mod tests {
         assert_eq!(waiting.as_mut().now_or_never().unwrap().bytes(), 3 * KIB);
         first.shrink_to(100 * KIB);
         assert_eq!(first.bytes(), 7 * KIB);
+    }
+
+    #[test]
+    fn a_share_counts_in_the_whole() {
+        let whole = Budget::new(10 * KIB);
+        let [one, other] = [6 * KIB; 2].map(|bytes| whole.share(bytes));
+        let mut held = one.try_reserve(usize::MAX).unwrap();
+        assert_eq!((held.bytes(), whole.free_bytes()), (6 * KIB, 4 * KIB));
+        assert!(one.try_reserve(1).is_none());
+        assert!(other.try_reserve(5 * KIB).is_none());
+        assert_eq!(other.free_bytes(), 6 * KIB);
+        let mut waiting = Box::pin(other.reserve(5 * KIB));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        held.shrink_to(5 * KIB);
+        drop(waiting.as_mut().now_or_never().unwrap());
+        drop(held);
+        assert_eq!((one.free_bytes(), whole.free_bytes()), (6 * KIB, 10 * KIB));
     }
 }

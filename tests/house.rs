@@ -47,6 +47,9 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("house::each_file_says_what_it_is_and_stays_short", || {
             none(sources().iter().flat_map(unstylish))
         }),
+        Trial::test("house::each_queue_has_a_bound_that_is_written_down", || {
+            none(unbounded(&sources()).into_iter())
+        }),
     ]
 }
 
@@ -179,5 +182,53 @@ fn unstylish(source: &Source) -> Vec<String> {
     if lines > MAX_LINES {
         faults.push(format!("{path} has {lines} lines"));
     }
+    faults
+}
+
+/// What makes something that may grow.
+const GROWING: [&str; 6] = [
+    "mpsc::channel(",
+    "mpsc::unbounded_channel(",
+    "mpsc::sync_channel(",
+    "broadcast::channel(",
+    "VecDeque<",
+    "JoinSet::new(",
+];
+
+/// Each file that makes a queue has a row in the table of bounds, and each row's file is there.
+fn unbounded(sources: &[Source]) -> Vec<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
+    let page = fs::read_to_string(page).expect("ARCHITECTURE.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let named: BTreeSet<&str> = rows
+        .filter_map(|row| row.split(" | ").next())
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    let mut faults = Vec::new();
+    for source in sources {
+        let file = source.below.with_extension("rs");
+        let is_test = source.below.ends_with("tests");
+        // Tests at the end of a file make what they need.
+        let code = source.text.split("#[cfg(test)]\nmod tests {").next();
+        let grows = GROWING
+            .iter()
+            .find(|made| code.is_some_and(|code| code.contains(**made)));
+        if let Some(made) = grows
+            && !is_test
+            && !named.contains(&*file.to_string_lossy())
+        {
+            faults.push(format!(
+                "host/{} has {made}) and no row in ARCHITECTURE.md that says what bounds it",
+                file.display()
+            ));
+        }
+    }
+    let gone = named.iter().filter(|file| {
+        !sources
+            .iter()
+            .any(|source| source.below.with_extension("rs") == Path::new(file))
+    });
+    faults
+        .extend(gone.map(|file| format!("ARCHITECTURE.md names host/{file}, which is not there")));
     faults
 }

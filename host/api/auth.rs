@@ -2,6 +2,7 @@
 //! services, so that none can be forgotten; what a caller may do after that is no matter of this file.
 
 use super::{
+    share::Peer,
     status,
     watched::{Source, Unusable, Watched},
 };
@@ -109,8 +110,8 @@ impl Auth {
     /// With what a call may go on, if it may.
     fn admits<B>(&self, request: &Request<B>) -> Option<Pass> {
         let method = request.uri().path();
-        let info = request.extensions().get::<TcpConnectInfo>();
-        let peer = info.and_then(|info| info.remote_addr);
+        let info = request.extensions().get::<Peer<TcpConnectInfo>>();
+        let peer = info.and_then(|peer| peer.info.remote_addr);
         let known = self.known.current();
         let token = token(request.headers()).map(TokenHash::of);
         let found = token.and_then(|token| Some((find(&known, &token)?.clone(), token)));

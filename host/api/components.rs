@@ -1,6 +1,6 @@
 //! The components of this node, for operators.
 
-use super::convert;
+use super::{convert, in_flight};
 use crate::{
     component::Components,
     proto::hostel::v1::{
@@ -18,11 +18,13 @@ pub struct ComponentServiceImpl {
 impl ComponentService for ComponentServiceImpl {
     async fn list(
         &self,
-        _: Request<ListComponentsRequest>,
+        request: Request<ListComponentsRequest>,
     ) -> Result<Response<ListComponentsResponse>, Status> {
+        let room = in_flight::room(&request).await;
         let components = self.components.statuses().into_iter();
-        Ok(Response::new(ListComponentsResponse {
+        let response = ListComponentsResponse {
             components: components.map(convert::component).collect(),
-        }))
+        };
+        Ok(in_flight::built(response, room))
     }
 }

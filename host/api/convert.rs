@@ -124,6 +124,7 @@ pub fn listing(listing: Listing) -> v1::ListTasksResponse {
                 task_status(scheduler::TaskStatus {
                     task,
                     waiting_for: None,
+                    room: None,
                 })
             })
             .collect(),

@@ -1,12 +1,13 @@
 //! The seed's service: its six calls. The stream has a file of its own.
 
 use super::{
-    convert,
+    convert, in_flight,
     status::{self, IntoStatus},
     stream,
 };
 use crate::{
     broker,
+    budget::Budget,
     component::{Router, Taken, Unanswered, Undelivered},
     config,
     discovery::ServiceDiscovery,
@@ -33,11 +34,15 @@ pub struct DistributedServiceImpl {
 }
 
 impl DistributedServiceImpl {
-    /// How long a call that asks for `wait_ms` may wait.
-    fn wait(&self, wait_ms: u64) -> Patience {
+    /// How a call that asks for `wait_ms` may wait, and what its answer counts in.
+    fn wait<T>(&self, wait_ms: u64, request: &mut Request<T>) -> Patience {
+        // A result is no larger than the message that it fits into.
+        let most = self.limits.submission.payload_bytes + self.limits.max_message_bytes;
         Patience {
             time: Duration::from_millis(wait_ms).min(self.limits.max_wait),
             end: self.end.clone(),
+            received: in_flight::received(request),
+            room: in_flight::share_of(request).map(|share| (share.unsent.clone(), most)),
         }
     }
 }
@@ -62,6 +67,7 @@ impl DistributedService for DistributedServiceImpl {
         &self,
         request: Request<DiscoverRequest>,
     ) -> Result<Response<DiscoverResponse>, Status> {
+        let room = in_flight::room(&request).await;
         let name = convert::name("service name", &request.into_inner().service_name)?;
         let found = self.discovery.discover_service(&name).await;
         let services = found.map_err(IntoStatus::into_status)?;
@@ -70,14 +76,16 @@ impl DistributedService for DistributedServiceImpl {
         };
         match self.limits.max_message_bytes {
             max if response.encoded_len() > max => Err(status::too_large(max)),
-            _ => Ok(Response::new(response)),
+            _ => Ok(in_flight::built(response, room)),
         }
     }
 
     async fn send_message(
         &self,
-        request: Request<Message>,
+        mut request: Request<Message>,
     ) -> Result<Response<MessageResponse>, Status> {
+        let received = in_flight::received(&mut request);
+        let share = in_flight::share_of(&request);
         let request = request.into_inner();
         let timeout = Duration::from_millis(request.reply_timeout_ms).min(self.limits.max_wait);
         let message = convert::message(request, self.limits.submission.payload_bytes)?;
@@ -91,10 +99,19 @@ impl DistributedService for DistributedServiceImpl {
         } else {
             answered(self.router.request(message, timeout).await)?
         };
-        Ok(Response::new(MessageResponse {
+        drop(received);
+        let response = MessageResponse {
             message_id,
             ..response
-        }))
+        };
+        let Some(share) = share else {
+            return Ok(Response::new(response));
+        };
+        // The reply is here already. Waiting with it would hold what no budget counts.
+        match share.unsent.try_reserve(response.encoded_len()) {
+            Some(room) => Ok(in_flight::answer(response, Some(Arc::new(room)))),
+            None => Err(status::unread()),
+        }
     }
 
     type StreamMessagesStream = stream::Responses;
@@ -104,6 +121,9 @@ impl DistributedService for DistributedServiceImpl {
         mut request: Request<Streaming<Message>>,
     ) -> Result<Response<Self::StreamMessagesStream>, Status> {
         let pass = request.extensions_mut().remove();
+        let waiting = in_flight::share_of(&request).map(|share| share.waiting.clone());
+        // Without a server there is no one to share with.
+        let waiting = waiting.unwrap_or_else(|| Budget::new(self.limits.max_unsent_bytes));
         Ok(Response::new(stream::responses(
             request.into_inner(),
             self.router.clone(),
@@ -111,38 +131,45 @@ impl DistributedService for DistributedServiceImpl {
             pass,
             self.limits.submission.payload_bytes,
             self.limits.subscriber_backlog,
+            waiting,
         )))
     }
 
-    async fn submit_task(&self, request: Request<Task>) -> Result<Response<TaskResponse>, Status> {
+    async fn submit_task(
+        &self,
+        mut request: Request<Task>,
+    ) -> Result<Response<TaskResponse>, Status> {
+        let wait_ms = request.get_ref().wait_ms;
+        let how = self.wait(wait_ms, &mut request);
         let request = request.into_inner();
-        let wait = (request.wait_ms > 0).then(|| self.wait(request.wait_ms));
         let task = convert::submission(request, &self.limits.submission)?;
         let task_id = task.id().to_string();
-        let submitted = match wait {
-            None => self.scheduler.submit_task(task).await.map(|it| (it, None)),
-            Some(wait) => self.scheduler.submit_and_wait(task, &wait).await,
+        let submitted = match wait_ms {
+            0 => self.scheduler.submit_task(task).await.map(|it| (it, None)),
+            _ => self.scheduler.submit_and_wait(task, &how).await,
         };
         let (accepted, status) = submitted.map_err(IntoStatus::into_status)?;
-        Ok(Response::new(TaskResponse {
+        let room = status.as_ref().and_then(|status| status.room.clone());
+        let response = TaskResponse {
             task_id,
             accepted: true,
             existing: accepted == Accepted::Existing,
             status: status.map(convert::task_status),
             durability: self.scheduler.durability().as_str().into(),
-        }))
+        };
+        Ok(in_flight::answer(response, room))
     }
 
     async fn get_task_status(
         &self,
-        request: Request<TaskStatusRequest>,
+        mut request: Request<TaskStatusRequest>,
     ) -> Result<Response<TaskStatus>, Status> {
-        let request = request.into_inner();
-        let id = convert::name("task id", &request.task_id)?;
-        let wait = self.wait(request.wait_ms);
+        let id = convert::name("task id", &request.get_ref().task_id)?;
+        let wait = self.wait(request.get_ref().wait_ms, &mut request);
         let found = self.scheduler.get_task_status(&id, &wait).await;
         let status = found.map_err(IntoStatus::into_status)?;
-        Ok(Response::new(convert::task_status(status)))
+        let room = status.room.clone();
+        Ok(in_flight::answer(convert::task_status(status), room))
     }
 }
 

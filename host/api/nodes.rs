@@ -1,6 +1,6 @@
 //! The nodes of the cluster, for operators: who is there, and who shall take no new task.
 
-use super::{convert, status};
+use super::{convert, in_flight, status};
 use crate::{
     discovery::ServiceDiscovery,
     proto::hostel::v1::{
@@ -28,13 +28,14 @@ impl NodeServiceImpl {
 impl NodeService for NodeServiceImpl {
     async fn list(
         &self,
-        _: Request<ListNodesRequest>,
+        request: Request<ListNodesRequest>,
     ) -> Result<Response<ListNodesResponse>, Status> {
+        let room = in_flight::room(&request).await;
         let (nodes, drained) = (self.discovery.nodes(), self.discovery.drained());
         let is_there = |id: &Name| nodes.iter().any(|node| node.id == *id);
         let absent = drained.iter().filter(|id| !is_there(id));
         let stale_since = self.discovery.stale_since();
-        Ok(Response::new(ListNodesResponse {
+        let response = ListNodesResponse {
             nodes: nodes
                 .iter()
                 .map(|node| convert::cluster_node(node, drained.contains(&node.id)))
@@ -42,7 +43,8 @@ impl NodeService for NodeServiceImpl {
             stale: stale_since.is_some(),
             stale_since_ms: stale_since.map_or(0, convert::unix_ms_of),
             drained_absent: absent.map(|id| id.to_string()).collect(),
-        }))
+        };
+        Ok(in_flight::built(response, room))
     }
 
     async fn drain(

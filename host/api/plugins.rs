@@ -1,6 +1,6 @@
 //! What this node hosts, for operators.
 
-use super::convert;
+use super::{convert, in_flight};
 use crate::{
     plugin::PluginHost,
     proto::hostel::v1::{
@@ -18,16 +18,18 @@ pub struct PluginServiceImpl {
 impl PluginService for PluginServiceImpl {
     async fn list(
         &self,
-        _: Request<ListPluginsRequest>,
+        request: Request<ListPluginsRequest>,
     ) -> Result<Response<ListPluginsResponse>, Status> {
+        let room = in_flight::room(&request).await;
         let view = self.plugins.catalog().view();
-        Ok(Response::new(ListPluginsResponse {
+        let response = ListPluginsResponse {
             plugins: view
                 .generations
                 .values()
                 .map(|generation| convert::plugin(generation))
                 .collect(),
             rejected: view.rejected.iter().map(convert::rejected).collect(),
-        }))
+        };
+        Ok(in_flight::built(response, room))
     }
 }

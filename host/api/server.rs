@@ -2,9 +2,18 @@
 //! starts, with every limit of HTTP/2 said (lessons.md lists the defaults that are none).
 
 use super::{
-    Access, auth::Authenticate, components::ComponentServiceImpl,
-    distributed::DistributedServiceImpl, health::Readiness, incoming::connections,
-    nodes::NodeServiceImpl, plugins::PluginServiceImpl, tasks::TaskServiceImpl, watched,
+    Access,
+    auth::Authenticate,
+    components::ComponentServiceImpl,
+    distributed::DistributedServiceImpl,
+    health::Readiness,
+    in_flight::CountInFlight,
+    incoming::connections,
+    nodes::NodeServiceImpl,
+    plugins::PluginServiceImpl,
+    share::{Accounted, Shares},
+    tasks::TaskServiceImpl,
+    watched,
 };
 use crate::{
     component::{self, Components},
@@ -31,6 +40,7 @@ use std::{
     time::Duration,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 use tonic_health::server::HealthReporter;
@@ -43,6 +53,8 @@ const GRACE: Duration = Duration::from_secs(3);
 const MAX_ERROR_RESETS: usize = 1024;
 const MAX_PENDING_RESETS: usize = 20;
 const MAX_HEADER_LIST: u32 = 16 * 1024;
+/// What a client may send before the node has looked at it, in each call and in all of a connection.
+const WINDOW: u32 = 1 << 20;
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
 /// What the server gives access to.
@@ -58,7 +70,7 @@ pub struct Services {
 }
 
 /// All services behind their one door.
-type Routes = Router<Stack<Authenticate, Identity>>;
+type Routes = Router<Stack<CountInFlight, Stack<Authenticate, Identity>>>;
 
 /// Serves while it is started.
 pub struct Server {
@@ -75,6 +87,8 @@ struct Serving {
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     /// Reads certificates and tokens again.
     watch: JoinHandle<()>,
+    /// Closes connections that read nothing.
+    shares: JoinHandle<()>,
 }
 
 impl Server {
@@ -142,6 +156,7 @@ impl Server {
         };
         Ok(server(limits)
             .layer(self.access.authenticate())
+            .layer(CountInFlight)
             .add_service(
                 distributed
                     .max_decoding_message_size(max)
@@ -193,19 +208,31 @@ pub fn server(limits: &config::Limits) -> tonic::transport::Server {
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
         .http2_max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
         .http2_max_header_list_size(MAX_HEADER_LIST)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
 }
 
 #[async_trait]
 impl Component for Server {
     async fn start(&self) -> anyhow::Result<()> {
         let max = self.services.limits.max_connections;
+        let shares = Arc::new(Shares::new(&self.services.limits));
+        let accounts = shares.clone();
         let incoming = connections(self.listener().await?, max, self.access.clone());
+        let incoming = incoming
+            .map(move |connection| connection.map(|it| Accounted::new(it, accounts.share())));
         let end = CancellationToken::new();
         let ended = end.clone().cancelled_owned();
         let routes = self.routes(end.clone())?;
         let server = tokio::spawn(routes.serve_with_incoming_shutdown(incoming, ended));
         let watch = tokio::spawn(watched::watch(self.access.watched()));
-        *self.serving() = Some(Serving { end, server, watch });
+        let shares = tokio::spawn(shares.watch());
+        *self.serving() = Some(Serving {
+            end,
+            server,
+            watch,
+            shares,
+        });
         Ok(())
     }
 
@@ -214,8 +241,10 @@ impl Component for Server {
             return Ok(());
         };
         serving.end.cancel();
-        serving.watch.abort();
-        let _ = serving.watch.await;
+        for background in [serving.watch, serving.shares] {
+            background.abort();
+            let _ = background.await;
+        }
         match tokio::time::timeout(GRACE, &mut serving.server).await {
             Ok(ended) => ended?.context("the gRPC server failed"),
             Err(_) => {

@@ -155,6 +155,22 @@ pub fn revoked() -> Status {
     Status::unauthenticated("the token that this stream was let in by has been taken out")
 }
 
+/// A message whose sender stopped in the middle of it.
+pub fn stalled() -> Status {
+    Status::deadline_exceeded(
+        "the rest of a message did not arrive in time (limits.stall_timeout_ms)",
+    )
+}
+
+/// An answer that came for a client that has not read its others.
+pub fn unread() -> Status {
+    Status::resource_exhausted(
+        "there is no room for the answer: too many bytes of earlier answers are unread \
+         (limits.max_unsent_bytes_per_connection, limits.max_unsent_bytes); the message was \
+         delivered",
+    )
+}
+
 /// Bad input that only a service sees.
 pub fn invalid(what: impl Into<String>) -> Status {
     Status::invalid_argument(what)

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     broker::{Received, Subscription},
+    budget::Budget,
     component::{Router, Undelivered},
     proto::distributed::Message,
 };
@@ -31,6 +32,8 @@ struct Conversation {
     pass: Option<WatchedPass>,
     max_payload_bytes: usize,
     backlog: usize,
+    /// For what waits to be delivered.
+    room: Budget,
     /// The topic that the first message fixed; everything the stream says is from there.
     own: Option<String>,
     inbox: Option<Subscription>,
@@ -50,6 +53,7 @@ pub fn responses(
     pass: Option<Pass>,
     max_payload_bytes: usize,
     backlog: usize,
+    room: Budget,
 ) -> Responses {
     let mut conversation = Conversation {
         router,
@@ -57,6 +61,7 @@ pub fn responses(
         pass: pass.map(Pass::watch),
         max_payload_bytes,
         backlog,
+        room,
         own: None,
         inbox: None,
     };
@@ -119,7 +124,7 @@ impl Conversation {
         }
         if !topics.is_empty() {
             let topics = Vec::from_iter(topics);
-            let listening = self.router.listen(&topics, self.backlog).await;
+            let listening = self.router.listen(&topics, self.backlog, &self.room).await;
             let listening = listening.map_err(IntoStatus::into_status)?;
             self.inbox = Some(listening.map_err(IntoStatus::into_status)?);
         }

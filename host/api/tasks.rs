@@ -1,6 +1,6 @@
 //! What operators do with tasks: list, count, cancel, requeue.
 
-use super::{convert, status::IntoStatus};
+use super::{convert, in_flight, status::IntoStatus};
 use crate::{
     proto::hostel::v1::{
         CancelTaskRequest, CancelTaskResponse, CountTasksRequest, CountTasksResponse,
@@ -28,6 +28,7 @@ impl TaskService for TaskServiceImpl {
         &self,
         request: Request<ListTasksRequest>,
     ) -> Result<Response<ListTasksResponse>, Status> {
+        let room = in_flight::room(&request).await;
         let request = request.into_inner();
         let filter = Filter {
             state: convert::state(&request.status)?,
@@ -49,7 +50,7 @@ impl TaskService for TaskServiceImpl {
             let response = convert::listing(listed.map_err(IntoStatus::into_status)?);
             // Errors can be long, and a page has to fit into a message.
             if response.encoded_len() <= self.max_message_bytes || page.size <= 1 {
-                return Ok(Response::new(response));
+                return Ok(in_flight::built(response, room));
             }
             page.size /= 2;
         }

@@ -1,11 +1,12 @@
 //! The receiving end of topics: bounded in messages and bytes, and honest about what it lost.
 
 use super::Message;
+use crate::budget::{Budget, Reservation};
 use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -43,7 +44,7 @@ pub enum Refusal {
 /// A receiver's end. Dropping it ends all of its attachments.
 #[derive(Debug)]
 pub struct Subscription {
-    messages: mpsc::Receiver<Message>,
+    messages: mpsc::Receiver<Waiting>,
     shared: Arc<Shared>,
     /// Nothing follows.
     ended: bool,
@@ -58,9 +59,12 @@ pub struct Attachment(Option<Box<dyn FnOnce() + Send + Sync>>);
 /// A sender's end. Cheap to clone; clones share the room.
 #[derive(Debug, Clone)]
 pub struct Inbox {
-    messages: mpsc::Sender<Message>,
+    messages: mpsc::Sender<Waiting>,
     shared: Arc<Shared>,
 }
+
+/// A message delivered and not yet received.
+type Waiting = (Message, Reservation);
 
 /// What both ends know.
 #[derive(Debug)]
@@ -68,8 +72,8 @@ struct Shared {
     overflow: Overflow,
     /// The receiver fell behind.
     cut_off: CancellationToken,
-    /// Payload bytes delivered and not yet received.
-    waiting: AtomicUsize,
+    /// For payloads delivered and not yet received.
+    room: Budget,
     /// How many messages found no room.
     refused: AtomicU64,
 }
@@ -77,11 +81,20 @@ struct Shared {
 impl Subscription {
     /// Both ends; up to `backlog` messages wait between them.
     pub fn new(backlog: usize, overflow: Overflow) -> (Inbox, Self) {
+        Self::with_room(backlog, overflow, Budget::new(MAX_WAITING_BYTES))
+    }
+
+    /// The same for one of several receivers that share `room`.
+    pub fn sharing(backlog: usize, overflow: Overflow, room: &Budget) -> (Inbox, Self) {
+        Self::with_room(backlog, overflow, room.share(MAX_WAITING_BYTES))
+    }
+
+    fn with_room(backlog: usize, overflow: Overflow, room: Budget) -> (Inbox, Self) {
         let (sender, messages) = mpsc::channel(backlog);
         let shared = Arc::new(Shared {
             overflow,
             cut_off: CancellationToken::new(),
-            waiting: AtomicUsize::new(0),
+            room,
             refused: AtomicU64::new(0),
         });
         let inbox = Inbox {
@@ -113,7 +126,7 @@ impl Subscription {
             message = self.messages.recv() => message,
             () = self.shared.cut_off.cancelled() => self.messages.try_recv().ok(),
         };
-        let Some(message) = next else {
+        let Some((message, _room)) = next else {
             self.ended = true;
             return self
                 .shared
@@ -121,8 +134,6 @@ impl Subscription {
                 .is_cancelled()
                 .then_some(Received::CutOff);
         };
-        let bytes = message.payload.len();
-        self.shared.waiting.fetch_sub(bytes, Ordering::AcqRel);
         Some(Received::Message(message))
     }
 
@@ -160,27 +171,23 @@ impl Inbox {
         if self.shared.cut_off.is_cancelled() {
             return Err(Refusal::Closed);
         }
-        let bytes = message.payload.len();
-        let waiting = self.shared.waiting.fetch_add(bytes, Ordering::AcqRel);
-        // A single message fits always: its size has a limit of its own.
-        let sent = match waiting == 0 || waiting + bytes <= MAX_WAITING_BYTES {
-            true => self.messages.try_send(message),
-            false => Err(TrySendError::Full(message)),
-        };
-        let Err(error) = sent else {
-            return Ok(());
-        };
-        self.shared.waiting.fetch_sub(bytes, Ordering::AcqRel);
-        match (error, self.shared.overflow) {
-            (TrySendError::Full(_), Overflow::Refuse) => {
+        // One that is larger than the room takes all of it, so that a single message always fits.
+        if let Some(room) = self.shared.room.try_reserve(message.payload.len()) {
+            match self.messages.try_send((message, room)) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Closed(_)) => return Err(Refusal::Closed),
+                Err(TrySendError::Full(_)) => {}
+            }
+        }
+        match self.shared.overflow {
+            Overflow::Refuse => {
                 self.shared.refused.fetch_add(1, Ordering::Relaxed);
                 Err(Refusal::Full)
             }
-            (TrySendError::Full(_), Overflow::CutOff) => {
+            Overflow::CutOff => {
                 self.shared.cut_off.cancel();
                 Err(Refusal::Closed)
             }
-            (TrySendError::Closed(_), _) => Err(Refusal::Closed),
         }
     }
 

@@ -5,6 +5,7 @@ use crate::{
     broker::{
         self, Inbox, Message, MessageBroker, Overflow, Refusal, ReplyTo, Subscription, Topic,
     },
+    budget::Budget,
     discovery::{NodeRecord, ServiceDiscovery},
     task::Name,
 };
@@ -260,11 +261,12 @@ impl Router {
         &self,
         topics: &[Name],
         backlog: usize,
+        room: &Budget,
     ) -> Result<Result<Subscription, Taken>, broker::Error> {
         if let Some(taken) = topics.iter().find(|topic| self.is_id(topic.as_str())) {
             return Ok(Err(Taken(taken.clone())));
         }
-        let (inbox, mut subscription) = Subscription::new(backlog, Overflow::CutOff);
+        let (inbox, mut subscription) = Subscription::sharing(backlog, Overflow::CutOff, room);
         for topic in topics {
             let topic = Topic::Shared(topic.clone());
             subscription.keep(self.broker.attach(&topic, inbox.clone()).await?);

@@ -70,6 +70,15 @@ pub struct Limits {
     pub submission: SubmissionLimits,
     /// What one gRPC message may hold, in bytes.
     pub max_message_bytes: usize,
+    /// What clients have sent and the node works on or has not stored: all together, and each
+    /// connection.
+    pub max_received_bytes: usize,
+    pub max_received_bytes_per_connection: usize,
+    /// The same of answers that clients have not read.
+    pub max_unsent_bytes: usize,
+    pub max_unsent_bytes_per_connection: usize,
+    /// How long a client may leave its answers unread, or a message incomplete.
+    pub stall_timeout: Duration,
     pub max_connections: usize,
     pub max_streams_per_connection: u32,
     pub max_requests_per_connection: usize,

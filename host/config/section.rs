@@ -13,6 +13,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::Path};
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
+const TIB: usize = 1 << 40;
 const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 const DAY: u64 = 24 * HOUR;
@@ -100,6 +101,11 @@ fn limits(s: &mut Section<'_>) -> Limits {
             metadata_bytes: s.number("max_metadata_bytes", METADATA_BYTES),
         },
         max_message_bytes: s.number("max_message_bytes", MESSAGE_ROOM..=GIB + MIB),
+        max_received_bytes: s.number("max_received_bytes", MIB..=TIB),
+        max_received_bytes_per_connection: s.number("max_received_bytes_per_connection", MIB..=TIB),
+        max_unsent_bytes: s.number("max_unsent_bytes", MIB..=TIB),
+        max_unsent_bytes_per_connection: s.number("max_unsent_bytes_per_connection", MIB..=TIB),
+        stall_timeout: s.ms("stall_timeout_ms", 100..=HOUR),
         max_connections: s.number("max_connections", 1..=1_000_000),
         max_streams_per_connection: s.number("max_streams_per_connection", 1..=100_000),
         max_requests_per_connection: s.number("max_requests_per_connection", 1..=100_000),

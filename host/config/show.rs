@@ -97,6 +97,13 @@ fn values(config: &Config) -> Values {
     set("max_metadata_entries", number(submission.metadata_entries));
     set("max_metadata_bytes", number(submission.metadata_bytes));
     set("max_message_bytes", number(limits.max_message_bytes));
+    set("max_received_bytes", number(limits.max_received_bytes));
+    let share = limits.max_received_bytes_per_connection;
+    set("max_received_bytes_per_connection", number(share));
+    set("max_unsent_bytes", number(limits.max_unsent_bytes));
+    let share = limits.max_unsent_bytes_per_connection;
+    set("max_unsent_bytes_per_connection", number(share));
+    set("stall_timeout_ms", ms(limits.stall_timeout));
     set("max_connections", number(limits.max_connections));
     let streams = limits.max_streams_per_connection;
     set("max_streams_per_connection", number(streams));

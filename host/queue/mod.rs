@@ -6,12 +6,14 @@
 //! come in the order of the questions. A conflict, a stale token or a full queue is a value; an
 //! `Error` means that the engine could not do its work.
 
+mod piece_size;
 mod recent;
 mod redis;
 mod sqlite;
 mod watch;
 
 pub use self::redis::RedisQueue;
+pub use piece_size::{PieceSize, transfer_time};
 pub use sqlite::SqliteQueue;
 pub use watch::{Change, Changes, Publisher, Watch};
 

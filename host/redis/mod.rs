@@ -18,6 +18,8 @@ use std::{path::PathBuf, time::Duration};
 /// How long connecting and the answer to a command may take, each.
 const CONNECT: Duration = Duration::from_millis(1500);
 const ANSWER: Duration = Duration::from_secs(3);
+/// The same where an answer may be behind megabytes; the caller has a limit of its own.
+const BULK_ANSWER: Duration = Duration::from_secs(300);
 /// How many commands wait for the socket; further callers wait with theirs.
 const PIPELINE: usize = 256;
 /// After how long without an acknowledgement a connection counts as dead: one whose other end has
@@ -36,6 +38,8 @@ pub(crate) struct Server {
     /// One, or where a cluster is asked first.
     nodes: Vec<ConnectionInfo>,
     cluster: Option<ClusterClient>,
+    /// The same for what takes long to carry.
+    bulk_cluster: Option<ClusterClient>,
     certificates: Option<TlsCertificates>,
 }
 
@@ -58,10 +62,10 @@ impl Server {
             let tcp = watchful(info.tcp_settings().clone());
             nodes.push(info.set_tcp_settings(tcp));
         }
-        let cluster = || {
+        let cluster = |answer| {
             let builder = ClusterClient::builder(nodes.clone())
                 .connection_timeout(CONNECT)
-                .response_timeout(ANSWER)
+                .response_timeout(answer)
                 .retries(if repeats { RETRIES } else { 0 })
                 .min_retry_wait(RETRY_MS.0)
                 .max_retry_wait(RETRY_MS.1)
@@ -71,15 +75,16 @@ impl Server {
                 None => builder.build(),
             }
         };
-        let cluster = match settings.cluster {
-            true => Some(cluster().map_err(unusable)?),
-            false => None,
+        let of_cluster = |answer| match settings.cluster {
+            true => cluster(answer).map(Some).map_err(unusable),
+            false => Ok(None),
         };
         let server = Self {
+            cluster: of_cluster(ANSWER)?,
+            bulk_cluster: of_cluster(BULK_ANSWER)?,
             section,
-            nodes,
-            cluster,
-            certificates,
+            nodes: nodes.clone(),
+            certificates: certificates.clone(),
         };
         server.node(0).map_err(unusable)?;
         Ok(server)
@@ -107,10 +112,23 @@ impl Server {
 
     /// A connection that many share and that is made anew when it is lost.
     pub async fn connect(&self) -> RedisResult<Connection> {
-        let Some(cluster) = &self.cluster else {
+        self.connect_within(&self.cluster, ANSWER).await
+    }
+
+    /// The same for calls that carry much: how long one may take is for its caller to say.
+    pub async fn connect_for_bulk(&self) -> RedisResult<Connection> {
+        self.connect_within(&self.bulk_cluster, BULK_ANSWER).await
+    }
+
+    async fn connect_within(
+        &self,
+        cluster: &Option<ClusterClient>,
+        answer: Duration,
+    ) -> RedisResult<Connection> {
+        let Some(cluster) = cluster else {
             let config = ConnectionManagerConfig::new()
                 .set_connection_timeout(Some(CONNECT))
-                .set_response_timeout(Some(ANSWER))
+                .set_response_timeout(Some(answer))
                 .set_number_of_retries(1)
                 .set_max_delay(Duration::from_millis(200))
                 .set_pipeline_buffer_size(PIPELINE);

@@ -7,6 +7,7 @@ mod routing;
 mod waiters;
 
 use crate::{
+    budget::{Budget, Reservation, Slot},
     discovery::ServiceDiscovery,
     queue::{
         self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, Submitted, TaskQueue,
@@ -25,6 +26,11 @@ use waiters::{EndOfTask, Waiters};
 
 /// How long a waiting call trusts the wake-up before it looks for itself.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What all looks together may bring that are on no caller's account, in bytes, and what one may: a
+/// payload and a result of the usual limits.
+const LOOKS_BYTES: usize = 64 << 20;
+const LOOK_BYTES: usize = 8 << 20;
 
 /// How many task types a refusal lists: it travels in a header, and clients limit those.
 const LISTED: usize = 30;
@@ -64,6 +70,10 @@ pub struct Patience {
     pub time: Duration,
     /// Ends the wait sooner, as if the time were over.
     pub end: CancellationToken,
+    /// What the submission holds in memory. Cleared once the task is stored, before the wait.
+    pub received: Slot,
+    /// Where room for the task is reserved before it is read, and how much it may take.
+    pub room: Option<(Budget, usize)>,
 }
 
 /// A submission that is durable now.
@@ -79,6 +89,8 @@ pub enum Accepted {
 pub struct TaskStatus {
     pub task: Task,
     pub waiting_for: Option<String>,
+    /// What the task takes of the room that was given for it.
+    pub room: Option<Arc<Reservation>>,
 }
 
 /// The scheduler over a queue and a view of the live nodes.
@@ -86,6 +98,8 @@ pub struct DistributedTaskScheduler {
     queue: Arc<dyn TaskQueue>,
     routing: Routing,
     waiters: Waiters,
+    /// For what is read on no caller's account.
+    looks: Budget,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +144,7 @@ impl DistributedTaskScheduler {
             queue,
             routing,
             waiters,
+            looks: Budget::new(LOOKS_BYTES),
         }
     }
 
@@ -160,18 +175,32 @@ impl DistributedTaskScheduler {
             // Before the look, so that an ending between the two is not missed.
             let is_over = left().is_zero() || wait.end.is_cancelled();
             open = (!is_over).then(|| self.waiters.ended(id));
-            let task = self.find(id).await?;
+            let (task, room) = self.find(id, wait.room.as_ref()).await?;
             if open.is_none() || task.state.kind().is_terminal() {
-                let waiting_for = self.routing.waiting_for(&task, self.queue.now());
-                return Ok(TaskStatus { task, waiting_for });
+                return Ok(TaskStatus {
+                    waiting_for: self.routing.waiting_for(&task, self.queue.now()),
+                    task,
+                    room: wait.room.is_some().then(|| Arc::new(room)),
+                });
             }
         }
     }
 
-    async fn find(&self, id: &TaskId) -> Result<Task, Error> {
+    /// The task, and the room that it takes, reserved before it was read.
+    async fn find(
+        &self,
+        id: &TaskId,
+        room: Option<&(Budget, usize)>,
+    ) -> Result<(Task, Reservation), Error> {
+        let mut room = match room {
+            Some((budget, most)) => budget.reserve(*most).await,
+            None => self.looks.reserve(LOOK_BYTES).await,
+        };
         let found = self.queue.get(id).await;
         let found = found.map_err(queue::Error::of_a_look)?;
-        found.ok_or_else(|| Error::UnknownTask(id.clone()))
+        let task = found.ok_or_else(|| Error::UnknownTask(id.clone()))?;
+        room.shrink_to(task.bytes());
+        Ok((task, room))
     }
 }
 
@@ -180,9 +209,11 @@ impl TaskScheduler for DistributedTaskScheduler {
     async fn submit_task(&self, task: Submission) -> Result<Accepted, Error> {
         if let Err(refused) = self.routing.admit(task.lane()) {
             // A repeated submission is answered even after its plugin went away.
-            let known = self.queue.get(task.id()).await;
-            let known = known.map_err(queue::Error::of_a_look)?;
-            return known.map_or(Err(refused), |known| same_or_conflict(&task, &known));
+            return match self.find(task.id(), None).await {
+                Ok((known, _room)) => same_or_conflict(&task, &known),
+                Err(Error::UnknownTask(_)) => Err(refused),
+                Err(error) => Err(error),
+            };
         }
         let id = task.id().clone();
         let submitted = self.queue.submit(vec![task]).await;
@@ -215,6 +246,7 @@ impl TaskScheduler for DistributedTaskScheduler {
         // Before the queue has the task, so that its end is never missed.
         let ended = self.waiters.ended(&id);
         let accepted = self.submit_task(task).await?;
+        wait.received.clear();
         // One that was there before may have ended long ago: that takes a look.
         let ended = (accepted == Accepted::New).then_some(ended);
         let status = self.status_at_end(&id, wait, ended).await;

@@ -167,7 +167,12 @@ async fn answers_go_to_the_sender_where_nobody_waits_and_are_not_answered() {
     let count = Arc::new(AtomicUsize::new(0));
     let _only_b = live(&b, "only-b", &count);
     let topic = [name("ann")];
-    let mut ann = a.router.listen(&topic, 8).await.unwrap().unwrap();
+    let mut ann = a
+        .router
+        .listen(&topic, 8, &Budget::new(1 << 20))
+        .await
+        .unwrap()
+        .unwrap();
     a.router.send(message("ann", "only-b")).await.unwrap();
     let Some(Received::Message(answer)) = ann.next().await else {
         panic!("an answer");
@@ -210,7 +215,11 @@ async fn who_waits_no_longer_is_forgotten() {
     let (inbox, _mailbox) = Subscription::new(8, Overflow::Refuse);
     assert!(b.router.settle(&name("only-b"), inbox).is_err());
     for taken in ["only-b", "a", "b", "everywhere"] {
-        let listening = a.router.listen(&[name(taken)], 8).await.unwrap();
+        let listening = a
+            .router
+            .listen(&[name(taken)], 8, &Budget::new(1 << 20))
+            .await
+            .unwrap();
         assert!(listening.is_err(), "{taken}");
     }
     b.reception.stop().await.unwrap();

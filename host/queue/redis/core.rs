@@ -1,7 +1,12 @@
 //! What all parts of the queue use: the shards, calling a script on one of them, and what its errors
 //! mean to the caller. Knows no verb.
 
-use super::{super::Error, leases::Calls, script::Scripts};
+use super::{
+    super::Error,
+    bulk::{Bulk, no_answer},
+    leases::Calls,
+    script::Scripts,
+};
 use crate::{
     config,
     health::Health,
@@ -12,8 +17,9 @@ use crate::{
 use redis::{ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation, ServerErrorKind};
 use std::{sync::atomic::AtomicU64, time::Duration};
 
-/// How long a call may take, the wait for a new connection included.
-const CALL: Duration = Duration::from_secs(5);
+/// How long a call may take, the wait for a new connection included, and apart from the time that what
+/// it carries takes on its way.
+pub(super) const CALL: Duration = Duration::from_secs(5);
 
 /// What the user has to be allowed.
 const NEEDS: &str = "the scripts (EVALSHA, EVAL, SCRIPT LOAD), what they call on the keys under \
@@ -22,6 +28,8 @@ const NEEDS: &str = "the scripts (EVALSHA, EVAL, SCRIPT LOAD), what they call on
 pub(super) struct Core {
     pub server: Server,
     connection: Connection,
+    /// For results on their way to Redis.
+    bulk: Bulk,
     pub scripts: Scripts,
     /// The hash tag of each shard, which is also what all its keys begin with.
     pub tags: Vec<String>,
@@ -43,10 +51,13 @@ impl Core {
         let server = Server::new(&settings.server, "queue", true).map_err(Error::Misconfigured)?;
         let connection = server.connect().await;
         let connection = connection.map_err(|error| explain(&server, &error))?;
+        let bulk = Bulk::connect(&server).await;
+        let bulk = bulk.map_err(|error| explain(&server, &error))?;
         let prefix = &settings.server.prefix;
         Ok(Self {
             server,
             connection,
+            bulk,
             scripts: Scripts::default(),
             tags: (0..settings.shards)
                 .map(|shard| format!("{{{prefix}:{shard}}}"))
@@ -102,6 +113,21 @@ impl Core {
         self.within(invocation.invoke_async(&mut connection)).await
     }
 
+    /// The same for a script that is given so many bytes.
+    pub async fn call_with_bulk<T: FromRedisValue>(
+        &self,
+        shard: usize,
+        script: &Script,
+        bytes: usize,
+        fill: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<T, Error> {
+        let mut invocation = self.invocation(shard, script);
+        fill(&mut invocation);
+        let mut connection = self.bulk.connection();
+        let answer = invocation.invoke_async(&mut connection);
+        self.bulk.within(self, bytes, answer).await
+    }
+
     pub fn explain(&self, error: &RedisError) -> Error {
         explain(&self.server, error)
     }
@@ -114,10 +140,7 @@ impl Core {
         match tokio::time::timeout(CALL, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.explain(&error)),
-            Err(_) => Err(Error::Unavailable {
-                reason: format!("no answer from Redis within {} s", CALL.as_secs()),
-                outcome_unknown: true,
-            }),
+            Err(_) => Err(no_answer(CALL)),
         }
     }
 }

@@ -44,8 +44,9 @@ pub(super) async fn finish(core: &Core, ended: &[Finish]) -> Result<Vec<Finished
     let size = |finish: &Finish| 512 + text(&finish.outcome).len();
     let finish = pieces(core, ended, |finish| &finish.token.id, size).into_iter();
     let finish = finish.map(async |(shard, places)| {
+        let bytes = places.iter().map(|&place| size(&ended[place])).sum();
         let (now, answers): (u64, Vec<(String, String)>) = core
-            .call(shard, &core.scripts.finish, |call| {
+            .call_with_bulk(shard, &core.scripts.finish, bytes, |call| {
                 for &place in &places {
                     let Finish {
                         token,

@@ -2,6 +2,7 @@
 //! (`script/*.lua`, where the keys are told too). This page wires the parts and keeps the contract's
 //! signatures.
 
+mod bulk;
 mod core;
 mod ending;
 mod events;
@@ -15,6 +16,7 @@ mod submits;
 mod upkeep;
 
 use self::{
+    bulk::Bulk,
     core::{Core, ms},
     events::Reader,
     pace::Pace,
@@ -106,10 +108,10 @@ impl RedisQueue {
             found.clone(),
         )))];
         for shard in core.shards() {
-            let connection = core.server.connect().await;
-            let connection = connection.map_err(|error| core.explain(&error))?;
+            let bulk = Bulk::connect(&core.server).await;
+            let bulk = bulk.map_err(|error| core.explain(&error))?;
             let (sender, receiver) = submits::channel();
-            serving.spawn(submits::serve(core.clone(), shard, connection, receiver));
+            serving.spawn(submits::serve(core.clone(), shard, bulk, receiver));
             submits.push(sender);
             let (reader, begun) = Reader::new(core.clone(), shard);
             beginning.push(begun);

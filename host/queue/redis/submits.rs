@@ -1,14 +1,9 @@
 //! Submissions of many callers, gathered into few scripts: while one script runs, the next batch
 //! grows. One such loop a shard. What makes a task durable, or a conflict, is the script's to say.
 
-use super::{
-    core::Core,
-    pace::Pace,
-    pieces::{MAX_BYTES, MAX_TASKS},
-    row,
-};
+use super::{bulk::Bulk, core::Core, pace::Pace, pieces::MAX_TASKS, row};
 use crate::{
-    queue::{Change, Error, Submitted},
+    queue::{Change, Error, PieceSize, Submitted},
     redis::Connection,
     task::{StateKind, Submission},
 };
@@ -48,15 +43,16 @@ pub(super) fn channel() -> (Sender, mpsc::Receiver<Submit>) {
     mpsc::channel(BACKLOG)
 }
 
-/// Serves a shard until every sender is gone. `connection` is the loop's own, so that waiting for
-/// replicas holds up nobody else.
+/// Serves a shard until every sender is gone. `bulk` is the loop's own, so that waiting for replicas
+/// holds up nobody else.
 pub(super) async fn serve(
     core: Arc<Core>,
     shard: usize,
-    mut connection: Connection,
+    bulk: Bulk,
     mut receiver: mpsc::Receiver<Submit>,
 ) {
     let (mut waiting, pace) = (Vec::new(), Pace::default());
+    let mut piece_size = PieceSize::default();
     while receiver.recv_many(&mut waiting, MAX_TASKS).await > 0 {
         let begun = Instant::now();
         pace.carried(begun, waiting.iter().map(|call| call.tasks.len()).sum());
@@ -66,13 +62,18 @@ pub(super) async fn serve(
             let (mut tasks, mut bytes) = (first.tasks.len(), size(&first));
             let mut batch = vec![first];
             while let Some(next) = calls.next_if(|next| {
-                tasks + next.tasks.len() <= MAX_TASKS && bytes + size(next) <= MAX_BYTES
+                tasks + next.tasks.len() <= MAX_TASKS && bytes + size(next) <= piece_size.bytes()
             }) {
                 (tasks, bytes) = (tasks + next.tasks.len(), bytes + size(&next));
                 batch.push(next);
             }
             let all = batch.iter().flat_map(|call| &call.tasks);
-            let done = write(&core, shard, &mut connection, all).await;
+            let began = Instant::now();
+            let done = write(&core, shard, &bulk, bytes, all).await;
+            match &done {
+                Ok(_) => piece_size.confirmed(bytes, began.elapsed()),
+                Err(_) => piece_size.failed(),
+            }
             answer(&core, batch, done);
         }
         pace.rest().await;
@@ -89,10 +90,13 @@ pub(super) fn size(task: &Submission) -> usize {
 async fn write<'t>(
     core: &Core,
     shard: usize,
-    connection: &mut Connection,
+    bulk: &Bulk,
+    bytes: usize,
     tasks: impl Iterator<Item = &'t Submission>,
 ) -> Result<Vec<Submitted>, Error> {
     let replicas = core.settings.replicas;
+    let mut connection = bulk.connection();
+    let connection = &mut connection;
     let mut invocation = core.invocation(shard, &core.scripts.submit);
     let share = core.settings.max_open_tasks.div_ceil(core.tags.len());
     invocation.arg(share).arg(u32::from(replicas > 0));
@@ -106,13 +110,15 @@ async fn write<'t>(
             .arg(&task.payload()[..]);
     }
     if replicas == 0 {
-        let answers: String = core.within(invocation.invoke_async(connection)).await?;
+        let answer = invocation.invoke_async(connection);
+        let answers: String = bulk.within(core, bytes, answer).await?;
         return read(&answers);
     }
     let tag = &core.tags[shard];
     // What replicas confirm is what came over the same connection; a cluster may change it unasked.
     let before = core.within(session(connection, tag)).await?;
-    let answers: String = core.within(invocation.invoke_async(connection)).await?;
+    let answer = invocation.invoke_async(connection);
+    let answers: String = bulk.within(core, bytes, answer).await?;
     let mut wait = cmd("WAIT");
     wait.arg(replicas).arg(REPLICATE.as_millis() as usize);
     let confirmed: u32 = core.within(connection.beside(tag, wait)).await?;

@@ -3,6 +3,7 @@
 
 mod amounts;
 mod connections;
+mod in_flight;
 
 use crate::support::{
     PATIENCE,
@@ -67,6 +68,12 @@ pub fn trials() -> Vec<Trial> {
             "limits::request_timeout",
             true,
             connections::request_timeout,
+        ),
+        trial_needing("limits::unread_answers", true, in_flight::unread_answers),
+        trial_needing(
+            "limits::unfinished_messages",
+            true,
+            in_flight::unfinished_messages,
         ),
         trial_needing("limits::header_list", true, connections::header_list),
         trial_needing("limits::open_to_other_machines", true, amounts::open_listen),

@@ -1,0 +1,165 @@
+//! Clients that ask and do not read, and clients that begin messages and do not end them: what they hold
+//! is bounded, others are served meanwhile, and in the end their connections are closed.
+
+use super::*;
+use bytes::Bytes;
+use h2::{SendStream, client::ResponseFuture};
+use tonic::codegen::http;
+
+/// A result or payload, and how many calls for one each connection makes.
+const BYTES: usize = 1 << 20;
+const CALLS: usize = 100;
+const CONNECTIONS: usize = 3;
+
+/// What a node may take beyond what is in flight: what tasks, buffers and caches need.
+const ROOM_KIB: u64 = 48 << 10;
+
+const SETTINGS: &str = "[limits]\nmax_unsent_bytes = 8388608\n\
+    max_unsent_bytes_per_connection = 2097152\nmax_received_bytes = 8388608\n\
+    max_received_bytes_per_connection = 2097152\nstall_timeout_ms = 3000\n";
+
+/// A connection by hand: HTTP/2 without what a gRPC client does by itself.
+struct Raw {
+    send: h2::client::SendRequest<Bytes>,
+    address: String,
+    ended: tokio::task::JoinHandle<()>,
+    /// What was asked, so that nothing is cancelled.
+    answers: Vec<ResponseFuture>,
+    open: Vec<SendStream<Bytes>>,
+}
+
+impl Raw {
+    /// With a window of this size for answers.
+    async fn connect(node: &Node, window: u32) -> Self {
+        let stream = TcpStream::connect(node.address()).await.unwrap();
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(window);
+        let (send, connection) = builder.handshake(stream).await.unwrap();
+        let ended = tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Self {
+            send,
+            address: node.address().to_owned(),
+            ended,
+            answers: Vec::new(),
+            open: Vec::new(),
+        }
+    }
+
+    async fn call(&mut self, method: &str, body: Bytes, is_whole: bool) {
+        let uri = format!(
+            "http://{}/distributed.DistributedService/{method}",
+            self.address
+        );
+        let request = http::Request::post(uri)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .unwrap();
+        let mut send = self.send.clone().ready().await.unwrap();
+        let (answer, mut stream) = send.send_request(request, false).unwrap();
+        stream.send_data(body, is_whole).unwrap();
+        self.answers.push(answer);
+        if !is_whole {
+            self.open.push(stream);
+        }
+    }
+}
+
+/// A message as gRPC frames it.
+fn framed(message: &impl prost::Message) -> Vec<u8> {
+    let mut framed = vec![0];
+    framed.extend_from_slice(&u32::try_from(message.encoded_len()).unwrap().to_be_bytes());
+    framed.extend_from_slice(&message.encode_to_vec());
+    framed
+}
+
+pub async fn unread_answers() {
+    let node = node(Backend::Embedded, SETTINGS).await;
+    let mut client = node.client();
+    let big = client
+        .submit_and_wait(task("sample", vec![b'x'; BYTES]))
+        .await
+        .unwrap();
+    assert_eq!(big.status, "completed");
+    let (before, ask) = (
+        node.resident_kib(),
+        TaskStatusRequest {
+            task_id: big.task_id,
+            wait_ms: 0,
+        },
+    );
+    let ask = Bytes::from(framed(&ask));
+    // One kind lets nothing through, the other a byte at first.
+    let mut connections = Vec::new();
+    for window in [0, 0, 1] {
+        let mut connection = Raw::connect(&node, window).await;
+        for _ in 0..CALLS {
+            connection.call("GetTaskStatus", ask.clone(), true).await;
+        }
+        connections.push(connection);
+    }
+    assert_eq!(connections.len(), CONNECTIONS);
+    // Others are answered all the while, with answers of the same size too.
+    let (mut highest, since) = (0, Instant::now());
+    while !connections
+        .iter()
+        .all(|connection| connection.ended.is_finished())
+    {
+        assert!(since.elapsed() < PATIENCE, "they were never closed");
+        let answer = client.submit_and_wait(task("sample", vec![b'y'; BYTES]));
+        let answer = in_time("an answer to another client", answer).await;
+        assert_eq!(answer.unwrap().status, "completed");
+        highest = highest.max(node.resident_kib());
+    }
+    let (grown, allowed) = (highest.saturating_sub(before), (8 << 10) + ROOM_KIB);
+    assert!(
+        grown < allowed,
+        "{before} KiB before, {highest} KiB while answers were unread"
+    );
+    assert!(
+        node.log().contains("limits.stall_timeout_ms"),
+        "{}",
+        node.log()
+    );
+    lives(&mut client).await;
+}
+
+pub async fn unfinished_messages() {
+    let node = node(Backend::Embedded, SETTINGS).await;
+    let mut client = node.client();
+    lives(&mut client).await;
+    let before = node.resident_kib();
+    let mut whole = framed(&task("sample", vec![b'x'; BYTES]));
+    whole.pop();
+    let unfinished = Bytes::from(whole);
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut connection = Raw::connect(&node, 1 << 20).await;
+        for _ in 0..CALLS {
+            connection
+                .call("SubmitTask", unfinished.clone(), false)
+                .await;
+        }
+        connections.push(connection);
+    }
+    let mut highest = 0;
+    for _ in 0..10 {
+        let answer = client.submit_and_wait(task("sample", vec![b'y'; BYTES]));
+        let answer = in_time("an answer to another client", answer).await;
+        assert_eq!(answer.unwrap().status, "completed");
+        highest = highest.max(node.resident_kib());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (grown, allowed) = (highest.saturating_sub(before), (8 << 10) + ROOM_KIB);
+    assert!(
+        grown < allowed,
+        "{before} KiB before, {highest} KiB with messages begun"
+    );
+    // Who began and did not go on is told, and leaves the room to those behind.
+    let first = connections[0].answers.remove(0);
+    let answer = in_time("an end of the first", first).await.unwrap();
+    let status = answer.headers().get("grpc-status").unwrap();
+    assert_eq!(status.as_bytes(), b"4", "{answer:?}");
+}
