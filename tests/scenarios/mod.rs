@@ -20,7 +20,6 @@ mod reload;
 mod shared_queue;
 mod stored;
 mod surroundings;
-mod thin_line;
 
 use libtest_mimic::Trial;
 
@@ -45,7 +44,6 @@ pub fn trials() -> Vec<Trial> {
         shared_queue::trials(),
         stored::trials(),
         surroundings::trials(),
-        thin_line::trials(),
     ]
     .into_iter()
     .flatten()
