@@ -30,6 +30,11 @@ impl LogLimit {
         }
     }
 
+    /// For what a loop tries again and again: its first failure, and one in 10 s after it.
+    pub const fn of_retries() -> Self {
+        Self::new(1, Duration::from_secs(10))
+    }
+
     /// `None` when the line is to be left out; otherwise how many lines were left out since the last
     /// one that was logged, for the line to say so.
     pub fn permit(&self) -> Option<u64> {

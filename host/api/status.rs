@@ -1,8 +1,18 @@
 //! The only place that makes a gRPC status. Clients learn what they can do about a refusal; what
 //! went wrong inside goes to the log.
 
-use crate::{broker, component, discovery, queue, scheduler, task};
+use crate::{broker, component, discovery, log_limit::LogLimit, queue, scheduler, task};
+use std::time::Duration;
 use tonic::Status;
+
+/// What is logged of refusals that a backend is the reason of: clients repeat their calls as they like.
+static QUEUE: LogLimit = limit();
+static DISCOVERY: LogLimit = limit();
+static BROKER: LogLimit = limit();
+
+const fn limit() -> LogLimit {
+    LogLimit::new(3, Duration::from_secs(10))
+}
 
 /// How an error of the house looks from outside.
 pub trait IntoStatus {
@@ -45,6 +55,7 @@ impl IntoStatus for scheduler::Error {
             Error::Conflict(_) => Status::already_exists(text),
             Error::Full => Status::resource_exhausted(text),
             Error::Unsure(ref id, _) => logged(
+                &QUEUE,
                 &self,
                 Status::unavailable(format!(
                     "the task queue failed, and whether it has the task is not known: ask for \
@@ -66,6 +77,7 @@ impl IntoStatus for queue::Error {
                 outcome_unknown: true,
                 ..
             } => logged(
+                &QUEUE,
                 &self,
                 Status::unavailable(
                     "the task queue failed, and whether anything has changed is not known: look at \
@@ -73,12 +85,13 @@ impl IntoStatus for queue::Error {
                 ),
             ),
             Error::Unavailable { .. } => logged(
+                &QUEUE,
                 &self,
                 Status::unavailable(
                     "the task queue is unavailable, and nothing has changed; try again later",
                 ),
             ),
-            Error::Corrupt(_) | Error::Misconfigured(_) => internal(&self),
+            Error::Corrupt(_) | Error::Misconfigured(_) => internal(&QUEUE, &self),
         }
     }
 }
@@ -91,6 +104,7 @@ impl IntoStatus for discovery::Error {
             Error::Reserved | Error::TooLarge { .. } => Status::invalid_argument(self.to_string()),
             Error::UnknownNode { .. } => Status::not_found(self.to_string()),
             Error::Unavailable(_) | Error::Misconfigured(_) => logged(
+                &DISCOVERY,
                 &self,
                 Status::unavailable("discovery is unavailable; try again later"),
             ),
@@ -101,6 +115,7 @@ impl IntoStatus for discovery::Error {
 impl IntoStatus for broker::Error {
     fn into_status(self) -> Status {
         logged(
+            &BROKER,
             &self,
             Status::unavailable("the message broker is unavailable; try again later"),
         )
@@ -111,6 +126,7 @@ impl IntoStatus for broker::Error {
 pub fn unheard_wish(node: &task::Name, error: discovery::Error) -> Status {
     match error {
         discovery::Error::Unavailable(_) => logged(
+            &DISCOVERY,
             &error,
             Status::unavailable(format!(
                 "discovery does not answer, and whether it knows of this is not known: look at {node} \
@@ -176,14 +192,17 @@ pub fn invalid(what: impl Into<String>) -> Status {
     Status::invalid_argument(what)
 }
 
-fn internal(error: &dyn std::error::Error) -> Status {
+fn internal(limit: &LogLimit, error: &dyn std::error::Error) -> Status {
     logged(
+        limit,
         error,
         Status::internal("this node failed; its log says why"),
     )
 }
 
-fn logged(error: &dyn std::error::Error, status: Status) -> Status {
-    tracing::error!(code = ?status.code(), "{error}");
+fn logged(limit: &LogLimit, error: &dyn std::error::Error, status: Status) -> Status {
+    if let Some(left_out) = limit.permit() {
+        tracing::error!(code = ?status.code(), left_out, "{error}");
+    }
     status
 }

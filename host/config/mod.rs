@@ -186,12 +186,15 @@ pub struct RedisQueue {
     pub max_open_tasks: usize,
     /// How many replicas must have a task before it counts as submitted.
     pub replicas: u32,
+    /// The share of the server's maxmemory, in percent, that submissions leave free.
+    pub reserve_percent: u64,
 }
 
 impl RedisQueue {
     // In force where nothing is said; see `Etcd`.
     pub const SHARDS: u32 = 1;
     pub const REPLICAS: u32 = 0;
+    pub const RESERVE_PERCENT: u64 = 10;
 }
 
 /// `[keyvalue]`: what plugins keep through wasi:keyvalue.

@@ -259,11 +259,13 @@ fn redis_queue(s: &mut Section<'_>) -> Option<RedisQueue> {
     let shards = s.maybe_number("shards", 1..=256);
     let max_open_tasks = s.number("max_open_tasks", OPEN_TASKS);
     let replicas = s.maybe_number("replicas", 0..=100);
+    let reserve_percent = s.maybe_number("reserve_percent", 0..=90);
     Some(RedisQueue {
         server: redis(s)?,
         shards: shards.unwrap_or(RedisQueue::SHARDS),
         max_open_tasks,
         replicas: replicas.unwrap_or(RedisQueue::REPLICAS),
+        reserve_percent: reserve_percent.unwrap_or(RedisQueue::RESERVE_PERCENT),
     })
 }
 

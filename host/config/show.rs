@@ -163,6 +163,7 @@ fn values(config: &Config) -> Values {
             set("max_open_tasks", number(queue.max_open_tasks));
             set("shards", number(queue.shards));
             set("replicas", number(queue.replicas));
+            set("reserve_percent", number(queue.reserve_percent));
             redis_values(&queue.server).for_each(|(key, value)| drop(set(key, value)));
         }
     }

@@ -52,6 +52,13 @@ pub trait ServiceDiscovery: Send + Sync {
         self.drained().contains(node)
     }
 
+    /// Whether another node has this node's id, or may have by now: this node's record has ended, and it
+    /// has yet to hear whose the id is. It takes no task under an id that is not its own. `false` while the
+    /// engine is away.
+    fn is_id_in_doubt(&self) -> bool {
+        false
+    }
+
     /// Changes after each change of what `nodes` and `drained` say.
     fn changed(&self) -> watch::Receiver<u64>;
 

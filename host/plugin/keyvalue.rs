@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     keyvalue::{self, Bucket, Change, KeyValue},
+    log_limit::LogLimit,
     task::Name,
 };
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTableError};
@@ -147,6 +148,9 @@ impl batch::Host for Guest {
     }
 }
 
+/// What is logged of a broken store: guests ask it as often as they like.
+static BROKEN: LogLimit = LogLimit::of_retries();
+
 impl From<keyvalue::Error> for Refusal {
     fn from(error: keyvalue::Error) -> Self {
         use keyvalue::Error as Kept;
@@ -166,7 +170,9 @@ impl From<keyvalue::Error> for Refusal {
                   again later"
                 .into(),
             error @ (Kept::Corrupt(_) | Kept::Misconfigured(_)) => {
-                tracing::error!("{error}");
+                if let Some(left_out) = BROKEN.permit() {
+                    tracing::error!(left_out, "{error}");
+                }
                 "the key-value store is broken; the node's log says why, for its operator".into()
             }
         };

@@ -39,7 +39,9 @@ pub trait TaskQueue: Send + Sync {
     /// Holds leases for another `ttl` from now.
     async fn renew(&self, held: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Error>;
 
-    /// Ends attempts. A token that no longer holds its task changes nothing and is counted.
+    /// Ends attempts. A token that no longer holds its task changes nothing and is counted. `Err` when
+    /// nothing is known to be applied: the same may be asked again, and an engine whose answers can be
+    /// lost says `Applied` to a repeat of what it has applied.
     async fn finish(&self, ended: Vec<Finish>) -> Result<Vec<Finished>, Error>;
 
     /// Up to `max` tasks, of other types than `except`, whose lease has run out. To be asked about
@@ -212,6 +214,8 @@ pub enum Renewal {
     Lost,
     /// Still held, and somebody asked for its end.
     CancelAsked,
+    /// The part of the store that holds this task did not say.
+    Unconfirmed,
 }
 
 /// The end of one attempt.
@@ -230,6 +234,8 @@ pub enum Finished {
     Stale,
     /// The task's record is damaged: the task is marked as failed, and the outcome is dropped.
     Corrupt,
+    /// The part of the store that holds this task did not say: to be finished again.
+    Unconfirmed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,7 @@ mod waiters;
 use crate::{
     budget::{Budget, Reservation, Slot},
     discovery::ServiceDiscovery,
+    log_limit::LogLimit,
     queue::{
         self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, Submitted, TaskQueue,
     },
@@ -100,6 +101,7 @@ pub struct DistributedTaskScheduler {
     waiters: Waiters,
     /// For what is read on no caller's account.
     looks: Budget,
+    log_limit: LogLimit,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +147,7 @@ impl DistributedTaskScheduler {
             routing,
             waiters,
             looks: Budget::new(LOOKS_BYTES),
+            log_limit: LogLimit::of_retries(),
         }
     }
 
@@ -251,7 +254,11 @@ impl TaskScheduler for DistributedTaskScheduler {
         let ended = (accepted == Accepted::New).then_some(ended);
         let status = self.status_at_end(&id, wait, ended).await;
         // An error would say that the task was refused.
-        let status = status.inspect_err(|error| tracing::warn!("cannot look at {id}: {error}"));
+        let status = status.inspect_err(|error| {
+            if let Some(left_out) = self.log_limit.permit() {
+                tracing::warn!(left_out, "cannot look at {id}: {error}");
+            }
+        });
         Ok((accepted, status.ok()))
     }
 

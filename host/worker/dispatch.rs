@@ -6,6 +6,7 @@ use super::{
     held::{Interrupt, Why},
 };
 use crate::{
+    log_limit::LogLimit,
     plugin::{Call, Finished, Handler},
     queue::{Finish, Leased, Want, WantedType},
     task::{Ended, Name, Outcome, Ran, transition},
@@ -44,7 +45,8 @@ struct Taken {
 pub async fn dispatch(runs: Runs) {
     let shared = runs.shared.clone();
     let mut asked: Option<Instant> = None;
-    let mut was_drained = false;
+    let (mut was_drained, mut was_in_doubt) = (false, false);
+    let limit = LogLimit::of_retries();
     loop {
         let drained = shared.discovery.is_drained(&shared.node);
         if drained != was_drained {
@@ -56,7 +58,17 @@ pub async fn dispatch(runs: Runs) {
                 false => tracing::info!("undrained: this node takes tasks again"),
             }
         }
-        if drained {
+        let in_doubt = shared.discovery.is_id_in_doubt();
+        if in_doubt != was_in_doubt {
+            was_in_doubt = in_doubt;
+            match in_doubt {
+                true => tracing::warn!(
+                    "another node may have this node's id: it takes no task until it has its id again"
+                ),
+                false => tracing::info!("this node has its id: it takes tasks again"),
+            }
+        }
+        if drained || in_doubt {
             let _ = tokio::time::timeout(SCAN, shared.wake.notified()).await;
             continue;
         }
@@ -73,7 +85,9 @@ pub async fn dispatch(runs: Runs) {
                 // becomes due wakes us by itself.
                 Ok(leased) => shared.busy.set_hungry(leased.at_limit || !all_types),
                 Err(error) => {
-                    tracing::warn!("cannot lease tasks: {error}");
+                    if let Some(left_out) = limit.permit() {
+                        tracing::warn!(left_out, "cannot lease tasks: {error}");
+                    }
                     tokio::time::sleep(SCAN).await;
                     continue;
                 }
@@ -99,7 +113,8 @@ async fn nap(shared: &Shared, asked: &mut Option<Instant>) -> Duration {
         Ok(Some(due)) => due.clamp(ASK_AGAIN / 10, SCAN),
         Ok(None) => SCAN,
         Err(error) => {
-            tracing::warn!("cannot ask for the next due task: {error}");
+            // The next lease says so where it matters.
+            tracing::debug!("cannot ask for the next due task: {error}");
             SCAN
         }
     }

@@ -2,7 +2,10 @@
 //! them: a result that was computed is not thrown away.
 
 use super::Shared;
-use crate::queue::{Finish, Finished};
+use crate::{
+    log_limit::LogLimit,
+    queue::{Finish, Finished},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
@@ -21,7 +24,7 @@ pub async fn write_down(shared: Arc<Shared>, mut ended: mpsc::Receiver<Finish>) 
         for (token, applied) in tokens.iter().zip(applied) {
             let task = &token.id;
             match applied {
-                Finished::Applied => {}
+                Finished::Applied | Finished::Unconfirmed => {}
                 Finished::Stale => {
                     tracing::info!(%task, "its end came too late: the task is not ours any more");
                 }
@@ -37,6 +40,7 @@ pub async fn write_down(shared: Arc<Shared>, mut ended: mpsc::Receiver<Finish>) 
 /// Leaves `batch` empty.
 async fn write_batch(shared: &Shared, batch: &mut Vec<Finish>) -> Vec<Finished> {
     let mut pause = PAUSE.0;
+    let limit = LogLimit::of_retries();
     loop {
         // Payloads are shared, so that the copy kept for another try costs little.
         match shared.queue.finish(batch.clone()).await {
@@ -45,10 +49,13 @@ async fn write_batch(shared: &Shared, batch: &mut Vec<Finish>) -> Vec<Finished> 
                 return applied;
             }
             Err(error) => {
-                tracing::warn!(
-                    "cannot record {} finished attempts, trying again: {error}",
-                    batch.len()
-                );
+                if let Some(left_out) = limit.permit() {
+                    let attempts = batch.len();
+                    tracing::warn!(
+                        left_out,
+                        "cannot record {attempts} finished attempts, trying again: {error}"
+                    );
+                }
             }
         }
         tokio::time::sleep(pause).await;

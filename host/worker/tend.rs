@@ -4,6 +4,7 @@
 use super::{Shared, held::Why};
 use crate::{
     discovery::NodeRecord,
+    log_limit::LogLimit,
     queue::{Change, Changes, Error, Expired, Finish, Finished, Renewal, Watch},
     task::{Ended, RetryPolicy, StateKind, transition},
 };
@@ -21,6 +22,7 @@ const BATCH: usize = 512;
 /// Renews what we hold, three times in a lease; more often while that fails.
 pub async fn renew(shared: Arc<Shared>) {
     let mut pause = shared.lease_ttl / 3;
+    let limit = LogLimit::of_retries();
     loop {
         tokio::time::sleep(pause).await;
         let held = shared.held.tokens();
@@ -32,7 +34,7 @@ pub async fn renew(shared: Arc<Shared>) {
             Ok(renewals) => {
                 for (token, renewal) in held.iter().zip(renewals) {
                     match renewal {
-                        Renewal::Held => {}
+                        Renewal::Held | Renewal::Unconfirmed => {}
                         Renewal::Lost => {
                             let task = &token.id;
                             tracing::info!(%task, "its lease was lost: the task is not ours any more");
@@ -43,7 +45,9 @@ pub async fn renew(shared: Arc<Shared>) {
                 }
             }
             Err(error) => {
-                tracing::warn!("cannot renew {} leases: {error}", held.len());
+                if let Some(left_out) = limit.permit() {
+                    tracing::warn!(left_out, "cannot renew {} leases: {error}", held.len());
+                }
                 pause = pause.min(RENEW_AGAIN);
             }
         }
@@ -52,14 +56,17 @@ pub async fn renew(shared: Arc<Shared>) {
 
 /// Ends the attempts of those who went silent, and forgets old tasks.
 pub async fn sweep(shared: Arc<Shared>) {
+    let limit = LogLimit::of_retries();
     loop {
         let swept = async {
             take_over(&shared).await?;
             while shared.queue.purge(shared.keep_ended, BATCH).await? == BATCH {}
             Ok::<_, Error>(())
         };
-        if let Err(error) = swept.await {
-            tracing::warn!("cannot look after lost and old tasks: {error}");
+        if let Err(error) = swept.await
+            && let Some(left_out) = limit.permit()
+        {
+            tracing::warn!(left_out, "cannot look after lost and old tasks: {error}");
         }
         tokio::time::sleep(SWEEP).await;
     }

@@ -11,6 +11,7 @@ mod queue_redis;
 mod queue_redis_bounds;
 mod redis;
 mod redis_cluster;
+mod redis_faults;
 mod redis_flow;
 mod redis_mend;
 mod redis_states;
@@ -30,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(local::trials());
     trials.extend(redis::trials());
     trials.extend(redis_cluster::trials());
+    trials.extend(redis_faults::trials());
     trials.extend(redis_mend::trials());
     trials.extend(redis_states::trials());
     trials.extend(redis_tls::trials());

@@ -102,6 +102,7 @@ pub(super) fn settings(server: &Server) -> config::RedisQueue {
         shards: 1,
         max_open_tasks: MAX_OPEN,
         replicas: 0,
+        reserve_percent: config::RedisQueue::RESERVE_PERCENT,
     }
 }
 

@@ -115,6 +115,7 @@ async fn settings(cluster: &RedisCluster, name: &str, shards: u32) -> config::Re
         shards,
         max_open_tasks: queue::MAX_OPEN,
         replicas: 0,
+        reserve_percent: config::RedisQueue::RESERVE_PERCENT,
     }
 }
 

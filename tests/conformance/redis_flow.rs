@@ -189,32 +189,20 @@ async fn work(queue: &RedisQueue, ledger: &Mutex<Ledger>) {
     }
 }
 
-/// The first answer. A result that was taken and whose answer was lost is stale the second time, and
-/// so the record decides.
+/// The first answer that comes. A result that was taken, and whose answer was lost, counts as taken.
 async fn ended(
     queue: &RedisQueue,
     ledger: &Mutex<Ledger>,
     token: &LeaseToken,
     outcome: Outcome,
 ) -> Finished {
-    let mut tries = 0;
     loop {
         let finish = Finish {
             token: token.clone(),
             outcome: outcome.clone(),
             ran: None,
         };
-        tries += 1;
         match queue.finish(vec![finish]).await {
-            Ok(finished) if finished[0] == Finished::Stale && tries > 1 => {
-                match queue.get(&token.id).await {
-                    Ok(Some(task)) if task.state.kind() == StateKind::Completed => {
-                        return Finished::Applied;
-                    }
-                    Ok(_) => return Finished::Stale,
-                    Err(error) => passes(ledger, &error).await,
-                }
-            }
             Ok(finished) => return finished[0],
             Err(error) => passes(ledger, &error).await,
         }

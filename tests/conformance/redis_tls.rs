@@ -106,6 +106,7 @@ fn queue_settings(server: config::Redis) -> config::RedisQueue {
         shards: 1,
         max_open_tasks: queue::MAX_OPEN,
         replicas: 0,
+        reserve_percent: config::RedisQueue::RESERVE_PERCENT,
     }
 }
 

@@ -71,7 +71,7 @@ fn times(ordinary: usize, long: usize) -> usize {
 
 /// What a guest says in its node's log when it runs: that is known there before it is anywhere else,
 /// and stays known whatever becomes of the task's record.
-const RUNS: &str = "it runs";
+pub(super) const RUNS: &str = "it runs";
 
 /// A guest that says so, and then does `handle`.
 fn telling(name: &str, version: &str, handle: &str) -> Vec<u8> {
@@ -93,7 +93,7 @@ fn echo(version: &str) -> Vec<u8> {
     telling("echo", version, Sample::default().handle)
 }
 
-fn prepare(shared: &Shared, id: &str) -> Node {
+pub(super) fn prepare(shared: &Shared, id: &str) -> Node {
     let mut node = shared.prepare_sharing_tasks(id, &[], TTL);
     node.add_settings(SETTINGS);
     node.add_wasm("echo.wasm", &echo("1.0.0"));
@@ -158,7 +158,7 @@ async fn nodes_are_killed() {
     assert!(lost > 0, "no kill hit a running task: this proves nothing");
 }
 
-fn signal(node: &Node, signal: Signal) {
+pub(super) fn signal(node: &Node, signal: Signal) {
     let pid = Pid::from_raw(node.pid().cast_signed()).expect("a process");
     kill_process(pid, signal).expect("a signal");
 }

@@ -16,6 +16,7 @@ mod limits;
 mod messages;
 mod nodes;
 mod python;
+mod refused;
 mod reload;
 mod shared_queue;
 mod stored;
@@ -40,6 +41,7 @@ pub fn trials() -> Vec<Trial> {
         messages::trials(),
         nodes::trials(),
         python::trials(),
+        refused::trials(),
         reload::trials(),
         shared_queue::trials(),
         stored::trials(),

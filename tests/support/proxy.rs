@@ -5,7 +5,10 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -19,6 +22,7 @@ use tokio::{
 pub struct Proxy {
     address: SocketAddr,
     cut: Arc<watch::Sender<bool>>,
+    connections: Arc<AtomicUsize>,
     task: AbortHandle,
 }
 
@@ -33,16 +37,29 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let cut = Arc::new(watch::Sender::new(false));
-        let task = tokio::spawn(serve(listener, server.to_owned(), cut.clone(), rate));
+        let connections = Arc::<AtomicUsize>::default();
+        let serving = Serving {
+            server: server.to_owned(),
+            cut: cut.clone(),
+            connections: connections.clone(),
+            rate,
+        };
+        let task = tokio::spawn(serving.run(listener));
         Self {
             address,
             cut,
+            connections,
             task: task.abort_handle(),
         }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many came this way so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
     }
 
     pub fn cut(&self) {
@@ -100,30 +117,46 @@ async fn copy(
     }
 }
 
-async fn serve(listener: TcpListener, server: String, cut: Arc<watch::Sender<bool>>, rate: usize) {
-    let ways = [Way::new(rate), Way::new(rate)];
-    let mut open = JoinSet::new();
-    while let Ok((client, _)) = listener.accept().await {
-        let (server, mut is_cut) = (server.clone(), cut.subscribe());
-        let [there, back] = ways.clone();
-        open.spawn(async move {
-            let mut client = client;
-            // Who comes while it is cut waits, and is not told anything.
-            let _ = is_cut.wait_for(|cut| !cut).await;
-            let Ok(mut server) = TcpStream::connect(&server).await else {
-                return;
-            };
-            tokio::select! {
-                _ = async {
-                    let (from_client, to_client) = client.split();
-                    let (from_server, to_server) = server.split();
-                    tokio::try_join!(
-                        copy(from_client, to_server, &there),
-                        copy(from_server, to_client, &back),
-                    )
-                } => {}
-                _ = is_cut.wait_for(|cut| *cut) => {}
-            }
-        });
+/// What the proxy does for whoever comes.
+struct Serving {
+    server: String,
+    cut: Arc<watch::Sender<bool>>,
+    connections: Arc<AtomicUsize>,
+    rate: usize,
+}
+
+impl Serving {
+    async fn run(self, listener: TcpListener) {
+        let ways = [Way::new(self.rate), Way::new(self.rate)];
+        let mut open = JoinSet::new();
+        while let Ok((client, _)) = listener.accept().await {
+            self.connections.fetch_add(1, Relaxed);
+            let (server, is_cut) = (self.server.clone(), self.cut.subscribe());
+            open.spawn(connect(client, server, is_cut, ways.clone()));
+        }
+    }
+}
+
+async fn connect(
+    mut client: TcpStream,
+    server: String,
+    mut is_cut: watch::Receiver<bool>,
+    [there, back]: [Arc<Way>; 2],
+) {
+    // Who comes while it is cut waits, and is not told anything.
+    let _ = is_cut.wait_for(|cut| !cut).await;
+    let Ok(mut server) = TcpStream::connect(&server).await else {
+        return;
+    };
+    tokio::select! {
+        _ = async {
+            let (from_client, to_client) = client.split();
+            let (from_server, to_server) = server.split();
+            tokio::try_join!(
+                copy(from_client, to_server, &there),
+                copy(from_server, to_client, &back),
+            )
+        } => {}
+        _ = is_cut.wait_for(|cut| *cut) => {}
     }
 }

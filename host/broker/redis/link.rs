@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     health::{Health, Part},
+    log_limit::LogLimit,
     redis::Server,
 };
 use futures_util::StreamExt;
@@ -45,6 +46,8 @@ pub(super) struct Link {
     /// Counts up with each change of what is heard.
     heard: watch::Sender<u64>,
     health: Health,
+    /// Of messages that are dropped.
+    log_limit: LogLimit,
 }
 
 #[derive(Default)]
@@ -66,6 +69,7 @@ impl Link {
             steer: Notify::new(),
             heard: watch::Sender::default(),
             health,
+            log_limit: LogLimit::new(5, Duration::from_secs(10)),
         }
     }
 
@@ -192,14 +196,28 @@ impl Link {
             Ok(message) => {
                 let mut state = self.state();
                 let published = state.topics.publish(&topic, message);
-                if published.full > 0 {
+                if published.full > 0
+                    && let Some(left_out) = self.log_limit.permit()
+                {
                     // Its sender has been told by now that this node took it.
-                    tracing::warn!(channel, "a message is dropped: its receiver has no room");
+                    tracing::warn!(
+                        channel,
+                        left_out,
+                        "a message is dropped: its receiver has no room"
+                    );
                 }
                 // It may have cut off the last one.
                 self.left(&mut state, &topic);
             }
-            Err(why) => tracing::warn!(channel, "a message cannot be read and is dropped: {why}"),
+            Err(why) => {
+                if let Some(left_out) = self.log_limit.permit() {
+                    tracing::warn!(
+                        channel,
+                        left_out,
+                        "a message cannot be read and is dropped: {why}"
+                    );
+                }
+            }
         }
     }
 

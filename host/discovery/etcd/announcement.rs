@@ -25,13 +25,26 @@ const ID_TAKEN: &str = "id-taken";
 #[derive(Debug, Clone)]
 pub(super) enum Standing {
     /// Not yet in etcd, for this reason.
-    Outside(String),
-    Registered,
-    /// Somebody else has this node's id since then.
-    Taken {
-        address: String,
-        since: Instant,
+    Outside {
+        why: String,
+        /// It was there, long enough ago that another node may have the id by now.
+        in_doubt: bool,
     },
+    /// It was, for as long as a lease holds from then on.
+    Registered { renewed: Instant },
+    /// Somebody else has this node's id since then.
+    Taken { address: String, since: Instant },
+}
+
+impl Standing {
+    /// Whether the id may be another node's, with a lease that holds for so long.
+    pub fn is_in_doubt(&self, ttl: Duration) -> bool {
+        match self {
+            Self::Outside { in_doubt, .. } => *in_doubt,
+            Self::Registered { renewed } => renewed.elapsed() > ttl,
+            Self::Taken { .. } => true,
+        }
+    }
 }
 
 /// A record that is kept until it is told to stop.
@@ -51,6 +64,8 @@ pub(super) struct Announcement {
 /// Why a session with etcd ended.
 enum Ended {
     Error(Error),
+    /// etcd has ended the lease, and the record with it.
+    Lost,
     Taken(String),
 }
 
@@ -100,15 +115,20 @@ impl Announcement {
     fn fell(&self, why: Ended) {
         let before = self.standing.borrow().clone();
         let now = match (why, before) {
-            (Ended::Error(why), Standing::Registered) => {
-                self.health.warn(
-                    Part::Discovery,
-                    UNREGISTERED,
-                    format!("this node's record is not renewed in etcd: {why}"),
-                );
-                Standing::Outside(why.reason())
+            (Ended::Error(why), Standing::Registered { renewed }) => {
+                // The next session finds out, or that etcd is away.
+                let in_doubt = renewed.elapsed() > self.ttl;
+                self.outside(why.reason(), in_doubt)
             }
-            (Ended::Error(why), _) => Standing::Outside(why.reason()),
+            // While etcd is away the id stays whose it was.
+            (Ended::Error(_) | Ended::Lost, Standing::Taken { address, since }) => {
+                Standing::Taken { address, since }
+            }
+            (Ended::Error(why), Standing::Outside { .. }) => Standing::Outside {
+                why: why.reason(),
+                in_doubt: false,
+            },
+            (Ended::Lost, _) => self.outside("etcd has ended the lease".into(), true),
             (Ended::Taken(address), Standing::Taken { since, .. }) => {
                 Standing::Taken { address, since }
             }
@@ -127,6 +147,15 @@ impl Announcement {
             }
         };
         self.standing.send_replace(now);
+    }
+
+    fn outside(&self, why: String, in_doubt: bool) -> Standing {
+        self.health.warn(
+            Part::Discovery,
+            UNREGISTERED,
+            format!("this node's record is not renewed in etcd: {why}"),
+        );
+        Standing::Outside { why, in_doubt }
     }
 
     /// Registers and renews until that fails.
@@ -166,9 +195,9 @@ impl Announcement {
                     server.within(keeper.keep_alive()).await?;
                     let answer = server.within(answers.message()).await?;
                     if answer.is_none_or(|answer| answer.ttl() <= 0) {
-                        let lost = Error::Unavailable("etcd has ended the lease".into());
-                        return Err(lost.into());
+                        return Err(Ended::Lost);
                     }
+                    self.renewed();
                 }
                 changed = self.wanted.changed() => {
                     if changed.is_err() {
@@ -185,6 +214,11 @@ impl Announcement {
                 }
             }
         }
+    }
+
+    fn renewed(&self) {
+        let renewed = Instant::now();
+        self.standing.send_replace(Standing::Registered { renewed });
     }
 
     /// Writes the record unless another node has it.
@@ -209,7 +243,7 @@ impl Announcement {
             if done.succeeded() {
                 let revision = done.header().map_or(0, |header| header.revision());
                 self.seen.view().wrote(entry, revision);
-                self.standing.send_replace(Standing::Registered);
+                self.renewed();
                 self.health.clear(Part::Discovery, UNREGISTERED);
                 self.health.clear(Part::Discovery, ID_TAKEN);
                 return Ok(());

@@ -17,7 +17,7 @@ use announcement::{Announcement, Standing, seconds};
 use async_trait::async_trait;
 use entry::Entry;
 use etcd_client::{Client, PutOptions};
-use server::Server;
+use server::{Kept, Server};
 use std::{
     collections::BTreeSet,
     path::Path,
@@ -55,8 +55,8 @@ pub struct EtcdServiceDiscovery {
 struct Running {
     watching: Option<AbortOnDropHandle<()>>,
     announcing: Option<Announcing>,
-    /// For requests; made anew after an error.
-    client: Option<Client>,
+    /// For requests; made anew after an error, and after a rest.
+    client: Option<Kept>,
 }
 
 struct Announcing {
@@ -130,18 +130,16 @@ impl EtcdServiceDiscovery {
 
     async fn client(&self) -> Result<Client, Error> {
         let kept = self.running().client.clone();
-        match kept {
-            Some(client) => Ok(client),
-            None => {
-                let client = self.server.connect().await?;
-                self.running().client = Some(client.clone());
-                Ok(client)
-            }
-        }
+        let client = self.server.connect_again(kept).await?;
+        self.running().client = Some(Kept {
+            client: client.clone(),
+            used: Instant::now(),
+        });
+        Ok(client)
     }
 
-    /// Writes a service under a lease of its own, and returns what etcd granted. A lease that it had
-    /// before holds nothing any more and runs out.
+    /// Writes a service under a lease of its own, and returns what etcd granted. The lease that it had
+    /// before holds nothing any more and goes back, and so does a lease that nothing was written under.
     async fn write(&self, service: ServiceInfo, ttl: Duration) -> Result<Duration, Error> {
         let mut client = self.client().await?;
         let granted = client.lease_grant(seconds(ttl), None);
@@ -150,9 +148,19 @@ impl EtcdServiceDiscovery {
         let value = entry
             .value()
             .map_err(|error| Error::Unavailable(error.to_string()))?;
-        let options = PutOptions::new().with_lease(granted.id());
+        let options = PutOptions::new().with_lease(granted.id()).with_prev_key();
         let put = client.put(entry.key().path(&self.prefix), value, Some(options));
-        let put = self.server.within(put).await?;
+        let put = self.server.within(put).await;
+        let unused = match &put {
+            Ok(put) => put.prev_key().map_or(0, |before| before.lease()),
+            Err(_) => granted.id(),
+        };
+        if unused != 0
+            && let Err(error) = self.server.within(client.lease_revoke(unused)).await
+        {
+            tracing::debug!("a lease that holds nothing runs out by itself: {error}");
+        }
+        let put = put?;
         let revision = put.header().map_or(0, |header| header.revision());
         self.seen.view().wrote(entry, revision);
         let granted = u64::try_from(granted.ttl()).unwrap_or_default();
@@ -188,7 +196,10 @@ impl EtcdServiceDiscovery {
             return announcing.standing.clone();
         }
         let (wanted, receiver) = watch::channel(record);
-        let outside = Standing::Outside(self.server.silent().reason());
+        let outside = Standing::Outside {
+            why: self.server.silent().reason(),
+            in_doubt: false,
+        };
         let (sender, standing) = watch::channel(outside);
         let stop = CancellationToken::new();
         let announcement = Announcement {
@@ -223,8 +234,8 @@ impl EtcdServiceDiscovery {
         loop {
             let now = standing.borrow_and_update().clone();
             let (until, error) = match now {
-                Standing::Registered => return Ok(()),
-                Standing::Outside(why) => (since + FIRST, Error::Unavailable(why)),
+                Standing::Registered { .. } => return Ok(()),
+                Standing::Outside { why, .. } => (since + FIRST, Error::Unavailable(why)),
                 Standing::Taken { address, since } => (
                     since + self.ttl + LEFTOVER,
                     Error::Misconfigured(format!(
@@ -321,6 +332,12 @@ impl ServiceDiscovery for EtcdServiceDiscovery {
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.seen.view().changed()
+    }
+
+    fn is_id_in_doubt(&self) -> bool {
+        let running = self.running();
+        let announcing = running.announcing.as_ref();
+        announcing.is_some_and(|announcing| announcing.standing.borrow().is_in_doubt(self.ttl))
     }
 
     fn stale_since(&self) -> Option<Instant> {

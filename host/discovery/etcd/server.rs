@@ -3,15 +3,29 @@
 use super::super::Error;
 use crate::config;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 /// How long one request may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(3);
-/// A connection that nothing comes through is asked whether it still is one.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// A connection that nothing comes through is asked so often whether it still is one. etcd ends one that
+/// is asked more often than every 5 s, or while nothing is asked on it at all.
+const KEEP_ALIVE: Duration = Duration::from_millis(5500);
+const KEEP_ALIVE_ANSWER: Duration = Duration::from_millis(2500);
+/// For how long a connection that nothing is asked on counts as one: it may have been lost unheard.
+const REST: Duration = Duration::from_secs(5);
 /// How long to wait before connecting again: at first, and at most.
 const AGAIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(2);
+
+/// A connection, and when it was used last.
+#[derive(Clone)]
+pub(super) struct Kept {
+    pub client: Client,
+    pub used: Instant,
+}
 
 /// An etcd, one or several servers.
 pub(super) struct Server {
@@ -25,8 +39,8 @@ impl Server {
     pub fn new(settings: &config::Etcd) -> Result<Self, Error> {
         let mut options = ConnectOptions::new()
             .with_connect_timeout(ANSWER)
-            .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE)
-            .with_keep_alive_while_idle(true)
+            .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE_ANSWER)
+            .with_keep_alive_while_idle(false)
             // A server that has lost the others says so, and does not go on with what it knows.
             .with_require_leader(true)
             .with_auto_token_refresh(true);
@@ -44,6 +58,14 @@ impl Server {
             options,
             is_tls,
         })
+    }
+
+    /// A connection for single requests: the one that was kept, unless it has rested.
+    pub async fn connect_again(&self, kept: Option<Kept>) -> Result<Client, Error> {
+        match kept.filter(|kept| kept.used.elapsed() < REST) {
+            Some(kept) => Ok(kept.client),
+            None => self.connect().await,
+        }
     }
 
     pub async fn connect(&self) -> Result<Client, Error> {

@@ -4,12 +4,16 @@
 use super::{
     super::Error,
     bulk::{Bulk, no_answer},
+    faults::Faults,
     leases::Calls,
+    memory,
     script::Scripts,
+    store::Stores,
 };
 use crate::{
     config,
     health::Health,
+    log_limit::LogLimit,
     queue::{Publisher, recent::Recent},
     redis::{Connection, Server, is_refusal},
     task::TaskId,
@@ -23,7 +27,19 @@ pub(super) const CALL: Duration = Duration::from_secs(5);
 
 /// What the user has to be allowed.
 const NEEDS: &str = "the scripts (EVALSHA, EVAL, SCRIPT LOAD), what they call on the keys under \
-                     queue.prefix, XREAD, XREVRANGE, HMGET and HGETALL there, and PING";
+                     queue.prefix, XREAD, XREVRANGE, HMGET and HGETALL there, PING, and INFO to \
+                     know how full its memory is";
+
+/// What the keys look like; another number is another version's.
+pub(super) const FORMAT: u32 = 1;
+
+/// What a shard says of itself.
+pub(super) struct Opened {
+    pub format: u32,
+    pub shards: usize,
+    /// The identity of the store that it is in.
+    pub store: String,
+}
 
 pub(super) struct Core {
     pub server: Server,
@@ -43,7 +59,11 @@ pub(super) struct Core {
     /// Names this queue among all that use the same Redis: whose events are its own.
     pub me: String,
     pub settings: config::RedisQueue,
-    pub health: Health,
+    pub faults: Faults,
+    /// The store that each shard was found in.
+    pub stores: Stores,
+    /// Bounds what is logged of shards that fail.
+    pub log_limit: LogLimit,
 }
 
 impl Core {
@@ -68,7 +88,9 @@ impl Core {
             kept: AtomicU64::new(u64::MAX),
             me: uuid::Uuid::now_v7().simple().to_string(),
             settings: settings.clone(),
-            health,
+            faults: Faults::new(health),
+            stores: Stores::new(settings.shards),
+            log_limit: LogLimit::new(3, Duration::from_secs(10)),
         })
     }
 
@@ -129,7 +151,53 @@ impl Core {
     }
 
     pub fn explain(&self, error: &RedisError) -> Error {
-        explain(&self.server, error)
+        match error.code() {
+            Some("OOM") => Error::Full {
+                reason: memory::full(self.settings.reserve_percent),
+            },
+            _ => explain(&self.server, error),
+        }
+    }
+
+    /// Of a call to several shards, what those answered that work; what fails is logged, at a rate.
+    /// `Err` when none works.
+    pub fn working<T>(
+        &self,
+        what: &str,
+        answers: impl IntoIterator<Item = (usize, Result<T, Error>)>,
+    ) -> Result<Vec<T>, Error> {
+        let (mut working, mut failed) = (Vec::new(), None);
+        for (shard, answer) in answers {
+            match answer {
+                Ok(answer) => working.push(answer),
+                Err(error) => failed = Some((shard, error)),
+            }
+        }
+        match failed {
+            Some((_, error)) if working.is_empty() => return Err(error),
+            Some((shard, error)) => {
+                if let Some(left_out) = self.log_limit.permit() {
+                    tracing::warn!(shard, left_out, "cannot {what}: {error}");
+                }
+            }
+            None => {}
+        }
+        Ok(working)
+    }
+
+    /// Has a shard ready for use, and says what is in force there.
+    pub async fn open(&self, shard: usize) -> Result<Opened, Error> {
+        let (shards, identity) = (self.tags.len(), uuid::Uuid::now_v7().simple().to_string());
+        let (format, shards, store) = self
+            .call(shard, &self.scripts.open, |call| {
+                call.arg(FORMAT).arg(shards).arg(identity);
+            })
+            .await?;
+        Ok(Opened {
+            format,
+            shards,
+            store,
+        })
     }
 
     /// The answer, or what its absence means.
@@ -200,7 +268,6 @@ mod tests {
             "MOVED 3999 127.0.0.1:6381",
             "ASK 3999 127.0.0.1:6381",
             "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
-            "OOM command not allowed when used memory > 'maxmemory'.",
             "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist",
             "NOREPLICAS Not enough good replicas to write.",
             "ERR max number of clients reached",

@@ -1,16 +1,17 @@
 //! How leases are held and attempts ended, many at a time. The outcome was decided in
-//! `task::transition`; the script applies it if the token still holds.
+//! `task::transition`; the script applies it if the token still holds. A shard that fails leaves its own
+//! tokens unconfirmed, and no others.
 
 use super::{
     core::{Core, ms},
-    pieces::{gathered, pieces},
+    pieces::{gathered_of_working, pieces},
     row,
 };
 use crate::{
     queue::{Change, Error, Finish, Finished, LeaseToken, Renewal, recent},
     task::{Lane, Outcome, UnixMs},
 };
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use std::{sync::Arc, time::Duration};
 
 pub(super) async fn renew(
@@ -21,80 +22,125 @@ pub(super) async fn renew(
     let ttl = ms(ttl);
     let renew = pieces(core, held, |token| &token.id, |_| 256).into_iter();
     let renew = renew.map(async |(shard, places)| {
-        let answers: String = core
+        let answers = core
             .call(shard, &core.scripts.renew, |call| {
                 call.arg(ttl);
                 for &place in &places {
                     call.arg(held[place].id.as_str()).arg(held[place].fence);
                 }
             })
-            .await?;
+            .await;
         let renewal = |letter: u8| match letter {
             b'h' => Renewal::Held,
             b'k' => Renewal::CancelAsked,
             _ => Renewal::Lost,
         };
-        let renewals = answers.bytes().map(renewal);
-        Ok::<Vec<_>, Error>(places.into_iter().zip(renewals).collect())
+        let renewals = answers.map(|answers: String| answers.bytes().map(renewal).collect());
+        ((shard, places), renewals)
     });
-    gathered(held.len(), try_join_all(renew).await?)
+    let renewals = join_all(renew).await;
+    gathered_of_working(
+        core,
+        "renew leases",
+        held.len(),
+        renewals,
+        Renewal::Unconfirmed,
+    )
 }
 
 pub(super) async fn finish(core: &Core, ended: &[Finish]) -> Result<Vec<Finished>, Error> {
-    let size = |finish: &Finish| 512 + text(&finish.outcome).len();
     let finish = pieces(core, ended, |finish| &finish.token.id, size).into_iter();
     let finish = finish.map(async |(shard, places)| {
-        let bytes = places.iter().map(|&place| size(&ended[place])).sum();
-        let (now, answers): (u64, Vec<(String, String)>) = core
-            .call_with_bulk(shard, &core.scripts.finish, bytes, |call| {
-                for &place in &places {
-                    let Finish {
-                        token,
-                        outcome,
-                        ran,
-                    } = &ended[place];
-                    let (letter, after) = match outcome {
-                        Outcome::Completed { .. } => ("c", Duration::ZERO),
-                        Outcome::Retry { after, .. } => ("p", *after),
-                        Outcome::Failed { .. } => ("f", Duration::ZERO),
-                        Outcome::Cancelled => ("x", Duration::ZERO),
-                        Outcome::Released => ("b", Duration::ZERO),
-                    };
-                    call.arg(token.id.as_str()).arg(token.fence).arg(letter);
-                    call.arg(ms(after));
-                    call.arg(text(outcome)).arg(row::write_ran(ran.as_ref()));
-                }
-            })
-            .await
-            .inspect_err(|_| core.publisher.lost())?;
-        let mut changes = Vec::with_capacity(places.len());
-        let mut finished = Vec::with_capacity(places.len());
-        let mut snapshots = Vec::with_capacity(places.len());
-        for (place, (letter, lane)) in places.into_iter().zip(answers) {
-            let task = row::state(letter).zip(Lane::parse(&lane));
-            if task.is_some() {
-                let (finish, id) = (&ended[place], &ended[place].token.id);
-                let before = core.recent.get(id);
-                let now = before.and_then(|before| recent::ended(&before, finish, UnixMs(now)));
-                snapshots.push((id.clone(), now.map(Arc::new)));
-            }
-            finished.push((
-                place,
-                match task {
-                    Some(_) => Finished::Applied,
-                    None => Finished::Stale,
-                },
-            ));
-            changes.extend(task.map(|(state, lane)| {
-                let id = ended[place].token.id.clone();
-                Change::new(id, lane.task_type, state)
-            }));
-        }
-        core.recent.update(&mut snapshots);
-        core.publisher.publish(changes);
-        Ok::<_, Error>(finished)
+        let finished = finish_piece(core, shard, &places, ended).await;
+        ((shard, places), finished)
     });
-    gathered(ended.len(), try_join_all(finish).await?)
+    let finished = join_all(finish).await;
+    gathered_of_working(
+        core,
+        "end attempts",
+        ended.len(),
+        finished,
+        Finished::Unconfirmed,
+    )
+}
+
+/// The state that a task is in now, its lane, and whether its ending had been applied before.
+type Answer = (String, String, String);
+
+async fn finish_piece(
+    core: &Core,
+    shard: usize,
+    places: &[usize],
+    ended: &[Finish],
+) -> Result<Vec<Finished>, Error> {
+    let bytes = places.iter().map(|&place| size(&ended[place])).sum();
+    let (now, answers): (u64, Vec<Answer>) = core
+        .call_with_bulk(shard, &core.scripts.finish, bytes, |call| {
+            for &place in places {
+                let Finish {
+                    token,
+                    outcome,
+                    ran,
+                } = &ended[place];
+                let (letter, after) = match outcome {
+                    Outcome::Completed { .. } => ("c", Duration::ZERO),
+                    Outcome::Retry { after, .. } => ("p", *after),
+                    Outcome::Failed { .. } => ("f", Duration::ZERO),
+                    Outcome::Cancelled => ("x", Duration::ZERO),
+                    Outcome::Released => ("b", Duration::ZERO),
+                };
+                call.arg(token.id.as_str()).arg(token.fence).arg(letter);
+                call.arg(ms(after));
+                call.arg(text(outcome)).arg(row::write_ran(ran.as_ref()));
+            }
+        })
+        .await
+        .inspect_err(|_| core.publisher.lost())?;
+    let mut changes = Vec::with_capacity(places.len());
+    let mut finished = Vec::with_capacity(places.len());
+    let mut snapshots = Vec::with_capacity(places.len());
+    for (&place, (letter, lane, before)) in places.iter().zip(answers) {
+        let (finish, id) = (&ended[place], &ended[place].token.id);
+        finished.push(match row::state(&letter).zip(Lane::parse(&lane)) {
+            // The reader of events tells of it.
+            None if letter == "d" => {
+                snapshots.push((id.clone(), None));
+                Finished::Corrupt
+            }
+            None => Finished::Stale,
+            Some((state, lane)) => {
+                let known = core.recent.get(id).filter(|_| before.is_empty());
+                let now = known.and_then(|known| recent::ended(&known, finish, UnixMs(now)));
+                snapshots.push((id.clone(), now.map(Arc::new)));
+                changes.push(Change::new(id.clone(), lane.task_type, state));
+                Finished::Applied
+            }
+        });
+    }
+    core.recent.update(&mut snapshots);
+    core.publisher.publish(changes);
+    Ok(finished)
+}
+
+/// Has a task that was leased fail, for its record is damaged as `why` says.
+pub(super) async fn condemn(core: &Core, shard: usize, damaged: &[(String, u64, String)]) {
+    if damaged.is_empty() {
+        return;
+    }
+    let condemn = core.call::<(u64, Vec<Answer>)>(shard, &core.scripts.finish, |call| {
+        for (id, fence, why) in damaged {
+            call.arg(id).arg(fence).arg("d").arg(0).arg(why).arg("");
+        }
+    });
+    // Should this fail, their leases run out, and they are found again.
+    if let Err(error) = condemn.await {
+        tracing::debug!(shard, "cannot end damaged tasks: {error}");
+    }
+}
+
+/// What an ending weighs in a script, in bytes.
+fn size(finish: &Finish) -> usize {
+    512 + text(&finish.outcome).len()
 }
 
 /// What the outcome leaves with the task.

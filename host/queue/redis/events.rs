@@ -1,7 +1,7 @@
 //! What other queues change in a shard: its stream of events, read on a connection of its own, since
 //! the read waits at the server. What this queue changes itself is told by whoever changed it.
 
-use super::{core::Core, pace::Pace, row};
+use super::{core::Core, faults::CORRUPT, pace::Pace, row};
 use crate::{
     queue::Change,
     redis::redirection,
@@ -9,7 +9,10 @@ use crate::{
 };
 use redis::{FromRedisValue, RedisError, RedisResult, Value, aio::MultiplexedConnection, cmd};
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 /// How long a read waits at the server.
 const BLOCK: Duration = Duration::from_secs(5);
@@ -28,6 +31,8 @@ pub(super) struct Reader {
     last: Option<String>,
     redirected: Option<(String, u16)>,
     pace: Pace,
+    /// Told when the store is another one, where what was read last means nothing.
+    lost: watch::Receiver<u64>,
     /// Told when it first knows where it is.
     begun: Option<oneshot::Sender<()>>,
 }
@@ -41,6 +46,7 @@ impl Reader {
         let stream = format!("{}:events", core.tags[shard]);
         let (begun, beginning) = oneshot::channel();
         let reader = Self {
+            lost: core.stores.lost(),
             core,
             stream,
             last: None,
@@ -55,7 +61,10 @@ impl Reader {
     pub async fn run(mut self) {
         let mut pause = AGAIN.0;
         loop {
-            let error = self.follow(&mut pause).await;
+            let Some(error) = self.follow(&mut pause).await else {
+                self.last = None;
+                continue;
+            };
             match redirection(&error) {
                 Some(node) => {
                     self.redirected = Some(node);
@@ -73,20 +82,28 @@ impl Reader {
         }
     }
 
-    /// Reads until something fails, and says what did.
-    async fn follow(&mut self, pause: &mut Duration) -> RedisError {
+    /// Reads until something fails, and says what did; nothing when the store is another one.
+    async fn follow(&mut self, pause: &mut Duration) -> Option<RedisError> {
         let connect = self
             .core
             .server
             .connect_blocking(self.redirected.as_ref(), BLOCK);
         let mut connection = match connect.await {
             Ok(connection) => connection,
-            Err(error) => return error,
+            Err(error) => return Some(error),
         };
+        let mut lost = self.lost.clone();
         loop {
-            match self.read(&mut connection).await {
+            let read = tokio::select! {
+                read = self.read(&mut connection) => read,
+                Ok(()) = lost.changed() => {
+                    self.lost.mark_unchanged();
+                    return None;
+                }
+            };
+            match read {
                 Ok(()) => *pause = AGAIN.0,
-                Err(error) => return error,
+                Err(error) => return Some(error),
             }
         }
     }
@@ -124,8 +141,11 @@ impl Reader {
         for (id, fields) in events {
             if let [_, from, _, text] = &fields[..] {
                 told += text.lines().count();
-                if *from != self.core.me {
-                    self.tell(changes(text));
+                match *from == self.core.me {
+                    // What this queue changes is told by whoever changes it, but for what its scripts
+                    // come across.
+                    true => self.report(&changes(text, |letter| letter == DAMAGED)),
+                    false => self.tell(changes(text, |_| true)),
                 }
             }
             self.last = Some(id);
@@ -139,6 +159,23 @@ impl Reader {
         let again = changes.iter().filter(|it| it.state == StateKind::Pending);
         self.core.recent.forget(again.map(|change| &change.id));
         self.core.publisher.publish(changes);
+    }
+
+    /// Of tasks whose records were found to be damaged.
+    fn report(&self, damaged: &[Change]) {
+        for change in damaged {
+            if let Some(left_out) = self.core.log_limit.permit() {
+                let task = &change.id;
+                tracing::error!(%task, left_out, "its record in Redis is damaged: it has failed");
+            }
+        }
+        if !damaged.is_empty() {
+            let reason = "records of tasks in Redis were damaged, and these tasks have failed, with error \
+                          class corrupt (hostel tasks list --state failed); does another program write \
+                          under queue.prefix?";
+            self.core.faults.happened(CORRUPT, reason.into());
+            self.tell(damaged.to_vec());
+        }
     }
 
     async fn newest(&self, connection: &mut MultiplexedConnection) -> RedisResult<String> {
@@ -164,18 +201,28 @@ fn events(found: Value) -> RedisResult<Vec<Event>> {
     Ok(streams.into_iter().flat_map(|(_, events)| events).collect())
 }
 
-/// A line each: state, id, type.
-fn changes(text: &str) -> Vec<Change> {
+/// What stands for the state of a task whose record was found to be damaged.
+const DAMAGED: u8 = b'd';
+
+/// A line each, for those that begin with such a letter: state, id, type.
+fn changes(text: &str, is_told: impl Fn(u8) -> bool) -> Vec<Change> {
     let change = |line: &str| {
         let mut words = line.split(' ');
-        let letter = words.next()?.bytes().next()?;
+        let letter = words
+            .next()?
+            .bytes()
+            .next()
+            .filter(|&letter| is_told(letter))?;
         let name = |word: Option<&str>| Name::parse("name", word?).ok();
         let (id, task_type) = (name(words.next())?, name(words.next())?);
         Some(Change {
             id,
             task_type,
             // `k` is a running task whose end was asked for.
-            state: row::state([letter]).unwrap_or(StateKind::Running),
+            state: match letter {
+                DAMAGED => StateKind::Failed,
+                _ => row::state([letter]).unwrap_or(StateKind::Running),
+            },
             cancel_asked: letter == b'k',
         })
     };
@@ -188,7 +235,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_skipped() {
-        let seen = changes("p a echo\n\nx\nk b:1 echo\nc c/d echo");
+        let text = "p a echo\n\nx\nk b:1 echo\nc c/d echo\nd d echo";
+        let damaged = changes(text, |letter| letter == DAMAGED);
+        assert_eq!(damaged.len(), 1);
+        assert_eq!(damaged[0].state, StateKind::Failed);
+        let seen = changes(text, |_| true);
         let seen: Vec<_> = seen
             .iter()
             .map(|c| (c.id.as_str(), c.state, c.cancel_asked))
@@ -197,7 +248,8 @@ mod tests {
             seen,
             [
                 ("a", StateKind::Pending, false),
-                ("b:1", StateKind::Running, true)
+                ("b:1", StateKind::Running, true),
+                ("d", StateKind::Failed, false)
             ]
         );
     }

@@ -83,19 +83,19 @@ pub(super) async fn lease(
         core: core.clone(),
         tracker,
     };
+    let mut answers = Vec::new();
     for step in core.shards() {
         if want.max == 0 || want.types.is_empty() {
             break;
         }
         let shard = (first + step) % core.tags.len();
-        match all_of_shard(&core, shard, &mut want, &mut handed).await {
-            Ok(()) => {}
-            // What the others gave is as good as ever.
-            Err(error) if !handed.leased.is_empty() => {
-                tracing::warn!(shard, "cannot lease tasks: {error}");
-            }
-            Err(error) => return Err(error),
-        }
+        let answer = all_of_shard(&core, shard, &mut want, &mut handed).await;
+        answers.push((shard, answer));
+    }
+    // What some gave is as good as ever, whatever became of the others.
+    let worked = core.working("lease tasks", answers);
+    if handed.leased.is_empty() {
+        worked?;
     }
     Ok(handed)
 }
@@ -187,14 +187,14 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
     let mut leased = Vec::with_capacity(rows.len());
     let mut changes = Vec::with_capacity(rows.len());
     let mut snapshots = Vec::with_capacity(rows.len());
-    let now = UnixMs(now);
+    let (now, mut damaged) = (UnixMs(now), Vec::new());
     for (id, fence, attempt, head, payload, submitted_at, begun, fresh) in rows {
         let name = Name::parse("id", &id).map_err(|_| row::corrupt(&id, "its id"));
         let (id, head) = match (name, row::read_head(&id, &head)) {
             (Ok(id), Ok(head)) => (id, head),
             // The others of this answer are as good as ever.
             (Err(error), _) | (_, Err(error)) => {
-                tracing::error!("a task cannot be run: {error}");
+                damaged.push((id, fence, error.to_string()));
                 continue;
             }
         };
@@ -218,6 +218,7 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
     }
     core.recent.update(&mut snapshots);
     core.publisher.publish(changes);
+    ending::condemn(core, shard, &damaged).await;
     Ok(leased)
 }
 

@@ -3,14 +3,14 @@
 
 use super::{
     core::{Core, ms},
-    leases,
+    ending, leases,
     row::{self, BULK, FIELDS},
 };
 use crate::{
     queue::{Counts, Error, Expired, Filter, LeaseToken, Listing, Page, Want, now},
     task::{Name, State, Task, TaskId},
 };
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use redis::cmd;
 use std::{
     collections::HashMap,
@@ -39,8 +39,12 @@ pub(super) async fn get(core: &Core, id: &TaskId) -> Result<Option<Task>, Error>
     let mut get = cmd("HMGET");
     get.arg(format!("{tag}:t:{id}")).arg(&FIELDS).arg(&BULK);
     let mut connection = core.connection();
-    let values = core.within(get.query_async(&mut connection)).await?;
-    row::task(id.clone(), values)
+    match core.within(get.query_async(&mut connection)).await {
+        Ok(values) => Ok(row::task(id.clone(), values)),
+        // Something else is in its place.
+        Err(error @ Error::Corrupt(_)) => Ok(Some(row::unreadable(id.clone(), &error))),
+        Err(error) => Err(error),
+    }
 }
 
 pub(super) async fn counts(core: &Core) -> Result<Counts, Error> {
@@ -69,8 +73,8 @@ pub(super) async fn next_due(core: &Core, want: &Want) -> Result<Option<Duration
     if want.types.is_empty() {
         return Ok(None);
     }
-    let due = core.shards().map(|shard| {
-        core.call::<Option<u64>>(shard, &core.scripts.due, move |call| {
+    let due = core.shards().map(async |shard| {
+        let due = core.call::<Option<u64>>(shard, &core.scripts.due, move |call| {
             for wanted in &want.types {
                 let lanes = leases::lanes(want, wanted);
                 call.arg(wanted.task_type.as_str()).arg(leases::share(
@@ -80,9 +84,11 @@ pub(super) async fn next_due(core: &Core, want: &Want) -> Result<Option<Duration
                 ));
                 call.arg(lanes.len()).arg(lanes);
             }
-        })
+        });
+        (shard, due.await)
     });
-    let due = try_join_all(due).await?.into_iter().flatten().min();
+    let due = core.working("ask for the next due task", join_all(due).await)?;
+    let due = due.into_iter().flatten().min();
     Ok(due.map(Duration::from_millis))
 }
 
@@ -95,34 +101,45 @@ pub(super) async fn expired(
     except: &[Name],
     max: usize,
 ) -> Result<Vec<Expired>, Error> {
-    let mut expired = Vec::new();
+    let (mut expired, mut answers) = (Vec::new(), Vec::new());
     for shard in core.shards() {
         let left = max - expired.len();
         if left == 0 {
             break;
         }
-        let late: Vec<Late> = core
+        let late = core
             .call(shard, &core.scripts.expired, |call| {
                 call.arg(left).arg(LOOK).arg(ms(ttl));
                 for task_type in except {
                     call.arg(task_type.as_str());
                 }
             })
-            .await?;
+            .await;
+        let late: Vec<Late> = match late {
+            Ok(late) => late,
+            Err(error) => {
+                answers.push((shard, Err(error)));
+                continue;
+            }
+        };
+        answers.push((shard, Ok(())));
+        let mut damaged = Vec::new();
         for (id, fence, task_type, attempt, asked) in late {
-            let name =
-                |what, text: &str| Name::parse(what, text).map_err(|_| row::corrupt(&id, what));
-            expired.push(Expired {
-                task_type: name("task type", &task_type)?,
-                token: LeaseToken {
-                    id: name("task id", &id)?,
-                    fence,
-                },
-                attempt,
-                cancel_asked: asked == 1,
-            });
+            let names = Name::parse("task type", &task_type)
+                .and_then(|task_type| Ok((task_type, Name::parse("task id", &id)?)));
+            match names {
+                Ok((task_type, id)) => expired.push(Expired {
+                    task_type,
+                    token: LeaseToken { id, fence },
+                    attempt,
+                    cancel_asked: asked == 1,
+                }),
+                Err(error) => damaged.push((id, fence, error.to_string())),
+            }
         }
+        ending::condemn(core, shard, &damaged).await;
     }
+    core.working("look for lost attempts", answers)?;
     Ok(expired)
 }
 
@@ -190,9 +207,10 @@ async fn of_shard(
             })
             .await?;
         for (id, order, fields) in rows {
-            let name = Name::parse("task id", &id).map_err(|_| row::corrupt(&id, "its id"))?;
-            let order = order.parse().map_err(|_| row::corrupt(&id, "its order"))?;
-            found.extend(row::task(name, fields)?.map(|task| (order, task)));
+            // What is called as no task can be, cannot be asked for either.
+            if let (Ok(id), Ok(order)) = (Name::parse("task id", &id), order.parse()) {
+                found.extend(row::task(id, fields).map(|task| (order, task)));
+            }
         }
         if order.is_empty() || found.len() >= size {
             return Ok(found);

@@ -6,18 +6,21 @@ mod bulk;
 mod core;
 mod ending;
 mod events;
+mod faults;
 mod leases;
 mod look;
+mod memory;
 mod pace;
 mod pieces;
 mod row;
 mod script;
+mod store;
 mod submits;
 mod upkeep;
 
 use self::{
     bulk::Bulk,
-    core::{Core, ms},
+    core::{Core, FORMAT, Opened, ms},
     events::Reader,
     pace::Pace,
     pieces::{gathered, pieces},
@@ -45,9 +48,6 @@ use std::{
 };
 use tokio::time::Instant;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-
-/// What the keys look like; another number is another version's.
-const FORMAT: u32 = 1;
 
 /// How long Redis may be away when a node starts.
 const FIRST: Duration = Duration::from_secs(10);
@@ -143,12 +143,12 @@ impl RedisQueue {
         let found = Found::default();
         upkeep::look(&core, &found).await?;
         for shard in core.shards() {
+            let Opened {
+                format,
+                shards: kept,
+                store,
+            } = core.open(shard).await?;
             let shards = core.tags.len();
-            let (format, kept): (u32, usize) = core
-                .call(shard, &core.scripts.open, |call| {
-                    call.arg(FORMAT).arg(shards);
-                })
-                .await?;
             if format != FORMAT {
                 return Err(Error::Misconfigured(format!(
                     "the tasks in Redis have format {format}, and this version of Hostel knows \
@@ -161,6 +161,7 @@ impl RedisQueue {
                      all nodes need the same number"
                 )));
             }
+            core.stores.found(shard, store);
         }
         Ok((Arc::new(core), Arc::new(found)))
     }
@@ -303,6 +304,10 @@ impl TaskQueue for RedisQueue {
         let Some((letter, lane)) = self.steer(&self.core.scripts.requeue, id).await? else {
             return Ok(Requeue::Unknown);
         };
+        // What a damaged record does not say cannot be run.
+        if letter == "d" {
+            return Ok(Requeue::Refused(StateKind::Failed));
+        }
         Ok(match known_state(id, &letter)? {
             StateKind::Failed | StateKind::Cancelled => {
                 self.tell(id, lane, StateKind::Pending, false);
@@ -333,27 +338,26 @@ impl TaskQueue for RedisQueue {
         let core = self.core()?;
         let age = ms(age);
         core.kept.store(age, Ordering::Relaxed);
-        let mut gone = 0;
+        let (mut gone, mut answers) = (0, Vec::new());
         for shard in core.shards() {
             loop {
                 let step = PURGE_STEP.min(max - gone);
-                if step == 0 {
-                    return Ok(gone);
-                }
-                let purged: usize = core
-                    .call(shard, &core.scripts.purge, |call| {
-                        call.arg(age).arg(step);
-                    })
-                    .await?;
-                gone += purged;
-                if purged > 0 {
+                let purge = core.call(shard, &core.scripts.purge, |call| {
+                    call.arg(age).arg(step);
+                });
+                let purged: Result<usize, Error> = if step == 0 { Ok(0) } else { purge.await };
+                let count = *purged.as_ref().unwrap_or(&0);
+                answers.push((shard, purged));
+                gone += count;
+                if count > 0 {
                     core.recent.clear();
                 }
-                if purged < step {
+                if count == 0 || count < step {
                     break;
                 }
             }
         }
+        core.working("forget old tasks", answers)?;
         Ok(gone)
     }
 

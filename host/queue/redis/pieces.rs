@@ -36,6 +36,26 @@ pub(super) fn pieces<T>(
     pieces
 }
 
+/// The answers of all pieces, each where its question was. What a piece that failed was asked is answered
+/// with `unknown`; `Err` when every piece failed.
+pub(super) fn gathered_of_working<A: Clone>(
+    core: &Core,
+    what: &str,
+    all: usize,
+    answers: Vec<(Piece, Result<Vec<A>, Error>)>,
+    unknown: A,
+) -> Result<Vec<A>, Error> {
+    let mut gathered = vec![unknown; all];
+    let answers = answers.into_iter().map(|((shard, places), answers)| {
+        let answers = answers.map(|answers| places.into_iter().zip(answers));
+        (shard, answers)
+    });
+    for (place, answer) in core.working(what, answers)?.into_iter().flatten() {
+        gathered[place] = answer;
+    }
+    Ok(gathered)
+}
+
 /// The answers of all pieces, each where its question was; `Corrupt` when one is missing.
 pub(super) fn gathered<A>(all: usize, answers: Vec<Vec<(usize, A)>>) -> Result<Vec<A>, Error> {
     let mut answers: Vec<(usize, A)> = answers.into_iter().flatten().collect();

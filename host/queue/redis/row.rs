@@ -2,13 +2,17 @@
 //! Sends nothing.
 
 use super::super::Error;
-use crate::task::{Lane, Name, Ran, State, StateKind, Submission, Target, Task, TaskId, UnixMs};
+use crate::task::{
+    ErrorClass, Lane, Name, Ran, State, StateKind, Submission, Target, Task, TaskId, UnixMs,
+};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap, str::FromStr, sync::Arc};
 
-/// What a listing reads, in the order of `task`.
-pub(super) const FIELDS: [&str; 11] = ["m", "s", "t", "u", "a", "b", "n", "k", "e", "w", "z"];
+/// What a listing reads, in the order of `task`; so does `list.lua`.
+pub(super) const FIELDS: [&str; 13] = [
+    "m", "s", "t", "u", "a", "b", "n", "k", "e", "w", "z", "d", "l",
+];
 
 /// What else there is to a task: payload and result.
 pub(super) const BULK: [&str; 2] = ["p", "r"];
@@ -63,16 +67,13 @@ pub(super) fn write_ran(ran: Option<&Ran>) -> String {
     })
 }
 
-fn read_ran(id: &str, stored: &[u8]) -> Result<Ran, Error> {
-    let read = || {
-        let [node, plugin, version]: [String; 3] = serde_json::from_slice(stored).ok()?;
-        Some(Ran {
-            node: Name::parse("node", &node).ok()?,
-            plugin: Name::parse("plugin", &plugin).ok()?,
-            plugin_version: version.into(),
-        })
-    };
-    read().ok_or_else(|| corrupt(id, "who ran it"))
+fn read_ran(stored: &[u8]) -> Option<Ran> {
+    let [node, plugin, version]: [String; 3] = serde_json::from_slice(stored).ok()?;
+    Some(Ran {
+        node: Name::parse("node", &node).ok()?,
+        plugin: Name::parse("plugin", &plugin).ok()?,
+        plugin_version: version.into(),
+    })
 }
 
 pub(super) fn letter(state: StateKind) -> char {
@@ -94,11 +95,61 @@ pub(super) fn state(written: impl AsRef<[u8]>) -> Option<StateKind> {
 }
 
 /// Reads the values of `FIELDS`, and of `BULK` where they follow. `None` when there is no such task.
-pub(super) fn task(id: TaskId, values: Vec<Text>) -> Result<Option<Task>, Error> {
+/// One whose record is damaged looks as it will once a script has come across it: it has failed.
+pub(super) fn task(id: TaskId, values: Vec<Text>) -> Option<Task> {
+    if values.iter().all(Option::is_none) {
+        return None;
+    }
+    let known = [0, 2, 3, 8, 11, 12].map(|field| values.get(field).cloned().flatten());
+    let task = sound(id.clone(), values);
+    Some(task.unwrap_or_else(|error| damaged(id, known, &error)))
+}
+
+/// What a task looks like where something else than a record is in its place.
+pub(super) fn unreadable(id: TaskId, error: &Error) -> Task {
+    damaged(id, Default::default(), error)
+}
+
+/// What can be told of a task whose record is damaged, from its head, its times, its error with its class,
+/// and its lane.
+fn damaged(id: TaskId, known: [Text; 6], error: &Error) -> Task {
+    let [head, submitted_at, at, told, class, lane] = known;
+    let head = head.and_then(|head| read_head(id.as_str(), &head).ok());
+    let lane = lane.and_then(|lane| Lane::parse(std::str::from_utf8(&lane).ok()?));
+    let lane = match &head {
+        Some(head) => Some((head.task_type.clone(), head.target.clone())),
+        None => lane.map(|lane| (lane.task_type, lane.target)),
+    };
+    // An id is a name too, and there has to be a type.
+    let (task_type, target) = lane.unwrap_or_else(|| (id.clone(), Target::Any));
+    let submitted_at = parse(submitted_at).map_or(UnixMs(0), UnixMs);
+    let told = class
+        .and(told)
+        .map(|text| String::from_utf8_lossy(&text).into_owned());
+    Task {
+        id,
+        task_type,
+        target,
+        payload: Bytes::new(),
+        metadata: head.map(|head| head.metadata).unwrap_or_default(),
+        submitted_at,
+        state: State::Failed {
+            started_at: None,
+            finished_at: parse(at).map_or(submitted_at, UnixMs),
+        },
+        attempt: 0,
+        error: Some(told.unwrap_or_else(|| format!("its record is damaged: {error}"))),
+        error_class: Some(ErrorClass::Corrupt),
+        ran: None,
+        finishes: 1,
+    }
+}
+
+fn sound(id: TaskId, values: Vec<Text>) -> Result<Task, Error> {
     let mut values = values.into_iter();
     let mut next = || values.next().flatten();
     let (Some(head), Some(letter)) = (next(), next()) else {
-        return Ok(None);
+        return Err(corrupt(id.as_str(), "what was asked for, or its state,"));
     };
     let head = read_head(id.as_str(), &head)?;
     let kind = state(letter);
@@ -113,10 +164,10 @@ pub(super) fn task(id: TaskId, values: Vec<Text>) -> Result<Option<Task>, Error>
     let node = next();
     let cancel_asked = next().is_some();
     let error = next().map(|text| String::from_utf8_lossy(&text).into_owned());
-    let ran = next()
-        .map(|text| read_ran(id.as_str(), &text))
-        .transpose()?;
+    let ran = next().and_then(|text| read_ran(&text));
     let finishes = number("its endings", next())?;
+    let error_class = next().map(|_| ErrorClass::Corrupt);
+    let _lane = next();
     let payload = Bytes::from(next().unwrap_or_default());
     let result = Bytes::from(next().unwrap_or_default());
     let begun = || started_at.ok_or_else(|| corrupt(id.as_str(), "when it began"));
@@ -144,7 +195,7 @@ pub(super) fn task(id: TaskId, values: Vec<Text>) -> Result<Option<Task>, Error>
             finished_at: at,
         },
     };
-    Ok(Some(Task {
+    Ok(Task {
         task_type: head.task_type,
         target: head.target,
         payload,
@@ -153,11 +204,11 @@ pub(super) fn task(id: TaskId, values: Vec<Text>) -> Result<Option<Task>, Error>
         state,
         attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
         error,
-        error_class: None,
+        error_class,
         ran,
         finishes: u32::try_from(finishes).unwrap_or(u32::MAX),
         id,
-    }))
+    })
 }
 
 fn parse<T: FromStr>(text: Text) -> Option<T> {

@@ -4,7 +4,7 @@
 use redis::Script;
 
 macro_rules! scripts {
-    ($($name:ident),* $(,)?) => {
+    ($($name:ident: $runs:ident,)*) => {
         pub(super) struct Scripts {
             $(pub $name: Script,)*
         }
@@ -13,6 +13,7 @@ macro_rules! scripts {
             fn default() -> Self {
                 Self {
                     $($name: Script::new(concat!(
+                        $runs!(),
                         include_str!("script/common.lua"),
                         include_str!(concat!("script/", stringify!($name), ".lua")),
                     )),)*
@@ -22,6 +23,38 @@ macro_rules! scripts {
     };
 }
 
+/// Runs also while the memory of Redis is full: it makes room, or is needed for that.
+macro_rules! always {
+    () => {
+        "#!lua flags=allow-oom\n"
+    };
+}
+
+/// The same, on a replica too, for it changes nothing.
+macro_rules! reading {
+    () => {
+        "#!lua flags=no-writes\n"
+    };
+}
+
+/// Redis refuses what it writes while its memory is full.
+macro_rules! with_room {
+    () => {
+        ""
+    };
+}
+
 scripts![
-    open, submit, lease, renew, finish, expired, cancel, requeue, purge, due, list, mend
+    open: always,
+    submit: with_room,
+    lease: always,
+    renew: always,
+    finish: always,
+    expired: always,
+    cancel: always,
+    requeue: always,
+    purge: always,
+    mend: always,
+    due: reading,
+    list: reading,
 ];

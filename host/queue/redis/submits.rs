@@ -1,7 +1,7 @@
 //! Submissions of many callers, gathered into few scripts: while one script runs, the next batch
 //! grows. One such loop a shard. What makes a task durable, or a conflict, is the script's to say.
 
-use super::{bulk::Bulk, core::Core, pace::Pace, pieces::MAX_TASKS, row};
+use super::{bulk::Bulk, core::Core, memory, pace::Pace, pieces::MAX_TASKS, row};
 use crate::{
     queue::{Change, Error, PieceSize, Submitted},
     redis::Connection,
@@ -93,13 +93,16 @@ async fn write<'t>(
     bulk: &Bulk,
     bytes: usize,
     tasks: impl Iterator<Item = &'t Submission>,
-) -> Result<Vec<Submitted>, Error> {
+) -> Result<Vec<Answer>, Error> {
     let replicas = core.settings.replicas;
     let mut connection = bulk.connection();
     let connection = &mut connection;
     let mut invocation = core.invocation(shard, &core.scripts.submit);
     let share = core.settings.max_open_tasks.div_ceil(core.tags.len());
-    invocation.arg(share).arg(u32::from(replicas > 0));
+    invocation
+        .arg(share)
+        .arg(core.settings.reserve_percent)
+        .arg(u32::from(replicas > 0));
     for task in tasks {
         let lane = task.lane().to_string();
         let head = row::write_head(task, &lane);
@@ -142,12 +145,16 @@ async fn session(connection: &mut Connection, tag: &str) -> redis::RedisResult<u
     connection.beside(tag, id).await
 }
 
-fn read(answers: &str) -> Result<Vec<Submitted>, Error> {
+/// What became of one task; `None` when there was no memory left for it.
+type Answer = Option<Submitted>;
+
+fn read(answers: &str) -> Result<Vec<Answer>, Error> {
     let submitted = |letter: u8| match letter {
-        b'n' => Ok(Submitted::Created),
-        b'e' => Ok(Submitted::Existing),
-        b'c' => Ok(Submitted::Conflict),
-        b'f' => Ok(Submitted::Full),
+        b'n' => Ok(Some(Submitted::Created)),
+        b'e' => Ok(Some(Submitted::Existing)),
+        b'c' => Ok(Some(Submitted::Conflict)),
+        b'f' => Ok(Some(Submitted::Full)),
+        b'm' => Ok(None),
         other => Err(Error::Corrupt(format!(
             "a submission was answered with {other}"
         ))),
@@ -157,7 +164,7 @@ fn read(answers: &str) -> Result<Vec<Submitted>, Error> {
 
 /// Tells the callers, and before them the watchers: who watches from an answer on is told nothing
 /// older.
-fn answer(core: &Core, batch: Vec<Submit>, done: Result<Vec<Submitted>, Error>) {
+fn answer(core: &Core, batch: Vec<Submit>, done: Result<Vec<Answer>, Error>) {
     let mut answers = match done {
         Ok(answers) => answers.into_iter(),
         Err(error) => {
@@ -168,13 +175,13 @@ fn answer(core: &Core, batch: Vec<Submit>, done: Result<Vec<Submitted>, Error>) 
             return;
         }
     };
-    let shares: Vec<Vec<Submitted>> = batch
+    let shares: Vec<Vec<Answer>> = batch
         .iter()
         .map(|call| answers.by_ref().take(call.tasks.len()).collect())
         .collect();
     let told = batch.iter().zip(&shares).flat_map(|(call, share)| {
         let created = call.tasks.iter().zip(share);
-        created.filter(|(_, answer)| **answer == Submitted::Created)
+        created.filter(|(_, answer)| **answer == Some(Submitted::Created))
     });
     let told = told.map(|(task, _)| {
         let (id, task_type) = (task.id().clone(), task.task_type().clone());
@@ -185,6 +192,21 @@ fn answer(core: &Core, batch: Vec<Submit>, done: Result<Vec<Submitted>, Error>) 
     core.recent.forget(told.iter().map(|change| &change.id));
     core.publisher.publish(told);
     for (call, share) in batch.into_iter().zip(shares) {
-        let _ = call.reply.send(Ok(share));
+        let _ = call.reply.send(of_one_call(core, share));
+    }
+}
+
+/// A call of which nothing was stored for want of memory is told why; one of which a part was, that the rest
+/// found the queue full.
+fn of_one_call(core: &Core, share: Vec<Answer>) -> Result<Vec<Submitted>, Error> {
+    let refused = share.contains(&None) && !share.contains(&Some(Submitted::Created));
+    match refused {
+        true => Err(Error::Full {
+            reason: memory::full(core.settings.reserve_percent),
+        }),
+        false => Ok(share
+            .into_iter()
+            .map(|it| it.unwrap_or(Submitted::Full))
+            .collect()),
     }
 }

@@ -1,12 +1,17 @@
-//! What goes on behind the calls: finding out what durability the server gives, again and again since
-//! its settings can change, and mending what sets and counters have lost.
+//! What goes on behind the calls: finding out whether the shards work, still have their data and have
+//! room, what durability the server gives, again and again since its settings can change, and mending what
+//! sets and counters have lost.
 
-use super::core::Core;
+use super::{
+    core::Core,
+    faults::{AWAY, EVICTION, FULL, LOST, SHARD},
+    memory,
+};
 use crate::{
-    health::Part,
     queue::{Durability, Error},
     redis::{Nodes, is_refusal},
 };
+use futures_util::future::join_all;
 use redis::{RedisError, cmd};
 use std::{
     collections::BTreeMap,
@@ -14,14 +19,14 @@ use std::{
     time::Duration,
 };
 
-/// How often to look, and how many tasks each look goes through: in how many steps, and how many tasks
-/// each of them, so that none holds up the server.
-const EVERY: Duration = Duration::from_secs(10);
+/// How often to ask whether the shards work.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Every how many times to look at the settings and through tasks, and how many tasks each look goes
+/// through: in how many steps, and how many tasks each of them, so that none holds up the server.
+const SWEEP: u32 = 5;
 const STEPS: usize = 4;
 const LOOK: usize = 500;
-
-/// The fault of a server that may throw tasks away.
-const EVICTION: &str = "eviction";
 
 /// What the server was found to give.
 #[derive(Default)]
@@ -45,28 +50,100 @@ impl Found {
 
 /// Looks for ever.
 pub(super) async fn run(core: Arc<Core>, found: Arc<Found>) {
-    loop {
+    for turn in (0..SWEEP).cycle() {
         tokio::time::sleep(EVERY).await;
+        core.faults.forget_old();
+        if !ask_shards(&core).await {
+            continue;
+        }
+        ask_memory(&core).await;
+        if turn + 1 < SWEEP {
+            continue;
+        }
         match look(&core, &found).await {
-            Ok(()) => core.health.clear(Part::Queue, EVICTION),
-            Err(Error::Misconfigured(why)) => core.health.warn(Part::Queue, EVICTION, why),
+            Ok(()) => core.faults.over(EVICTION),
+            Err(Error::Misconfigured(why)) => core.faults.degraded(EVICTION, why),
+            Err(error) => tracing::debug!("cannot ask for the settings of Redis: {error}"),
+        }
+        sweep_all(&core).await;
+    }
+}
+
+/// Whether any shard works. One that is in another store than before has lost its tasks.
+async fn ask_shards(core: &Core) -> bool {
+    let asked = core
+        .shards()
+        .map(async |shard| (shard, core.open(shard).await));
+    let (mut works, mut away, mut lost) = (false, None, Vec::new());
+    for (shard, opened) in join_all(asked).await {
+        match opened {
+            Ok(opened) => {
+                works = true;
+                if core.stores.found(shard, opened.store) {
+                    lost.push(shard.to_string());
+                }
+            }
+            Err(error) => away = Some(error),
+        }
+    }
+    match away {
+        Some(error) if !works => core.faults.down(AWAY, error.to_string()),
+        _ => core.faults.over(AWAY),
+    }
+    if !lost.is_empty() {
+        // Nothing that was known of it holds any more.
+        core.recent.clear();
+        core.publisher.lost();
+        let (shards, all) = (lost.join(", "), core.tags.len());
+        core.faults.happened(
+            LOST,
+            format!(
+                "Redis has lost its data, or another Redis has taken its place: the tasks that were in \
+                 shards {shards} of {all} are gone; did it restart without its files (appendonly), or \
+                 did anybody flush it?"
+            ),
+        );
+    }
+    works
+}
+
+/// Whether submissions are refused for want of memory, where we may ask.
+async fn ask_memory(core: &Core) {
+    let (mut connection, mut info) = (core.connection(), cmd("INFO"));
+    info.arg("memory");
+    let answers = connection.everywhere::<String>(Nodes::Masters, info);
+    let Ok(answers) = core.within(answers).await else {
+        return;
+    };
+    let percent = core.settings.reserve_percent;
+    match answers.iter().any(|info| memory::is_full(info, percent)) {
+        true => core.faults.degraded(FULL, memory::full(percent)),
+        false => core.faults.over(FULL),
+    }
+}
+
+async fn sweep_all(core: &Core) {
+    let mut sick = None;
+    for shard in core.shards() {
+        match sweep(core, shard).await {
+            Ok(0) => {}
+            Ok(mended) => tracing::warn!(
+                shard,
+                mended,
+                "tasks were not where they belong, or not counted right, which is mended: does \
+                 another program write under queue.prefix?"
+            ),
             Err(error) => {
-                tracing::debug!("cannot look after the queue in Redis: {error}");
-                continue;
+                tracing::debug!(shard, "cannot look for lost tasks: {error}");
+                sick = Some(format!(
+                    "shard {shard} of the queue does not work, its tasks wait: {error}"
+                ));
             }
         }
-        for shard in core.shards() {
-            match sweep(&core, shard).await {
-                Ok(0) => {}
-                Ok(mended) => tracing::warn!(
-                    shard,
-                    mended,
-                    "tasks were not where they belong, or not counted right, which is mended: does \
-                     another program write under queue.prefix?"
-                ),
-                Err(error) => tracing::debug!(shard, "cannot look for lost tasks: {error}"),
-            }
-        }
+    }
+    match sick {
+        Some(why) => core.faults.degraded(SHARD, why),
+        None => core.faults.over(SHARD),
     }
 }
 

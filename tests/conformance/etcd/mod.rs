@@ -4,6 +4,7 @@
 mod drained;
 mod identity;
 mod lost;
+mod sparing;
 mod stored;
 mod tls;
 
@@ -39,6 +40,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(drained::trials());
     trials.extend(identity::trials());
     trials.extend(lost::trials());
+    trials.extend(sparing::trials());
     trials.extend(stored::trials());
     trials.extend(tls::trials());
     trials

@@ -15,7 +15,8 @@
 -- TAG:dead:S  sorted set: failed (S = f) and cancelled (S = x) tasks, by the order of submission
 -- TAG:n       hash: counters: how many tasks of a type are in a state, how many are open, the last
 --             order, number and fence, how far the sweep is (mend.lua), when somebody last looked for
---             lost leases and since when they may be believed (expired.lua)
+--             lost leases and since when they may be believed (expired.lua), the identity of the store
+--             (open.lua), and how many bytes submissions may still take (submit.lua)
 -- TAG:pass    hash: what the sweep has counted so far
 -- TAG:events  stream: what changed, bounded
 -- TAG:call:Q  string: the number of queue Q's last lease, and what it got; for some minutes
@@ -23,7 +24,8 @@
 -- Fields of a task: m what was asked but the payload (JSON), p payload, l lane, o its place in the
 -- order of submission, q its number, t submitted at, s state (p r c f x), u due at, leased until or
 -- ended at, a attempt, f fence, b begun at, n node that leased it last, k cancel asked, e error, w who
--- ran it (JSON), r result, z endings applied.
+-- ran it (JSON), r result, z endings applied, g the mark of the ending applied last (finish.lua),
+-- d the class of the error where it has one.
 
 local TAG = KEYS[1]
 local N = TAG .. ':n'
@@ -39,6 +41,23 @@ local function key(id) return TAG .. ':t:' .. id end
 local function lane_key(lane) return TAG .. ':r:' .. lane end
 local function type_of(lane) return string.match(lane, '^[^@]+') end
 local function whole(number) return string.format('%.0f', number) end
+
+-- Fields of a record; none when the key holds something else than a record.
+local function read(id, ...)
+  local there = redis.pcall('HMGET', key(id), ...)
+  return there.err and {} or there
+end
+
+-- Whether all of these are numbers, as they are in every sound record.
+local function numbers(...)
+  for n = 1, select('#', ...) do
+    if not tonumber((select(n, ...))) then return false end
+  end
+  return true
+end
+
+-- The lane as a record has it; nothing where it cannot be one.
+local function sound(lane) return lane and type_of(lane) and lane end
 
 -- What is gathered here is written in as few calls as there are sets: a call costs more than an
 -- element.
@@ -87,6 +106,41 @@ end
 local function bury(id, state, order)
   add(TAG .. ':ended', NOW, id)
   if state ~= 'c' then add(TAG .. ':dead:' .. state, order, id) end
+end
+
+-- The lane that was asked for.
+local function lane_of_head(head)
+  local is_json, asked = pcall(cjson.decode, head)
+  return is_json and type(asked) == 'table' and type(asked.lane) == 'string' and sound(asked.lane)
+end
+
+-- Ends a task whose record is damaged: it has failed, by the class corrupt, whatever it was about to do.
+-- What a record cannot do without is made up where it is missing, so that the task can be looked at and
+-- forgotten; what is there of payload and head stays as it is. `why` says what is wrong. Answers its lane.
+-- A counter that cannot be told from the record is left to the sweep.
+local function condemn(id, why)
+  local task = key(id)
+  local there = redis.pcall('HMGET', task, 's', 'l', 'm', 'o', 'q', 't', 'a', 'z')
+  if there.err then
+    redis.call('UNLINK', task)
+    there = {}
+  end
+  local state, known = there[1], sound(there[2]) or lane_of_head(there[3] or '')
+  local lane = known or 'unknown'
+  local order = tonumber(there[4]) or tonumber(redis.call('ZSCORE', TAG .. ':all', id)) or NOW * STEP
+  local function else_(text, other) return whole(tonumber(text) or other) end
+  redis.call('HSET', task, 's', 'f', 'l', lane, 'o', whole(order), 'u', whole(NOW), 'q', else_(there[5], 0),
+    't', else_(there[6], NOW), 'a', else_(there[7], 0), 'z', whole((tonumber(there[8]) or 0) + 1),
+    'e', 'the record of this task in Redis is damaged: ' .. why, 'd', 'corrupt')
+  redis.call('HDEL', task, 'k')
+  remove(TAG .. ':leases', id)
+  remove(lane_key(lane), id)
+  add(TAG .. ':all', order, id)
+  bury(id, 'f', order)
+  if known and (state == 'p' or state == 'r') then count(state, type_of(lane), -1, order) end
+  count('f', type_of(lane), 1, order)
+  tell(id, lane, 'd')
+  return lane
 end
 
 local function write()

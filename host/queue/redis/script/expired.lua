@@ -16,9 +16,11 @@ repeat
   local late = redis.call('ZRANGE', TAG .. ':leases', '-inf', '(' .. whole(NOW), 'BYSCORE', 'LIMIT', seen, ARGV[2])
   seen = seen + #late
   for _, id in ipairs(late) do
-    local there = redis.call('HMGET', key(id), 's', 'f', 'l', 'a', 'k')
-    local of = there[1] == 'r' and type_of(there[3])
-    if not of then
+    local there = read(id, 's', 'f', 'l', 'a', 'k')
+    local of = there[1] == 'r' and sound(there[3]) and type_of(there[3])
+    if there[1] == 'r' and not (of and numbers(there[2], there[4])) then
+      condemn(id, 'it lacks what a lost attempt needs')
+    elseif not of then
       remove(TAG .. ':leases', id)
     elseif not others[of] and found < most then
       found = found + 1

@@ -1,24 +1,34 @@
 -- ARGV: from, then for each ending id, fence, what (c completed, p tried again, f failed, x cancelled,
--- b given back), how long until it is due again, result or error, who ran it (JSON, or nothing).
--- Answers the time, and for each ending the state that the task is in now and its lane; two nothings
--- where the token held nothing.
+-- b given back, d its record is damaged), how long until it is due again, result or error, who ran it
+-- (JSON, or nothing). Answers the time, and for each ending the state that the task is in now (d where its
+-- record is damaged), its lane, and 1 where the ending had been applied before, by this queue, which did not hear
+-- so; two nothings where the token held nothing.
+local me = string.sub(FROM, -8)
 local answers = {}
 for i = 2, #ARGV, 6 do
   local id, fence, what = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local after, text, ran = tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5]
   local task = key(id)
-  local there = redis.call('HMGET', task, 's', 'f', 'l', 'o', 'q', 'a', 'k', 'z')
+  local there = read(id, 's', 'f', 'l', 'o', 'q', 'a', 'k', 'z', 'g', 't', 'u', 'b', 'n')
+  local lane = sound(there[3])
+  -- A mark that no other ending of this task has.
+  local mark = string.sub(redis.sha1hex(string.sub(text, 1, 256)), 1, 8)
+  local ending = table.concat({ fence, me, what, #text, mark }, ' ')
   if there[1] ~= 'r' or there[2] ~= fence then
-    answers[#answers + 1] = { '', '' }
+    local repeated = there[9] == ending and lane
+    answers[#answers + 1] = repeated and { there[1], lane, '1' } or { '', '', '' }
+  elseif what == 'd' then
+    answers[#answers + 1] = { 'd', condemn(id, text), '' }
+  elseif not (lane and there[13] and numbers(there[4], there[5], there[6], there[8], unpack(there, 10, 12))) then
+    answers[#answers + 1] = { 'd', condemn(id, 'it lacks what an ending needs'), '' }
   else
-    local lane = there[3]
     local state = what
     if what == 'p' or what == 'b' then
       -- Whose end was asked for is not tried again.
       state = there[7] and 'x' or 'p'
     end
     local at = state == 'p' and NOW + after or NOW
-    local set = { 's', state, 'u', whole(at) }
+    local set = { 's', state, 'u', whole(at), 'g', ending }
     local function also(field, value) set[#set + 1] = field; set[#set + 1] = value end
     if what == 'b' then
       also('a', math.max(0, tonumber(there[6]) - 1))
@@ -37,7 +47,7 @@ for i = 2, #ARGV, 6 do
     if what ~= 'b' and ran == '' then redis.call('HDEL', task, 'w') end
     remove(TAG .. ':leases', id)
     move(id, lane, 'r', state, tonumber(there[4]))
-    answers[#answers + 1] = { state, lane }
+    answers[#answers + 1] = { state, lane, '' }
   end
 end
 write()

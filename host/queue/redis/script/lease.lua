@@ -27,8 +27,8 @@ if made and made >= number then
   local ends = NOW + ttl
   for id, fence in string.gmatch(known, ' (%S+) (%d+)') do
     local task = key(id)
-    local there = redis.call('HMGET', task, 's', 'f', 'a', 'b', 'm', 'p', 't', 'e')
-    if there[1] == 'r' and there[2] == fence then
+    local there = read(id, 's', 'f', 'a', 'b', 'm', 'p', 't', 'e')
+    if there[1] == 'r' and there[2] == fence and there[5] and there[6] and numbers(there[3], there[4], there[7]) then
       redis.call('HSET', task, 'u', whole(ends))
       add(TAG .. ':leases', ends, id)
       give(id, fence, tonumber(there[3]), unpack(there, 4, 8))
@@ -88,16 +88,19 @@ end
 local rows, bytes = {}, 0
 for _, head in ipairs(taken) do
   if bytes > MOST then break end
-  local there = redis.call('HMGET', key(head.id), 's', 'a', 'm', 'p', 't', 'e', 'l', 'o')
+  local there = read(head.id, 's', 'a', 'm', 'p', 't', 'e', 'l', 'o', 'u', 'q', 'z')
   remove(lane_key(head.lane), head.id)
   -- A task that somebody deleted by hand leaves only its place in the lane.
-  if there[1] == 'p' and there[7] == head.lane then
+  if there[1] == 'p' and not (there[3] and there[4] and sound(there[7])
+    and numbers(there[2], there[5], unpack(there, 8, 11))) then
+    condemn(head.id, 'it lacks what an attempt needs')
+  elseif there[1] == 'p' and there[7] == head.lane then
     rows[#rows + 1] = { head.id, there }
     bytes = bytes + #there[4]
   end
 end
 if #taken == 0 then return answer() end
-local fence = redis.call('HINCRBY', N, 'fence', #rows) - #rows
+local fence = #rows > 0 and redis.call('HINCRBY', N, 'fence', #rows) - #rows
 for _, row in ipairs(rows) do
   local id, there = row[1], row[2]
   fence = fence + 1

@@ -13,11 +13,11 @@ for i = 1, #found, 2 do
   local id = found[i]
   -- Two tasks have one order only when a clock was set back; then the later id comes first.
   if not (found[i + 1] == order and id >= after) then
-    local there = redis.call('HMGET', key(id), 's', 'l')
+    local there = read(id, 's', 'l')
     if there[1] and (state == '' or there[1] == state)
-      and (task_type == '' or type_of(there[2]) == task_type) then
+      and (task_type == '' or there[2] and type_of(there[2]) == task_type) then
       rows[#rows + 1] = { id, found[i + 1], redis.call('HMGET', key(id),
-        'm', 's', 't', 'u', 'a', 'b', 'n', 'k', 'e', 'w', 'z') }
+        'm', 's', 't', 'u', 'a', 'b', 'n', 'k', 'e', 'w', 'z', 'd', 'l') }
       if #rows == size then
         stopped = { found[i + 1], id }
         break

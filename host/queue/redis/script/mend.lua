@@ -1,5 +1,6 @@
 -- ARGV: from, how many. The sweep: looks at some tasks, a little further with every call, and puts back
--- those that their sets have lost; drops places of tasks that are elsewhere or gone; and counts.
+-- those that their sets have lost; drops places of tasks that are elsewhere or gone; ends those whose
+-- record is damaged; and counts.
 -- Answers how much it mended, and 1 when it has come to the end.
 --
 -- It counts over many calls, in the order of submission, while tasks change. Field `pass` says how far it
@@ -21,24 +22,29 @@ local function belongs(set, score, id)
 end
 
 local function look_at(id)
-  local there = redis.call('HMGET', key(id), 's', 'l', 'u', 'q', 'o')
-  local state, at = there[1], tonumber(there[3])
-  if not state then
+  local there = read(id, 's', 'l', 'u', 'q', 'o', 't', 'a', 'z', 'm', 'f', 'b', 'n')
+  local state, lane, at = there[1], sound(there[2]), tonumber(there[3])
+  if not state and redis.call('EXISTS', key(id)) == 0 then
     remove(ALL, id)
     mended = mended + 1
     return
   end
-  -- What is missing here is told to whoever asks for the task.
-  if not (there[2] and at and there[4] and there[5]) then return end
-  if state == 'p' then
-    belongs(lane_key(there[2]), at * STEP + tonumber(there[4]) % STEP, id)
+  local ended = state == 'c' or state == 'f' or state == 'x'
+  local runs = state == 'r' and there[12] and numbers(there[10], there[11])
+  if not ended and not (lane and there[9] and numbers(unpack(there, 3, 8)) and (state == 'p' or runs)
+    and redis.call('HEXISTS', key(id), 'p') == 1) then
+    state, lane = 'f', condemn(id, 'it lacks a field')
+  elseif state == 'p' then
+    belongs(lane_key(lane), at * STEP + tonumber(there[4]) % STEP, id)
   elseif state == 'r' then
     belongs(TAG .. ':leases', at, id)
   else
-    belongs(TAG .. ':ended', at, id)
-    if state ~= 'c' then belongs(TAG .. ':dead:' .. state, tonumber(there[5]), id) end
+    -- One that does not say when it ended, ended now.
+    belongs(TAG .. ':ended', at or NOW, id)
+    local order = tonumber(there[5])
+    if state ~= 'c' and order then belongs(TAG .. ':dead:' .. state, order, id) end
   end
-  local field = state .. ' ' .. type_of(there[2])
+  local field = state .. ' ' .. type_of(lane or 'unknown')
   truth[field] = (truth[field] or 0) + 1
 end
 
@@ -50,7 +56,7 @@ local function look_for_strays()
   local set, states = unpack(PLACES[which])
   local found = redis.call('ZRANGE', set, from, from + limit - 1)
   for _, id in ipairs(found) do
-    local state = redis.call('HGET', key(id), 's')
+    local state = read(id, 's')[1]
     if not state or not string.find(states, state, 1, true) then
       remove(set, id)
       mended = mended + 1

@@ -2,12 +2,13 @@
 local old = redis.call('ZRANGE', TAG .. ':ended', '-inf', whole(NOW - tonumber(ARGV[2])), 'BYSCORE', 'LIMIT', 0, ARGV[3])
 for _, id in ipairs(old) do
   local task = key(id)
-  local there = redis.call('HMGET', task, 's', 'l', 'o')
+  local there = read(id, 's', 'l', 'o')
   local state = there[1]
   remove(TAG .. ':ended', id)
   -- What has not ended is in this set by mistake.
   if state ~= 'p' and state ~= 'r' then
-    if state then move(id, there[2], state, nil, tonumber(there[3])) end
+    -- Where the record is damaged, the sweep counts anew.
+    if state and sound(there[2]) then move(id, there[2], state, nil, tonumber(there[3])) end
     remove(TAG .. ':all', id)
     if state == 'f' or state == 'x' then remove(TAG .. ':dead:' .. state, id) end
     redis.call('UNLINK', task)

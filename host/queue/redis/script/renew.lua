@@ -4,7 +4,7 @@ local ends = NOW + tonumber(ARGV[2])
 local answers = {}
 for i = 3, #ARGV, 2 do
   local id, task = ARGV[i], key(ARGV[i])
-  local there = redis.call('HMGET', task, 's', 'f', 'k')
+  local there = read(id, 's', 'f', 'k')
   if there[1] == 'r' and there[2] == ARGV[i + 1] then
     redis.call('HSET', task, 'u', whole(ends))
     add(TAG .. ':leases', ends, id)

@@ -1,0 +1,52 @@
+//! How full the memory of a Redis is, against the share of it that submissions leave free. The bound
+//! itself is kept by `script/submit.lua`, in the same way.
+
+/// Whether submissions are refused, by what `INFO memory` says.
+pub(super) fn is_full(info: &str, reserve_percent: u64) -> bool {
+    let says = |name: &str| {
+        let value = |line: &str| {
+            line.strip_prefix(name)?
+                .strip_prefix(':')?
+                .trim()
+                .parse()
+                .ok()
+        };
+        info.lines().find_map(value).unwrap_or(0u64)
+    };
+    let most = says("maxmemory");
+    let used = says("used_memory").saturating_sub(says("mem_not_counted_for_evict"));
+    most > 0 && u128::from(used) * 100 >= u128::from(most) * u128::from(100 - reserve_percent)
+}
+
+/// What is said of it, to clients too.
+pub(super) fn full(reserve_percent: u64) -> String {
+    format!(
+        "the memory of Redis is full but for the {reserve_percent} % of its maxmemory that are kept for \
+         the ends of tasks (queue.reserve_percent); wait until tasks have ended and are forgotten \
+         (queue.keep_ended_ms), or raise maxmemory"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_free_counts_as_taken() {
+        let info = |used, most| {
+            format!(
+                "# Memory\r\nused_memory:{used}\r\nused_memory_rss:9\r\nmaxmemory:{most}\r\n\
+                 mem_not_counted_for_evict:10\r\n"
+            )
+        };
+        assert!(!is_full(&info(99, 100), 10));
+        assert!(is_full(&info(100, 100), 10));
+        assert!(!is_full(&info(100, 100), 0));
+        assert!(is_full(&info(110, 100), 0));
+        assert!(
+            !is_full(&info(1000, 0), 10),
+            "without a maxmemory there is no end"
+        );
+        assert!(!is_full("", 10));
+    }
+}

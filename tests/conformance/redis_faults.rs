@@ -1,0 +1,439 @@
+//! What must stay where it is: a memory that is full refuses submissions only, a damaged record or a shard
+//! that does not work costs its own tasks only, and a Redis that lost its data is told.
+
+use super::{
+    queue::{finish_one, name, task, want},
+    queue_redis::{say, settings, trial, until},
+};
+use crate::support::servers::{Kind, Server};
+use hostel::{
+    config,
+    health::{Health, Part},
+    queue::{
+        Cancel, Changes, Error, Finish, Finished, Leased, Page, RedisQueue, Renewal, Requeue,
+        Submitted, TaskQueue,
+    },
+    task::{ErrorClass, Outcome, StateKind},
+};
+use libtest_mimic::Trial;
+use std::{collections::HashSet, time::Duration};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for shards in [1, 3] {
+        let name = |case: &str| match shards {
+            1 => case.to_owned(),
+            _ => format!("{case}_in_three_shards"),
+        };
+        trials.extend([
+            trial(&name("a_full_memory_refuses_submissions_only"), move || {
+                a_full_memory_refuses_submissions_only(shards)
+            }),
+            trial(&name("a_damaged_record_fails_alone"), move || {
+                a_damaged_record_fails_alone(shards)
+            }),
+            trial(&name("a_redis_that_lost_its_data_is_told"), move || {
+                a_redis_that_lost_its_data_is_told(shards)
+            }),
+        ]);
+    }
+    trials.extend([
+        trial("a_sick_shard_is_sick_alone", a_sick_shard_is_sick_alone),
+        trial(
+            "an_ending_may_be_repeated_by_its_queue",
+            an_ending_may_be_repeated_by_its_queue,
+        ),
+    ]);
+    trials
+}
+
+async fn open(server: &Server, shards: u32) -> (RedisQueue, Health) {
+    let settings = config::RedisQueue {
+        shards,
+        max_open_tasks: 100_000,
+        ..settings(server)
+    };
+    let health = Health::default();
+    let queue = RedisQueue::open_reporting(&settings, health.clone());
+    (queue.await.unwrap(), health)
+}
+
+fn has(health: &Health, kind: &'static str) -> bool {
+    health.faults().contains_key(&(Part::Queue, kind))
+}
+
+fn completed(leased: &[Leased], result: &[u8]) -> Vec<Finish> {
+    let finish = |leased: &Leased| Finish {
+        token: leased.token.clone(),
+        outcome: Outcome::Completed {
+            result: result.to_vec().into(),
+        },
+        ran: None,
+    };
+    leased.iter().map(finish).collect()
+}
+
+async fn used_memory(server: &Server) -> u64 {
+    let info = say(server, &["INFO", "memory"]).await;
+    let info: String = redis::FromRedisValue::from_redis_value(info).unwrap();
+    let used = info
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:"));
+    used.unwrap().trim().parse().unwrap()
+}
+
+async fn a_full_memory_refuses_submissions_only(shards: u32) {
+    const PAYLOAD: [u8; 20_000] = [7; 20_000];
+    let server = Server::start(Kind::Redis).await;
+    let (queue, health) = open(&server, shards).await;
+    let limit = async |bytes: u64| {
+        let bytes = bytes.to_string();
+        say(&server, &["CONFIG", "SET", "maxmemory", &bytes]).await;
+    };
+    let most = used_memory(&server).await + (12 << 20);
+    limit(most).await;
+    let submit = async |number: usize| {
+        let task = task(&format!("t{number}"), "echo", &PAYLOAD);
+        queue.submit(vec![task]).await.map(|answers| answers[0])
+    };
+    let mut accepted = 0;
+    let reason = loop {
+        match submit(accepted).await {
+            Ok(answer) => assert_eq!(answer, Submitted::Created),
+            Err(Error::Full { reason }) => break reason,
+            Err(other) => panic!("{other:?}"),
+        }
+        accepted += 1;
+    };
+    assert!(
+        accepted > 100 && reason.contains("queue.reserve_percent"),
+        "{reason}"
+    );
+    let used = used_memory(&server).await;
+    assert!(used < most * 95 / 100, "a share is left free: {used}");
+    assert_eq!(submit(0).await.unwrap(), Submitted::Existing);
+    until("health tells", async || has(&health, "full")).await;
+
+    // Far beyond what Redis allows, all else goes on, and a queue can be opened.
+    limit(1).await;
+    assert!(matches!(submit(accepted).await, Err(Error::Full { .. })));
+    assert_eq!(submit(0).await.unwrap(), Submitted::Existing);
+    let (other, _) = open(&server, shards).await;
+    let id = name("t0");
+    assert_eq!(other.cancel(&id).await.unwrap(), Cancel::Cancelled);
+    assert_eq!(other.requeue(&id).await.unwrap(), Requeue::Requeued);
+    let mut ended = 0;
+    while ended < accepted {
+        let all = want(&[("echo", accepted)], accepted, HOUR);
+        let leased = other.lease(&all).await.unwrap();
+        let tokens: Vec<_> = leased.iter().map(|leased| leased.token.clone()).collect();
+        let renewed = other.renew(&tokens, HOUR).await.unwrap();
+        assert!(renewed.iter().all(|it| *it == Renewal::Held));
+        let finished = other.finish(completed(&leased, &[1; 1000])).await.unwrap();
+        assert!(finished.iter().all(|it| *it == Finished::Applied));
+        assert!(!leased.is_empty(), "{ended} of {accepted}");
+        ended += leased.len();
+    }
+    assert!(other.expired(HOUR, &[], 9).await.unwrap().is_empty());
+    let page = Page {
+        size: 9,
+        after: None,
+    };
+    let listed = other.list(&Default::default(), &page).await.unwrap();
+    assert_eq!(listed.tasks.len(), 9);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let gone = other.purge(Duration::ZERO, usize::MAX).await.unwrap();
+    assert_eq!(gone, accepted);
+
+    limit(most).await;
+    until("there is room again", async || {
+        submit(accepted + 1).await.is_ok()
+    })
+    .await;
+    until("health is well", async || !has(&health, "full")).await;
+    other.close().await;
+    queue.close().await;
+}
+
+/// The key of a task, in whichever shard it is.
+async fn key_of(server: &Server, shards: u32, id: &str) -> String {
+    for shard in 0..shards {
+        let key = format!("{{test:{shard}}}:t:{id}");
+        if say(server, &["EXISTS", &key]).await == redis::Value::Int(1) {
+            return key;
+        }
+    }
+    panic!("no task {id}");
+}
+
+async fn a_damaged_record_fails_alone(shards: u32) {
+    const FIELDS: [&str; 12] = ["m", "p", "l", "o", "q", "t", "s", "u", "a", "z", "f", "b"];
+    const SOUND: usize = 5;
+    let server = Server::start(Kind::Redis).await;
+    let (queue, health) = open(&server, shards).await;
+    let mut ids = Vec::new();
+    for task_type in ["runs", "waits"] {
+        let mut of_type: Vec<_> = FIELDS.map(|field| format!("{task_type}-{field}")).into();
+        of_type.extend(["nonsense", "other"].map(|what| format!("{task_type}-{what}")));
+        of_type.extend((0..SOUND).map(|number| format!("{task_type}-sound-{number}")));
+        let batch = of_type.iter().map(|id| task(id, task_type, b"x")).collect();
+        queue.submit(batch).await.unwrap();
+        ids.extend(of_type);
+    }
+    let (damaged, sound): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| !id.contains("sound"));
+    let runs = queue.lease(&want(&[("runs", 99)], 99, HOUR)).await.unwrap();
+    for id in &damaged {
+        let key = key_of(&server, shards, id).await;
+        match id.split_once('-').unwrap().1 {
+            "nonsense" => {
+                say(
+                    &server,
+                    &["HSET", &key, "o", "x", "a", "", "l", "@", "m", "{"],
+                )
+                .await
+            }
+            "other" => say(&server, &["SET", &key, "something else"]).await,
+            field => say(&server, &["HDEL", &key, field]).await,
+        };
+    }
+    let is_sound = |id: &str| sound.iter().any(|it| it == id);
+    let finished = queue.finish(completed(&runs, b"x")).await.unwrap();
+    for (leased, finished) in runs.iter().zip(finished) {
+        if is_sound(leased.token.id.as_str()) {
+            assert_eq!(finished, Finished::Applied, "{:?}", leased.token);
+        }
+    }
+    let waits = queue
+        .lease(&want(&[("waits", 99)], 99, HOUR))
+        .await
+        .unwrap();
+    let leased: HashSet<_> = waits
+        .iter()
+        .map(|leased| leased.token.id.as_str())
+        .collect();
+    let all = sound.iter().filter(|id| id.starts_with("waits"));
+    assert_eq!(all.filter(|id| leased.contains(id.as_str())).count(), SOUND);
+    queue.finish(completed(&waits, b"x")).await.unwrap();
+    queue.expired(HOUR, &[], 99).await.unwrap();
+    for id in &damaged {
+        queue.get(&name(id)).await.unwrap();
+    }
+    queue.cancel(&name("waits-l")).await.unwrap();
+
+    let page = Page {
+        size: 99,
+        after: None,
+    };
+    let list = async || queue.list(&Default::default(), &page).await.unwrap().tasks;
+    until("every task has ended", async || {
+        let all = list().await;
+        all.iter().all(|task| task.state.kind().is_terminal())
+            && all.len() == damaged.len() + sound.len()
+    })
+    .await;
+    let mut failed = 0;
+    for task in list().await {
+        let id = task.id.as_str();
+        let known = queue.get(&task.id).await.unwrap().unwrap();
+        assert_eq!(known.state.kind(), task.state.kind(), "{id}");
+        match task.state.kind() {
+            // Some attempts need nothing that is missing.
+            StateKind::Completed => assert!(task.error_class.is_none(), "{id}"),
+            StateKind::Failed => {
+                assert_eq!(task.error_class, Some(ErrorClass::Corrupt), "{id}");
+                assert!(!is_sound(id), "{id}");
+                assert!(task.error.unwrap().contains("damaged"), "{id}");
+                failed += 1;
+            }
+            other => panic!("{id}: {other:?}"),
+        }
+    }
+    assert!(failed >= damaged.len() / 2, "{failed} of {}", damaged.len());
+    until("health tells", async || has(&health, "corrupt")).await;
+    // What has no payload cannot be run again.
+    let refused = queue.requeue(&name("waits-p")).await.unwrap();
+    assert_eq!(refused, Requeue::Refused(StateKind::Failed));
+    until("all are forgotten and counted", async || {
+        queue.purge(Duration::ZERO, usize::MAX).await.unwrap();
+        list().await.is_empty() && queue.counts().await.unwrap().is_empty()
+    })
+    .await;
+    queue.close().await;
+}
+
+async fn a_sick_shard_is_sick_alone() {
+    const TASKS: usize = 60;
+    let server = Server::start(Kind::Redis).await;
+    let (queue, health) = open(&server, 3).await;
+    let batch = |what: &str| {
+        let ids = (0..TASKS).map(|number| format!("{what}{number}"));
+        ids.map(|id| task(&id, "echo", b"x")).collect::<Vec<_>>()
+    };
+    queue.submit(batch("a")).await.unwrap();
+    let leased = queue
+        .lease(&want(&[("echo", TASKS)], TASKS, HOUR))
+        .await
+        .unwrap();
+    assert_eq!(leased.len(), TASKS);
+    let mut sick = HashSet::new();
+    for leased in &leased {
+        let id = leased.token.id.as_str();
+        if key_of(&server, 3, id).await.starts_with("{test:1}") {
+            sick.insert(id.to_owned());
+        }
+    }
+    assert!(!sick.is_empty() && sick.len() < TASKS);
+    say(&server, &["SET", "{test:1}:leases", "no set"]).await;
+    let tokens: Vec<_> = leased.iter().map(|leased| leased.token.clone()).collect();
+    let renewed = queue.renew(&tokens, HOUR).await.unwrap();
+    let finished = queue.finish(completed(&leased, b"x")).await.unwrap();
+    for ((leased, renewed), finished) in leased.iter().zip(renewed).zip(finished) {
+        let expected = match sick.contains(leased.token.id.as_str()) {
+            true => (Renewal::Unconfirmed, Finished::Unconfirmed),
+            false => (Renewal::Held, Finished::Applied),
+        };
+        assert_eq!((renewed, finished), expected);
+    }
+    // Work goes on in the others, in whichever order they are asked.
+    queue.submit(batch("b")).await.unwrap();
+    let all = want(&[("echo", TASKS)], TASKS, HOUR);
+    assert!(queue.next_due(&all).await.unwrap().is_some());
+    let mut more = 0;
+    for _ in 0..3 {
+        more += queue.lease(&all).await.unwrap().len();
+    }
+    assert!(more > TASKS / 3, "{more}");
+    queue.expired(HOUR, &[], 9).await.unwrap();
+    queue.purge(HOUR, 9).await.unwrap();
+    until("health tells", async || has(&health, "shard")).await;
+    // What was not confirmed is asked again once the shard works.
+    say(&server, &["DEL", "{test:1}:leases"]).await;
+    let again = leased
+        .iter()
+        .filter(|it| sick.contains(it.token.id.as_str()));
+    let again: Vec<_> = again.cloned().collect();
+    let finished = queue.finish(completed(&again, b"x")).await.unwrap();
+    assert!(finished.iter().all(|it| *it == Finished::Applied));
+    until("health is well", async || !has(&health, "shard")).await;
+    queue.close().await;
+}
+
+async fn a_redis_that_lost_its_data_is_told(shards: u32) {
+    let server = Server::start(Kind::Redis).await;
+    let (here, its_health) = open(&server, shards).await;
+    let (there, other_health) = open(&server, shards).await;
+    here.submit(vec![task("gone", "echo", b"x")]).await.unwrap();
+    // A clock that is far ahead: what comes after it in the stream comes before it in time.
+    for shard in 0..shards {
+        let stream = format!("{{test:{shard}}}:events");
+        let far = [
+            "XADD",
+            &stream,
+            "99999999999999-0",
+            "from",
+            "x",
+            "events",
+            "p y echo",
+        ];
+        say(&server, &far).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!has(&its_health, "lost-data") && !has(&other_health, "lost-data"));
+    say(&server, &["FLUSHALL"]).await;
+    until("both nodes are told", async || {
+        has(&its_health, "lost-data") && has(&other_health, "lost-data")
+    })
+    .await;
+    assert!(here.get(&name("gone")).await.unwrap().is_none());
+    // Who waits at another node hears of what happens, and need not look for himself.
+    let mut watch = there.watch();
+    until("the other queue hears", async || {
+        let id = format!("t{}", fastrand::u64(..));
+        here.submit(vec![task(&id, "echo", b"x")]).await.unwrap();
+        let heard = async {
+            loop {
+                match watch.next().await {
+                    Some(Changes::Seen(changes)) if changes.iter().any(|c| c.id == name(&id)) => {
+                        return;
+                    }
+                    _ => {}
+                }
+            }
+        };
+        let heard = tokio::time::timeout(Duration::from_millis(500), heard).await;
+        heard.is_ok()
+    })
+    .await;
+    // It is known again for what it is.
+    let other = config::RedisQueue {
+        shards: shards + 1,
+        ..settings(&server)
+    };
+    let refused = RedisQueue::open(&other).await.err().unwrap();
+    assert!(refused.to_string().contains("queue.shards"), "{refused}");
+    here.close().await;
+    there.close().await;
+}
+
+/// Its answer may have been lost.
+async fn an_ending_may_be_repeated_by_its_queue() {
+    let server = Server::start(Kind::Redis).await;
+    let (here, _) = open(&server, 1).await;
+    let (there, _) = open(&server, 1).await;
+    let ids = ["ends", "again", "late"];
+    let batch = ids.map(|id| task(id, "echo", b"x"));
+    here.submit(batch.into()).await.unwrap();
+    let leased = here.lease(&want(&[("echo", 3)], 3, HOUR)).await.unwrap();
+    let token = |id: &str| {
+        let leased = leased.iter().find(|it| it.token.id == name(id));
+        leased.unwrap().token.clone()
+    };
+    let result = || Outcome::Completed { result: "x".into() };
+    let retry = || Outcome::Retry {
+        after: Duration::ZERO,
+        error: "no".into(),
+    };
+    assert_eq!(
+        finish_one(&here, &token("ends"), result()).await,
+        Finished::Applied
+    );
+    let ended = here.get(&name("ends")).await.unwrap();
+    let mut watch = here.watch();
+    assert_eq!(
+        finish_one(&here, &token("ends"), result()).await,
+        Finished::Applied
+    );
+    // Whoever waits is told with the answer that is heard.
+    let told = tokio::time::timeout(Duration::from_secs(1), watch.next()).await;
+    assert!(matches!(told, Ok(Some(Changes::Seen(changes))) if changes[0].id == name("ends")));
+    assert_eq!(here.get(&name("ends")).await.unwrap(), ended);
+    assert_eq!(
+        finish_one(&there, &token("ends"), result()).await,
+        Finished::Stale
+    );
+    // So may one after which the task was leased again, and that lease is left alone.
+    assert_eq!(
+        finish_one(&here, &token("again"), retry()).await,
+        Finished::Applied
+    );
+    let second = there.lease(&want(&[("echo", 1)], 1, HOUR)).await.unwrap();
+    assert_eq!(
+        finish_one(&here, &token("again"), retry()).await,
+        Finished::Applied
+    );
+    let renewed = there.renew(&[second[0].token.clone()], HOUR).await.unwrap();
+    assert_eq!(renewed, [Renewal::Held]);
+    // What another took for lost is not ours to end.
+    assert_eq!(
+        finish_one(&there, &token("late"), retry()).await,
+        Finished::Applied
+    );
+    assert_eq!(
+        finish_one(&here, &token("late"), retry()).await,
+        Finished::Stale
+    );
+    here.close().await;
+    there.close().await;
+}
