@@ -37,20 +37,32 @@ pub async fn write_down(shared: Arc<Shared>, mut ended: mpsc::Receiver<Finish>) 
     }
 }
 
-/// Leaves `batch` empty.
+/// Leaves `batch` empty. What is not confirmed is written again, and nothing else.
 async fn write_batch(shared: &Shared, batch: &mut Vec<Finish>) -> Vec<Finished> {
+    let mut finished = vec![Finished::Unconfirmed; batch.len()];
     let mut pause = PAUSE.0;
     let limit = LogLimit::of_retries();
     loop {
+        let is_open = |&place: &usize| finished[place] == Finished::Unconfirmed;
+        let open: Vec<usize> = (0..batch.len()).filter(is_open).collect();
+        if open.is_empty() {
+            batch.clear();
+            return finished;
+        }
         // Payloads are shared, so that the copy kept for another try costs little.
-        match shared.queue.finish(batch.clone()).await {
-            Ok(applied) => {
-                batch.clear();
-                return applied;
+        let again = open.iter().map(|&place| batch[place].clone()).collect();
+        match shared.queue.finish(again).await {
+            Ok(answers) => {
+                for (&place, answer) in open.iter().zip(answers) {
+                    finished[place] = answer;
+                }
+                if !finished.contains(&Finished::Unconfirmed) {
+                    continue;
+                }
             }
             Err(error) => {
                 if let Some(left_out) = limit.permit() {
-                    let attempts = batch.len();
+                    let attempts = open.len();
                     tracing::warn!(
                         left_out,
                         "cannot record {attempts} finished attempts, trying again: {error}"
