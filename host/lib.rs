@@ -10,7 +10,7 @@
 //! | 1 | [`queue`], [`discovery`], [`broker`], [`plugin`] | engines behind traits, and the guests |
 //! | 1 | [`keyvalue`], `redis` | another engine, just below the guests that it is lent to; how a Redis is reached |
 //! | 0 | [`task`], [`lifecycle`], [`config`], `sqlite`, `pem` | pure values and decisions, the `Component` trait, settings, what every database file and both ends of TLS need |
-//! | 0 | [`budget`], [`health`], `log_limit` | bounds in bytes, what is wrong with a node by part, bounds on repeated log lines |
+//! | 0 | [`budget`], [`health`], `log_limit`, [`untrusted`] | bounds in bytes, what is wrong with a node by part, bounds on repeated log lines, text that others wrote |
 //!
 //! The way of a task: `api` turns a request into a [`task::Submission`]; `scheduler` admits it and
 //! `queue` makes it durable; `worker` leases it and runs it in a `plugin` generation;
@@ -37,6 +37,7 @@ mod redis;
 pub mod scheduler;
 mod sqlite;
 pub mod task;
+mod untrusted;
 pub mod worker;
 
 pub use client::{ClientOptions, DistributedClient};

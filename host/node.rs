@@ -101,6 +101,7 @@ impl DistributedNode {
         let health = Health::default();
         let queue = queue::open(&config.queue, &health).await?;
         let keyvalue = keyvalue::open(&config.keyvalue, &health).await?;
+        tell_what_is_not_shared(&*queue, config);
         let discovery = discovery::open(config, &health)?;
         let router = router(
             &id,
@@ -216,6 +217,17 @@ fn router(
         discovery.clone(),
         max_payload_bytes,
     ))
+}
+
+/// Says at the start what operators of a cluster tend to take for shared.
+fn tell_what_is_not_shared(queue: &dyn TaskQueue, config: &Config) {
+    let config::KeyValueBackend::Sqlite { .. } = config.keyvalue.backend;
+    if queue.is_shared() {
+        tracing::info!(
+            "nodes share their tasks, but not what plugins keep: each node has a key-value store of \
+             its own (keyvalue.kind = \"sqlite\")"
+        );
+    }
 }
 
 /// What the slowest component may take for its start, or for its last messages and its stop.

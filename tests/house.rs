@@ -12,7 +12,14 @@ use std::{
 /// are typed with task's names, so it counts as two; plugins are lent the key-value store, and
 /// two engines share a Redis, so the one above it does too.
 const FLOORS: [&[&str]; 8] = [
-    &["task", "lifecycle", "budget", "health", "log_limit"],
+    &[
+        "task",
+        "lifecycle",
+        "budget",
+        "health",
+        "log_limit",
+        "untrusted",
+    ],
     &["config", "sqlite", "pem"],
     &["keyvalue", "redis"],
     &["queue", "discovery", "broker", "plugin"],
@@ -44,6 +51,10 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("house::each_crate_is_named_by_its_owners_alone", || {
             none(sources().iter().flat_map(trespasses))
         }),
+        Trial::test(
+            "house::only_the_output_module_writes_to_the_terminal",
+            || none(sources().iter().filter_map(writes_to_the_terminal)),
+        ),
         Trial::test("house::each_file_says_what_it_is_and_stays_short", || {
             none(sources().iter().flat_map(unstylish))
         }),
@@ -170,6 +181,21 @@ fn mentions(text: &str, path: &str) -> bool {
                 !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
             })
         })
+}
+
+/// Text that others wrote must not reach a terminal as it is: `cli/output.rs` makes it printable, and
+/// `cli/log.rs` does for the log.
+fn writes_to_the_terminal(source: &Source) -> Option<String> {
+    let sinks = ["cli/output", "cli/log", "plugin/tests/limits"];
+    if sinks.iter().any(|sink| source.below == Path::new(sink)) {
+        return None;
+    }
+    let ways = ["println!(", "print!(", "stdout()", "stderr()"];
+    let way = ways.into_iter().find(|way| source.text.contains(way))?;
+    Some(format!(
+        "{} writes by {way}, past cli/output.rs",
+        source.path.display()
+    ))
 }
 
 fn unstylish(source: &Source) -> Vec<String> {

@@ -1,7 +1,9 @@
-//! Building plugins from source: the wasm target if it is missing, cargo, and each component moved
-//! into the plugins directory whole.
+//! Building plugins from source: the wasm target if it is missing, cargo, and each component that a
+//! node would take moved into the plugins directory whole, under the name of its plugin.
 
-use anyhow::{Context, ensure};
+use super::output::note;
+use crate::{Config, plugin, untrusted::Untrusted};
+use anyhow::{Context, bail, ensure};
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -10,8 +12,29 @@ use std::{
 const TARGET: &str = "wasm32-wasip2";
 
 /// Builds the plugin packages of the crate or workspace in `dir` (all that make components, or only
-/// those named), puts the files into `out` and returns where they are.
-pub fn build(dir: &Path, packages: &[&str], out: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// those named), puts the files into `out` and returns where they are. A file is called as its
+/// plugin's manifest says, as `[plugin.NAME]` is. If a node with this configuration would refuse one
+/// of them, none is put anywhere.
+pub async fn build(
+    config: &Config,
+    dir: &Path,
+    packages: &[&str],
+    out: &Path,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let mut checked = Vec::new();
+    for file in compile(dir, packages)? {
+        let name = plugin_name(config, &file).await?;
+        checked.push((file, name));
+    }
+    std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+    checked
+        .iter()
+        .map(|(file, name)| put(file, &out.join(format!("{name}.wasm"))))
+        .collect()
+}
+
+/// The components that cargo makes.
+fn compile(dir: &Path, packages: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     add_target()?;
     let mut cargo = Command::new(cargo());
     cargo
@@ -34,8 +57,21 @@ pub fn build(dir: &Path, packages: &[&str], out: &Path) -> anyhow::Result<Vec<Pa
         "{} builds, but makes no component: its Cargo.toml needs [lib] crate-type = [\"cdylib\"]",
         dir.display()
     );
-    std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
-    components.iter().map(|file| put(file, out)).collect()
+    Ok(components)
+}
+
+/// The name that the component gives itself, if a node would take it.
+async fn plugin_name(config: &Config, file: &Path) -> anyhow::Result<String> {
+    let inspection = plugin::inspect(config, file).await?;
+    match inspection.plugin {
+        Some(plugin) if inspection.faults.is_empty() => Ok(plugin.name.to_string()),
+        _ => {
+            let faults = inspection.faults.iter().map(|fault| format!("\n{fault}"));
+            let file = file.display();
+            let faults: String = faults.collect();
+            bail!("{file} is built, but a node would refuse it, so it is not put in place:{faults}")
+        }
+    }
 }
 
 /// Adds the wasm target through rustup unless it is there.
@@ -49,7 +85,7 @@ fn add_target() -> anyhow::Result<()> {
     if Path::new(path.trim()).is_dir() {
         return Ok(());
     }
-    eprintln!("adding the Rust target {TARGET}");
+    note(format_args!("adding the Rust target {TARGET}"));
     let added = Command::new("rustup")
         .args(["target", "add", TARGET])
         .status();
@@ -85,11 +121,19 @@ fn list(value: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
 }
 
 /// Copied beside and renamed into place: a node that watches never sees half a file.
-fn put(file: &Path, out: &Path) -> anyhow::Result<PathBuf> {
-    let name = file.file_name().unwrap_or_default();
-    let (to, beside) = (out.join(name), out.join(name).with_extension("wasm.part"));
+fn put(file: &Path, to: &Path) -> anyhow::Result<PathBuf> {
+    let beside = to.with_extension("wasm.part");
     std::fs::copy(file, &beside)
-        .and_then(|_| std::fs::rename(&beside, &to))
-        .with_context(|| format!("cannot put {} into {}", file.display(), out.display()))?;
-    Ok(to)
+        .and_then(|_| std::fs::rename(&beside, to))
+        .with_context(|| format!("cannot put {} at {}", file.display(), to.display()))?;
+    let old = to.with_file_name(file.file_name().unwrap_or_default());
+    if old != to && old.exists() {
+        note(format_args!(
+            "hostel: {} is another file of this plugin, from an earlier build perhaps, and keeps \
+             {} from serving: remove it",
+            Untrusted::path(&old),
+            Untrusted::path(to)
+        ));
+    }
+    Ok(to.to_owned())
 }

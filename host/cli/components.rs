@@ -3,7 +3,7 @@
 use super::{
     Server,
     exit::Failure,
-    output::{ago, print_json, print_table},
+    output::{ago, field, print_json, print_table},
 };
 use crate::proto::hostel::v1::Component;
 use clap::{Args, Subcommand};
@@ -51,7 +51,8 @@ impl Components {
             &rows,
         );
         for component in components.iter().filter(|one| !one.error.is_empty()) {
-            say!("\n{}: {}", component.id, component.error);
+            say!("");
+            field(&format!("{}:", component.id), &component.error);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! `hostel config`: what a node would run with, and whether it could.
 
-use super::{ConfigFile, exit::Failure};
+use super::{ConfigFile, exit::Failure, output::paragraph};
+use crate::config::{Secrets, show};
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
@@ -12,7 +13,12 @@ pub struct ConfigCommand {
 #[derive(Debug, Subcommand)]
 enum ShowOrCheck {
     /// Print every setting in force, with its explanation, as a configuration file
+    ///
+    /// The values under [plugin.NAME.config] may be secrets, so three stars stand for each of them.
     Show {
+        /// Print the values under [plugin.NAME.config] too
+        #[arg(long)]
+        show_secrets: bool,
         #[command(flatten)]
         config: ConfigFile,
     },
@@ -26,8 +32,16 @@ enum ShowOrCheck {
 impl ConfigCommand {
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
-            ShowOrCheck::Show { config } => {
-                say!("{}", crate::config::show(&config.load()?).trim_end());
+            ShowOrCheck::Show {
+                show_secrets,
+                config,
+            } => {
+                let secrets = match show_secrets {
+                    true => Secrets::Shown,
+                    false => Secrets::Masked,
+                };
+                let shown = show(&config.load()?, secrets);
+                paragraph(format_args!("{}", shown.trim_end()));
                 Ok(())
             }
             ShowOrCheck::Check { config } => {

@@ -1,5 +1,6 @@
 //! How a command fails: what is said, and the exit code that scripts see.
 
+use super::output::complain;
 use crate::client::{Trouble, is_lost, trouble};
 use std::{error::Error, process::ExitCode};
 use tonic::{Code, Status};
@@ -83,7 +84,7 @@ impl Failure {
 
     pub fn report(self) -> ExitCode {
         if !self.message.is_empty() {
-            eprintln!("hostel: {}", self.message);
+            complain(&self.message);
         }
         ExitCode::from(self.code)
     }

@@ -28,6 +28,7 @@ fn to_json(inspection: &Inspection) -> Value {
         "imports": imports.collect::<Vec<_>>(),
         "plugin": inspection.plugin.as_ref().map(plugin_json),
         "faults": faults.collect::<Vec<_>>(),
+        "warnings": inspection.warnings,
     })
 }
 
@@ -80,5 +81,8 @@ fn print_text(inspection: &Inspection) {
     }
     for fault in &inspection.faults {
         say!("fault: {fault}");
+    }
+    for warning in &inspection.warnings {
+        say!("warning: {warning}");
     }
 }

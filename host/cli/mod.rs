@@ -1,7 +1,7 @@
 //! The command line: one file a command. Talks to a node through `client` like everybody else;
 //! only `serve` and `demo` hold a node themselves.
 
-/// `println!` for commands: a reader that has gone (`| head`) is no panic.
+/// `println!` for commands: one printable line, and a reader that has gone (`| head`) is no panic.
 macro_rules! say {
     ($($text:tt)*) => { $crate::cli::output::line(format_args!($($text)*)) };
 }
@@ -12,6 +12,7 @@ mod config;
 mod demo;
 mod exit;
 mod inspection;
+mod log;
 mod nodes;
 mod output;
 mod payload;
@@ -26,8 +27,7 @@ mod token;
 use clap::{Args, Parser, Subcommand};
 use exit::Failure;
 use server::Server;
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
-use tracing_subscriber::EnvFilter;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -83,7 +83,8 @@ enum Command {
 struct ConfigFile {
     /// The configuration file [default: ./hostel.toml, then hostel/hostel.toml in the XDG
     /// configuration directory, then the built-in defaults]
-    #[arg(long = "config", value_name = "FILE")]
+    // Not by the field's name: commands have a file of their own.
+    #[arg(id = "config", long = "config", value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
@@ -101,7 +102,7 @@ pub fn main() -> ExitCode {
     if let Command::Tied(tied) = cli.command {
         return tied.run().report();
     }
-    start_tracing(match cli.command {
+    log::start(match cli.command {
         Command::Serve(_) | Command::Demo(_) => "info",
         // What these have to say they print; built-in hostile guests should not add to it.
         _ => "warn,hostel::guest=off",
@@ -133,12 +134,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn start_tracing(default: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(colours)
-        .with_writer(std::io::stderr)
-        .init();
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn no_command_names_two_arguments_alike() {
+        Cli::command().debug_assert();
+    }
 }

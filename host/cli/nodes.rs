@@ -4,7 +4,7 @@
 use super::{
     Server,
     exit::Failure,
-    output::{ago, print_json, print_table},
+    output::{ago, note, print_json, print_table},
 };
 use crate::proto::hostel::v1::{ListNodesResponse, Node, NodePlugin};
 use clap::{Args, Subcommand};
@@ -93,18 +93,20 @@ pub fn list(seen: &ListNodesResponse, json: bool) {
         print_table(&heads, &rows);
         let different = differences(&seen.nodes);
         if !different.is_empty() {
-            say!("\nNot the same everywhere:\n{}", different.join("\n"));
+            say!("");
+            say!("Not the same everywhere:");
+            different.iter().for_each(|line| say!("{line}"));
         }
         if !seen.drained_absent.is_empty() {
-            say!(
-                "\nDrained and not there: {}",
-                seen.drained_absent.join(", ")
-            );
+            say!("");
+            say!("Drained and not there: {}", seen.drained_absent.join(", "));
         }
     }
     if seen.stale {
         let since = ago(seen.stale_since_ms);
-        eprintln!("hostel: this is stale: the node has not reached etcd for {since}");
+        note(format_args!(
+            "hostel: this is stale: the node has not reached etcd for {since}"
+        ));
     }
 }
 

@@ -1,18 +1,39 @@
-//! What commands print on stdout: columns for people, JSON for programs.
+//! What commands print: columns and lines for people, JSON for programs, bytes as they are. The only
+//! place of the command line that writes to a terminal: whatever is in a text, what reaches the
+//! terminal is printable, and a line is one line.
 
 use super::exit::Failure;
-use crate::proto::{distributed::TaskStatus, hostel::v1};
+use crate::{
+    proto::{distributed::TaskStatus, hostel::v1},
+    untrusted::{Untrusted, is_unprintable},
+};
+use anyhow::Context;
 use serde_json::{Value, json};
 use std::{
-    fmt,
-    io::{self, Write},
+    fmt::{self, Write as _},
+    io::{self, IsTerminal, Write},
     process,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// One line on stdout; what cannot be written ends the command, without a word when it is because
-/// nobody reads on.
+/// One line on stdout, whatever the text holds.
 pub fn line(text: fmt::Arguments<'_>) {
+    write_out(Untrusted::new(text.to_string()));
+}
+
+/// A text of the program's own with all of its lines.
+pub fn paragraph(text: fmt::Arguments<'_>) {
+    write_out(Untrusted::new(text.to_string()).block(0));
+}
+
+/// A name and its value, which keeps its lines under one another.
+pub fn field(name: &str, value: &str) {
+    let value = Untrusted::new(value.trim_end());
+    write_out(format_args!("{name:16} {}", value.block(17)));
+}
+
+/// What cannot be written ends the command, without a word when it is because nobody reads on.
+fn write_out(text: impl fmt::Display) {
     let mut out = io::stdout().lock();
     if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
         if error.kind() == io::ErrorKind::BrokenPipe {
@@ -23,13 +44,69 @@ pub fn line(text: fmt::Arguments<'_>) {
     }
 }
 
+/// One line on stderr.
+pub fn note(text: fmt::Arguments<'_>) {
+    eprintln!("{}", Untrusted::new(text.to_string()));
+}
+
+/// One line on stderr for people: programs do not see it.
+pub fn aside(text: fmt::Arguments<'_>) {
+    if io::stderr().is_terminal() {
+        note(text);
+    }
+}
+
+/// Why a command failed, on stderr. Further lines of the message are indented.
+pub fn complain(message: &str) {
+    eprintln!("hostel: {}", Untrusted::new(message.trim_end()).block(2));
+}
+
+/// These bytes on stdout and nothing else. A terminal gets them as printable text.
+pub fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let written = match out.is_terminal() {
+        true => {
+            let text = String::from_utf8_lossy(bytes);
+            let text = text.strip_suffix('\n').unwrap_or(&text);
+            writeln!(out, "{}", Untrusted::new(text).block(0))
+        }
+        false => out.write_all(bytes),
+    };
+    written
+        .and_then(|()| out.flush())
+        .context("cannot write the result")
+        .map_err(Failure::node)
+}
+
 /// One JSON document, and nothing else on stdout.
 pub fn print_json(value: &Value) {
-    say!("{value:#}");
+    write_out(printable_json(&format!("{value:#}")));
+}
+
+/// The same document, with everything unprintable in its strings escaped. Outside of strings JSON
+/// has nothing unprintable but its line breaks, and within them none.
+fn printable_json(document: &str) -> String {
+    let mut printable = String::with_capacity(document.len());
+    for c in document.chars() {
+        if c == '\n' || !is_unprintable(c) {
+            printable.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to a string cannot fail.
+            let _ = write!(printable, "\\u{unit:04x}");
+        }
+    }
+    printable
 }
 
 /// Rows under their heads, as wide as they need to be.
 pub fn print_table(heads: &[&str], rows: &[Vec<String>]) {
+    let printable = |cell: &String| Untrusted::new(cell).to_string();
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(printable).collect())
+        .collect();
     let widths: Vec<usize> = (0..heads.len())
         .map(|column| {
             let cells = rows.iter().map(|row| row[column].chars().count());
@@ -44,7 +121,7 @@ pub fn print_table(heads: &[&str], rows: &[Vec<String>]) {
         say!("{}", cells.join("  ").trim_end());
     };
     line(&mut heads.iter().copied());
-    for row in rows {
+    for row in &rows {
         line(&mut row.iter().map(String::as_str));
     }
 }
@@ -119,4 +196,21 @@ pub fn ago(at_ms: u64) -> String {
 /// Milliseconds as people write them.
 pub fn duration(ms: u64) -> String {
     format!("{:?}", Duration::from_millis(ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printable_json_is_the_same_document() {
+        let value = json!({ "a\u{1b}\n\t": ["\u{9b}2J", "\u{202e}\u{7f}\u{e0041}", "日本 é \\u"] });
+        let printed = printable_json(&format!("{value:#}"));
+        assert!(
+            !printed.replace('\n', "").contains(is_unprintable),
+            "{printed}"
+        );
+        assert!(printed.contains("\\u009b2J") && printed.contains("\\u202e\\u007f\\udb40\\udc41"));
+        assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), value);
+    }
 }

@@ -1,12 +1,9 @@
-//! Bytes in from wherever the caller has them, and bytes out as they are.
+//! Bytes in from wherever the caller has them.
 
 use super::exit::Failure;
 use anyhow::Context;
 use clap::Args;
-use std::{
-    io::{IsTerminal, Read, Write},
-    path::PathBuf,
-};
+use std::{io::Read, path::PathBuf};
 
 /// What to send.
 #[derive(Debug, Args)]
@@ -46,19 +43,4 @@ impl Payload {
         }
         Ok(payload)
     }
-}
-
-/// These bytes on stdout and nothing else.
-pub fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    let written = out.write_all(bytes).and_then(|()| {
-        // A person's prompt should not stick to the result; a program gets the bytes alone.
-        if std::io::stdout().is_terminal() && !bytes.ends_with(b"\n") {
-            out.write_all(b"\n")?;
-        }
-        out.flush()
-    });
-    written
-        .context("cannot write the result")
-        .map_err(Failure::node)
 }

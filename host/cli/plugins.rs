@@ -6,7 +6,7 @@ use super::{
     inspection,
     output::{duration, plugin_json, print_json, print_table},
 };
-use crate::{Config, plugin, proto::hostel::v1::ListPluginsResponse};
+use crate::{Config, plugin, proto::hostel::v1::ListPluginsResponse, untrusted::Untrusted};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,9 @@ enum PluginsCommand {
         config: ConfigFile,
     },
     /// Build the plugin in DIR from source and put it into the plugins directory
+    ///
+    /// The file is named as the plugin's manifest says. What a node with this configuration would
+    /// refuse is not put in place.
     Build {
         /// The plugin's crate
         dir: PathBuf,
@@ -73,11 +76,9 @@ impl Plugins {
                 }
             }
             PluginsCommand::Build { dir, out, config } => {
-                let out = match out {
-                    Some(out) => out,
-                    None => config.load()?.plugins.dir,
-                };
-                for file in build::build(&dir, &[], &out)? {
+                let config = config.load()?;
+                let out = out.unwrap_or_else(|| config.plugins.dir.clone());
+                for file in build::build(&config, &dir, &[], &out).await? {
                     say!("{}", file.display());
                 }
                 Ok(())
@@ -87,19 +88,20 @@ impl Plugins {
 }
 
 async fn verify(config: &Config, file: &Path) -> Result<(), Failure> {
-    let faults = plugin::verify(config, file).await;
-    let faults = faults.map_err(Failure::found_in)?;
-    if faults.is_empty() {
-        say!("{}: no faults", file.display());
-        return Ok(());
+    let inspection = plugin::inspect(config, file).await;
+    let inspection = inspection.map_err(Failure::found_in)?;
+    let file = Untrusted::path(file);
+    for fault in &inspection.faults {
+        say!("{file}: {fault}");
     }
-    for fault in &faults {
-        say!("{}: {fault}", file.display());
+    for warning in &inspection.warnings {
+        say!("{file}: warning: {warning}");
     }
-    Err(Failure::found(format!(
-        "a node would refuse {}",
-        file.display()
-    )))
+    if !inspection.faults.is_empty() {
+        return Err(Failure::found(format!("a node would refuse {file}")));
+    }
+    say!("{file}: no faults");
+    Ok(())
 }
 
 async fn verify_self(config: &Config) -> Result<(), Failure> {
@@ -169,7 +171,8 @@ async fn list(server: &Server, json: bool) -> Result<(), Failure> {
         &rows,
     );
     for rejected in rejected {
-        say!("\nrefused: {}: {}", rejected.file, rejected.error);
+        say!("");
+        say!("refused: {}: {}", rejected.file, rejected.error);
     }
     Ok(())
 }

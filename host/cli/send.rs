@@ -1,10 +1,6 @@
 //! `hostel send`: one message to a component, a node or a topic, and its answer out.
 
-use super::{
-    Server,
-    exit::Failure,
-    payload::{Payload, print_bytes},
-};
+use super::{Server, exit::Failure, output::print_bytes, payload::Payload};
 use crate::proto::distributed::Message;
 use clap::Args;
 

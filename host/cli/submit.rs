@@ -3,16 +3,13 @@
 use super::{
     Server,
     exit::Failure,
-    output::{print_json, task_with_result_json},
-    payload::{Payload, print_bytes},
+    output::{aside, print_bytes, print_json, task_with_result_json},
+    payload::Payload,
 };
 use crate::proto::distributed::{Task, TaskStatus};
 use clap::Args;
 use serde_json::json;
-use std::{
-    collections::HashMap,
-    io::{self, IsTerminal},
-};
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// Submit a task
@@ -87,8 +84,8 @@ impl Submit {
         let mut response = response.map_err(|status| Failure::of_task(&id, status))?;
         let status = response.status.take();
         // For people; scripts get what they ask for, and with --json this too.
-        if io::stderr().is_terminal() && !self.json {
-            eprintln!("hostel: {}", survives(&response.durability));
+        if !self.json {
+            aside(format_args!("hostel: {}", survives(&response.durability)));
         }
         match status {
             Some(status) if self.json => {

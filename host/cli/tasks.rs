@@ -3,7 +3,7 @@
 use super::{
     Server,
     exit::Failure,
-    output::{ago, print_json, print_table, task_json, task_with_result_json},
+    output::{ago, field, print_json, print_table, task_json, task_with_result_json},
 };
 use crate::{proto::hostel::v1::ListTasksRequest, task::StateKind};
 use clap::{Args, Subcommand};
@@ -110,12 +110,12 @@ async fn get(server: &Server, id: &str, json: bool) -> Result<(), Failure> {
     let shown = fields.filter(|(_, value)| !matches!(value, Value::String(s) if s.is_empty()));
     for (name, value) in shown.filter(|(_, value)| **value != 0) {
         match value {
-            Value::String(text) => say!("{name:16} {text}"),
-            other => say!("{name:16} {other}"),
+            Value::String(text) => field(name, text),
+            other => field(name, &other.to_string()),
         }
     }
     if task.status == "completed" {
-        say!("{:16} {} bytes", "result", task.result.len());
+        field("result", &format!("{} bytes", task.result.len()));
     }
     Ok(())
 }

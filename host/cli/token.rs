@@ -1,7 +1,10 @@
 //! `hostel token`: makes tokens. Where they are let in is for the node's configuration to say; what
 //! this prints once is kept nowhere.
 
-use super::{exit::Failure, output::print_json};
+use super::{
+    exit::Failure,
+    output::{note, print_json},
+};
 use crate::{config::TokenHash, task::Name};
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -45,7 +48,7 @@ impl Token {
             return Ok(());
         }
         say!("{token}");
-        eprintln!("{name} {hash}");
+        note(format_args!("{name} {hash}"));
         Ok(())
     }
 }

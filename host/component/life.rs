@@ -10,8 +10,10 @@ use super::{
 use crate::{
     broker::{Attachment, Inbox, Message, Received, Subscription, Topic},
     config,
+    log_limit::LogLimit,
     plugin::{Delivery, Generation, Instance, Stop},
     task::Name,
+    untrusted::Untrusted,
 };
 use futures_util::FutureExt;
 use std::{
@@ -107,6 +109,8 @@ pub struct Life {
     /// The code that started last.
     sound: Option<Arc<Generation>>,
     failures: Failures,
+    /// Errors that are logged.
+    errors: LogLimit,
     /// When to start an instance, where there is none.
     start_at: Option<Instant>,
     /// When to try new code again that would not start, and how long that was put off.
@@ -136,6 +140,7 @@ impl Life {
             instance: None,
             sound: None,
             failures: Failures::default(),
+            errors: LogLimit::new(10, Duration::from_secs(60)),
             start_at: None,
             upgrade_at: None,
             place: None,
@@ -219,7 +224,8 @@ impl Life {
                 let old = &old.version;
                 let id = &self.shared.id;
                 let error = format!("version {} cannot start: {error}", wanted.version);
-                tracing::warn!(component = %id, "{error}; version {old} goes on, and it is tried again in {wait:?}");
+                let told = Untrusted::new(&*error);
+                tracing::warn!(component = %id, "{told}; version {old} goes on, and it is tried again in {wait:?}");
                 self.shared.change(|status| status.error = Some(error));
             }
         }
@@ -314,6 +320,7 @@ impl Life {
         if !message.error.is_empty() {
             // The contract has no room for it: a guest that has to know makes a request.
             let (from, error) = (&message.from, &message.error);
+            let (from, error) = (Untrusted::new(&**from), Untrusted::new(&**error));
             tracing::warn!(component = %self.shared.id, "{from} answered with an error: {error}");
             return;
         }
@@ -338,6 +345,9 @@ impl Life {
             Ok(said) => {
                 self.failures.forget();
                 self.shared.lock().handled += 1;
+                if let Err(error) = &said {
+                    self.log_error(&message, error);
+                }
                 router.answer(&self.shared.id, &message, said).await;
             }
             Err(stop) => {
@@ -358,15 +368,33 @@ impl Life {
         }
     }
 
+    /// Logs, at a bounded rate, that the component answered a message with an error.
+    fn log_error(&self, message: &Message, error: &str) {
+        if let Some(left_out) = self.errors.permit() {
+            let more = match left_out {
+                0 => String::new(),
+                count => format!(" (and {count} times before, not logged)"),
+            };
+            let (from, error) = (Untrusted::new(&*message.from), Untrusted::new(error));
+            tracing::warn!(
+                component = %self.shared.id,
+                %from,
+                to = %message.to,
+                "answered a message with an error{more}: {error}"
+            );
+        }
+    }
+
     /// Nothing runs until `wait` is over.
     fn wait(&mut self, wait: Duration, error: String) {
         self.start_at = Some(Instant::now() + wait);
         let down = self.failures.is_down();
         let id = &self.shared.id;
+        let told = Untrusted::new(&*error);
         match wait.is_zero() {
-            true => tracing::warn!(component = %id, "{error}"),
+            true => tracing::warn!(component = %id, "{told}"),
             false => {
-                tracing::warn!(component = %id, down, "{error}; it is started again in {wait:?}")
+                tracing::warn!(component = %id, down, "{told}; it is started again in {wait:?}")
             }
         }
         self.residence.set_down(down.then(|| error.clone()));
@@ -402,6 +430,7 @@ async fn retire(shared: &Shared, instance: Instance) {
     let stopping = instance.stop(shared.limits.stop_timeout);
     let stopping = guarded(async { stopping.await.map_err(Stop::Trap) });
     if let Err(error) = stopping.await {
+        let error = Untrusted::new(error.to_string());
         tracing::warn!(component = %shared.id, version, "did not stop well: {error}");
     }
 }

@@ -7,6 +7,7 @@ mod failures;
 mod life;
 mod messenger;
 mod reception;
+mod refusal_log;
 mod router;
 mod status;
 mod supervised;

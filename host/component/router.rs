@@ -1,6 +1,7 @@
 //! Where messages go: to a component or node by its id, of which there is exactly one, or to
 //! everybody on a topic; and the way back of an answer. Holds no mailboxes and runs no loops.
 
+use super::refusal_log::RefusalLog;
 use crate::{
     broker::{
         self, Inbox, Message, MessageBroker, Overflow, Refusal, ReplyTo, Subscription, Topic,
@@ -31,6 +32,7 @@ pub struct Router {
     residents: Mutex<HashMap<Name, Resident>>,
     /// The requests made here that wait for their answer.
     requests: Mutex<HashMap<u64, oneshot::Sender<Message>>>,
+    refusals: RefusalLog,
     pub max_payload_bytes: usize,
 }
 
@@ -90,6 +92,7 @@ impl Router {
             discovery,
             residents: Mutex::default(),
             requests: Mutex::default(),
+            refusals: RefusalLog::new(),
             max_payload_bytes,
         }
     }
@@ -102,8 +105,14 @@ impl Router {
         &*self.broker
     }
 
-    /// Hands the message on, and says to how many.
+    /// Hands the message on, and says to how many. One that reaches nobody is logged.
     pub async fn send(&self, message: Message) -> Result<usize, Undelivered> {
+        let (from, to) = (message.from.clone(), message.to.clone());
+        let sent = self.hand_on(message).await;
+        sent.inspect_err(|refusal| self.refusals.report(&from, &to, refusal))
+    }
+
+    async fn hand_on(&self, message: Message) -> Result<usize, Undelivered> {
         let message = match self.deliver_here(message)? {
             None => return Ok(1),
             Some(elsewhere) => elsewhere,

@@ -18,7 +18,7 @@ pub use fault::{Fault, Faults, Origin};
 pub use load::{REFERENCE, environment, locate};
 pub use section::MESSAGE_ROOM;
 pub use server::{Etcd, Redis, Secret, SecretUrl};
-pub use show::show;
+pub use show::{Secrets, show};
 
 use crate::task::{Name, SubmissionLimits};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};

@@ -1,5 +1,5 @@
 //! A configuration as TOML that a person reads: the reference with its comments, holding the values
-//! in force. What it prints loads again to the same configuration.
+//! in force. What it prints loads again to the same configuration, but for the secrets.
 
 use super::{Broker, Config, Discovery, KeyValueBackend, Plugin, Queue, Redis, load::REFERENCE};
 use std::{
@@ -12,9 +12,21 @@ use toml::{Table, Value};
 /// By section and key.
 type Values = BTreeMap<(&'static str, &'static str), Value>;
 
-/// `config` as a file that gives every setting. Nothing in it is secret but what operators put
-/// under `[plugin.NAME.config]`: a password is left out, and in a URL three stars stand for it.
-pub fn show(config: &Config) -> String {
+/// Whether values that may be secrets are shown: all under `[plugin.NAME.config]`, since no name
+/// tells which of them are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    Shown,
+    /// Three stars stand for each value.
+    Masked,
+}
+
+/// What stands for a secret.
+const MASK: &str = "***";
+
+/// `config` as a file that gives every setting. A password is left out in any case, and in a URL
+/// three stars stand for it.
+pub fn show(config: &Config, secrets: Secrets) -> String {
     let values = values(config);
     let mut shown = String::new();
     let mut section = "";
@@ -42,7 +54,7 @@ pub fn show(config: &Config) -> String {
         shown.push_str(&format!("\n{}", within("auth", Value::Table(tokens))));
     }
     for (name, plugin) in &config.plugin {
-        let plugins = within(name.as_str(), Value::Table(plugin_table(plugin)));
+        let plugins = within(name.as_str(), Value::Table(plugin_table(plugin, secrets)));
         let table = within("plugin", Value::Table(plugins));
         shown.push_str(&format!("\n{table}"));
     }
@@ -244,7 +256,7 @@ fn files<'f>(
     given.into_iter().flatten()
 }
 
-fn plugin_table(plugin: &Plugin) -> Table {
+fn plugin_table(plugin: &Plugin, secrets: Secrets) -> Table {
     let given = |pairs: Vec<(&str, Option<Value>)>| -> Value {
         let given = pairs.into_iter();
         let given = given.filter_map(|(key, value)| Some((key.to_owned(), value?)));
@@ -268,7 +280,13 @@ fn plugin_table(plugin: &Plugin) -> Table {
         ("stop_timeout_ms", component.stop_timeout.map(ms)),
     ]);
     let config = plugin.config.iter();
-    let config = config.map(|(key, value)| (key.clone(), text(value)));
+    let config = config.map(|(key, value)| {
+        let value = match secrets {
+            Secrets::Shown => value.as_str(),
+            Secrets::Masked => MASK,
+        };
+        (key.clone(), text(value))
+    });
     let task = plugin.task.iter().map(|(name, overrides)| {
         let overrides = given(vec![
             ("timeout_ms", overrides.timeout.map(ms)),

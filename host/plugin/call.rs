@@ -6,10 +6,12 @@ use super::{
     guest::Guest,
     journal::Subject,
     program::{Errand, Program},
-    stop::Stop,
-    text::clip,
+    stop::{FailureClass, MAX_ERROR_BYTES, Stop},
 };
-use crate::task::{Ended, Name, TaskId};
+use crate::{
+    task::{Ended, Name, TaskId},
+    untrusted::clip,
+};
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +33,32 @@ pub struct Call {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
     pub ended: Ended,
+    /// The kind of failure, where it was one.
+    pub class: Option<FailureClass>,
     pub usage: Usage,
+}
+
+impl Finished {
+    /// The node itself failed while it ran the task; the log says where.
+    pub fn node_failed() -> Self {
+        Self {
+            ended: Ended::Retryable {
+                error: "the node failed while it ran the task".into(),
+                after: None,
+            },
+            class: Some(FailureClass::Node),
+            usage: Usage::default(),
+        }
+    }
+
+    /// It has not run, or was given up with the node.
+    pub(super) fn without_run(ended: Ended) -> Self {
+        Self {
+            ended,
+            class: None,
+            usage: Usage::default(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,9 +82,7 @@ impl Program {
         call: Call,
     ) -> Finished {
         let Some(mut tenant) = self.admit(&call.cancel).await else {
-            let ended = Stop::Cancelled.into_ended();
-            let usage = Usage::default();
-            return Finished { ended, usage };
+            return Finished::without_run(Ended::Cancelled);
         };
         let metadata: Vec<(&str, &str)> = call
             .metadata
@@ -91,18 +116,29 @@ impl Program {
             log_cut_off: guest.journal.is_cut_off(),
         };
         let max_result_bytes = self.sandbox.max_result_bytes;
-        let ended = match result {
-            Ok(Ok(result)) if result.len() > max_result_bytes => {
-                Stop::Result(max_result_bytes).into_ended()
+        let result = result.and_then(|returned| match returned {
+            Ok(result) if result.len() > max_result_bytes => Err(Stop::Result(max_result_bytes)),
+            other => Ok(other),
+        });
+        let clip = |error| clip(error, MAX_ERROR_BYTES);
+        let (class, ended) = match result {
+            Ok(Ok(result)) => (None, Ended::Returned(result.into())),
+            Ok(Err(TaskError::Retryable(error))) => {
+                let after = error.retry_after_ms.map(Duration::from_millis);
+                let error = clip(error.message);
+                let class = FailureClass::Retryable;
+                (Some(class), Ended::Retryable { error, after })
             }
-            Ok(Ok(result)) => Ended::Returned(result.into()),
-            Ok(Err(TaskError::Retryable(error))) => Ended::Retryable {
-                error: clip(error.message),
-                after: error.retry_after_ms.map(Duration::from_millis),
-            },
-            Ok(Err(TaskError::Permanent(error))) => Ended::Permanent { error: clip(error) },
-            Err(stop) => stop.into_ended(),
+            Ok(Err(TaskError::Permanent(error))) => {
+                let error = clip(error);
+                (Some(FailureClass::Permanent), Ended::Permanent { error })
+            }
+            Err(stop) => (stop.class(), stop.into_ended()),
         };
-        Finished { ended, usage }
+        Finished {
+            ended,
+            class,
+            usage,
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! number and in time. A compilation cannot be interrupted; one that takes too long is given up,
 //! goes on in the background and counts against the bound until it ends.
 
-use super::{Error, Fault, cache::Cache, engine::Engine};
+use super::{Error, Fault, advice, cache::Cache, engine::Engine};
 use crate::config;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, oneshot};
@@ -113,7 +113,7 @@ impl Compiler {
     fn compile_here(&self, wasm: &[u8], sha256: &str) -> Result<Component, Fault> {
         let engine = &self.engine.wasmtime;
         let component = Component::from_binary(engine, wasm)
-            .map_err(|error| Fault::new(format!("is not a valid component: {error:#}")))?;
+            .map_err(|error| Fault::new(advice::invalid(&format!("{error:#}"))))?;
         if let Some(Err(error)) = self.cache.as_ref().map(|c| c.put(sha256, &component)) {
             tracing::warn!(
                 "a compiled plugin cannot be kept, and is compiled anew next time: {error}"
@@ -144,9 +144,7 @@ impl Drop for Permit {
 fn check_kind(wasm: &[u8]) -> Result<(), Fault> {
     match wasm.get(..8) {
         Some(b"\0asm\x0d\0\x01\0") => Ok(()),
-        Some(b"\0asm\x01\0\0\0") => Err(Fault::new(
-            "is a core module, not a component: build it with --target wasm32-wasip2",
-        )),
+        Some(b"\0asm\x01\0\0\0") => Err(Fault::new(advice::CORE_MODULE)),
         _ => Err(Fault::new(
             "is not WebAssembly, or was not written to its end",
         )),

@@ -3,7 +3,7 @@
 
 use super::{
     bindings::{component, message_handler, task_handler},
-    call::{Call, Finished, Usage},
+    call::{Call, Finished},
     manifest::TaskType,
     program::Program,
 };
@@ -65,17 +65,11 @@ impl Handler {
             Ok(finished) => return finished,
             Err(error) => error,
         };
-        let ended = if error.is_panic() {
+        if error.is_panic() {
             tracing::error!(plugin = %self.generation.name, "the node failed while it ran a task: {error}");
-            Ended::Retryable {
-                error: "the node failed while it ran the task".into(),
-                after: None,
-            }
-        } else {
-            Ended::Drained
-        };
-        let usage = Usage::default();
-        Finished { ended, usage }
+            return Finished::node_failed();
+        }
+        Finished::without_run(Ended::Drained)
     }
 
     /// As `run`, on the thread that polls it: only for callers that are themselves on
@@ -83,9 +77,7 @@ impl Handler {
     pub async fn run_here(&self, call: Call) -> Finished {
         let Some(handler) = &self.generation.handler else {
             // Cannot be: a manifest with task types and no handler is refused.
-            let ended = Ended::Drained;
-            let usage = Usage::default();
-            return Finished { ended, usage };
+            return Finished::without_run(Ended::Drained);
         };
         let TaskType {
             name,

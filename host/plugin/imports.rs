@@ -10,8 +10,8 @@ use wasmtime::{
     component::{Component, HasSelf, Linker, WasmStr},
 };
 
-/// Every interface that a guest may import. Compatible versions of WASI 0.2 stand in for each
-/// other; drafts match exactly.
+/// Every interface that a guest may import. Compatible versions of WASI 0.2, and of our own 0.1,
+/// stand in for each other; drafts match exactly.
 pub const PROVIDED: &[&str] = &[
     "hostel:plugin/messaging@0.1.0",
     "wasi:cli/environment@0.2.12",
@@ -73,7 +73,7 @@ fn log(
     (level, context, message): (Level, WasmStr, WasmStr),
 ) -> wasmtime::Result<()> {
     let journal = &store.data().journal;
-    if journal.is_cut_off() {
+    if journal.is_cut_off() && level != Level::Critical {
         return Ok(());
     }
     journal.log(level, &context.to_str(&store)?, &message.to_str(&store)?);
@@ -102,6 +102,10 @@ pub fn explain_missing(import: &str) -> String {
              rebuild against that version instead of {version}",
             split(known).1
         ),
+        None if import.contains("wbindgen") || interface == "wbg" => format!(
+            "imports {import}, which is of wasm-bindgen and needs a JavaScript host: leave out the \
+             crate that brings it in"
+        ),
         None if interface.starts_with("wasi:http/") => {
             format!("imports {import}, which this node does not offer: plugins have no network")
         }
@@ -117,12 +121,12 @@ fn provides(import: &str) -> bool {
     })
 }
 
-fn split(name: &str) -> (&str, &str) {
+pub fn split(name: &str) -> (&str, &str) {
     name.split_once('@').unwrap_or((name, "none"))
 }
 
 /// As wasmtime's linker sees it: 0.2.x stands for every other 0.2.y, a pre-release only for itself.
-fn compatible(known: &str, wanted: &str) -> bool {
+pub fn compatible(known: &str, wanted: &str) -> bool {
     let minor = |version: &str| {
         let (minor, patch) = version.rsplit_once('.')?;
         patch.parse::<u32>().ok()?;

@@ -2,7 +2,7 @@
 //! wrong with it. Serves nothing and leaves nothing behind.
 
 use super::{
-    Error, Fault, Generation,
+    Error, Fault, Generation, advice,
     imports::{self, Import},
     workshop::Workshop,
 };
@@ -27,6 +27,8 @@ pub struct Inspection {
     pub plugin: Option<Generation>,
     /// Why a node would refuse it.
     pub faults: Vec<Fault>,
+    /// What will fail at run time, though a node takes the file.
+    pub warnings: Vec<String>,
 }
 
 /// Everything that can be said about `file`. Fails when there is no engine or `file` cannot be read
@@ -45,6 +47,7 @@ pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, Error> 
         imports: Vec::new(),
         plugin: None,
         faults: Vec::new(),
+        warnings: advice::wasm_bindgen(&wasm.bytes).into_iter().collect(),
     };
     let begin = Instant::now();
     let component = match workshop.compile(&wasm).await {
@@ -62,14 +65,4 @@ pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, Error> 
         Err(faults) => inspection.faults = faults,
     }
     Ok(inspection)
-}
-
-/// Every reason why a node would refuse `file`, whatever other plugins it has; none when it would
-/// take it. Fails when there is no engine.
-pub async fn verify(config: &Config, file: &Path) -> Result<Vec<Fault>, Error> {
-    match inspect(config, file).await {
-        Ok(inspection) => Ok(inspection.faults),
-        Err(Error::File { fault, .. }) => Ok(vec![fault]),
-        Err(error) => Err(error),
-    }
 }

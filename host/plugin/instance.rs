@@ -7,10 +7,9 @@ use super::{
     guest::Guest,
     journal::Subject,
     program::{Errand, Tenant},
-    stop::Stop,
-    text::clip,
+    stop::{MAX_ERROR_BYTES, Stop},
 };
-use crate::task::Name;
+use crate::{task::Name, untrusted::clip};
 use bytes::Bytes;
 use std::{
     sync::Arc,
@@ -63,7 +62,8 @@ impl Instance {
             cancel: &never,
         };
         let started = program.call(&mut tenant, errand, work).await?;
-        let (component, handler) = started.map_err(|error| Stop::Trap(clip(error)))?;
+        let (component, handler) =
+            started.map_err(|error| Stop::Trap(clip(error, MAX_ERROR_BYTES)))?;
         Ok(Self {
             generation,
             tenant,
@@ -107,7 +107,7 @@ impl Instance {
                 Ok(Err(Stop::Result(max_result_bytes).to_string()))
             }
             Ok(answer) => Ok(Ok(answer.map(Bytes::from))),
-            Err(error) => Ok(Err(clip(error))),
+            Err(error) => Ok(Err(clip(error, MAX_ERROR_BYTES))),
         }
     }
 
@@ -122,7 +122,7 @@ impl Instance {
         let work = async |store: &mut Store<Guest>| component.call_stop(store).await;
         let program = &self.generation.program;
         match program.call(&mut self.tenant, errand, work).await {
-            Ok(stopped) => stopped.map_err(clip),
+            Ok(stopped) => stopped.map_err(|error| clip(error, MAX_ERROR_BYTES)),
             Err(stop) => Err(stop.to_string()),
         }
     }

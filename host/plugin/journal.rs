@@ -1,9 +1,9 @@
 //! What a guest says: stdout, stderr and wasi:logging, line by line into tracing (target
-//! `hostel::guest`), cut off at the call's log limit. Keeps the last words on stderr, because that
-//! is where a panic says why.
+//! `hostel::guest`), cut off at the call's log limit. What may say why a call failed is kept besides,
+//! whether or not the log has room for it.
 
-use super::{bindings::Level, text::printable};
-use crate::task::Name;
+use super::{bindings::Level, last_words::LastWords};
+use crate::{task::Name, untrusted::Untrusted};
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncWrite, Sink, sink};
@@ -51,7 +51,7 @@ struct Said {
     cut_off: bool,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
-    last_words: String,
+    last_words: LastWords,
 }
 
 #[derive(Clone, Copy)]
@@ -84,23 +84,21 @@ impl Journal {
     /// One record of wasi:logging. Both texts are cut to what is left.
     pub fn log(&self, level: Level, context: &str, message: &str) {
         let mut said = self.lock();
-        let context = self.take(&mut said, context.as_bytes()).to_vec();
+        if level == Level::Critical {
+            said.last_words.critical(message);
+        }
+        let context = self.take(&mut said, context.as_bytes());
         let message = self.take(&mut said, message.as_bytes());
-        self.emit(
-            &said,
-            level,
-            &printable(&String::from_utf8_lossy(&context)),
-            &printable(&String::from_utf8_lossy(message)),
-        );
+        let [context, message] = [context, message].map(String::from_utf8_lossy);
+        self.emit(&said, level, &context, &message);
     }
 
-    /// The last line of stderr that says something, a panic's place and message together. Ends
-    /// the journal: an unfinished line counts.
+    /// Why the call failed, as far as it has said so; may have several lines. Ends the journal: an
+    /// unfinished line counts.
     pub fn last_words(&self) -> Option<String> {
         let mut said = self.lock();
         self.end_lines(&mut said);
-        let words = std::mem::take(&mut said.last_words);
-        (!words.is_empty()).then_some(words)
+        said.last_words.take()
     }
 
     fn end_lines(&self, said: &mut Said) {
@@ -114,31 +112,33 @@ impl Journal {
 
     fn write(&self, stream: Stream, bytes: &[u8]) {
         let mut said = self.lock();
-        let bytes = self.take(&mut said, bytes);
+        if said.cut_off && matches!(stream, Stream::Stdout) {
+            return;
+        }
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
             let mut line = std::mem::take(said.buffer(stream));
-            line.extend_from_slice(part);
-            if line.ends_with(b"\n") || line.len() >= MAX_LINE_BYTES {
-                self.line(&mut said, stream, &line);
-                line.clear();
+            for piece in part.chunks(MAX_LINE_BYTES) {
+                line.extend_from_slice(piece);
+                if line.ends_with(b"\n") || line.len() >= MAX_LINE_BYTES {
+                    self.line(&mut said, stream, &line);
+                    line.clear();
+                }
             }
             *said.buffer(stream) = line;
         }
     }
 
     fn line(&self, said: &mut Said, stream: Stream, line: &[u8]) {
-        let text = String::from_utf8_lossy(line);
-        let text = &printable(text.trim_end());
-        if text.is_empty() {
-            return;
+        if matches!(stream, Stream::Stderr) {
+            said.last_words.stderr(&String::from_utf8_lossy(line));
         }
-        match stream {
-            Stream::Stdout => self.emit(said, Level::Info, "stdout", text),
-            Stream::Stderr => {
-                self.emit(said, Level::Warn, "stderr", text);
-                said.hear(text);
-            }
-        }
+        let room = self.take(said, line);
+        let text = String::from_utf8_lossy(room);
+        let (level, context) = match stream {
+            Stream::Stdout => (Level::Info, "stdout"),
+            Stream::Stderr => (Level::Warn, "stderr"),
+        };
+        self.emit(said, level, context, text.trim_end());
     }
 
     fn take<'a>(&self, said: &mut Said, bytes: &'a [u8]) -> &'a [u8] {
@@ -156,11 +156,11 @@ impl Journal {
         &bytes[..bytes.len().min(room)]
     }
 
-    /// For texts that `printable` has seen.
     fn emit(&self, said: &Said, level: Level, context: &str, message: &str) {
         if message.is_empty() {
             return;
         }
+        let (context, message) = (Untrusted::new(context), Untrusted::new(message));
         let plugin = self.speaker.plugin.as_str();
         let version = self.speaker.version.as_str();
         // A field that says nothing is left out of the line.
@@ -181,7 +181,7 @@ impl Journal {
                     task,
                     component,
                     topic,
-                    context,
+                    context = tracing::field::display(&context),
                     "{message}"
                 )
             };
@@ -205,19 +205,6 @@ impl Said {
         match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
-        }
-    }
-
-    /// Rust prints the place of a panic, then its message, then advice.
-    fn hear(&mut self, line: &str) {
-        if line.starts_with("note: ") {
-            return;
-        }
-        if self.last_words.contains("panicked at ") && self.last_words.ends_with(':') {
-            self.last_words.push(' ');
-            self.last_words.push_str(line);
-        } else {
-            self.last_words = line.to_owned();
         }
     }
 }
@@ -287,7 +274,7 @@ mod tests {
                     note: run with `RUST_BACKTRACE=1`\n";
         journal.write(Stream::Stderr, said.as_bytes());
         let words = journal.last_words().unwrap();
-        assert_eq!(words, "thread 'main' panicked at src/lib.rs:5:9: boom");
+        assert_eq!(words, "thread 'main' panicked at src/lib.rs:5:9:\nboom");
     }
 
     #[test]
@@ -296,7 +283,7 @@ mod tests {
         journal.write(Stream::Stdout, b"hello\n");
         journal.write(Stream::Stderr, b"first\nsec");
         journal.write(Stream::Stderr, b"ond");
-        assert_eq!(journal.last_words().unwrap(), "second");
+        assert_eq!(journal.last_words().unwrap(), "first\nsecond");
         assert_eq!(journal.last_words(), None);
     }
 
@@ -314,8 +301,19 @@ mod tests {
         journal.write(Stream::Stdout, b"12345");
         journal.log(Level::Info, "", "67890 and more");
         assert!(journal.is_cut_off());
-        journal.write(Stream::Stderr, b"nothing");
-        assert_eq!(journal.last_words(), None);
+        journal.begin(Subject::Component);
+        assert!(!journal.is_cut_off(), "the next call has room again");
+    }
+
+    #[test]
+    fn why_a_call_failed_is_known_when_its_log_is_full() {
+        let journal = journal(10);
+        journal.write(Stream::Stderr, b"12345678901\n");
+        assert!(journal.is_cut_off());
+        journal.write(Stream::Stderr, b"the reason");
+        assert_eq!(journal.last_words().unwrap(), "12345678901\nthe reason");
+        journal.log(Level::Critical, "panic", "boom");
+        assert_eq!(journal.last_words().unwrap(), "boom");
         journal.begin(Subject::Component);
         assert!(!journal.is_cut_off(), "the next call has room again");
     }

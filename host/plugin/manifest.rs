@@ -1,10 +1,11 @@
 //! What a plugin says about itself, checked: every fault at once. Pure; the operator's settings are
 //! already applied to what comes out.
 
-use super::{Fault, bindings::manifest, text::is_unprintable, workshop::Exports};
+use super::{Fault, bindings::manifest, contract::Exports};
 use crate::{
     config::{self, TaskTypeOverrides},
     task::{Name, RetryPolicy},
+    untrusted::is_unprintable,
 };
 use std::{collections::BTreeSet, time::Duration};
 

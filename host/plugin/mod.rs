@@ -2,12 +2,15 @@
 //! wasmtime. Knows nothing of queues, nodes or gRPC; what a guest may reach upward is a trait here
 //! that `node.rs` wires.
 
+mod advice;
 mod bindings;
 mod cache;
 mod call;
 mod catalog;
 mod compiler;
+mod contract;
 mod engine;
+mod fault;
 mod gate;
 mod generation;
 mod guest;
@@ -17,6 +20,7 @@ mod inspect;
 mod instance;
 mod journal;
 mod keyvalue;
+mod last_words;
 mod limiter;
 mod loader;
 mod machine;
@@ -30,7 +34,6 @@ mod scan;
 mod selfcheck;
 mod shelf;
 mod stop;
-mod text;
 mod ticker;
 mod watcher;
 mod workshop;
@@ -38,18 +41,20 @@ mod workshop;
 pub use call::{Call, Finished, Usage};
 pub use catalog::{Catalog, Rejection, View};
 pub use engine::engine_settings;
+pub use fault::Fault;
 pub use generation::{Generation, Handler};
 pub use host::PluginHost;
 pub use imports::Import;
-pub use inspect::{Inspection, inspect, verify};
+pub use inspect::{Inspection, inspect};
 pub use instance::{Delivery, Instance};
 pub use manifest::TaskType;
 pub use outside::{Messenger, NotSent, Outgoing, Outside};
 pub use sample::Sample;
 pub use selfcheck::{SelfCheck, verify_self};
-pub use stop::Stop;
+pub use stop::{FailureClass, Stop};
 
-use std::{fmt, path::PathBuf};
+use crate::untrusted::Untrusted;
+use std::path::PathBuf;
 
 /// Why the plugin host could not do its work, by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +68,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// One plugin file cannot be had.
-    #[error("{} {fault}", file.display())]
+    #[error("{} {fault}", Untrusted::path(file))]
     File { file: PathBuf, fault: Fault },
 }
 
@@ -77,42 +82,6 @@ impl Error {
             what: what.into(),
             source,
         }
-    }
-}
-
-/// One reason why a plugin is refused: what does not fit and what to do, in one line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    text: String,
-    may_pass: bool,
-}
-
-impl Fault {
-    fn new(text: impl Into<String>) -> Self {
-        let text: String = text.into();
-        let words: Vec<&str> = text.split_whitespace().collect();
-        Self {
-            text: text::clip(text::printable(&words.join(" ")).into_owned()),
-            may_pass: false,
-        }
-    }
-
-    /// One that the same file may be free of at another time.
-    fn passing(text: impl Into<String>) -> Self {
-        Self {
-            may_pass: true,
-            ..Self::new(text)
-        }
-    }
-
-    fn may_pass(&self) -> bool {
-        self.may_pass
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
     }
 }
 

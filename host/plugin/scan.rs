@@ -53,13 +53,14 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-/// Every `*.wasm` that is a file, directly in `dir`, hidden ones left out.
+/// Every `*.wasm` that is a file, directly in `dir`, hidden ones left out. `*.WASM` is one too, as
+/// files from some systems are called.
 pub fn plugin_files(dir: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir)? {
         let file = entry?.path();
         let name = file.file_name().unwrap_or_default().as_encoded_bytes();
-        if name.starts_with(b".") || !name.ends_with(b".wasm") {
+        if name.starts_with(b".") || !name.to_ascii_lowercase().ends_with(b".wasm") {
             continue;
         }
         // A link to nowhere and a file that has just gone are no plugins; a pipe would block.
@@ -91,14 +92,21 @@ mod tests {
     fn only_plain_wasm_files_count() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        for name in ["b.wasm", "a.wasm", ".hidden.wasm", "c.wasm.tmp", "d.txt"] {
+        let names = ["b.wasm", "a.wasm", "RATES.WASM"];
+        for name in names
+            .into_iter()
+            .chain([".hidden.wasm", "c.wasm.tmp", "d.txt"])
+        {
             fs::write(path(name), "x").unwrap();
         }
         fs::create_dir(path("dir.wasm")).unwrap();
         std::os::unix::fs::symlink(path("b.wasm"), path("link.wasm")).unwrap();
         std::os::unix::fs::symlink("nowhere", path("broken.wasm")).unwrap();
         let found: Vec<_> = plugin_files(dir.path()).unwrap().into_keys().collect();
-        assert_eq!(found, ["a.wasm", "b.wasm", "link.wasm"].map(path));
+        assert_eq!(
+            found,
+            ["RATES.WASM", "a.wasm", "b.wasm", "link.wasm"].map(path)
+        );
         assert!(is_gone(&path("nothing.wasm")) && !is_gone(&path("a.wasm")));
     }
 

@@ -1,9 +1,12 @@
 //! Why a call of a guest gave no value, in words for whoever has to act, and what that means for a
 //! task. Decides nothing else.
 
-use super::{engine::MAX_STACK_BYTES, text::clip};
-use crate::task::Ended;
+use super::engine::MAX_STACK_BYTES;
+use crate::{task::Ended, untrusted::clip};
 use std::time::Duration;
+
+/// Longer texts of errors are cut.
+pub const MAX_ERROR_BYTES: usize = 4 << 10;
 
 /// Why a call gave no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,9 +39,57 @@ pub enum Stop {
     Trap(String),
 }
 
+/// What kind of failure ended an attempt, for whoever looks through the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureClass {
+    /// The handler returned a retryable error.
+    Retryable,
+    /// The handler returned a permanent error.
+    Permanent,
+    Timeout,
+    /// The guest panicked, exited or did what is not allowed.
+    Trap,
+    /// It ran into a limit of its sandbox.
+    Limit,
+    /// There was no room for it on this node.
+    NoRoom,
+    /// The node itself failed.
+    Node,
+}
+
+impl FailureClass {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retryable => "retryable",
+            Self::Permanent => "permanent",
+            Self::Timeout => "timeout",
+            Self::Trap => "trap",
+            Self::Limit => "limit",
+            Self::NoRoom => "no_room",
+            Self::Node => "node",
+        }
+    }
+}
+
 impl Stop {
+    /// `None` for a cancellation, which is no failure.
+    pub fn class(&self) -> Option<FailureClass> {
+        match self {
+            Stop::Cancelled => None,
+            Stop::NoRoom(_) => Some(FailureClass::NoRoom),
+            Stop::Timeout(_) => Some(FailureClass::Timeout),
+            Stop::Trap(_) => Some(FailureClass::Trap),
+            Stop::Cpu(_)
+            | Stop::Memory(_)
+            | Stop::Table(_)
+            | Stop::Result(_)
+            | Stop::Transfer(_)
+            | Stop::Stack => Some(FailureClass::Limit),
+        }
+    }
+
     pub fn into_ended(self) -> Ended {
-        let error = clip(self.to_string());
+        let error = clip(self.to_string(), MAX_ERROR_BYTES);
         match self {
             Stop::Cancelled => Ended::Cancelled,
             Stop::NoRoom(_) | Stop::Timeout(_) | Stop::Trap(_) => {

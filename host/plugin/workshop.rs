@@ -4,11 +4,12 @@
 
 use super::{
     Error, Fault,
-    bindings::{component, manifest, message_handler, task_handler},
+    bindings::manifest,
     cache::Cache,
     compiler::Compiler,
+    contract::{self, Exports},
     engine::Engine,
-    generation::{ComponentIndices, Generation},
+    generation::Generation,
     guest::Guest,
     imports,
     journal::{Speaker, Subject},
@@ -29,12 +30,6 @@ use wasmtime::{
     component::{Component, InstancePre},
 };
 
-const MANIFEST: &str = "hostel:plugin/manifest@0.1.0";
-const TASK_HANDLER: &str = "hostel:plugin/task-handler@0.1.0";
-const COMPONENT: &str = "hostel:plugin/component@0.1.0";
-const MESSAGE_HANDLER: &str = "hostel:plugin/message-handler@0.1.0";
-const OURS: &str = "hostel:plugin/";
-
 pub struct Workshop {
     pub engine: Arc<Engine>,
     pub compiler: Arc<Compiler>,
@@ -50,13 +45,18 @@ pub struct Wasm {
     pub sha256: String,
 }
 
-/// Which of our interfaces a component has.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Exports {
-    pub manifest: bool,
-    pub task_handler: bool,
-    /// `component` and `message-handler`, which go together.
-    pub component: bool,
+/// A component that can be asked to describe itself, and what was found wrong with it until then.
+struct Linked {
+    pre: InstancePre<Guest>,
+    exports: Exports,
+    faults: Vec<Fault>,
+}
+
+/// What asking for the description has shown.
+struct Described {
+    /// Interfaces of ours that have another shape.
+    misfits: Vec<Fault>,
+    description: Result<manifest::Description, Fault>,
 }
 
 impl Workshop {
@@ -121,14 +121,29 @@ impl Workshop {
         self.compiler.compile(bytes, sha256).await
     }
 
-    /// Everything after compiling.
+    /// Everything after compiling. As many faults as can be found are found, and the first of them
+    /// told.
     pub async fn assemble(
         &self,
         file: &Path,
         sha256: String,
         component: Component,
     ) -> Result<Generation, Vec<Fault>> {
-        let (pre, exports) = self.link(&component)?;
+        let assembled = self.generation(file, sha256, component).await;
+        assembled.map_err(Fault::first_of)
+    }
+
+    async fn generation(
+        &self,
+        file: &Path,
+        sha256: String,
+        component: Component,
+    ) -> Result<Generation, Vec<Fault>> {
+        let Linked {
+            pre,
+            exports,
+            mut faults,
+        } = self.link(&component)?;
         let slots = self
             .engine
             .slots_of(&component)
@@ -153,8 +168,22 @@ impl Workshop {
             }),
             granted: None,
         };
-        let description = describe(describing, exports).await.map_err(one)?;
-        let manifest = rules::check(description, exports, &self.config)?;
+        let described = describe(describing, exports).await;
+        faults.extend(described.misfits);
+        let manifest = match described.description {
+            Ok(description) => rules::check(description, exports, &self.config),
+            // What is wrong already may be why it failed.
+            Err(_) if !faults.is_empty() => Err(Vec::new()),
+            Err(fault) => Err(one(fault)),
+        };
+        let manifest = match manifest {
+            Ok(manifest) if faults.is_empty() => manifest,
+            Ok(_) => return Err(faults),
+            Err(found) => {
+                faults.extend(found);
+                return Err(faults);
+            }
+        };
         if !manifest.cut_timeouts.is_empty() {
             let types: Vec<&str> = manifest.cut_timeouts.iter().map(Name::as_str).collect();
             tracing::info!(
@@ -168,14 +197,14 @@ impl Workshop {
 
         let handler = exports
             .task_handler
-            .then(|| task_handler::GuestIndices::new(&pre))
+            .then(|| contract::handler_indices(&pre))
             .transpose()
-            .map_err(|error| one(misfit(TASK_HANDLER, &error)))?;
+            .map_err(one)?;
         let component = exports
             .component
-            .then(|| component_indices(&pre))
-            .transpose();
-        let component = component.map_err(one)?;
+            .then(|| contract::component_indices(&pre))
+            .transpose()
+            .map_err(one)?;
         let sandbox = self.sandbox(manifest.name.as_str());
         let section = self.config.plugin.get(&manifest.name);
         let own = section.is_some_and(|section| section.limits.max_memory_bytes.is_some());
@@ -217,66 +246,40 @@ impl Workshop {
         })
     }
 
-    /// Faults of imports and of exports together.
-    fn link(&self, component: &Component) -> Result<(InstancePre<Guest>, Exports), Vec<Fault>> {
-        let mut faults = Vec::new();
-        let exports = self
-            .exports(component)
-            .map_err(|found| faults.extend(found))
-            .unwrap_or_default();
+    /// Finds the faults of imports and of exports together. What the component lacks is a trap in its
+    /// place, so that it can be asked to describe itself all the same and one look shows every fault.
+    fn link(&self, component: &Component) -> Result<Linked, Vec<Fault>> {
+        let (exports, mut faults) = contract::exports(&self.our_exports(component));
         let required = imports::required(&self.engine.wasmtime, component);
         let missing = required.iter().filter(|import| !import.provided);
-        faults.extend(missing.map(|import| Fault::new(imports::explain_missing(&import.name))));
-        if !faults.is_empty() {
+        let missing = missing.map(|import| Fault::new(imports::explain_missing(&import.name)));
+        let known = faults.len();
+        faults.extend(missing);
+        if !exports.manifest {
             return Err(faults);
         }
-        let linked = self.engine.linker.instantiate_pre(component);
-        let pre = linked.map_err(|error| one(Fault::new(format!("does not link: {error:#}"))))?;
-        Ok((pre, exports))
-    }
-
-    pub fn exports(&self, component: &Component) -> Result<Exports, Vec<Fault>> {
-        let mut found = Exports::default();
-        let mut faults = Vec::new();
-        let mut halves = Vec::new();
-        for name in self.our_exports(component) {
-            match name.as_str() {
-                MANIFEST => found.manifest = true,
-                TASK_HANDLER => found.task_handler = true,
-                COMPONENT | MESSAGE_HANDLER => halves.push(name),
-                _ => faults.push(Fault::new(format!(
-                    "exports {name}, which this node does not know (it knows {MANIFEST}, \
-                     {TASK_HANDLER}, {COMPONENT} and {MESSAGE_HANDLER}): rebuild with a hostel-sdk of this node's version"
-                ))),
-            }
-        }
-        found.component = halves.len() == 2;
-        if let [half] = &halves[..] {
-            faults.push(Fault::new(format!(
-                "exports {half} alone: a component exports both {COMPONENT} and {MESSAGE_HANDLER}"
-            )));
-        }
-        if !found.manifest && faults.is_empty() {
-            faults.push(Fault::new(format!(
-                "does not export {MANIFEST}, so it is no Hostel plugin: write one with hostel-sdk, \
-                 or export that interface"
-            )));
-        }
-        if faults.is_empty() {
-            Ok(found)
+        let linked = if faults.len() == known {
+            self.engine.linker.instantiate_pre(component)
         } else {
-            Err(faults)
+            let mut linker = self.engine.linker.clone();
+            linker
+                .define_unknown_imports_as_traps(component)
+                .and_then(|()| linker.instantiate_pre(component))
+        };
+        match linked {
+            Ok(pre) => Ok(Linked {
+                pre,
+                exports,
+                faults,
+            }),
+            Err(_) if !faults.is_empty() => Err(faults),
+            Err(error) => Err(one(Fault::new(format!("does not link: {error:#}")))),
         }
     }
 
     /// The names of all exports in our package.
     pub fn our_exports(&self, component: &Component) -> Vec<String> {
-        let component_type = component.component_type();
-        let exports = component_type.exports(&self.engine.wasmtime);
-        exports
-            .map(|(name, _)| name.to_owned())
-            .filter(|name| name.starts_with(OURS))
-            .collect()
+        contract::names(&self.engine.wasmtime, component)
     }
 
     /// The limits of the plugin called `name`.
@@ -300,74 +303,50 @@ impl Workshop {
 
 /// Asks the plugin what it is, and finds out on the same instance whether every export has the
 /// shape that the node expects.
-async fn describe(program: Program, exports: Exports) -> Result<manifest::Description, Fault> {
+async fn describe(program: Program, exports: Exports) -> Described {
     let guests = program.engine.guests().clone();
     let describing = guests.spawn(async move {
         let timeout = program.sandbox.describe_timeout;
+        let mut misfits = Vec::new();
         let work = async |store: &mut Store<Guest>| {
             let instance = program.pre.instantiate_async(&mut *store).await?;
+            misfits = contract::misfits(store, &program.pre, &instance, exports);
             let indices = manifest::GuestIndices::new(&program.pre)?;
-            let guest = match indices.load(&mut *store, &instance) {
-                Ok(guest) => guest,
-                Err(error) => return Ok(Err(misfit(MANIFEST, &error))),
-            };
-            if exports.task_handler
-                && let Err(error) = task_handler::GuestIndices::new(&program.pre)
-                    .and_then(|indices| indices.load(&mut *store, &instance))
-            {
-                return Ok(Err(misfit(TASK_HANDLER, &error)));
-            }
-            if exports.component {
-                let indices = match component_indices(&program.pre) {
-                    Ok(indices) => indices,
-                    Err(fault) => return Ok(Err(fault)),
-                };
-                if let Err(error) = indices.life.load(&mut *store, &instance) {
-                    return Ok(Err(misfit(COMPONENT, &error)));
-                }
-                if let Err(error) = indices.messages.load(&mut *store, &instance) {
-                    return Ok(Err(misfit(MESSAGE_HANDLER, &error)));
-                }
-            }
-            guest.call_describe(&mut *store).await.map(Ok)
+            let guest = indices.load(&mut *store, &instance)?;
+            guest.call_describe(&mut *store).await
         };
         let never = CancellationToken::new();
         let admitted = tokio::time::timeout(timeout, program.admit(&never)).await;
-        let mut tenant = admitted.ok().flatten().ok_or(Stop::NoRoom(timeout))?;
-        let errand = Errand {
-            subject: Subject::Plugin,
-            timeout,
-            cancel: &never,
+        let described = match admitted.ok().flatten() {
+            None => Err(Stop::NoRoom(timeout)),
+            Some(mut tenant) => {
+                let errand = Errand {
+                    subject: Subject::Plugin,
+                    timeout,
+                    cancel: &never,
+                };
+                program.call(&mut tenant, errand, work).await
+            }
         };
-        program.call(&mut tenant, errand, work).await
+        (misfits, described)
     });
-    match AbortOnDropHandle::new(describing).await {
-        Ok(Ok(described)) => described,
-        Ok(Err(Stop::Timeout(after))) => Err(Fault::passing(format!(
+    let (misfits, described) = match AbortOnDropHandle::new(describing).await {
+        Ok(described) => described,
+        Err(_) => (Vec::new(), Err(Stop::Cancelled)),
+    };
+    let description = described.map_err(|stop| match stop {
+        Stop::Timeout(after) => Fault::passing(format!(
             "failed to describe itself within {} ms (plugins.sandbox.describe_timeout_ms)",
             after.as_millis()
-        ))),
-        Ok(Err(stop @ Stop::NoRoom(_))) => Err(Fault::passing(format!(
-            "could not be asked to describe itself: {stop}"
-        ))),
-        Ok(Err(stop)) => Err(Fault::new(format!("failed to describe itself: {stop}"))),
-        Err(_) => Err(Fault::passing("the node is stopping")),
+        )),
+        Stop::NoRoom(_) => Fault::passing(format!("could not be asked to describe itself: {stop}")),
+        Stop::Cancelled => Fault::passing("the node is stopping"),
+        stop => Fault::new(format!("failed to describe itself: {stop}")),
+    });
+    Described {
+        misfits,
+        description,
     }
-}
-
-fn component_indices(pre: &InstancePre<Guest>) -> Result<ComponentIndices, Fault> {
-    Ok(ComponentIndices {
-        life: component::GuestIndices::new(pre).map_err(|error| misfit(COMPONENT, &error))?,
-        messages: message_handler::GuestIndices::new(pre)
-            .map_err(|error| misfit(MESSAGE_HANDLER, &error))?,
-    })
-}
-
-fn misfit(interface: &str, error: &wasmtime::Error) -> Fault {
-    Fault::new(format!(
-        "its {interface} differs from the node's: {error:#}; rebuild with a hostel-sdk of this \
-         node's version"
-    ))
 }
 
 fn one(fault: Fault) -> Vec<Fault> {

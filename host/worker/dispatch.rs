@@ -207,15 +207,14 @@ async fn run(
 }
 
 /// A fault of the node's own must cost one attempt, and neither the slot nor the lease.
-async fn guarded(run: impl Future<Output = Finished>) -> Ended {
-    match AssertUnwindSafe(run).catch_unwind().await {
-        Ok(finished) => finished.ended,
-        Err(_) => {
+async fn guarded(run: impl Future<Output = Finished>) -> Finished {
+    AssertUnwindSafe(run)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| {
             tracing::error!("the node failed while it ran a task; the panic above says where");
-            let error = "the node failed while it ran the task".into();
-            Ended::Retryable { error, after: None }
-        }
-    }
+            Finished::node_failed()
+        })
 }
 
 /// Runs the guest, on its own threads. No outcome means that the task is not ours any more.
@@ -231,6 +230,7 @@ async fn attempt(
         plugin_version: handler.generation.version.as_str().into(),
     };
     let attempt = task.attempt;
+    let id = task.token.id.clone();
     let call = Call {
         id: task.token.id,
         payload: task.payload,
@@ -238,12 +238,17 @@ async fn attempt(
         attempt,
         cancel: interrupt.token(),
     };
-    let ended = match (guarded(handler.run_here(call)).await, interrupt.why()) {
+    let finished = guarded(handler.run_here(call)).await;
+    let ended = match (finished.ended, interrupt.why()) {
         (Ended::Cancelled, Some(Why::Lost)) => return (None, None),
         (Ended::Cancelled, Some(Why::Drain)) => Ended::Drained,
         (ended, _) => ended,
     };
     let policy = &handler.task_type.retry;
     let outcome = transition(ended, attempt, policy, fastrand::f64());
+    if let Some(class) = finished.class {
+        let failures = &shared.failures;
+        failures.report(&handler, &id, attempt, class, &outcome);
+    }
     (Some(outcome), Some(ran))
 }

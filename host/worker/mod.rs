@@ -4,6 +4,7 @@
 
 mod busy;
 mod dispatch;
+mod failure_log;
 mod finish;
 mod held;
 mod tend;
@@ -18,6 +19,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use busy::Busy;
+use failure_log::FailureLog;
 use held::{Held, Why};
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -55,6 +57,7 @@ struct Shared {
     discovery: Arc<dyn ServiceDiscovery>,
     busy: Busy,
     held: Held,
+    failures: FailureLog,
     /// How long a lease holds without being renewed: the time after which another node may take over.
     lease_ttl: Duration,
     /// How long ended tasks are kept.
@@ -95,6 +98,7 @@ impl Worker {
                 discovery,
                 busy: Busy::new(config.plugins.max_tasks),
                 held: Held::default(),
+                failures: FailureLog::default(),
                 lease_ttl: config.lease_ttl,
                 keep_ended: config.keep_ended,
                 wake: Notify::new(),

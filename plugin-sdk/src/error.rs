@@ -12,8 +12,9 @@ pub type Result<T, E = TaskError> = std::result::Result<T, E>;
 /// Why an attempt failed.
 ///
 /// `?` makes a retryable one of any error, of `anyhow::Error` and of a plain text; its message is
-/// the error and each of its sources, joined by `: `. A message that the node refused to send makes
-/// a permanent one, as the same message would be refused again. This type is no [`std::error::Error`]: the
+/// the error and each of its sources, joined by `: `. A message that the node refused to send, or that
+/// a component answered with a permanent error, makes a permanent one, as the same message would
+/// fail again. This type is no [`std::error::Error`]: the
 /// conversion could not exist beside that.
 ///
 /// ```
@@ -96,18 +97,19 @@ impl<E: Into<Box<dyn Error>>> From<E> for TaskError {
     fn from(error: E) -> Self {
         let error = error.into();
         let message = chain(&*error);
-        match is_refusal(&*error) {
+        match is_lasting(&*error) {
             true => Self::permanent(message),
             false => Self::retryable(message),
         }
     }
 }
 
-/// Whether the error or one of its sources is a message that could not be sent at any time.
-fn is_refusal(error: &(dyn Error + 'static)) -> bool {
-    let refused = |error: &messaging::Error| matches!(error, messaging::Error::Refused(_));
+/// Whether the error or one of its sources is of a message that will never have success.
+fn is_lasting(error: &(dyn Error + 'static)) -> bool {
+    use messaging::Error::{Permanent, Refused};
+    let lasting = |error: &messaging::Error| matches!(error, Permanent(_) | Refused(_));
     let mut errors = std::iter::successors(Some(error), |&error| error.source());
-    errors.any(|error| error.downcast_ref().is_some_and(refused))
+    errors.any(|error| error.downcast_ref().is_some_and(lasting))
 }
 
 /// The error and its sources. Some errors repeat their source in their own text; it is said once.

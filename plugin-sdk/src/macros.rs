@@ -14,17 +14,40 @@
 /// node would accept it.
 #[macro_export]
 macro_rules! plugin {
+    () => {
+        ::core::compile_error! {
+            "plugin! is empty: a plugin has task types, as in `plugin! { task(\"name\", handler) }`, \
+             a component, as in `plugin! { component = Type }`, or both"
+        }
+    };
     (component = $component:ty $(,)?) => {
         $crate::__plugin! { [.with_component::<$component>()] describes is_component }
     };
-    (component = $component:ty, $($task_type:expr),+ $(,)?) => {
-        $crate::__plugin! {
-            [.with_component::<$component>() $(.with($task_type))+]
-            describes handles_tasks is_component
+    (component = $component:ty, $($rest:tt)+) => {
+        $crate::__tasks! {
+            [.with_component::<$component>()] [describes handles_tasks is_component] $($rest)+
         }
     };
-    ($($task_type:expr),+ $(,)?) => {
-        $crate::__plugin! { [$(.with($task_type))+] describes handles_tasks }
+    ($($rest:tt)+) => {
+        $crate::__tasks! { [] [describes handles_tasks] $($rest)+ }
+    };
+}
+
+/// Takes one task type after the other, so that what is none is named.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __tasks {
+    ([$($has:tt)*] [$($world:ident)+] component = $($rest:tt)*) => {
+        ::core::compile_error! {
+            "in plugin!, `component = Type` comes first and once, before the task types: \
+             `plugin! { component = Type, task(\"name\", handler) }`"
+        }
+    };
+    ([$($has:tt)*] [$($world:ident)+] $task_type:expr, $($rest:tt)+) => {
+        $crate::__tasks! { [$($has)* .with($task_type)] [$($world)+] $($rest)+ }
+    };
+    ([$($has:tt)*] [$($world:ident)+] $task_type:expr $(,)?) => {
+        $crate::__plugin! { [$($has)* .with($task_type)] $($world)+ }
     };
 }
 

@@ -7,12 +7,24 @@ use serde::de::DeserializeOwned;
 
 /// What a payload can be made into: what handlers and components take, messages are answered with,
 /// and stores give back.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no payload that can be taken",
+    label = "takes a `{Self}`",
+    note = "a payload is taken as `Vec<u8>`, `String`, `Json<T>` or `()`, and `T` implements \
+            `serde::Deserialize`"
+)]
 pub trait Input: Sized {
     /// Fails permanently, and says what is wrong and where.
     fn decode(payload: Vec<u8>) -> Result<Self>;
 }
 
 /// What can be made into a payload: what handlers and components return, send and store.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no result that can be returned",
+    label = "returns a `{Self}`",
+    note = "a result is `Vec<u8>`, `String`, `Json<T>` or `()`, and `T` implements \
+            `serde::Serialize`; or it is a `Result` of one of these"
+)]
 pub trait Output {
     /// Whether it answers when a component returns it. Of the types here `()` alone does not.
     const ANSWERS: bool = true;

@@ -1,7 +1,7 @@
 //! A task type: its name, its handler and its defaults. The rules for it are in `plugin.rs`, which
 //! sees all of a plugin's types at once.
 
-use crate::{Handler, Result, Task};
+use crate::{Handler, Input, Output, Result, Task};
 use std::fmt;
 use std::time::Duration;
 
@@ -21,7 +21,10 @@ pub(crate) type Run = dyn Fn(Vec<u8>, &Task) -> Result<Vec<u8>>;
 
 /// Tasks submitted as `name` are run by `handler`. The name is 1 to 128 of `A-Z a-z 0-9 . _ : -`
 /// and begins with a letter or a digit.
-pub fn task<Shape>(name: &'static str, handler: impl Handler<Shape> + 'static) -> TaskType {
+pub fn task<Shape, H>(name: &'static str, handler: H) -> TaskType
+where
+    H: Handler<Shape, In: Input, Out: Output> + 'static,
+{
     TaskType {
         name,
         description: "",
@@ -30,7 +33,10 @@ pub fn task<Shape>(name: &'static str, handler: impl Handler<Shape> + 'static) -
         backoff: None,
         concurrency: None,
         // A plain function has no size, so the box of it allocates nothing.
-        run: Box::new(move |payload, task| handler.run(payload, task)),
+        run: Box::new(move |payload, task| {
+            let payload = H::In::decode(payload)?;
+            handler.call(payload, task).encode()
+        }),
     }
 }
 

@@ -18,9 +18,11 @@ mod nodes;
 mod python;
 mod refused;
 mod reload;
+mod sdk_errors;
 mod shared_queue;
 mod stored;
 mod surroundings;
+mod untrusted;
 
 use libtest_mimic::Trial;
 
@@ -43,9 +45,11 @@ pub fn trials() -> Vec<Trial> {
         python::trials(),
         refused::trials(),
         reload::trials(),
+        sdk_errors::trials(),
         shared_queue::trials(),
         stored::trials(),
         surroundings::trials(),
+        untrusted::trials(),
     ]
     .into_iter()
     .flatten()

@@ -51,7 +51,7 @@ pub fn showcase(name: &'static str) -> PathBuf {
 pub fn hostile() -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| build(&source().join("tests/guests"), &built()));
-    built().join("hostel_test_guests.wasm")
+    built().join("hostel-test-guests.wasm")
 }
 
 /// The plugin of `tests/components`, called `probe`: a component that does what a message says. Of
@@ -95,22 +95,29 @@ pub fn from_source(name: &str, version: &str, text: &str) -> PathBuf {
         return file;
     }
     let copy = built().join("source").join(&library);
-    fs::create_dir_all(copy.join("src")).expect("a directory");
-    fs::write(copy.join("src/lib.rs"), text).expect("the source");
+    author(&copy, name, version, &library, "Another version", text);
+    // Every version is called as its plugin is, so each is built into a directory of its own.
+    build(&copy, &copy);
+    fs::rename(copy.join(name).with_extension("wasm"), &file).expect("a file");
+    done.insert(file.clone());
+    file
+}
+
+/// A crate in `dir` of what an author writes: a plugin whose library is called `library`.
+pub fn author(dir: &Path, name: &str, version: &str, library: &str, description: &str, text: &str) {
+    fs::create_dir_all(dir.join("src")).expect("a directory");
+    fs::write(dir.join("src/lib.rs"), text).expect("the source");
     let sdk = source().join("plugin-sdk");
     let manifest = format!(
         "[package]\nname = \"{name}\"\nversion = \"{version}\"\nedition = \"2024\"\n\
-         description = \"Another version\"\n\
+         description = \"{description}\"\n\
          [lib]\nname = \"{library}\"\ncrate-type = [\"cdylib\"]\n\
          [dependencies]\nhostel-sdk = {{ path = {sdk:?} }}\n\
          [profile.release]\nstrip = true\n[workspace]\n"
     );
-    fs::write(copy.join("Cargo.toml"), manifest).expect("the manifest");
+    fs::write(dir.join("Cargo.toml"), manifest).expect("the manifest");
     // The workspace's own lock file keeps the versions that are built already.
-    fs::copy(source().join("Cargo.lock"), copy.join("Cargo.lock")).expect("the lock file");
-    build(&copy, &built());
-    done.insert(file.clone());
-    file
+    fs::copy(source().join("Cargo.lock"), dir.join("Cargo.lock")).expect("the lock file");
 }
 
 /// A guest written by hand, as its file's bytes.

@@ -6,7 +6,14 @@ use super::{
     source_tree, work,
 };
 use crate::{
-    cli::{build, exit::Failure, nodes, serve::Signals},
+    Config,
+    cli::{
+        build,
+        exit::Failure,
+        nodes,
+        output::{note, paragraph},
+        serve::Signals,
+    },
     client::DistributedClient,
 };
 use anyhow::{Context, ensure};
@@ -32,12 +39,14 @@ pub async fn run(exit: bool) -> Result<(), Failure> {
     let source = source_tree()?;
     let dir = tempfile::Builder::new().prefix("hostel-demo-").tempdir();
     let dir = dir.context("no temporary directory")?;
-    eprintln!(
+    note(format_args!(
         "building the showcase plugins into {}",
         dir.path().display()
-    );
+    ));
+    let config = Config::default();
     for (id, plugins, _) in NODES {
-        build::build(&source, plugins, &dir.path().join(id).join("plugins"))?;
+        let out = dir.path().join(id).join("plugins");
+        build::build(&config, &source, plugins, &out).await?;
     }
 
     let mut cluster = Cluster::new(dir);
@@ -83,7 +92,7 @@ impl Cluster {
         if exit {
             return Ok(());
         }
-        say!("{}", self.how_to_go_on());
+        paragraph(format_args!("{}", self.how_to_go_on()));
         loop {
             sleep(Duration::from_secs(1)).await;
             for node in &mut self.nodes {
@@ -115,7 +124,9 @@ impl Cluster {
         for node in &mut self.nodes {
             node.address = process::address(&mut node.process, &dir.join(node.id)).await?;
         }
-        say!("\nA Redis at {redis_url}, an etcd at {etcd_url}, and three nodes:\n");
+        paragraph(format_args!(
+            "\nA Redis at {redis_url}, an etcd at {etcd_url}, and three nodes:\n"
+        ));
         for (node, (_, plugins, _)) in self.nodes.iter().zip(NODES) {
             let (id, address) = (node.id, &node.address);
             say!("  {id:5} at {address} has {}", plugins.join(" and "));
@@ -151,7 +162,9 @@ impl Cluster {
 
     /// Every task is given to the node behind its own, and asked for at the third.
     async fn work(&self) -> anyhow::Result<()> {
-        say!("\nTasks for them, each given to one that has not the plugin:\n");
+        paragraph(format_args!(
+            "\nTasks for them, each given to one that has not the plugin:\n"
+        ));
         for work in work::all()? {
             let task_type = work.task.task_type.as_str();
             let own = NODES
@@ -171,19 +184,18 @@ impl Cluster {
                 .get_task_status(&status.task_id)
                 .await?;
             let shown = work.shown(&told.result, self.dir.path())?;
-            say!("{}    {shown}", work::of_plugin(&status));
-            say!(
+            paragraph(format_args!("{}    {shown}", work::of_plugin(&status)));
+            paragraph(format_args!(
                 "    given to {}, run by {}, and {} at {}\n",
-                given.id,
-                status.node_id,
-                told.status,
-                asked.id
-            );
+                given.id, status.node_id, told.status, asked.id
+            ));
         }
         let [north, east] = [0, 1].map(|at| &self.nodes[at]);
         let table = work::ask_rates(&mut north.client().await?).await?;
-        say!("  the component rates on south, asked from north for its table\n    {table}\n");
-        say!("The nodes, as east sees them:\n");
+        paragraph(format_args!(
+            "  the component rates on south, asked from north for its table\n    {table}\n"
+        ));
+        paragraph(format_args!("The nodes, as east sees them:\n"));
         nodes::list(&east.client().await?.list_nodes().await?, false);
         Ok(())
     }

@@ -10,7 +10,12 @@ mod work;
 
 pub use tied::Tied;
 
-use super::{build, exit::Failure, serve::Signals};
+use super::{
+    build,
+    exit::Failure,
+    output::{note, paragraph},
+    serve::Signals,
+};
 use crate::{Config, client::DistributedClient, node::DistributedNode};
 use anyhow::Context;
 use clap::Args;
@@ -43,12 +48,15 @@ impl Demo {
         }
         let source = source_tree()?;
         let plugins = source.join("plugins");
-        eprintln!("building the showcase plugins into {}", plugins.display());
-        build::build(&source, &SHOWCASE, &plugins)?;
-
-        let mut signals = Signals::new()?;
+        note(format_args!(
+            "building the showcase plugins into {}",
+            plugins.display()
+        ));
         let data = source.join("target/demo");
         let mut config = embedded_defaults(&plugins, &data)?;
+        build::build(&config, &source, &SHOWCASE, &plugins).await?;
+
+        let mut signals = Signals::new()?;
         if self.exit || !is_free(config.node.listen).await {
             config.node.listen.set_port(0);
         }
@@ -59,7 +67,7 @@ impl Demo {
             node.stop().await?;
             return Ok(worked?);
         }
-        say!("{}", how_to_go_on(&node));
+        paragraph(format_args!("{}", how_to_go_on(&node)));
         signals.next().await;
         Ok(node.stop().await?)
     }
@@ -78,16 +86,21 @@ fn embedded_defaults(plugins: &Path, data: &Path) -> Result<Config, Failure> {
 /// Real work for each plugin, over gRPC like everybody else's.
 async fn serve_some(node: &DistributedNode, out: &Path) -> anyhow::Result<()> {
     let address = node.address();
-    say!("\nA node serves on {address}. Some work for it:\n");
+    paragraph(format_args!(
+        "\nA node serves on {address}. Some work for it:\n"
+    ));
     let mut client = DistributedClient::connect(&address.to_string()).await?;
     for work in work::all()? {
         let status = work.run(&mut client).await?;
         let ran = work::of_plugin(&status);
-        say!("{ran}    {}\n", work.shown(&status.result, out)?);
+        let shown = work.shown(&status.result, out)?;
+        paragraph(format_args!("{ran}    {shown}\n"));
     }
     // The component counts what tasks record, and answers what it is asked.
     let table = work::ask_rates(&mut client).await?;
-    say!("  the component rates, asked for its table\n    {table}\n");
+    paragraph(format_args!(
+        "  the component rates, asked for its table\n    {table}\n"
+    ));
     Ok(())
 }
 

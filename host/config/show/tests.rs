@@ -69,9 +69,9 @@ fn what_is_shown_loads_to_the_same() {
         if let Discovery::Etcd(etcd) = &mut config.discovery {
             (etcd.user, etcd.password) = (None, None);
         }
-        let shown = show(&config);
+        let shown = show(&config, Secrets::Shown);
         assert_eq!(parse(&shown), config, "{shown}");
-        assert_eq!(show(&parse(&shown)), shown);
+        assert_eq!(show(&parse(&shown), Secrets::Shown), shown);
     }
     assert_ne!(parse(&changed("redis")).limits, Config::default().limits);
 }
@@ -107,7 +107,7 @@ fn passwords_are_not_shown() {
         "[discovery]\nkind = \"etcd\"\nuser = \"me\"\npassword = \"hush\"\n\
          [broker]\nkind = \"redis\"\nurl = \"rediss://me:hush@host/1\"",
     );
-    let shown = show(&config);
+    let shown = show(&config, Secrets::Shown);
     assert!(!shown.contains("hush") && !format!("{config:?}").contains("hush"));
     assert!(
         shown.contains("\nurl = \"rediss://me:***@host/1\""),
@@ -117,8 +117,18 @@ fn passwords_are_not_shown() {
 }
 
 #[test]
+fn what_a_plugin_is_configured_with_is_masked_unless_asked_for() {
+    let text = "[plugin.rates.config]\napi_key = \"hush\"\nbase = \"EUR\"\n";
+    let shown = show(&parse(text), Secrets::Masked);
+    assert!(!shown.contains("hush") && !shown.contains("EUR"), "{shown}");
+    assert!(shown.contains("api_key = \"***\""), "{shown}");
+    let shown = show(&parse(text), Secrets::Shown);
+    assert!(shown.contains("api_key = \"hush\""), "{shown}");
+}
+
+#[test]
 fn comments_are_kept_and_absent_settings_stay_absent() {
-    let shown = show(&parse("[node]\nlisten = \"127.0.0.1:9\""));
+    let shown = show(&parse("[node]\nlisten = \"127.0.0.1:9\""), Secrets::Masked);
     let comments = |text: &str| text.matches("\n# ").count();
     assert_eq!(comments(&shown), comments(REFERENCE));
     assert!(shown.contains("listen = \"127.0.0.1:9\""));

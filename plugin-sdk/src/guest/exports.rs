@@ -4,15 +4,15 @@
 use super::describes::exports::hostel::plugin::manifest;
 use super::handles_tasks::exports::hostel::plugin::task_handler;
 use super::is_component::exports::hostel::plugin::{component, message_handler};
-use super::{Source, millis};
+use super::{Source, millis, prepare};
 use crate::component::Instance;
-use crate::{Message, Result, Task, TaskError, TaskType, logger};
+use crate::{Message, Result, Task, TaskError, TaskType, messaging};
 use std::cell::RefCell;
 use std::time::Duration;
 
 impl<T: Source> manifest::Guest for T {
     fn describe() -> manifest::Description {
-        logger::install();
+        prepare();
         let plugin = T::plugin();
         manifest::Description {
             name: plugin.name.to_owned(),
@@ -39,7 +39,7 @@ fn describe(task_type: &TaskType) -> manifest::TaskType {
 
 impl<T: Source> task_handler::Guest for T {
     fn handle(task: task_handler::Task) -> Result<Vec<u8>, task_handler::TaskError> {
-        logger::install();
+        prepare();
         let payload = task.payload;
         let task = Task {
             id: task.id,
@@ -73,7 +73,7 @@ thread_local! {
 
 impl<T: Source> component::Guest for T {
     fn start() -> Result<(), String> {
-        logger::install();
+        prepare();
         let instance = T::plugin().start().map_err(text)?;
         COMPONENT.set(Some(instance));
         Ok(())
@@ -104,7 +104,8 @@ impl<T: Source> message_handler::Guest for T {
     }
 }
 
-/// For messages there is no kind of error, only its words.
+/// For messages there is no kind of error, only its words, and the convention of `hostel.wit` for
+/// what no further try can mend.
 fn text(error: TaskError) -> String {
-    error.message().to_owned()
+    messaging::as_answer(&error)
 }

@@ -44,7 +44,7 @@ pub(crate) mod messaging {
     fn error(error: node::Error) -> Error {
         match error {
             node::Error::Undeliverable(why) => Error::Undeliverable(why),
-            node::Error::Failed(why) => Error::Failed(why),
+            node::Error::Failed(why) => Error::from_answer(why),
             node::Error::Timeout(why) => Error::Timeout(why),
             node::Error::Refused(why) => Error::Refused(why),
         }

@@ -5,11 +5,18 @@
 mod exports;
 mod imports;
 pub(crate) mod kv;
+mod panic;
 
 pub(crate) use imports::{config, log, messaging};
 
-use crate::Plugin;
+use crate::{Plugin, logger};
 use std::time::Duration;
+
+/// What has to be in place before any code of the author's runs.
+fn prepare() {
+    logger::install();
+    panic::install();
+}
 
 /// Where the exports get the plugin from: `plugin!` implements it in the author's crate.
 pub trait Source {

@@ -3,7 +3,7 @@
 
 use super::Published;
 use super::node::{NO_HOST, Node, current};
-use crate::messaging::Error;
+use crate::messaging::{Error, as_answer};
 use crate::plugin::name_fault;
 use crate::{Message, Result};
 use std::rc::Rc;
@@ -49,7 +49,7 @@ fn own(node: &Rc<Node>, message: Published) -> Result<Vec<u8>, Error> {
     match node.receive(message.payload, &about) {
         Some(Ok(Some(answer))) => Ok(answer),
         Some(Ok(None)) => Err(Error::Timeout("the component gave no answer".into())),
-        Some(Err(error)) => Err(Error::Failed(error.message().to_owned())),
+        Some(Err(error)) => Err(Error::from_answer(as_answer(&error))),
         None => Err(Error::Timeout(
             "the component is at work: it cannot ask itself".into(),
         )),

@@ -61,6 +61,18 @@ pub async fn plugin_files() {
     }
     let told = hostel(&["plugins", "verify", echo]).text();
     assert_eq!(told, format!("{echo}: no faults\n"));
+    // A configuration beside the file.
+    fs::write(
+        dir.path().join("other.toml"),
+        "[plugins.sandbox]\nmax_cpu_ms = 999\n",
+    )
+    .unwrap();
+    let with = ["--config", "other.toml", echo];
+    let told = hostel(&[&["plugins", "verify"], &with[..]].concat()).text();
+    assert_eq!(told, format!("{echo}: no faults\n"));
+    hostel(&[&["plugins", "inspect"], &with[..]].concat()).text();
+    hostel(&["plugins", "verify", echo, "--config", "none.toml"]).fails(2, "none.toml");
+    fs::remove_file(dir.path().join("other.toml")).unwrap();
     hostel(&["plugins", "inspect", "none.wasm"]).fails(1, "none.wasm cannot be read");
     hostel(&["plugins", "verify"]).fails(2, "<FILE>");
     hostel(&["plugins", "verify", echo, "--self"]).fails(2, "cannot be used with");
@@ -141,6 +153,15 @@ pub async fn config() {
         shown.contains("# The payload of a task or a message."),
         "{shown}"
     );
+    // What a plugin is configured with may be secret.
+    let secret = [("HOSTEL__PLUGIN__RATES__CONFIG__API_KEY", "hush")];
+    let masked = hostel(&["config", "show"], &secret).text();
+    assert!(
+        masked.contains("api_key = \"***\"") && !masked.contains("hush"),
+        "{masked}"
+    );
+    let asked = hostel(&["config", "show", "--show-secrets"], &secret).text();
+    assert!(asked.contains("api_key = \"hush\""), "{asked}");
     // What is shown loads again, to the same; the variable is part of it now.
     write(&shown);
     assert_eq!(hostel(&["config", "check"], &[]).text(), "no faults\n");
@@ -176,3 +197,132 @@ pub async fn config() {
     hostel(&["config", "check"], &[]).fails(2, "line 2 is not UTF-8");
     hostel(&["config", "check", "--config", "none.toml"], &[]).fails(2, "none.toml");
 }
+
+pub async fn every_fault_of_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let verify = |file: &str| {
+        run(hostel()
+            .current_dir(dir.path())
+            .args(["plugins", "verify", file]))
+    };
+    let write = |file: &str, bytes: &[u8]| fs::write(dir.path().join(file), bytes).unwrap();
+    // An import that is not offered, and a manifest that is wrong in three ways.
+    let many = Sample {
+        name: "bad name",
+        version: "",
+        task_types: &["bad type"],
+        ..Sample::default()
+    };
+    let import = "(component (import \"wasi:nn/tensor@0.2.0\" (instance))";
+    let many = many.text().replacen("(component", import, 1);
+    write("many.wasm", &wat::parse_str(many).unwrap());
+    let told = verify("many.wasm");
+    let out = String::from_utf8(told.out).unwrap();
+    for words in [
+        "imports wasi:nn/tensor@0.2.0",
+        "the plugin's name \"bad name\"",
+        "the version is empty",
+        "task type \"bad type\"",
+    ] {
+        assert!(out.contains(words), "{words}: {out}");
+    }
+    assert_eq!((out.lines().count(), told.code), (4, Some(1)), "{out}");
+
+    // Two interfaces of another shape.
+    let shapes = Sample::default().text();
+    let shapes = shapes.replace(
+        "(export \"handle\" (func $handle))",
+        "(export \"hand\" (func $handle))",
+    );
+    let shapes = shapes.replace(
+        "(export \"describe\" (func $describe)))",
+        "(export \"describ\" (func $describe)))",
+    );
+    write("shapes.wasm", &wat::parse_str(shapes).unwrap());
+    let out = String::from_utf8(verify("shapes.wasm").out).unwrap();
+    for words in [
+        "its hostel:plugin/manifest",
+        "its hostel:plugin/task-handler",
+    ] {
+        assert!(out.contains(words), "{words}: {out}");
+    }
+
+    let patch = Sample {
+        interface: "0.1.1",
+        ..Sample::default()
+    };
+    write("patch.wasm", &patch.wasm().unwrap());
+    assert_eq!(verify("patch.wasm").text(), "patch.wasm: no faults\n");
+    let memory = "(component (core module (memory 65535))";
+    let large = Sample::default().text().replacen("(component", memory, 1);
+    write("large.wasm", &wat::parse_str(large).unwrap());
+    let out = String::from_utf8(verify("large.wasm").out).unwrap();
+    assert!(
+        out.contains("has a memory of at least 4294901760 bytes"),
+        "{out}"
+    );
+    assert!(out.contains("plugins.sandbox.max_memory_bytes"), "{out}");
+
+    write(
+        "core.wasm",
+        &wat::parse_str("(module (import \"__wbindgen_placeholder__\" \"f\" (func)))").unwrap(),
+    );
+    let out = String::from_utf8(verify("core.wasm").out).unwrap();
+    for words in [
+        "tinygo",
+        "componentize-py",
+        "jco",
+        "wasi-sdk",
+        "has code of wasm-bindgen",
+    ] {
+        assert!(out.contains(words), "{words}: {out}");
+    }
+}
+
+pub async fn a_file_in_capitals() {
+    let node = Node::prepare(&[], "");
+    node.add_wasm("SAMPLE.WASM", &Sample::default().wasm().unwrap());
+    let node = node.started().await;
+    let listed = node.hostel(&["plugins", "list"]).text();
+    assert!(listed.contains("SAMPLE.WASM"), "{listed}");
+    let result = node.hostel(&["submit", "sample", "--payload", "x", "--wait"]);
+    assert_eq!(result.bytes(), b"x");
+}
+
+/// What is built is called as the plugin is, and is put in place only if a node would take it.
+pub async fn build_puts_what_a_node_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, out) = (built().join("source/big-desc"), dir.path().join("out"));
+    let build = |description: &str| {
+        author(&source, "big-desc", "1.0.0", "big_desc", description, ECHO);
+        let mut build = hostel();
+        build
+            .args(["plugins", "build"])
+            .arg(&source)
+            .arg("--out")
+            .arg(&out);
+        run(build.env("CARGO_TARGET_DIR", self::source().join("target")))
+    };
+    let told = build(&"x".repeat(2000));
+    assert_eq!(told.code, Some(1), "{told:?}");
+    for words in [
+        "a node would refuse it",
+        "description of the plugin has 2000 bytes",
+    ] {
+        assert!(told.err.contains(words), "{words}: {}", told.err);
+    }
+    assert!(!out.exists(), "it is put in place all the same");
+    let told = build("short");
+    let file = out.join("big-desc.wasm");
+    let put = String::from_utf8(told.out).unwrap();
+    assert_eq!(put, format!("{}\n", file.display()), "{}", told.err);
+    // One from before plugins were called by their names would keep this one from serving.
+    fs::copy(&file, out.join("big_desc.wasm")).unwrap();
+    let told = build("short");
+    assert!(told.err.contains("remove it"), "{}", told.err);
+}
+
+const ECHO: &str = "use hostel_sdk::prelude::*;
+fn same(payload: Vec<u8>) -> Vec<u8> { payload }
+hostel_sdk::plugin! { task(\"same\", same) }
+";

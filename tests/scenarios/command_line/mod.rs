@@ -10,7 +10,7 @@ use crate::support::{
     backend::{Backend, Shared, on_both},
     eventually,
     node::{Node, hostel},
-    plugins::{built, can_build, hostile, showcase, source},
+    plugins::{author, built, can_build, hostile, showcase, source},
     trial, trial_needing,
 };
 use hostel::plugin::Sample;
@@ -32,6 +32,20 @@ pub fn trials() -> Vec<Trial> {
     let others = vec![
         trial("command_line::plugins_of_a_node", files::plugins_of_a_node),
         trial("command_line::plugin_files", files::plugin_files),
+        trial_needing(
+            "command_line::verify_tells_every_fault_of_a_file",
+            true,
+            files::every_fault_of_a_file,
+        ),
+        trial_needing(
+            "command_line::a_file_in_capitals_is_a_plugin",
+            true,
+            files::a_file_in_capitals,
+        ),
+        trial(
+            "command_line::build_puts_what_a_node_takes",
+            files::build_puts_what_a_node_takes,
+        ),
         trial_needing("command_line::verify_self", true, files::verify_self),
         trial_needing("command_line::config", true, files::config),
         trial_needing(

@@ -1,0 +1,130 @@
+//! What the author of a file can do that is no plugin: how other toolchains make components, and
+//! what stands in for libraries that need a browser. Looks at bytes and texts, never at a component.
+
+use memchr::memmem;
+
+/// For a core module, which every toolchain makes before it makes a component.
+pub const CORE_MODULE: &str = "is a core module, not a component: in Rust build for \
+    --target wasm32-wasip2 (`hostel plugins build` does), in C for --target=wasm32-wasip2 with \
+    wasi-sdk, in Go with `tinygo build -target=wasip2`, in JavaScript with `jco componentize`, in \
+    Python with `componentize-py`; another core module becomes a component by \
+    `wasm-tools component new`";
+
+/// Why `error`, in wasmtime's words, made it refuse a file, in ours where there is something to do.
+pub fn invalid(error: &str) -> String {
+    let memory = error
+        .split_once("memory has a minimum byte size of ")
+        .and_then(|(_, rest)| {
+            rest.strip_suffix(" bytes")?
+                .split_once(" which exceeds the limit of ")
+        });
+    if let Some((minimum, limit)) = memory {
+        return format!(
+            "has a memory of at least {minimum} bytes, and plugins may have {limit} \
+             (plugins.sandbox.max_memory_bytes, plugin.NAME.limits.max_memory_bytes): raise the \
+             limit, or build the plugin with a smaller initial memory"
+        );
+    }
+    if error.contains("component model async") {
+        return "is built for async calls (component-model-async), which this node does not offer: \
+                build it synchronous; componentize-qjs does so with --sync, wit-bindgen without its \
+                feature async"
+            .to_owned();
+    }
+    format!("is not a valid component: {error}")
+}
+
+/// What gives away code that was written against wasm-bindgen: the module that it imports from
+/// where a JavaScript host is the target, and its panics where it is not.
+const WASM_BINDGEN: [&str; 3] = [
+    "__wbindgen_placeholder__",
+    "on non-wasm targets",
+    "on non-wasm32 targets",
+];
+
+/// Crates that bring it in, as the paths in panic messages name them, and what to use instead.
+const CRATES: [(&str, &str); 7] = [
+    ("reqwest-", "reqwest (plugins have no network)"),
+    ("gloo-", "gloo (std has time and timers)"),
+    ("web-sys-", "web-sys (there is no browser)"),
+    ("js-sys-", "js-sys (std has time, numbers and text)"),
+    ("chrono-", "chrono (without its feature wasmbind)"),
+    ("uuid-", "uuid (without its feature js)"),
+    ("getrandom-", "getrandom (without wasm_js, js)"),
+];
+
+/// A warning about a file that has wasm-bindgen in it: it may load, and what it does with the
+/// library fails at run time.
+pub fn wasm_bindgen(wasm: &[u8]) -> Option<String> {
+    let has = |needle: &str| memmem::find(wasm, needle.as_bytes()).is_some();
+    let found = WASM_BINDGEN.into_iter().find(|needle| has(needle))?;
+    let crates = CRATES.iter().filter(|(name, _)| has(&format!("/{name}")));
+    let crates: Vec<&str> = crates.map(|(_, instead)| *instead).collect();
+    let blame = match crates.is_empty() {
+        true => String::new(),
+        false => format!("; it may come from {}", crates.join(", ")),
+    };
+    Some(format!(
+        "has code of wasm-bindgen in it ({found:?}), which needs a JavaScript host and panics when \
+         it is called here: leave out the crate or the feature that brings it in (`cargo tree \
+         --target wasm32-wasip2 -i wasm-bindgen` shows it){blame}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wasmtime::{Config, Engine, PoolingAllocationConfig, component::Component};
+
+    fn refused(wat: &str) -> String {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.max_memory_size(64 << 10);
+        let mut config = Config::new();
+        config.allocation_strategy(pool);
+        let engine = Engine::new(&config).unwrap();
+        let error = Component::new(&engine, wat).err().unwrap();
+        invalid(&format!("{error:#}"))
+    }
+
+    #[test]
+    fn a_memory_above_the_limit_is_told_with_the_setting() {
+        let told = refused("(component (core module (memory 2)))");
+        assert!(
+            told.starts_with("has a memory of at least 131072 bytes, and plugins may have 65536"),
+            "{told}"
+        );
+        assert!(told.contains("plugins.sandbox.max_memory_bytes"), "{told}");
+    }
+
+    #[test]
+    fn an_async_component_is_told_to_be_built_with_sync() {
+        let told = refused("(component (core func (canon task.return)))");
+        assert!(told.contains("--sync"), "{told}");
+        let told = refused("(component (core module (func (result i32))))");
+        assert!(told.starts_with("is not a valid component: "), "{told}");
+    }
+
+    #[test]
+    fn every_toolchain_is_told_how_to_make_a_component() {
+        for word in [
+            "wasm32-wasip2",
+            "wasi-sdk",
+            "tinygo",
+            "jco",
+            "componentize-py",
+        ] {
+            assert!(CORE_MODULE.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn wasm_bindgen_is_found_and_what_brought_it_in_is_named() {
+        assert_eq!(wasm_bindgen(b"\0asm nothing of it"), None);
+        let told = wasm_bindgen(b"\0asm..__wbindgen_placeholder__..").unwrap();
+        assert!(told.contains("__wbindgen_placeholder__") && !told.contains("reqwest"));
+        let compiled =
+            b"function not implemented on non-wasm32 targets\0/reqwest-0.12.9/src/lib.rs";
+        let told = wasm_bindgen(compiled).unwrap();
+        assert!(told.contains("reqwest (plugins have no network)"), "{told}");
+    }
+}

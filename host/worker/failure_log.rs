@@ -1,0 +1,78 @@
+//! Lines in the log for attempts that failed, at a bounded rate for each task type. Decides nothing
+//! about the task.
+
+use crate::{
+    log_limit::LogLimit,
+    plugin::{FailureClass, Handler},
+    task::{Name, Outcome, TaskId},
+    untrusted::{Untrusted, clip},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// How many failures of one type are logged in each interval.
+const BURST: u32 = 10;
+const INTERVAL: Duration = Duration::from_secs(60);
+/// The record of the task has more of the error.
+const MAX_ERROR_BYTES: usize = 1 << 10;
+/// Types come and go with their plugins; beyond this many, all limits begin anew.
+const MAX_TYPES: usize = 4096;
+
+#[derive(Default)]
+pub struct FailureLog {
+    limits: Mutex<HashMap<Name, Arc<LogLimit>>>,
+}
+
+impl FailureLog {
+    /// Logs that an attempt of the task failed and what becomes of the task.
+    pub fn report(
+        &self,
+        handler: &Handler,
+        task: &TaskId,
+        attempt: u32,
+        class: FailureClass,
+        outcome: &Outcome,
+    ) {
+        let (what, error) = match outcome {
+            Outcome::Retry { after, error } => (
+                format!("an attempt failed and is retried in {after:.1?}"),
+                error,
+            ),
+            Outcome::Failed { error } => ("a task failed".to_owned(), error),
+            Outcome::Completed { .. } | Outcome::Cancelled | Outcome::Released => return,
+        };
+        let Some(left_out) = self.limit(&handler.task_type.name).permit() else {
+            return;
+        };
+        let more = match left_out {
+            0 => String::new(),
+            count => format!(" (and {count} failures of this type before it, not logged)"),
+        };
+        let error = clip(error.clone(), MAX_ERROR_BYTES);
+        tracing::warn!(
+            %task,
+            task_type = %handler.task_type.name,
+            plugin = %handler.generation.name,
+            version = handler.generation.version,
+            attempt,
+            max_attempts = handler.task_type.retry.max_attempts,
+            class = class.as_str(),
+            "{what}{more}: {}",
+            Untrusted::new(error)
+        );
+    }
+
+    fn limit(&self, task_type: &Name) -> Arc<LogLimit> {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if limits.len() >= MAX_TYPES && !limits.contains_key(task_type) {
+            limits.clear();
+        }
+        let limit = limits
+            .entry(task_type.clone())
+            .or_insert_with(|| Arc::new(LogLimit::new(BURST, INTERVAL)));
+        limit.clone()
+    }
+}
