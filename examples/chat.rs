@@ -11,7 +11,7 @@
 
 use anyhow::Context;
 use clap::Parser;
-use hostel::{DistributedClient, proto::distributed::Message};
+use hostel::{DistributedClient, proto::distributed::Message, untrusted::Untrusted};
 use std::{io::BufRead, time::Duration};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -96,14 +96,14 @@ impl Arguments {
 
     fn print(&self, message: &Message) {
         // Others must not get to steer this terminal.
-        let text = String::from_utf8_lossy(&message.payload).replace(char::is_control, " ");
-        let from = &message.from_node;
+        let text = Untrusted::new(String::from_utf8_lossy(&message.payload));
+        let from = Untrusted::new(&*message.from_node);
         match message.message_type.as_str() {
             // Each message that was sent has exactly one; it is worth a line when it went wrong.
             "response" if message.error.is_empty() => {}
-            _ if !message.error.is_empty() => eprintln!("! {}", message.error),
+            _ if !message.error.is_empty() => eprintln!("! {}", Untrusted::new(&*message.error)),
             // Of what is said in the room, the own words too come back.
-            _ if *from == self.name && message.to_node == self.room => {}
+            _ if message.from_node == self.name && message.to_node == self.room => {}
             _ if message.to_node == self.room => println!("{from}: {text}"),
             _ => println!("{from}, to you: {text}"),
         }

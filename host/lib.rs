@@ -37,7 +37,7 @@ mod redis;
 pub mod scheduler;
 mod sqlite;
 pub mod task;
-mod untrusted;
+pub mod untrusted;
 pub mod worker;
 
 pub use client::{ClientOptions, DistributedClient};
