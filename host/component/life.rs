@@ -3,6 +3,7 @@
 
 use super::{
     failures::Failures,
+    refusal_log::ErrorLog,
     router::Residence,
     status::{State, Status},
     supervised::Surroundings,
@@ -10,7 +11,6 @@ use super::{
 use crate::{
     broker::{Attachment, Inbox, Message, Received, Subscription, Topic},
     config,
-    log_limit::LogLimit,
     plugin::{Delivery, Generation, Instance, Stop},
     task::Name,
     untrusted::Untrusted,
@@ -109,8 +109,7 @@ pub struct Life {
     /// The code that started last.
     sound: Option<Arc<Generation>>,
     failures: Failures,
-    /// Errors that are logged.
-    errors: LogLimit,
+    errors: ErrorLog,
     /// When to start an instance, where there is none.
     start_at: Option<Instant>,
     /// When to try new code again that would not start, and how long that was put off.
@@ -140,7 +139,7 @@ impl Life {
             instance: None,
             sound: None,
             failures: Failures::default(),
-            errors: LogLimit::new(10, Duration::from_secs(60)),
+            errors: ErrorLog::default(),
             start_at: None,
             upgrade_at: None,
             place: None,
@@ -346,7 +345,7 @@ impl Life {
                 self.failures.forget();
                 self.shared.lock().handled += 1;
                 if let Err(error) = &said {
-                    self.log_error(&message, error);
+                    self.errors.report(&self.shared.id, &message, error);
                 }
                 router.answer(&self.shared.id, &message, said).await;
             }
@@ -365,23 +364,6 @@ impl Life {
                     self.start_again().await;
                 }
             }
-        }
-    }
-
-    /// Logs, at a bounded rate, that the component answered a message with an error.
-    fn log_error(&self, message: &Message, error: &str) {
-        if let Some(left_out) = self.errors.permit() {
-            let more = match left_out {
-                0 => String::new(),
-                count => format!(" (and {count} times before, not logged)"),
-            };
-            let (from, error) = (Untrusted::new(&*message.from), Untrusted::new(error));
-            tracing::warn!(
-                component = %self.shared.id,
-                %from,
-                to = %message.to,
-                "answered a message with an error{more}: {error}"
-            );
         }
     }
 

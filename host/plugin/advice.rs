@@ -12,13 +12,7 @@ pub const CORE_MODULE: &str = "is a core module, not a component: in Rust build 
 
 /// Why `error`, in wasmtime's words, made it refuse a file, in ours where there is something to do.
 pub fn invalid(error: &str) -> String {
-    let memory = error
-        .split_once("memory has a minimum byte size of ")
-        .and_then(|(_, rest)| {
-            rest.strip_suffix(" bytes")?
-                .split_once(" which exceeds the limit of ")
-        });
-    if let Some((minimum, limit)) = memory {
+    if let Some((minimum, limit)) = memory_above_limit(error) {
         return format!(
             "has a memory of at least {minimum} bytes, and plugins may have {limit} \
              (plugins.sandbox.max_memory_bytes, plugin.NAME.limits.max_memory_bytes): raise the \
@@ -32,6 +26,19 @@ pub fn invalid(error: &str) -> String {
             .to_owned();
     }
     format!("is not a valid component: {error}")
+}
+
+/// The least that a memory needs and the most that one may have, where `error` is about that. A test
+/// trips over it if the words change.
+fn memory_above_limit(error: &str) -> Option<(u64, u64)> {
+    let (_, sizes) = error.split_once("memory has a minimum byte size of ")?;
+    let (minimum, limit) = sizes.split_once(" which exceeds the limit of ")?;
+    let limit = limit.split_whitespace().next()?;
+    let bytes = |text: &str| match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    };
+    Some((bytes(minimum)?, bytes(limit)?))
 }
 
 /// What gives away code that was written against wasm-bindgen: the module that it imports from

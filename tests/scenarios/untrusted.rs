@@ -206,7 +206,9 @@ async fn logged() {
             .await
             .unwrap();
         let log = node.log();
-        let line = log.lines().find(|line| line.contains(&ended.task_id));
+        let line = log
+            .lines()
+            .find(|line| line.contains(&ended.task_id) && line.contains("class="));
         let line = line.unwrap_or_else(|| panic!("{task_type}: {log}"));
         for field in [
             format!("task_type={task_type}"),
@@ -271,7 +273,7 @@ async fn permanent() {
 
 async fn short() {
     let imports: String = (0..10_000)
-        .map(|n| format!("(import \"wasi:missing-{n}/it@0.2.0\" (instance))"))
+        .map(|n| format!("(import \"missing-{n}\" (func))"))
         .collect();
     let wasm = wat::parse_str(format!("(component {imports})")).unwrap();
     let node = Node::prepare(&[], "");
@@ -279,7 +281,7 @@ async fn short() {
     let node = node.started().await;
     let told = node.cli(&["plugins", "verify", "plugins/greedy.wasm"]);
     let told = String::from_utf8(told.stdout).unwrap();
-    assert!(told.contains("imports wasi:missing-0/it@0.2.0"), "{told}");
+    assert!(told.contains("imports missing-0"), "{told}");
     assert!(told.contains("and 9991 more faults"), "{told}");
     let listed = node.cli(&["plugins", "list"]).stdout;
     for (of, bytes) in [
