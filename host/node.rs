@@ -19,6 +19,7 @@ use crate::{
 use anyhow::Context;
 use async_trait::async_trait;
 use std::{
+    io::ErrorKind,
     net::SocketAddr,
     sync::{
         Arc,
@@ -283,8 +284,18 @@ fn node_id(node: &config::Node) -> anyhow::Result<Name> {
     }
     let file = node.data_dir.join("node-id");
     let cannot = || format!("cannot keep this node's id in {}", file.display());
-    if let Ok(kept) = std::fs::read_to_string(&file) {
-        return Name::parse("node id", kept.trim()).with_context(cannot);
+    match std::fs::read_to_string(&file) {
+        Ok(kept) => return Name::parse("node id", kept.trim()).with_context(cannot),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        // It has one, which others know it by.
+        Err(error) => {
+            return Err(error).with_context(|| {
+                format!(
+                    "cannot read this node's id in {}; make it readable, or give one as node.id",
+                    file.display()
+                )
+            });
+        }
     }
     let id = format!("node-{}", Uuid::now_v7().simple());
     // Renamed into place: a kill in between must not leave half an id.

@@ -26,6 +26,21 @@ impl Fault {
         self.code() == Some(ErrorCode::DiskFull)
     }
 
+    /// Whether what is stored is at fault, in one place: a rule of ours, a type, a page.
+    pub fn is_damage(&self) -> bool {
+        use rusqlite::Error as E;
+        match self {
+            Fault::Corrupt(_) => true,
+            Fault::Sqlite(
+                E::FromSqlConversionFailure(..)
+                | E::IntegralValueOutOfRange(..)
+                | E::InvalidColumnType(..)
+                | E::Utf8Error(..),
+            ) => true,
+            Fault::Sqlite(_) => self.code() == Some(ErrorCode::DatabaseCorrupt),
+        }
+    }
+
     /// Whether the fault lies with the machine and not with one statement: then the other
     /// operations of a batch would meet it too.
     pub fn is_environmental(&self) -> bool {

@@ -1,16 +1,24 @@
 //! What every SQLite file of a node needs, whoever keeps what in it: claiming the file, connections
-//! that know whose it is, a thread that reads, and words for what goes wrong. Knows no table.
+//! that know whose it is, a thread that reads, space kept free, files kept small, and words for what
+//! goes wrong. Knows no table.
 
 mod connection;
 mod fault;
 mod file;
+mod foreign;
 mod reader;
+mod receive;
+mod space;
 mod thread;
+mod upkeep;
 
 pub(crate) use fault::Fault;
 pub(crate) use file::Lock;
 pub(crate) use reader::Reader;
+pub(crate) use receive::{Received, receive};
+pub(crate) use space::Space;
 pub(crate) use thread::Thread;
+pub(crate) use upkeep::{Upkeep, fold};
 
 use std::path::PathBuf;
 
@@ -28,6 +36,8 @@ pub(crate) struct Database {
     pub version: i64,
     /// What `version` consists of.
     pub create: &'static str,
+    /// What makes each older version the next one, from 1 on.
+    pub migrations: &'static [&'static str],
     /// Set on the connection that writes; `auto_vacuum` among them takes effect on a new file only.
     pub tuning: &'static str,
 }

@@ -45,7 +45,14 @@ impl SqliteKeyValue {
         let lists = Reader::start("keyvalue-lists", &database)?;
         Ok(Self {
             limits: limits.clone(),
-            writer: Writer::start(database, limits.clone(), lock).await?,
+            writer: Writer::start(
+                database,
+                reserve_bytes,
+                limits.clone(),
+                lock,
+                health.clone(),
+            )
+            .await?,
             values,
             lists,
         })

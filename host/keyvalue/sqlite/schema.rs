@@ -31,9 +31,9 @@ CREATE VIEW entries AS SELECT
 FROM entry JOIN store USING (store) JOIN plugin USING (plugin);
 ";
 
-/// All that is acknowledged has to survive the loss of power. Space of what is deleted is used again
-/// for what comes, so the file is as large as it ever had to be.
+/// All that is acknowledged has to survive the loss of power.
 const TUNING: &str = "
+PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA foreign_keys = OFF;
@@ -51,6 +51,7 @@ pub(super) fn database(path: &Path) -> Database {
         application: 0x486F_6B76, // "Hokv"
         version: 1,
         create: CREATE,
+        migrations: &[],
         tuning: TUNING,
     }
 }

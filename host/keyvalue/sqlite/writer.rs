@@ -1,19 +1,27 @@
 //! The one thread that changes the database. It turns whatever waits into one transaction and one
 //! commit, and then answers everybody. When the machine is at fault it tries again, on a new
-//! connection, with whatever comes next. Knows no verb but by name.
+//! connection, with whatever comes next; a full disk costs what adds values, for deletions there is
+//! a reserve. Between transactions it keeps the files small. Knows no verb but by name.
 
 use super::book::{self, Stop};
 use crate::{
     config::KeyValueLimits,
+    health::{Health, Part},
     keyvalue::{Bucket, Change, Error},
-    sqlite::{self, Database, Fault, Lock, Thread},
+    log_limit::LogLimit,
+    sqlite::{self, Database, Fault, Lock, Received, Space, Thread, Upkeep},
 };
 use rusqlite::Connection;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// How many operations may wait for the writer, each with its values; further callers wait to be
 /// let in. What waits shares one commit.
 const BACKLOG: usize = 256;
+/// How often the writer looks at its disk and files when nothing else wakes it.
+const LOOK: Duration = Duration::from_secs(1);
+
+static TROUBLE: LogLimit = LogLimit::new(1, Duration::from_secs(60));
 
 /// What is to be done in one store.
 pub(super) enum Verb {
@@ -25,6 +33,24 @@ pub(super) enum Verb {
     /// Any SQL, for what only a test can bring about.
     #[cfg(test)]
     Inject(&'static str),
+}
+
+impl Verb {
+    /// What it adds to the store, unless it only takes away.
+    fn adds(&self) -> Option<u64> {
+        match self {
+            Verb::Apply(changes) => {
+                let sets = changes.iter().filter_map(|change| match change {
+                    Change::Set { key, value } => Some((key.len() + value.len()) as u64),
+                    Change::Delete { .. } => None,
+                });
+                sets.reduce(|all, one| all + one)
+            }
+            Verb::Increment { key, .. } => Some(key.len() as u64),
+            #[cfg(test)]
+            Verb::Inject(_) => None,
+        }
+    }
 }
 
 /// The sum, of an increment.
@@ -52,18 +78,26 @@ impl Writer {
     /// `lock` until it has ended.
     pub async fn start(
         database: Database,
+        reserve_bytes: u64,
         limits: KeyValueLimits,
         lock: Lock,
+        health: Health,
     ) -> Result<Self, Error> {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let (ready, opened) = oneshot::channel();
         let thread = Thread::start("keyvalue-writer", move || {
-            let conn = match database.open_writer() {
+            let mut work = Work {
+                space: Space::new(&database, reserve_bytes, Part::KeyValue, &health),
+                upkeep: Upkeep::new(&database),
+                looked: Instant::now(),
+                database,
+                limits,
+            };
+            let conn = match work.open() {
                 Ok(conn) => conn,
                 Err(error) => return drop(ready.send(Err(error))),
             };
             let _ = ready.send(Ok(()));
-            let work = Work { database, limits };
             work.run(conn, receiver);
             drop(lock);
         })?;
@@ -102,6 +136,10 @@ impl Writer {
 struct Work {
     database: Database,
     limits: KeyValueLimits,
+    space: Space,
+    upkeep: Upkeep,
+    /// When the writer last looked at its disk.
+    looked: Instant,
 }
 
 /// Nothing of the batch was committed, or nobody knows.
@@ -120,12 +158,32 @@ impl<T: Into<Fault>> From<T> for Failure {
 }
 
 impl Work {
-    fn run(&self, conn: Connection, mut receiver: mpsc::Receiver<Message>) {
+    fn open(&mut self) -> Result<Connection, sqlite::Error> {
+        match self.database.open_writer() {
+            Err(sqlite::Error::Unavailable(_))
+                if self.space.is_exhausted() && self.space.give_up() =>
+            {
+                self.database.open_writer()
+            }
+            opened => opened,
+        }
+    }
+
+    fn run(&mut self, conn: Connection, mut receiver: mpsc::Receiver<Message>) {
         let mut conn = Some(conn);
         let mut messages = Vec::with_capacity(BACKLOG);
         let mut batch = Vec::with_capacity(BACKLOG);
         let mut sound = true;
-        while receiver.blocking_recv_many(&mut messages, BACKLOG) > 0 {
+        loop {
+            if let Some(conn) = &conn {
+                self.tidy(conn);
+            }
+            let patience = self.upkeep.pause().min(LOOK);
+            match sqlite::receive(&mut receiver, &mut messages, BACKLOG, patience) {
+                Received::Some => {}
+                Received::Idle => continue,
+                Received::Closed => break,
+            }
             for message in messages.drain(..) {
                 match message {
                     Message::Do(operation) => batch.push(operation),
@@ -159,22 +217,31 @@ impl Work {
             }
         }
         // Leaves one file behind, which can be copied as it is.
-        let closing = conn.map(|conn| conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
+        let closing = conn.map(|conn| sqlite::fold(&conn));
         if let Some(Err(error)) = closing {
             tracing::warn!(%error, "the key-value store was closed without a checkpoint");
         }
     }
 
     fn commit(
-        &self,
+        &mut self,
         conn: &mut Option<Connection>,
         batch: &[Operation],
     ) -> Result<Vec<Answer>, Error> {
-        let open = match conn.take() {
+        let mut open = match conn.take() {
             Some(open) => open,
             None => self.reopen()?,
         };
-        match self.transact(&open, batch) {
+        let refusal = self.refusal(&open, batch);
+        let mut done = refusal.and_then(|refusal| self.transact(&open, batch, refusal.as_deref()));
+        let is_full = |failure: &Failure| failure.fault.is_disk_full();
+        if done.as_ref().is_err_and(is_full) && self.space.give_up() {
+            // Once more without what adds values: for the rest there is room now.
+            open = self.reopen()?;
+            let refusal = self.space.refuse(0);
+            done = self.transact(&open, batch, Some(&refusal));
+        }
+        match done {
             Ok(answers) => {
                 *conn = Some(open);
                 Ok(answers)
@@ -192,6 +259,37 @@ impl Work {
         }
     }
 
+    /// Why there is no room for what the batch adds, if there is none.
+    fn refusal(
+        &mut self,
+        conn: &Connection,
+        batch: &[Operation],
+    ) -> Result<Option<String>, Failure> {
+        let added = batch.iter().filter_map(|operation| operation.verb.adds());
+        let Some(bytes) = added.reduce(|all, one| all + one) else {
+            return Ok(None);
+        };
+        let fits = self.space.room(conn, bytes)?.takes(bytes);
+        Ok((!fits).then(|| self.space.refuse(bytes)))
+    }
+
+    /// What can wait until nobody does: small files, the reserve.
+    fn tidy(&mut self, conn: &Connection) {
+        if let Err(error) = self.upkeep.step(conn) {
+            let fault = Fault::from(error);
+            if fault.is_disk_full() {
+                self.space.give_up();
+            }
+            if let Some(left_out) = TROUBLE.permit() {
+                tracing::warn!(%fault, left_out, "the store's files cannot be looked after");
+            }
+        }
+        if self.looked.elapsed() >= LOOK {
+            self.looked = Instant::now();
+            self.space.restore(conn);
+        }
+    }
+
     fn reopen(&self) -> Result<Connection, Error> {
         let conn = self.database.open_writer()?;
         // What a failed sync left behind is written once more, to the database itself.
@@ -200,11 +298,25 @@ impl Work {
         Ok(conn)
     }
 
-    /// Does everything in one transaction, in which what fails is taken back alone.
-    fn transact(&self, conn: &Connection, batch: &[Operation]) -> Result<Vec<Answer>, Failure> {
+    /// Does everything in one transaction, in which what fails is taken back alone. With a
+    /// `refusal`, nothing that adds values is done.
+    fn transact(
+        &self,
+        conn: &Connection,
+        batch: &[Operation],
+        refusal: Option<&str>,
+    ) -> Result<Vec<Answer>, Failure> {
         conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let mut answers = Vec::with_capacity(batch.len());
         for operation in batch {
+            let refusal = refusal.filter(|_| operation.verb.adds().is_some());
+            if let Some(reason) = refusal {
+                answers.push(Err(Error::Unavailable {
+                    reason: reason.to_owned(),
+                    outcome_unknown: false,
+                }));
+                continue;
+            }
             conn.prepare_cached("SAVEPOINT operation")?.execute([])?;
             let answer = match self.run_one(conn, operation) {
                 Ok(answer) => Ok(answer),

@@ -37,7 +37,10 @@ pub(super) fn commit(
     safety: &mut Safety,
 ) -> Result<Vec<Option<Fault>>, Failure> {
     book.forget_changes();
-    let needed = batch.iter().map(|operation| operation.safety()).max();
+    let needed = batch
+        .iter()
+        .map(|operation| operation.demand().safety)
+        .max();
     let needed = needed.unwrap_or(Safety::Looks);
     if needed == Safety::Looks {
         return Ok(batch
@@ -105,6 +108,9 @@ fn run_carefully(
 }
 
 fn end(book: &mut Book<'_>) -> Result<(), Failure> {
+    if book.must_reload {
+        book.reload()?;
+    }
     book.statements.commit.execute([]).map_err(|error| {
         let fault = Fault::from(error);
         // A full disk is met before the commit record is written; any other fault may come after.

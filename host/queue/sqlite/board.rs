@@ -1,13 +1,13 @@
 //! What waits and what runs, in the writer's memory: an index over the database, made from it at
 //! start and after every failure, never the truth. Knows no SQL but its own loading.
 
-use super::fresh::Fresh;
+use super::{damage::Damage, fresh::Fresh, row::state_kind};
 use crate::{
     queue::{LeaseToken, Want},
     sqlite::Fault,
     task::{self, Name, StateKind, TaskId},
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap, HashMap, HashSet},
@@ -49,64 +49,106 @@ pub(super) struct Hold {
 }
 
 impl Board {
-    pub fn load(conn: &Connection) -> Result<Self, Fault> {
-        let mut board = Self::default();
+    /// The board, and what of the database it cannot take over.
+    pub fn load(conn: &Connection) -> Result<(Self, Vec<Damage>), Fault> {
+        let (mut board, mut damaged) = (Self::default(), Vec::new());
         let mut rows = conn.prepare("SELECT word, text FROM word")?;
         let mut rows = rows.query([])?;
         while let Some(row) = rows.next()? {
-            board.words.insert(row.get(1)?, row.get(0)?);
+            // A word that cannot be read explains nothing, as if it were not there.
+            if let (Ok(text), Ok(word)) = (row.get(1), row.get(0)) {
+                board.words.insert(text, word);
+            }
         }
         board.next_seq = conn.query_row(
             "SELECT max(next_seq, 1 + (SELECT ifnull(max(seq), 0) FROM task)) FROM meta",
             [],
             |row| row.get(0),
         )?;
-        board.load_counts(conn)?;
-        let mut rows = conn.prepare("SELECT type, at, seq FROM task WHERE state = 0")?;
+        board.load_counts(conn, &mut damaged)?;
+        let mut rows = conn.prepare("SELECT seq, type, at FROM task WHERE state = 0")?;
         let mut rows = rows.query([])?;
         while let Some(row) = rows.next()? {
-            let lane = board.lane(row.get(0)?)?;
-            lane.pending.insert((row.get(1)?, row.get(2)?));
+            board.load_row(row, &mut damaged, |board, row, seq| {
+                let at = row.get(2)?;
+                board.lane(row.get(1)?)?.pending.insert((at, seq));
+                Ok(())
+            })?;
         }
         let mut rows = conn.prepare(
-            "SELECT id, seq, fence, type, attempt, at, cancel_asked FROM task WHERE state = 1",
+            "SELECT seq, type, id, fence, attempt, at, cancel_asked FROM task WHERE state = 1",
         )?;
         let mut rows = rows.query([])?;
         while let Some(row) = rows.next()? {
-            let id = parse_name(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?;
-            let hold = Hold {
-                seq: row.get(1)?,
-                fence: row.get(2)?,
-                lane: row.get(3)?,
-                attempt: row.get(4)?,
-                lease_until: row.get(5)?,
-                cancel_asked: row.get(6)?,
-            };
-            board.running.insert(id, hold);
+            board.load_row(row, &mut damaged, |board, row, seq| {
+                let id = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
+                let hold = Hold {
+                    seq,
+                    lane: row.get(1)?,
+                    fence: row.get(3)?,
+                    attempt: row.get(4)?,
+                    lease_until: row.get(5)?,
+                    cancel_asked: row.get(6)?,
+                };
+                board.lane(hold.lane)?;
+                board.running.insert(parse_name(id)?, hold);
+                Ok(())
+            })?;
         }
         board.touched = board.lanes.keys().copied().collect();
-        Ok(board)
+        Ok((board, damaged))
     }
 
-    fn load_counts(&mut self, conn: &Connection) -> Result<(), Fault> {
+    /// Takes over a row that begins with the task's number, or notes what is wrong with it.
+    fn load_row(
+        &mut self,
+        row: &Row<'_>,
+        damaged: &mut Vec<Damage>,
+        load: impl FnOnce(&mut Self, &Row<'_>, i64) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let seq = row.get(0)?;
+        if let Err(fault) = load(self, row, seq) {
+            damaged.push(Damage::of(seq, fault)?);
+        }
+        Ok(())
+    }
+
+    fn load_counts(&mut self, conn: &Connection, damaged: &mut Vec<Damage>) -> Result<(), Fault> {
+        let mut of_group = conn.prepare("SELECT seq FROM task WHERE type IS ?1 AND state IS ?2")?;
         let mut rows = conn.prepare(
             "SELECT type, state, count(*), (SELECT text FROM word WHERE word = type)
              FROM task GROUP BY state, type",
         )?;
         let mut rows = rows.query([])?;
         while let Some(row) = rows.next()? {
-            let text = row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?;
-            let lane = self
-                .lanes
-                .entry(row.get(0)?)
-                .or_insert(Lane::new(parse_lane(text)?));
-            let (state, count): (usize, u64) =
-                (row.get::<_, u32>(1)? as usize, row.get::<_, u32>(2)?.into());
-            let slot = lane.counts.get_mut(state);
-            *slot.ok_or_else(|| Fault::Corrupt(format!("a task is in state {state}")))? = count;
-            if state < 2 {
-                self.open += usize::try_from(count).unwrap_or(usize::MAX);
+            let Err(fault) = self.load_count(row) else {
+                continue;
+            };
+            let group: [rusqlite::types::Value; 2] = [row.get(0)?, row.get(1)?];
+            let mut seqs = of_group.query(rusqlite::params_from_iter(group))?;
+            let what = fault.to_string();
+            Damage::of(0, fault)?;
+            while let Some(row) = seqs.next()? {
+                damaged.push(Damage::new(row.get(0)?, &what));
             }
+        }
+        Ok(())
+    }
+
+    fn load_count(&mut self, row: &Row<'_>) -> Result<(), Fault> {
+        let word = row.get(0)?;
+        let state = state_kind(row.get(1)?)?;
+        let count: u32 = row.get(2)?;
+        let text = row
+            .get_ref(3)?
+            .as_str_or_null()
+            .map_err(rusqlite::Error::from)?;
+        let text = text.ok_or_else(|| Fault::Corrupt(format!("there is no type {word}")))?;
+        let key = parse_lane(text)?;
+        let lane = self.lanes.entry(word).or_insert_with(|| Lane::new(key));
+        lane.counts[state as usize] = count.into();
+        if !state.is_terminal() {
+            self.open += usize::try_from(count).unwrap_or(usize::MAX);
         }
         Ok(())
     }

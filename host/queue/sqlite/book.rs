@@ -4,12 +4,14 @@
 
 use super::{
     board::{self, Board, Hold, Word, parse_name},
-    row::{ms, read_bytes, read_metadata, state_kind, write_metadata},
+    clock::Clock,
+    damage::Damage,
+    row::{read_bytes, read_metadata, write_metadata},
     statements::Statements,
 };
 use crate::{
     queue::{
-        Cancel, Change, Expired, LeaseToken, Leased, Renewal, Requeue, Submitted, Want, now,
+        Change, Expired, LeaseToken, Leased, Renewal, Submitted, Want,
         recent::{self, Recent, Snapshot},
     },
     sqlite::Fault,
@@ -28,20 +30,35 @@ pub(super) struct Book<'c> {
     pub snapshots: Vec<Snapshot>,
     /// As of the transaction before.
     pub(super) recent: Arc<Recent>,
+    pub(super) clock: Arc<Clock>,
+    /// Why there is no room for the new tasks of this transaction.
+    pub refusal: Option<Arc<str>>,
+    /// The board may not agree with the database any more, though nothing failed.
+    pub(super) must_reload: bool,
     max_open: usize,
 }
 
 impl<'c> Book<'c> {
-    pub fn open(conn: &'c Connection, max_open: usize, recent: Arc<Recent>) -> Result<Self, Fault> {
-        Ok(Self {
+    pub fn open(
+        conn: &'c Connection,
+        max_open: usize,
+        recent: Arc<Recent>,
+        clock: Arc<Clock>,
+    ) -> Result<Self, Fault> {
+        let mut book = Self {
             conn,
             statements: Statements::prepare(conn)?,
-            board: Board::load(conn)?,
+            board: Board::default(),
             changes: Vec::new(),
             snapshots: Vec::new(),
             recent,
+            clock,
+            refusal: None,
+            must_reload: false,
             max_open,
-        })
+        };
+        book.reload()?;
+        Ok(book)
     }
 
     /// For a transaction that begins anew.
@@ -50,24 +67,55 @@ impl<'c> Book<'c> {
         self.snapshots.clear();
     }
 
-    /// Makes the board follow the database again.
+    /// Makes the board follow the database again. Records that do not make sense are marked.
     pub fn reload(&mut self) -> Result<(), Fault> {
-        self.board = Board::load(self.conn)?;
-        Ok(())
+        self.must_reload = false;
+        // Once for what is damaged, and once more for what that hid.
+        for _ in 0..3 {
+            let damaged;
+            (self.board, damaged) = Board::load(self.conn)?;
+            if damaged.is_empty() {
+                return Ok(());
+            }
+            self.write_marks(&damaged)?;
+        }
+        Err(Fault::Corrupt(
+            "damaged tasks stay so, whatever is written".into(),
+        ))
     }
 
-    pub fn submit(&mut self, tasks: &[Submission]) -> Result<Vec<Submitted>, Fault> {
-        let now = now();
+    /// The inner `Err` says why there is no room for them.
+    pub fn submit(
+        &mut self,
+        tasks: &[Submission],
+    ) -> Result<Result<Vec<Submitted>, Arc<str>>, Fault> {
+        if let Some(reason) = self.refusal.clone() {
+            let known = self.known_already(tasks)?;
+            return Ok(known.ok_or(reason));
+        }
+        let now = self.clock.now();
         let mut answers = Vec::with_capacity(tasks.len());
         for task in tasks {
             answers.push(self.submit_one(task, now)?);
         }
-        Ok(answers)
+        Ok(Ok(answers))
     }
 
-    fn submit_one(&mut self, task: &Submission, now: UnixMs) -> Result<Submitted, Fault> {
-        let submitted_at = now;
-        let now = ms(now);
+    /// The answers where no task is new.
+    fn known_already(&mut self, tasks: &[Submission]) -> Result<Option<Vec<Submitted>>, Fault> {
+        let mut answers = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let lane = task.lane().to_string();
+            // A lane without a number has no task.
+            let word = self.board.words.get(lane.as_str()).copied().unwrap_or(0);
+            let metadata = write_metadata(task.metadata());
+            answers.push(self.compare(task, word, metadata.as_deref())?);
+        }
+        Ok(answers.into_iter().collect())
+    }
+
+    fn submit_one(&mut self, task: &Submission, now: i64) -> Result<Submitted, Fault> {
+        let submitted_at = self.clock.shown(now);
         let word = self.lane_word(task.lane())?;
         let metadata = write_metadata(task.metadata());
         if self.board.open >= self.max_open {
@@ -120,10 +168,9 @@ impl<'c> Book<'c> {
     }
 
     pub fn lease(&mut self, want: &Want) -> Result<Vec<Leased>, Fault> {
-        let now = now();
-        let lease_until = now.after(want.ttl);
-        let (until, leased_at) = (ms(lease_until), now);
-        let now = ms(now);
+        let now = self.clock.now();
+        let until = now.saturating_add(millis(want.ttl));
+        let (leased_at, lease_until) = (self.clock.shown(now), self.clock.shown(until));
         let taken = self.board.take_due(want, now);
         if taken.is_empty() {
             return Ok(Vec::new());
@@ -131,7 +178,13 @@ impl<'c> Book<'c> {
         let node = self.word(want.node.as_str())?;
         let mut leased = Vec::with_capacity(taken.len());
         for (word, seq) in taken {
-            let (task, fence, submitted_at) = self.read_waiting(seq, word)?;
+            let (task, fence, submitted_at) = match self.read_waiting(seq, word) {
+                Ok(read) => read,
+                Err(fault) => {
+                    self.mark_taken(Damage::of(seq, fault)?, word, StateKind::Pending)?;
+                    continue;
+                }
+            };
             self.statements
                 .lease
                 .execute(params![seq, until, fence, task.attempt, now, node])?;
@@ -195,7 +248,7 @@ impl<'c> Book<'c> {
     }
 
     pub fn renew(&mut self, held: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Fault> {
-        let until = ms(now().after(ttl));
+        let until = self.clock.now().saturating_add(millis(ttl));
         let mut answers = Vec::with_capacity(held.len());
         for token in held {
             let Some(hold) = self.board.held(token) else {
@@ -215,7 +268,7 @@ impl<'c> Book<'c> {
 
     /// Only looks, and only at the board.
     pub fn expired(&mut self, except: &[Name], max: usize) -> Result<Vec<Expired>, Fault> {
-        let now = ms(now());
+        let now = self.clock.now();
         let mut late: Vec<_> = self
             .board
             .running
@@ -234,111 +287,6 @@ impl<'c> Book<'c> {
             })
         });
         Ok(expired.take(max).collect())
-    }
-
-    pub fn cancel(&mut self, id: &TaskId) -> Result<Cancel, Fault> {
-        let Some((seq, word, state, at)) = self.find(id)? else {
-            return Ok(Cancel::Unknown);
-        };
-        match state {
-            StateKind::Pending => {
-                self.board.lane(word)?.pending.remove(&(at, seq));
-                self.board.fresh.take(seq);
-                self.statements.cancel.execute([seq, ms(now())])?;
-                self.moved(id, word, state, StateKind::Cancelled)?;
-                Ok(Cancel::Cancelled)
-            }
-            StateKind::Running => {
-                let asked_before = match self.board.running.get_mut(id) {
-                    Some(hold) => std::mem::replace(&mut hold.cancel_asked, true),
-                    None => return Err(Fault::Corrupt(format!("task {id} runs unheld"))),
-                };
-                if !asked_before {
-                    self.statements.ask_cancel.execute([seq])?;
-                    let task_type = self.board.lane(word)?.key.task_type.clone();
-                    self.changed(id, task_type, StateKind::Running);
-                    if let Some(change) = self.changes.last_mut() {
-                        change.cancel_asked = true;
-                    }
-                }
-                Ok(Cancel::Asked)
-            }
-            ended => Ok(Cancel::Ended(ended)),
-        }
-    }
-
-    pub fn requeue(&mut self, id: &TaskId) -> Result<Requeue, Fault> {
-        let Some((seq, word, state, _)) = self.find(id)? else {
-            return Ok(Requeue::Unknown);
-        };
-        if !matches!(state, StateKind::Failed | StateKind::Cancelled) {
-            return Ok(Requeue::Refused(state));
-        }
-        let now = ms(now());
-        self.statements.requeue.execute([seq, now])?;
-        self.board.lane(word)?.pending.insert((now, seq));
-        self.moved(id, word, state, StateKind::Pending)?;
-        Ok(Requeue::Requeued)
-    }
-
-    /// Forgets up to `max` tasks that ended at or before `until`.
-    pub fn purge(&mut self, until: i64, max: usize) -> Result<usize, Fault> {
-        let max = i64::try_from(max).unwrap_or(i64::MAX);
-        let found: Vec<(i64, Word, i64, String)> = self
-            .statements
-            .ended
-            .query_map([until, max], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-            })?
-            .collect::<Result<_, _>>()?;
-        for &(seq, word, state, ref id) in &found {
-            self.snapshots.push((parse_name(id)?, None));
-            self.statements.delete_task.execute([seq])?;
-            self.statements.delete_body.execute([seq])?;
-            self.statements.delete_result.execute([seq])?;
-            self.board.count(word, Some(state_kind(state)?), None)?;
-        }
-        if !found.is_empty() {
-            // A number that is given out twice could let an old token end a new task.
-            let next = self.board.next_seq;
-            self.statements.keep_next_seq.execute([next])?;
-            self.shrink(found.len())?;
-        }
-        Ok(found.len())
-    }
-
-    /// Gives free pages back to the disk in small steps, once they are a good part of the file:
-    /// some are soon used again, and moving pages is work.
-    fn shrink(&mut self, purged: usize) -> Result<(), Fault> {
-        let number = |pragma: &str| self.conn.query_row(pragma, [], |row| row.get::<_, i64>(0));
-        let (free, all) = (
-            number("PRAGMA freelist_count")?,
-            number("PRAGMA page_count")?,
-        );
-        if free > 256 && free > all / 4 {
-            let pages = (2 * purged).max(256);
-            // Each step moves one page.
-            let mut vacuum = self
-                .conn
-                .prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
-            let mut steps = vacuum.query([])?;
-            while steps.next()?.is_some() {}
-        }
-        Ok(())
-    }
-
-    fn find(&mut self, id: &TaskId) -> Result<Option<(i64, Word, StateKind, i64)>, Fault> {
-        let found = self
-            .statements
-            .find
-            .query_row([id.as_str()], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-            })
-            .optional()?;
-        let Some((seq, word, state, at)) = found else {
-            return Ok(None);
-        };
-        Ok(Some((seq, word, state_kind(state)?, at)))
     }
 
     /// Counts the step and tells of it.
@@ -365,7 +313,7 @@ impl<'c> Book<'c> {
         }
     }
 
-    fn changed(&mut self, id: &TaskId, task_type: Name, state: StateKind) {
+    pub(super) fn changed(&mut self, id: &TaskId, task_type: Name, state: StateKind) {
         self.snapshots.push((id.clone(), None));
         self.changes.push(Change::new(id.clone(), task_type, state));
     }
@@ -395,6 +343,10 @@ impl<'c> Book<'c> {
 /// an old one.
 fn first_fence(seq: i64) -> i64 {
     seq << 20
+}
+
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn token(id: TaskId, fence: i64) -> LeaseToken {

@@ -4,39 +4,44 @@
 
 use super::{
     board::{Hold, Word},
-    book::Book,
-    row::ms,
+    book::{Book, millis},
 };
 use crate::{
-    queue::{Finish, Finished, now, recent},
+    queue::{Finish, Finished, recent},
     sqlite::Fault,
-    task::{Outcome, Ran, StateKind, UnixMs},
+    task::{Outcome, Ran, StateKind},
 };
 use rusqlite::params;
 
 impl Book<'_> {
     pub fn finish(&mut self, ended: &[Finish]) -> Result<Vec<Finished>, Fault> {
-        let now = now();
+        let now = self.clock.now();
         let mut answers = Vec::with_capacity(ended.len());
         for finish in ended {
-            let held = self.board.held(&finish.token).cloned();
-            answers.push(match held {
-                Some(hold) => {
-                    self.end(finish, hold, now)?;
-                    Finished::Applied
+            let Some(hold) = self.board.held(&finish.token).cloned() else {
+                answers.push(Finished::Stale);
+                continue;
+            };
+            answers.push(match self.end(finish, &hold, now) {
+                Ok(()) => Finished::Applied,
+                Err(fault) => {
+                    self.mark_held(&finish.token.id, &hold, fault)?;
+                    Finished::Corrupt
                 }
-                None => Finished::Stale,
             });
         }
         Ok(answers)
     }
 
-    fn end(&mut self, finish: &Finish, hold: Hold, now: UnixMs) -> Result<(), Fault> {
+    fn end(&mut self, finish: &Finish, hold: &Hold, now: i64) -> Result<(), Fault> {
         let (mut state, mut at, error) = match &finish.outcome {
             Outcome::Completed { .. } => (StateKind::Completed, now, None),
             Outcome::Failed { error } => (StateKind::Failed, now, Some(error)),
             Outcome::Cancelled => (StateKind::Cancelled, now, None),
-            Outcome::Retry { after, error } => (StateKind::Pending, now.after(*after), Some(error)),
+            Outcome::Retry { after, error } => {
+                let due = now.saturating_add(millis(*after));
+                (StateKind::Pending, due, Some(error))
+            }
             Outcome::Released => (StateKind::Pending, now, None),
         };
         if hold.cancel_asked && state == StateKind::Pending {
@@ -48,7 +53,7 @@ impl Book<'_> {
             self.statements.release.execute(params![
                 hold.seq,
                 state as i64,
-                ms(at),
+                at,
                 attempt,
                 terminal
             ])?;
@@ -57,7 +62,7 @@ impl Book<'_> {
             self.statements.finish.execute(params![
                 hold.seq,
                 state as i64,
-                ms(at),
+                at,
                 hold.attempt,
                 terminal,
                 error,
@@ -75,13 +80,15 @@ impl Book<'_> {
         self.board.running.remove(&finish.token.id);
         if state == StateKind::Pending {
             let lane = self.board.lane(hold.lane)?;
-            lane.pending.insert((ms(at), hold.seq));
+            lane.pending.insert((at, hold.seq));
         }
         let id = &finish.token.id;
         self.moved(id, hold.lane, StateKind::Running, state)?;
         let before = self.recent.get(id);
         let same_attempt = before.filter(|before| before.attempt == hold.attempt);
-        if let Some(ended) = same_attempt.and_then(|before| recent::ended(&before, finish, now)) {
+        if let Some(ended) =
+            same_attempt.and_then(|before| recent::ended(&before, finish, self.clock.shown(now)))
+        {
             self.known(ended);
         }
         Ok(())

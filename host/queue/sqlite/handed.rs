@@ -45,7 +45,7 @@ impl Drop for Handed {
         // Nobody waits for this answer. Should there be no room, the leases run out by themselves.
         let (reply, _) = oneshot::channel();
         let operation = Box::new(Asked {
-            safety: Safety::Process,
+            demand: Safety::Process.into(),
             run: move |book: &mut super::book::Book<'_>| book.finish(&released),
             seal: identity,
             answer: None,

@@ -1,6 +1,10 @@
 //! What the readers ask of the database: one task, or a page of many. Changes nothing.
 
-use super::row::{self, task_query};
+use super::{
+    clock::Clock,
+    damage::Damage,
+    row::{self, task_query},
+};
 use crate::{
     queue::{Error, Filter, Listing},
     sqlite::Fault,
@@ -11,13 +15,29 @@ use rusqlite::{Connection, OptionalExtension, params};
 /// What no page exceeds.
 const MAX_PAGE: usize = 1000;
 
-pub(super) fn get(conn: &Connection, id: &TaskId) -> Result<Option<Task>, Fault> {
+pub(super) fn get(
+    conn: &Connection,
+    id: &TaskId,
+    clock: &Clock,
+) -> Result<Option<Result<Task, Damage>>, Fault> {
     let mut statement = conn.prepare_cached(task_query!(
         "payload, result",
-        "JOIN body USING (seq) LEFT JOIN result USING (seq) WHERE id = ?1"
+        "LEFT JOIN body USING (seq) LEFT JOIN result USING (seq) WHERE id = ?1"
     ))?;
     let mut rows = statement.query([id.as_str()])?;
-    rows.next()?.map(row::task).transpose()
+    let read = match rows.next() {
+        Ok(row) => row.map(|row| row::task(row, clock)).transpose(),
+        Err(error) => Err(error.into()),
+    };
+    let Err(fault) = read else { return read };
+    // A page that cannot be read: which task's, its index may still know.
+    let seq = conn
+        .prepare_cached("SELECT seq FROM task WHERE id = ?1")?
+        .query_row([id.as_str()], |row| row.get(0));
+    match seq.optional()? {
+        Some(seq) => Ok(Some(Err(Damage::of(seq, fault)?))),
+        None => Err(fault),
+    }
 }
 
 /// Reads a page token: the last number of the page before.
@@ -36,13 +56,15 @@ fn format_token(seq: i64) -> String {
     format!("p{seq:x}")
 }
 
-/// The newest `size` tasks older than number `before` that pass the filter.
+/// The newest `size` tasks older than number `before` that pass the filter, and what is wrong with
+/// those that cannot be read.
 pub(super) fn list(
     conn: &Connection,
+    clock: &Clock,
     filter: &Filter,
     size: usize,
     before: i64,
-) -> Result<Listing, Fault> {
+) -> Result<(Listing, Vec<Damage>), Fault> {
     let size = size.clamp(1, MAX_PAGE);
     let mut seqs = if filter.state.is_none() && filter.task_type.is_none() {
         newest(conn, before, size + 1)?
@@ -51,20 +73,26 @@ pub(super) fn list(
     };
     let more = seqs.len() > size;
     seqs.truncate(size);
-    let mut tasks = Vec::with_capacity(seqs.len());
+    let (mut tasks, mut damaged) = (Vec::with_capacity(seqs.len()), Vec::new());
     let mut statement = conn.prepare_cached(task_query!(
-        "NULL, NULL",
-        "JOIN body USING (seq) WHERE seq = ?1"
+        "x'', NULL",
+        "LEFT JOIN body USING (seq) WHERE seq = ?1"
     ))?;
-    for seq in &seqs {
+    for &seq in &seqs {
         let mut rows = statement.query([seq])?;
-        tasks.extend(rows.next()?.map(row::task).transpose()?);
+        let read = match rows.next() {
+            Ok(row) => row.map(|row| row::task(row, clock)).transpose(),
+            Err(error) => Err(error.into()),
+        };
+        match read.or_else(|fault| Damage::of(seq, fault).map(|damage| Some(Err(damage))))? {
+            Some(Ok(task)) => tasks.push(task),
+            Some(Err(damage)) => damaged.push(damage),
+            None => {}
+        }
     }
     let last = seqs.last().filter(|_| more);
-    Ok(Listing {
-        tasks,
-        next: last.map(|&seq| format_token(seq)),
-    })
+    let next = last.map(|&seq| format_token(seq));
+    Ok((Listing { tasks, next }, damaged))
 }
 
 fn newest(conn: &Connection, before: i64, max: usize) -> Result<Vec<i64>, Fault> {

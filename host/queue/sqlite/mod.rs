@@ -1,9 +1,13 @@
 //! The queue of one machine: a SQLite file, one thread that writes, two that read. This page wires
-//! them and keeps the contract's signatures; what a verb does is in `book` and `ending`.
+//! them and keeps the contract's signatures; what a verb does is in `book`, `ending`
+//! and `control`.
 
 mod batch;
 mod board;
 mod book;
+mod clock;
+mod control;
+mod damage;
 mod ending;
 mod fault;
 mod fresh;
@@ -18,17 +22,22 @@ mod statements;
 mod tests;
 mod writer;
 
-use self::{operation::Safety, overview::Overview, writer::Writer};
+use self::{
+    clock::Clock,
+    damage::Damage,
+    operation::{Demand, Safety},
+    overview::Overview,
+    writer::Writer,
+};
 use super::{
     Cancel, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseToken, Leased,
-    Listing, Page, Publisher, Renewal, Requeue, Submitted, TaskQueue, Want, Watch, now,
-    recent::Recent,
+    Listing, Page, Publisher, Renewal, Requeue, Submitted, TaskQueue, Want, Watch, recent::Recent,
 };
 use crate::{
     config,
     health::Health,
     sqlite::Reader,
-    task::{Name, Submission, Task, TaskId, UnixMs},
+    task::{Name, Outcome, Submission, Task, TaskId, UnixMs},
 };
 use async_trait::async_trait;
 use std::{
@@ -50,6 +59,7 @@ pub struct SqliteQueue {
     lists: Reader,
     overview: Arc<Overview>,
     recent: Arc<Recent>,
+    clock: Arc<Clock>,
     /// `None` once closed.
     publisher: Mutex<Option<Publisher>>,
     stale: Arc<AtomicU64>,
@@ -60,6 +70,15 @@ impl SqliteQueue {
     /// when it was last used have lost their lease. `Misconfigured` when another process has it,
     /// or when it is not ours to use. What is wrong with it later is reported to `health`.
     pub async fn open(settings: &config::Sqlite, health: &Health) -> Result<Self, Error> {
+        Self::open_by(settings, health, clock::system_wall()).await
+    }
+
+    /// The same by another clock on the wall.
+    async fn open_by(
+        settings: &config::Sqlite,
+        health: &Health,
+        wall: clock::Wall,
+    ) -> Result<Self, Error> {
         let database = schema::database(&settings.path);
         let claiming = database.clone();
         let claimed = tokio::task::spawn_blocking(move || claiming.claim()).await;
@@ -69,21 +88,21 @@ impl SqliteQueue {
         let publisher = Publisher::new();
         let tasks = Reader::start("queue-reader", &database)?;
         let lists = Reader::start("queue-lists", &database)?;
-        let writer = Writer::start(
-            database,
-            settings.clone(),
-            lock,
-            Arc::clone(&overview),
-            Arc::clone(&recent),
-            publisher.clone(),
-        )
-        .await?;
+        let shared = writer::Shared {
+            overview: Arc::clone(&overview),
+            recent: Arc::clone(&recent),
+            publisher: publisher.clone(),
+            health: health.clone(),
+            wall,
+        };
+        let (writer, clock) = Writer::start(database, settings.clone(), lock, shared).await?;
         Ok(Self {
             writer,
             tasks,
             lists,
             overview,
             recent,
+            clock,
             publisher: Mutex::new(Some(publisher)),
             stale: Arc::default(),
         })
@@ -99,6 +118,11 @@ impl SqliteQueue {
         publisher.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    async fn mark(&self, damaged: Vec<Damage>) -> Result<(), Error> {
+        let run = move |book: &mut book::Book<'_>| book.mark(&damaged);
+        self.writer.ask(Safety::Power, run, identity).await
+    }
+
     fn still_open(&self) -> Result<(), Error> {
         self.publisher().map(drop).ok_or_else(fault::closed)
     }
@@ -110,8 +134,16 @@ impl TaskQueue for SqliteQueue {
         if tasks.is_empty() {
             return Ok(Vec::new());
         }
+        let demand = Demand {
+            safety: Safety::Power,
+            bytes: tasks.iter().map(|task| task.payload().len() as u64).sum(),
+            submits: true,
+        };
         let run = move |book: &mut book::Book<'_>| book.submit(&tasks);
-        self.writer.ask(Safety::Power, run, identity).await
+        let submitted = self.writer.ask(demand, run, identity).await?;
+        submitted.map_err(|reason| Error::Full {
+            reason: reason.to_string(),
+        })
     }
 
     async fn lease(&self, want: &Want) -> Result<Vec<Leased>, Error> {
@@ -139,6 +171,10 @@ impl TaskQueue for SqliteQueue {
         if ended.is_empty() {
             return Ok(Vec::new());
         }
+        let demand = Demand {
+            bytes: ended.iter().map(result_bytes).sum(),
+            ..Safety::Power.into()
+        };
         let run = move |book: &mut book::Book<'_>| book.finish(&ended);
         let stale = Arc::clone(&self.stale);
         // Counted once committed, whether or not the caller still waits.
@@ -150,7 +186,7 @@ impl TaskQueue for SqliteQueue {
             }
             answers
         };
-        self.writer.ask(Safety::Power, run, seal).await
+        self.writer.ask(demand, run, seal).await
     }
 
     /// Nobody shares it: who holds a lease is this process, or is gone.
@@ -181,16 +217,31 @@ impl TaskQueue for SqliteQueue {
         if let Some(task) = self.recent.get(id) {
             return Ok(Some(Arc::unwrap_or_clone(task)));
         }
-        let id = id.clone();
-        self.tasks.ask(move |conn| look::get(conn, &id)).await
+        // Twice: what is damaged is marked as such, and can be read then.
+        for _ in 0..2 {
+            let (id, clock) = (id.clone(), Arc::clone(&self.clock));
+            let look = move |conn: &_| look::get(conn, &id, &clock);
+            match self.tasks.ask::<_, Error>(look).await?.transpose() {
+                Ok(task) => return Ok(task),
+                Err(damage) => self.mark(vec![damage]).await?,
+            }
+        }
+        Err(Error::Corrupt(format!("task {id} cannot be read")))
     }
 
     async fn list(&self, filter: &Filter, page: &Page) -> Result<Listing, Error> {
         let before = look::parse_token(page.after.as_deref())?;
-        let (filter, size) = (filter.clone(), page.size);
-        self.lists
-            .ask(move |conn| look::list(conn, &filter, size, before))
-            .await
+        let size = page.size;
+        for _ in 0..2 {
+            let (filter, clock) = (filter.clone(), Arc::clone(&self.clock));
+            let look = move |conn: &_| look::list(conn, &clock, &filter, size, before);
+            let (listing, damaged) = self.lists.ask::<_, Error>(look).await?;
+            if damaged.is_empty() {
+                return Ok(listing);
+            }
+            self.mark(damaged).await?;
+        }
+        Err(Error::Corrupt("a page of tasks cannot be read".into()))
     }
 
     async fn counts(&self) -> Result<Counts, Error> {
@@ -201,13 +252,12 @@ impl TaskQueue for SqliteQueue {
     async fn next_due(&self, want: &Want) -> Result<Option<Duration>, Error> {
         self.still_open()?;
         let due = self.overview.next_due(want);
-        let wait = |due: i64| due.saturating_sub(row::ms(now()));
+        let wait = |due: i64| due.saturating_sub(self.clock.now());
         Ok(due.map(|due| Duration::from_millis(u64::try_from(wait(due)).unwrap_or(0))))
     }
 
     async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error> {
-        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        let until = row::ms(UnixMs(now().0.saturating_sub(age)));
+        let until = self.clock.now().saturating_sub(book::millis(age));
         let mut gone = 0;
         while gone < max {
             let step = PURGE_STEP.min(max - gone);
@@ -223,6 +273,10 @@ impl TaskQueue for SqliteQueue {
 
     fn is_shared(&self) -> bool {
         false
+    }
+
+    fn now(&self) -> UnixMs {
+        self.clock.shown(self.clock.now())
     }
 
     fn durability(&self) -> Durability {
@@ -242,5 +296,12 @@ impl TaskQueue for SqliteQueue {
         self.writer.close().await;
         // From here on only the closed reader is asked.
         self.recent.clear();
+    }
+}
+
+fn result_bytes(finish: &Finish) -> u64 {
+    match &finish.outcome {
+        Outcome::Completed { result } => result.len() as u64,
+        _ => 0,
     }
 }

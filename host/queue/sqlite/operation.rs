@@ -16,8 +16,28 @@ pub(super) enum Safety {
     Power,
 }
 
+/// What an operation asks of the writer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Demand {
+    pub safety: Safety,
+    /// Payloads or results that it brings.
+    pub bytes: u64,
+    /// Brings new tasks, which may be refused for want of space.
+    pub submits: bool,
+}
+
+impl From<Safety> for Demand {
+    fn from(safety: Safety) -> Self {
+        Self {
+            safety,
+            bytes: 0,
+            submits: false,
+        }
+    }
+}
+
 pub(super) trait Operation: Send {
-    fn safety(&self) -> Safety;
+    fn demand(&self) -> Demand;
     /// Does the work within the running transaction and keeps the answer.
     fn run(&mut self, book: &mut Book<'_>) -> Result<(), Fault>;
     /// Sends the kept answer when the work is committed, the error otherwise.
@@ -26,7 +46,7 @@ pub(super) trait Operation: Send {
 
 /// `run` makes an answer, and `seal`, called once that is committed, makes of it what is sent.
 pub(super) struct Asked<R, S, A, B> {
-    pub safety: Safety,
+    pub demand: Demand,
     pub run: R,
     pub seal: S,
     pub answer: Option<A>,
@@ -40,8 +60,8 @@ where
     A: Send,
     B: Send,
 {
-    fn safety(&self) -> Safety {
-        self.safety
+    fn demand(&self) -> Demand {
+        self.demand
     }
 
     fn run(&mut self, book: &mut Book<'_>) -> Result<(), Fault> {

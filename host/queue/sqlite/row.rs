@@ -1,9 +1,13 @@
 //! How values of `task` are written in rows, and read back. No statement is run here.
 
-use super::board::{parse_lane, parse_name};
+use super::{
+    board::{parse_lane, parse_name},
+    clock::Clock,
+    damage::Damage,
+};
 use crate::{
     sqlite::Fault,
-    task::{Lane, Ran, State, StateKind, Task, UnixMs},
+    task::{ErrorClass, Lane, Ran, State, StateKind, Task, UnixMs},
 };
 use bytes::Bytes;
 use rusqlite::{Row, types::ValueRef};
@@ -22,7 +26,7 @@ macro_rules! task_query {
                 (SELECT text FROM word WHERE word = ran_plugin),
                 (SELECT text FROM word WHERE word = ran_version), error, metadata, ",
             $bulk,
-            " FROM task ",
+            ", seq, error_class FROM task ",
             $rest
         )
     };
@@ -33,17 +37,13 @@ pub(super) fn ms(time: UnixMs) -> i64 {
     i64::try_from(time.0).unwrap_or(i64::MAX)
 }
 
-fn unix_ms(stored: i64) -> UnixMs {
-    UnixMs(u64::try_from(stored).unwrap_or(0))
-}
-
 pub(super) fn state_kind(stored: i64) -> Result<StateKind, Fault> {
     let state = usize::try_from(stored)
         .ok()
         .and_then(|number| StateKind::ALL.get(number));
     state
         .copied()
-        .ok_or_else(|| Fault::Corrupt(format!("a task is in state {stored}")))
+        .ok_or_else(|| Fault::Corrupt(format!("there is no state {stored}")))
 }
 
 pub(super) fn write_metadata(metadata: &BTreeMap<String, String>) -> Option<String> {
@@ -59,7 +59,7 @@ pub(super) fn read_metadata(stored: ValueRef<'_>) -> Result<Metadata, Fault> {
         return Ok(Metadata::default());
     };
     let metadata = serde_json::from_str(json)
-        .map_err(|error| Fault::Corrupt(format!("a task's metadata: {error}")))?;
+        .map_err(|error| Fault::Corrupt(format!("its metadata does not parse: {error}")))?;
     Ok(Arc::new(metadata))
 }
 
@@ -68,13 +68,22 @@ pub(super) fn read_bytes(stored: ValueRef<'_>) -> Result<Bytes, Fault> {
     Ok(bytes.map(Bytes::copy_from_slice).unwrap_or_default())
 }
 
-/// Reads a row of a `task_query`.
-pub(super) fn task(row: &Row<'_>) -> Result<Task, Fault> {
+/// Reads a row of a `task_query`; what is wrong with it where it makes no sense.
+pub(super) fn task(row: &Row<'_>, clock: &Clock) -> Result<Result<Task, Damage>, Fault> {
+    match read(row, clock) {
+        Ok(task) => Ok(Ok(task)),
+        Err(fault) => Ok(Err(Damage::of(row.get(17)?, fault)?)),
+    }
+}
+
+fn read(row: &Row<'_>, clock: &Clock) -> Result<Task, Fault> {
     let id = parse_name(text(row, 0)?.unwrap_or_default())?;
     let kind = state_kind(row.get(2)?)?;
-    let at = unix_ms(row.get(3)?);
-    let started_at = row.get::<_, Option<i64>>(8)?.map(unix_ms);
-    let missing = |what: &str| Fault::Corrupt(format!("task {id} is {kind} but has no {what}"));
+    let at = clock.shown(row.get(3)?);
+    let started_at = row.get::<_, Option<i64>>(8)?;
+    let started_at = started_at.map(|at| clock.shown(at));
+    let error_class = text(row, 18)?.map(|_| ErrorClass::Corrupt);
+    let missing = |what: &str| Fault::Corrupt(format!("it is {kind} but has no {what}"));
     let state = match kind {
         StateKind::Pending => State::Pending { due_at: at },
         StateKind::Running => State::Running {
@@ -98,16 +107,25 @@ pub(super) fn task(row: &Row<'_>) -> Result<Task, Fault> {
         },
     };
     let Lane { task_type, target } = parse_lane(text(row, 1)?.unwrap_or_default())?;
+    let (mut payload, mut metadata) = (
+        read_bytes(row.get_ref(15)?),
+        read_metadata(row.get_ref(14)?),
+    );
+    if error_class.is_some() {
+        // What is damaged is known, and may be here.
+        payload = payload.or_else(|_| Ok(Bytes::new()));
+        metadata = metadata.or_else(|_| Ok(Metadata::default()));
+    }
     Ok(Task {
         task_type,
         target,
-        payload: read_bytes(row.get_ref(15)?)?,
-        metadata: read_metadata(row.get_ref(14)?)?,
-        submitted_at: unix_ms(row.get(7)?),
+        payload: payload?,
+        metadata: metadata?,
+        submitted_at: clock.shown(row.get(7)?),
         state,
         attempt: row.get(4)?,
         error: text(row, 13)?.map(str::to_owned),
-        error_class: None,
+        error_class,
         ran: ran(row)?,
         finishes: row.get(5)?,
         id,

@@ -4,15 +4,49 @@
 use crate::sqlite::Database;
 use std::path::Path;
 
+/// What version 2 has more than version 1, but for columns.
+macro_rules! rest {
+    () => {
+        "
+-- All times are the queue's own: milliseconds that go on evenly, whatever happens to the wall clock.
+-- From `since` on, the wall clock is `ahead` of it; before the first of these, not at all.
+CREATE TABLE clock (
+    since INTEGER PRIMARY KEY,
+    ahead INTEGER NOT NULL
+);
+-- What a row of `task` held before it was marked as corrupt.
+CREATE TABLE damaged (
+    seq INTEGER PRIMARY KEY,
+    held TEXT NOT NULL
+);
+-- For people with a shell; hostel itself does not read it.
+CREATE VIEW tasks AS
+WITH shown AS (SELECT *, ifnull((SELECT ahead FROM clock WHERE since <= submitted_at
+    ORDER BY since DESC LIMIT 1), 0) AS then_ahead, ifnull((SELECT ahead FROM clock WHERE since <= at
+    ORDER BY since DESC LIMIT 1), 0) AS at_ahead FROM task)
+SELECT
+    seq, id, (SELECT text FROM word WHERE word = type) AS type,
+    CASE state WHEN 0 THEN 'pending' WHEN 1 THEN 'running' WHEN 2 THEN 'completed'
+        WHEN 3 THEN 'failed' ELSE 'cancelled' END AS state,
+    datetime((submitted_at + then_ahead) / 1000, 'unixepoch') AS submitted,
+    CASE state WHEN 0 THEN datetime((at + at_ahead) / 1000, 'unixepoch') END AS due,
+    CASE WHEN state >= 2 THEN datetime((at + at_ahead) / 1000, 'unixepoch') END AS finished,
+    attempt, (SELECT text FROM word WHERE word = node) AS node, error
+FROM shown;
+"
+    };
+}
+
 /// `task` is split from `body` and `result`, so that a change of state does not rewrite a payload.
 /// Names that repeat (types, nodes, plugins, versions) are numbers that `word` explains. What waits
 /// and what runs is indexed in memory (`board`), not here: one process owns the file, so leases and
 /// due times need no index that every step of every task would have to rewrite.
-const CREATE: &str = "
+const CREATE: &str = concat!(
+    "
 CREATE TABLE meta (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     next_seq INTEGER NOT NULL,      -- no seq below this is ever given out again
-    opened_at INTEGER NOT NULL      -- milliseconds since 1970, as are all times
+    last_at INTEGER NOT NULL        -- how far the queue's time has come, give or take a minute
 );
 INSERT INTO meta VALUES (1, 1, 0);
 CREATE TABLE word (
@@ -35,7 +69,8 @@ CREATE TABLE task (
     ran_node INTEGER,               -- words: who ran the last attempt that ended
     ran_plugin INTEGER,
     ran_version INTEGER,
-    error TEXT
+    error TEXT,
+    error_class TEXT                -- 'corrupt': the record was damaged, see the table of that name
 );
 CREATE INDEX task_state ON task (state, type);
 CREATE INDEX task_ended ON task (at) WHERE state >= 2;
@@ -48,17 +83,23 @@ CREATE TABLE result (
     seq INTEGER PRIMARY KEY,        -- absent when empty
     result BLOB NOT NULL
 );
--- For people with a shell; hostel itself does not read it.
-CREATE VIEW tasks AS SELECT
-    seq, id, (SELECT text FROM word WHERE word = type) AS type,
-    CASE state WHEN 0 THEN 'pending' WHEN 1 THEN 'running' WHEN 2 THEN 'completed'
-        WHEN 3 THEN 'failed' ELSE 'cancelled' END AS state,
-    datetime(submitted_at / 1000, 'unixepoch') AS submitted,
-    CASE state WHEN 0 THEN datetime(at / 1000, 'unixepoch') END AS due,
-    CASE WHEN state >= 2 THEN datetime(at / 1000, 'unixepoch') END AS finished,
-    attempt, (SELECT text FROM word WHERE word = node) AS node, error
-FROM task;
-";
+",
+    rest!()
+);
+
+/// From 1 to 2: a clock of the queue's own, and damaged records marked as such. Times were the wall
+/// clock's.
+const SECOND: &str = concat!(
+    "
+ALTER TABLE meta RENAME COLUMN opened_at TO last_at;
+UPDATE meta SET last_at = max(last_at, ifnull((SELECT max(submitted_at) FROM task
+    WHERE typeof(submitted_at) = 'integer'), 0), ifnull((SELECT max(at) FROM task
+    WHERE state BETWEEN 2 AND 4 AND typeof(at) = 'integer'), 0));
+ALTER TABLE task ADD COLUMN error_class TEXT;
+DROP VIEW tasks;
+",
+    rest!()
+);
 
 /// Space freed by `purge` goes back in steps of our choosing (costs nothing that could be measured).
 /// A checkpoint every 4 MB holds up a commit by some milliseconds; bigger pages or rarer checkpoints
@@ -81,8 +122,9 @@ pub(super) fn database(path: &Path) -> Database {
         section: "[queue]",
         what: "task queue",
         application: 0x486F_7374, // "Host"
-        version: 1,
+        version: 2,
         create: CREATE,
+        migrations: &[SECOND],
         tuning: TUNING,
     }
 }

@@ -1,21 +1,26 @@
 //! The one thread that changes the database. It turns whatever waits into one transaction and one
 //! commit, then answers everybody and tells the watchers. When a commit fails it refuses work until
-//! a new connection has committed something. Knows no verb.
+//! a new connection has committed something; a full disk costs submissions alone, for the rest there
+//! is a reserve. Between transactions it keeps the files small. Knows no verb.
 
 use super::{
     batch::{self, Failure},
     book::Book,
+    clock::{Clock, Wall},
     fault::closed,
-    operation::{Asked, Operation, Safety},
+    operation::{Asked, Demand, Operation, Safety},
     overview::Overview,
 };
 use crate::{
     config,
-    queue::{Error, Publisher, now, recent::Recent},
-    sqlite::{Database, Fault, Lock, Thread},
+    health::{Health, Part},
+    log_limit::LogLimit,
+    queue::{Error, Publisher, recent::Recent},
+    sqlite::{self, Database, Fault, Lock, Received, Space, Thread, Upkeep},
 };
 use rusqlite::Connection;
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,8 +28,16 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How many operations may wait for the writer; further callers wait to be let in.
 const BACKLOG: usize = 1024;
+/// How many bytes of payloads and results share a commit, but for the last operation's.
+const MAX_BATCH_BYTES: u64 = 16 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often the writer looks at clock and disk when nothing else wakes it.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often it notes how far the time has come.
+const KEEP_TIME: Duration = Duration::from_secs(60);
+
+static TROUBLE: LogLimit = LogLimit::new(1, Duration::from_secs(60));
 
 pub(super) enum Message {
     Do(Box<dyn Operation>),
@@ -37,47 +50,66 @@ pub(super) struct Writer {
     thread: Thread,
 }
 
+/// What the writer shares with others.
+pub(super) struct Shared {
+    pub overview: Arc<Overview>,
+    pub recent: Arc<Recent>,
+    pub publisher: Publisher,
+    pub health: Health,
+    pub wall: Wall,
+}
+
 impl Writer {
-    /// Opens the database on a thread of its own and returns once it is ready. The thread keeps
-    /// `lock` until it has ended.
+    /// Opens the database on a thread of its own and returns once it is ready, with the queue's
+    /// clock. The thread keeps `lock` until it has ended.
     pub async fn start(
         database: Database,
         settings: config::Sqlite,
         lock: Lock,
-        overview: Arc<Overview>,
-        recent: Arc<Recent>,
-        publisher: Publisher,
-    ) -> Result<Self, Error> {
+        shared: Shared,
+    ) -> Result<(Self, Arc<Clock>), Error> {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let (ready, opened) = oneshot::channel();
-        let work = Work {
-            database,
-            settings,
-            receiver,
-            overview,
-            recent,
-            publisher,
-            batch: Vec::new(),
-            pause: FIRST_PAUSE,
-            closing: false,
-        };
         let thread = Thread::start("queue-writer", move || {
+            let space = Space::new(
+                &database,
+                settings.reserve_bytes,
+                Part::Queue,
+                &shared.health,
+            );
+            let work = Work {
+                upkeep: Upkeep::new(&database),
+                space,
+                database,
+                settings,
+                receiver,
+                shared,
+                waiting: VecDeque::new(),
+                batch: Vec::new(),
+                pause: FIRST_PAUSE,
+                looked: Instant::now(),
+                kept: Instant::now(),
+                disk_is_full: false,
+                closing: false,
+            };
             work.run(ready);
             drop(lock);
         })?;
-        if let Err(error) = opened.await.unwrap_or_else(|_| Err(closed())) {
-            // Whoever hears of the failure may open the file again: the lock is given up by then.
-            thread.join().await;
-            return Err(error);
+        match opened.await.unwrap_or_else(|_| Err(closed())) {
+            Ok(clock) => Ok((Self { sender, thread }, clock)),
+            Err(error) => {
+                // Whoever hears of the failure may open the file again: the lock is given up by then.
+                thread.join().await;
+                Err(error)
+            }
         }
-        Ok(Self { sender, thread })
     }
 
     /// Has `run` done within a transaction, and returns what `seal` makes of its answer once that
     /// is committed.
     pub async fn ask<A, B>(
         &self,
-        safety: Safety,
+        demand: impl Into<Demand>,
         run: impl FnMut(&mut Book<'_>) -> Result<A, Fault> + Send + 'static,
         seal: impl FnOnce(A) -> B + Send + 'static,
     ) -> Result<B, Error>
@@ -87,7 +119,7 @@ impl Writer {
     {
         let (reply, answer) = oneshot::channel();
         let asked = Box::new(Asked {
-            safety,
+            demand: demand.into(),
             run,
             seal,
             answer: None,
@@ -115,25 +147,32 @@ struct Work {
     database: Database,
     settings: config::Sqlite,
     receiver: mpsc::Receiver<Message>,
-    overview: Arc<Overview>,
-    recent: Arc<Recent>,
-    publisher: Publisher,
-    /// What was received and is not answered yet.
+    shared: Shared,
+    space: Space,
+    upkeep: Upkeep,
+    /// What was received and is in no batch yet.
+    waiting: VecDeque<Box<dyn Operation>>,
+    /// What is not answered yet.
     batch: Vec<Box<dyn Operation>>,
     pause: Duration,
+    /// When the writer last looked at clock and disk, and when it noted the time.
+    looked: Instant,
+    kept: Instant,
+    /// It is why the writer cannot write.
+    disk_is_full: bool,
     closing: bool,
 }
 
-type Ready = oneshot::Sender<Result<(), Error>>;
+type Ready = oneshot::Sender<Result<Arc<Clock>, Error>>;
 
 impl Work {
     fn run(mut self, ready: Ready) {
-        let mut conn = match self.open() {
-            Ok(conn) => conn,
+        let (mut conn, clock) = match self.open() {
+            Ok(opened) => opened,
             Err(error) => return drop(ready.send(Err(error))),
         };
         let mut ready = Some(ready);
-        while let Err(fault) = self.serve(&conn, &mut ready) {
+        while let Err(fault) = self.serve(&conn, &clock, &mut ready) {
             if let Some(ready) = ready.take() {
                 let error = self.database.opening_error(&fault);
                 return drop(ready.send(Err(error.into())));
@@ -141,80 +180,176 @@ impl Work {
             let reason = self.database.reason(&fault);
             tracing::error!(reason, "the task queue cannot write; it will try again");
             drop(conn);
-            match self.reopen(reason) {
+            match self.reopen(&clock, reason) {
                 Some(opened) => conn = opened,
                 None => return,
             }
         }
         // Leaves one file behind, which can be copied as it is.
-        if let Err(error) = conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
+        let left = clock.keep(&conn).and_then(|()| sqlite::fold(&conn));
+        if let Err(error) = left {
             tracing::warn!(%error, "the queue was closed without a checkpoint");
         }
     }
 
-    /// Opens the database as it was left by a process that is gone: whatever ran there is lost.
-    fn open(&self) -> Result<Connection, Error> {
-        let conn = self.database.open_writer()?;
-        conn.execute(
-            "UPDATE task SET at = min(at, ?1 - 1) WHERE state = 1",
-            [super::row::ms(now())],
-        )
-        .map_err(|error| self.database.opening_error(&error.into()))?;
-        Ok(conn)
+    /// Opens the database as it was left by a process that is gone: whatever ran there is lost. If
+    /// the disk is too full even for that, the reserve is given up.
+    fn open(&mut self) -> Result<(Connection, Arc<Clock>), Error> {
+        let open = |database: &Database, wall: Wall| -> Result<_, Error> {
+            let conn = database.open_writer()?;
+            let clock = Clock::resume(&conn, wall).and_then(|clock| {
+                let now = [clock.now()];
+                let lost = "UPDATE task SET at = min(at, ?1 - 1) WHERE state = 1";
+                conn.execute(lost, now).map(|_| clock)
+            });
+            let clock = clock.map_err(|error| database.opening_error(&error.into()))?;
+            Ok((conn, Arc::new(clock)))
+        };
+        match open(&self.database, self.shared.wall.clone()) {
+            Err(Error::Unavailable { .. }) if self.space.is_exhausted() && self.space.give_up() => {
+                open(&self.database, self.shared.wall.clone())
+            }
+            opened => opened,
+        }
     }
 
     /// Works until it is told to close, or until something fails that a new connection may mend.
-    fn serve(&mut self, conn: &Connection, ready: &mut Option<Ready>) -> Result<(), Fault> {
-        let mut book = Book::open(conn, self.settings.max_open_tasks, Arc::clone(&self.recent))?;
-        self.overview.update(&mut book.board);
+    fn serve(
+        &mut self,
+        conn: &Connection,
+        clock: &Arc<Clock>,
+        ready: &mut Option<Ready>,
+    ) -> Result<(), Fault> {
+        let max_open = self.settings.max_open_tasks;
+        let recent = Arc::clone(&self.shared.recent);
+        let mut book = Book::open(conn, max_open, recent, Arc::clone(clock))?;
+        self.shared.overview.update(&mut book.board);
         if let Some(ready) = ready.take() {
-            let _ = ready.send(Ok(()));
+            let _ = ready.send(Ok(Arc::clone(clock)));
         }
         let mut safety = Safety::Power;
         loop {
-            if self.batch.is_empty() && !self.receive() {
-                return Ok(());
+            let patience = self.upkeep.pause().min(LOOK);
+            if self.batch.is_empty() {
+                match self.receive(patience) {
+                    Received::Some => {}
+                    Received::Idle => {
+                        self.tidy(conn, clock);
+                        continue;
+                    }
+                    Received::Closed => return Ok(()),
+                }
             }
-            let verdicts = batch::commit(&mut book, &mut self.batch, &mut safety);
-            match verdicts {
+            self.make_room(&mut book)?;
+            match batch::commit(&mut book, &mut self.batch, &mut safety) {
                 Ok(verdicts) => {
                     self.pause = FIRST_PAUSE;
-                    self.overview.update(&mut book.board);
-                    self.recent.update(&mut book.snapshots);
+                    self.disk_is_full = false;
+                    self.shared.overview.update(&mut book.board);
+                    self.shared.recent.update(&mut book.snapshots);
                     // Before the answers: who watches from an answer on is told nothing older.
-                    self.publisher.publish(std::mem::take(&mut book.changes));
+                    let changes = std::mem::take(&mut book.changes);
+                    self.shared.publisher.publish(changes);
                     self.settle(verdicts);
                 }
-                Err(Failure {
-                    fault,
-                    outcome_unknown,
-                }) => {
-                    self.recent.clear();
-                    let reason = self.database.reason(&fault);
-                    self.refuse(&reason, outcome_unknown);
-                    return Err(fault);
-                }
+                Err(failure) => return Err(self.fail(failure)),
+            }
+            self.tidy(conn, clock);
+        }
+    }
+
+    /// Tells the book what new tasks there is room for.
+    fn make_room(&mut self, book: &mut Book<'_>) -> Result<(), Fault> {
+        let demands = self.batch.iter().map(|operation| operation.demand());
+        let submitted = demands.filter(|demand| demand.submits);
+        if let Some(bytes) = submitted.map(|demand| demand.bytes).reduce(|a, b| a + b) {
+            let room = self.space.room(book.conn, bytes)?;
+            let fits = room.takes(bytes);
+            book.refusal = (!fits).then(|| self.space.refuse(bytes).into());
+        }
+        Ok(())
+    }
+
+    /// Nothing of the batch was committed. On a full disk the reserve is given up, once; then only
+    /// submissions are refused, and the rest is tried again.
+    fn fail(&mut self, failure: Failure) -> Fault {
+        let Failure {
+            fault,
+            outcome_unknown,
+        } = failure;
+        self.shared.recent.clear();
+        self.disk_is_full = fault.is_disk_full();
+        let reason = self.database.reason(&fault);
+        if self.disk_is_full && self.space.give_up() {
+            self.pause = Duration::ZERO;
+            let (submissions, others) = std::mem::take(&mut self.batch)
+                .into_iter()
+                .partition(|operation| operation.demand().submits);
+            self.batch = submissions;
+            self.refuse(&reason, outcome_unknown);
+            self.batch = others;
+        } else {
+            self.refuse(&reason, outcome_unknown);
+        }
+        fault
+    }
+
+    /// What can wait until nobody does: small files, the reserve, the time.
+    fn tidy(&mut self, conn: &Connection, clock: &Clock) {
+        let tidied = self.upkeep.step(conn).and_then(|()| {
+            if self.looked.elapsed() < LOOK {
+                return Ok(());
+            }
+            self.looked = Instant::now();
+            self.space.restore(conn);
+            if clock.compare(conn)? {
+                self.shared.recent.clear();
+            }
+            if self.kept.elapsed() >= KEEP_TIME {
+                self.kept = Instant::now();
+                clock.keep(conn)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = tidied {
+            let fault = Fault::from(error);
+            if fault.is_disk_full() {
+                self.space.give_up();
+            }
+            if let Some(left_out) = TROUBLE.permit() {
+                tracing::warn!(%fault, left_out, "the task queue's files cannot be looked after");
             }
         }
     }
 
-    /// Takes what waits, or waits for something; false when there is nothing more to come.
-    fn receive(&mut self) -> bool {
+    /// Takes what waits, or waits for something, for `patience` at most.
+    fn receive(&mut self, patience: Duration) -> Received {
+        let max = self.settings.max_batch.max(1);
         let mut messages = Vec::new();
-        while self.batch.is_empty() {
-            let max = self.settings.max_batch.max(1);
-            if self.closing || self.receiver.blocking_recv_many(&mut messages, max) == 0 {
-                return false;
+        while self.waiting.is_empty() {
+            if self.closing {
+                return Received::Closed;
+            }
+            match sqlite::receive(&mut self.receiver, &mut messages, max, patience) {
+                Received::Some => {}
+                ended => return ended,
             }
             for message in messages.drain(..) {
                 match message {
-                    Message::Do(operation) if !self.closing => self.batch.push(operation),
+                    Message::Do(operation) if !self.closing => self.waiting.push_back(operation),
                     Message::Do(operation) => operation.settle(Err(closed())),
                     Message::Close => self.closing = true,
                 }
             }
         }
-        true
+        let mut bytes = 0;
+        while bytes < MAX_BATCH_BYTES
+            && let Some(operation) = self.waiting.pop_front()
+        {
+            bytes += operation.demand().bytes;
+            self.batch.push(operation);
+        }
+        Received::Some
     }
 
     fn settle(&mut self, faults: Vec<Option<Fault>>) {
@@ -233,23 +368,25 @@ impl Work {
 
     fn refuse(&mut self, reason: &str, outcome_unknown: bool) {
         for operation in self.batch.drain(..) {
-            operation.settle(Err(Error::Unavailable {
-                reason: reason.to_owned(),
-                outcome_unknown,
+            let reason = reason.to_owned();
+            let is_full = self.disk_is_full && operation.demand().submits;
+            operation.settle(Err(match is_full && !outcome_unknown {
+                true => Error::Full { reason },
+                false => Error::Unavailable {
+                    reason,
+                    outcome_unknown,
+                },
             }));
         }
     }
 
     /// Refuses what comes in, and from time to time tries to open the database and to commit to it.
     /// `None` when there is nothing more to come.
-    fn reopen(&mut self, mut reason: String) -> Option<Connection> {
+    fn reopen(&mut self, clock: &Clock, mut reason: String) -> Option<Connection> {
         let mut next_try = Instant::now() + self.pause;
         loop {
-            if !self.receive() {
-                return None;
-            }
             if Instant::now() >= next_try {
-                match probe(&self.database) {
+                match probe(&self.database, clock) {
                     Ok(conn) => {
                         tracing::info!("the task queue can write again");
                         return Some(conn);
@@ -257,20 +394,24 @@ impl Work {
                     Err(Error::Unavailable { reason: again, .. }) => reason = again,
                     Err(error) => reason = error.to_string(),
                 }
-                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
                 next_try = Instant::now() + self.pause;
             }
             self.refuse(&reason, false);
+            let patience = next_try.saturating_duration_since(Instant::now());
+            if self.receive(patience) == Received::Closed {
+                return None;
+            }
         }
     }
 }
 
 /// A connection that has proved to work.
-fn probe(database: &Database) -> Result<Connection, Error> {
+fn probe(database: &Database, clock: &Clock) -> Result<Connection, Error> {
     let conn = database.open_writer()?;
     // What a failed sync left behind is written once more, to the database itself.
     conn.execute_batch("PRAGMA wal_checkpoint(PASSIVE)")
-        .and_then(|()| conn.execute("UPDATE meta SET opened_at = ?1", [super::row::ms(now())]))
+        .and_then(|()| clock.keep(&conn))
         .map_err(|error| database.error(&error.into()))?;
     Ok(conn)
 }

@@ -1,0 +1,74 @@
+//! Receiving on a thread of one's own, for so long and no longer. Needs no runtime, which may end
+//! before the thread does.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc::Receiver;
+
+/// What a wait for messages ended with.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    Some,
+    /// The time is over.
+    Idle,
+    /// No more will come.
+    Closed,
+}
+
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Adds up to `max` messages to `buffer` as soon as there is one. Blocks for `patience` at most.
+pub(crate) fn receive<T>(
+    receiver: &mut Receiver<T>,
+    buffer: &mut Vec<T>,
+    max: usize,
+    patience: Duration,
+) -> Received {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let deadline = Instant::now() + patience;
+    loop {
+        match receiver.poll_recv_many(&mut context, buffer, max) {
+            Poll::Ready(0) => return Received::Closed,
+            Poll::Ready(_) => return Received::Some,
+            Poll::Pending => {}
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Received::Idle;
+        }
+        thread::park_timeout(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc;
+
+    #[test]
+    fn a_wait_ends_with_a_message_with_its_time_and_with_the_last_sender() {
+        let (sender, mut receiver) = mpsc::channel(4);
+        let mut got = Vec::new();
+        let mut wait = |ms| receive(&mut receiver, &mut got, 9, Duration::from_millis(ms));
+        assert_eq!(wait(1), Received::Idle);
+        let later = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            sender.blocking_send(7).unwrap();
+        });
+        assert_eq!(wait(60_000), Received::Some);
+        later.join().unwrap();
+        assert_eq!(wait(60_000), Received::Closed);
+        assert_eq!(got, [7]);
+    }
+}
