@@ -315,3 +315,33 @@ fn create_private_dir(dir: &std::path::Path) -> anyhow::Result<()> {
         .create(dir)
         .with_context(|| format!("cannot create {} (node.data_dir)", dir.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_cannot_be_read_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = config::Node {
+            data_dir: dir.path().to_owned(),
+            id: None,
+            ..Config::default().node
+        };
+        let made = node_id(&node).unwrap();
+        assert_eq!(node_id(&node).unwrap(), made);
+        let file = dir.path().join("node-id");
+        std::fs::write(&file, [0xFF, 0xFE]).unwrap();
+        let error = format!("{:#}", node_id(&node).unwrap_err());
+        assert!(
+            error.contains("node-id") && error.contains("node.id"),
+            "{error}"
+        );
+        assert_eq!(std::fs::read(&file).unwrap(), [0xFF, 0xFE]);
+        // As where its disk fails.
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        assert!(node_id(&node).is_err());
+        assert!(file.is_dir());
+    }
+}

@@ -103,6 +103,11 @@ impl Space {
         })
     }
 
+    /// Whether something was refused for which there is no room yet.
+    pub fn is_short(&self) -> bool {
+        self.refused.is_some() || !self.is_whole
+    }
+
     /// Whether next to nothing can be written to the disk but through the reserve.
     pub fn is_exhausted(&self) -> bool {
         free_bytes(&self.database.path) < OVERHEAD_BYTES
@@ -112,7 +117,7 @@ impl Space {
     pub fn refuse(&mut self, bytes: u64) -> String {
         self.refused = self.refused.max(Some(bytes));
         let reason = self.reason();
-        self.health.report(self.part, FAULT, reason.clone());
+        self.health.warn(self.part, FAULT, reason.clone());
         reason
     }
 
@@ -122,7 +127,7 @@ impl Space {
         let had_it = fs::remove_file(&self.reserve).is_ok();
         self.is_whole = false;
         self.refused = self.refused.max(Some(0));
-        self.health.report(self.part, FAULT, self.reason());
+        self.health.warn(self.part, FAULT, self.reason());
         had_it
     }
 

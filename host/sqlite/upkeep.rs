@@ -3,6 +3,7 @@
 //! keeps it from doing so. Knows no table.
 
 use super::{Database, file, foreign};
+use crate::health::{Health, Part};
 use rusqlite::Connection;
 use std::{
     fs,
@@ -24,6 +25,9 @@ const QUIET: Duration = Duration::from_secs(1);
 /// So long a log is left as it is: the next changes use it again.
 const KEPT_LOG_BYTES: u64 = 1 << 20;
 
+/// The kind of fault that is reported.
+const FAULT: &str = "log";
+
 /// A log of this length that cannot be folded is worth a warning.
 const LONG_LOG_BYTES: u64 = 16 << 20;
 
@@ -34,16 +38,21 @@ pub(crate) struct Upkeep {
     changes: u64,
     changed: Instant,
     next_step: Instant,
+    part: Part,
+    health: Health,
     has_warned: bool,
 }
 
 impl Upkeep {
-    pub fn new(database: &Database) -> Self {
+    /// Faults are reported as those of `part`.
+    pub fn new(database: &Database, part: Part, health: &Health) -> Self {
         Self {
             database: database.clone(),
             changes: 0,
             changed: Instant::now(),
             next_step: Instant::now(),
+            part,
+            health: health.clone(),
             has_warned: false,
         }
     }
@@ -53,9 +62,9 @@ impl Upkeep {
         self.next_step.saturating_duration_since(Instant::now())
     }
 
-    /// Does a little of what is to be done, unless the last step was only just. Outside of a
-    /// transaction.
-    pub fn step(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+    /// Does a little of what is to be done, unless the last step was only just. Where space is
+    /// short, every free page is given back at once. Outside of a transaction.
+    pub fn step(&mut self, conn: &Connection, is_short: bool) -> rusqlite::Result<()> {
         let begun = Instant::now();
         if begun < self.next_step {
             return Ok(());
@@ -66,8 +75,8 @@ impl Upkeep {
         if changes != self.changes {
             (self.changes, self.changed) = (changes, begun);
         }
-        let more = self.shrink(conn)?;
-        if !more && self.changed.elapsed() >= QUIET {
+        let more = self.shrink(conn, is_short)?;
+        if !more && (is_short || self.changed.elapsed() >= QUIET) {
             self.fold(conn)?;
         }
         // A step in five at the most is the upkeep's.
@@ -78,13 +87,15 @@ impl Upkeep {
 
     /// Gives free pages back, for as long as a step may take, once they are a good part of the file:
     /// some are soon used again, and moving pages is work. True when there are more.
-    fn shrink(&self, conn: &Connection) -> rusqlite::Result<bool> {
+    fn shrink(&self, conn: &Connection, is_short: bool) -> rusqlite::Result<bool> {
         let free = number(conn, "PRAGMA freelist_count")?;
-        if free <= KEPT_PAGES {
-            return Ok(false);
-        }
         let all = number(conn, "PRAGMA page_count")?;
-        if free <= all / 4 || number(conn, "PRAGMA auto_vacuum")? == 0 {
+        // How many may stay, and how many are not worth the work.
+        let (kept, ignored) = match is_short {
+            true => (0, 0),
+            false => (KEPT_PAGES.max(all / 8), KEPT_PAGES.max(all / 4)),
+        };
+        if free <= ignored || number(conn, "PRAGMA auto_vacuum")? == 0 {
             return Ok(false);
         }
         if all - free <= MOVED_AT_ONCE {
@@ -98,7 +109,7 @@ impl Upkeep {
             return Ok(false);
         }
         let begun = Instant::now();
-        let goal = free - KEPT_PAGES.max(all / 8);
+        let goal = free - kept;
         let mut vacuum = conn.prepare(&format!("PRAGMA incremental_vacuum({goal})"))?;
         let mut steps = vacuum.query([])?;
         while steps.next()?.is_some() {
@@ -124,13 +135,14 @@ impl Upkeep {
         if left > LONG_LOG_BYTES && !self.has_warned {
             self.has_warned = true;
             let reader = foreign::readers(&self.database.path);
-            tracing::warn!(
-                "{path}-wal has {left} bytes and cannot shrink: {reader} has been reading {path} \
-                 all the while; once that ends, it shrinks by itself"
+            let reason = format!(
+                "{path}-wal grows and cannot shrink: {reader} has been reading {path} all the \
+                 while; once that ends, it shrinks by itself"
             );
+            self.health.warn(self.part, FAULT, reason);
         } else if left <= KEPT_LOG_BYTES && self.has_warned {
             self.has_warned = false;
-            tracing::info!("{path}-wal has shrunk again");
+            self.health.clear(self.part, FAULT);
         }
         Ok(())
     }

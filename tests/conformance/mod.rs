@@ -10,6 +10,7 @@ mod queue;
 mod queue_redis;
 mod queue_redis_bounds;
 mod redis;
+mod redis_clock;
 mod redis_cluster;
 mod redis_faults;
 mod redis_flow;
@@ -30,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(keyvalue_sqlite::trials());
     trials.extend(local::trials());
     trials.extend(redis::trials());
+    trials.extend(redis_clock::trials());
     trials.extend(redis_cluster::trials());
     trials.extend(redis_faults::trials());
     trials.extend(redis_mend::trials());

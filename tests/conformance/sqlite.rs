@@ -27,11 +27,10 @@ pub fn trials() -> Vec<Trial> {
         trial("files_of_others_are_refused", files_of_others_are_refused),
         trial("files_are_private", files_are_private),
     ];
-    let disk = Trial::ignorable_test(
-        "queue::sqlite::a_full_disk_loses_nothing_and_heals",
-        super::sqlite_disk::a_full_disk_loses_nothing_and_heals,
-    );
-    conformance.chain(own).chain([disk]).collect()
+    conformance
+        .chain(own)
+        .chain(super::sqlite_disk::trials())
+        .collect()
 }
 
 fn trial<F>(name: &str, run: fn() -> F) -> Trial

@@ -1,15 +1,26 @@
-//! SQLite on a disk that fills up and is freed again: nothing acknowledged is lost, errors say what
-//! to do, and nobody has to restart anything. Needs to mount a small tmpfs; ignored where it may not.
+//! SQLite on a disk that fills up, through its own tasks and through others: nothing acknowledged is
+//! lost, what ends, cancels and deletes goes on, errors say what to do, and nobody has to restart
+//! anything. Needs to mount a small tmpfs; ignored where it may not.
 
 use super::queue::{finish_one, name, task, want};
 use hostel::{
-    config,
-    health::Health,
-    queue::{Error, Finish, Finished, SqliteQueue, Submitted, TaskQueue},
-    task::{Outcome, StateKind, TaskId},
+    config::{Config, Sqlite},
+    health::{Health, Part},
+    keyvalue::{Change, KeyValue, SqliteKeyValue},
+    queue::{Cancel, Error, Finished, Leased, Renewal, SqliteQueue, Submitted, TaskQueue},
+    task::{Outcome, TaskId},
 };
-use libtest_mimic::{Completion, Failed};
-use std::{path::Path, process::Command, time::Duration};
+use libtest_mimic::{Completion, Failed, Trial};
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const RESERVE: u64 = 1 << 20;
 
 struct Mount(tempfile::TempDir);
 
@@ -17,118 +28,215 @@ impl Mount {
     fn new() -> Option<Self> {
         let dir = tempfile::tempdir().ok()?;
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
             .arg(dir.path())
             .output();
         mounted.ok()?.status.success().then(|| Self(dir))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
     }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.path()).output();
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).output();
     }
 }
 
-pub fn a_full_disk_loses_nothing_and_heals() -> Result<Completion, Failed> {
-    let Some(mount) = Mount::new() else {
-        return Ok(Completion::ignored_with("a tmpfs cannot be mounted here"));
-    };
-    super::sqlite::on_runtime(fill_and_free(mount.path()));
-    Ok(Completion::Completed)
+pub fn trials() -> Vec<Trial> {
+    vec![
+        on_small_disk("queue::sqlite::a_disk_that_tasks_filled_recovers", |dir| {
+            Box::pin(tasks_fill_the_disk(dir))
+        }),
+        on_small_disk("queue::sqlite::a_disk_that_others_filled_is_borne", |dir| {
+            Box::pin(others_fill_the_disk(dir))
+        }),
+        on_small_disk("keyvalue::sqlite::a_full_disk_still_deletes", |dir| {
+            Box::pin(values_fill_the_disk(dir))
+        }),
+    ]
 }
 
-async fn fill_and_free(dir: &Path) {
-    let ballast = dir.join("ballast");
-    std::fs::write(&ballast, vec![1; 1 << 20]).unwrap();
-    let settings = config::Sqlite {
+type Run = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+fn on_small_disk(name: &str, run: fn(PathBuf) -> Run) -> Trial {
+    Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
+        let Some(mount) = Mount::new() else {
+            return Ok(Completion::ignored_with("a tmpfs cannot be mounted here"));
+        };
+        super::sqlite::on_runtime(run(mount.0.path().to_owned()));
+        Ok(Completion::Completed)
+    })
+}
+
+/// What others put on the disk, to its last byte.
+fn ballast(dir: &Path) -> PathBuf {
+    let path = dir.join("ballast");
+    let mut file = File::create(&path).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    path
+}
+
+async fn open(dir: &Path, health: &Health) -> SqliteQueue {
+    let settings = Sqlite {
         path: dir.join("queue.db"),
         max_open_tasks: 100_000,
         max_batch: 64,
-        reserve_bytes: 1 << 20,
+        reserve_bytes: RESERVE,
     };
-    let queue = SqliteQueue::open(&settings, &Health::default())
-        .await
-        .unwrap();
-    let mut kept: Vec<TaskId> = Vec::new();
-    let mut refused = None;
-    for n in 0..5000 {
-        let id = format!("t{n}");
-        match queue.submit(vec![task(&id, "echo", &[7; 2000])]).await {
-            Ok(answers) => {
-                assert_eq!(answers, [Submitted::Created]);
-                kept.push(name(&id));
-            }
-            Err(error) => {
-                refused = Some((id, error));
-                break;
-            }
-        }
-    }
-    let (first_refused, error) = refused.expect("the disk is small");
-    assert!(kept.len() > 50);
-    let Error::Unavailable {
-        reason,
-        outcome_unknown: false,
-    } = &error
-    else {
-        panic!("{error:?}");
-    };
-    assert!(
-        reason.contains("full") && reason.contains("queue.db"),
-        "{reason}"
-    );
-    // It still answers questions, and refuses the rest with the same words.
-    assert!(queue.get(&kept[0]).await.unwrap().is_some());
-    assert!(queue.get(&name(&first_refused)).await.unwrap().is_none());
-    let counts = queue.counts().await.unwrap();
-    assert_eq!(
-        counts[&(name("echo"), StateKind::Pending)],
-        kept.len() as u64
-    );
-    for n in 0..20 {
-        let submission = task(&format!("u{n}"), "echo", &[7; 100_000]);
-        assert!(queue.submit(vec![submission]).await.is_err());
-    }
+    SqliteQueue::open(&settings, health).await.unwrap()
+}
 
-    std::fs::remove_file(&ballast).unwrap();
-    let mut leased = Vec::new();
-    for _ in 0..500 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let hour = Duration::from_secs(3600);
-        if let Ok(some) = queue.lease(&want(&[("echo", 10)], 10, hour)).await {
-            leased = some;
-            break;
+fn is_full(health: &Health, part: Part) -> bool {
+    health.faults().contains_key(&(part, "full"))
+}
+
+fn reserve(dir: &Path, of: &str) -> u64 {
+    let file = dir.join(format!("{of}.reserve"));
+    file.metadata().map_or(0, |file| file.len())
+}
+
+/// Submits tasks until one is refused, and returns those that were taken.
+async fn fill(queue: &SqliteQueue, most: usize) -> (Vec<TaskId>, Option<Error>) {
+    let mut taken = Vec::new();
+    for n in 0..most {
+        let id = format!("t{n}");
+        match queue.submit(vec![task(&id, "echo", &[7; 20_000])]).await {
+            Ok(answers) => assert_eq!(answers, [Submitted::Created]),
+            Err(error) => return (taken, Some(error)),
         }
+        taken.push(name(&id));
     }
-    assert_eq!(leased.len(), 10, "it did not recover");
-    let finishes = leased.iter().map(|leased| Finish {
-        token: leased.token.clone(),
-        outcome: Outcome::Completed {
-            result: leased.payload.slice(..100),
-        },
-        ran: None,
-    });
-    let finished = queue.finish(finishes.collect()).await.unwrap();
-    assert_eq!(finished, [Finished::Applied; 10]);
-    let stale = finish_one(&queue, &leased[0].token, Outcome::Cancelled).await;
-    assert_eq!(stale, Finished::Stale);
-    let again = task(&first_refused, "echo", &[7; 2000]);
-    assert_eq!(
-        queue.submit(vec![again]).await.unwrap(),
-        [Submitted::Created]
-    );
+    (taken, None)
+}
+
+async fn lease(queue: &SqliteQueue, count: usize) -> Vec<Leased> {
+    let leased = queue.lease(&want(&[("echo", count)], count, HOUR)).await;
+    let leased = leased.unwrap();
+    assert_eq!(leased.len(), count);
+    leased
+}
+
+/// Everything but submitting, on a disk that is full.
+async fn goes_on(queue: &SqliteQueue, waiting: &TaskId) {
+    let leased = lease(queue, 10).await;
+    let tokens: Vec<_> = leased.iter().map(|leased| leased.token.clone()).collect();
+    let renewed = queue.renew(&tokens, HOUR).await.unwrap();
+    assert_eq!(renewed, [Renewal::Held; 10]);
+    for token in &tokens {
+        let result = vec![7; 10_000].into();
+        let outcome = Outcome::Completed { result };
+        assert_eq!(finish_one(queue, token, outcome).await, Finished::Applied);
+    }
+    assert_eq!(queue.cancel(waiting).await.unwrap(), Cancel::Cancelled);
+    assert!(queue.get(waiting).await.unwrap().is_some());
+}
+
+/// Within twenty seconds.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..200 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{what} does not come");
+}
+
+async fn takes_tasks(queue: &SqliteQueue, id: &str) -> bool {
+    let submission = task(id, "echo", &[7; 20_000]);
+    queue.submit(vec![submission]).await.is_ok()
+}
+
+async fn tasks_fill_the_disk(dir: PathBuf) {
+    let health = Health::default();
+    let queue = open(&dir, &health).await;
+    let (kept, refused) = fill(&queue, 1000).await;
+    assert!(kept.len() > 100, "{}", kept.len());
+    let Some(Error::Full { reason }) = refused else {
+        panic!("{refused:?}");
+    };
+    for part in ["full", "queue.db", "queue.reserve_bytes"] {
+        assert!(reason.contains(part), "{reason}");
+    }
+    assert!(is_full(&health, Part::Queue));
+    assert_eq!(reserve(&dir, "queue.db"), RESERVE, "submissions took it");
+    // What was taken before is known, and is as good as ever.
+    let again = task("t0", "echo", &[7; 20_000]);
+    let answers = queue.submit(vec![again]).await.unwrap();
+    assert_eq!(answers, [Submitted::Existing]);
+
+    goes_on(&queue, &kept[50]).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(queue.purge(Duration::ZERO, 100).await.unwrap(), 11);
+    until("room for tasks", async || takes_tasks(&queue, "new").await).await;
+    until("the end of the fault", async || {
+        !is_full(&health, Part::Queue)
+    })
+    .await;
+    assert_eq!(reserve(&dir, "queue.db"), RESERVE);
     queue.close().await;
 
-    let queue = SqliteQueue::open(&settings, &Health::default())
-        .await
-        .unwrap();
-    for id in &kept {
+    let queue = open(&dir, &health).await;
+    for id in kept.iter().skip(10).filter(|id| **id != kept[50]) {
         assert!(queue.get(id).await.unwrap().is_some(), "{id} is lost");
     }
     queue.close().await;
+}
+
+async fn others_fill_the_disk(dir: PathBuf) {
+    let health = Health::default();
+    let queue = open(&dir, &health).await;
+    let (kept, refused) = fill(&queue, 100).await;
+    assert!(refused.is_none(), "{refused:?}");
+    let in_the_way = ballast(&dir);
+    let refused = queue.submit(vec![task("u", "echo", &[7; 20_000])]).await;
+    assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
+    assert!(is_full(&health, Part::Queue));
+    goes_on(&queue, &kept[50]).await;
+    std::fs::remove_file(&in_the_way).unwrap();
+    until("room for tasks", async || takes_tasks(&queue, "new").await).await;
+    let whole = async || reserve(&dir, "queue.db") == RESERVE && !is_full(&health, Part::Queue);
+    until("the reserve", whole).await;
+    queue.close().await;
+
+    // It starts on a full disk, too.
+    let in_the_way = ballast(&dir);
+    let queue = open(&dir, &health).await;
+    assert!(!takes_tasks(&queue, "v").await);
+    goes_on(&queue, &kept[51]).await;
+    std::fs::remove_file(&in_the_way).unwrap();
+    until("room for tasks", async || takes_tasks(&queue, "v").await).await;
+    queue.close().await;
+}
+
+async fn values_fill_the_disk(dir: PathBuf) {
+    let health = Health::default();
+    let limits = Config::default().keyvalue.limits;
+    let store = SqliteKeyValue::open(&dir.join("kv.db"), RESERVE, &limits, &health)
+        .await
+        .unwrap();
+    let bucket = store.bucket(&name("p"), "s").unwrap();
+    let set = |n: usize| Change::Set {
+        key: format!("k{n}"),
+        value: vec![7; 20_000],
+    };
+    let mut set_so_far = 0;
+    while store.apply(&bucket, vec![set(set_so_far)]).await.is_ok() {
+        set_so_far += 1;
+    }
+    assert!(set_so_far > 100, "{set_so_far}");
+    assert!(is_full(&health, Part::KeyValue));
+    assert_eq!(reserve(&dir, "kv.db"), RESERVE, "values took it");
+    // Even where others take the rest.
+    let in_the_way = ballast(&dir);
+    for n in 0..100 {
+        let key = format!("k{n}");
+        store
+            .apply(&bucket, vec![Change::Delete { key }])
+            .await
+            .unwrap();
+    }
+    std::fs::remove_file(&in_the_way).unwrap();
+    let sets = async || store.apply(&bucket, vec![set(0)]).await.is_ok();
+    until("room for values", sets).await;
+    store.close().await;
 }

@@ -185,3 +185,43 @@ async fn a_lowered_limit_still_lets_a_plugin_shrink() {
     store.apply(&at, set("c", 1)).await.unwrap();
     store.close().await;
 }
+
+#[tokio::test]
+async fn deleted_space_goes_back_also_from_files_that_never_gave_any() {
+    let (dir, store) = open().await;
+    store.close().await;
+    let path = dir.path().join("kv.db");
+    let older = rusqlite::Connection::open(&path).unwrap();
+    older
+        .execute_batch("PRAGMA journal_mode = DELETE; PRAGMA auto_vacuum = NONE; VACUUM")
+        .unwrap();
+    drop(older);
+    assert_eq!(number(&dir, "PRAGMA auto_vacuum"), 0);
+    let limits = store.limits.clone();
+    let store = SqliteKeyValue::open(&path, 0, &limits, &Health::default())
+        .await
+        .unwrap();
+    let at = bucket(&store, "s");
+    for n in 0..8 {
+        store
+            .apply(&at, set(&format!("k{n}"), 1 << 20))
+            .await
+            .unwrap();
+    }
+    let size = || path.metadata().unwrap().len();
+    until_ok(async || match size() > 4 << 20 {
+        true => Ok(()),
+        false => store.apply(&at, set("more", 4 << 20)).await,
+    })
+    .await;
+    let keys = store.list(&at, None).await.unwrap().keys;
+    let deletions = keys.into_iter().map(|key| Change::Delete { key });
+    store.apply(&at, deletions.collect()).await.unwrap();
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if size() < 1 << 20 {
+            return store.close().await;
+        }
+    }
+    panic!("the file still has {} bytes", size());
+}

@@ -88,7 +88,7 @@ impl Writer {
         let thread = Thread::start("keyvalue-writer", move || {
             let mut work = Work {
                 space: Space::new(&database, reserve_bytes, Part::KeyValue, &health),
-                upkeep: Upkeep::new(&database),
+                upkeep: Upkeep::new(&database, Part::KeyValue, &health),
                 looked: Instant::now(),
                 database,
                 limits,
@@ -275,7 +275,7 @@ impl Work {
 
     /// What can wait until nobody does: small files, the reserve.
     fn tidy(&mut self, conn: &Connection) {
-        if let Err(error) = self.upkeep.step(conn) {
+        if let Err(error) = self.upkeep.step(conn, self.space.is_short()) {
             let fault = Fault::from(error);
             if fault.is_disk_full() {
                 self.space.give_up();

@@ -14,12 +14,15 @@ use crate::{
     config,
     health::Health,
     log_limit::LogLimit,
-    queue::{Publisher, recent::Recent},
+    queue::{Publisher, now, recent::Recent},
     redis::{Connection, Server, is_refusal},
-    task::TaskId,
+    task::{TaskId, UnixMs},
 };
 use redis::{ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation, ServerErrorKind};
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 /// How long a call may take, the wait for a new connection included, and apart from the time that what
 /// it carries takes on its way.
@@ -64,6 +67,14 @@ pub(super) struct Core {
     pub stores: Stores,
     /// Bounds what is logged of shards that fail.
     pub log_limit: LogLimit,
+    time: Time,
+}
+
+/// The queue's time, as a script last said it.
+struct Time {
+    begun: Instant,
+    /// What it was at `begun`, in milliseconds; 0 when no script has said it yet.
+    then: AtomicU64,
 }
 
 impl Core {
@@ -91,7 +102,25 @@ impl Core {
             faults: Faults::new(health),
             stores: Stores::new(settings.shards),
             log_limit: LogLimit::new(3, Duration::from_secs(10)),
+            time: Time {
+                begun: Instant::now(),
+                then: AtomicU64::new(0),
+            },
         })
+    }
+
+    /// Takes over the time that a script has answered.
+    pub fn note_time(&self, now: UnixMs) {
+        let then = now.0.saturating_sub(ms(self.time.begun.elapsed()));
+        self.time.then.store(then, Ordering::Relaxed);
+    }
+
+    /// The queue's time; this machine's until a script has answered.
+    pub fn now(&self) -> UnixMs {
+        match self.time.then.load(Ordering::Relaxed) {
+            0 => now(),
+            then => UnixMs(then).after(self.time.begun.elapsed()),
+        }
     }
 
     pub fn connection(&self) -> Connection {

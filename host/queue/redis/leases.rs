@@ -188,6 +188,7 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
     let mut changes = Vec::with_capacity(rows.len());
     let mut snapshots = Vec::with_capacity(rows.len());
     let (now, mut damaged) = (UnixMs(now), Vec::new());
+    core.note_time(now);
     for (id, fence, attempt, head, payload, submitted_at, begun, fresh) in rows {
         let name = Name::parse("id", &id).map_err(|_| row::corrupt(&id, "its id"));
         let (id, head) = match (name, row::read_head(&id, &head)) {

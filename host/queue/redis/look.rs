@@ -7,7 +7,7 @@ use super::{
     row::{self, BULK, FIELDS},
 };
 use crate::{
-    queue::{Counts, Error, Expired, Filter, LeaseToken, Listing, Page, Want, now},
+    queue::{Counts, Error, Expired, Filter, LeaseToken, Listing, Page, Want},
     task::{Name, State, Task, TaskId},
 };
 use futures_util::future::{join_all, try_join_all};
@@ -31,7 +31,7 @@ const KNOWN: Duration = Duration::from_secs(60);
 pub(super) async fn get(core: &Core, id: &TaskId) -> Result<Option<Task>, Error> {
     if let Some(task) = core.recent.get(id)
         && let State::Completed { finished_at, .. } = task.state
-        && now().0.abs_diff(finished_at.0) < ms(KNOWN).min(core.kept.load(Ordering::Relaxed))
+        && core.now().0.abs_diff(finished_at.0) < ms(KNOWN).min(core.kept.load(Ordering::Relaxed))
     {
         return Ok(Some(Arc::unwrap_or_clone(task)));
     }

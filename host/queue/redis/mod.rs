@@ -365,6 +365,10 @@ impl TaskQueue for RedisQueue {
         true
     }
 
+    fn now(&self) -> UnixMs {
+        self.core.now()
+    }
+
     fn durability(&self) -> Durability {
         self.found.get()
     }

@@ -71,15 +71,10 @@ impl Writer {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let (ready, opened) = oneshot::channel();
         let thread = Thread::start("queue-writer", move || {
-            let space = Space::new(
-                &database,
-                settings.reserve_bytes,
-                Part::Queue,
-                &shared.health,
-            );
+            let (part, health) = (Part::Queue, &shared.health);
             let work = Work {
-                upkeep: Upkeep::new(&database),
-                space,
+                upkeep: Upkeep::new(&database, part, health),
+                space: Space::new(&database, settings.reserve_bytes, part, health),
                 database,
                 settings,
                 receiver,
@@ -296,21 +291,24 @@ impl Work {
 
     /// What can wait until nobody does: small files, the reserve, the time.
     fn tidy(&mut self, conn: &Connection, clock: &Clock) {
-        let tidied = self.upkeep.step(conn).and_then(|()| {
-            if self.looked.elapsed() < LOOK {
-                return Ok(());
-            }
-            self.looked = Instant::now();
-            self.space.restore(conn);
-            if clock.compare(conn)? {
-                self.shared.recent.clear();
-            }
-            if self.kept.elapsed() >= KEEP_TIME {
-                self.kept = Instant::now();
-                clock.keep(conn)?;
-            }
-            Ok(())
-        });
+        let tidied = self
+            .upkeep
+            .step(conn, self.space.is_short())
+            .and_then(|()| {
+                if self.looked.elapsed() < LOOK {
+                    return Ok(());
+                }
+                self.looked = Instant::now();
+                self.space.restore(conn);
+                if clock.compare(conn)? {
+                    self.shared.recent.clear();
+                }
+                if self.kept.elapsed() >= KEEP_TIME {
+                    self.kept = Instant::now();
+                    clock.keep(conn)?;
+                }
+                Ok(())
+            });
         if let Err(error) = tidied {
             let fault = Fault::from(error);
             if fault.is_disk_full() {

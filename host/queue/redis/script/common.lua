@@ -10,13 +10,13 @@
 -- TAG:t:ID    hash: one task, the whole truth about it (fields below)
 -- TAG:r:LANE  sorted set: tasks that wait in a lane, by due time
 -- TAG:leases  sorted set: tasks that run, by the end of their lease
--- TAG:ended   sorted set: tasks that ended, by when
+-- TAG:ended   sorted set: tasks that ended, by when, less `idle`
 -- TAG:all     sorted set: all tasks, by the order of submission
 -- TAG:dead:S  sorted set: failed (S = f) and cancelled (S = x) tasks, by the order of submission
 -- TAG:n       hash: counters: how many tasks of a type are in a state, how many are open, the last
 --             order, number and fence, how far the sweep is (mend.lua), when somebody last looked for
 --             lost leases and since when they may be believed (expired.lua), the identity of the store
---             (open.lua), and how many bytes submissions may still take (submit.lua)
+--             (open.lua), how many bytes submissions may still take (submit.lua), skew and idle (below)
 -- TAG:pass    hash: what the sweep has counted so far
 -- TAG:events  stream: what changed, bounded
 -- TAG:call:Q  string: the number of queue Q's last lease, and what it got; for some minutes
@@ -35,7 +35,14 @@ local FROM = ARGV[1] -- the queue that asks; it skips its own events
 -- the order of submission. 53 bits of a double last until the year 2109.
 local STEP = 2048
 local clock = redis.call('TIME')
-local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local WALL = clock[1] * 1000 + math.floor(clock[2] / 1000)
+-- The queue's time goes by Redis's clock, but never back: when that is set back, the time stands still
+-- until somebody looks for lost leases, as all do once a second, and `skew` makes up for it
+-- (expired.lua). `idle` is time in which no node looked, beyond an hour at once, or the clock was set
+-- forward: nothing that has ended gets older by it.
+local time = redis.call('HMGET', N, 'looked', 'skew', 'idle')
+local LOOKED, SKEW, IDLE = tonumber(time[1] or 0), tonumber(time[2] or 0), tonumber(time[3] or 0)
+local NOW = math.max(WALL + SKEW, LOOKED)
 
 local function key(id) return TAG .. ':t:' .. id end
 local function lane_key(lane) return TAG .. ':r:' .. lane end
@@ -104,7 +111,7 @@ end
 
 -- What the end of a task changes in the sets.
 local function bury(id, state, order)
-  add(TAG .. ':ended', NOW, id)
+  add(TAG .. ':ended', NOW - IDLE, id)
   if state ~= 'c' then add(TAG .. ':dead:' .. state, order, id) end
 end
 

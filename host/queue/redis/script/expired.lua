@@ -6,10 +6,19 @@ for i = 5, #ARGV do
 end
 -- Everybody looks once a second. When nobody has, nobody could renew a lease either: whoever lives gets
 -- the time to do so before anybody is taken for lost.
-local known = redis.call('HMGET', N, 'looked', 'trusted')
-local trusted = tonumber(known[2] or 0)
-if NOW - tonumber(known[1] or 0) > 1000 + ttl / 3 then trusted = NOW + math.floor(ttl / 2) end
-redis.call('HSET', N, 'looked', whole(NOW), 'trusted', whole(trusted))
+local trusted = tonumber(redis.call('HGET', N, 'trusted') or 0)
+local HOUR, MINUTE = 3600000, 60000
+if WALL + SKEW < LOOKED then
+  -- The clock was set back, and the time goes on from where it was.
+  SKEW = LOOKED - WALL
+elseif SKEW > 0 and NOW - LOOKED > MINUTE then
+  -- Nobody looked, or the clock was put right again.
+  SKEW = SKEW - math.min(SKEW, NOW - LOOKED)
+  NOW = WALL + SKEW
+end
+if LOOKED > 0 and NOW - LOOKED > HOUR then IDLE = IDLE + NOW - LOOKED - HOUR end
+if NOW - LOOKED > 1000 + ttl / 3 then trusted = NOW + math.floor(ttl / 2) end
+redis.call('HSET', N, 'looked', whole(NOW), 'trusted', whole(trusted), 'skew', whole(SKEW), 'idle', whole(IDLE))
 if NOW < trusted then return {} end
 local answer, found, seen = {}, 0, 0
 repeat

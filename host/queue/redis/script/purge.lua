@@ -1,5 +1,7 @@
 -- ARGV: from, how old an ending must be, how many. Answers how many tasks were forgotten.
-local old = redis.call('ZRANGE', TAG .. ':ended', '-inf', whole(NOW - tonumber(ARGV[2])), 'BYSCORE', 'LIMIT', 0, ARGV[3])
+-- Unless it is known how much of the time counts.
+if LOOKED > 0 and NOW - LOOKED > 3600000 then return 0 end
+local old = redis.call('ZRANGE', TAG .. ':ended', '-inf', whole(NOW - IDLE - tonumber(ARGV[2])), 'BYSCORE', 'LIMIT', 0, ARGV[3])
 for _, id in ipairs(old) do
   local task = key(id)
   local there = read(id, 's', 'l', 'o')
