@@ -34,7 +34,7 @@ use super::{
 use crate::{
     config,
     health::Health,
-    task::{Lane, Name, StateKind, Submission, Task, TaskId},
+    task::{Lane, Name, StateKind, Submission, Task, TaskId, UnixMs},
 };
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};

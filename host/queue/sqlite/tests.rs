@@ -86,7 +86,7 @@ async fn until_ok<T>(mut attempt: impl AsyncFnMut() -> Result<T, Error>) -> T {
     loop {
         match attempt().await {
             Ok(value) => return value,
-            Err(error) if tries > 100 => panic!("{error}"),
+            Err(error) if tries > 500 => panic!("{error}"),
             Err(_) => tries += 1,
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
