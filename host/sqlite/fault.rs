@@ -81,12 +81,10 @@ impl Database {
     /// For one operation whose changes were taken back.
     pub fn error(&self, fault: &Fault) -> Error {
         let reason = self.reason(fault);
-        match (fault, fault.code()) {
-            (Fault::Corrupt(_), _)
-            | (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => {
-                Error::Corrupt(reason)
-            }
-            _ => Error::Unavailable(reason),
+        let is_no_database = fault.code() == Some(ErrorCode::NotADatabase);
+        match fault.is_damage() || is_no_database {
+            true => Error::Corrupt(reason),
+            false => Error::Unavailable(reason),
         }
     }
 

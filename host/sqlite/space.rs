@@ -16,6 +16,9 @@ use std::{
 /// What a transaction writes besides the bytes that it is about: indexes, pages that are not full.
 const OVERHEAD_BYTES: u64 = 256 << 10;
 
+/// With so much free, nobody has to look closer.
+const PLENTY_BYTES: u64 = 1 << 30;
+
 /// The reserve takes no larger part of the file system than this.
 const PART_OF_DISK: u64 = 8;
 
@@ -90,14 +93,22 @@ impl Space {
     }
 
     fn measured(&self, conn: &Connection) -> rusqlite::Result<Room> {
+        let free = match self.is_whole {
+            true => free_bytes(&self.database.path),
+            false => 0,
+        };
+        if free > PLENTY_BYTES {
+            return Ok(Room {
+                free,
+                reusable: 0,
+                owed: 0,
+            });
+        }
         let number = |pragma| upkeep::number(conn, pragma).map(i64::unsigned_abs);
         let page = number("PRAGMA page_size")?;
         let length = fs::metadata(&self.database.path).map_or(0, |file| file.len());
         Ok(Room {
-            free: match self.is_whole {
-                true => free_bytes(&self.database.path),
-                false => 0,
-            },
+            free,
             reusable: number("PRAGMA freelist_count")? * page,
             owed: (number("PRAGMA page_count")? * page).saturating_sub(length),
         })

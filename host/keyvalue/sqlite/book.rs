@@ -103,13 +103,17 @@ impl<'a> Account<'a> {
         limits: &'a KeyValueLimits,
     ) -> Result<Self, Stop> {
         let known = conn
-            .prepare_cached("SELECT plugin, bytes FROM plugin WHERE name = ?1")?
+            .prepare_cached(
+                "SELECT plugin, CASE WHEN typeof(bytes) = 'integer' AND bytes >= 0 THEN bytes END
+                 FROM plugin WHERE name = ?1",
+            )?
             .query_row([bucket.plugin.as_str()], |row| {
-                Ok((row.get(0)?, row.get(1)?))
+                Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?))
             })
             .optional()?;
         let (plugin, before) = match known {
-            Some(known) => known,
+            Some((plugin, Some(bytes))) => (plugin, bytes),
+            Some((plugin, None)) => (plugin, recounted(conn, plugin)?),
             None => {
                 let mut insert =
                     conn.prepare_cached("INSERT INTO plugin (name, bytes) VALUES (?1, 0)")?;
@@ -212,6 +216,20 @@ impl<'a> Account<'a> {
         }
         Ok(())
     }
+}
+
+/// What a plugin keeps, where its account is damaged.
+fn recounted(conn: &Connection, plugin: i64) -> rusqlite::Result<i64> {
+    let bytes = conn
+        .prepare_cached(
+            "SELECT ifnull(sum(length(key) + ?2 + length(value)), 0)
+             FROM entry JOIN store USING (store) WHERE plugin = ?1",
+        )?
+        .query_row([plugin, cost("")], |row| row.get(0))?;
+    tracing::error!(plugin, bytes, "a damaged account has been counted anew");
+    conn.prepare_cached("UPDATE plugin SET bytes = ?2 WHERE plugin = ?1")?
+        .execute([plugin, bytes])?;
+    Ok(bytes)
 }
 
 /// What a key is charged whatever its value.

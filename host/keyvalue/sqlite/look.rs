@@ -24,7 +24,8 @@ pub(super) fn get(
     for key in keys {
         let value: Option<Vec<u8>> = statement
             .query_row(params![store, key], |row| row.get(0))
-            .optional()?;
+            .optional()
+            .map_err(|error| of_key(key, error.into()))?;
         bytes += value.as_ref().map_or(0, Vec::len);
         // Here and not at the end, so that at most one value too many is ever in memory.
         if let Err(error) = limit::batch(bytes, limits) {
@@ -33,6 +34,14 @@ pub(super) fn get(
         values.push(value);
     }
     Ok(Ok(values))
+}
+
+/// Names the key whose value is damaged.
+fn of_key(key: &str, fault: Fault) -> Fault {
+    match fault.is_damage() {
+        true => Fault::Corrupt(format!("the value of {key:?} cannot be read: {fault}")),
+        false => fault,
+    }
 }
 
 pub(super) fn exists(

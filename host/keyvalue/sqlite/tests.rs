@@ -225,3 +225,34 @@ async fn deleted_space_goes_back_also_from_files_that_never_gave_any() {
     }
     panic!("the file still has {} bytes", size());
 }
+
+#[tokio::test]
+async fn a_damaged_value_or_account_costs_nothing_else() {
+    let (dir, store) = open().await;
+    let at = bucket(&store, "s");
+    for key in ["bad", "good"] {
+        store.apply(&at, set(key, 10)).await.unwrap();
+    }
+    inject(&store, "UPDATE entry SET value = 1.5 WHERE key = 'bad'")
+        .await
+        .unwrap();
+    inject(&store, "UPDATE plugin SET bytes = 'much'")
+        .await
+        .unwrap();
+    let error = store.get(&at, vec!["bad".into()]).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Corrupt(what) if what.contains("bad")),
+        "{error}"
+    );
+    let good = store.get(&at, vec!["good".into()]).await.unwrap();
+    assert_eq!(good, [Some(vec![7; 10])]);
+    store.apply(&at, set("bad", 20)).await.unwrap();
+    assert_eq!(
+        store.get(&at, vec!["bad".into()]).await.unwrap(),
+        [Some(vec![7; 20])]
+    );
+    let there = "SELECT total(length(key) + bytes + 64) FROM entries";
+    let there = number(&dir, &format!("SELECT cast(({there}) AS INTEGER)"));
+    assert_eq!(number(&dir, "SELECT sum(bytes) FROM plugin"), there);
+    store.close().await;
+}

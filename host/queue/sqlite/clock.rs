@@ -75,9 +75,14 @@ pub(super) fn system_wall() -> Wall {
     Arc::new(|| super::row::ms(crate::queue::now()))
 }
 
-/// Goes on while the machine sleeps, and cannot be set.
+/// Cannot be set, and on Linux goes on while the machine sleeps.
+#[cfg(target_os = "linux")]
+const MACHINE: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const MACHINE: ClockId = ClockId::Monotonic;
+
 fn machine_ms() -> i64 {
-    let time = clock_gettime(ClockId::Boottime);
+    let time = clock_gettime(MACHINE);
     time.tv_sec * 1000 + time.tv_nsec / 1_000_000
 }
 
