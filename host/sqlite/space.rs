@@ -223,5 +223,8 @@ fn disk(path: &Path) -> io::Result<rustix::fs::StatVfs> {
 
 /// What this user may still write to the disk; all there could be where that is not known.
 fn free_bytes(path: &Path) -> u64 {
-    disk(path).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+    match disk(path) {
+        Ok(disk) if disk.f_blocks > 0 => disk.f_bavail.saturating_mul(disk.f_frsize),
+        _ => u64::MAX,
+    }
 }

@@ -99,6 +99,15 @@ impl Board {
         Ok((board, damaged))
     }
 
+    /// Keeps the lanes of the board before: that they are empty now is news, too.
+    pub fn keep_lanes(&mut self, before: Self) {
+        for (word, lane) in before.lanes {
+            let kept = || Lane::new(lane.key);
+            self.lanes.entry(word).or_insert_with(kept);
+            self.touched.insert(word);
+        }
+    }
+
     /// Takes over a row that begins with the task's number, or notes what is wrong with it.
     fn load_row(
         &mut self,

@@ -72,8 +72,9 @@ impl<'c> Book<'c> {
         self.must_reload = false;
         // Once for what is damaged, and once more for what that hid.
         for _ in 0..3 {
-            let damaged;
-            (self.board, damaged) = Board::load(self.conn)?;
+            let (board, damaged) = Board::load(self.conn)?;
+            let before = std::mem::replace(&mut self.board, board);
+            self.board.keep_lanes(before);
             if damaged.is_empty() {
                 return Ok(());
             }

@@ -14,11 +14,8 @@ const HOUR: i64 = 3_600_000;
 
 /// How much of the time between two runs counts for how old what has ended is. A clock that was
 /// wrong and has been put right looks like a long time without a node, and must not make a queue
-/// forget its results.
+/// forget its results. All of it counts for what is due: an attempt that comes early does no harm.
 const COUNTED: i64 = HOUR;
-
-/// How much of it counts for what is due. No task waits longer unless its handler asks for that.
-const COUNTED_FOR_DUE: i64 = 7 * 24 * HOUR;
 
 const CENTURY: i64 = 100 * 365 * 24 * HOUR;
 
@@ -63,11 +60,10 @@ fn resume(last: i64, ahead: i64, wall: i64) -> Resumed {
         };
     }
     let now = last + pause.clamp(0, COUNTED);
-    let sooner = pause.clamp(0, COUNTED_FOR_DUE) - pause.clamp(0, COUNTED);
     Resumed {
         now,
         ahead: wall - now,
-        sooner,
+        sooner: pause.max(0) - pause.clamp(0, COUNTED),
     }
 }
 
@@ -204,8 +200,8 @@ mod tests {
         assert_eq!(resumed(1000), (1000, 0, 0));
         assert_eq!(resumed(HOUR), (HOUR, 0, 0));
         assert_eq!(resumed(DAY), (HOUR, DAY - HOUR, DAY - HOUR));
-        assert_eq!(resumed(3650 * DAY).0, HOUR);
-        assert_eq!(resumed(3650 * DAY).2, COUNTED_FOR_DUE - HOUR);
+        let years = 3650 * DAY;
+        assert_eq!(resumed(years), (HOUR, years - HOUR, years - HOUR));
         assert_eq!(resumed(-1000), (0, 0, 0));
         assert_eq!(resumed(-2 * DAY), (0, -2 * DAY, 0));
     }
