@@ -7,10 +7,12 @@ use super::{
     book::Book,
 };
 use crate::{
+    log_limit::LogLimit,
     sqlite::Fault,
     task::{StateKind, TaskId},
 };
 use rusqlite::{Connection, OptionalExtension, params};
+use std::time::Duration;
 
 /// One task's record, and what is wrong with it.
 #[derive(Debug, Clone)]
@@ -21,6 +23,8 @@ pub(super) struct Damage {
 
 /// The type of a task whose own cannot be read.
 const NO_TYPE: &str = "corrupt";
+
+static MARKED: LogLimit = LogLimit::new(20, Duration::from_secs(10));
 
 const KEEP: &str = "INSERT OR IGNORE INTO damaged (seq, held) SELECT seq,
     'id = ' || quote(id) || ', type = ' || quote(type) || ', state = ' || quote(state)
@@ -121,7 +125,14 @@ impl Book<'_> {
             word
         ])?;
         let task = id.as_ref().map_or("", TaskId::as_str);
-        tracing::error!(task, seq, "marked as failed and corrupt: {reason}");
+        if let Some(left_out) = MARKED.permit() {
+            tracing::error!(
+                task,
+                seq,
+                left_out,
+                "marked as failed and corrupt: {reason}"
+            );
+        }
         Ok((id, word))
     }
 }
