@@ -39,7 +39,6 @@ PRAGMA synchronous = FULL;
 PRAGMA foreign_keys = OFF;
 PRAGMA temp_store = MEMORY;
 PRAGMA cache_size = -16384;
-PRAGMA wal_autocheckpoint = 1000;
 PRAGMA journal_size_limit = 67108864;
 ";
 

@@ -159,14 +159,18 @@ impl<T: Into<Fault>> From<T> for Failure {
 
 impl Work {
     fn open(&mut self) -> Result<Connection, sqlite::Error> {
-        match self.database.open_writer() {
+        let opened = match self.database.open_writer() {
             Err(sqlite::Error::Unavailable(_))
                 if self.space.is_exhausted() && self.space.give_up() =>
             {
                 self.database.open_writer()
             }
             opened => opened,
-        }
+        };
+        let conn = opened?;
+        let bounded = self.space.bound_log(&conn);
+        bounded.map_err(|error| self.database.error(&error.into()))?;
+        Ok(conn)
     }
 
     fn run(&mut self, conn: Connection, mut receiver: mpsc::Receiver<Message>) {
@@ -237,6 +241,7 @@ impl Work {
         let is_full = |failure: &Failure| failure.fault.is_disk_full();
         if done.as_ref().is_err_and(is_full) && self.space.give_up() {
             // Once more without what adds values: for the rest there is room now.
+            drop(open);
             open = self.reopen()?;
             let refusal = self.space.refuse(0);
             done = self.transact(&open, batch, Some(&refusal));
@@ -294,6 +299,7 @@ impl Work {
         let conn = self.database.open_writer()?;
         // What a failed sync left behind is written once more, to the database itself.
         conn.execute_batch("PRAGMA wal_checkpoint(PASSIVE)")
+            .and_then(|()| self.space.bound_log(&conn))
             .map_err(|error| self.database.error(&error.into()))?;
         Ok(conn)
     }

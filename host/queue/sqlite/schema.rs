@@ -101,10 +101,9 @@ DROP VIEW tasks;
     rest!()
 );
 
-/// Space freed by `purge` goes back in steps of our choosing (costs nothing that could be measured).
-/// A checkpoint every 4 MB holds up a commit by some milliseconds; bigger pages or rarer checkpoints
-/// gained nothing at the batches that matter. The cache holds the indexes of some hundred thousand
-/// tasks.
+/// Free pages go back in steps of the writer's choosing (costs nothing that could be measured).
+/// Bigger pages gained nothing at the batches that matter. The cache holds the indexes of some
+/// hundred thousand tasks.
 const TUNING: &str = "
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
@@ -112,7 +111,6 @@ PRAGMA synchronous = FULL;
 PRAGMA foreign_keys = OFF;
 PRAGMA temp_store = MEMORY;
 PRAGMA cache_size = -32768;
-PRAGMA wal_autocheckpoint = 1000;
 PRAGMA journal_size_limit = 67108864;
 ";
 

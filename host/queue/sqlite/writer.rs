@@ -190,9 +190,10 @@ impl Work {
     /// Opens the database as it was left by a process that is gone: whatever ran there is lost. If
     /// the disk is too full even for that, the reserve is given up.
     fn open(&mut self) -> Result<(Connection, Arc<Clock>), Error> {
-        let open = |database: &Database, wall: Wall| -> Result<_, Error> {
+        let open = |database: &Database, space: &Space, wall: Wall| -> Result<_, Error> {
             let conn = database.open_writer()?;
             let clock = Clock::resume(&conn, wall).and_then(|clock| {
+                space.bound_log(&conn)?;
                 let now = [clock.now()];
                 let lost = "UPDATE task SET at = min(at, ?1 - 1) WHERE state = 1";
                 conn.execute(lost, now).map(|_| clock)
@@ -200,9 +201,9 @@ impl Work {
             let clock = clock.map_err(|error| database.opening_error(&error.into()))?;
             Ok((conn, Arc::new(clock)))
         };
-        match open(&self.database, self.shared.wall.clone()) {
+        match open(&self.database, &self.space, self.shared.wall.clone()) {
             Err(Error::Unavailable { .. }) if self.space.is_exhausted() && self.space.give_up() => {
-                open(&self.database, self.shared.wall.clone())
+                open(&self.database, &self.space, self.shared.wall.clone())
             }
             opened => opened,
         }
@@ -235,7 +236,9 @@ impl Work {
                     Received::Closed => return Ok(()),
                 }
             }
-            self.make_room(&mut book)?;
+            if let Err(fault) = self.make_room(&mut book) {
+                return Err(self.fail(fault.into()));
+            }
             match batch::commit(&mut book, &mut self.batch, &mut safety) {
                 Ok(verdicts) => {
                     self.pause = FIRST_PAUSE;
@@ -384,7 +387,7 @@ impl Work {
         let mut next_try = Instant::now() + self.pause;
         loop {
             if Instant::now() >= next_try {
-                match probe(&self.database, clock) {
+                match probe(&self.database, &self.space, clock) {
                     Ok(conn) => {
                         tracing::info!("the task queue can write again");
                         return Some(conn);
@@ -405,10 +408,11 @@ impl Work {
 }
 
 /// A connection that has proved to work.
-fn probe(database: &Database, clock: &Clock) -> Result<Connection, Error> {
+fn probe(database: &Database, space: &Space, clock: &Clock) -> Result<Connection, Error> {
     let conn = database.open_writer()?;
     // What a failed sync left behind is written once more, to the database itself.
     conn.execute_batch("PRAGMA wal_checkpoint(PASSIVE)")
+        .and_then(|()| space.bound_log(&conn))
         .and_then(|()| clock.keep(&conn))
         .map_err(|error| database.error(&error.into()))?;
     Ok(conn)

@@ -41,7 +41,8 @@ local WALL = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- (expired.lua). `idle` is time in which no node looked, beyond an hour at once, or the clock was set
 -- forward: nothing that has ended gets older by it.
 local time = redis.call('HMGET', N, 'looked', 'skew', 'idle')
-local LOOKED, SKEW, IDLE = tonumber(time[1] or 0), tonumber(time[2] or 0), tonumber(time[3] or 0)
+local LOOKED = tonumber(time[1] or 0) or 0
+local SKEW, IDLE = tonumber(time[2] or 0) or 0, tonumber(time[3] or 0) or 0
 local NOW = math.max(WALL + SKEW, LOOKED)
 
 local function key(id) return TAG .. ':t:' .. id end
