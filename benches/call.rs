@@ -40,6 +40,7 @@ pub fn rows() -> Vec<Row> {
     let config = config(dir.path());
     let host = PluginHost::new(&config, Outside::default()).expect("a plugin host");
     runtime.block_on(host.start()).expect("a start");
+    runtime.block_on(host.loaded());
     let handler = host.catalog().resolve("echo").expect("a handler");
     let bare = Arc::new(Bare::new(&config, &showcase("echo")));
     let measured: Vec<[f64; 3]> = rounds(|_| {
@@ -71,6 +72,7 @@ fn config(dir: &Path) -> Config {
     std::fs::copy(showcase("echo"), plugins.join("echo.wasm")).expect("the plugin");
     let mut config = Config::default();
     config.plugins.dir = plugins;
+    config.plugins.compiler = Some(env!("CARGO_BIN_EXE_hostel").into());
     config.node.data_dir = dir.join("data");
     config
 }

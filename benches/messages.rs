@@ -178,6 +178,7 @@ fn inside(runtime: &tokio::runtime::Runtime) -> Vec<Row> {
     let components = Components::new(host.clone(), router.clone(), &config);
     runtime.block_on(async {
         host.start().await.expect("a start");
+        host.loaded().await;
         components.start().await.expect("a start");
     });
     let measured: Vec<[f64; 2]> = rounds(|_| {
@@ -253,6 +254,7 @@ fn config(dir: &Path) -> Config {
     std::fs::copy(parrot(), plugins.join("parrot.wasm")).expect("the plugin");
     let mut config = Config::default();
     config.plugins.dir = plugins;
+    config.plugins.compiler = Some(env!("CARGO_BIN_EXE_hostel").into());
     config.node.data_dir = dir.join("data");
     config
 }

@@ -4,7 +4,7 @@
 use crate::{
     api::{Access, Server, Services},
     broker::{self, MessageBroker},
-    component::{Announcer, Components, Composite, Reception, Router},
+    component::{Announcer, Components, Composite, FirstScan, Reception, Router},
     config::{self, Config},
     discovery::{self, NodeRecord, ServiceDiscovery},
     health::Health,
@@ -148,12 +148,19 @@ impl DistributedNode {
         let parts = Composite::new(id.as_str());
         parts.add(Arc::new(OpenQueue(queue)), PART_DEADLINE)?;
         parts.add(Arc::new(OpenKeyValue(keyvalue)), PART_DEADLINE)?;
-        parts.add(plugins, PART_DEADLINE + config.plugins.compile_timeout)?;
+        parts.add(plugins.clone(), PART_DEADLINE)?;
         parts.add(Arc::new(announcer), PART_DEADLINE)?;
         parts.add(Arc::new(reception), PART_DEADLINE)?;
         parts.add(server.clone(), PART_DEADLINE)?;
-        parts.add(components, life_deadline(config))?;
+        parts.add(components.clone(), life_deadline(config))?;
         parts.add(Arc::new(worker), config.node.drain + AFTER_DRAIN)?;
+        // Those above serve while plugins are still loaded; the node is ready after that.
+        let patience = PART_DEADLINE + config.plugins.compile_timeout + life_deadline(config);
+        let first_scan = FirstScan {
+            plugins,
+            components,
+        };
+        parts.add(Arc::new(first_scan), patience)?;
         parts.add(Arc::new(server.readiness()), PART_DEADLINE)?;
         Ok(Self::of(id, server.address(), parts, router))
     }

@@ -19,6 +19,7 @@ const FLOORS: [&[&str]; 8] = [
         "health",
         "log_limit",
         "untrusted",
+        "parent",
     ],
     &["config", "sqlite", "pem"],
     &["keyvalue", "redis"],

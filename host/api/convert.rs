@@ -5,7 +5,7 @@ use crate::{
     broker::Message,
     component,
     discovery::{NodeRecord, ServiceInfo},
-    plugin::{Generation, Rejection, TaskType},
+    plugin::{Generation, Loading, Rejection, TaskType},
     proto::{distributed as wire, hostel::v1},
     queue::Listing,
     scheduler,
@@ -224,6 +224,15 @@ pub fn rejected(rejection: &Rejection) -> v1::RejectedFile {
     v1::RejectedFile {
         file: file_name(&rejection.file),
         error: rejection.error.clone(),
+    }
+}
+
+pub fn loading(loading: &Loading) -> v1::LoadingFile {
+    let task_types = loading.task_types.iter();
+    v1::LoadingFile {
+        file: file_name(&loading.file),
+        since_ms: unix_ms(loading.since),
+        task_types: task_types.map(ToString::to_string).collect(),
     }
 }
 

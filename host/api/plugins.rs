@@ -29,6 +29,8 @@ impl PluginService for PluginServiceImpl {
                 .map(|generation| convert::plugin(generation))
                 .collect(),
             rejected: view.rejected.iter().map(convert::rejected).collect(),
+            loading: view.loading.iter().map(convert::loading).collect(),
+            starting: !view.scanned,
         };
         Ok(in_flight::built(response, room))
     }

@@ -3,7 +3,10 @@
 
 use crate::{broker, component, discovery, log_limit::LogLimit, queue, scheduler, task};
 use std::time::Duration;
-use tonic::Status;
+use tonic::{Status, metadata::MetadataValue};
+
+/// When to try again what a starting node cannot do yet.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What is logged of refusals that a backend is the reason of: clients repeat their calls as they like.
 static QUEUE: LogLimit = limit();
@@ -51,6 +54,7 @@ impl IntoStatus for scheduler::Error {
             Error::UnknownType { .. } | Error::NoSuchTarget { .. } | Error::NotRequeued { .. } => {
                 Status::failed_precondition(text)
             }
+            Error::Starting { .. } => again_in(RETRY, Status::unavailable(text)),
             Error::UnknownTask(_) => Status::not_found(text),
             Error::Conflict(_) => Status::already_exists(text),
             Error::Full => Status::resource_exhausted(text),
@@ -190,6 +194,13 @@ pub fn unread() -> Status {
 /// Bad input that only a service sees.
 pub fn invalid(what: impl Into<String>) -> Status {
     Status::invalid_argument(what)
+}
+
+/// Tells when to try again, in the field that gRPC has for that (its proposal A6).
+fn again_in(time: Duration, mut status: Status) -> Status {
+    let ms = MetadataValue::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    status.metadata_mut().insert("grpc-retry-pushback-ms", ms);
+    status
 }
 
 fn internal(limit: &LogLimit, error: &dyn std::error::Error) -> Status {

@@ -40,12 +40,12 @@ impl ConfigCommand {
                     true => Secrets::Shown,
                     false => Secrets::Masked,
                 };
-                let shown = show(&config.load()?, secrets);
+                let shown = show(&config.read()?, secrets);
                 paragraph(format_args!("{}", shown.trim_end()));
                 Ok(())
             }
             ShowOrCheck::Check { config } => {
-                config.load()?;
+                config.read()?;
                 say!("no faults");
                 Ok(())
             }

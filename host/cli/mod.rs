@@ -7,6 +7,7 @@ macro_rules! say {
 }
 
 mod build;
+mod compile;
 mod components;
 mod config;
 mod demo;
@@ -76,6 +77,8 @@ enum Command {
     Config(config::ConfigCommand),
     #[command(hide = true)]
     Tied(demo::Tied),
+    #[command(hide = true)]
+    CompilePlugin(compile::CompilePlugin),
 }
 
 /// Which configuration a command works with.
@@ -89,7 +92,13 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
+    /// The configuration of a node that runs in this program.
     fn load(&self) -> Result<crate::Config, Failure> {
+        self.read().map(compile::by_this_program)
+    }
+
+    /// The configuration as it stands in the file.
+    fn read(&self) -> Result<crate::Config, Failure> {
         crate::Config::load(self.file.as_deref(), crate::config::environment())
             .map_err(Failure::usage)
     }
@@ -101,6 +110,10 @@ pub fn main() -> ExitCode {
     // Before there are threads: it becomes another program.
     if let Command::Tied(tied) = cli.command {
         return tied.run().report();
+    }
+    // Before there are threads, too: it takes its rights away.
+    if let Command::CompilePlugin(compile) = &cli.command {
+        return compile.run();
     }
     log::start(match cli.command {
         Command::Serve(_) | Command::Demo(_) => "info",
@@ -123,7 +136,7 @@ pub fn main() -> ExitCode {
             Command::Nodes(nodes) => nodes.run().await,
             Command::Token(token) => token.run(),
             Command::Config(config) => config.run(),
-            Command::Tied(tied) => Err(tied.run()),
+            Command::Tied(_) | Command::CompilePlugin(_) => Ok(()),
         }
     });
     // Whatever still blocks (a read of stdin, say) must not hold the process.

@@ -9,7 +9,10 @@ use super::{
 use crate::{Config, plugin, proto::hostel::v1::ListPluginsResponse, untrusted::Untrusted};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, UNIX_EPOCH},
+};
 
 #[derive(Debug, Args)]
 pub struct Plugins {
@@ -130,14 +133,34 @@ async fn verify_self(config: &Config) -> Result<(), Failure> {
 
 async fn list(server: &Server, json: bool) -> Result<(), Failure> {
     let listed = server.connect().await?.list_plugins().await?;
-    let ListPluginsResponse { plugins, rejected } = listed;
+    let ListPluginsResponse {
+        plugins,
+        rejected,
+        loading,
+        starting,
+    } = listed;
     if json {
         let plugins: Vec<_> = plugins.iter().map(plugin_json).collect();
         let rejected: Vec<_> = rejected
             .iter()
             .map(|rejected| json!({ "file": rejected.file, "error": rejected.error }))
             .collect();
-        print_json(&json!({ "plugins": plugins, "rejected": rejected }));
+        let loading: Vec<_> = loading
+            .iter()
+            .map(|loading| {
+                json!({
+                    "file": loading.file,
+                    "since_ms": loading.since_ms,
+                    "task_types": loading.task_types,
+                })
+            })
+            .collect();
+        print_json(&json!({
+            "plugins": plugins,
+            "rejected": rejected,
+            "loading": loading,
+            "starting": starting,
+        }));
         return Ok(());
     }
     let rows: Vec<_> = plugins
@@ -170,6 +193,11 @@ async fn list(server: &Server, json: bool) -> Result<(), Failure> {
         ],
         &rows,
     );
+    for loading in loading {
+        let since = UNIX_EPOCH + Duration::from_millis(loading.since_ms);
+        let seconds = since.elapsed().unwrap_or_default().as_secs();
+        say!("\nloading for {seconds} s: {}", loading.file);
+    }
     for rejected in rejected {
         say!("");
         say!("refused: {}: {}", rejected.file, rejected.error);

@@ -54,8 +54,12 @@ impl Announcer {
 impl Shared {
     fn record(&self) -> NodeRecord {
         let plugins = self.plugins.as_ref();
-        let view = plugins.map_or_else(Arc::default, |plugins| plugins.catalog().view());
+        let Some(view) = plugins.map(|plugins| plugins.catalog().view()) else {
+            return self.node.clone();
+        };
         NodeRecord {
+            starting: !view.scanned,
+            expected_types: view.expected_types().cloned().collect(),
             task_types: view.task_types.keys().cloned().collect(),
             plugins: view
                 .generations

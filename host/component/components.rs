@@ -31,6 +31,8 @@ struct Shared {
     config: Config,
     surroundings: Surroundings,
     members: Mutex<BTreeMap<Name, Arc<Supervised>>>,
+    /// The change of the plugins that the members follow from.
+    caught_up: watch::Sender<u64>,
 }
 
 impl Components {
@@ -46,9 +48,18 @@ impl Components {
                 config: config.clone(),
                 surroundings,
                 members: Mutex::default(),
+                caught_up: watch::Sender::new(0),
             }),
             following: Mutex::default(),
         }
+    }
+
+    /// Waits until the component of each plugin that serves now has been tried.
+    pub async fn caught_up(&self) {
+        let now = *self.shared.plugins.changed().borrow();
+        let mut caught_up = self.shared.caught_up.subscribe();
+        // The sender lives as long as this.
+        let _ = caught_up.wait_for(|seen| *seen >= now).await;
     }
 
     /// By id.
@@ -77,7 +88,9 @@ impl Shared {
     /// Until `stop`, which ends no change in the middle.
     async fn follow(self: Arc<Self>, mut changed: watch::Receiver<u64>, stop: CancellationToken) {
         while let Some(Ok(())) = stop.run_until_cancelled(changed.changed()).await {
+            let seen = *changed.borrow_and_update();
             self.catch_up().await;
+            self.caught_up.send_replace(seen);
         }
     }
 
@@ -141,8 +154,10 @@ impl Component for Components {
     /// Every component has been tried when this returns; what would not start is reported.
     async fn start(&self) -> anyhow::Result<()> {
         // Listen first: what changes while these start is done after them.
-        let changed = self.shared.plugins.changed();
+        let mut changed = self.shared.plugins.changed();
+        let seen = *changed.borrow_and_update();
         self.shared.catch_up().await;
+        self.shared.caught_up.send_replace(seen);
         let stop = CancellationToken::new();
         let follow = self.shared.clone().follow(changed, stop.clone());
         let task = AbortOnDropHandle::new(tokio::spawn(follow));

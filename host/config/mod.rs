@@ -101,8 +101,13 @@ pub struct Plugins {
     /// How often the directory is looked through besides its change events.
     pub rescan: Duration,
     pub max_file_bytes: u64,
+    /// The program that compiles plugins, a `hostel` of this version; none are compiled without one.
+    pub compiler: Option<PathBuf>,
     pub compile_timeout: Duration,
-    /// How many plugins are compiled at the same time.
+    /// What the process that compiles one plugin may allocate.
+    pub max_compile_memory_bytes: u64,
+    /// How many plugins are compiled at the same time; 0 means as many as the machine has
+    /// processors and memory for.
     pub max_compiles: usize,
     /// How many tasks this node runs at once.
     pub max_tasks: usize,

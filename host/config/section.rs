@@ -124,7 +124,9 @@ fn plugins(s: &mut Section<'_>) -> Plugins {
         rescan: s.ms("rescan_ms", 50..=HOUR),
         max_file_bytes: s.number("max_file_bytes", KIB as u64..=GIB as u64),
         compile_timeout: s.ms("compile_timeout_ms", 100..=HOUR),
-        max_compiles: s.number("max_compiles", 1..=256),
+        compiler: s.maybe_path("compiler"),
+        max_compile_memory_bytes: s.number("max_compile_memory_bytes", COMPILE_MEMORY_BYTES),
+        max_compiles: s.number("max_compiles", 0..=256),
         max_tasks: s.number("max_tasks", 1..=10_000),
         max_components: s.number("max_components", 0..=10_000),
         max_total_memory_bytes: s.number("max_total_memory_bytes", 0..=64 * KIB * GIB),
@@ -139,6 +141,8 @@ fn plugins(s: &mut Section<'_>) -> Plugins {
         }),
     }
 }
+
+const COMPILE_MEMORY_BYTES: RangeInclusive<u64> = 64 * MIB as u64..=1024 * GIB as u64;
 
 // The ranges that a sandbox and its overrides share.
 const MEMORY_BYTES: RangeInclusive<usize> = 64 * KIB..=4 * GIB;

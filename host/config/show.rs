@@ -133,6 +133,11 @@ fn values(config: &Config) -> Values {
     set("rescan_ms", ms(plugins.rescan));
     set("max_file_bytes", number(plugins.max_file_bytes));
     set("compile_timeout_ms", ms(plugins.compile_timeout));
+    if let Some(compiler) = &plugins.compiler {
+        set("compiler", path(compiler));
+    }
+    let memory = plugins.max_compile_memory_bytes;
+    set("max_compile_memory_bytes", number(memory));
     set("max_compiles", number(plugins.max_compiles));
     set("max_tasks", number(plugins.max_tasks));
     set("max_components", number(plugins.max_components));

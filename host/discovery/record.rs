@@ -71,12 +71,24 @@ pub struct NodeRecord {
     /// What its operator says of it: where it is, what it has.
     #[serde(default)]
     pub labels: Vec<Name>,
+    /// Whether it is still loading the plugins that it found at its start, so that it may handle more
+    /// task types soon.
+    #[serde(default)]
+    pub starting: bool,
+    /// Task types of plugins that it is loading, and will handle unless they are refused.
+    #[serde(default)]
+    pub expected_types: Vec<Name>,
 }
 
 impl NodeRecord {
     /// Whether it can run tasks of this type.
     pub fn handles(&self, task_type: &Name) -> bool {
         self.task_types.contains(task_type)
+    }
+
+    /// Whether it can, or is loading a plugin that could.
+    pub fn expects(&self, task_type: &Name) -> bool {
+        self.handles(task_type) || self.expected_types.contains(task_type)
     }
 
     /// A node of this version that can run nothing yet.
@@ -90,6 +102,8 @@ impl NodeRecord {
             components: Vec::new(),
             capacity: 0,
             labels: Vec::new(),
+            starting: false,
+            expected_types: Vec::new(),
         }
     }
 

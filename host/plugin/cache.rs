@@ -1,11 +1,13 @@
-//! Compiled plugins on disk, so that a node starts without its compiler. Keyed by the wasm's sha256
-//! and the engine's compatibility hash; each entry carries a checksum. Nothing in here is needed:
-//! what cannot be read is compiled again, what cannot be written is compiled next time.
+//! Compiled plugins on disk, so that a node starts without its compiler, and the task types that each
+//! had. Artifacts are keyed by the wasm's sha256 and the engine's compatibility hash, and carry a
+//! checksum; task types by the sha256 alone, so that they are known while a new engine compiles.
+//! Nothing in here is needed: what cannot be read is made again, what cannot be written next time.
 
+use super::engine;
+use crate::task::Name;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, DirBuilder, File, Permissions},
-    hash::{DefaultHasher, Hash, Hasher},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -17,6 +19,8 @@ const MAGIC: &[u8; 8] = b"hostel01";
 const CHECKSUM_BYTES: usize = 32;
 /// Beyond this the entries that were not used for longest go.
 const MAX_CACHE_BYTES: u64 = 512 << 20;
+/// The largest artifact that is made at all.
+pub const MAX_ARTIFACT_BYTES: u64 = MAX_CACHE_BYTES;
 
 pub struct Cache {
     dir: PathBuf,
@@ -29,11 +33,9 @@ impl Cache {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         // Whoever writes here runs code in the node.
         fs::set_permissions(&dir, Permissions::from_mode(0o700))?;
-        let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
         Ok(Self {
             dir,
-            engine_key: hasher.finish(),
+            engine_key: engine::key(engine),
         })
     }
 
@@ -42,10 +44,9 @@ impl Cache {
         let path = self.path(sha256);
         let entry = fs::read(&path).ok()?;
         let compiled = checked(&entry)?;
-        // SAFETY: the bytes were written by `put` of this module into a directory that only this
-        // user can write, for an engine with the same compatibility hash, and their checksum holds.
-        #[allow(unsafe_code)]
-        let component = unsafe { Component::deserialize(engine, compiled) }.ok()?;
+        // Written by `put` into a directory that only this user can write, for an engine with the
+        // same compatibility hash, and the checksum holds.
+        let component = load(engine, compiled).ok()?;
         // Eviction goes by this time; a failure costs no more than a compilation.
         let _ = File::options()
             .append(true)
@@ -54,22 +55,28 @@ impl Cache {
         Some(component)
     }
 
-    /// Keeps `component`. Written beside and renamed, so that nobody reads half of it.
-    pub fn put(&self, sha256: &str, component: &Component) -> io::Result<()> {
-        let compiled = component.serialize().map_err(io::Error::other)?;
+    /// Keeps the artifact `compiled`.
+    pub fn put(&self, sha256: &str, compiled: &[u8]) -> io::Result<()> {
+        let checksum = Sha256::digest(compiled);
         let path = self.path(sha256);
-        let temporary = path.with_extension(format!("{}.tmp", fastrand::u64(..)));
-        let written = File::create(&temporary).and_then(|mut file| {
-            file.write_all(MAGIC)?;
-            file.write_all(&Sha256::digest(&compiled))?;
-            file.write_all(&compiled)
-        });
-        let kept = written.and_then(|()| fs::rename(&temporary, &path));
-        if kept.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        kept?;
+        write(&path, &[MAGIC, &checksum, compiled])?;
         self.evict(MAX_CACHE_BYTES, &path)
+    }
+
+    /// The task types that the wasm with `sha256` had when it last loaded; none if it never did.
+    pub fn task_types(&self, sha256: &str) -> Vec<Name> {
+        let kept = fs::read_to_string(self.types_path(sha256)).unwrap_or_default();
+        let names = kept.lines().map(|name| Name::parse("task type", name));
+        names.flatten().collect()
+    }
+
+    /// Keeps what `task_types` gives.
+    pub fn put_task_types(&self, sha256: &str, task_types: &[Name]) -> io::Result<()> {
+        if self.task_types(sha256) == task_types {
+            return Ok(());
+        }
+        let names: Vec<&str> = task_types.iter().map(Name::as_str).collect();
+        write(&self.types_path(sha256), &[names.join("\n").as_bytes()])
     }
 
     /// Removes the oldest entries until the rest fits, and what a crash left half-written.
@@ -94,10 +101,38 @@ impl Cache {
         Ok(())
     }
 
+    fn types_path(&self, sha256: &str) -> PathBuf {
+        self.dir.join(format!("{sha256}.types"))
+    }
+
     fn path(&self, sha256: &str) -> PathBuf {
         self.dir
             .join(format!("{sha256}-{:016x}.cwasm", self.engine_key))
     }
+}
+
+/// The component of an artifact. Only for what a compile process of this node's own has made for an
+/// engine like `engine`: it is code that the node will run.
+pub fn load(engine: &Engine, compiled: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the callers take care of where the bytes come from, as said above.
+    #[allow(unsafe_code)]
+    unsafe {
+        Component::deserialize(engine, compiled)
+    }
+}
+
+/// Writes beside and renames, so that nobody reads half of it.
+fn write(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let temporary = path.with_extension(format!("{}.tmp", fastrand::u64(..)));
+    let mut written = File::create(&temporary);
+    for part in parts {
+        written = written.and_then(|mut file| file.write_all(part).map(|()| file));
+    }
+    let kept = written.and_then(|_| fs::rename(&temporary, path));
+    if kept.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    kept
 }
 
 /// What follows the heading, if the checksum holds.
@@ -116,9 +151,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::default();
         let cache = Cache::open(dir.path().join("cache"), &engine).unwrap();
-        let component = Component::new(&engine, "(component)").unwrap();
+        let compiled = engine.precompile_component(b"(component)").unwrap();
         assert!(cache.get(&engine, "aa").is_none());
-        cache.put("aa", &component).unwrap();
+        cache.put("aa", &compiled).unwrap();
         assert!(cache.get(&engine, "aa").is_some());
         assert!(cache.get(&engine, "bb").is_none());
 
@@ -134,8 +169,21 @@ mod tests {
         assert!(cache.get(&engine, "aa").is_none());
         fs::write(&path, &entry[..20]).unwrap();
         assert!(cache.get(&engine, "aa").is_none());
-        cache.put("aa", &component).unwrap();
+        cache.put("aa", &compiled).unwrap();
         assert!(cache.get(&engine, "aa").is_some());
+    }
+
+    #[test]
+    fn task_types_are_kept_by_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::default();
+        let cache = Cache::open(dir.path().join("cache"), &engine).unwrap();
+        let names = ["b", "a"].map(|name| Name::parse("task type", name).unwrap());
+        assert!(cache.task_types("aa").is_empty());
+        cache.put_task_types("aa", &names).unwrap();
+        assert_eq!(cache.task_types("aa"), names);
+        fs::write(cache.types_path("bb"), "a\n{no name}").unwrap();
+        assert_eq!(cache.task_types("bb"), names[1..]);
     }
 
     #[test]

@@ -10,18 +10,40 @@ use std::{
     time::SystemTime,
 };
 
-#[derive(Default)]
 pub struct Catalog {
     view: RwLock<Arc<View>>,
 }
 
+impl Default for Catalog {
+    fn default() -> Self {
+        let empty = View::new(Vec::new(), Vec::new(), Vec::new(), false);
+        Self {
+            view: RwLock::new(Arc::new(empty)),
+        }
+    }
+}
+
 /// What is loaded, and what could not be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct View {
     pub generations: BTreeMap<Name, Arc<Generation>>,
     pub task_types: HashMap<Name, Handler>,
     /// In the order of file names.
     pub rejected: Vec<Rejection>,
+    /// The files that are being loaded, in the order of their names.
+    pub loading: Vec<Loading>,
+    /// Whether the files that were there at the start have all been dealt with. Until then a task
+    /// type that is not here may still come.
+    pub scanned: bool,
+}
+
+/// A file that is being loaded. An older generation from it may serve meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loading {
+    pub file: PathBuf,
+    pub since: SystemTime,
+    /// The task types that its content had when it last loaded, as far as that is recorded.
+    pub task_types: Vec<Name>,
 }
 
 /// A file that is there and does not serve. An older generation from it may.
@@ -58,10 +80,18 @@ impl Catalog {
 }
 
 impl View {
-    pub(super) fn new(serving: Vec<Arc<Generation>>, rejected: Vec<Rejection>) -> Self {
+    pub(super) fn new(
+        serving: Vec<Arc<Generation>>,
+        rejected: Vec<Rejection>,
+        loading: Vec<Loading>,
+        scanned: bool,
+    ) -> Self {
         let mut view = Self {
+            generations: BTreeMap::new(),
+            task_types: HashMap::new(),
             rejected,
-            ..Self::default()
+            loading,
+            scanned,
         };
         for generation in serving {
             for task_type in &generation.task_types {
@@ -76,10 +106,18 @@ impl View {
         view
     }
 
-    /// Whether the same generations serve and the same files are refused.
+    /// The recorded task types of what is being loaded and does not serve yet.
+    pub fn expected_types(&self) -> impl Iterator<Item = &Name> {
+        let recorded = self.loading.iter().flat_map(|file| &file.task_types);
+        recorded.filter(|name| !self.task_types.contains_key(*name))
+    }
+
+    /// Whether the same generations serve and the same files are loaded and refused.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let same = |(one, another): (&Arc<Generation>, &Arc<Generation>)| Arc::ptr_eq(one, another);
         self.rejected == other.rejected
+            && self.loading == other.loading
+            && self.scanned == other.scanned
             && self.generations.len() == other.generations.len()
             && self
                 .generations

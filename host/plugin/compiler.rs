@@ -1,150 +1,230 @@
-//! From wasm bytes to a component: from the cache, else compiled on threads of its own, bounded in
-//! number and in time. A compilation cannot be interrupted; one that takes too long is given up,
-//! goes on in the background and counts against the bound until it ends.
+//! From a plugin file to a component: from the cache, else compiled in a process of its own, bounded
+//! in number. What a file did to its process is remembered, so that the same content is not tried
+//! again. Until the node ends: then limits, compiler or machine may be others, and a try is bounded.
 
-use super::{Error, Fault, advice, cache::Cache, engine::Engine};
+use super::{
+    Error, Fault, advice,
+    cache::{self, Cache},
+    compile::{Job, Launcher},
+    engine::{self, Engine},
+    machine,
+    workshop::Wasm,
+};
 use crate::config;
-use std::{sync::Arc, time::Duration};
-use tokio::sync::{Semaphore, oneshot};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wasmtime::component::Component;
 
-/// Compiling yields to whatever runs tasks.
-const NICENESS: i32 = 5;
-/// How long a stopping node waits for compilations that were given up.
-const LAST_WAIT: Duration = Duration::from_secs(2);
+/// How many refused contents are remembered.
+const MAX_REMEMBERED: usize = 1024;
+/// How many artifacts are read from the cache at once: each is in memory twice meanwhile.
+const MAX_READS: usize = 4;
 
 pub struct Compiler {
     engine: Arc<Engine>,
     cache: Option<Cache>,
-    threads: rayon::ThreadPool,
-    /// Held by each compilation until it ends.
-    running: Semaphore,
-    max_compiles: u32,
-    timeout: Duration,
+    /// Absent where no program can compile.
+    launcher: Option<Arc<Launcher>>,
+    /// Held by each compilation until its process is gone.
+    running: Arc<Semaphore>,
+    max_compiles: usize,
+    reading: Semaphore,
+    /// By the content's hash; the oldest go first.
+    refused: Mutex<VecDeque<(String, Fault)>>,
+    /// Those who wait for the ends of processes.
+    processes: TaskTracker,
+    stopping: CancellationToken,
+}
+
+/// A component, and how long its compilation took if it was not in the cache.
+pub struct Compiled {
+    pub component: Component,
+    pub compile_time: Option<Duration>,
+}
+
+/// How many plugins are compiled at the same time.
+pub fn max_compiles(plugins: &config::Plugins) -> usize {
+    match plugins.max_compiles {
+        0 => {
+            let memory = machine::memory_bytes().unwrap_or_default() / 2;
+            let each = usize::try_from(plugins.max_compile_memory_bytes).unwrap_or(usize::MAX);
+            // Two at least: a file that takes all of its time must not keep the others waiting.
+            processors().min(memory / each).max(2)
+        }
+        given => given,
+    }
+}
+
+fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl Compiler {
     pub fn new(
-        config: &config::Config,
+        plugins: &config::Plugins,
         engine: Arc<Engine>,
         cache: Option<Cache>,
     ) -> Result<Self, Error> {
-        let threads = rayon::ThreadPoolBuilder::new()
-            .thread_name(|n| format!("hostel-compile-{n}"))
-            .start_handler(|_| {
-                // Linux counts niceness by thread. Where it is refused, nothing is lost.
-                let _ = rustix::process::nice(NICENESS);
-            })
-            // Without one, rayon ends the process. What the compilation held is let go by the time
-            // that this is called, and whoever waits for it has learnt that nothing comes.
-            .panic_handler(|_| {
-                tracing::error!(
-                    "the compiler panicked; only the plugin that it worked on is refused"
-                );
-            })
-            .build()
-            .map_err(|error| Error::Engine(error.to_string()))?;
-        let max_compiles = u32::try_from(config.plugins.max_compiles.max(1)).unwrap_or(u32::MAX);
+        let launcher = plugins.compiler.clone();
+        let launcher = launcher
+            .map(|program| Launcher::new(program, plugins).map(Arc::new))
+            .transpose()
+            .map_err(|source| Error::io("the compile thread cannot be started", source))?;
+        let max_compiles = max_compiles(plugins);
         Ok(Self {
             engine,
             cache,
-            threads,
-            running: Semaphore::new(max_compiles as usize),
+            launcher,
+            running: Arc::new(Semaphore::new(max_compiles)),
             max_compiles,
-            timeout: config.plugins.compile_timeout,
+            reading: Semaphore::new(MAX_READS),
+            refused: Mutex::default(),
+            processes: TaskTracker::new(),
+            stopping: CancellationToken::new(),
         })
     }
 
-    /// The component of `wasm`, whose hash is `sha256`.
-    pub async fn compile(
-        self: &Arc<Self>,
-        wasm: Arc<[u8]>,
-        sha256: String,
-    ) -> Result<Component, Fault> {
-        check_kind(&wasm)?;
-        // Before the wait: what is cached needs no compiler, and must not stand behind a slow file.
-        if let Some(component) = self.cached(sha256.clone()).await {
-            return Ok(component);
-        }
-        let compiler = self.clone();
-        self.bounded(move || compiler.compile_here(&wasm, &sha256))
-            .await
+    pub fn cache(&self) -> Option<&Cache> {
+        self.cache.as_ref()
     }
 
-    /// Runs `work` on a thread for compiling, once it may, and waits for as long as it may take.
-    async fn bounded(
-        self: &Arc<Self>,
-        work: impl FnOnce() -> Result<Component, Fault> + Send + 'static,
-    ) -> Result<Component, Fault> {
-        // Cancel-safe: a load that is given up while it waits here has started nothing.
-        let Ok(permit) = self.running.acquire().await else {
+    /// The component of `wasm`.
+    pub async fn compile(self: &Arc<Self>, wasm: &Wasm) -> Result<Compiled, Fault> {
+        check_kind(&wasm.head)?;
+        // Before the wait: what is cached needs no compiler, and must not stand behind a slow file.
+        if let Some(compiled) = self.cached(&wasm.sha256).await {
+            return Ok(compiled);
+        }
+        if let Some(fault) = self.remembered(&wasm.sha256) {
+            return Err(fault);
+        }
+        let launcher = self.launcher.clone().ok_or_else(|| {
+            Fault::new(
+                "cannot be compiled: this program has no compiler; name a hostel of this version \
+                 (plugins.compiler)",
+            )
+        })?;
+        let Ok(permit) = self.running.clone().acquire_owned().await else {
             return Err(Fault::passing("the node is stopping"));
         };
-        permit.forget();
-        let (done, compiled) = oneshot::channel();
-        let permit = Permit(self.clone());
-        self.threads.spawn(move || {
-            let _permit = permit;
-            // Nobody listens any more when it took too long.
-            let _ = done.send(work());
-        });
-        match tokio::time::timeout(self.timeout, compiled).await {
-            Ok(Ok(component)) => component,
-            Ok(Err(_)) => Err(Fault::passing(
-                "makes the compiler panic (the node's log says where): report it, and build the \
-                 plugin with other compiler options meanwhile",
-            )),
-            Err(_) => Err(Fault::passing(format!(
-                "compiling took longer than {} ms (plugins.compile_timeout_ms)",
-                self.timeout.as_millis()
-            ))),
+        // Another file with this content may have been first.
+        if let Some(compiled) = self.cached(&wasm.sha256).await {
+            return Ok(compiled);
         }
+        let begin = Instant::now();
+        let made = async {
+            let artifact = self.run(launcher, permit, wasm).await?;
+            self.keep(&wasm.sha256, artifact).await
+        };
+        let component = made
+            .await
+            .inspect_err(|fault| self.remember(&wasm.sha256, fault))?;
+        Ok(Compiled {
+            component,
+            compile_time: Some(begin.elapsed()),
+        })
     }
 
-    async fn cached(self: &Arc<Self>, sha256: String) -> Option<Component> {
-        let compiler = self.clone();
+    /// Compiles in a process. If this is dropped, the process is ended.
+    async fn run(
+        self: &Arc<Self>,
+        launcher: Arc<Launcher>,
+        permit: OwnedSemaphorePermit,
+        wasm: &Wasm,
+    ) -> Result<Vec<u8>, Fault> {
+        let open = self
+            .max_compiles
+            .saturating_sub(self.running.available_permits());
+        let job = Job {
+            wasm: wasm.open()?,
+            sha256: wasm.sha256.clone(),
+            engine: engine::key(&self.engine.wasmtime),
+            threads: processors().div_ceil(open.max(1)),
+        };
+        let stop = self.stopping.child_token();
+        let _unwanted = stop.clone().drop_guard();
+        let running = self.processes.spawn(async move {
+            let ended = launcher.run(job, stop).await;
+            drop(permit);
+            ended
+        });
+        running
+            .await
+            .unwrap_or_else(|_| Err(Fault::passing("the node is stopping")))
+    }
+
+    async fn cached(self: &Arc<Self>, sha256: &str) -> Option<Compiled> {
+        let _turn = self.reading.acquire().await.ok()?;
+        let (compiler, sha256) = (self.clone(), sha256.to_owned());
         let looked = tokio::task::spawn_blocking(move || {
             let cache = compiler.cache.as_ref()?;
             cache.get(&compiler.engine.wasmtime, &sha256)
         });
-        looked.await.ok().flatten()
+        let component = looked.await.ok().flatten()?;
+        Some(Compiled {
+            component,
+            compile_time: None,
+        })
     }
 
-    fn compile_here(&self, wasm: &[u8], sha256: &str) -> Result<Component, Fault> {
-        let engine = &self.engine.wasmtime;
-        let component = Component::from_binary(engine, wasm)
-            .map_err(|error| Fault::new(advice::invalid(&format!("{error:#}"))))?;
-        if let Some(Err(error)) = self.cache.as_ref().map(|c| c.put(sha256, &component)) {
-            tracing::warn!(
-                "a compiled plugin cannot be kept, and is compiled anew next time: {error}"
-            );
+    async fn keep(self: &Arc<Self>, sha256: &str, artifact: Vec<u8>) -> Result<Component, Fault> {
+        let (compiler, sha256) = (self.clone(), sha256.to_owned());
+        let kept = tokio::task::spawn_blocking(move || {
+            // What only the engine that runs it can find: a memory above the limit, say.
+            let component = cache::load(&compiler.engine.wasmtime, &artifact)
+                .map_err(|error| Fault::new(advice::invalid(&format!("{error:#}"))))?;
+            if let Some(Err(error)) = compiler.cache.as_ref().map(|c| c.put(&sha256, &artifact)) {
+                tracing::warn!(
+                    "a compiled plugin cannot be kept, and is compiled anew next time: {error}"
+                );
+            }
+            Ok(component)
+        });
+        kept.await
+            .unwrap_or_else(|_| Err(Fault::passing("the node is stopping")))
+    }
+
+    fn remembered(&self, sha256: &str) -> Option<Fault> {
+        let refused = self.refused();
+        let known = refused.iter().find(|(known, _)| known == sha256);
+        known.map(|(_, fault)| fault.clone())
+    }
+
+    fn remember(&self, sha256: &str, fault: &Fault) {
+        if fault.may_pass() {
+            return;
         }
-        Ok(component)
+        let mut refused = self.refused();
+        if refused.len() == MAX_REMEMBERED {
+            refused.pop_front();
+        }
+        refused.push_back((sha256.to_owned(), fault.clone()));
     }
 
-    /// Waits a little for what still runs; the rest ends with the process.
+    /// Each change is one push: a panic in between leaves it whole.
+    fn refused(&self) -> MutexGuard<'_, VecDeque<(String, Fault)>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends what still runs, and waits until it is gone.
     pub async fn stop(&self) {
-        let idle = self.running.acquire_many(self.max_compiles);
-        if tokio::time::timeout(LAST_WAIT, idle).await.is_err() {
-            tracing::warn!("a compilation is still running and is left behind");
-        }
-    }
-}
-
-/// Gives its permit back on whatever way the compilation ends.
-struct Permit(Arc<Compiler>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.running.add_permits(1);
+        self.stopping.cancel();
+        self.processes.close();
+        self.processes.wait().await;
     }
 }
 
 /// Tells what a file is that is no component, before the parser complains about a byte.
-fn check_kind(wasm: &[u8]) -> Result<(), Fault> {
-    match wasm.get(..8) {
-        Some(b"\0asm\x0d\0\x01\0") => Ok(()),
-        Some(b"\0asm\x01\0\0\0") => Err(Fault::new(advice::CORE_MODULE)),
+fn check_kind(head: &[u8]) -> Result<(), Fault> {
+    match head {
+        b"\0asm\x0d\0\x01\0" => Ok(()),
+        b"\0asm\x01\0\0\0" => Err(Fault::new(advice::CORE_MODULE)),
         _ => Err(Fault::new(
             "is not WebAssembly, or was not written to its end",
         )),
@@ -154,31 +234,82 @@ fn check_kind(wasm: &[u8]) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::{Outside, Sample, testing, workshop::Workshop};
+    use crate::plugin::{Outside, Sample, hostile, testing, workshop::Workshop};
+
+    /// A workshop, and the file with this content.
+    fn workshop(
+        dir: &std::path::Path,
+        content: &[u8],
+        change: impl FnOnce(&mut config::Plugins),
+    ) -> (Workshop, Wasm) {
+        let mut config = testing::config(dir);
+        change(&mut config.plugins);
+        let workshop = Workshop::new(&config, Outside::default()).unwrap();
+        let file = dir.join("file.wasm");
+        std::fs::write(&file, content).unwrap();
+        let wasm = workshop.read(&file).unwrap();
+        (workshop, wasm)
+    }
 
     #[tokio::test]
-    async fn what_is_cached_waits_for_nobody() {
+    async fn what_is_cached_waits_for_nobody_and_needs_no_compiler() {
         let dir = tempfile::tempdir().unwrap();
-        let workshop = Workshop::new(&testing::config(dir.path()), Outside::default()).unwrap();
-        let compiler = &workshop.compiler;
-        let wasm: Arc<[u8]> = Sample::default().wasm().unwrap().into();
-        let compile = |sha256: &str| compiler.compile(wasm.clone(), sha256.to_owned());
-        compile("aa").await.unwrap();
-        let _all = compiler.running.acquire_many(compiler.max_compiles).await;
-        compile("aa").await.unwrap();
-        let waiting = tokio::time::timeout(Duration::from_millis(50), compile("bb"));
-        assert!(waiting.await.is_err());
+        let content = Sample::default().wasm().unwrap();
+        let (first, wasm) = workshop(dir.path(), &content, |_| {});
+        let compiled = first.compile(&wasm).await.unwrap();
+        assert!(compiled.compile_time.is_some());
+        let (second, wasm) = workshop(dir.path(), &content, |plugins| plugins.compiler = None);
+        let _all = second.compiler.running.acquire_many(2).await.unwrap();
+        let compiled = second.compile(&wasm).await.unwrap();
+        assert!(compiled.compile_time.is_none());
+
+        let other = Sample {
+            name: "other",
+            ..Sample::default()
+        }
+        .wasm()
+        .unwrap();
+        let (_, other) = workshop(dir.path(), &other, |_| {});
+        let refused = second.compile(&other).await.err().unwrap();
+        assert!(
+            refused
+                .to_string()
+                .contains("has no compiler; name a hostel"),
+            "{refused}"
+        );
+        assert!(!refused.may_pass());
     }
+
     #[tokio::test]
-    async fn a_panic_refuses_its_plugin_and_ends_nothing_else() {
+    async fn what_killed_its_process_is_not_tried_again() {
         let dir = tempfile::tempdir().unwrap();
-        let workshop = Workshop::new(&testing::config(dir.path()), Outside::default()).unwrap();
-        let compiler = &workshop.compiler;
-        let panicked = compiler.bounded(|| panic!("as a compiler might")).await;
-        let fault = panicked.err().unwrap();
-        assert!(fault.to_string().contains("makes the compiler panic"));
-        let all = compiler.running.acquire_many(compiler.max_compiles);
-        let all = tokio::time::timeout(Duration::from_secs(5), all).await;
-        assert!(all.is_ok(), "its permit is back");
+        let (workshop, wasm) = workshop(dir.path(), &hostile::endless(), |plugins| {
+            plugins.compile_timeout = Duration::from_millis(500);
+        });
+        let refused = workshop.compile(&wasm).await.err().unwrap();
+        assert!(
+            refused.to_string().contains("compile_timeout_ms"),
+            "{refused}"
+        );
+        // No process could begin now.
+        let _all = workshop.compiler.running.acquire_many(2).await.unwrap();
+        assert_eq!(workshop.compile(&wasm).await.err(), Some(refused));
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_what_is_compiled() {
+        let dir = tempfile::tempdir().unwrap();
+        let (workshop, wasm) = workshop(dir.path(), &hostile::endless(), |_| {});
+        let workshop = Arc::new(workshop);
+        let compiling = tokio::spawn({
+            let workshop = workshop.clone();
+            async move { workshop.compile(&wasm).await.err() }
+        });
+        while workshop.compiler.processes.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        workshop.compiler.stop().await;
+        assert!(workshop.compiler.processes.is_empty());
+        assert!(compiling.await.unwrap().unwrap().may_pass());
     }
 }

@@ -1,9 +1,12 @@
 //! The one wasmtime engine of a node and what belongs to it: its settings, its pool, its linker,
 //! its ticker, and the runtime that guests run on.
 
-use super::{Error, gate::Gate, guest::Guest, imports, limiter, machine, ticker::Ticker};
+use super::{Error, compiler, gate::Gate, guest::Guest, imports, limiter, machine, ticker::Ticker};
 use crate::config;
-use std::sync::{Mutex, PoisonError};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Mutex, PoisonError},
+};
 use tokio::runtime::{Builder, Handle, Runtime};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -100,13 +103,15 @@ fn slot_count(plugins: &config::Plugins) -> u32 {
     let slots = plugins
         .max_tasks
         .saturating_add(plugins.max_components)
-        .saturating_add(plugins.max_compiles)
+        .saturating_add(compiler::max_compiles(plugins))
         .saturating_add(8);
     // A component of the largest kind has to fit even where few tasks are allowed.
     u32::try_from(slots).unwrap_or(u32::MAX).max(16)
 }
 
-fn common() -> Config {
+/// What a node and the processes that compile for it share: the artifacts of the one are for the
+/// other. Without the pool, which has no part in compiling and takes address space.
+pub fn common() -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
@@ -116,7 +121,6 @@ fn common() -> Config {
         .concurrency_support(false)
         .wasm_component_model(true)
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
         .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable);
     config
 }
@@ -162,6 +166,13 @@ pub fn engine_settings(config: &config::Config) -> Config {
     let mut config = common();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
+}
+
+/// Tells engines whose artifacts fit each other from all others.
+pub fn key(engine: &wasmtime::Engine) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.finish()
 }
 
 fn guest_runtime(threads: usize) -> std::io::Result<Runtime> {

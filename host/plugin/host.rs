@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub struct PluginHost {
     dir: PathBuf,
     rescan: Duration,
+    /// How long a start waits for the plugins that are there.
     patience: Duration,
     workshop: Arc<Workshop>,
     catalog: Arc<Catalog>,
@@ -36,7 +37,6 @@ impl PluginHost {
         Ok(Arc::new(Self {
             dir: config.plugins.dir.clone(),
             rescan: config.plugins.rescan,
-            // Less than what the node allows this part for its start.
             patience: config.plugins.compile_timeout,
             workshop: Arc::new(Workshop::new(config, outside)?),
             catalog: Arc::default(),
@@ -54,6 +54,23 @@ impl PluginHost {
         self.changed.subscribe()
     }
 
+    /// Waits until every plugin that was there at the start has been loaded or refused, but no longer
+    /// than `plugins.compile_timeout_ms`. What takes longer serves once it is loaded.
+    pub async fn loaded(&self) {
+        let mut changed = self.changed();
+        let scanned =
+            async { while !self.catalog.view().scanned && changed.changed().await.is_ok() {} };
+        if tokio::time::timeout(self.patience, scanned).await.is_ok() {
+            return;
+        }
+        tracing::warn!(
+            "serving without {} plugins that take longer than {} ms to load; they serve once they \
+             are loaded",
+            self.catalog.view().loading.len(),
+            self.patience.as_millis(),
+        );
+    }
+
     /// Where guests run. Work that spends its time in `Handler::run_here` may live here too, and
     /// saves a change of threads for each task.
     pub fn runtime(&self) -> &Handle {
@@ -67,8 +84,8 @@ impl PluginHost {
 
 #[async_trait::async_trait]
 impl Component for PluginHost {
-    /// Every plugin that is there when this is called has been loaded or refused when it returns.
-    /// Those that take too long are named in the log, and come later.
+    /// Every plugin that is there when this is called is known when it returns, and is being loaded;
+    /// `loaded` waits for that.
     async fn start(&self) -> anyhow::Result<()> {
         if let Err(error) = tokio::fs::create_dir_all(&self.dir).await {
             let dir = self.dir.display();
@@ -77,16 +94,15 @@ impl Component for PluginHost {
         let loader = Loader::new(
             self.dir.clone(),
             self.rescan,
-            self.patience,
             self.workshop.clone(),
             self.catalog.clone(),
             self.changed.clone(),
         );
         let stop = CancellationToken::new();
-        let (ready, loaded) = oneshot::channel();
-        let task = tokio::spawn(loader.run(stop.clone(), ready));
+        let (begun, known) = oneshot::channel();
+        let task = tokio::spawn(loader.run(stop.clone(), begun));
         *self.running() = Some(Running { stop, task });
-        loaded
+        known
             .await
             .map_err(|_| anyhow::anyhow!("the plugin loader ended before it was ready"))
     }

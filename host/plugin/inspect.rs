@@ -1,24 +1,21 @@
 //! Looks at one plugin file without a node, for its author: what it has, what it wants, what is
-//! wrong with it. Serves nothing and leaves nothing behind.
+//! wrong with it. Serves nothing; what was compiled stays in the cache that a node would use.
 
 use super::{
-    Error, Fault, Generation, advice,
+    Error, Fault, Generation, Outside, advice,
     imports::{self, Import},
-    workshop::Workshop,
+    workshop::{Wasm, Workshop},
 };
 use crate::config::Config;
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 
 /// What a file shows of itself. What comes after the first obstacle is absent or empty.
 #[derive(Debug)]
 pub struct Inspection {
-    pub bytes: usize,
+    pub bytes: u64,
     /// In hex.
     pub sha256: String,
-    /// Without the cache.
+    /// Absent when it had been compiled before.
     pub compile_time: Option<Duration>,
     /// In the package `hostel:plugin`.
     pub exports: Vec<String>,
@@ -34,35 +31,41 @@ pub struct Inspection {
 /// Everything that can be said about `file`. Fails when there is no engine or `file` cannot be read
 /// within the size limit.
 pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, Error> {
-    let workshop = Workshop::without_cache(config)?;
+    let workshop = Workshop::new(config, Outside::default())?;
     let wasm = workshop.read(file).map_err(|fault| Error::File {
         file: file.to_owned(),
         fault,
     })?;
     let mut inspection = Inspection {
-        bytes: wasm.bytes.len(),
+        bytes: wasm.bytes,
         sha256: wasm.sha256.clone(),
         compile_time: None,
         exports: Vec::new(),
         imports: Vec::new(),
         plugin: None,
         faults: Vec::new(),
-        warnings: advice::wasm_bindgen(&wasm.bytes).into_iter().collect(),
+        warnings: warnings(&wasm),
     };
-    let begin = Instant::now();
-    let component = match workshop.compile(&wasm).await {
-        Ok(component) => component,
+    let compiled = match workshop.compile(&wasm).await {
+        Ok(compiled) => compiled,
         Err(fault) => {
             inspection.faults.push(fault);
             return Ok(inspection);
         }
     };
-    inspection.compile_time = Some(begin.elapsed());
+    let component = compiled.component;
+    inspection.compile_time = compiled.compile_time;
     inspection.exports = workshop.our_exports(&component);
     inspection.imports = imports::required(&workshop.engine.wasmtime, &component);
-    match workshop.assemble(file, wasm.sha256, component).await {
+    match workshop.assemble(&wasm, component).await {
         Ok(generation) => inspection.plugin = Some(generation),
         Err(faults) => inspection.faults = faults,
     }
     Ok(inspection)
+}
+
+/// What will fail at run time. Searches the bytes and parses nothing.
+fn warnings(wasm: &Wasm) -> Vec<String> {
+    let content = std::fs::read(&wasm.file).unwrap_or_default();
+    advice::wasm_bindgen(&content).into_iter().collect()
 }

@@ -3,23 +3,24 @@
 
 use super::{
     Fault,
-    catalog::Catalog,
-    generation::Generation,
+    catalog::{Catalog, Loading},
+    load::{self, Done, Outcome},
     scan::{self, Stamp},
     shelf::Shelf,
     watcher::Watcher,
     workshop::Workshop,
 };
+use crate::task::Name;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     sync::{Notify, oneshot, watch},
-    task::JoinSet,
+    task::{self, JoinError, JoinSet},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -35,23 +36,32 @@ const CLOCK_TICK: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(10);
 const MAX_RETRY: Duration = Duration::from_secs(600);
 
+/// While a node starts, how long what was loaded may wait to be published with what comes next.
+const PUBLISH: Duration = Duration::from_millis(100);
+/// How often a start that takes long says how far it is.
+const PROGRESS: Duration = Duration::from_secs(5);
+/// How many files such a line names.
+const NAMED: usize = 5;
+
 pub struct Loader {
     dir: PathBuf,
     rescan: Duration,
-    /// How long a start waits for the plugins that are there.
-    patience: Duration,
     workshop: Arc<Workshop>,
     catalog: Arc<Catalog>,
     changed: watch::Sender<u64>,
     shelf: Shelf,
     files: BTreeMap<PathBuf, Known>,
     jobs: JoinSet<Done>,
-    next_job: u64,
     wake: Arc<Notify>,
     watcher: Watcher,
     /// When to look again, besides the regular looks.
     look_at: Option<Instant>,
     unreadable: bool,
+    /// The jobs of the first look that are not done.
+    first: HashSet<task::Id>,
+    scanned: bool,
+    /// When to publish what was loaded meanwhile.
+    publish_at: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -62,31 +72,16 @@ struct Known {
     again_at: Option<Instant>,
     /// How long the last try for a reason that may pass was put off, while the content stays.
     retry: Option<Duration>,
-    /// The job that is reading it.
-    job: Option<u64>,
-}
-
-struct Done {
-    job: u64,
-    file: PathBuf,
-    stamp: Stamp,
-    outcome: Outcome,
-}
-
-enum Outcome {
-    /// It changed while it was read.
-    Unstable,
-    /// This content is served, or was refused before.
-    Same(String),
-    Made(Box<Generation>),
-    Refused(Option<String>, Vec<Fault>),
+    /// The job that is reading or loading it.
+    job: Option<task::Id>,
+    /// What is told of that job; nothing where it may find the content that serves.
+    loading: Option<Loading>,
 }
 
 impl Loader {
     pub fn new(
         dir: PathBuf,
         rescan: Duration,
-        patience: Duration,
         workshop: Arc<Workshop>,
         catalog: Arc<Catalog>,
         changed: watch::Sender<u64>,
@@ -96,62 +91,50 @@ impl Loader {
             watcher: Watcher::new(dir.clone(), rescan, wake.clone()),
             dir,
             rescan,
-            patience,
             workshop,
             catalog,
             changed,
             shelf: Shelf::default(),
             files: BTreeMap::new(),
             jobs: JoinSet::new(),
-            next_job: 0,
             wake,
             look_at: None,
             unreadable: false,
+            first: HashSet::new(),
+            scanned: false,
+            publish_at: None,
         }
     }
 
-    /// Loads what is there, as far as `patience` allows, says so through `ready`, then follows the
+    /// Looks at what is there, says through `begun` that it is known, loads it, and follows the
     /// directory until `stop`.
-    pub async fn run(mut self, stop: CancellationToken, ready: oneshot::Sender<()>) {
-        let first = async {
-            self.look().await;
-            // All together, so that file names decide who comes first and not compile times. A
-            // file that takes longer than the node can wait comes after all of these.
-            let until = Instant::now() + self.patience;
-            loop {
-                match tokio::time::timeout_at(until, self.jobs.join_next()).await {
-                    Ok(Some(done)) => self.take(done, true),
-                    Ok(None) => break,
-                    Err(_) => {
-                        self.name_the_late();
-                        break;
-                    }
-                }
-            }
-            self.publish();
-        };
-        if stop.run_until_cancelled(first).await.is_none() {
+    pub async fn run(mut self, stop: CancellationToken, begun: oneshot::Sender<()>) {
+        if stop.run_until_cancelled(self.look()).await.is_none() {
             return;
         }
+        self.first = self.files.values().filter_map(|known| known.job).collect();
+        if !self.first.is_empty() {
+            let dir = self.dir.display();
+            tracing::info!("loading {} plugins from {dir}", self.first.len());
+        }
+        let count = self.first.len();
+        self.publish();
         // Whoever waits for it may have gone.
-        let _ = ready.send(());
+        let _ = begun.send(());
         let mut regular = tokio::time::interval(self.rescan.max(Duration::from_millis(10)));
         regular.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);
         loop {
-            let look_at = self.look_at;
+            let at =
+                |at: Option<Instant>| tokio::time::sleep_until(at.unwrap_or_else(Instant::now));
             tokio::select! {
                 () = stop.cancelled() => return,
-                Some(done) = self.jobs.join_next() => {
-                    self.take(done, false);
-                    self.publish();
-                    // It may have changed again meanwhile.
-                    self.look_within(Duration::ZERO);
-                }
+                Some(done) = self.jobs.join_next_with_id() => self.done(done),
                 () = self.wake.notified() => self.look_within(DEBOUNCE),
                 _ = regular.tick() => self.look().await,
-                () = tokio::time::sleep_until(look_at.unwrap_or_else(Instant::now)),
-                    if look_at.is_some() =>
-                {
+                _ = progress.tick(), if !self.scanned => self.name_the_late(count),
+                () = at(self.publish_at), if self.publish_at.is_some() => self.publish(),
+                () = at(self.look_at), if self.look_at.is_some() => {
                     self.look_at = None;
                     self.look().await;
                 }
@@ -159,17 +142,39 @@ impl Loader {
         }
     }
 
-    fn name_the_late(&self) {
-        let late = self.files.iter().filter(|(_, known)| known.job.is_some());
-        let late: Vec<_> = late
-            .map(|(file, _)| file.file_name().unwrap_or_default().to_string_lossy())
-            .collect();
-        tracing::warn!(
-            "serving without plugins that take longer than {} ms to load; they serve once they are \
-             loaded, if no other plugin has their names by then: {}",
-            self.patience.as_millis(),
-            late.join(", ")
-        );
+    fn done(&mut self, done: Result<(task::Id, Done), JoinError>) {
+        let first = !self.scanned;
+        match done {
+            Ok((job, done)) => self.take(job, done, first),
+            Err(error) => self.lost(&error),
+        }
+        if first && !self.first.is_empty() {
+            // A view for each of a thousand plugins would cost more than loading them.
+            let at = Instant::now() + PUBLISH;
+            self.publish_at.get_or_insert(at);
+        } else {
+            self.publish();
+        }
+        if !first {
+            // It may have changed again meanwhile.
+            self.look_within(Duration::ZERO);
+        }
+    }
+
+    fn name_the_late(&self, count: usize) {
+        let late = self
+            .files
+            .values()
+            .filter_map(|known| known.loading.as_ref());
+        let names = late.map(|loading| loading.file.file_name().unwrap_or_default());
+        let late: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
+        let named = late[..late.len().min(NAMED)].join(", ");
+        let more = match late.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let left = self.first.len();
+        tracing::info!("still loading {left} of {count} plugins: {named}{more}");
     }
 
     fn look_within(&mut self, delay: Duration) {
@@ -211,17 +216,12 @@ impl Loader {
             let known = self.files.entry(file.clone()).or_default();
             let due = known.again_at.is_some_and(|at| at <= Instant::now());
             if known.job.is_none() && (due || known.stamp != Some(stamp)) {
-                self.next_job += 1;
-                known.job = Some(self.next_job);
+                if !self.scanned {
+                    known.loading = Some(loading(&file, Vec::new()));
+                }
                 let known_here = self.shelf.known_contents(&file);
-                let job = read(
-                    self.workshop.clone(),
-                    self.next_job,
-                    file,
-                    stamp,
-                    known_here,
-                );
-                self.jobs.spawn(job);
+                let job = load::read(self.workshop.clone(), file, stamp, known_here);
+                known.job = Some(self.jobs.spawn(job).id());
             }
         }
         if removed {
@@ -249,19 +249,51 @@ impl Loader {
         self.shelf.remove(file)
     }
 
-    fn take(&mut self, done: Result<Done, tokio::task::JoinError>, first: bool) {
-        let Ok(done) = done else { return };
+    /// A job that panicked. Its file is tried again.
+    fn lost(&mut self, error: &JoinError) {
+        let job = error.id();
+        self.first.remove(&job);
+        let its = |(_, known): &(&PathBuf, &mut Known)| known.job == Some(job);
+        let Some((file, known)) = self.files.iter_mut().find(its) else {
+            return;
+        };
+        tracing::error!(
+            "the node failed while it loaded {}: {error}",
+            file.display()
+        );
+        let at = Instant::now() + RETRY;
+        known.job = None;
+        known.loading = None;
+        known.again_at = Some(at);
+        self.look_no_later(at);
+    }
+
+    fn take(&mut self, job: task::Id, done: Done, first: bool) {
+        let first_of_all = self.first.remove(&job);
         let Some(known) = self.files.get_mut(&done.file) else {
             return;
         };
-        if known.job != Some(done.job) {
+        if known.job != Some(job) {
             return;
         }
+        let outcome = match done.outcome {
+            Outcome::Read(wasm, task_types) => {
+                known.loading = Some(loading(&done.file, task_types));
+                let job = load::make(self.workshop.clone(), done.file, done.stamp, wasm);
+                let job = self.jobs.spawn(job).id();
+                known.job = Some(job);
+                if first_of_all {
+                    self.first.insert(job);
+                }
+                return;
+            }
+            outcome => outcome,
+        };
         let age = done.stamp.age();
         if known.stamp != Some(done.stamp) {
             known.retry = None;
         }
-        let again = match &done.outcome {
+        let again = match &outcome {
             Outcome::Unstable => Some(SETTLE),
             Outcome::Refused(..) if age < SETTLE && !first => Some(SETTLE),
             // It was not for its content; the reason may pass.
@@ -273,6 +305,7 @@ impl Loader {
         };
         let unfinished = again == Some(SETTLE);
         known.job = None;
+        known.loading = None;
         known.stamp = Some(done.stamp);
         known.again_at = again.map(|delay| Instant::now() + delay);
         if let Some(delay) = again {
@@ -281,8 +314,8 @@ impl Loader {
         if unfinished {
             return;
         }
-        match done.outcome {
-            Outcome::Unstable => {}
+        match outcome {
+            Outcome::Unstable | Outcome::Read(..) => {}
             Outcome::Same(sha256) => {
                 self.shelf.restore(&done.file, &sha256);
             }
@@ -297,8 +330,16 @@ impl Loader {
 
     /// Brings the catalog to what the shelf says.
     fn publish(&mut self) {
-        let changed = self.shelf.settle();
-        let view = self.shelf.view();
+        self.publish_at = None;
+        // Until all that was there has been looked at, and this once more.
+        let changed = self.shelf.settle(!self.scanned);
+        let ended = !self.scanned && self.first.is_empty();
+        self.scanned |= ended;
+        let loading = self
+            .files
+            .values()
+            .filter_map(|known| known.loading.clone());
+        let view = self.shelf.view(loading.collect(), self.scanned);
         let same = self.catalog.view().is_same(&view);
         if same {
             return;
@@ -346,51 +387,11 @@ fn look_at(dir: &Path, known: Vec<PathBuf>) -> io::Result<Looked> {
     Ok((found, gone))
 }
 
-async fn read(
-    workshop: Arc<Workshop>,
-    job: u64,
-    file: PathBuf,
-    stamp: Stamp,
-    known: Vec<String>,
-) -> Done {
-    let outcome = read_one(&workshop, &file, stamp, &known).await;
-    Done {
-        job,
-        file,
-        stamp,
-        outcome,
-    }
-}
-
-async fn read_one(
-    workshop: &Arc<Workshop>,
-    file: &Path,
-    stamp: Stamp,
-    known: &[String],
-) -> Outcome {
-    let (reader, path) = (workshop.clone(), file.to_owned());
-    let reading = tokio::task::spawn_blocking(move || {
-        let wasm = reader.read(&path);
-        let stable = Stamp::of(&path).is_ok_and(|after| after == stamp);
-        (wasm, stable)
-    });
-    let Ok((wasm, stable)) = reading.await else {
-        return Outcome::Unstable;
-    };
-    match wasm {
-        _ if !stable => Outcome::Unstable,
-        Err(fault) => Outcome::Refused(None, vec![fault]),
-        Ok(wasm) if known.contains(&wasm.sha256) => Outcome::Same(wasm.sha256),
-        Ok(wasm) => {
-            let sha256 = wasm.sha256.clone();
-            match workshop.make(file, wasm).await {
-                Ok(generation) => Outcome::Made(Box::new(generation)),
-                Err(faults) => {
-                    let lasting = !faults.iter().any(Fault::may_pass);
-                    Outcome::Refused(lasting.then_some(sha256), faults)
-                }
-            }
-        }
+fn loading(file: &Path, task_types: Vec<Name>) -> Loading {
+    Loading {
+        file: file.to_owned(),
+        since: SystemTime::now(),
+        task_types,
     }
 }
 

@@ -28,6 +28,11 @@ impl Stamp {
         Ok(Self::from(&fs::metadata(file)?))
     }
 
+    /// Whether `file` still has it.
+    pub fn holds(&self, file: &Path) -> bool {
+        Self::of(file).is_ok_and(|now| now == *self)
+    }
+
     /// How long ago the file was written to; zero when the clocks disagree.
     pub fn age(&self) -> Duration {
         let (seconds, nanoseconds) = self.changed;

@@ -2,15 +2,15 @@
 //! limit and says which fired.
 
 use super::{
-    Call, Error, Fault, Finished, Handler,
+    Call, Error, Fault, Finished, Generation, Handler, Outside, hostile,
     sample::{self, Sample},
-    workshop::{Wasm, Workshop},
+    workshop::Workshop,
 };
 use crate::{
     config::Config,
     task::{Ended, Name},
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{io::Write, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// What became of one limit.
@@ -27,6 +27,11 @@ pub struct SelfCheck {
 /// Nobody wants to wait for long limits; these stand in for them.
 const TIMEOUT: Duration = Duration::from_millis(200);
 const MAX_CPU: Duration = Duration::from_millis(500);
+/// The same for the compiler.
+const MAX_COMPILE_MEMORY_BYTES: u64 = 96 << 20;
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(5);
+/// More than any stack holds.
+const NESTED: usize = 20_000;
 /// For guests that another limit has to stop first.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -43,6 +48,10 @@ struct Probe {
 pub async fn verify_self(config: &Config) -> Result<Vec<SelfCheck>, Error> {
     let mut config = config.clone();
     config.plugin.clear();
+    // Nothing of it stays, neither in the cache of a node.
+    let scratch =
+        tempfile::tempdir().map_err(|source| Error::io("no temporary directory", source))?;
+    config.node.data_dir = scratch.path().to_owned();
     let sandbox = &mut config.plugins.sandbox;
     let result_bytes = sandbox.max_result_bytes;
     sandbox.max_cpu = sandbox.max_cpu.min(MAX_CPU);
@@ -51,7 +60,7 @@ pub async fn verify_self(config: &Config) -> Result<Vec<SelfCheck>, Error> {
         // Each on an engine of its own, because the timeout is part of the configuration.
         let mut config = config.clone();
         config.plugins.sandbox.timeout = probe.timeout;
-        let workshop = Workshop::without_cache(&config)?;
+        let workshop = Workshop::new(&config, Outside::default())?;
         checks.push(match run(&workshop, &probe.handle).await {
             Ok(finished) => SelfCheck {
                 limit: probe.limit,
@@ -67,7 +76,55 @@ pub async fn verify_self(config: &Config) -> Result<Vec<SelfCheck>, Error> {
             },
         });
     }
+    let plugins = &mut config.plugins;
+    plugins.max_compile_memory_bytes = plugins
+        .max_compile_memory_bytes
+        .min(MAX_COMPILE_MEMORY_BYTES);
+    plugins.compile_timeout = plugins.compile_timeout.min(COMPILE_TIMEOUT);
+    let workshop = Workshop::new(&config, Outside::default())?;
+    for (limit, setting, file, words) in files() {
+        let loaded = load(&workshop, &file).await;
+        let faults: String = loaded
+            .err()
+            .iter()
+            .flatten()
+            .map(Fault::to_string)
+            .collect();
+        checks.push(SelfCheck {
+            limit,
+            setting,
+            fired: faults.contains(words),
+            detail: faults,
+        });
+    }
     Ok(checks)
+}
+
+/// What attacks the compiler: the limit and its setting, the file, and what is said of it.
+fn files() -> [(&'static str, &'static str, Vec<u8>, &'static str); 3] {
+    let (memory, time) = (
+        "plugins.max_compile_memory_bytes",
+        "plugins.compile_timeout_ms",
+    );
+    let nested = hostile::nested_types(hostile::Nesting::Instances, NESTED);
+    [
+        (
+            "memory of a compilation",
+            memory,
+            hostile::doubling(29),
+            memory,
+        ),
+        ("time of a compilation", time, hostile::endless(), time),
+        ("stack of a compilation", "", nested, "stack"),
+    ]
+}
+
+async fn load(workshop: &Workshop, content: &[u8]) -> Result<Generation, Vec<Fault>> {
+    let io = |error: std::io::Error| vec![Fault::new(error.to_string())];
+    let mut file = tempfile::NamedTempFile::new().map_err(io)?;
+    file.write_all(content).map_err(io)?;
+    let wasm = workshop.read(file.path()).map_err(|fault| vec![fault])?;
+    workshop.make(&wasm).await
 }
 
 fn probes(result_bytes: usize) -> Vec<Probe> {
@@ -155,10 +212,7 @@ async fn run(workshop: &Workshop, handle: &str) -> Result<Finished, Vec<Fault>> 
         extra: sample::GROWABLE_TABLE,
         ..Sample::default()
     };
-    let bytes: Arc<[u8]> = sample.wasm().map_err(one)?.into();
-    let sha256 = String::new();
-    let wasm = Wasm { bytes, sha256 };
-    let generation = Arc::new(workshop.make(Path::new("self.wasm"), wasm).await?);
+    let generation = Arc::new(load(workshop, &sample.wasm().map_err(one)?).await?);
     let Some(task_type) = generation.task_types.first().cloned() else {
         return Err(one("the guest has no task type".into()));
     };

@@ -1,14 +1,16 @@
 //! The files of the plugins directory and what came of each. Decides which generation serves: a
 //! name and a task type belong to whoever serves them already, else to the first file by name; who
-//! was refused for another's sake is tried again when that one goes. Does no IO.
+//! was refused for another's sake is tried again when that one goes. While a node starts, file names
+//! alone decide, so that compile times do not. Does no IO.
 
 use super::{
     Fault,
-    catalog::{Rejection, View},
+    catalog::{Loading, Rejection, View},
     generation::Generation,
 };
+use crate::task::Name;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -93,60 +95,136 @@ impl Shelf {
         self.files.get(file)?.rejection.as_ref()
     }
 
-    /// Lets every candidate serve that can, and gives the files whose standing changed.
-    pub fn settle(&mut self) -> Vec<PathBuf> {
-        let mut changed = Vec::new();
-        // A plugin that gives up a type may let another one in, so until nothing moves.
-        while let Some(file) = self.next_to_serve() {
-            if let Some(place) = self.files.get_mut(&file) {
-                place.serving = place.candidate.take();
-                place.rejection = None;
+    /// Lets every candidate serve that can, and gives the files whose standing changed. With
+    /// `by_name` the order of file names decides over all files, also against those that serve.
+    pub fn settle(&mut self, by_name: bool) -> Vec<PathBuf> {
+        let mut before = BTreeMap::new();
+        if by_name {
+            for (file, place) in &mut self.files {
+                // What has a successor goes on serving until that one can.
+                if place.candidate.is_none()
+                    && let Some(serving) = place.serving.take()
+                {
+                    before.insert(file.clone(), serving.clone());
+                    place.candidate = Some(serving);
+                }
             }
-            changed.push(file);
         }
-        let waiting: Vec<_> = self
-            .files
-            .iter()
-            .filter_map(|(file, place)| Some((file.clone(), place.candidate.clone()?)))
-            .collect();
-        for (file, candidate) in waiting {
-            let Some(fault) = self.in_the_way(&file, &candidate) else {
-                continue;
-            };
-            if let Some(place) = self.files.get_mut(&file)
-                && place.rejection.is_none()
+        let mut changed = self.admit();
+        changed.retain(|file| {
+            let serving = self
+                .files
+                .get(file)
+                .and_then(|place| place.serving.as_ref());
+            let same = |old: &Arc<Generation>| serving.is_some_and(|now| Arc::ptr_eq(old, now));
+            !before.get(file).is_some_and(same)
+        });
+        let claims = Claims::of(&self.files);
+        for (file, place) in &mut self.files {
+            if place.rejection.is_none()
+                && let Some(candidate) = &place.candidate
+                && let Some(other) = claims.in_the_way(file, candidate)
+                && let Some(fault) = conflict(candidate, &other)
             {
-                place.rejection = Some(rejection(&file, fault.to_string()));
-                changed.push(file);
+                place.rejection = Some(rejection(file, fault.to_string()));
+                changed.push(file.clone());
             }
         }
         changed
     }
 
-    pub fn view(&self) -> View {
+    /// Makes candidates serve until none can any more.
+    fn admit(&mut self) -> Vec<PathBuf> {
+        let mut changed = Vec::new();
+        let mut claims = Claims::of(&self.files);
+        let mut again = true;
+        while std::mem::take(&mut again) {
+            for (file, place) in &mut self.files {
+                let can =
+                    |candidate: &mut Arc<Generation>| claims.in_the_way(file, candidate).is_none();
+                let Some(candidate) = place.candidate.take_if(can) else {
+                    continue;
+                };
+                claims.add(file, &candidate);
+                let old = place.serving.replace(candidate);
+                place.rejection = None;
+                changed.push(file.clone());
+                if let Some(old) = old {
+                    // What it gave up may let in a file before it.
+                    claims.remove(file, &old);
+                    again = true;
+                    break;
+                }
+            }
+        }
+        changed
+    }
+
+    /// With what is being loaded, and whether the files of the start have been dealt with.
+    pub fn view(&self, loading: Vec<Loading>, scanned: bool) -> View {
         let places = || self.files.values();
         View::new(
             places().filter_map(|place| place.serving.clone()).collect(),
             places()
                 .filter_map(|place| place.rejection.clone())
                 .collect(),
+            loading,
+            scanned,
         )
     }
+}
 
-    fn next_to_serve(&self) -> Option<PathBuf> {
-        let mut candidates = self
-            .files
-            .iter()
-            .filter_map(|(file, place)| Some((file, place.candidate.as_ref()?)));
-        candidates
-            .find(|(file, candidate)| self.in_the_way(file, candidate).is_none())
-            .map(|(file, _)| file.clone())
+/// Which names and task types belong to which serving file.
+struct Claims {
+    names: HashMap<Name, Claim>,
+    task_types: HashMap<Name, Claim>,
+}
+
+type Claim = (PathBuf, Arc<Generation>);
+
+impl Claims {
+    fn of(files: &BTreeMap<PathBuf, Place>) -> Self {
+        let mut claims = Self {
+            names: HashMap::new(),
+            task_types: HashMap::new(),
+        };
+        for (file, place) in files {
+            if let Some(serving) = &place.serving {
+                claims.add(file, serving);
+            }
+        }
+        claims
     }
 
-    fn in_the_way(&self, file: &Path, candidate: &Generation) -> Option<Fault> {
-        let others = self.files.iter().filter(|(other, _)| *other != file);
-        let mut serving = others.filter_map(|(_, place)| place.serving.as_ref());
-        serving.find_map(|other| conflict(candidate, other))
+    fn add(&mut self, file: &Path, serving: &Arc<Generation>) {
+        let claim = || (file.to_owned(), serving.clone());
+        self.names.insert(serving.name.clone(), claim());
+        for task_type in &serving.task_types {
+            self.task_types.insert(task_type.name.clone(), claim());
+        }
+    }
+
+    /// Takes back what `old` of `file` held and its successor does not.
+    fn remove(&mut self, file: &Path, old: &Arc<Generation>) {
+        let is_old = |claim: &Claim| claim.0 == file && Arc::ptr_eq(&claim.1, old);
+        if self.names.get(&old.name).is_some_and(is_old) {
+            self.names.remove(&old.name);
+        }
+        for task_type in &old.task_types {
+            if self.task_types.get(&task_type.name).is_some_and(is_old) {
+                self.task_types.remove(&task_type.name);
+            }
+        }
+    }
+
+    /// The plugin of another file that has the name or a task type of `candidate`.
+    fn in_the_way(&self, file: &Path, candidate: &Generation) -> Option<Arc<Generation>> {
+        let types = candidate.task_types.iter();
+        let types = types.filter_map(|task_type| self.task_types.get(&task_type.name));
+        let mut claims = self.names.get(&candidate.name).into_iter().chain(types);
+        claims
+            .find(|(other, _)| other != file)
+            .map(|(_, other)| other.clone())
     }
 }
 

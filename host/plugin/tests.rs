@@ -29,6 +29,7 @@ async fn serving(config: &crate::config::Config, samples: &[Sample<'_>]) -> Arc<
     }
     let host = PluginHost::new(config, Outside::default()).unwrap();
     host.start().await.unwrap();
+    host.loaded().await;
     host
 }
 

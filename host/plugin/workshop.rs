@@ -6,7 +6,7 @@ use super::{
     Error, Fault,
     bindings::manifest,
     cache::Cache,
-    compiler::Compiler,
+    compiler::{Compiled, Compiler},
     contract::{self, Exports},
     engine::Engine,
     generation::Generation,
@@ -23,12 +23,22 @@ use crate::{
     task::Name,
 };
 use sha2::{Digest, Sha256};
-use std::{fs::File, io::Read, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use wasmtime::{
     Store,
     component::{Component, InstancePre},
 };
+
+/// What tells the kind of a file.
+const HEAD_BYTES: usize = 8;
+const READ_BYTES: usize = 64 << 10;
 
 pub struct Workshop {
     pub engine: Arc<Engine>,
@@ -37,12 +47,26 @@ pub struct Workshop {
     outside: Outside,
 }
 
-/// A plugin file's content.
-#[derive(Clone)]
+/// What one reading of a plugin file has shown. The content itself stays on disk: only the process
+/// that compiles it takes it in.
+#[derive(Debug, Clone)]
 pub struct Wasm {
-    pub bytes: Arc<[u8]>,
+    pub file: PathBuf,
+    /// The first bytes, which tell what kind of file it is.
+    pub head: Vec<u8>,
+    pub bytes: u64,
     /// In hex.
     pub sha256: String,
+}
+
+impl Wasm {
+    pub fn open(&self) -> Result<File, Fault> {
+        File::open(&self.file).map_err(unreadable)
+    }
+}
+
+fn unreadable(error: std::io::Error) -> Fault {
+    Fault::passing(format!("cannot be read: {error}"))
 }
 
 /// A component that can be asked to describe itself, and what was found wrong with it until then.
@@ -69,74 +93,88 @@ impl Workshop {
             let dir = dir.display();
             tracing::warn!("{dir} cannot be used, so plugins are compiled anew: {error}");
         });
-        Self::with(config, engine, cache.ok(), outside)
-    }
-
-    /// Leaves no trace on disk, and gives plugins nothing.
-    pub fn without_cache(config: &Config) -> Result<Self, Error> {
-        let engine = Arc::new(Engine::new(config)?);
-        Self::with(config, engine, None, Outside::default())
-    }
-
-    fn with(
-        config: &Config,
-        engine: Arc<Engine>,
-        cache: Option<Cache>,
-        outside: Outside,
-    ) -> Result<Self, Error> {
         Ok(Self {
             outside,
-            compiler: Arc::new(Compiler::new(config, engine.clone(), cache)?),
+            compiler: Arc::new(Compiler::new(&config.plugins, engine.clone(), cache.ok())?),
             engine,
             config: config.clone(),
         })
     }
 
-    /// Reads `file`, if it is no larger than it may be. Blocks.
+    /// Reads `file` once, if it is no larger than it may be. Blocks.
     pub fn read(&self, file: &Path) -> Result<Wasm, Fault> {
-        let unreadable = |error| Fault::passing(format!("cannot be read: {error}"));
         let max = self.config.plugins.max_file_bytes;
-        let mut bytes = Vec::new();
-        File::open(file)
-            .and_then(|file| file.take(max.saturating_add(1)).read_to_end(&mut bytes))
-            .map_err(unreadable)?;
-        if bytes.len() as u64 > max {
+        let mut content = File::open(file)
+            .map_err(unreadable)?
+            .take(max.saturating_add(1));
+        let mut hasher = Sha256::new();
+        let mut wasm = Wasm {
+            file: file.to_owned(),
+            head: Vec::new(),
+            bytes: 0,
+            sha256: String::new(),
+        };
+        let mut piece = vec![0; READ_BYTES];
+        loop {
+            let read = content.read(&mut piece).map_err(unreadable)?;
+            if read == 0 {
+                break;
+            }
+            let room = HEAD_BYTES - wasm.head.len();
+            wasm.head.extend(piece[..read].iter().take(room));
+            wasm.bytes += read as u64;
+            hasher.update(&piece[..read]);
+        }
+        if wasm.bytes > max {
             return Err(Fault::new(format!(
                 "has more than {max} bytes (plugins.max_file_bytes)"
             )));
         }
-        let sha256 = hex(&Sha256::digest(&bytes));
-        let bytes = bytes.into();
-        Ok(Wasm { bytes, sha256 })
+        wasm.sha256 = hex(&hasher.finalize());
+        Ok(wasm)
+    }
+
+    /// The task types that this content had when it last loaded. Blocks.
+    pub fn recorded_types(&self, sha256: &str) -> Vec<Name> {
+        let cache = self.compiler.cache();
+        cache.map_or_else(Vec::new, |cache| cache.task_types(sha256))
     }
 
     /// Everything after reading.
-    pub async fn make(&self, file: &Path, wasm: Wasm) -> Result<Generation, Vec<Fault>> {
-        let component = self.compile(&wasm).await.map_err(one)?;
-        self.assemble(file, wasm.sha256, component).await
+    pub async fn make(&self, wasm: &Wasm) -> Result<Generation, Vec<Fault>> {
+        let Compiled { component, .. } = self.compile(wasm).await.map_err(one)?;
+        let generation = self.assemble(wasm, component).await?;
+        let types = generation.task_types.iter().map(|one| one.name.clone());
+        let types: Vec<Name> = types.collect();
+        let (compiler, sha256) = (self.compiler.clone(), wasm.sha256.clone());
+        let recorded = tokio::task::spawn_blocking(move || {
+            let cache = compiler.cache();
+            cache.map_or(Ok(()), |cache| cache.put_task_types(&sha256, &types))
+        });
+        if let Ok(Err(error)) = recorded.await {
+            tracing::debug!("the task types of a plugin cannot be recorded: {error}");
+        }
+        Ok(generation)
     }
 
-    pub async fn compile(&self, wasm: &Wasm) -> Result<Component, Fault> {
-        let Wasm { bytes, sha256 } = wasm.clone();
-        self.compiler.compile(bytes, sha256).await
+    pub async fn compile(&self, wasm: &Wasm) -> Result<Compiled, Fault> {
+        self.compiler.compile(wasm).await
     }
 
     /// Everything after compiling. As many faults as can be found are found, and the first of them
     /// told.
     pub async fn assemble(
         &self,
-        file: &Path,
-        sha256: String,
+        wasm: &Wasm,
         component: Component,
     ) -> Result<Generation, Vec<Fault>> {
-        let assembled = self.generation(file, sha256, component).await;
+        let assembled = self.generation(wasm, component).await;
         assembled.map_err(Fault::first_of)
     }
 
     async fn generation(
         &self,
-        file: &Path,
-        sha256: String,
+        wasm: &Wasm,
         component: Component,
     ) -> Result<Generation, Vec<Fault>> {
         let Linked {
@@ -150,7 +188,7 @@ impl Workshop {
             .map_err(|e| one(Fault::new(e)))?;
 
         // The name is not known yet; operators call a plugin's file as they call the plugin.
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let stem = wasm.file.file_stem().unwrap_or_default().to_string_lossy();
         let mut sandbox = self.sandbox(&stem);
         // Whether its own limit fits is seen once its name is known.
         let total = self.engine.gate.total_memory_bytes();
@@ -236,8 +274,8 @@ impl Workshop {
             name: manifest.name,
             version: manifest.version,
             description: manifest.description,
-            sha256,
-            file: file.to_owned(),
+            sha256: wasm.sha256.clone(),
+            file: wasm.file.clone(),
             loaded_at: SystemTime::now(),
             task_types: manifest.task_types.into_iter().map(Arc::new).collect(),
             topics: manifest.topics,
@@ -353,6 +391,7 @@ fn one(fault: Fault) -> Vec<Fault> {
     vec![fault]
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// As hashes are written.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -115,6 +115,12 @@ pub enum Error {
         is_there: bool,
         known: Vec<Name>,
     },
+    /// A plugin that handles the type may come within moments.
+    #[error(
+        "no live node handles {task_type} yet, and {node} is still loading the plugins that it \
+         found at its start: try again in a second"
+    )]
+    Starting { task_type: Name, node: Name },
     #[error("no task has the id {0}")]
     UnknownTask(TaskId),
     #[error("another task, with other content, has the id {0}")]

@@ -20,7 +20,7 @@ impl Routing {
     /// come back.
     pub fn admit(&self, lane: &Lane) -> Result<(), Error> {
         let nodes = self.nodes();
-        let of_type = || nodes.iter().filter(|node| node.handles(&lane.task_type));
+        let of_type = || nodes.iter().filter(|node| node.expects(&lane.task_type));
         if of_type().any(|node| matches(node, &lane.target)) {
             return Ok(());
         }
@@ -29,6 +29,13 @@ impl Routing {
         };
         if self.departed.any(could) {
             return Ok(());
+        }
+        let mut starting = nodes.iter().filter(|node| node.starting);
+        if let Some(node) = starting.find(|node| matches(node, &lane.target)) {
+            return Err(Error::Starting {
+                task_type: lane.task_type.clone(),
+                node: node.id.clone(),
+            });
         }
         let named = |names: BTreeSet<&Name>| names.into_iter().cloned().collect();
         Err(match of_type().next() {
@@ -59,6 +66,10 @@ impl Routing {
             .filter(|node| node.handles(task_type))
             .collect();
         if of_type.is_empty() {
+            let mut nodes = nodes.iter();
+            if let Some(node) = nodes.find(|node| node.expects(task_type)) {
+                return Some(format!("a plugin that {} is still loading", node.id));
+            }
             return Some(format!("a plugin: no live node handles {task_type} now"));
         }
         let of_type = of_type.into_iter();

@@ -105,16 +105,15 @@ async fn take_over(shared: &Shared) -> Result<(), Error> {
     }
 }
 
-/// Who hosts the type knows how often it is tried. When nobody does, anybody ends the attempt.
+/// The node that hosts the type knows how often it is tried. When none does, and none may do so once
+/// its plugins are loaded, any node ends the attempt.
 fn is_ours_to_end(shared: &Shared, lost: &Expired) -> bool {
-    let hosts = |node: &NodeRecord| node.handles(&lost.task_type);
-    shared
-        .plugins
-        .catalog()
-        .resolve(lost.task_type.as_str())
-        .is_some()
-        || !shared.queue.is_shared()
-        || !shared.discovery.nodes().iter().any(hosts)
+    let view = shared.plugins.catalog().view();
+    if view.task_types.contains_key(&lost.task_type) {
+        return true;
+    }
+    let may_host = |node: &NodeRecord| node.starting || node.expects(&lost.task_type);
+    view.scanned && (!shared.queue.is_shared() || !shared.discovery.nodes().iter().any(may_host))
 }
 
 fn end_of(shared: &Shared, lost: Expired) -> Finish {

@@ -20,6 +20,7 @@ mod refused;
 mod reload;
 mod sdk_errors;
 mod shared_queue;
+mod starting;
 mod stored;
 mod surroundings;
 mod untrusted;
@@ -47,6 +48,7 @@ pub fn trials() -> Vec<Trial> {
         reload::trials(),
         sdk_errors::trials(),
         shared_queue::trials(),
+        starting::trials(),
         stored::trials(),
         surroundings::trials(),
         untrusted::trials(),

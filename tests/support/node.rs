@@ -69,6 +69,21 @@ fn hostel_on_disk(size: &str, dir: &Path) -> Command {
     command
 }
 
+/// The child processes of a process: each belongs to the thread that started it.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    let lists = threads.map(|thread| fs::read_to_string(thread.path().join("children")));
+    let mut children = Vec::new();
+    for list in lists.flatten() {
+        children.extend(
+            list.split_whitespace()
+                .filter_map(|id| id.parse::<u32>().ok()),
+        );
+    }
+    children
+}
+
 /// A shell that may mount and whose mounts end with it.
 fn in_own_mounts(script: &str) -> Command {
     let mut command = Command::new("unshare");
@@ -311,6 +326,11 @@ impl Node {
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         let process = self.process.as_mut().expect("a process");
         process.try_wait().expect("a status")
+    }
+
+    /// The processes that it has started and that have not been reaped.
+    pub fn children(&self) -> Vec<u32> {
+        children_of(self.pid())
     }
 
     /// Resident memory in KiB.

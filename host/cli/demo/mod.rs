@@ -11,7 +11,7 @@ mod work;
 pub use tied::Tied;
 
 use super::{
-    build,
+    build, compile,
     exit::Failure,
     output::{note, paragraph},
     serve::Signals,
@@ -80,7 +80,8 @@ fn embedded_defaults(plugins: &Path, data: &Path) -> Result<Config, Failure> {
         variable("HOSTEL__PLUGINS__DIR", plugins),
         variable("HOSTEL__NODE__DATA_DIR", data),
     ];
-    Config::parse("", places.into_iter()).map_err(Failure::usage)
+    let config = Config::parse("", places.into_iter()).map_err(Failure::usage)?;
+    Ok(compile::by_this_program(config))
 }
 
 /// Real work for each plugin, over gRPC like everybody else's.

@@ -146,6 +146,7 @@ async fn host(dir: &std::path::Path, keyvalue: Option<Arc<dyn KeyValue>>) -> Arc
     )
     .unwrap();
     host.start().await.unwrap();
+    host.loaded().await;
     host
 }
 

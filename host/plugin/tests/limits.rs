@@ -173,3 +173,140 @@ async fn a_plugin_that_can_never_have_its_memory_is_refused() {
     assert_eq!(other.ended, Ended::Returned(Bytes::from_static(b"2")));
     host.stop().await.unwrap();
 }
+
+fn two_memories<'a>(name: &'a &'a str, handle: &'a str) -> Sample<'a> {
+    Sample {
+        name,
+        task_types: std::slice::from_ref(name),
+        extra: "(memory $second 1)",
+        handle,
+        ..Sample::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_memories_of_a_guest_count_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.plugins.sandbox.max_memory_bytes = 8 << 20;
+    // 3 MiB more in each of two memories fit, 5 MiB do not.
+    let grow = |pages: u32| {
+        format!(
+            "(if (i32.eq (i32.const -1) (memory.grow 0 (i32.const {pages}))) (then unreachable))
+             (if (i32.eq (i32.const -1) (memory.grow $second (i32.const {pages}))) (then unreachable))
+             (local.set $result (local.get $payload))
+             (local.set $result-len (local.get $payload-len))"
+        )
+    };
+    let (fits, does_not) = (grow(48), grow(80));
+    let of = two_memories;
+    let host = serving(&config, &[of(&"fits", &fits), of(&"large", &does_not)]).await;
+    let run = async |name: &str| {
+        let handler = host.catalog().resolve(name);
+        let handler = handler.unwrap_or_else(|| panic!("{}", errors(&host.catalog().view())));
+        handler.run(call(b"hello")).await
+    };
+    let finished = run("fits").await;
+    assert_eq!(
+        finished.ended,
+        Ended::Returned(Bytes::from_static(b"hello"))
+    );
+    assert!(
+        finished.usage.peak_memory_bytes > 6 << 20,
+        "{:?}",
+        finished.usage
+    );
+    let error = permanent(run("large").await.ended);
+    assert!(
+        error.contains("plugins.sandbox.max_memory_bytes"),
+        "{error}"
+    );
+    host.stop().await.unwrap();
+}
+
+/// Two components, one of which hands a string to the other from memory to memory.
+const COMPOSED: &str = r#"
+  (component $a
+    (core module $m
+      (memory (export "mem") 1)
+      (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 64)
+      (func (export "len") (param i32 i32) (result i32) local.get 1))
+    (core instance $i (instantiate $m))
+    (alias core export $i "mem" (core memory $mem))
+    (alias core export $i "realloc" (core func $realloc))
+    (alias core export $i "len" (core func $len))
+    (func (export "len") (param "s" string) (result u32)
+      (canon lift (core func $len) (memory $mem) (realloc $realloc))))
+  (component $b
+    (import "len" (func $len (param "s" string) (result u32)))
+    (core module $libc (memory (export "mem") 1))
+    (core instance $libc (instantiate $libc))
+    (alias core export $libc "mem" (core memory $mem))
+    (core func $lowered (canon lower (func $len) (memory $mem)))
+    (core module $m
+      (import "" "len" (func $len (param i32 i32) (result i32)))
+      (func (export "five") (result i32) (call $len (i32.const 0) (i32.const 5))))
+    (core instance $i (instantiate $m
+      (with "" (instance (export "len" (func $lowered))))))
+    (alias core export $i "five" (core func $five))
+    (func (export "five") (result u32) (canon lift (core func $five))))
+  (instance $ia (instantiate $a))
+  (alias export $ia "len" (func $len))
+  (instance $ib (instantiate $b (with "len" (func $len))))
+  (alias export $ib "five" (func $five))
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_may_be_composed_of_components() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let sample = Sample {
+        handle: "(local.set $result-len (call $five))",
+        ..Sample::default()
+    };
+    let text = sample.text();
+    let (head, rest) = text.split_once("  (core module $libc").unwrap();
+    let imports = head.strip_prefix("(component").unwrap();
+    let rest = rest
+        .replacen(
+            r#"(import "host" "now""#,
+            r#"(import "host" "five" (func $five (result i32))) (import "host" "now""#,
+            1,
+        )
+        .replacen(
+            r#"(export "now" (func $now))"#,
+            r#"(export "now" (func $now)) (export "five" (func $five))"#,
+            1,
+        );
+    let text = format!(
+        r#"(component {imports} {COMPOSED}
+          (component $plugin {imports}
+            (import "five" (func $five (result u32)))
+            (core func $five (canon lower (func $five)))
+            (core module $libc{rest}
+          (instance $plugin (instantiate $plugin
+            (with "wasi:clocks/monotonic-clock@0.2.0" (instance $clock))
+            (with "wasi:logging/logging@0.1.0-draft" (instance $logging))
+            (with "wasi:cli/environment@0.2.0" (instance $environment))
+            (with "wasi:filesystem/types@0.2.0" (instance $files))
+            (with "wasi:filesystem/preopens@0.2.0" (instance $preopens))
+            (with "five" (func $five))))
+          (alias export $plugin "hostel:plugin/manifest@0.1.0" (instance $manifest))
+          (alias export $plugin "hostel:plugin/task-handler@0.1.0" (instance $handler))
+          (export "hostel:plugin/manifest@0.1.0" (instance $manifest))
+          (export "hostel:plugin/task-handler@0.1.0" (instance $handler)))"#
+    );
+    let file = dir.path().join("composed.wasm");
+    std::fs::write(&file, wat::parse_str(text).unwrap()).unwrap();
+    let inspection = inspect(&config, &file).await.unwrap();
+    let generation = inspection
+        .plugin
+        .unwrap_or_else(|| panic!("{:?}", inspection.faults));
+    let generation = Arc::new(generation);
+    let handler = Handler {
+        task_type: generation.task_types[0].clone(),
+        generation,
+    };
+    let ended = handler.run(call(b"hello")).await.ended;
+    assert_eq!(ended, Ended::Returned(Bytes::from_static(&[0; 5])));
+}

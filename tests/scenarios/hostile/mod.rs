@@ -2,6 +2,7 @@
 //! limit was met, and others hardly notice. What a guest may do in `handle` is in `tests/guests`;
 //! what cannot be said in Rust, and what goes wrong at load, is a `Sample`.
 
+mod compiles;
 mod loads;
 mod tasks;
 
@@ -49,6 +50,7 @@ pub fn trials() -> Vec<Trial> {
     .into_iter()
     .flatten()
     .chain([loads])
+    .chain(compiles::trials())
     .collect()
 }
 

@@ -1,0 +1,117 @@
+//! A compile process against files that attack it, one limit at a time.
+
+use super::*;
+use crate::plugin::{
+    Sample, engine,
+    hostile::{self, Nesting},
+    testing,
+    workshop::hex,
+};
+use sha2::{Digest, Sha256};
+use std::{io::Write, time::Instant};
+
+const MIB: u64 = 1 << 20;
+
+fn launcher(change: impl FnOnce(&mut Limits)) -> Launcher {
+    let dir = tempfile::tempdir().unwrap();
+    let config = testing::config(dir.path());
+    let mut launcher = Launcher::new(testing::compiler(), &config.plugins).unwrap();
+    change(&mut launcher.limits);
+    launcher
+}
+
+fn job(wasm: &[u8]) -> Job {
+    let engine = wasmtime::Engine::new(&engine::common()).unwrap();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(wasm).unwrap();
+    file.rewind().unwrap();
+    Job {
+        wasm: file,
+        sha256: hex(&Sha256::digest(wasm)),
+        engine: engine::key(&engine),
+        threads: 2,
+    }
+}
+
+async fn fault(launcher: &Launcher, job: Job) -> Fault {
+    let ended = launcher.run(job, CancellationToken::new()).await;
+    ended.map(|artifact| artifact.len()).unwrap_err()
+}
+
+#[tokio::test]
+async fn what_it_makes_is_for_the_engine_of_a_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let wasm = Sample::default().wasm().unwrap();
+    let launcher = launcher(|_| {});
+    let artifact = launcher.run(job(&wasm), CancellationToken::new()).await;
+    let artifact = artifact.unwrap();
+    let engine = engine::Engine::new(&testing::config(dir.path())).unwrap();
+    crate::plugin::cache::load(&engine.wasmtime, &artifact).unwrap();
+}
+
+#[tokio::test]
+async fn each_limit_ends_it_and_is_named() {
+    for nesting in [Nesting::Instances, Nesting::Components] {
+        let deep = hostile::nested_types(nesting, 20_000);
+        let refused = fault(&launcher(|_| {}), job(&deep)).await;
+        assert!(!refused.may_pass(), "{refused}");
+        assert!(refused.to_string().contains("stack"), "{refused}");
+    }
+    let small = launcher(|limits| limits.max_memory_bytes = 96 * MIB);
+    let refused = fault(&small, job(&hostile::doubling(29))).await;
+    assert!(!refused.may_pass(), "{refused}");
+    let named = "100663296 bytes of memory (plugins.max_compile_memory_bytes)";
+    assert!(refused.to_string().contains(named), "{refused}");
+
+    let brief = launcher(|limits| limits.timeout = Duration::from_secs(1));
+    let refused = fault(&brief, job(&hostile::endless())).await;
+    assert!(!refused.may_pass(), "{refused}");
+    assert!(
+        refused
+            .to_string()
+            .contains("1000 ms (plugins.compile_timeout_ms)")
+    );
+
+    // The kernel's own clock, for a node that cannot look at its own.
+    let cheap = launcher(|limits| limits.max_cpu_seconds = 1);
+    let begin = Instant::now();
+    let refused = fault(&cheap, job(&hostile::endless())).await;
+    assert!(begin.elapsed() < cheap.limits.timeout, "{refused}");
+    assert!(
+        refused.to_string().contains("plugins.compile_timeout_ms"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_compiler_is_not_blamed_on_the_file_for_good() {
+    let wasm = Sample::default().wasm().unwrap();
+    let mut changed = job(&wasm);
+    changed.sha256 = "another".into();
+    let mut other = job(&wasm);
+    other.engine += 1;
+    let launcher = launcher(|_| {});
+    for (job, words) in [(changed, "changed while"), (other, "another version")] {
+        let refused = fault(&launcher, job).await;
+        assert!(
+            refused.may_pass() && refused.to_string().contains(words),
+            "{refused}"
+        );
+    }
+    let plugins = crate::config::Config::default().plugins;
+    let missing = Launcher::new("/nonexistent/hostel".into(), &plugins).unwrap();
+    let refused = fault(&missing, job(&wasm)).await;
+    assert!(refused.may_pass() && refused.to_string().contains("(plugins.compiler)"));
+}
+
+#[tokio::test]
+async fn it_is_gone_when_it_is_not_wanted_any_more() {
+    let launcher = launcher(|_| {});
+    let stop = CancellationToken::new();
+    let running = launcher.run(job(&hostile::endless()), stop.clone());
+    tokio::pin!(running);
+    let brief = tokio::time::timeout(Duration::from_millis(500), &mut running);
+    assert!(brief.await.is_err());
+    stop.cancel();
+    assert!(running.await.unwrap_err().may_pass());
+}

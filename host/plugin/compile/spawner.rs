@@ -1,0 +1,73 @@
+//! The thread that starts processes. The kernel ties a process to the thread that started it, and
+//! the threads of a runtime come and go; this one lives until its owner is dropped.
+
+use std::{
+    io,
+    sync::mpsc::{self, Sender},
+    thread::{self, JoinHandle},
+};
+use tokio::{
+    process::{Child, Command},
+    runtime::Handle,
+    sync::oneshot,
+};
+
+pub struct Spawner {
+    orders: Option<Sender<Order>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Order {
+    command: Command,
+    /// Learns of the process's end.
+    runtime: Handle,
+    started: oneshot::Sender<io::Result<Child>>,
+}
+
+impl Spawner {
+    pub fn start() -> io::Result<Self> {
+        let (orders, mailbox) = mpsc::channel::<Order>();
+        let thread = thread::Builder::new()
+            .name("hostel-spawn".into())
+            .spawn(move || {
+                for mut order in mailbox {
+                    let _runtime = order.runtime.enter();
+                    // If nobody waits any more, the process is dropped, and killed by that.
+                    let _ = order.started.send(order.command.spawn());
+                }
+            })?;
+        Ok(Self {
+            orders: Some(orders),
+            thread: Some(thread),
+        })
+    }
+
+    /// Starts `command`, which must be killed on drop. Within a tokio runtime.
+    pub async fn spawn(&self, command: Command) -> io::Result<Child> {
+        let (started, child) = oneshot::channel();
+        let order = Order {
+            command,
+            runtime: Handle::current(),
+            started,
+        };
+        let sent = self.orders.as_ref().map(|orders| orders.send(order));
+        match sent {
+            Some(Ok(())) => child.await.unwrap_or_else(|_| Err(ended())),
+            _ => Err(ended()),
+        }
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the thread that starts processes has ended")
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            // Nothing in it can panic.
+            let _ = thread.join();
+        }
+    }
+}
