@@ -2,8 +2,12 @@
 //! committed, and what is committed is seen here. Changes nothing.
 
 use super::{Database, Error, Fault, Thread};
+use crate::log_limit::LogLimit;
 use rusqlite::Connection;
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::sync::{mpsc, oneshot};
 
 const BACKLOG: usize = 1024;
@@ -17,6 +21,8 @@ type Question = Box<dyn FnOnce(&Connection) -> bool + Send>;
 pub(crate) struct Reader {
     database: Database,
     sender: Mutex<Option<mpsc::Sender<Question>>>,
+    /// Of looks that fail: clients may repeat their questions at will.
+    log_limit: Arc<LogLimit>,
     thread: Thread,
 }
 
@@ -24,10 +30,13 @@ impl Reader {
     pub fn start(name: &'static str, database: &Database) -> Result<Self, Error> {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let its = database.clone();
+        let log_limit = Arc::new(LogLimit::new(3, Duration::from_secs(10)));
+        let limit = log_limit.clone();
         Ok(Self {
             database: database.clone(),
             sender: Mutex::new(Some(sender)),
-            thread: Thread::start(name, move || serve(&its, receiver))?,
+            log_limit,
+            thread: Thread::start(name, move || serve(&its, receiver, &limit))?,
         })
     }
 
@@ -36,12 +45,14 @@ impl Reader {
         look: impl FnOnce(&Connection) -> Result<A, Fault> + Send + 'static,
     ) -> Result<A, E> {
         let (reply, answer) = oneshot::channel();
-        let what = self.database.what;
+        let (what, limit) = (self.database.what, self.log_limit.clone());
         let question: Question = Box::new(move |conn| {
             let found = look(conn);
             let sound = found.is_ok();
-            if let Err(fault) = &found {
-                tracing::warn!(%fault, "the {what} cannot be read");
+            if let Err(fault) = &found
+                && let Some(left_out) = limit.permit()
+            {
+                tracing::warn!(%fault, left_out, "the {what} cannot be read");
             }
             let _ = reply.send(found);
             sound
@@ -68,14 +79,18 @@ fn held<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn serve(database: &Database, mut receiver: mpsc::Receiver<Question>) {
+fn serve(database: &Database, mut receiver: mpsc::Receiver<Question>, limit: &LogLimit) {
     let mut conn = None;
     let mut questions = Vec::with_capacity(MAX_BATCH);
     while receiver.blocking_recv_many(&mut questions, MAX_BATCH) > 0 {
         if conn.is_none() {
             conn = database
                 .open_reader()
-                .inspect_err(|error| tracing::warn!(%error, "the {} cannot be read", database.what))
+                .inspect_err(|error| {
+                    if let Some(left_out) = limit.permit() {
+                        tracing::warn!(%error, left_out, "the {} cannot be read", database.what);
+                    }
+                })
                 .ok();
         }
         // Dropping a question answers it.
