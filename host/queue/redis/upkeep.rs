@@ -94,13 +94,15 @@ async fn ask_shards(core: &Core) -> bool {
         // Nothing that was known of it holds any more.
         core.recent.clear();
         core.publisher.lost();
-        let (shards, all) = (lost.join(", "), core.tags.len());
+        let of = match lost.len() == core.tags.len() {
+            true => "its tasks are gone".into(),
+            false => format!("the tasks of shards {} are gone", lost.join(", ")),
+        };
         core.faults.happened(
             LOST,
             format!(
-                "Redis has lost its data, or another Redis has taken its place: the tasks that were in \
-                 shards {shards} of {all} are gone; did it restart without its files (appendonly), or \
-                 did anybody flush it?"
+                "Redis has lost its data, or another Redis has taken its place: {of}; check that it \
+                 restarts with its files (appendonly), and that nobody flushes it"
             ),
         );
     }
