@@ -75,13 +75,15 @@ fn completed(leased: &[Leased], result: &[u8]) -> Vec<Finish> {
     leased.iter().map(finish).collect()
 }
 
+/// As far as it counts against maxmemory: without what waits to be written to disk.
 async fn used_memory(server: &Server) -> u64 {
     let info = say(server, &["INFO", "memory"]).await;
     let info: String = redis::FromRedisValue::from_redis_value(info).unwrap();
-    let used = info
-        .lines()
-        .find_map(|line| line.strip_prefix("used_memory:"));
-    used.unwrap().trim().parse().unwrap()
+    let says = |name: &str| -> u64 {
+        let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
+        info.lines().find_map(value).unwrap()
+    };
+    says("used_memory:") - says("mem_not_counted_for_evict:")
 }
 
 async fn a_full_memory_refuses_submissions_only(shards: u32) {

@@ -9,7 +9,7 @@ for i = 2, #ARGV, 6 do
   local id, fence, what = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local after, text, ran = tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5]
   local task = key(id)
-  local there = read(id, 's', 'f', 'l', 'o', 'q', 'a', 'k', 'z', 'g', 't', 'u', 'b', 'n')
+  local there = read(id, 's', 'f', 'l', 'o', 'q', 'a', 'k', 'z', 'g', 't', 'u', 'b', 'n', 'm')
   local lane = sound(there[3])
   -- A mark that no other ending of this task has.
   local mark = string.sub(redis.sha1hex(string.sub(text, 1, 256)), 1, 8)
@@ -19,7 +19,7 @@ for i = 2, #ARGV, 6 do
     answers[#answers + 1] = repeated and { there[1], lane, '1' } or { '', '', '' }
   elseif what == 'd' then
     answers[#answers + 1] = { 'd', condemn(id, text), '' }
-  elseif not (lane and there[13] and numbers(there[4], there[5], there[6], there[8], unpack(there, 10, 12))) then
+  elseif not (lane and there[13] and there[14] and numbers(there[4], there[5], there[6], there[8], unpack(there, 10, 12))) then
     answers[#answers + 1] = { 'd', condemn(id, 'it lacks what an ending needs'), '' }
   else
     local state = what
