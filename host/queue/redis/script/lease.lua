@@ -92,7 +92,8 @@ for _, head in ipairs(taken) do
   remove(lane_key(head.lane), head.id)
   -- A task that somebody deleted by hand leaves only its place in the lane.
   if there[1] == 'p' and not (there[3] and there[4] and sound(there[7])
-    and numbers(there[2], there[5], unpack(there, 8, 11))) then
+    and tonumber(there[2]) and tonumber(there[5]) and tonumber(there[8])
+    and tonumber(there[9]) and tonumber(there[10]) and tonumber(there[11])) then
     condemn(head.id, 'it lacks what an attempt needs')
   elseif there[1] == 'p' and there[7] == head.lane then
     rows[#rows + 1] = { head.id, there }
