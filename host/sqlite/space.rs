@@ -144,9 +144,8 @@ impl Space {
     /// Notes that `bytes` were refused, and returns why.
     pub fn refuse(&mut self, bytes: u64) -> String {
         self.refused = self.refused.max(Some(bytes));
-        let reason = self.reason();
-        self.health.warn(self.part, FAULT, reason.clone());
-        reason
+        self.report();
+        self.reason()
     }
 
     /// Gives the reserve up, since the disk is full in the middle of work. False when it was gone
@@ -155,7 +154,7 @@ impl Space {
         let had_it = fs::remove_file(&self.reserve).is_ok();
         self.is_whole = false;
         self.refused = self.refused.max(Some(0));
-        self.health.warn(self.part, FAULT, self.reason());
+        self.report();
         had_it
     }
 
@@ -198,16 +197,23 @@ impl Space {
         }
     }
 
-    fn reason(&self) -> String {
-        let (path, section, what) = (
-            self.database.path.display(),
-            self.database.section.trim_matches(['[', ']']),
-            self.database.what,
-        );
+    /// Why something is refused, for callers, whom the path does not concern.
+    pub fn reason(&self) -> String {
+        self.reason_on("the node's disk")
+    }
+
+    fn reason_on(&self, disk: &str) -> String {
+        let (section, what) = (self.database.section, self.database.what);
         format!(
-            "the disk that holds {path} is full but for what is kept free \
-             ({section}.reserve_bytes); free some space, and the {what} goes on by itself"
+            "{disk} is full; free some space and the {what} goes on by itself (what \
+             {}.reserve_bytes keeps free is for what is under way)",
+            section.trim_matches(['[', ']'])
         )
+    }
+
+    fn report(&self) {
+        let disk = format!("the disk that holds {}", self.database.path.display());
+        self.health.warn(self.part, FAULT, self.reason_on(&disk));
     }
 }
 

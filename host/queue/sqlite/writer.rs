@@ -369,12 +369,13 @@ impl Work {
 
     fn refuse(&mut self, reason: &str, outcome_unknown: bool) {
         for operation in self.batch.drain(..) {
-            let reason = reason.to_owned();
             let is_full = self.disk_is_full && operation.demand().submits;
             operation.settle(Err(match is_full && !outcome_unknown {
-                true => Error::Full { reason },
+                true => Error::Full {
+                    reason: self.space.reason(),
+                },
                 false => Error::Unavailable {
-                    reason,
+                    reason: reason.to_owned(),
                     outcome_unknown,
                 },
             }));
