@@ -173,7 +173,8 @@
 //! # }
 //! ```
 //!
-//! An `Err` is an answer that says what went wrong, and the instance goes on. A panic, or taking too
+//! An `Err` is an answer that says what went wrong, and the instance goes on; a task that asked fails
+//! for good with one that is permanent. A panic, or taking too
 //! long, ends the instance; the node makes it anew with `start`, and the next message is handled by
 //! that. When a newer version of the plugin is put in place, it starts before the old one stops, and
 //! takes over between two messages. What must outlive all this is saved with [`kv`] before
@@ -186,7 +187,7 @@
 //!
 //! Every attempt runs in an instance of its own: statics start fresh and nothing is kept from one
 //! task to the next. There are no files, no environment and no network. A panic ends the attempt,
-//! which may then be tried again, and its message goes to the node's log. A node that is told to
+//! which may then be tried again; its message and place go to the node's log and to the task's error. A node that is told to
 //! stop an attempt stops it between two instructions, so a handler need not watch the time.
 //!
 //! What is said through `log`, `tracing` or `println!` arrives in the node's log. (A span of `tracing`

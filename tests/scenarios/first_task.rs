@@ -25,6 +25,11 @@ async fn results_come_back(on: Backend) {
     // It stands on what the trial's name says.
     let own_queue = node.path("data/queue.db").exists();
     assert_eq!(own_queue, on == Backend::Embedded);
+    // Tasks are shared with other nodes then, and what plugins keep is not.
+    let told = node
+        .log()
+        .contains("each node has a key-value store of its own");
+    assert_eq!(told, on == Backend::Shared, "{}", node.log());
 
     let echoed = client.submit_and_wait(task("echo", "over")).await.unwrap();
     assert_eq!(echoed.status, "completed");

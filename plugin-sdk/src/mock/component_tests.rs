@@ -148,6 +148,9 @@ fn requests_reach_the_listeners_and_the_own_component() {
     let error = host.run("ask", "nobody x").unwrap_err();
     assert!(error.message().starts_with("undeliverable: nobody"));
     assert!(host.run("ask", "a/b x").unwrap_err().is_permanent());
+    // What the component calls permanent is so for the task that asked.
+    let error = host.run("ask", "p error").unwrap_err();
+    assert_eq!(error, TaskError::permanent("as asked"));
     assert_eq!(host.published(), []);
 }
 

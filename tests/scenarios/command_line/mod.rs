@@ -66,6 +66,11 @@ pub fn trials() -> Vec<Trial> {
         trial_needing("command_line::usage", true, usage),
         trial_needing("command_line::colours", has_script(), colours),
         trial_needing("command_line::serve", true, serve),
+        trial_needing(
+            "command_line::an_edited_configuration_is_told",
+            true,
+            edited_configuration,
+        ),
     ];
     about_tasks.into_iter().flatten().chain(others).collect()
 }
@@ -266,4 +271,22 @@ async fn serve() {
     assert_eq!(told.code, Some(1), "{told:?}");
     assert!(told.err.contains("(--ports-file)"), "{told:?}");
     assert!(Path::new(&dir.path().join("data")).is_dir());
+}
+
+/// What is edited is not in force, and the log says so.
+async fn edited_configuration() {
+    let node = Node::prepare(&[], "[plugin.sample.config]\nbase = \"EUR\"\n");
+    let node = node.started().await;
+    assert!(!node.log().contains("has changed"), "{}", node.log());
+    let file = node.path("hostel.toml");
+    let text = fs::read_to_string(&file).unwrap().replace("EUR", "USD");
+    fs::write(&file, text).unwrap();
+    eventually("the change is told", || async {
+        let told = node
+            .log()
+            .contains("hostel.toml has changed, and this node goes on");
+        told.then_some(())
+    })
+    .await;
+    assert!(!node.log().contains("USD"), "{}", node.log());
 }

@@ -94,7 +94,7 @@ async fn each_limit(on: Backend) {
     // What is merely wrong ends nothing.
     assert_eq!(answer(&node, "memory", "").await, "1");
     let error = refusal(&node, "error", "").await;
-    assert_eq!(error, "the error's own words");
+    assert_eq!(error, "permanent: the error's own words");
     let error = refusal(&node, "silent", "").await;
     assert_eq!(error, "probe handled it and gave no answer");
     assert_eq!(answer(&node, "memory", "").await, "2");
