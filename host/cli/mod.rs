@@ -10,6 +10,7 @@ mod build;
 mod compile;
 mod components;
 mod config;
+mod config_watch;
 mod demo;
 mod exit;
 mod inspection;
@@ -92,6 +93,11 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
+    /// The file that is read, if there is one.
+    fn path(&self) -> Option<PathBuf> {
+        self.file.clone().or_else(crate::config::locate)
+    }
+
     /// The configuration of a node that runs in this program.
     fn load(&self) -> Result<crate::Config, Failure> {
         self.read().map(compile::by_this_program)
@@ -126,7 +132,10 @@ pub fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match cli.command {
-            Command::Serve(serve) => serve.run().await,
+            Command::Serve(serve) => tokio::select! {
+                done = serve.run() => done,
+                never = serve.watch_config() => match never {},
+            },
             Command::Demo(demo) => demo.run().await,
             Command::Submit(submit) => submit.run().await,
             Command::Tasks(tasks) => tasks.run().await,

@@ -1,10 +1,11 @@
 //! `hostel serve`: a node in the foreground, until a signal ends it.
 
-use super::{ConfigFile, exit::Failure};
+use super::{ConfigFile, config_watch::ConfigWatch, exit::Failure};
 use crate::node::DistributedNode;
 use anyhow::Context;
 use clap::Args;
 use std::{
+    convert::Infallible,
     path::{Path, PathBuf},
     process,
 };
@@ -24,7 +25,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    pub async fn run(self) -> Result<(), Failure> {
+    pub async fn run(&self) -> Result<(), Failure> {
         let config = self.config.load()?;
         let mut signals = Signals::new()?;
         let mut node = DistributedNode::from_config(&config).await?;
@@ -75,6 +76,16 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+impl Serve {
+    /// Says in the log when the configuration file changes, for ever.
+    pub async fn watch_config(&self) -> Infallible {
+        match self.config.path() {
+            Some(file) => ConfigWatch::new(file).run().await,
+            None => std::future::pending().await,
         }
     }
 }
