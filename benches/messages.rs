@@ -17,6 +17,7 @@ use hostel::{
     broker::{self, LocalBroker},
     component::{Components, Router},
     discovery::LocalDiscovery,
+    health::Health,
     lifecycle::Component as _,
     plugin::{Outside, PluginHost},
     proto::distributed::Message,
@@ -175,7 +176,7 @@ fn inside(runtime: &tokio::runtime::Runtime) -> Vec<Row> {
     let bytes = limits.submission.payload_bytes;
     let router = Arc::new(Router::new(node, broker, discovery, bytes));
     let host = PluginHost::new(&config, Outside::default()).expect("a plugin host");
-    let components = Components::new(host.clone(), router.clone(), &config);
+    let components = Components::new(host.clone(), router.clone(), Health::default(), &config);
     runtime.block_on(async {
         host.start().await.expect("a start");
         host.loaded().await;

@@ -25,6 +25,8 @@ pub mod client;
 pub mod component;
 pub mod config;
 pub mod discovery;
+#[cfg(test)]
+mod fuzz;
 pub mod health;
 pub mod keyvalue;
 pub mod lifecycle;

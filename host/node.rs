@@ -57,6 +57,7 @@ pub struct DistributedNode {
     address: SocketAddr,
     parts: Composite,
     router: Arc<Router>,
+    health: Health,
     started: AtomicBool,
 }
 
@@ -74,25 +75,27 @@ impl DistributedNode {
         let limits = Config::default().limits;
         let address = address.parse().context("the address to listen on")?;
         let router = router(&id, message_broker, &service_discovery, &limits);
+        let health = Health::default();
         let services = Services {
             discovery: service_discovery.clone(),
             router: router.clone(),
             scheduler: task_scheduler,
             plugins: None,
             components: None,
+            health: health.clone(),
             limits,
         };
         let server = Arc::new(Server::bind(address, Access::default(), services).await?);
         let announced = server.address().to_string();
         let record = NodeRecord::new(id.clone(), announced);
-        let announcer = Announcer::new(record, None, service_discovery.clone());
+        let announcer = Announcer::new(record, None, service_discovery.clone(), health.clone());
         let parts = Composite::new(id.as_str());
         parts.add(Arc::new(announcer), PART_DEADLINE)?;
-        let reception = Reception::new(router.clone(), service_discovery);
+        let reception = Reception::new(router.clone(), service_discovery, health.clone());
         parts.add(Arc::new(reception), PART_DEADLINE)?;
         parts.add(server.clone(), PART_DEADLINE)?;
         parts.add(Arc::new(server.readiness()), PART_DEADLINE)?;
-        Ok(Self::of(id, server.address(), parts, router))
+        Ok(Self::of(id, server.address(), parts, router, health))
     }
 
     /// The whole node that a configuration describes.
@@ -115,9 +118,10 @@ impl DistributedNode {
             messenger: Some(router.clone()),
         };
         let plugins = PluginHost::new(config, outside)?;
-        let components = Components::new(plugins.clone(), router.clone(), config);
+        let components = Components::new(plugins.clone(), router.clone(), health.clone(), config);
         let components = Arc::new(components);
-        let scheduler = DistributedTaskScheduler::new(queue.clone(), discovery.clone());
+        let scheduler =
+            DistributedTaskScheduler::new_reporting(queue.clone(), discovery.clone(), &health);
         let scheduler = match queue.is_shared() {
             true => scheduler,
             false => scheduler.only_on(id.clone()),
@@ -128,6 +132,7 @@ impl DistributedNode {
             scheduler: Arc::new(scheduler),
             plugins: Some(plugins.clone()),
             components: Some(components.clone()),
+            health: health.clone(),
             limits: config.limits.clone(),
         };
         let access = Access::open(config)?;
@@ -139,10 +144,15 @@ impl DistributedNode {
             labels: config.node.labels.clone(),
             ..NodeRecord::new(id.clone(), announced)
         };
-        let announcer = Announcer::new(record, Some(plugins.clone()), discovery.clone());
-        let reception = Reception::new(router.clone(), discovery.clone());
+        let announcer = Announcer::new(
+            record,
+            Some(plugins.clone()),
+            discovery.clone(),
+            health.clone(),
+        );
+        let reception = Reception::new(router.clone(), discovery.clone(), health.clone());
         let (tasks, guests) = (queue.clone(), plugins.clone());
-        let worker = Worker::new(id.clone(), tasks, guests, discovery, config);
+        let worker = Worker::new(id.clone(), tasks, guests, discovery, health.clone(), config);
         // Stopped in reverse: the worker drains while clients can still ask for results and tasks
         // can still ask components, and these answer while clients are still there.
         let parts = Composite::new(id.as_str());
@@ -162,15 +172,22 @@ impl DistributedNode {
         };
         parts.add(Arc::new(first_scan), patience)?;
         parts.add(Arc::new(server.readiness()), PART_DEADLINE)?;
-        Ok(Self::of(id, server.address(), parts, router))
+        Ok(Self::of(id, server.address(), parts, router, health))
     }
 
-    fn of(id: Name, address: SocketAddr, parts: Composite, router: Arc<Router>) -> Self {
+    fn of(
+        id: Name,
+        address: SocketAddr,
+        parts: Composite,
+        router: Arc<Router>,
+        health: Health,
+    ) -> Self {
         Self {
             id,
             address,
             parts,
             router,
+            health,
             started: AtomicBool::new(false),
         }
     }
@@ -199,6 +216,17 @@ impl DistributedNode {
 
     pub fn id(&self) -> &Name {
         &self.id
+    }
+
+    /// What is wrong with this node, and the background tasks that it runs.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Waits until a background task has ended that the node cannot go on without, and returns why. Stop
+    /// the node then, and end the process.
+    pub async fn failed(&self) -> String {
+        self.health.failed().await
     }
 
     /// Where messages go; a component takes an id there to be reached by it.

@@ -42,6 +42,22 @@ const OWNERS: [(&str, &[&str]); 8] = [
     ("proto", &["api", "client", "cli"]),
 ];
 
+/// Files that spawn tasks besides `health/background.rs`, which owns those that outlive a call. Whoever
+/// spawns these waits for them: for an answer at once, or for all of a set at the end.
+const SPAWN_AND_WAIT: &[&str] = &[
+    "api/incoming",
+    "broker/redis/mod",
+    "cli/demo/process",
+    "component/reception",
+    "plugin/compiler",
+    "plugin/generation",
+    "plugin/loader",
+    "plugin/workshop",
+    "queue/redis/leases",
+    "queue/redis/mod",
+    "worker/dispatch",
+];
+
 const MAX_LINES: usize = 450;
 
 pub fn trials() -> Vec<Trial> {
@@ -56,6 +72,9 @@ pub fn trials() -> Vec<Trial> {
             "house::only_the_output_module_writes_to_the_terminal",
             || none(sources().iter().filter_map(writes_to_the_terminal)),
         ),
+        Trial::test("house::each_background_task_is_supervised", || {
+            none(sources().iter().flat_map(unsupervised))
+        }),
         Trial::test("house::each_file_says_what_it_is_and_stays_short", || {
             none(sources().iter().flat_map(unstylish))
         }),
@@ -197,6 +216,41 @@ fn writes_to_the_terminal(source: &Source) -> Option<String> {
         "{} writes by {way}, past cli/output.rs",
         source.path.display()
     ))
+}
+
+fn unsupervised(source: &Source) -> Vec<String> {
+    let below = source.below.to_string_lossy();
+    if below == "health/background"
+        || below.ends_with("tests")
+        || below.starts_with("plugin/")
+        || below == "sqlite/receive"
+    {
+        return Vec::new();
+    }
+    let code = source.text.split("#[cfg(test)]").next().unwrap_or_default();
+    let never = [
+        "tokio::spawn(",
+        "task::spawn(",
+        "thread::spawn(",
+        "thread::Builder",
+    ];
+    let waited_for = [".spawn(", ".spawn_on("];
+    let may_wait = SPAWN_AND_WAIT.contains(&&*below);
+    let lines = code.lines().enumerate();
+    let lines = lines.filter(|(_, line)| !line.trim_start().starts_with("//"));
+    let lines = lines.filter(|(_, line)| {
+        never.iter().any(|it| line.contains(it))
+            || (!may_wait && waited_for.iter().any(|it| line.contains(it)))
+    });
+    let path = source.path.display();
+    lines
+        .map(|(number, _)| {
+            let line = number + 1;
+            format!(
+                "{path}:{line} spawns what nobody supervises: use Health (health/background.rs)"
+            )
+        })
+        .collect()
 }
 
 fn unstylish(source: &Source) -> Vec<String> {

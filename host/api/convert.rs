@@ -5,6 +5,7 @@ use crate::{
     broker::Message,
     component,
     discovery::{NodeRecord, ServiceInfo},
+    health::{Health, Part, Severity},
     plugin::{Generation, Loading, Rejection, TaskType},
     proto::{distributed as wire, hostel::v1},
     queue::Listing,
@@ -279,6 +280,31 @@ pub fn cluster_node(node: &NodeRecord, drained: bool) -> v1::Node {
     }
 }
 
+/// The health of this node: every part, and its faults.
+pub fn health(node: &Name, health: &Health) -> v1::GetHealthResponse {
+    let faults = health.faults();
+    let part = |part: Part| {
+        let own = faults.iter().filter(|((of, _), _)| *of == part);
+        let own = own.map(|((_, kind), fault)| v1::Fault {
+            kind: (*kind).into(),
+            severity: fault.severity.as_str().into(),
+            reason: fault.reason.clone(),
+            since_ms: unix_ms(fault.since),
+        });
+        v1::PartHealth {
+            name: part.as_str().into(),
+            state: health.worst_of(part).map_or("ok", Severity::as_str).into(),
+            vital: part.is_vital(),
+            faults: own.collect(),
+        }
+    };
+    v1::GetHealthResponse {
+        node_id: node.to_string(),
+        serving: health.is_serving(),
+        parts: Part::ALL.map(part).into(),
+    }
+}
+
 /// A moment of the past by the clock that others have too.
 pub fn unix_ms_of(moment: Instant) -> u64 {
     let now = SystemTime::now();
@@ -291,4 +317,76 @@ fn unix_ms(time: SystemTime) -> u64 {
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fuzz, task::Lane};
+    use prost::Message as _;
+
+    fn samples() -> [Vec<u8>; 3] {
+        let metadata = HashMap::from([("k".to_owned(), "v".to_owned())]);
+        let task = wire::Task {
+            task_id: "task-1".into(),
+            task_type: "echo".into(),
+            payload: vec![0, 255].into(),
+            metadata: metadata.clone(),
+            wait_ms: 1,
+            node: "node-1".into(),
+            ..Default::default()
+        };
+        let message = wire::Message {
+            from_node: "a".into(),
+            to_node: "b".into(),
+            payload: vec![1].into(),
+            message_type: "note".into(),
+            message_id: "m".into(),
+            ..Default::default()
+        };
+        let service = wire::RegisterRequest {
+            node_id: "n".into(),
+            service_name: "web".into(),
+            address: "a:1".into(),
+            metadata,
+            ttl_ms: 1,
+        };
+        [
+            task.encode_to_vec(),
+            message.encode_to_vec(),
+            service.encode_to_vec(),
+        ]
+    }
+
+    #[test]
+    fn fuzz_requests() {
+        let samples = samples();
+        let samples: Vec<&[u8]> = samples.iter().map(Vec::as_slice).collect();
+        let limits = crate::config::Config::default().limits.submission;
+        fuzz::each(|near| {
+            let bytes = near.bytes(&samples);
+            if let Ok(task) = wire::Task::decode(&bytes[..])
+                && let Ok(task) = submission(task, &limits)
+            {
+                assert!(task.payload().len() <= limits.payload_bytes);
+                assert!(Lane::parse(&task.lane().to_string()).is_some());
+            }
+            if let Ok(sent) = wire::Message::decode(&bytes[..])
+                && let Ok(message) = message(sent, 16)
+            {
+                assert!(message.payload.len() <= 16);
+                let _ = delivered(message);
+            }
+            if let Ok(request) = wire::RegisterRequest::decode(&bytes[..])
+                && let Ok(service) = service(request)
+            {
+                let _ = service.check();
+                let _ = node(service);
+            }
+            if let Ok(request) = v1::ListTasksRequest::decode(&bytes[..]) {
+                let _ = state(&request.status);
+                let _ = name("task type", &request.task_type);
+            }
+        });
+    }
 }

@@ -1,107 +1,146 @@
-//! The gRPC health service: whether the node takes work, and, as `component/ID`, whether a component
-//! takes messages. Started last, stopped first.
+//! What the gRPC health service reports: whether the node does its work, whether each part does, and,
+//! as `component/ID`, whether a component takes messages. Started last, stopped first.
 
 use super::distributed::DistributedServiceImpl;
 use crate::{
-    component::Components, lifecycle::Component,
-    proto::distributed::distributed_service_server::DistributedServiceServer, task::Name,
+    component::Components,
+    health::{Background, Health, Part, Severity},
+    lifecycle::Component,
+    proto::distributed::distributed_service_server::DistributedServiceServer,
 };
 use async_trait::async_trait;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio_util::task::AbortOnDropHandle;
+use tonic::server::NamedService;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-type Distributed = DistributedServiceServer<DistributedServiceImpl>;
-
 pub struct Readiness {
-    health: HealthReporter,
+    reporter: HealthReporter,
+    sources: Sources,
+    following: Mutex<Option<Background>>,
+}
+
+/// Where the statuses come from.
+#[derive(Clone)]
+struct Sources {
+    /// The services that serve while the node does its work.
+    services: Vec<&'static str>,
+    health: Health,
     components: Option<Arc<Components>>,
-    following: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 impl Readiness {
-    pub fn new(health: HealthReporter, components: Option<Arc<Components>>) -> Self {
+    pub fn new(
+        reporter: HealthReporter,
+        health: Health,
+        components: Option<Arc<Components>>,
+    ) -> Self {
+        let distributed = DistributedServiceServer::<DistributedServiceImpl>::NAME;
         Self {
-            health,
-            components,
+            reporter,
+            sources: Sources {
+                services: vec!["", distributed],
+                health,
+                components,
+            },
             following: Mutex::default(),
         }
     }
 
-    fn following(&self) -> MutexGuard<'_, Option<AbortOnDropHandle<()>>> {
+    fn following(&self) -> MutexGuard<'_, Option<Background>> {
         self.following
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Says of each component what its state says, for as long as it is polled.
-async fn follow(mut health: HealthReporter, components: Arc<Components>) {
-    let mut changed = components.changed();
-    let mut said = BTreeMap::<Name, bool>::new();
-    loop {
-        changed.mark_unchanged();
-        let statuses = components.statuses().into_iter();
-        let now: BTreeMap<_, _> = statuses.map(|s| (s.id.clone(), s.is_healthy())).collect();
-        for (id, healthy) in &now {
-            if said.get(id) != Some(healthy) {
-                let status = match healthy {
-                    true => ServingStatus::Serving,
-                    false => ServingStatus::NotServing,
-                };
-                health.set_service_status(service(id), status).await;
+/// Whether each service serves, by its name.
+type Statuses = BTreeMap<String, bool>;
+
+impl Sources {
+    fn statuses(&self) -> Statuses {
+        let is_serving = self.health.is_serving();
+        let services = self.services.iter();
+        let services = services.map(|service| ((*service).to_owned(), is_serving));
+        let parts = Part::ALL.into_iter().map(|part| {
+            let is_down = self.health.worst_of(part) == Some(Severity::Down);
+            (part.as_str().to_owned(), !is_down)
+        });
+        let components = self.components.iter();
+        let components = components.flat_map(|components| components.statuses());
+        let components = components.map(|it| (format!("component/{}", it.id), it.is_healthy()));
+        services.chain(parts).chain(components).collect()
+    }
+
+    /// Publishes what differs from `published`, again with every change of a source.
+    async fn follow(self, reporter: HealthReporter) {
+        let mut published = Statuses::new();
+        let mut faults = self.health.changed();
+        let mut components = self.components.as_ref().map(|it| it.changed());
+        loop {
+            faults.mark_unchanged();
+            components.as_mut().map(|changed| changed.mark_unchanged());
+            let statuses = self.statuses();
+            publish(&reporter, &published, &statuses).await;
+            published = statuses;
+            let component_changes = async {
+                match &mut components {
+                    Some(changed) => changed.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let goes_on = tokio::select! {
+                changed = faults.changed() => changed,
+                changed = component_changes => changed,
+            };
+            if goes_on.is_err() {
+                return;
             }
-        }
-        for (gone, _) in said.iter().filter(|(id, _)| !now.contains_key(*id)) {
-            health.clear_service_status(&service(gone)).await;
-        }
-        said = now;
-        if changed.changed().await.is_err() {
-            return;
         }
     }
 }
 
-fn service(component: &Name) -> String {
-    format!("component/{component}")
+async fn publish(reporter: &HealthReporter, before: &Statuses, now: &Statuses) {
+    let mut reporter = reporter.clone();
+    for (service, serves) in now {
+        if before.get(service) != Some(serves) {
+            let status = if *serves {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            };
+            reporter.set_service_status(service, status).await;
+        }
+    }
+    for gone in before.keys().filter(|service| !now.contains_key(*service)) {
+        reporter.clear_service_status(gone).await;
+    }
 }
 
 #[async_trait]
 impl Component for Readiness {
     async fn start(&self) -> anyhow::Result<()> {
-        if let Some(components) = self.components.clone() {
-            let following = tokio::spawn(follow(self.health.clone(), components));
-            *self.following() = Some(AbortOnDropHandle::new(following));
-        }
-        self.health.set_serving::<Distributed>().await;
-        self.health
-            .set_service_status("", ServingStatus::Serving)
-            .await;
+        let statuses = self.sources.statuses();
+        publish(&self.reporter, &Statuses::new(), &statuses).await;
+        let (sources, reporter) = (self.sources.clone(), self.reporter.clone());
+        // All of it once more when it starts again.
+        let follow = move || sources.clone().follow(reporter.clone());
+        let health = &self.sources.health;
+        let following = health.restarting(Part::Api, "health-reporter", follow);
+        *self.following() = Some(following);
         Ok(())
     }
 
     async fn stop(&self) -> anyhow::Result<()> {
         let following = self.following().take();
         if let Some(following) = following {
-            following.abort();
-            let _ = following.await;
+            following.stop().await;
         }
-        let components = self
-            .components
-            .iter()
-            .flat_map(|components| components.statuses());
-        for component in components {
-            let service = service(&component.id);
-            let stopping = ServingStatus::NotServing;
-            self.health.set_service_status(service, stopping).await;
-        }
-        self.health.set_not_serving::<Distributed>().await;
-        self.health
-            .set_service_status("", ServingStatus::NotServing)
-            .await;
+        let mut stopped = self.sources.statuses();
+        stopped.values_mut().for_each(|serves| *serves = false);
+        publish(&self.reporter, &Statuses::new(), &stopped).await;
         Ok(())
     }
 

@@ -1,11 +1,14 @@
-//! The nodes of the cluster, for operators: who is there, and who shall take no new task.
+//! The nodes of the cluster, for operators: who is there, who shall take no new task, and the health
+//! of this one.
 
 use super::{convert, in_flight, status};
 use crate::{
     discovery::ServiceDiscovery,
+    health::Health,
     proto::hostel::v1::{
-        DrainNodeRequest, DrainNodeResponse, ListNodesRequest, ListNodesResponse,
-        UndrainNodeRequest, UndrainNodeResponse, node_service_server::NodeService,
+        DrainNodeRequest, DrainNodeResponse, GetHealthRequest, GetHealthResponse, ListNodesRequest,
+        ListNodesResponse, UndrainNodeRequest, UndrainNodeResponse,
+        node_service_server::NodeService,
     },
     task::Name,
 };
@@ -13,6 +16,9 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 pub struct NodeServiceImpl {
+    /// The id of this node.
+    pub node: Name,
+    pub health: Health,
     pub discovery: Arc<dyn ServiceDiscovery>,
 }
 
@@ -61,5 +67,12 @@ impl NodeService for NodeServiceImpl {
     ) -> Result<Response<UndrainNodeResponse>, Status> {
         self.wish(&request.into_inner().node_id, false).await?;
         Ok(Response::new(UndrainNodeResponse {}))
+    }
+
+    async fn get_health(
+        &self,
+        _: Request<GetHealthRequest>,
+    ) -> Result<Response<GetHealthResponse>, Status> {
+        Ok(Response::new(convert::health(&self.node, &self.health)))
     }
 }

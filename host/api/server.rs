@@ -19,6 +19,7 @@ use crate::{
     component::{self, Components},
     config,
     discovery::ServiceDiscovery,
+    health::{Background, Health, Part},
     lifecycle::Component,
     plugin::PluginHost,
     proto::{
@@ -39,7 +40,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
@@ -66,6 +67,8 @@ pub struct Services {
     /// Absent on a node that hosts no plugins itself.
     pub plugins: Option<Arc<PluginHost>>,
     pub components: Option<Arc<Components>>,
+    /// What is wrong with the node.
+    pub health: Health,
     pub limits: config::Limits,
 }
 
@@ -77,18 +80,18 @@ pub struct Server {
     address: SocketAddr,
     access: Arc<Access>,
     services: Services,
-    health: HealthReporter,
+    reporter: HealthReporter,
     listener: Mutex<Option<TcpListener>>,
     serving: Mutex<Option<Serving>>,
 }
 
 struct Serving {
     end: CancellationToken,
-    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    server: Background,
     /// Reads certificates and tokens again.
-    watch: JoinHandle<()>,
+    watch: Background,
     /// Closes connections that read nothing.
-    shares: JoinHandle<()>,
+    shares: Background,
 }
 
 impl Server {
@@ -107,7 +110,7 @@ impl Server {
             address: listener.local_addr()?,
             access: Arc::new(access),
             services,
-            health: HealthReporter::new(),
+            reporter: HealthReporter::new(),
             listener: Mutex::new(Some(listener)),
             serving: Mutex::default(),
         })
@@ -119,7 +122,12 @@ impl Server {
     }
 
     pub fn readiness(&self) -> Readiness {
-        Readiness::new(self.health.clone(), self.services.components.clone())
+        let services = &self.services;
+        Readiness::new(
+            self.reporter.clone(),
+            services.health.clone(),
+            services.components.clone(),
+        )
     }
 
     fn routes(&self, end: CancellationToken) -> anyhow::Result<Routes> {
@@ -127,6 +135,8 @@ impl Server {
         let limits = &services.limits;
         let max = limits.max_message_bytes;
         let nodes = NodeServiceServer::new(NodeServiceImpl {
+            node: services.router.node().clone(),
+            health: services.health,
             discovery: services.discovery.clone(),
         });
         let distributed = DistributedServiceServer::new(DistributedServiceImpl {
@@ -147,7 +157,7 @@ impl Server {
             .components
             .map(|components| ComponentServiceServer::new(ComponentServiceImpl { components }));
         let health = tonic_health::pb::health_server::HealthServer::new(
-            tonic_health::server::HealthService::from_health_reporter(self.health.clone()),
+            tonic_health::server::HealthService::from_health_reporter(self.reporter.clone()),
         );
         let reflection = || {
             tonic_reflection::server::Builder::configure()
@@ -224,9 +234,19 @@ impl Component for Server {
         let end = CancellationToken::new();
         let ended = end.clone().cancelled_owned();
         let routes = self.routes(end.clone())?;
-        let server = tokio::spawn(routes.serve_with_incoming_shutdown(incoming, ended));
-        let watch = tokio::spawn(watched::watch(self.access.watched()));
-        let shares = tokio::spawn(shares.watch());
+        let health = &self.services.health;
+        let server = async {
+            let served = routes.serve_with_incoming_shutdown(incoming, ended).await;
+            if let Err(error) = served {
+                tracing::error!("the gRPC server failed: {error:#}");
+            }
+        };
+        let server = health.vital(Part::Api, "grpc-server", server);
+        let parts = self.access.watched();
+        let watch = move || watched::watch(parts.clone());
+        let watch = health.restarting(Part::Api, "credential-watcher", watch);
+        let closing = move || shares.clone().watch();
+        let shares = health.restarting(Part::Api, "stall-watcher", closing);
         *self.serving() = Some(Serving {
             end,
             server,
@@ -240,20 +260,16 @@ impl Component for Server {
         let Some(mut serving) = self.serving().take() else {
             return Ok(());
         };
+        serving.server.expect_end();
         serving.end.cancel();
-        for background in [serving.watch, serving.shares] {
-            background.abort();
-            let _ = background.await;
+        serving.watch.stop().await;
+        serving.shares.stop().await;
+        let ended = tokio::time::timeout(GRACE, serving.server.ended()).await;
+        if ended.is_err() {
+            tracing::info!("open calls did not end within {GRACE:?} and were cut off");
+            serving.server.stop().await;
         }
-        match tokio::time::timeout(GRACE, &mut serving.server).await {
-            Ok(ended) => ended?.context("the gRPC server failed"),
-            Err(_) => {
-                tracing::info!("open calls did not end within {GRACE:?} and were cut off");
-                serving.server.abort();
-                let _ = serving.server.await;
-                Ok(())
-            }
-        }
+        Ok(())
     }
 
     fn get_id(&self) -> &str {

@@ -86,7 +86,7 @@ impl<S: Source> Look for Watched<S> {
 /// Looks at all of `parts` for ever.
 pub async fn watch(parts: Vec<Arc<dyn Look>>) {
     if parts.is_empty() {
-        return;
+        std::future::pending::<()>().await;
     }
     let parts: Arc<[_]> = parts.into();
     loop {

@@ -27,6 +27,14 @@ impl Failure {
         Self::found(format!("{error:#}"))
     }
 
+    /// A part of a running node failed that it cannot go on without; a new start can help.
+    pub fn part(why: impl std::fmt::Display) -> Self {
+        Self {
+            code: 5,
+            message: format!("{why}; the node has ended, start it again"),
+        }
+    }
+
     /// What was looked at could not be read or run.
     pub fn found_in(error: impl std::fmt::Display) -> Self {
         Self::found(error.to_string())

@@ -38,6 +38,7 @@ Exit codes:
   2  the command line or the configuration is wrong
   3  the node cannot be reached, or cannot do it now
   4  the node refused the request
+  5  the node ended because a part of it failed; start it again
 
 Environment:
   HOSTEL_SERVER            the node to talk to, as --server

@@ -6,7 +6,9 @@ use super::{
     exit::Failure,
     output::{ago, note, print_json, print_table},
 };
-use crate::proto::hostel::v1::{ListNodesResponse, Node, NodePlugin};
+use crate::proto::hostel::v1::{
+    Fault, GetHealthResponse, ListNodesResponse, Node, NodePlugin, PartHealth,
+};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -24,6 +26,15 @@ enum NodesCommand {
     /// Where nodes serve different versions of one plugin, a line under the table says which. When the
     /// answer is older than it should be, because etcd is away, a line on stderr says since when.
     List {
+        #[command(flatten)]
+        server: Server,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the health of the node that is asked: its parts and what is wrong with them
+    ///
+    /// Ends with 1 when the node cannot do its work.
+    Health {
         #[command(flatten)]
         server: Server,
         #[arg(long)]
@@ -55,6 +66,9 @@ impl Nodes {
         match self.command {
             NodesCommand::List { server, json } => {
                 list(&server.connect().await?.list_nodes().await?, json);
+            }
+            NodesCommand::Health { server, json } => {
+                return health(&server.connect().await?.get_health().await?, json);
             }
             NodesCommand::Drain { server, node } => {
                 server.connect().await?.drain_node(&node).await?;
@@ -108,6 +122,64 @@ pub fn list(seen: &ListNodesResponse, json: bool) {
             "hostel: this is stale: the node has not reached etcd for {since}"
         ));
     }
+}
+
+/// The health of one node: a line for each part, and one more for each further fault.
+fn health(seen: &GetHealthResponse, json: bool) -> Result<(), Failure> {
+    if json {
+        print_json(&json!({
+            "node": seen.node_id,
+            "serving": seen.serving,
+            "parts": seen.parts.iter().map(part_json).collect::<Vec<_>>(),
+        }));
+    } else {
+        let rows: Vec<_> = seen.parts.iter().flat_map(part_rows).collect();
+        print_table(&["PART", "STATE", "FAULT", "SINCE", "REASON"], &rows);
+    }
+    match seen.serving {
+        true => Ok(()),
+        false => Err(Failure::found(format!(
+            "{} cannot do its work",
+            seen.node_id
+        ))),
+    }
+}
+
+fn part_rows(part: &PartHealth) -> Vec<Vec<String>> {
+    let row = |state: &str, rest: [String; 3]| {
+        let mut row = vec![part.name.clone(), state.to_owned()];
+        row.extend(rest);
+        row
+    };
+    if part.faults.is_empty() {
+        return vec![row(&part.state, Default::default())];
+    }
+    let rows = part.faults.iter().map(|fault| {
+        let rest = [
+            fault.kind.clone(),
+            ago(fault.since_ms),
+            fault.reason.clone(),
+        ];
+        row(&fault.severity, rest)
+    });
+    rows.collect()
+}
+
+fn part_json(part: &PartHealth) -> Value {
+    let fault = |fault: &Fault| {
+        json!({
+            "kind": fault.kind,
+            "severity": fault.severity,
+            "reason": fault.reason,
+            "since_ms": fault.since_ms,
+        })
+    };
+    json!({
+        "name": part.name,
+        "state": part.state,
+        "vital": part.vital,
+        "faults": part.faults.iter().map(fault).collect::<Vec<_>>(),
+    })
 }
 
 fn state(node: &Node) -> &'static str {

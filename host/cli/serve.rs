@@ -49,11 +49,18 @@ impl Serve {
             "serving on {}",
             node.address()
         );
-        signals.next().await;
+        let failed = tokio::select! {
+            () = signals.next() => None,
+            why = node.failed() => Some(why),
+        };
         tracing::info!("stopping; a second signal ends the process at once");
-        tokio::select! {
-            stopped = node.stop() => Ok(stopped?),
+        let stopped = tokio::select! {
+            stopped = node.stop() => stopped,
             () = signals.next() => process::exit(130),
+        };
+        match failed {
+            Some(why) => Err(Failure::part(why)),
+            None => Ok(stopped?),
         }
     }
 }

@@ -13,11 +13,12 @@ use crate::proto::{
         TaskStatus, TaskStatusRequest, distributed_service_client::DistributedServiceClient,
     },
     hostel::v1::{
-        CancelTaskRequest, Component, DrainNodeRequest, ListComponentsRequest, ListNodesRequest,
-        ListNodesResponse, ListPluginsRequest, ListPluginsResponse, ListTasksRequest,
-        ListTasksResponse, RequeueTaskRequest, UndrainNodeRequest,
-        component_service_client::ComponentServiceClient, node_service_client::NodeServiceClient,
-        plugin_service_client::PluginServiceClient, task_service_client::TaskServiceClient,
+        CancelTaskRequest, Component, DrainNodeRequest, GetHealthRequest, GetHealthResponse,
+        ListComponentsRequest, ListNodesRequest, ListNodesResponse, ListPluginsRequest,
+        ListPluginsResponse, ListTasksRequest, ListTasksResponse, RequeueTaskRequest,
+        UndrainNodeRequest, component_service_client::ComponentServiceClient,
+        node_service_client::NodeServiceClient, plugin_service_client::PluginServiceClient,
+        task_service_client::TaskServiceClient,
     },
 };
 use options::Bearer;
@@ -228,6 +229,14 @@ impl DistributedClient {
     pub async fn list_nodes(&mut self) -> Result<ListNodesResponse, Status> {
         self.repeat(ListNodesRequest {}, |mut client, request| async move {
             client.nodes.list(request).await
+        })
+        .await
+    }
+
+    /// The health of the node that is asked, with the reasons for what is wrong.
+    pub async fn get_health(&mut self) -> Result<GetHealthResponse, Status> {
+        self.repeat(GetHealthRequest {}, |mut client, request| async move {
+            client.nodes.get_health(request).await
         })
         .await
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     discovery::{NodeRecord, PluginRecord, ServiceDiscovery},
+    health::{Background, Health, Part},
     lifecycle::Component,
     plugin::PluginHost,
 };
@@ -10,14 +11,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::sync::watch;
 
 /// How long to wait before a failed announcement is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 pub struct Announcer {
     shared: Arc<Shared>,
-    following: Mutex<Option<JoinHandle<()>>>,
+    health: Health,
+    following: Mutex<Option<Background>>,
 }
 
 struct Shared {
@@ -33,6 +35,7 @@ impl Announcer {
         node: NodeRecord,
         plugins: Option<Arc<PluginHost>>,
         discovery: Arc<dyn ServiceDiscovery>,
+        health: Health,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -40,11 +43,12 @@ impl Announcer {
                 plugins,
                 discovery,
             }),
+            health,
             following: Mutex::default(),
         }
     }
 
-    fn following(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
+    fn following(&self) -> std::sync::MutexGuard<'_, Option<Background>> {
         self.following
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -101,16 +105,18 @@ impl Component for Announcer {
             .map(|plugins| plugins.changed());
         let record = self.shared.record();
         self.shared.discovery.announce(record).await?;
-        *self.following() =
-            changed.map(|changed| tokio::spawn(self.shared.clone().follow(changed)));
+        *self.following() = changed.map(|changed| {
+            let shared = self.shared.clone();
+            let follow = move || shared.clone().follow(changed.clone());
+            self.health.restarting(Part::Discovery, "announcer", follow)
+        });
         Ok(())
     }
 
     async fn stop(&self) -> anyhow::Result<()> {
         let following = self.following().take();
         if let Some(following) = following {
-            following.abort();
-            let _ = following.await;
+            following.stop().await;
         }
         Ok(self.shared.discovery.withdraw().await?)
     }

@@ -6,7 +6,13 @@ use super::{
     status::Status,
     supervised::{Supervised, Surroundings},
 };
-use crate::{config::Config, lifecycle::Component, plugin::PluginHost, task::Name};
+use crate::{
+    config::Config,
+    health::{Background, Health, Part},
+    lifecycle::Component,
+    plugin::PluginHost,
+    task::Name,
+};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use std::{
@@ -14,7 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::{Semaphore, watch};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 
 pub struct Components {
     shared: Arc<Shared>,
@@ -23,7 +29,7 @@ pub struct Components {
 
 struct Following {
     stop: CancellationToken,
-    task: AbortOnDropHandle<()>,
+    task: Background,
 }
 
 struct Shared {
@@ -36,9 +42,15 @@ struct Shared {
 }
 
 impl Components {
-    pub fn new(plugins: Arc<PluginHost>, router: Arc<Router>, config: &Config) -> Self {
+    pub fn new(
+        plugins: Arc<PluginHost>,
+        router: Arc<Router>,
+        health: Health,
+        config: &Config,
+    ) -> Self {
         let surroundings = Surroundings {
             router,
+            health,
             places: Arc::new(Semaphore::new(config.plugins.max_components)),
             changed: watch::Sender::new(0),
         };
@@ -159,8 +171,10 @@ impl Component for Components {
         self.shared.catch_up().await;
         self.shared.caught_up.send_replace(seen);
         let stop = CancellationToken::new();
-        let follow = self.shared.clone().follow(changed, stop.clone());
-        let task = AbortOnDropHandle::new(tokio::spawn(follow));
+        let (shared, stopped) = (self.shared.clone(), stop.clone());
+        let follow = move || shared.clone().follow(changed.clone(), stopped.clone());
+        let health = &self.shared.surroundings.health;
+        let task = health.restarting(Part::Plugins, "component-manager", follow);
         *self.following() = Some(Following { stop, task });
         Ok(())
     }
@@ -168,9 +182,10 @@ impl Component for Components {
     async fn stop(&self) -> anyhow::Result<()> {
         let following = self.following().take();
         let followed = async {
-            if let Some(Following { stop, task }) = following {
+            if let Some(Following { stop, mut task }) = following {
+                task.expect_end();
                 stop.cancel();
-                let _ = task.await;
+                task.ended().await;
             }
         };
         // Beside each other: what a change is still starting ends sooner when it is told to stop.

@@ -154,12 +154,12 @@ impl Life {
         mut self,
         stop: CancellationToken,
         interrupt: CancellationToken,
-        ready: oneshot::Sender<()>,
+        ready: Option<oneshot::Sender<()>>,
     ) {
         (self.stop, self.interrupt) = (stop.clone(), interrupt);
         self.upgrade().await;
         // Whoever waits for it may have gone.
-        let _ = ready.send(());
+        let _ = ready.map(|ready| ready.send(()));
         loop {
             let takes_messages = self.instance.is_some() || self.failures.is_down();
             let timer = self.start_at.or(self.upgrade_at.map(|(at, _)| at));

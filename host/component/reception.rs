@@ -1,17 +1,17 @@
 //! What reaches this node as a whole: answers to its requests and messages to its components,
 //! passed on by other nodes, and questions to the node itself.
 
-use super::router::Router;
+use super::router::{Residence, Router};
 use crate::{
     broker::{Message, Overflow, Received, Subscription, Topic},
     discovery::ServiceDiscovery,
+    health::{Background, Health, Part},
     lifecycle::Component,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinSet;
-use tokio_util::task::AbortOnDropHandle;
 
 /// How many messages may wait here. They are only passed on, so hardly any ever do.
 const BACKLOG: usize = 4096;
@@ -24,7 +24,8 @@ type Said = Result<Option<Bytes>, String>;
 /// Takes in what is sent to the node, while it is started.
 pub struct Reception {
     shared: Arc<Shared>,
-    open: Mutex<Option<AbortOnDropHandle<()>>>,
+    health: Health,
+    open: Mutex<Option<Background>>,
 }
 
 struct Shared {
@@ -33,15 +34,43 @@ struct Shared {
 }
 
 impl Reception {
-    pub fn new(router: Arc<Router>, discovery: Arc<dyn ServiceDiscovery>) -> Self {
+    pub fn new(router: Arc<Router>, discovery: Arc<dyn ServiceDiscovery>, health: Health) -> Self {
         Self {
             shared: Arc::new(Shared { router, discovery }),
+            health,
             open: Mutex::default(),
         }
     }
 }
 
 impl Shared {
+    /// Takes the node's own place and topic.
+    async fn open(&self) -> anyhow::Result<(Residence, Subscription)> {
+        let node = self.router.node();
+        let (inbox, mut messages) = Subscription::new(BACKLOG, Overflow::Refuse);
+        let topic = Topic::Node(node.clone());
+        messages.keep(self.router.broker().attach(&topic, inbox.clone()).await?);
+        Ok((self.router.settle(node, inbox)?, messages))
+    }
+
+    /// Passes on what comes, and answers what the node itself was asked.
+    async fn receive(self: Arc<Self>, mut messages: Subscription) {
+        let mut answering = JoinSet::new();
+        while let Some(Received::Message(message)) = messages.next().await {
+            while answering.try_join_next().is_some() {}
+            let Some((question, said)) = self.pass_on(message) else {
+                continue;
+            };
+            // A broker that is slow must not keep what is for others waiting.
+            if answering.len() < MAX_ANSWERING {
+                let router = self.router.clone();
+                answering.spawn(async move {
+                    router.answer(router.node(), &question, said).await;
+                });
+            }
+        }
+    }
+
     /// Never waits: what the node itself has to say to it is given back.
     fn pass_on(&self, message: Message) -> Option<(Message, Said)> {
         let router = &self.router;
@@ -74,31 +103,23 @@ impl Shared {
 #[async_trait]
 impl Component for Reception {
     async fn start(&self) -> anyhow::Result<()> {
+        let mut first = Some(self.shared.open().await?);
         let shared = self.shared.clone();
-        let node = shared.router.node().clone();
-        let (inbox, mut messages) = Subscription::new(BACKLOG, Overflow::Refuse);
-        let topic = Topic::Node(node.clone());
-        messages.keep(shared.router.broker().attach(&topic, inbox.clone()).await?);
-        let residence = shared.router.settle(&node, inbox)?;
-        let open = tokio::spawn(async move {
-            let _residence = residence;
-            let mut answering = JoinSet::new();
-            while let Some(Received::Message(message)) = messages.next().await {
-                while answering.try_join_next().is_some() {}
-                let Some((question, said)) = shared.pass_on(message) else {
-                    continue;
+        let receive = move || {
+            let (shared, first) = (shared.clone(), first.take());
+            async move {
+                let opened = match first {
+                    Some(opened) => Ok(opened),
+                    None => shared.open().await,
                 };
-                // A broker that is slow must not keep what is for others waiting.
-                if answering.len() < MAX_ANSWERING {
-                    let router = shared.router.clone();
-                    answering.spawn(async move {
-                        router.answer(router.node(), &question, said).await;
-                    });
+                match opened {
+                    Ok((_residence, messages)) => shared.receive(messages).await,
+                    Err(error) => tracing::warn!("the node's inbox cannot be opened: {error:#}"),
                 }
             }
-        });
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(AbortOnDropHandle::new(open));
+        };
+        let open = self.health.restarting(Part::Broker, "node-inbox", receive);
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
         Ok(())
     }
 
@@ -109,8 +130,7 @@ impl Component for Reception {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(open) = open {
-            open.abort();
-            let _ = open.await;
+            open.stop().await;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     broker::{Overflow, Subscription},
     config,
+    health::{Background, Health, Part},
     lifecycle::Component,
     plugin::Generation,
     task::Name,
@@ -22,7 +23,7 @@ use tokio::{
     runtime::Handle,
     sync::{Semaphore, oneshot, watch},
 };
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 
 /// How long an interrupted guest gets to let go.
 const INTERRUPT: Duration = Duration::from_secs(1);
@@ -39,13 +40,14 @@ pub struct Supervised {
 struct Running {
     stop: CancellationToken,
     interrupt: CancellationToken,
-    life: AbortOnDropHandle<()>,
+    life: Background,
 }
 
 /// What all components of a node share.
 #[derive(Clone)]
 pub struct Surroundings {
     pub router: Arc<Router>,
+    pub health: Health,
     /// One for each component that may run.
     pub places: Arc<Semaphore>,
     /// Told of every change of a state.
@@ -100,6 +102,23 @@ impl Supervised {
         });
     }
 
+    /// A life with a mailbox of its own; `None` where another has its id.
+    fn begin(shared: &Arc<Shared>, wanted: &watch::Sender<Arc<Generation>>) -> Option<Life> {
+        let (inbox, mailbox) = Subscription::new(shared.limits.mailbox, Overflow::Refuse);
+        let router = &shared.surroundings.router;
+        let residence = match router.settle(&shared.id, inbox.clone()) {
+            Ok(residence) => residence,
+            Err(taken) => {
+                tracing::warn!(component = %shared.id, "cannot be reached: {taken}");
+                shared.refuse(taken.to_string());
+                return None;
+            }
+        };
+        shared.open(inbox.clone());
+        let wanted = wanted.subscribe();
+        Some(Life::new(shared.clone(), inbox, mailbox, residence, wanted))
+    }
+
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,29 +129,31 @@ impl Component for Supervised {
     /// Returns when the first try to start the guest is over. One that failed is no error here: it
     /// is tried again, and the node goes on without it.
     async fn start(&self) -> anyhow::Result<()> {
-        let shared = self.shared.clone();
-        let (inbox, mailbox) = Subscription::new(shared.limits.mailbox, Overflow::Refuse);
-        let router = &shared.surroundings.router;
-        let residence = match router.settle(&shared.id, inbox.clone()) {
-            Ok(residence) => residence,
-            Err(taken) => {
-                tracing::warn!(component = %shared.id, "cannot be reached: {taken}");
-                shared.refuse(taken.to_string());
-                return Ok(());
-            }
+        let Some(first) = Self::begin(&self.shared, &self.wanted) else {
+            return Ok(());
         };
-        shared.open(inbox.clone());
         let (stop, interrupt) = (CancellationToken::new(), CancellationToken::new());
         let (ready, started) = oneshot::channel();
-        let wanted = self.wanted.subscribe();
-        let life = Life::new(shared, inbox, mailbox, residence, wanted);
-        let life = self
-            .guests
-            .spawn(life.live(stop.clone(), interrupt.clone(), ready));
+        let (mut first, mut ready) = (Some(first), Some(ready));
+        let (shared, wanted) = (self.shared.clone(), self.wanted.clone());
+        let (stopped, interrupted) = (stop.clone(), interrupt.clone());
+        let live = move || {
+            // After a fault of the node's own, with an empty mailbox.
+            let life = first.take().or_else(|| Self::begin(&shared, &wanted));
+            let (stopped, interrupted) = (stopped.clone(), interrupted.clone());
+            let ready = ready.take();
+            async move {
+                if let Some(life) = life {
+                    life.live(stopped, interrupted, ready).await;
+                }
+            }
+        };
+        let health = &self.shared.surroundings.health;
+        let life = health.restarting_on(&self.guests, Part::Plugins, "component", live);
         *self.running() = Some(Running {
             stop,
             interrupt,
-            life: AbortOnDropHandle::new(life),
+            life,
         });
         // Without an answer it was stopped meanwhile.
         let _ = started.await;
@@ -144,9 +165,10 @@ impl Component for Supervised {
         let Some(mut running) = self.running().take() else {
             return Ok(());
         };
+        running.life.expect_end();
         running.stop.cancel();
         let patience = self.shared.limits.stop_timeout;
-        if tokio::time::timeout(patience, &mut running.life)
+        if tokio::time::timeout(patience, running.life.ended())
             .await
             .is_ok()
         {
@@ -155,7 +177,7 @@ impl Component for Supervised {
         // From here on its messages are refused, and only its `stop` can still take time.
         running.interrupt.cancel();
         let last = patience + INTERRUPT;
-        let ended = tokio::time::timeout(last, &mut running.life).await;
+        let ended = tokio::time::timeout(last, running.life.ended()).await;
         let id = self.id();
         anyhow::ensure!(ended.is_ok(), "{id} could not be stopped");
         Ok(())

@@ -1,12 +1,14 @@
 //! Nodes that left a moment ago. Most come back at once, with another version or after a crash, and
 //! what they run is not refused meanwhile: it waits for them.
 
-use crate::discovery::{NodeRecord, ServiceDiscovery};
+use crate::{
+    discovery::{NodeRecord, ServiceDiscovery},
+    health::{Background, Health, Part},
+};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio_util::task::AbortOnDropHandle;
 
 /// How long a node that left is expected back: a drain, a start and some time for who restarts it.
 const EXPECTED_BACK: Duration = Duration::from_secs(60);
@@ -14,19 +16,20 @@ const EXPECTED_BACK: Duration = Duration::from_secs(60);
 /// Dropping it ends the watch.
 pub(super) struct Departed {
     left: Left,
-    _watching: AbortOnDropHandle<()>,
+    _watching: Background,
 }
 
 type Left = Arc<Mutex<Vec<(Instant, NodeRecord)>>>;
 
 impl Departed {
     /// Watches from here on; must be called within a tokio runtime.
-    pub fn new(discovery: Arc<dyn ServiceDiscovery>) -> Self {
+    pub fn new(discovery: Arc<dyn ServiceDiscovery>, health: &Health) -> Self {
         let left = Left::default();
-        let watching = tokio::spawn(watch(discovery, left.clone()));
+        let leaving = left.clone();
+        let watch = move || watch(discovery.clone(), leaving.clone());
         Self {
             left,
-            _watching: AbortOnDropHandle::new(watching),
+            _watching: health.restarting(Part::Discovery, "departed-nodes", watch),
         }
     }
 

@@ -9,6 +9,7 @@ mod waiters;
 use crate::{
     budget::{Budget, Reservation, Slot},
     discovery::ServiceDiscovery,
+    health::Health,
     log_limit::LogLimit,
     queue::{
         self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, Submitted, TaskQueue,
@@ -142,9 +143,19 @@ pub enum Error {
 impl DistributedTaskScheduler {
     /// Must be called within a tokio runtime: it listens to queue and discovery from here on.
     pub fn new(queue: Arc<dyn TaskQueue>, discovery: Arc<dyn ServiceDiscovery>) -> Self {
-        let waiters = Waiters::new(queue.watch());
+        Self::new_reporting(queue, discovery, &Health::default())
+    }
+
+    /// The same, and reports its faults to `health`.
+    pub fn new_reporting(
+        queue: Arc<dyn TaskQueue>,
+        discovery: Arc<dyn ServiceDiscovery>,
+        health: &Health,
+    ) -> Self {
+        let watched = queue.clone();
+        let waiters = Waiters::new(move || watched.watch(), health);
         let routing = Routing {
-            departed: Departed::new(discovery.clone()),
+            departed: Departed::new(discovery.clone(), health),
             discovery,
             only: None,
         };

@@ -2,6 +2,7 @@
 //! means "look now"; the one who looks decides.
 
 use crate::{
+    health::{Background, Health, Part},
     queue::{Changes, Watch},
     task::TaskId,
 };
@@ -12,14 +13,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::sync::oneshot;
 
 type Waiting = Arc<Mutex<HashMap<TaskId, Vec<oneshot::Sender<()>>>>>;
 
 /// Everyone who waits. Dropping it ends the pump.
 pub struct Waiters {
     waiting: Waiting,
-    pump: JoinHandle<()>,
+    _pump: Background,
 }
 
 /// Resolves when its task ends, or may have ended.
@@ -30,10 +31,23 @@ pub struct EndOfTask {
 }
 
 impl Waiters {
-    pub fn new(watch: Watch) -> Self {
+    /// Listens to what `watch` returns.
+    pub fn new(watch: impl Fn() -> Watch + Send + 'static, health: &Health) -> Self {
         let waiting = Waiting::default();
-        let pump = tokio::spawn(pump(watch, waiting.clone()));
-        Self { waiting, pump }
+        let (woken, mut first) = (waiting.clone(), Some(watch()));
+        let pump = move || {
+            let watch = first.take().unwrap_or_else(|| {
+                let watch = watch();
+                // What ended before it began was not seen.
+                lock(&woken).clear();
+                watch
+            });
+            pump(watch, woken.clone())
+        };
+        Self {
+            waiting,
+            _pump: health.restarting(Part::Queue, "end-listener", pump),
+        }
     }
 
     /// The end of the task `id`, from now on.
@@ -46,12 +60,6 @@ impl Waiters {
             woken,
             waiting: self.waiting.clone(),
         }
-    }
-}
-
-impl Drop for Waiters {
-    fn drop(&mut self) {
-        self.pump.abort();
     }
 }
 
@@ -90,6 +98,8 @@ async fn pump(mut watch: Watch, waiting: Waiting) {
             Changes::Seen(_) => {}
         }
     }
+    // The queue is closed, and nobody has ended this.
+    std::future::pending().await
 }
 
 /// The map is whole at every await and panic: it has no invariant beyond its own.
@@ -113,7 +123,8 @@ mod tests {
     #[tokio::test]
     async fn wakes_at_the_end_and_forgets() {
         let publisher = Publisher::new();
-        let waiters = Waiters::new(publisher.watch());
+        let watched = publisher.clone();
+        let waiters = Waiters::new(move || watched.watch(), &Health::default());
         let id = TaskId::parse("id", "a").unwrap();
         let other = TaskId::parse("id", "b").unwrap();
         let (first, second) = (waiters.ended(&id), waiters.ended(&id));

@@ -2,9 +2,13 @@
 //! committed, and what is committed is seen here. Changes nothing.
 
 use super::{Database, Error, Fault, Thread};
-use crate::log_limit::LogLimit;
+use crate::{
+    health::{Health, Part},
+    log_limit::LogLimit,
+};
 use rusqlite::Connection;
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -27,7 +31,12 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub fn start(name: &'static str, database: &Database) -> Result<Self, Error> {
+    pub fn start(
+        health: &Health,
+        part: Part,
+        name: &'static str,
+        database: &Database,
+    ) -> Result<Self, Error> {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let its = database.clone();
         let log_limit = Arc::new(LogLimit::new(3, Duration::from_secs(10)));
@@ -36,7 +45,7 @@ impl Reader {
             database: database.clone(),
             sender: Mutex::new(Some(sender)),
             log_limit,
-            thread: Thread::start(name, move || serve(&its, receiver, &limit))?,
+            thread: Thread::start(health, part, name, move || serve(&its, receiver, &limit))?,
         })
     }
 
@@ -63,7 +72,7 @@ impl Reader {
         match answer.await {
             Ok(found) => found.map_err(|fault| self.database.error(&fault).into()),
             Err(_) => {
-                let reason = "the database cannot be opened for reading";
+                let reason = "the database could not be read; the log says why";
                 Err(Error::Unavailable(reason.into()).into())
             }
         }
@@ -102,7 +111,9 @@ fn serve(database: &Database, mut receiver: mpsc::Receiver<Question>, limit: &Lo
         let begun = questions.len() > 1 && open.execute_batch("BEGIN").is_ok();
         let mut sound = true;
         for question in questions.drain(..) {
-            sound &= question(open);
+            // One that panics costs its own answer and the connection, and nobody else anything.
+            let asked = catch_unwind(AssertUnwindSafe(|| question(open)));
+            sound &= asked.unwrap_or(false);
         }
         if begun {
             sound &= open.execute_batch("COMMIT").is_ok();

@@ -2,40 +2,31 @@
 //! it does.
 
 use super::Error;
-use std::{
-    sync::{Mutex, PoisonError},
-    thread::{self, JoinHandle},
-};
+use crate::health::{BackgroundThread, Health, Part};
+use std::sync::{Mutex, PoisonError};
 
-pub(crate) struct Thread {
-    name: &'static str,
-    handle: Mutex<Option<JoinHandle<()>>>,
-}
+pub(crate) struct Thread(Mutex<Option<BackgroundThread>>);
 
 impl Thread {
-    pub fn start(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<Self, Error> {
-        let started = thread::Builder::new().name(name.into()).spawn(run);
-        let handle = started
+    /// Starts a thread of `part`, whose panic fails the node.
+    pub fn start(
+        health: &Health,
+        part: Part,
+        name: &'static str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, Error> {
+        let started = health.vital_thread(part, name, run);
+        let thread = started
             .map_err(|error| Error::Unavailable(format!("no thread for {name}: {error}")))?;
-        Ok(Self {
-            name,
-            handle: Mutex::new(Some(handle)),
-        })
+        Ok(Self(Mutex::new(Some(thread))))
     }
 
     /// Waits for its end; the second time there is nothing to wait for. Telling it to end is the
     /// caller's.
     pub async fn join(&self) {
-        let handle = self
-            .handle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(handle) = handle {
-            let joined = tokio::task::spawn_blocking(move || handle.join()).await;
-            if !matches!(joined, Ok(Ok(()))) {
-                tracing::error!("the thread {} ended badly", self.name);
-            }
+        let thread = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
 }

@@ -57,6 +57,7 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz;
 
     #[test]
     fn what_is_written_is_read() {
@@ -82,5 +83,16 @@ mod tests {
         ] {
             assert_eq!(Lane::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn fuzz_lanes() {
+        let samples = ["echo", "echo@node:node-1", "word:count@label:gpu"];
+        fuzz::each(|near| {
+            let given = near.text(&samples);
+            if let Some(lane) = Lane::parse(&given) {
+                assert_eq!(lane.to_string(), given);
+            }
+        });
     }
 }

@@ -28,6 +28,7 @@ const SCAN: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Where runs go.
+#[derive(Clone)]
 pub struct Runs {
     pub shared: Arc<Shared>,
     pub running: TaskTracker,

@@ -12,6 +12,7 @@ mod tend;
 use crate::{
     config,
     discovery::ServiceDiscovery,
+    health::{Background, Health, Part},
     lifecycle::Component,
     plugin::PluginHost,
     queue::{Finish, TaskQueue},
@@ -25,14 +26,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{
-    sync::{Notify, mpsc},
-    task::JoinHandle,
-};
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
-};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::task::TaskTracker;
 
 /// How many finished attempts may wait to be written down before running tasks have to wait.
 const FINISH_BACKLOG: usize = 4096;
@@ -43,6 +38,7 @@ const INTERRUPT: Duration = Duration::from_secs(2);
 /// The part of a node that runs tasks.
 pub struct Worker {
     shared: Arc<Shared>,
+    health: Health,
     started: Mutex<Option<Started>>,
     drain: Duration,
 }
@@ -66,19 +62,15 @@ struct Shared {
     wake: Notify,
 }
 
-/// What has to be ended at stop.
+/// What has to be ended at stop. Dropping it ends all of it, when a stop is given up.
 struct Started {
-    /// Ends the dispatcher: no further lease.
-    dispatching: CancellationToken,
-    dispatcher: JoinHandle<Option<()>>,
-    /// Ends renewing and sweeping, which go on while tasks run out.
-    tending: CancellationToken,
+    dispatcher: Background,
+    /// Heartbeat, reaper and listener, which go on while tasks run out.
+    tending: [Background; 3],
     running: TaskTracker,
-    loops: TaskTracker,
+    finisher: Background,
     /// The last sender but those of running tasks: dropping it lets the finisher end.
     finished: mpsc::Sender<Finish>,
-    /// Ends the finisher too, when a stop is given up.
-    _abandon: DropGuard,
 }
 
 impl Worker {
@@ -87,6 +79,7 @@ impl Worker {
         queue: Arc<dyn TaskQueue>,
         plugins: Arc<PluginHost>,
         discovery: Arc<dyn ServiceDiscovery>,
+        health: Health,
         config: &config::Config,
     ) -> Self {
         Self {
@@ -103,6 +96,7 @@ impl Worker {
                 keep_ended: config.keep_ended,
                 wake: Notify::new(),
             }),
+            health,
             started: Mutex::default(),
             drain: config.node.drain,
         }
@@ -117,29 +111,37 @@ impl Worker {
 impl Component for Worker {
     async fn start(&self) -> anyhow::Result<()> {
         let (finished, ended) = mpsc::channel(FINISH_BACKLOG);
-        let (running, loops) = (TaskTracker::new(), TaskTracker::new());
-        let [dispatching, tending, abandoned] = [(); 3].map(|()| CancellationToken::new());
+        let running = TaskTracker::new();
         let shared = &self.shared;
-        loops.spawn(until(&abandoned, finish::write_down(shared.clone(), ended)));
-        loops.spawn(until(&tending, tend::renew(shared.clone())));
-        loops.spawn(until(&tending, tend::sweep(shared.clone())));
-        loops.spawn(until(
-            &tending,
-            tend::listen(shared.clone(), shared.queue.watch()),
-        ));
+        let finish = finish::write_down(shared.clone(), ended);
+        let renewing = shared.clone();
+        let sweeping = shared.clone();
+        let listening = shared.clone();
         let runs = dispatch::Runs {
             shared: shared.clone(),
             running: running.clone(),
             finished: finished.clone(),
         };
         *self.started() = Some(Started {
-            dispatcher: tokio::spawn(until(&dispatching, dispatch::dispatch(runs))),
-            dispatching,
-            tending,
+            // What it was about to write is known to nobody else.
+            finisher: self.health.vital(Part::Worker, "finisher", finish),
+            tending: [
+                self.health.restarting(Part::Worker, "heartbeat", move || {
+                    tend::renew(renewing.clone())
+                }),
+                self.health.restarting(Part::Worker, "reaper", move || {
+                    tend::sweep(sweeping.clone())
+                }),
+                self.health
+                    .restarting(Part::Worker, "queue-listener", move || {
+                        tend::listen(listening.clone(), listening.queue.watch())
+                    }),
+            ],
+            dispatcher: self.health.restarting(Part::Worker, "dispatcher", move || {
+                dispatch::dispatch(runs.clone())
+            }),
             running,
-            loops,
             finished,
-            _abandon: abandoned.drop_guard(),
         });
         Ok(())
     }
@@ -147,12 +149,11 @@ impl Component for Worker {
     /// Leases nothing more, waits for running tasks until the drain time is over, interrupts and
     /// gives back the rest, and writes down every ending.
     async fn stop(&self) -> anyhow::Result<()> {
-        let Some(started) = self.started().take() else {
+        let Some(mut started) = self.started().take() else {
             return Ok(());
         };
-        started.dispatching.cancel();
         // What it has leased already has been handed to `running` when it is gone.
-        let _ = started.dispatcher.await;
+        started.dispatcher.stop().await;
         started.running.close();
         if tokio::time::timeout(self.drain, started.running.wait())
             .await
@@ -167,22 +168,16 @@ impl Component for Worker {
             // Guests are interrupted within an epoch; only a host call could take longer.
             let _ = tokio::time::timeout(INTERRUPT, started.running.wait()).await;
         }
+        started.finisher.expect_end();
         drop(started.finished);
-        started.tending.cancel();
-        started.loops.close();
-        started.loops.wait().await;
+        for tending in started.tending {
+            tending.stop().await;
+        }
+        started.finisher.ended().await;
         Ok(())
     }
 
     fn get_id(&self) -> &str {
         "worker"
     }
-}
-
-/// `work`, ended by `end`.
-fn until<W: Future<Output = ()>>(
-    end: &CancellationToken,
-    work: W,
-) -> impl Future<Output = Option<()>> + use<W> {
-    end.clone().run_until_cancelled_owned(work)
 }

@@ -10,6 +10,7 @@ mod drain;
 mod exports;
 mod faults;
 mod first_task;
+mod health;
 mod hostile;
 mod kill;
 mod limits;
@@ -22,6 +23,7 @@ mod sdk_errors;
 mod shared_queue;
 mod starting;
 mod stored;
+mod supervision;
 mod surroundings;
 mod untrusted;
 
@@ -38,6 +40,7 @@ pub fn trials() -> Vec<Trial> {
         exports::trials(),
         faults::trials(),
         first_task::trials(),
+        health::trials(),
         hostile::trials(),
         kill::trials(),
         limits::trials(),
@@ -50,6 +53,7 @@ pub fn trials() -> Vec<Trial> {
         shared_queue::trials(),
         starting::trials(),
         stored::trials(),
+        supervision::trials(),
         surroundings::trials(),
         untrusted::trials(),
     ]

@@ -77,7 +77,7 @@ fn in_ci() -> bool {
     std::env::var_os("CI").is_some()
 }
 
-fn run<F: Future<Output = ()>>(scenario: impl FnOnce() -> F) -> Result<(), Failed> {
+pub fn run<F: Future<Output = ()>>(scenario: impl FnOnce() -> F) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -9,7 +9,7 @@ mod wire;
 use super::{Attachment, Error, Inbox, Message, MessageBroker, Published, Topic};
 use crate::{
     config,
-    health::Health,
+    health::{Background, Health, Part},
     redis::{Connection, Nodes, Server},
 };
 use async_trait::async_trait;
@@ -36,7 +36,8 @@ pub struct RedisBroker {
     channels: Channels,
     link: Arc<Link>,
     publisher: Arc<OnceCell<Connection>>,
-    listening: Mutex<Option<AbortOnDropHandle<()>>>,
+    listening: Mutex<Option<Background>>,
+    health: Health,
     /// Where both connections live. Components publish from a runtime of their own, which has no
     /// sockets.
     runtime: Handle,
@@ -62,9 +63,10 @@ impl RedisBroker {
         Ok(Self {
             server: Server::new(settings, "broker", false).map_err(Error::Misconfigured)?,
             channels: channels(),
-            link: Arc::new(Link::new(channels(), health)),
+            link: Arc::new(Link::new(channels(), health.clone())),
             publisher: Arc::default(),
             listening: Mutex::default(),
+            health,
             runtime: Handle::try_current().map_err(|error| {
                 Error::Misconfigured(format!("a broker is opened within a runtime: {error}"))
             })?,
@@ -78,7 +80,12 @@ impl RedisBroker {
             .unwrap_or_else(PoisonError::into_inner);
         listening.get_or_insert_with(|| {
             let (link, server) = (self.link.clone(), self.server.clone());
-            AbortOnDropHandle::new(self.runtime.spawn(async move { link.run(server).await }))
+            let listen = move || {
+                let (link, server) = (link.clone(), server.clone());
+                async move { link.run(server).await }
+            };
+            self.health
+                .restarting_on(&self.runtime, Part::Broker, "redis-subscriber", listen)
         });
     }
 }

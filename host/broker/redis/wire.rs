@@ -104,6 +104,7 @@ fn name(text: &[u8]) -> Option<Name> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz;
 
     fn message(reply_to: Option<ReplyTo>) -> Message {
         Message {
@@ -151,5 +152,16 @@ mod tests {
             // It may be another message; it may not be a panic.
             let _ = decode(&changed);
         }
+    }
+
+    #[test]
+    fn fuzz_message_bytes() {
+        let samples = [encode(&message(None)), encode(&message(waiting()))];
+        let samples = [&samples[0][..], &samples[1][..]];
+        fuzz::each(|near| {
+            if let Ok(read) = decode(&near.bytes(&samples)) {
+                assert_eq!(decode(&encode(&read)).unwrap(), read);
+            }
+        });
     }
 }

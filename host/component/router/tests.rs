@@ -6,6 +6,7 @@ use crate::{
     broker::{LocalBroker, Received},
     component::Reception,
     discovery::{Error, NodeRecord, ServiceInfo},
+    health::Health,
     lifecycle::Component,
 };
 use async_trait::async_trait;
@@ -71,7 +72,7 @@ async fn nodes() -> [Node; 2] {
     for id in ["a", "b"] {
         let router = Router::new(name(id), broker.clone(), discovery.clone(), 1000);
         let router = Arc::new(router);
-        let reception = Reception::new(router.clone(), discovery.clone());
+        let reception = Reception::new(router.clone(), discovery.clone(), Health::default());
         reception.start().await.unwrap();
         nodes.push(Node { router, reception });
     }

@@ -1,6 +1,7 @@
 //! What is shown loads to the same, hides secrets, and the reference is complete.
 
 use super::*;
+use crate::fuzz;
 use toml::de::DeTable;
 
 fn parse(text: &str) -> Config {
@@ -191,4 +192,23 @@ fn every_setting_of_the_reference_is_explained() {
             assert!(pair[0].starts_with("# "), "{} has no comment", pair[1]);
         }
     }
+}
+
+#[test]
+fn fuzz_configurations() {
+    let complete = [complete("sqlite"), complete("redis")];
+    let samples = [&*complete[0], &*complete[1], "[node]\nid = \"a\"\n", ""];
+    fuzz::each(|near| {
+        let given = near.text(&samples);
+        match Config::parse(&given, std::iter::empty()) {
+            // What is shown loads to the same.
+            Ok(config) => {
+                let shown = show(&config, Secrets::Shown);
+                if let Ok(again) = Config::parse(&shown, std::iter::empty()) {
+                    assert_eq!(show(&again, Secrets::Shown), shown);
+                }
+            }
+            Err(faults) => assert!(!faults.to_string().is_empty()),
+        }
+    });
 }

@@ -48,6 +48,7 @@ impl Standing {
 }
 
 /// A record that is kept until it is told to stop.
+#[derive(Clone)]
 pub(super) struct Announcement {
     pub server: Arc<Server>,
     pub seen: Arc<Seen>,

@@ -115,6 +115,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz;
 
     fn name(text: &str) -> Name {
         Name::parse("name", text).unwrap()
@@ -160,5 +161,27 @@ mod tests {
         assert_eq!(Entry::parse(&key, &again.value().unwrap()).unwrap(), again);
         assert!(Entry::parse(&Key::Node(name("m")), value).is_err());
         assert!(Entry::parse(&key, b"{").is_err());
+    }
+
+    #[test]
+    fn fuzz_records() {
+        let key = Key::Node(name("n"));
+        let service = Key::Service(name("web"), name("n"));
+        let samples: [&[u8]; 3] = [
+            br#"{"id":"n","address":"a:1","version":"9","task_types":["t"],"plugins":[{"name":"p",
+                "version":"1","sha256":"0"}],"components":["p"],"capacity":64,"labels":["gpu"],
+                "instance":"i"}"#,
+            br#"{"address":"a","metadata":{"k":"v"},"ttl_ms":60000}"#,
+            b"{}",
+        ];
+        fuzz::each(|near| {
+            let value = near.bytes(&samples);
+            for key in [&key, &service] {
+                if let Ok(entry) = Entry::parse(key, &value) {
+                    let written = entry.value().unwrap();
+                    assert_eq!(Entry::parse(key, &written).unwrap(), entry);
+                }
+            }
+        });
     }
 }

@@ -12,7 +12,11 @@ mod view;
 mod watcher;
 
 use super::{Error, NODE_SERVICE, NodeRecord, ServiceDiscovery, ServiceInfo};
-use crate::{config, health::Health, task::Name};
+use crate::{
+    config,
+    health::{Background, Health, Part},
+    task::Name,
+};
 use announcement::{Announcement, Standing, seconds};
 use async_trait::async_trait;
 use entry::Entry;
@@ -25,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use watcher::{Seen, Watcher};
 
@@ -53,7 +57,7 @@ pub struct EtcdServiceDiscovery {
 /// What goes on behind the calls. Dropping it ends everything.
 #[derive(Default)]
 struct Running {
-    watching: Option<AbortOnDropHandle<()>>,
+    watching: Option<Background>,
     announcing: Option<Announcing>,
     /// For requests; made anew after an error, and after a rest.
     client: Option<Kept>,
@@ -63,7 +67,7 @@ struct Announcing {
     wanted: watch::Sender<NodeRecord>,
     standing: watch::Receiver<Standing>,
     stop: CancellationToken,
-    task: AbortOnDropHandle<()>,
+    task: Background,
 }
 
 impl EtcdServiceDiscovery {
@@ -113,16 +117,21 @@ impl EtcdServiceDiscovery {
     /// Begins to follow etcd, and waits until there is something to look at.
     async fn look(&self) -> Result<(), Error> {
         self.running().watching.get_or_insert_with(|| {
-            let watcher = Watcher {
-                server: self.server.clone(),
-                seen: self.seen.clone(),
-                prefix: self.prefix.clone(),
-            };
-            let doubts = doubt::settle(self.seen.clone());
-            // The doubtful end while etcd is away, too.
-            AbortOnDropHandle::new(tokio::spawn(async {
-                tokio::join!(watcher.run(), doubts);
-            }))
+            let (server, seen) = (self.server.clone(), self.seen.clone());
+            let prefix = self.prefix.clone();
+            self.health
+                .restarting(Part::Discovery, "etcd-watcher", move || {
+                    let watcher = Watcher {
+                        server: server.clone(),
+                        seen: seen.clone(),
+                        prefix: prefix.clone(),
+                    };
+                    let doubts = doubt::settle(seen.clone());
+                    // The doubtful end while etcd is away, too.
+                    async move {
+                        tokio::join!(watcher.run(), doubts);
+                    }
+                })
         });
         let listed = tokio::time::timeout(FIRST, self.seen.listed());
         listed.await.map_err(|_| self.server.silent())
@@ -213,7 +222,10 @@ impl EtcdServiceDiscovery {
             health: self.health.clone(),
             stop: stop.clone(),
         };
-        let task = AbortOnDropHandle::new(tokio::spawn(announcement.run()));
+        let run = move || announcement.clone().run();
+        let task = self
+            .health
+            .restarting(Part::Discovery, "etcd-registration", run);
         running.announcing = Some(Announcing {
             wanted,
             standing: standing.clone(),
@@ -305,9 +317,10 @@ impl ServiceDiscovery for EtcdServiceDiscovery {
     async fn withdraw(&self) -> Result<(), Error> {
         self.seen.view().set_own(None);
         let announcing = self.running().announcing.take();
-        if let Some(announcing) = announcing {
+        if let Some(mut announcing) = announcing {
+            announcing.task.expect_end();
             announcing.stop.cancel();
-            let _ = announcing.task.await;
+            announcing.task.ended().await;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use self::writer::{Verb, Writer};
 use super::{Bucket, Change, Error, KeyValue, Page, Values, limit};
 use crate::{
     config::KeyValueLimits,
-    health::Health,
+    health::{Health, Part},
     sqlite::{self, Reader},
     task::Name,
 };
@@ -41,8 +41,8 @@ impl SqliteKeyValue {
         let claiming = database.clone();
         let claimed = tokio::task::spawn_blocking(move || claiming.claim()).await;
         let lock = claimed.map_err(|error| sqlite::Error::Unavailable(error.to_string()))??;
-        let values = Reader::start("keyvalue-reader", &database)?;
-        let lists = Reader::start("keyvalue-lists", &database)?;
+        let values = Reader::start(health, Part::KeyValue, "keyvalue-reader", &database)?;
+        let lists = Reader::start(health, Part::KeyValue, "keyvalue-lists", &database)?;
         Ok(Self {
             limits: limits.clone(),
             writer: Writer::start(

@@ -85,7 +85,8 @@ impl Writer {
     ) -> Result<Self, Error> {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let (ready, opened) = oneshot::channel();
-        let thread = Thread::start("keyvalue-writer", move || {
+        let reporting = health.clone();
+        let thread = Thread::start(&reporting, Part::KeyValue, "keyvalue-writer", move || {
             let mut work = Work {
                 space: Space::new(&database, reserve_bytes, Part::KeyValue, &health),
                 upkeep: Upkeep::new(&database, Part::KeyValue, &health),

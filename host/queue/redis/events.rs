@@ -41,20 +41,18 @@ pub(super) struct Reader {
 type Event = (String, Vec<String>);
 
 impl Reader {
-    /// And what is told when it misses nothing from there on.
-    pub fn new(core: Arc<Core>, shard: usize) -> (Self, oneshot::Receiver<()>) {
+    /// Tells `begun` when it misses nothing from there on.
+    pub fn new(core: Arc<Core>, shard: usize, begun: Option<oneshot::Sender<()>>) -> Self {
         let stream = format!("{}:events", core.tags[shard]);
-        let (begun, beginning) = oneshot::channel();
-        let reader = Self {
+        Self {
             lost: core.stores.lost(),
             core,
             stream,
             last: None,
             redirected: None,
             pace: Pace::default(),
-            begun: Some(begun),
-        };
-        (reader, beginning)
+            begun,
+        }
     }
 
     /// Reads for ever.

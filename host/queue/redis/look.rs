@@ -218,3 +218,23 @@ async fn of_shard(
         after = Some((order, id));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz;
+
+    #[test]
+    fn fuzz_page_tokens() {
+        let samples = ["p1-task", "p18446744073709551615-order:4711"];
+        fuzz::each(|near| {
+            let token = near.text(&samples);
+            if let Ok(place) = parse_token(Some(&token)) {
+                let (order, id) = place.expect("a place");
+                // Lua's arguments.
+                assert!(order.parse::<u64>().is_ok());
+                assert!(Name::parse("id", &id).is_ok());
+            }
+        });
+    }
+}

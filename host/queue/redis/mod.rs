@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     config,
-    health::Health,
+    health::{Background, Health, Part},
     task::{Lane, Name, StateKind, Submission, Task, TaskId, UnixMs},
 };
 use async_trait::async_trait;
@@ -46,8 +46,8 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::Instant;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio::{sync::oneshot, time::Instant};
+use tokio_util::task::TaskTracker;
 
 /// How long Redis may be away when a node starts.
 const FIRST: Duration = Duration::from_secs(10);
@@ -74,8 +74,9 @@ pub struct RedisQueue {
 /// What ends when the queue is closed.
 struct Open {
     submits: Vec<Sender>,
-    serving: TaskTracker,
-    _looking: Vec<AbortOnDropHandle<()>>,
+    /// Ends when `submits` is gone.
+    serving: Vec<Background>,
+    _looking: Vec<Background>,
 }
 
 impl RedisQueue {
@@ -101,23 +102,24 @@ impl RedisQueue {
                 Err(error) => return Err(error),
             }
         };
-        let serving = TaskTracker::new();
-        let (mut submits, mut beginning) = (Vec::new(), Vec::new());
-        let mut looking = vec![AbortOnDropHandle::new(tokio::spawn(upkeep::run(
-            core.clone(),
-            found.clone(),
-        )))];
+        let (mut submits, mut beginning, mut serving) = (Vec::new(), Vec::new(), Vec::new());
+        let (keeping, kept) = (core.clone(), found.clone());
+        let upkeep = move || upkeep::run(keeping.clone(), kept.clone());
+        let mut looking = vec![health.restarting(Part::Queue, "redis-upkeep", upkeep)];
         for shard in core.shards() {
             let bulk = Bulk::connect(&core.server).await;
-            let bulk = bulk.map_err(|error| core.explain(&error))?;
+            let bulk = Arc::new(bulk.map_err(|error| core.explain(&error))?);
             let (sender, receiver) = submits::channel();
-            serving.spawn(submits::serve(core.clone(), shard, bulk, receiver));
+            let its = core.clone();
+            let serve = move || submits::serve(its.clone(), shard, bulk.clone(), receiver.clone());
+            serving.push(health.restarting(Part::Queue, "redis-submitter", serve));
             submits.push(sender);
-            let (reader, begun) = Reader::new(core.clone(), shard);
-            beginning.push(begun);
-            looking.push(AbortOnDropHandle::new(tokio::spawn(reader.run())));
+            let (begun, beginning_of_it) = oneshot::channel();
+            beginning.push(beginning_of_it);
+            let (its, mut begun) = (core.clone(), Some(begun));
+            let read = move || Reader::new(its.clone(), shard, begun.take()).run();
+            looking.push(health.restarting(Part::Queue, "redis-event-reader", read));
         }
-        serving.close();
         // Who watches from the start on shall miss nothing; but the queue serves without it, too.
         let _ = tokio::time::timeout(EVENTS, join_all(beginning)).await;
         Ok(Self {
@@ -386,8 +388,11 @@ impl TaskQueue for RedisQueue {
         let Some(open) = self.opened().take() else {
             return;
         };
+        open.serving.iter().for_each(Background::expect_end);
         drop(open.submits);
-        open.serving.wait().await;
+        for mut serving in open.serving {
+            serving.ended().await;
+        }
         self.tracker.close();
         self.tracker.wait().await;
     }

@@ -218,3 +218,47 @@ fn parse<T: FromStr>(text: Text) -> Option<T> {
 pub(super) fn corrupt(id: &str, what: &str) -> Error {
     Error::Corrupt(format!("task {id}: {what} cannot be read"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz;
+
+    /// Each field as a script writes it, and one that is nothing of the kind.
+    const SAMPLES: [&[u8]; 7] = [
+        br#"{"lane":"echo@node:n","metadata":{"k":"v"}}"#,
+        b"r",
+        b"1795698346793",
+        b"1",
+        b"node-1",
+        br#"["node-1","echo","1.0.0"]"#,
+        b"\xff\0",
+    ];
+
+    #[test]
+    fn fuzz_stored_tasks() {
+        fuzz::each(|near| {
+            let count = FIELDS.len() + BULK.len();
+            let fields = (0..count).map(|_| near.maybe(|near| near.bytes(&SAMPLES)));
+            let values: Vec<Text> = fields.collect();
+            let id = TaskId::parse("id", "task").unwrap();
+            // A task, one that has failed for its damage, or none.
+            let is_there = values.iter().any(Option::is_some);
+            assert_eq!(task(id, values).is_some(), is_there);
+        });
+    }
+
+    #[test]
+    fn fuzz_almost_sound_tasks() {
+        let sound: [&[u8]; 13] = [
+            SAMPLES[0], b"c", b"1", b"2", b"1", b"1", b"n", b"1", b"why", SAMPLES[5], b"1", b"p",
+            b"r",
+        ];
+        fuzz::each(|near| {
+            let mut values: Vec<Text> = sound.iter().map(|value| Some(value.to_vec())).collect();
+            let field = near.rng().usize(..sound.len());
+            values[field] = near.maybe(|near| near.bytes(&[sound[field]]));
+            let _ = task(TaskId::parse("id", "task").unwrap(), values);
+        });
+    }
+}

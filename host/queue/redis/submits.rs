@@ -10,7 +10,7 @@ use crate::{
 use redis::cmd;
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Mutex, mpsc, oneshot},
     time::Instant,
 };
 
@@ -36,21 +36,27 @@ pub(super) async fn submit(
     let (reply, answer) = oneshot::channel();
     let sent = sender.send(Submit { tasks, reply }).await;
     sent.map_err(|_| super::closed())?;
-    answer.await.unwrap_or_else(|_| Err(super::closed()))
+    // Dropped by a loop that failed with the call in its hands.
+    answer.await.unwrap_or_else(|_| {
+        Err(Error::Unavailable {
+            reason: "the node failed while it submitted the task".into(),
+            outcome_unknown: true,
+        })
+    })
 }
 
-pub(super) fn channel() -> (Sender, mpsc::Receiver<Submit>) {
-    mpsc::channel(BACKLOG)
+/// Where a loop takes its calls from; the loop that follows one which failed has the same.
+pub(super) type Receiver = Arc<Mutex<mpsc::Receiver<Submit>>>;
+
+pub(super) fn channel() -> (Sender, Receiver) {
+    let (sender, receiver) = mpsc::channel(BACKLOG);
+    (sender, Arc::new(Mutex::new(receiver)))
 }
 
 /// Serves a shard until every sender is gone. `bulk` is the loop's own, so that waiting for replicas
 /// holds up nobody else.
-pub(super) async fn serve(
-    core: Arc<Core>,
-    shard: usize,
-    bulk: Bulk,
-    mut receiver: mpsc::Receiver<Submit>,
-) {
+pub(super) async fn serve(core: Arc<Core>, shard: usize, bulk: Arc<Bulk>, receiver: Receiver) {
+    let mut receiver = receiver.lock().await;
     let (mut waiting, pace) = (Vec::new(), Pace::default());
     let mut piece_size = PieceSize::default();
     while receiver.recv_many(&mut waiting, MAX_TASKS).await > 0 {

@@ -170,3 +170,21 @@ fn lanes_of(conn: &Connection, task_type: &Name) -> Result<Vec<i64>, Fault> {
     let lanes = statement.query_map(params![task_type.as_str(), with_at], |row| row.get(0))?;
     Ok(lanes.collect::<Result<_, _>>()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz;
+
+    #[test]
+    fn fuzz_page_tokens() {
+        let samples = ["p1", "pff", "p7fffffffffffffff"];
+        fuzz::each(|near| {
+            let token = near.text(&samples);
+            if let Ok(seq) = parse_token(Some(&token)) {
+                assert!(seq > 0);
+                assert_eq!(format_token(seq), token);
+            }
+        });
+    }
+}

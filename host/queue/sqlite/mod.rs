@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     config,
-    health::Health,
+    health::{Health, Part},
     sqlite::Reader,
     task::{Name, Outcome, Submission, Task, TaskId, UnixMs},
 };
@@ -86,8 +86,8 @@ impl SqliteQueue {
         let overview = Arc::new(Overview::default());
         let recent = Arc::new(Recent::default());
         let publisher = Publisher::new();
-        let tasks = Reader::start("queue-reader", &database)?;
-        let lists = Reader::start("queue-lists", &database)?;
+        let tasks = Reader::start(health, Part::Queue, "queue-reader", &database)?;
+        let lists = Reader::start(health, Part::Queue, "queue-lists", &database)?;
         let shared = writer::Shared {
             overview: Arc::clone(&overview),
             recent: Arc::clone(&recent),

@@ -70,7 +70,8 @@ impl Writer {
     ) -> Result<(Self, Arc<Clock>), Error> {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let (ready, opened) = oneshot::channel();
-        let thread = Thread::start("queue-writer", move || {
+        let health = shared.health.clone();
+        let thread = Thread::start(&health, Part::Queue, "queue-writer", move || {
             let (part, health) = (Part::Queue, &shared.health);
             let work = Work {
                 upkeep: Upkeep::new(&database, part, health),

@@ -1,7 +1,13 @@
 //! What is wrong with a node, by part: each part reports its faults here and takes them back, and
-//! gRPC health, the log and the list of nodes read them. Decides nothing.
+//! gRPC health, the log and `hostel nodes health` read them. `background` supervises what runs behind
+//! the calls, whose end is a fault as well.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+mod background;
+
+pub use background::{Background, BackgroundThread};
+
+use background::Registry;
+use std::{collections::BTreeMap, fmt, sync::Arc, time::SystemTime};
 use tokio::sync::watch;
 
 /// A part of a node that can be unwell by itself.
@@ -46,6 +52,15 @@ impl Part {
     }
 }
 
+impl Severity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+        }
+    }
+}
+
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -68,22 +83,28 @@ pub struct Fault {
     pub severity: Severity,
     /// What happened and what to do.
     pub reason: String,
+    /// When the first report of it came.
+    pub since: SystemTime,
 }
 
 /// The faults of each part, by a short name of their kind.
 pub type Faults = BTreeMap<(Part, &'static str), Fault>;
 
 /// The faults of one node. Clones share them.
-#[derive(Debug, Clone)]
-pub struct Health(Arc<watch::Sender<Faults>>);
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<Inner>);
 
-impl Default for Health {
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Faults::new())))
-    }
+#[derive(Debug, Default)]
+struct Inner {
+    faults: watch::Sender<Faults>,
+    background: Registry,
 }
 
 impl Health {
+    fn registry(&self) -> &Registry {
+        &self.0.background
+    }
+
     /// Reports a fault that keeps `part` from its work; `kind` names it among the part's own,
     /// `reason` says what happened and what to do. Logs it unless it stands with the same reason.
     pub fn report(&self, part: Part, kind: &'static str, reason: impl Into<String>) {
@@ -96,19 +117,26 @@ impl Health {
     }
 
     fn set(&self, part: Part, kind: &'static str, severity: Severity, reason: String) {
-        let fault = Fault { severity, reason };
-        let news = self.0.send_if_modified(|faults| {
-            let same = faults.get(&(part, kind)) == Some(&fault);
+        let text = reason.clone();
+        let news = self.0.faults.send_if_modified(|faults| {
+            let old = faults.get(&(part, kind));
+            let same = old.is_some_and(|old| old.severity == severity && old.reason == reason);
             if !same {
-                faults.insert((part, kind), fault.clone());
+                let since = old.map_or_else(SystemTime::now, |old| old.since);
+                let fault = Fault {
+                    severity,
+                    reason,
+                    since,
+                };
+                faults.insert((part, kind), fault);
             }
             !same
         });
-        let (part, reason) = (part.as_str(), &fault.reason);
+        let part = part.as_str();
         match severity {
             _ if !news => {}
-            Severity::Degraded => tracing::warn!(part, kind, "{reason}"),
-            Severity::Down => tracing::error!(part, kind, "{reason}"),
+            Severity::Degraded => tracing::warn!(part, kind, "{text}"),
+            Severity::Down => tracing::error!(part, kind, "{text}"),
         }
     }
 
@@ -116,6 +144,7 @@ impl Health {
     pub fn clear(&self, part: Part, kind: &'static str) {
         let news = self
             .0
+            .faults
             .send_if_modified(|faults| faults.remove(&(part, kind)).is_some());
         if news {
             tracing::info!(part = part.as_str(), kind, "the fault is over");
@@ -124,12 +153,25 @@ impl Health {
 
     /// The faults that stand now.
     pub fn faults(&self) -> Faults {
-        self.0.borrow().clone()
+        self.0.faults.borrow().clone()
+    }
+
+    /// How much of its work a part does: `None` when all of it.
+    pub fn worst_of(&self, part: Part) -> Option<Severity> {
+        let faults = self.0.faults.borrow();
+        let own = faults.iter().filter(|((of, _), _)| *of == part);
+        own.map(|(_, fault)| fault.severity).max()
+    }
+
+    /// Whether the node does its work: no vital part is down.
+    pub fn is_serving(&self) -> bool {
+        let mut vital = Part::ALL.into_iter().filter(|part| part.is_vital());
+        !vital.any(|part| self.worst_of(part) == Some(Severity::Down))
     }
 
     /// Changes with every fault that is reported or taken back.
     pub fn changed(&self) -> watch::Receiver<Faults> {
-        self.0.subscribe()
+        self.0.faults.subscribe()
     }
 }
 
@@ -156,8 +198,11 @@ mod tests {
             .map(|it| it.severity)
             .collect();
         assert_eq!(severities, [Severity::Down, Severity::Degraded]);
+        assert!(!health.is_serving());
+        assert_eq!(health.worst_of(Part::Broker), Some(Severity::Degraded));
         health.clear(Part::Queue, "full");
         health.clear(Part::Queue, "full");
+        assert!(health.is_serving());
         let left: Vec<_> = health.faults().into_keys().collect();
         assert_eq!(left, [(Part::Broker, "away")]);
     }
