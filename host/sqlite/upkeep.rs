@@ -19,6 +19,9 @@ const KEPT_PAGES: i64 = 256;
 /// So few pages are moved in one go; of a larger database, one by one.
 const MOVED_AT_ONCE: i64 = 4096;
 
+/// The same where space is short.
+const MOVED_IN_NEED: i64 = 64;
+
 /// How long nothing must have changed before the log is folded.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -63,7 +66,7 @@ impl Upkeep {
     }
 
     /// Does a little of what is to be done, unless the last step was only just. Where space is
-    /// short, every free page is given back at once. Outside of a transaction.
+    /// short, every free page is given back, a few at a time. Outside of a transaction.
     pub fn step(&mut self, conn: &Connection, is_short: bool) -> rusqlite::Result<()> {
         let begun = Instant::now();
         if begun < self.next_step {
@@ -76,7 +79,7 @@ impl Upkeep {
             (self.changes, self.changed) = (changes, begun);
         }
         let more = self.shrink(conn, is_short)?;
-        if !more && (is_short || self.changed.elapsed() >= QUIET) {
+        if is_short || (!more && self.changed.elapsed() >= QUIET) {
             self.fold(conn)?;
         }
         // A step in five at the most is the upkeep's.
@@ -98,7 +101,11 @@ impl Upkeep {
         if free <= ignored || number(conn, "PRAGMA auto_vacuum")? == 0 {
             return Ok(false);
         }
-        if all - free <= MOVED_AT_ONCE {
+        let at_once = match is_short {
+            true => MOVED_IN_NEED,
+            false => MOVED_AT_ONCE,
+        };
+        if free.min(all - free) <= at_once {
             // One by one, each page would be looked for in the list of the free ones.
             conn.execute_batch("PRAGMA auto_vacuum = FULL")?;
             // Any change will do: its commit moves the pages.
@@ -109,7 +116,11 @@ impl Upkeep {
             return Ok(false);
         }
         let begun = Instant::now();
-        let goal = free - kept;
+        // What is moved goes through the log, for which there has to be room.
+        let goal = match is_short {
+            true => MOVED_IN_NEED,
+            false => free - kept,
+        };
         let mut vacuum = conn.prepare(&format!("PRAGMA incremental_vacuum({goal})"))?;
         let mut steps = vacuum.query([])?;
         while steps.next()?.is_some() {
@@ -118,7 +129,7 @@ impl Upkeep {
                 return Ok(true);
             }
         }
-        Ok(false)
+        Ok(is_short)
     }
 
     fn fold(&mut self, conn: &Connection) -> rusqlite::Result<()> {
