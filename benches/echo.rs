@@ -2,16 +2,19 @@
 //! answers SubmitTask, SendMessage and StreamMessages without doing anything.
 
 use hostel::{
-    Config,
+    Config, config,
     proto::distributed::{
         DiscoverRequest, DiscoverResponse, Message, MessageResponse, RegisterRequest,
         RegisterResponse, Task, TaskResponse, TaskStatus, TaskStatusRequest,
         distributed_service_server::{DistributedService, DistributedServiceServer},
     },
 };
-use std::{net::SocketAddr, pin::Pin};
+use std::{net::SocketAddr, pin::Pin, time::Duration};
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming};
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Server, server::TcpIncoming},
+};
 
 struct Echo;
 
@@ -84,9 +87,22 @@ pub async fn serve(announce: fn(SocketAddr)) {
     let orphaned = async {
         let _ = tokio::task::spawn_blocking(crate::child::orphaned).await;
     };
-    hostel::api::server(&Config::default().limits)
+    server(&Config::default().limits)
         .add_service(DistributedServiceServer::new(Echo))
         .serve_with_incoming_shutdown(incoming, orphaned)
         .await
         .expect("a server");
+}
+
+/// A tonic server with the limits that the node has, and nothing else of the node's.
+fn server(limits: &config::Limits) -> Server {
+    Server::builder()
+        .max_concurrent_streams(limits.max_streams_per_connection)
+        .concurrency_limit_per_connection(limits.max_requests_per_connection)
+        .timeout(limits.request_timeout + limits.max_wait)
+        .max_connection_age(limits.max_connection_age)
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(1 << 20)
 }

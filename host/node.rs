@@ -58,6 +58,7 @@ pub struct DistributedNode {
     parts: Composite,
     router: Arc<Router>,
     health: Health,
+    server: Arc<Server>,
     started: AtomicBool,
 }
 
@@ -95,7 +96,7 @@ impl DistributedNode {
         parts.add(Arc::new(reception), PART_DEADLINE)?;
         parts.add(server.clone(), PART_DEADLINE)?;
         parts.add(Arc::new(server.readiness()), PART_DEADLINE)?;
-        Ok(Self::of(id, server.address(), parts, router, health))
+        Ok(Self::of(id, parts, router, server, health))
     }
 
     /// The whole node that a configuration describes.
@@ -172,22 +173,23 @@ impl DistributedNode {
         };
         parts.add(Arc::new(first_scan), patience)?;
         parts.add(Arc::new(server.readiness()), PART_DEADLINE)?;
-        Ok(Self::of(id, server.address(), parts, router, health))
+        Ok(Self::of(id, parts, router, server, health))
     }
 
     fn of(
         id: Name,
-        address: SocketAddr,
         parts: Composite,
         router: Arc<Router>,
+        server: Arc<Server>,
         health: Health,
     ) -> Self {
         Self {
             id,
-            address,
+            address: server.address(),
             parts,
             router,
             health,
+            server,
             started: AtomicBool::new(false),
         }
     }
@@ -197,6 +199,13 @@ impl DistributedNode {
         self.parts.start().await?;
         self.started.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Reads tokens and certificates again, from where `config` says; what cannot be read leaves in
+    /// force what was, and is logged. Returns the sections that are as `config` says now; all else
+    /// stays as it was at the start.
+    pub fn reload(&self, config: &Config) -> Vec<&'static str> {
+        self.server.reload(config)
     }
 
     /// Stops every part in reverse order, past the ones that fail.

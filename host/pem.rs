@@ -1,12 +1,14 @@
 //! Certificates and keys out of PEM, and the cryptography that both ends of TLS use. Opens no files
 //! and no connections.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 use tokio_rustls::rustls::{
-    RootCertStore,
+    self, InconsistentKeys, RootCertStore,
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+    sign::CertifiedKey,
 };
+use x509_cert::der::Decode;
 
 /// What a file was found to be instead.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,37 @@ pub fn roots(text: &[u8]) -> Result<RootCertStore, Error> {
         roots.add(certificate).map_err(Error::Certificate)?;
     }
     Ok(roots)
+}
+
+/// Whether the key in `key` is that of the first certificate in `cert`. Fails where either holds none.
+pub fn is_pair(cert: &[u8], key: &[u8]) -> Result<bool, Error> {
+    let (certificates, key) = (certificates(cert)?, self::key(key)?);
+    match CertifiedKey::from_der(certificates, key, &provider()) {
+        Ok(_) => Ok(true),
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Ok(false),
+        Err(error) => Err(Error::Certificate(error)),
+    }
+}
+
+/// Whether `section`'s certificate and key, which a node shows to a server, belong together; if not, what
+/// is wrong with which setting.
+pub fn check_pair(section: &str, cert: &[u8], key: &[u8]) -> Result<(), String> {
+    match is_pair(cert, key) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!(
+            "the key that {section}.key_file names is not the key of the certificate that \
+             {section}.cert_file names"
+        )),
+        Err(error @ Error::NoKey) => Err(format!("the file that {section}.key_file names {error}")),
+        Err(error) => Err(format!("the file that {section}.cert_file names {error}")),
+    }
+}
+
+/// When the certificate ends; `None` where that cannot be read, since others have to say so.
+pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
+    let validity = certificate.tbs_certificate().validity();
+    Some(validity.not_after.to_system_time())
 }
 
 /// Named, never the process's default: what an embedding program installs must not decide here.

@@ -45,7 +45,7 @@ const OWNERS: [(&str, &[&str]); 8] = [
 /// Files that spawn tasks besides `health/background.rs`, which owns those that outlive a call. Whoever
 /// spawns these waits for them: for an answer at once, or for all of a set at the end.
 const SPAWN_AND_WAIT: &[&str] = &[
-    "api/incoming",
+    "api/serve",
     "broker/redis/mod",
     "cli/demo/process",
     "component/reception",

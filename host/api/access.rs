@@ -4,7 +4,7 @@
 use super::{
     auth::{Auth, Authenticate},
     tls,
-    watched::{Look, Unusable, Watched},
+    watched::{Look, Source, Unusable, Watched},
 };
 use crate::config::{self, Config, Protection};
 use std::{net::SocketAddr, sync::Arc};
@@ -55,7 +55,7 @@ impl Access {
     /// How the next connection is encrypted, if it is.
     pub fn acceptor(&self) -> Option<TlsAcceptor> {
         let tls = self.tls.as_ref()?;
-        Some(TlsAcceptor::from(tls.current()))
+        Some(TlsAcceptor::from(tls.current().config.clone()))
     }
 
     /// What goes before all services.
@@ -64,10 +64,30 @@ impl Access {
         Authenticate(tokens.map(|tokens| Arc::new(Auth::new(tokens))))
     }
 
+    /// Reads again what `config` names; returns the sections that are in force as it says. Whether
+    /// there is TLS, and whether tokens are asked for, is settled at the start.
+    pub fn reload(&self, config: &Config) -> Vec<&'static str> {
+        let mut in_force = Vec::new();
+        if reread(self.tls.as_deref(), config.tls.clone()) {
+            in_force.push("tls.");
+        }
+        if reread(self.tokens.as_deref(), config.auth.clone()) {
+            in_force.push("auth.");
+        }
+        in_force
+    }
+
     /// What has to be looked at again and again.
     pub fn watched(&self) -> Vec<Arc<dyn Look>> {
         let tls = self.tls.clone().map(|tls| tls as Arc<dyn Look>);
         let tokens = self.tokens.clone().map(|tokens| tokens as Arc<dyn Look>);
         tls.into_iter().chain(tokens).collect()
+    }
+}
+
+fn reread<S: Source>(current: Option<&Watched<S>>, source: Option<S>) -> bool {
+    match (current, source) {
+        (Some(current), Some(source)) => current.reread(source),
+        (current, source) => current.is_none() && source.is_none(),
     }
 }

@@ -1,23 +1,20 @@
 //! What the gRPC health service reports: whether the node does its work, whether each part does, and,
 //! as `component/ID`, whether a component takes messages. Started last, stopped first.
 
-use super::distributed::DistributedServiceImpl;
+use super::health_service::Statuses;
 use crate::{
     component::Components,
     health::{Background, Health, Part, Severity},
     lifecycle::Component,
-    proto::distributed::distributed_service_server::DistributedServiceServer,
 };
 use async_trait::async_trait;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tonic::server::NamedService;
-use tonic_health::{ServingStatus, server::HealthReporter};
 
 pub struct Readiness {
-    reporter: HealthReporter,
+    published: Statuses,
     sources: Sources,
     following: Mutex<Option<Background>>,
 }
@@ -32,16 +29,19 @@ struct Sources {
 }
 
 impl Readiness {
+    /// Reports into `published`; `services` are the names of all that the server has.
     pub fn new(
-        reporter: HealthReporter,
+        published: Statuses,
+        mut services: Vec<&'static str>,
         health: Health,
         components: Option<Arc<Components>>,
     ) -> Self {
-        let distributed = DistributedServiceServer::<DistributedServiceImpl>::NAME;
+        // The node itself.
+        services.push("");
         Self {
-            reporter,
+            published,
             sources: Sources {
-                services: vec!["", distributed],
+                services,
                 health,
                 components,
             },
@@ -57,10 +57,10 @@ impl Readiness {
 }
 
 /// Whether each service serves, by its name.
-type Statuses = BTreeMap<String, bool>;
+type Serving = BTreeMap<String, bool>;
 
 impl Sources {
-    fn statuses(&self) -> Statuses {
+    fn serving(&self) -> Serving {
         let is_serving = self.health.is_serving();
         let services = self.services.iter();
         let services = services.map(|service| ((*service).to_owned(), is_serving));
@@ -74,17 +74,17 @@ impl Sources {
         services.chain(parts).chain(components).collect()
     }
 
-    /// Publishes what differs from `published`, again with every change of a source.
-    async fn follow(self, reporter: HealthReporter) {
-        let mut published = Statuses::new();
+    /// Publishes what differs from before, again with every change of a source.
+    async fn follow(self, published: Statuses) {
+        let mut before = Serving::new();
         let mut faults = self.health.changed();
         let mut components = self.components.as_ref().map(|it| it.changed());
         loop {
             faults.mark_unchanged();
             components.as_mut().map(|changed| changed.mark_unchanged());
-            let statuses = self.statuses();
-            publish(&reporter, &published, &statuses).await;
-            published = statuses;
+            let now = self.serving();
+            publish(&published, &before, &now);
+            before = now;
             let component_changes = async {
                 match &mut components {
                     Some(changed) => changed.changed().await,
@@ -102,31 +102,22 @@ impl Sources {
     }
 }
 
-async fn publish(reporter: &HealthReporter, before: &Statuses, now: &Statuses) {
-    let mut reporter = reporter.clone();
+fn publish(published: &Statuses, before: &Serving, now: &Serving) {
     for (service, serves) in now {
-        if before.get(service) != Some(serves) {
-            let status = if *serves {
-                ServingStatus::Serving
-            } else {
-                ServingStatus::NotServing
-            };
-            reporter.set_service_status(service, status).await;
-        }
+        published.set(service.as_str(), *serves);
     }
     for gone in before.keys().filter(|service| !now.contains_key(*service)) {
-        reporter.clear_service_status(gone).await;
+        published.remove(gone);
     }
 }
 
 #[async_trait]
 impl Component for Readiness {
     async fn start(&self) -> anyhow::Result<()> {
-        let statuses = self.sources.statuses();
-        publish(&self.reporter, &Statuses::new(), &statuses).await;
-        let (sources, reporter) = (self.sources.clone(), self.reporter.clone());
+        publish(&self.published, &Serving::new(), &self.sources.serving());
+        let (sources, published) = (self.sources.clone(), self.published.clone());
         // All of it once more when it starts again.
-        let follow = move || sources.clone().follow(reporter.clone());
+        let follow = move || sources.clone().follow(published.clone());
         let health = &self.sources.health;
         let following = health.restarting(Part::Api, "health-reporter", follow);
         *self.following() = Some(following);
@@ -138,9 +129,9 @@ impl Component for Readiness {
         if let Some(following) = following {
             following.stop().await;
         }
-        let mut stopped = self.sources.statuses();
+        let mut stopped = self.sources.serving();
         stopped.values_mut().for_each(|serves| *serves = false);
-        publish(&self.reporter, &Statuses::new(), &stopped).await;
+        publish(&self.published, &Serving::new(), &stopped);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Counts what is in flight, as one layer over all services. A message that comes in is counted from
 //! its length prefix on, before the rest of it is read; an answer from before it is built, until the
 //! transport has sent it or dropped it. Where the budget is used up, reading and building wait: HTTP/2
-//! then holds the client back. How much there is to use is in `share`.
+//! then holds the client back. A message that is longer than any may be is refused by its prefix. How much there is to use is in `share`.
 
 use super::share::{Peer, Share, Unread};
 use crate::budget::{Reservation, Slot};
@@ -168,10 +168,8 @@ impl Incoming {
     /// Makes room for the message of this size that `data` begins.
     fn hold(&mut self, data: Bytes, length: usize) {
         self.received.clear();
-        // A longer one will be refused.
-        let bytes = length.min(self.share.max_message_bytes);
         let budget = self.share.received.clone();
-        self.reserving = Some(Box::pin(async move { budget.reserve(bytes).await }));
+        self.reserving = Some(Box::pin(async move { budget.reserve(length).await }));
         self.held = Some((data, length));
     }
 }
@@ -216,9 +214,17 @@ impl HttpBody for Incoming {
                 Some(Ok(Ok(data))) => data,
                 Some(Ok(Err(frame))) => return Poll::Ready(Some(Ok(frame))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None if self.missing > 0 || !self.prefix.is_empty() => {
+                    return Poll::Ready(Some(Err(super::status::cut_short())));
+                }
                 None => return Poll::Ready(None),
             };
             let begins = self.begins(&data);
+            let max = self.share.max_message_bytes;
+            if let Some((_, length)) = begins.filter(|(_, length)| *length > max) {
+                let status = super::status::message_too_large(length, max);
+                return Poll::Ready(Some(Err(status)));
+            }
             if self.missing == 0 {
                 self.deadline = None;
             }

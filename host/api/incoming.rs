@@ -1,35 +1,34 @@
-//! The listener's connections, encrypted where that is asked for, and never more than allowed at
-//! once: a further one waits in the kernel's queue until another is closed. Knows no certificate.
+//! One connection as the protocol sees it: encrypted where that is asked for, cut off when its
+//! handshake takes too long, read in turns and written in few system calls. Knows no certificate.
 
-use super::Access;
 use bytes::{Buf, BytesMut};
 use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+    net::TcpStream,
     time::{Instant, Sleep, sleep_until, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_stream::Stream;
 use tokio_util::either::Either;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// How long to wait when the system has no descriptor left, before accepting again.
-const OUT_OF_FILES: Duration = Duration::from_millis(50);
-
-/// How long a client may take for the handshake of TLS and to send the preface of HTTP/2, and how
-/// long that is in bytes. Later silence is found by keep-alive.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The preface of HTTP/2, which belongs to the handshake.
 const PREFACE_BYTES: usize = 24;
+
+/// What is read of a connection in one turn. HTTP/2 reads all that it can get before it begins calls,
+/// so this bounds how many a client can have begun and cancelled by then: with at least 35 bytes for
+/// both, fewer than `serve::MIN_PENDING_RESETS`.
+const TURN_BYTES: usize = 32 << 10;
 
 /// How long a client whose handshake failed gets to take notice.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -37,91 +36,32 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The most that is held back to be sent together.
 const MAX_HELD_BYTES: usize = 16 << 10;
 
-/// A connection and its place among those allowed.
+/// An open connection.
 pub struct Connection {
     stream: Wire,
     info: TcpConnectInfo,
+    turn: Turn,
     /// Written and not sent.
     held: BytesMut,
     /// Whether a flush has let others go first.
     had_turn: bool,
     /// Until the preface is there: how much of it is missing, and until when it may be.
     handshake: Option<(usize, Pin<Box<Sleep>>)>,
-    _place: OwnedSemaphorePermit,
 }
+
+/// What may still be read before others have their turn. Clones are the same turn.
+#[derive(Clone, Default)]
+pub struct Turn(Arc<AtomicUsize>);
 
 /// Plain or encrypted. The latter is large, and most of it is needed seldom.
 type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// Accepts for ever; at most `max` connections are open at once.
-pub fn connections(
-    listener: TcpListener,
-    max: usize,
-    access: Arc<Access>,
-) -> impl Stream<Item = io::Result<Connection>> {
-    within(HANDSHAKE, listener, max, access)
-}
-
-fn within(
-    handshake: Duration,
-    listener: TcpListener,
-    max: usize,
-    access: Arc<Access>,
-) -> impl Stream<Item = io::Result<Connection>> {
-    let places = Arc::new(Semaphore::new(max));
-    async_stream::stream! {
-        // Beside each other, so that one that takes its time delays nobody. They end with the stream.
-        let mut handshakes = JoinSet::new();
-        loop {
-            let next = tokio::select! {
-                accepted = accept(&listener, &places, handshake) => match access.acceptor() {
-                    None => Some(accepted.plain()),
-                    Some(acceptor) => {
-                        handshakes.spawn(accepted.encrypted(acceptor));
-                        None
-                    }
-                },
-                Some(done) = handshakes.join_next() => done.ok().flatten(),
-            };
-            if let Some(connection) = next {
-                yield Ok(connection);
-            }
-        }
-    }
-}
-
 /// A connection that nothing has come through yet.
-struct Accepted {
-    stream: TcpStream,
-    peer: SocketAddr,
-    place: OwnedSemaphorePermit,
-    deadline: Instant,
-}
-
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>, handshake: Duration) -> Accepted {
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            // Nobody closes it.
-            return std::future::pending().await;
-        };
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                // Answers are small and complete: waiting to fill a packet only delays them.
-                let _ = stream.set_nodelay(true);
-                let deadline = Instant::now() + handshake;
-                return Accepted {
-                    stream,
-                    peer,
-                    place,
-                    deadline,
-                };
-            }
-            Err(error) => {
-                tracing::warn!("cannot accept a connection: {error}");
-                tokio::time::sleep(OUT_OF_FILES).await;
-            }
-        }
-    }
+pub struct Accepted {
+    pub stream: TcpStream,
+    pub peer: SocketAddr,
+    /// Until when the handshake has to be done.
+    pub deadline: Instant,
 }
 
 /// TLS has said what is wrong. With what the client went on to send still unread, closing would reset
@@ -134,9 +74,16 @@ async fn farewell(mut stream: TcpStream) {
 }
 
 impl Accepted {
-    fn plain(self) -> Connection {
-        let info = self.stream.connect_info();
-        Connection::new(Either::Left(self.stream), info, self.deadline, self.place)
+    /// The connection once it is encrypted, if it is to be.
+    pub async fn open(self, acceptor: Option<TlsAcceptor>) -> Option<Connection> {
+        match acceptor {
+            Some(acceptor) => self.encrypted(acceptor).await,
+            None => {
+                let info = self.stream.connect_info();
+                let stream = Either::Left(self.stream);
+                Some(Connection::new(stream, info, self.deadline))
+            }
+        }
     }
 
     /// `None` when the client cannot do what is asked of it, or not in time. That is its own matter;
@@ -159,15 +106,23 @@ impl Accepted {
             }
         };
         let stream = Either::Right(Box::new(stream));
-        Some(Connection::new(stream, info, self.deadline, self.place))
+        Some(Connection::new(stream, info, self.deadline))
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+impl Turn {
+    /// Begins another turn.
+    pub fn renew(&self) {
+        self.0.store(TURN_BYTES, Ordering::Relaxed);
+    }
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.info.clone()
+    fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
+    fn take(&self, bytes: usize) {
+        let left = self.0.load(Ordering::Relaxed);
+        self.0.store(left.saturating_sub(bytes), Ordering::Relaxed);
     }
 }
 
@@ -177,10 +132,16 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.turn.is_over() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let count = buffer.filled().len() - before;
+        self.turn.take(count);
         if let Some((missing, deadline)) = &mut self.handshake {
-            *missing = missing.saturating_sub(buffer.filled().len() - before);
+            *missing = missing.saturating_sub(count);
             if *missing == 0 {
                 self.handshake = None;
             } else if deadline.as_mut().poll(context).is_ready() {
@@ -228,20 +189,24 @@ impl AsyncWrite for Connection {
 }
 
 impl Connection {
-    fn new(
-        stream: Wire,
-        info: TcpConnectInfo,
-        deadline: Instant,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
+    fn new(stream: Wire, info: TcpConnectInfo, deadline: Instant) -> Self {
         Self {
             stream,
             info,
+            turn: Turn::default(),
             held: BytesMut::new(),
             had_turn: false,
             handshake: Some((PREFACE_BYTES, Box::pin(sleep_until(deadline)))),
-            _place: place,
         }
+    }
+
+    pub fn info(&self) -> TcpConnectInfo {
+        self.info.clone()
+    }
+
+    /// To be renewed whenever the connection is polled anew.
+    pub fn turn(&self) -> Turn {
+        self.turn.clone()
     }
 
     /// Sends all that is held.
@@ -256,6 +221,3 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,14 +4,21 @@
 
 mod access;
 mod auth;
+mod calls;
 mod components;
+mod connections;
 mod convert;
+mod deadline;
 mod distributed;
+mod expiry;
 mod health;
+mod health_service;
 mod in_flight;
 mod incoming;
 mod nodes;
 mod plugins;
+mod reflection;
+mod serve;
 mod server;
 mod share;
 mod status;
@@ -22,4 +29,4 @@ mod watched;
 
 pub use access::Access;
 pub use health::Readiness;
-pub use server::{Server, Services, server};
+pub use server::{Server, Services};

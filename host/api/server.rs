@@ -1,17 +1,20 @@
 //! The gRPC server as a component: bound early, so that a taken port is known before anything else
-//! starts, with every limit of HTTP/2 said (lessons.md lists the defaults that are none).
+//! starts. Has the list of all services, and of all that a call comes past on its way to them.
 
 use super::{
     Access,
     auth::Authenticate,
     components::ComponentServiceImpl,
+    deadline::Deadlines,
     distributed::DistributedServiceImpl,
     health::Readiness,
+    health_service::{HealthServiceImpl, Statuses},
     in_flight::CountInFlight,
-    incoming::connections,
     nodes::NodeServiceImpl,
     plugins::PluginServiceImpl,
-    share::{Accounted, Shares},
+    reflection::Reflection,
+    serve::{CallService, serve},
+    share::Shares,
     tasks::TaskServiceImpl,
     watched,
 };
@@ -24,11 +27,12 @@ use crate::{
     plugin::PluginHost,
     proto::{
         DESCRIPTORS,
-        distributed::distributed_service_server::DistributedServiceServer,
+        distributed::distributed_service_server::{self, DistributedServiceServer},
         hostel::v1::{
-            component_service_server::ComponentServiceServer,
-            node_service_server::NodeServiceServer, plugin_service_server::PluginServiceServer,
-            task_service_server::TaskServiceServer,
+            component_service_server::{self, ComponentServiceServer},
+            node_service_server::{self, NodeServiceServer},
+            plugin_service_server::{self, PluginServiceServer},
+            task_service_server::{self, TaskServiceServer},
         },
     },
     scheduler::TaskScheduler,
@@ -41,22 +45,19 @@ use std::{
     time::Duration,
 };
 use tokio::net::TcpListener;
-use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Router;
-use tonic_health::server::HealthReporter;
-use tower::layer::util::{Identity, Stack};
+use tonic::service::Routes;
+use tonic_health::pb::health_server::{self, HealthServer};
+use tonic_reflection::pb::{
+    v1::server_reflection_server::{self as reflection_v1, ServerReflectionServer as ReflectionV1},
+    v1alpha::server_reflection_server::{
+        self as reflection_v1alpha, ServerReflectionServer as ReflectionV1Alpha,
+    },
+};
+use tower::{Layer, ServiceBuilder, limit::ConcurrencyLimitLayer};
 
 /// How long open calls get to end when the server stops.
 const GRACE: Duration = Duration::from_secs(3);
-
-/// How many streams of one connection may be reset by errors of its own before it is closed.
-const MAX_ERROR_RESETS: usize = 1024;
-const MAX_PENDING_RESETS: usize = 20;
-const MAX_HEADER_LIST: u32 = 16 * 1024;
-/// What a client may send before the node has looked at it, in each call and in all of a connection.
-const WINDOW: u32 = 1 << 20;
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
 /// What the server gives access to.
 #[derive(Clone)]
@@ -72,15 +73,12 @@ pub struct Services {
     pub limits: config::Limits,
 }
 
-/// All services behind their one door.
-type Routes = Router<Stack<CountInFlight, Stack<Authenticate, Identity>>>;
-
 /// Serves while it is started.
 pub struct Server {
     address: SocketAddr,
     access: Arc<Access>,
     services: Services,
-    reporter: HealthReporter,
+    published: Statuses,
     listener: Mutex<Option<TcpListener>>,
     serving: Mutex<Option<Serving>>,
 }
@@ -110,7 +108,7 @@ impl Server {
             address: listener.local_addr()?,
             access: Arc::new(access),
             services,
-            reporter: HealthReporter::new(),
+            published: Statuses::default(),
             listener: Mutex::new(Some(listener)),
             serving: Mutex::default(),
         })
@@ -122,12 +120,17 @@ impl Server {
     }
 
     pub fn readiness(&self) -> Readiness {
-        let services = &self.services;
         Readiness::new(
-            self.reporter.clone(),
-            services.health.clone(),
-            services.components.clone(),
+            self.published.clone(),
+            names(&self.services),
+            self.services.health.clone(),
+            self.services.components.clone(),
         )
+    }
+
+    /// Reads tokens and certificates again; see `Access::reload`.
+    pub fn reload(&self, config: &config::Config) -> Vec<&'static str> {
+        self.access.reload(config)
     }
 
     fn routes(&self, end: CancellationToken) -> anyhow::Result<Routes> {
@@ -142,7 +145,7 @@ impl Server {
         let distributed = DistributedServiceServer::new(DistributedServiceImpl {
             discovery: services.discovery,
             router: services.router,
-            end,
+            end: end.clone(),
             scheduler: services.scheduler.clone(),
             limits: limits.clone(),
         });
@@ -156,17 +159,19 @@ impl Server {
         let components = services
             .components
             .map(|components| ComponentServiceServer::new(ComponentServiceImpl { components }));
-        let health = tonic_health::pb::health_server::HealthServer::new(
-            tonic_health::server::HealthService::from_health_reporter(self.reporter.clone()),
-        );
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        Ok(server(limits)
-            .layer(self.access.authenticate())
-            .layer(CountInFlight)
+        let health = HealthServer::new(HealthServiceImpl {
+            statuses: self.published.clone(),
+            end: end.clone(),
+        });
+        let described = [
+            DESCRIPTORS,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ];
+        let reflection = Reflection::new(&names(&self.services), &described, end.clone())?;
+        let mut routes = Routes::builder();
+        routes
             .add_service(
                 distributed
                     .max_decoding_message_size(max)
@@ -178,12 +183,16 @@ impl Server {
                     .max_encoding_message_size(max),
             )
             .add_service(nodes)
-            .add_optional_service(plugins)
-            .add_optional_service(components)
             .add_service(health)
-            .add_service(reflection().build_v1()?)
-            // What Python's own client and older tools still ask for.
-            .add_service(reflection().build_v1alpha()?))
+            .add_service(ReflectionV1::new(reflection.clone()))
+            .add_service(ReflectionV1Alpha::new(reflection));
+        if let Some(plugins) = plugins {
+            routes.add_service(plugins);
+        }
+        if let Some(components) = components {
+            routes.add_service(components);
+        }
+        Ok(routes.routes())
     }
 
     async fn listener(&self) -> anyhow::Result<TcpListener> {
@@ -204,43 +213,57 @@ impl Server {
     }
 }
 
-/// A tonic server with every limit said; benches hold the bare echo against the same.
-pub fn server(limits: &config::Limits) -> tonic::transport::Server {
-    tonic::transport::Server::builder()
-        .max_concurrent_streams(limits.max_streams_per_connection)
-        .concurrency_limit_per_connection(limits.max_requests_per_connection)
-        // A call may work for its time and wait for its time; streams are not timed.
-        .timeout(limits.request_timeout + limits.max_wait)
-        // Without a grace: given one, tonic 0.14 asks nobody and cuts the connection with its calls.
-        .max_connection_age(limits.max_connection_age)
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
-        .http2_max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
-        .http2_max_header_list_size(MAX_HEADER_LIST)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
+/// The names of all services.
+fn names(services: &Services) -> Vec<&'static str> {
+    let mut names = vec![
+        distributed_service_server::SERVICE_NAME,
+        task_service_server::SERVICE_NAME,
+        node_service_server::SERVICE_NAME,
+        health_server::SERVICE_NAME,
+        reflection_v1::SERVICE_NAME,
+        reflection_v1alpha::SERVICE_NAME,
+    ];
+    let plugins = services.plugins.as_ref();
+    names.extend(plugins.map(|_| plugin_service_server::SERVICE_NAME));
+    let components = services.components.as_ref();
+    names.extend(components.map(|_| component_service_server::SERVICE_NAME));
+    names
+}
+
+/// What a call comes past on its way to the services, in this order. Made anew for each connection, so
+/// that a limit for each is one.
+fn layers(
+    limits: &config::Limits,
+    authenticate: Authenticate,
+) -> impl Layer<Routes, Service = impl CallService + use<>> + Send + Sync + use<> {
+    ServiceBuilder::new()
+        // Waiting for a turn is part of a call's time.
+        .layer(Deadlines {
+            longest: limits.request_timeout + limits.max_wait,
+        })
+        .layer(ConcurrencyLimitLayer::new(
+            limits.max_requests_per_connection,
+        ))
+        .layer(authenticate)
+        .layer(CountInFlight)
+        .into_inner()
 }
 
 #[async_trait]
 impl Component for Server {
     async fn start(&self) -> anyhow::Result<()> {
-        let max = self.services.limits.max_connections;
-        let shares = Arc::new(Shares::new(&self.services.limits));
-        let accounts = shares.clone();
-        let incoming = connections(self.listener().await?, max, self.access.clone());
-        let incoming = incoming
-            .map(move |connection| connection.map(|it| Accounted::new(it, accounts.share())));
         let end = CancellationToken::new();
-        let ended = end.clone().cancelled_owned();
-        let routes = self.routes(end.clone())?;
+        let shares = Arc::new(Shares::new(&self.services.limits));
+        let server = serve(
+            self.listener().await?,
+            self.access.clone(),
+            &self.services.limits,
+            shares.clone(),
+            self.routes(end.clone())?,
+            layers(&self.services.limits, self.access.authenticate()),
+            end.clone(),
+        );
         let health = &self.services.health;
-        let server = async {
-            let served = routes.serve_with_incoming_shutdown(incoming, ended).await;
-            if let Err(error) = served {
-                tracing::error!("the gRPC server failed: {error:#}");
-            }
-        };
         let server = health.vital(Part::Api, "grpc-server", server);
         let parts = self.access.watched();
         let watch = move || watched::watch(parts.clone());

@@ -8,20 +8,14 @@ use crate::{
     config,
     log_limit::LogLimit,
 };
-use futures_util::{FutureExt, future::BoxFuture};
 use std::{
-    io,
-    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 
 /// How often connections are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
@@ -140,6 +134,16 @@ impl Share {
         })
     }
 
+    /// Whether answers are ready that the client has not read.
+    pub fn has_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed) > 0
+    }
+
+    /// Returns when the connection has left its answers unread for too long.
+    pub async fn stalled(&self) {
+        self.closed.cancelled().await;
+    }
+
     fn close_if_stalled(&self, progress: &mut Progress) {
         let (unread, read) = (
             self.unread.load(Ordering::Relaxed),
@@ -183,71 +187,9 @@ impl Drop for Unread {
     }
 }
 
-/// A connection with its share. It fails once it has been closed for leaving answers unread.
-pub struct Accounted<C> {
-    inner: C,
-    share: Arc<Share>,
-    closed: BoxFuture<'static, ()>,
-}
-
 /// What a call knows of the connection that it came over.
 #[derive(Clone)]
 pub struct Peer<I> {
     pub info: I,
     pub share: Arc<Share>,
-}
-
-impl<C> Accounted<C> {
-    pub fn new(inner: C, share: Arc<Share>) -> Self {
-        let closed = share.closed.clone().cancelled_owned().boxed();
-        Self {
-            inner,
-            share,
-            closed,
-        }
-    }
-}
-
-impl<C: Connected> Connected for Accounted<C> {
-    type ConnectInfo = Peer<C::ConnectInfo>;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        Peer {
-            info: self.inner.connect_info(),
-            share: self.share.clone(),
-        }
-    }
-}
-
-impl<C: AsyncRead + Unpin> AsyncRead for Accounted<C> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
-        // A connection that waits is always waiting to read, too.
-        if read.is_pending() && self.closed.poll_unpin(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        read
-    }
-}
-
-impl<C: AsyncWrite + Unpin> AsyncWrite for Accounted<C> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
-    }
 }

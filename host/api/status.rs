@@ -149,12 +149,53 @@ pub fn too_large(max_bytes: usize) -> Status {
     ))
 }
 
+/// A message that is not read for its length.
+pub fn message_too_large(bytes: usize, max_bytes: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "the message has {bytes} bytes; this node accepts {max_bytes} (limits.max_message_bytes)"
+    ))
+}
+
+/// A request that ends in the middle of a message.
+pub fn cut_short() -> Status {
+    Status::invalid_argument("the request ends in the middle of a message")
+}
+
+/// A call whose client waits no longer.
+pub fn deadline_exceeded() -> Status {
+    Status::deadline_exceeded(
+        "the deadline of the call (grpc-timeout) has passed; whether the call has changed anything is \
+         not known",
+    )
+}
+
+/// A call that takes longer than any may.
+pub fn took_too_long(longest: Duration) -> Status {
+    Status::deadline_exceeded(format!(
+        "the call took longer than {longest:?} (limits.request_timeout_ms and limits.max_wait_ms \
+         together); whether it has changed anything is not known"
+    ))
+}
+
+/// A connection beyond those that there may be.
+pub fn no_place(max_connections: usize) -> Status {
+    Status::unavailable(format!(
+        "all {max_connections} connections that this node accepts are in use \
+         (limits.max_connections); try again later, or another node"
+    ))
+}
+
 /// A receiver that was too slow.
 pub fn cut_off(backlog: usize) -> Status {
     Status::resource_exhausted(format!(
         "cut off: more than {backlog} messages (limits.subscriber_backlog), or more bytes than may \
          wait, waited for this stream; read faster, then subscribe again"
     ))
+}
+
+/// A service that health has not heard of.
+pub fn unknown_service() -> Status {
+    Status::not_found("this node has no service of this name")
 }
 
 /// What ends a stream together with its node.

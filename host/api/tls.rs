@@ -1,11 +1,15 @@
 //! The server's end of TLS: what rustls has to know, made from the files that `[tls]` names. Accepts
 //! no connections; `incoming` does.
 
-use super::watched::{Source, Unusable};
+use super::{
+    expiry::Expiry,
+    watched::{Source, Unusable},
+};
 use crate::{config, pem};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 use tokio_rustls::rustls::{self, InconsistentKeys, ServerConfig, server::WebPkiClientVerifier};
 
@@ -26,8 +30,14 @@ pub enum Error {
     },
 }
 
+/// What the files hold.
+pub struct Certificates {
+    pub config: Arc<ServerConfig>,
+    expiry: Expiry,
+}
+
 impl Source for config::Tls {
-    type Value = ServerConfig;
+    type Value = Certificates;
     type Error = Error;
     const WHAT: &str = "the certificates";
 
@@ -37,7 +47,11 @@ impl Source for config::Tls {
         files.map(PathBuf::as_path).collect()
     }
 
-    fn read(&self) -> Result<ServerConfig, Error> {
+    fn check(value: &Certificates) {
+        value.expiry.look(SystemTime::now());
+    }
+
+    fn read(&self) -> Result<Certificates, Error> {
         let certificates = parsed("tls.cert_file", &self.cert_file, pem::certificates)?;
         let key = parsed("tls.key_file", &self.key_file, pem::key)?;
         let builder = ServerConfig::builder_with_provider(pem::provider())
@@ -55,11 +69,15 @@ impl Source for config::Tls {
                 builder.with_client_cert_verifier(verifier)
             }
         };
+        let expiry = Expiry::of("tls.cert_file", &self.cert_file, &certificates);
         let mut config = builder
             .with_single_cert(certificates, key)
             .map_err(|error| pair(self, error))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(config)
+        Ok(Certificates {
+            config: Arc::new(config),
+            expiry,
+        })
     }
 }
 

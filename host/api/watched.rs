@@ -5,7 +5,7 @@ use std::{
     fmt,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::sync::watch;
@@ -21,13 +21,19 @@ pub trait Source: Send + Sync + 'static {
     const WHAT: &str;
     fn files(&self) -> Vec<&Path>;
     fn read(&self) -> Result<Self::Value, Self::Error>;
+    /// Looks at a value in force, whether or not its files have changed.
+    fn check(_value: &Self::Value) {}
 }
 
 /// The value in force, and what its files looked like when it was read.
 pub struct Watched<S: Source> {
-    source: S,
     current: watch::Sender<Arc<S::Value>>,
-    seen: Mutex<Vec<Stamp>>,
+    seen: Mutex<Seen<S>>,
+}
+
+struct Seen<S> {
+    source: S,
+    stamps: Vec<Stamp>,
 }
 
 /// What changes with a file's content. The time of its last change of any kind is among it, since a
@@ -37,14 +43,43 @@ type Stamp = Option<(i64, i64, i64, i64, u64, u64, u64)>;
 impl<S: Source> Watched<S> {
     pub fn open(source: S) -> Result<Self, S::Error> {
         // Before it is read: a change in between is then seen as one.
-        let seen = stamps(&source);
-        let current = watch::Sender::new(Arc::new(source.read()?));
-        let seen = Mutex::new(seen);
+        let stamps = stamps(&source);
+        let value = source.read()?;
+        S::check(&value);
         Ok(Self {
-            source,
-            current,
-            seen,
+            current: watch::Sender::new(Arc::new(value)),
+            seen: Mutex::new(Seen { source, stamps }),
         })
+    }
+
+    /// Reads from `source` from now on, and at once. Whether that is in force now; if not, the log
+    /// says why, and what was in force is still.
+    pub fn reread(&self, source: S) -> bool {
+        let mut seen = self.seen();
+        let stamps = stamps(&source);
+        let is_read = self.read(&source);
+        if is_read {
+            *seen = Seen { source, stamps };
+        }
+        is_read
+    }
+
+    fn read(&self, source: &S) -> bool {
+        match source.read() {
+            Ok(value) => {
+                self.current.send_replace(Arc::new(value));
+                tracing::info!("{} were read again and are in force", S::WHAT);
+                true
+            }
+            Err(error) => {
+                tracing::warn!("{error}; {} from before stay in force", S::WHAT);
+                false
+            }
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen<S>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn current(&self) -> Arc<S::Value> {
@@ -65,21 +100,13 @@ pub trait Look: Send + Sync {
 
 impl<S: Source> Look for Watched<S> {
     fn look(&self) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = stamps(&self.source);
-        if *seen == now {
-            return;
+        let mut seen = self.seen();
+        let now = stamps(&seen.source);
+        if seen.stamps != now {
+            seen.stamps = now;
+            self.read(&seen.source);
         }
-        *seen = now;
-        match self.source.read() {
-            Ok(value) => {
-                self.current.send_replace(Arc::new(value));
-                tracing::info!("{} have changed and are in force", S::WHAT);
-            }
-            Err(error) => {
-                tracing::warn!("{error}; {} from before stay in force", S::WHAT);
-            }
-        }
+        S::check(&self.current());
     }
 }
 

@@ -90,6 +90,11 @@ impl Failure {
         failure
     }
 
+    /// What is said about it.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     pub fn report(self) -> ExitCode {
         if !self.message.is_empty() {
             complain(&self.message);

@@ -192,6 +192,9 @@ impl From<Error> for Failure {
                 trouble,
                 source,
             } => Self::unreachable(&address, trouble, &source),
+            Error::OtherKey { .. } => Self::usage(format!(
+                "{error}; give the two that belong together with --cert-file and --key-file"
+            )),
             // As long as there has been --server, scripts have seen both alike.
             Error::Address { .. } => Self::nowhere(error),
             other => Self::usage(other),

@@ -27,6 +27,11 @@ pub enum Error {
         what: &'static str,
         problem: pem::Error,
     },
+    #[error("the client's key{} is not the key of the client's certificate{}", of(.key), of(.cert))]
+    OtherKey {
+        key: Option<PathBuf>,
+        cert: Option<PathBuf>,
+    },
     #[error("the token {0}")]
     Token(&'static str),
     #[error(
@@ -182,9 +187,7 @@ impl ClientOptions {
             }
         };
         if let Some((cert, key)) = &self.identity {
-            let cert = cert.checked("client's certificate", pem::certificates)?;
-            let key = key.checked("client's key", pem::key)?;
-            tls = tls.identity(Identity::from_pem(cert, key));
+            tls = tls.identity(pair(cert, key)?);
         }
         Ok(match &self.domain {
             Some(name) => tls.domain_name(name),
@@ -222,28 +225,57 @@ impl ClientOptions {
     }
 }
 
+/// A certificate with its own key.
+fn pair(cert: &Pem, key: &Pem) -> Result<Identity, Error> {
+    const WHAT: &str = "client's certificate";
+    let text = cert.checked(WHAT, pem::certificates)?;
+    let key_text = key.checked("client's key", pem::key)?;
+    match pem::is_pair(&text, &key_text) {
+        Ok(true) => Ok(Identity::from_pem(text, key_text)),
+        Ok(false) => Err(Error::OtherKey {
+            key: key.file().cloned(),
+            cert: cert.file().cloned(),
+        }),
+        Err(problem) => Err(cert.unusable(WHAT, problem)),
+    }
+}
+
+/// The file, where there is one.
+fn of(file: &Option<PathBuf>) -> String {
+    let file = file.as_ref();
+    file.map_or_else(String::new, |file| format!(" {}", file.display()))
+}
+
 impl Pem {
+    fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::File(file) => Some(file),
+            Self::Text(_) => None,
+        }
+    }
+
+    fn unusable(&self, what: &'static str, problem: pem::Error) -> Error {
+        match self.file().cloned() {
+            Some(file) => Error::File {
+                what,
+                file,
+                problem,
+            },
+            None => Error::Pem { what, problem },
+        }
+    }
+
     fn checked<T>(
         &self,
         what: &'static str,
         parse: impl FnOnce(&[u8]) -> Result<T, pem::Error>,
     ) -> Result<Vec<u8>, Error> {
-        match self {
-            Self::Text(text) => {
-                let text = text.reveal().as_bytes().to_vec();
-                let parsed = parse(&text).map_err(|problem| Error::Pem { what, problem });
-                parsed.map(|_| text)
-            }
-            Self::File(file) => {
-                let read = std::fs::read(file).map_err(pem::Error::from);
-                let read = read.and_then(|text| parse(&text).map(|_| text));
-                read.map_err(|problem| Error::File {
-                    what,
-                    file: file.clone(),
-                    problem,
-                })
-            }
-        }
+        let text = match self {
+            Self::Text(text) => Ok(text.reveal().as_bytes().to_vec()),
+            Self::File(file) => std::fs::read(file).map_err(pem::Error::from),
+        };
+        let parsed = text.and_then(|text| parse(&text).map(|_| text));
+        parsed.map_err(|problem| self.unusable(what, problem))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod access;
 mod advertise;
+mod difference;
 mod fault;
 mod load;
 mod reader;
@@ -14,6 +15,7 @@ mod variable;
 
 pub use access::{Auth, InvalidHash, Protection, Tls, TokenHash};
 pub use advertise::Advertise;
+pub use difference::differences;
 pub use fault::{Fault, Faults, Origin};
 pub use load::{REFERENCE, environment, locate};
 pub use section::MESSAGE_ROOM;
@@ -86,6 +88,8 @@ pub struct Limits {
     /// The longest that a status call may wait for a task's end.
     pub max_wait: Duration,
     pub max_connection_age: Duration,
+    /// How long a connection may have no call open before it is ended.
+    pub idle_timeout: Duration,
     /// How many services clients may register.
     pub max_services: usize,
     /// How long a registered service lives unless it says otherwise or registers again.

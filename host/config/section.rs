@@ -112,6 +112,7 @@ fn limits(s: &mut Section<'_>) -> Limits {
         request_timeout: s.ms("request_timeout_ms", 100..=HOUR),
         max_wait: s.ms("max_wait_ms", 0..=HOUR),
         max_connection_age: s.ms("max_connection_age_ms", SECOND..=30 * DAY),
+        idle_timeout: s.ms("idle_timeout_ms", SECOND..=30 * DAY),
         max_services: s.number("max_services", 0..=1_000_000),
         service_ttl: s.ms("service_ttl_ms", SECOND..=DAY),
         subscriber_backlog: s.number("subscriber_backlog", 1..=1_000_000),

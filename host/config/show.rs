@@ -124,6 +124,7 @@ fn values(config: &Config) -> Values {
     set("request_timeout_ms", ms(limits.request_timeout));
     set("max_wait_ms", ms(limits.max_wait));
     set("max_connection_age_ms", ms(limits.max_connection_age));
+    set("idle_timeout_ms", ms(limits.idle_timeout));
     set("max_services", number(limits.max_services));
     set("service_ttl_ms", ms(limits.service_ttl));
     set("subscriber_backlog", number(limits.subscriber_backlog));

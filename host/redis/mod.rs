@@ -5,7 +5,7 @@ mod connection;
 
 pub(crate) use connection::{Connection, Nodes};
 
-use crate::config;
+use crate::{config, pem};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
     IntoConnectionInfo, RedisError, RedisResult, ServerErrorKind, TlsCertificates,
@@ -250,6 +250,9 @@ fn certificates(
     let client_cert = read("cert_file", &settings.cert_file)?;
     let client_key = read("key_file", &settings.key_file)?;
     let client_tls = client_cert.zip(client_key);
+    if let Some((cert, key)) = &client_tls {
+        pem::check_pair(section, cert, key)?;
+    }
     if root_cert.is_none() && client_tls.is_none() {
         return Ok(None);
     }

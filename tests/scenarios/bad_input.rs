@@ -147,12 +147,12 @@ async fn sizes(on: Backend) {
     let words = "4128769 bytes; this node accepts 4128768 (limits.max_payload_bytes)";
     let too_large = task("echo", vec![7; MAX_PAYLOAD + 1]);
     refused(client.submit_task(too_large).await, invalid, words);
-    // Beyond what a message may hold, gRPC itself refuses.
+    // Beyond what a message may hold, its length is enough.
     let far_too_large = task("echo", vec![7; 5 << 20]);
-    let words = "limit is: 4194304 bytes";
+    let words = "this node accepts 4194304 (limits.max_message_bytes)";
     refused(
         client.submit_task(far_too_large).await,
-        Code::OutOfRange,
+        Code::ResourceExhausted,
         words,
     );
 

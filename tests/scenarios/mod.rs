@@ -16,11 +16,13 @@ mod kill;
 mod limits;
 mod messages;
 mod nodes;
+mod probes;
 mod python;
 mod refused;
 mod reload;
 mod sdk_errors;
 mod shared_queue;
+mod signals;
 mod starting;
 mod stored;
 mod supervision;
@@ -46,11 +48,13 @@ pub fn trials() -> Vec<Trial> {
         limits::trials(),
         messages::trials(),
         nodes::trials(),
+        probes::trials(),
         python::trials(),
         refused::trials(),
         reload::trials(),
         sdk_errors::trials(),
         shared_queue::trials(),
+        signals::trials(),
         starting::trials(),
         stored::trials(),
         supervision::trials(),

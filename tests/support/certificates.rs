@@ -3,8 +3,13 @@
 use hostel::ClientOptions;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    date_time_ymd,
 };
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 use tempfile::TempDir;
 
 /// Who signs certificates.
@@ -50,10 +55,36 @@ impl Authority {
         }
     }
 
+    /// For a node, until that many days from now; less than none for one that has expired.
+    pub fn node_for_days(&self, names: &[&str], days: i64) -> Signed {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("a time");
+        let day = Duration::from_secs(24 * 3600);
+        let end = match u32::try_from(days) {
+            Ok(days) => now + day * days,
+            Err(_) => now - day,
+        };
+        self.sign_until(names, ExtendedKeyUsagePurpose::ServerAuth, Some(end))
+    }
+
     fn sign(&self, names: &[&str], purpose: ExtendedKeyUsagePurpose) -> Signed {
+        self.sign_until(names, purpose, None)
+    }
+
+    /// Until `end`, counted from 1970.
+    fn sign_until(
+        &self,
+        names: &[&str],
+        purpose: ExtendedKeyUsagePurpose,
+        end: Option<Duration>,
+    ) -> Signed {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.extended_key_usages = vec![purpose];
+        if let Some(end) = end {
+            params.not_after = date_time_ymd(1970, 1, 1) + end;
+        }
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
         Signed {

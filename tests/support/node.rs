@@ -3,6 +3,7 @@
 
 use super::{PATIENCE, backend::Shared};
 use hostel::DistributedClient;
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
@@ -304,9 +305,18 @@ impl Node {
 
     /// SIGTERM, without waiting.
     pub fn ask_to_stop(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    pub fn signal(&self, signal: Signal) {
         let process = self.process.as_ref().expect("a process");
-        let pid = rustix::process::Pid::from_child(process);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        kill_process(Pid::from_child(process), signal).expect("a signal");
+    }
+
+    /// Other settings, for a process that reads them again.
+    pub fn rewrite_config(&mut self, change: impl FnOnce(&mut String)) {
+        change(&mut self.config);
+        fs::write(self.path("hostel.toml"), &self.config).expect("the configuration");
     }
 
     /// Waits for the end of the process.

@@ -19,10 +19,7 @@ use crate::{
 use anyhow::{Context, ensure};
 use std::{fs, time::Duration};
 use tempfile::TempDir;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 /// Who runs what: the id of each node, its plugins as cargo knows them, and their task types.
 const NODES: [(&str, &[&str], &[&str]); 3] = [
@@ -51,11 +48,9 @@ pub async fn run(exit: bool) -> Result<(), Failure> {
 
     let mut cluster = Cluster::new(dir);
     let mut signals = Signals::new()?;
-    let mut hangup = signal(SignalKind::hangup()).context("no signals")?;
     let done = tokio::select! {
         done = cluster.show(&programs, exit) => done,
-        () = signals.next() => Ok(()),
-        _ = hangup.recv() => Ok(()),
+        _ = signals.next() => Ok(()),
     };
     // Whatever was said above, nothing is left behind.
     let ended = cluster.end().await;

@@ -1,7 +1,7 @@
 //! How etcd is reached: connecting, how long anything may take, and what its errors mean to people.
 
 use super::super::Error;
-use crate::config;
+use crate::{config, pem};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use std::{
     path::PathBuf,
@@ -136,6 +136,7 @@ fn tls(settings: &config::Etcd) -> Result<Option<TlsOptions>, Error> {
     };
     if let (Some(cert), Some(key)) = (&settings.cert_file, &settings.key_file) {
         let (cert, key) = (read("cert_file", cert)?, read("key_file", key)?);
+        pem::check_pair("discovery", &cert, &key).map_err(Error::Misconfigured)?;
         tls = tls.identity(Identity::from_pem(cert, key));
     }
     Ok(Some(tls))

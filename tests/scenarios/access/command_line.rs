@@ -143,6 +143,9 @@ pub async fn refusals() {
         2,
         "token holds no certificate",
     );
+    let other = ["--cert-file=ann.pem", "--key-file=eve.key"];
+    let told_of = "the client's key eve.key is not the key of the client's certificate ann.pem";
+    fails(&mut ask(&with_ca(&other)), 2, told_of);
     let both = ["--token-file=token", "--token=hostel_5ecre7"];
     let output = ask(&both).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", told(&output));

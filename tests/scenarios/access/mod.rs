@@ -33,6 +33,11 @@ pub fn trials() -> Vec<Trial> {
             tls::client_certificates,
         ),
         trial_needing("access::certificates_replaced", true, tls::replaced),
+        trial_needing(
+            "access::the_end_of_a_certificate_is_told",
+            true,
+            tls::ends_are_told,
+        ),
         trial_needing("access::silent_handshakes", true, tls::silent_handshakes),
         trial_needing("access::broken_files", true, tls::broken_files),
         trial_needing("access::tokens", true, tokens::tokens),

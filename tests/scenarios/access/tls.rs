@@ -151,6 +151,32 @@ pub async fn replaced() {
     assert!(!node.log().contains("PRIVATE KEY"));
 }
 
+pub async fn ends_are_told() {
+    let authority = Authority::new("authority");
+    let node = prepared(TLS, &authority);
+    let names = ["127.0.0.1", "localhost"];
+    authority
+        .node_for_days(&names, -1)
+        .write(&node.path(""), "node");
+    let node = node.started().await;
+    let words = "tls.cert_file: the certificate in /";
+    assert!(node.log().contains(words), "{}", node.log());
+    let told = "has expired, and clients refuse it";
+    assert_eq!(node.log().matches(told).count(), 1, "{}", node.log());
+    for (days, words) in [
+        (1, "expires within a day"),
+        (5, "expires within 7 days"),
+        (29, "expires within 30 days"),
+    ] {
+        let signed = authority.node_for_days(&names, days);
+        signed.write(&node.path(""), "node");
+        let what = format!("the log says {words:?}");
+        eventually(&what, async || node.log().contains(words).then_some(())).await;
+    }
+    works(&mut connect(&node, authority.trusted()).await.unwrap()).await;
+    assert_eq!(node.log().matches(told).count(), 1, "{}", node.log());
+}
+
 pub async fn silent_handshakes() {
     let authority = Authority::new("authority");
     let settings = format!("{TLS}[limits]\nmax_connections = 4\n");

@@ -173,7 +173,7 @@ pub async fn streams_end_with_their_token() {
     .await;
     write_tokens(&node, &[("ann", ann), ("bob", "x"), ("ci", TOKEN)]);
     eventually("the new file is in force", async || {
-        (logged("the tokens have changed") == 1).then_some(())
+        (logged("the tokens were read again") == 1).then_some(())
     })
     .await;
     busy.goes_on("busy").await;

@@ -12,8 +12,9 @@ pub async fn max_message(on: Backend) {
         .submit_task(task("thumbnail", vec![7; 131_072]))
         .await;
     let too_large = too_large.unwrap_err();
-    assert_eq!(too_large.code(), Code::OutOfRange);
-    assert!(too_large.message().contains("131072"), "{too_large}");
+    assert_eq!(too_large.code(), Code::ResourceExhausted);
+    let words = "accepts 131072 (limits.max_message_bytes)";
+    assert!(too_large.message().contains(words), "{too_large}");
 
     // Long errors: together they are more than a message may hold, so pages are shorter.
     const TASKS: usize = 60;

@@ -4,6 +4,7 @@
 mod amounts;
 mod connections;
 mod in_flight;
+mod raw;
 
 use crate::support::{
     PATIENCE,
@@ -74,6 +75,23 @@ pub fn trials() -> Vec<Trial> {
             "limits::unfinished_messages",
             true,
             in_flight::unfinished_messages,
+        ),
+        trial_needing("limits::calls_end_at_their_deadline", true, raw::deadlines),
+        trial_needing(
+            "limits::what_does_not_decode_is_an_invalid_argument",
+            true,
+            raw::bad_messages,
+        ),
+        trial_needing(
+            "limits::cancelled_calls_end_nothing_else",
+            true,
+            raw::cancelled_calls,
+        ),
+        trial_needing("limits::idle_connections_end", true, raw::idle_timeout),
+        trial_needing(
+            "limits::the_longest_idle_makes_room",
+            true,
+            raw::idle_makes_room,
         ),
         trial_needing("limits::header_list", true, connections::header_list),
         trial_needing("limits::open_to_other_machines", true, amounts::open_listen),

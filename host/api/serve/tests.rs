@@ -3,13 +3,12 @@
 use super::*;
 use crate::Config;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use std::{fs, path::Path};
-use tokio::io::AsyncReadExt;
+use std::{fs, io, net::SocketAddr, path::Path};
+use tokio::{io::AsyncReadExt, net::TcpStream};
 use tokio_rustls::{
     TlsConnector,
     rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
 };
-use tokio_stream::StreamExt;
 
 const NEVER: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_millis(50);
@@ -39,8 +38,8 @@ fn door(dir: &Path) -> (Arc<Access>, TlsConnector) {
     (Arc::new(access), TlsConnector::from(Arc::new(client)))
 }
 
-/// What gets through while `client` does what it does; with this patience and room for `max`.
-async fn first_through<F: Future>(
+/// What becomes of `client` at a server that gives handshakes this time and has room for `max`.
+async fn served<F: Future>(
     handshake: Duration,
     max: usize,
     client: impl FnOnce(SocketAddr, TlsConnector) -> F,
@@ -49,18 +48,23 @@ async fn first_through<F: Future>(
     let (access, connector) = door(dir.path());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut incoming = Box::pin(within(handshake, listener, max, access));
-    let mut through = Vec::new();
-    let done = async {
-        let mut client = std::pin::pin!(client(address, connector));
-        loop {
-            tokio::select! {
-                next = incoming.next() => through.extend(next),
-                done = &mut client => return done,
-            }
-        }
+    let limits = Config::default().limits;
+    let shared = Shared {
+        connections: Connections::new(max),
+        shares: Arc::new(Shares::new(&limits)),
+        http: protocol(&limits),
+        access,
+        routes: Routes::default(),
+        layers: tower::layer::util::Identity::new(),
+        max_age: limits.max_connection_age,
+        idle_timeout: limits.idle_timeout,
+        handshake,
+        end: CancellationToken::new(),
     };
-    tokio::time::timeout(PATIENCE, done).await.unwrap()
+    tokio::select! {
+        () = shared.run(listener) => unreachable!(),
+        done = tokio::time::timeout(PATIENCE, client(address, connector)) => done.unwrap(),
+    }
 }
 
 async fn greet(address: SocketAddr, connector: &TlsConnector) -> io::Result<()> {
@@ -71,7 +75,7 @@ async fn greet(address: SocketAddr, connector: &TlsConnector) -> io::Result<()> 
 
 #[tokio::test]
 async fn one_that_says_nothing_is_cut_off() {
-    let read = first_through(SOON, 8, async |address, _| {
+    let read = served(SOON, 8, async |address, _| {
         let mut silent = TcpStream::connect(address).await.unwrap();
         silent.read(&mut [0; 1]).await
     });
@@ -80,7 +84,7 @@ async fn one_that_says_nothing_is_cut_off() {
 
 #[tokio::test]
 async fn one_that_says_nothing_is_in_nobodys_way() {
-    first_through(NEVER, 8, async |address, connector| {
+    served(NEVER, 8, async |address, connector| {
         let _silent = TcpStream::connect(address).await.unwrap();
         greet(address, &connector).await.unwrap();
         // Nor is one that says something else.
@@ -94,10 +98,9 @@ async fn one_that_says_nothing_is_in_nobodys_way() {
 }
 
 #[tokio::test]
-async fn it_counts_as_a_connection_until_then() {
-    first_through(SOON, 1, async |address, connector| {
+async fn one_that_says_nothing_makes_room() {
+    served(NEVER, 1, async |address, connector| {
         let mut silent = TcpStream::connect(address).await.unwrap();
-        // There is one place, so this comes through once the other has been cut off.
         greet(address, &connector).await.unwrap();
         assert_eq!(silent.read(&mut [0; 1]).await.unwrap_or(0), 0);
     })

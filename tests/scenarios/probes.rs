@@ -1,0 +1,155 @@
+//! What tools ask of any gRPC server: health and reflection, as their protocols have it.
+
+use crate::support::{PATIENCE, eventually, node::Node, trial_needing};
+use libtest_mimic::Trial;
+use std::time::Duration;
+use tokio::time::timeout;
+use tonic::{Code, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_reflection::pb::{v1, v1alpha};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial_needing(
+            "probes::reflection_goes_on_after_a_question_without_an_answer",
+            true,
+            reflection,
+        ),
+        trial_needing("probes::health_knows_every_service", true, services),
+        trial_needing(
+            "probes::a_watch_waits_for_a_service_and_ends_with_the_node",
+            true,
+            watches,
+        ),
+    ]
+}
+
+async fn channel(node: &Node) -> Channel {
+    let endpoint = Channel::from_shared(format!("http://{}", node.address()));
+    endpoint.unwrap().connect().await.unwrap()
+}
+
+/// The answers of one version of reflection to these questions, on one stream.
+macro_rules! answers {
+    ($version:ident, $channel:expr, $questions:expr) => {{
+        use $version::{ServerReflectionRequest, server_reflection_client::ServerReflectionClient};
+        let questions = $questions.map(|question| ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(question),
+        });
+        let mut client = ServerReflectionClient::new($channel);
+        let stream = client
+            .server_reflection_info(tokio_stream::iter(questions))
+            .await;
+        let mut stream = stream.unwrap().into_inner();
+        let mut answers = Vec::new();
+        while let Some(answer) = stream.message().await.unwrap() {
+            answers.push(answer.message_response.unwrap());
+        }
+        answers
+    }};
+}
+
+macro_rules! reflects {
+    ($version:ident, $channel:expr) => {{
+        use $version::{
+            server_reflection_request::MessageRequest as Ask,
+            server_reflection_response::MessageResponse as Answer,
+        };
+        let questions = [
+            Ask::FileContainingSymbol("nothing.Such".into()),
+            Ask::FileByFilename("nothing.proto".into()),
+            Ask::AllExtensionNumbersOfType("nothing.Such".into()),
+            Ask::FileContainingSymbol("distributed.Task.payload".into()),
+            Ask::FileContainingSymbol("distributed.DistributedService.SubmitTask".into()),
+            Ask::FileByFilename("hostel/v1/tasks.proto".into()),
+            Ask::FileContainingSymbol("grpc.health.v1.Health".into()),
+            Ask::AllExtensionNumbersOfType("distributed.Task".into()),
+        ];
+        let answers = answers!($version, $channel, questions);
+        assert_eq!(answers.len(), 8);
+        for answer in &answers[..3] {
+            match answer {
+                Answer::ErrorResponse(error) => assert_eq!(error.error_code, Code::NotFound as i32),
+                other => panic!("{other:?}"),
+            }
+        }
+        for answer in &answers[3..7] {
+            match answer {
+                Answer::FileDescriptorResponse(file) => {
+                    assert!(!file.file_descriptor_proto[0].is_empty());
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(matches!(answers[7], Answer::AllExtensionNumbersResponse(_)));
+    }};
+}
+
+async fn reflection() {
+    let node = Node::start(&[], "").await;
+    reflects!(v1, channel(&node).await);
+    reflects!(v1alpha, channel(&node).await);
+}
+
+async fn services() {
+    use v1::{
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let node = Node::start(&[], "").await;
+    let questions = [MessageRequest::ListServices(String::new())];
+    let answers = answers!(v1, channel(&node).await, questions);
+    let MessageResponse::ListServicesResponse(list) = &answers[0] else {
+        panic!("{answers:?}");
+    };
+    let mut services: Vec<String> = list.service.iter().map(|one| one.name.clone()).collect();
+    assert_eq!(services.len(), 8, "{services:?}");
+    services.push(String::new());
+    let mut client = HealthClient::new(channel(&node).await);
+    for service in services {
+        let request = HealthCheckRequest {
+            service: service.clone(),
+        };
+        let answer = client.check(request).await.expect(&service).into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
+    }
+    let request = HealthCheckRequest {
+        service: "nothing".into(),
+    };
+    let unknown = client.check(request).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+}
+
+async fn watches() {
+    let mut node = Node::start(&[], "").await;
+    let mut client = HealthClient::new(channel(&node).await);
+    let mut watch = async |service: &str| {
+        let request = HealthCheckRequest {
+            service: service.into(),
+        };
+        client.watch(request).await.unwrap().into_inner()
+    };
+    let mut of_nothing = watch("nothing").await;
+    let mut of_node = watch("").await;
+    let told = of_nothing.message().await.unwrap().unwrap();
+    assert_eq!(told.status(), ServingStatus::ServiceUnknown);
+    let told = of_node.message().await.unwrap().unwrap();
+    assert_eq!(told.status(), ServingStatus::Serving);
+    let more = timeout(Duration::from_millis(300), of_nothing.message()).await;
+    assert!(more.is_err(), "{more:?}");
+
+    // Nobody has to cut the streams off.
+    node.ask_to_stop();
+    let told = timeout(PATIENCE, of_node.message()).await.unwrap();
+    assert_eq!(told.unwrap().unwrap().status(), ServingStatus::NotServing);
+    let end = timeout(PATIENCE, of_nothing.message()).await.unwrap();
+    assert_eq!(end.unwrap_err().code(), Code::Unavailable);
+    assert!(node.ended().await.success());
+    eventually("the log is there", async || {
+        let log = node.log();
+        (!log.is_empty()).then(|| assert!(!log.contains("were cut off"), "{log}"))
+    })
+    .await;
+}
