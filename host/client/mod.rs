@@ -33,8 +33,12 @@ use uuid::Uuid;
 /// What one answer may hold: as much as any node can be configured to send.
 const MAX_MESSAGE: usize = 1 << 30;
 
-/// How long a call that is safe to repeat is repeated while the node cannot be reached.
+/// How long a call that is safe to repeat is repeated while the node cannot be reached, counted from
+/// when it was lost.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// From when on a call that fails has been at work and not on its way.
+const AT_WORK: Duration = Duration::from_secs(1);
 
 /// The first pause between two tries, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -100,7 +104,8 @@ impl DistributedClient {
         }
     }
 
-    /// How long to repeat a call while the node cannot be reached; zero for never.
+    /// How long to repeat a call while the node cannot be reached, counted from when it was lost; zero
+    /// for never.
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
@@ -312,20 +317,26 @@ impl DistributedClient {
         Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let since = Instant::now();
+        let mut lost: Option<Instant> = None;
         let mut pause = PAUSE.0;
         loop {
-            match call(self.clone(), request.clone()).await {
+            let began = Instant::now();
+            let status = match call(self.clone(), request.clone()).await {
                 Ok(response) => return Ok(response.into_inner()),
-                Err(status) if !is_transient(&status) || since.elapsed() >= self.patience => {
-                    return Err(status);
-                }
-                Err(_) => {
-                    // Many clients that lost one node must not come back in step.
-                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-                    pause = (pause * 2).min(PAUSE.1);
-                }
+                Err(status) if !is_transient(&status) => return Err(status),
+                Err(status) => status,
+            };
+            // While the node was at work on the call it was there.
+            if began.elapsed() >= AT_WORK && was_reached(&status) {
+                lost = None;
+                pause = PAUSE.0;
             }
+            if lost.get_or_insert_with(Instant::now).elapsed() >= self.patience {
+                return Err(status);
+            }
+            // Many clients that lost one node must not come back in step.
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(PAUSE.1);
         }
     }
 }
@@ -345,11 +356,60 @@ pub fn is_lost(status: &Status) -> bool {
     source.is_some_and(|source| source.is::<tonic::transport::Error>())
 }
 
+/// Whether the node had the call: it is not one for which there was no connection, or none that lived.
+fn was_reached(status: &Status) -> bool {
+    let mut next = std::error::Error::source(status);
+    while let Some(error) = next {
+        let is_dead = error
+            .downcast_ref()
+            .is_some_and(|error: &hyper::Error| error.is_timeout());
+        if error.is::<tonic::ConnectError>() || is_dead {
+            return false;
+        }
+        next = error.source();
+    }
+    true
+}
+
 /// Whether the same call may succeed a little later.
 fn is_transient(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable => true,
         Code::Unknown | Code::Cancelled | Code::Internal => is_lost(status),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[tokio::test]
+    async fn a_call_that_is_lost_after_a_long_wait_is_repeated() {
+        let client = DistributedClient::connect_lazy("127.0.0.1:1").unwrap();
+        let client = client.with_patience(AT_WORK);
+        let calls = Cell::new(0);
+        let answer = client.repeat((), async |_, ()| {
+            calls.set(calls.get() + 1);
+            match calls.get() {
+                1 => {
+                    tokio::time::sleep(AT_WORK * 3 / 2).await;
+                    Err(Status::unavailable("the node is stopping"))
+                }
+                _ => Ok(Response::new(calls.get())),
+            }
+        });
+        assert_eq!(answer.await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn patience_ends() {
+        let client = DistributedClient::connect_lazy("127.0.0.1:1").unwrap();
+        let client = client.with_patience(Duration::from_millis(200));
+        let answer = client.repeat((), async |_, ()| {
+            Err::<Response<()>, _>(Status::unavailable("not now"))
+        });
+        assert_eq!(answer.await.unwrap_err().code(), Code::Unavailable);
     }
 }
