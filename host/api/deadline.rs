@@ -59,23 +59,25 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let now = Instant::now();
-        let given = grpc_timeout(request.headers())
-            .map(|timeout| timeout - MARGIN.min(timeout / 10))
-            .filter(|timeout| *timeout <= self.longest);
-        let longest = self.longest;
-        let mut sleep = Box::pin(sleep_until(now + given.unwrap_or(longest)));
+        let (now, longest) = (Instant::now(), self.longest);
+        let given = grpc_timeout(request.headers());
+        let given = given.map(|timeout| timeout - MARGIN.min(timeout / 10));
+        let mut sleep = Box::pin(sleep_until(now + given.unwrap_or(longest).min(longest)));
         let answered = self.inner.clone().oneshot(request);
         Box::pin(async move {
             tokio::select! {
                 biased;
                 response = answered => match given {
                     None => response,
-                    Some(_) => Ok(response?.map(|body| Body::new(TimedBody { body, sleep: Some(sleep) }))),
+                    Some(given) => {
+                        sleep.as_mut().reset(now + given);
+                        let sleep = Some(sleep);
+                        Ok(response?.map(|body| Body::new(TimedBody { body, sleep })))
+                    }
                 },
                 () = &mut sleep => Ok(match given {
-                    Some(_) => status::deadline_exceeded(),
-                    None => status::took_too_long(longest),
+                    Some(given) if given <= longest => status::deadline_exceeded(),
+                    _ => status::took_too_long(longest),
                 }
                 .into_http()),
             }

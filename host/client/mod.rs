@@ -326,8 +326,8 @@ impl DistributedClient {
                 Err(status) if !is_transient(&status) => return Err(status),
                 Err(status) => status,
             };
-            // While the node was at work on the call it was there.
-            if began.elapsed() >= AT_WORK && was_reached(&status) {
+            // While the node was at work on the call it could be reached.
+            if began.elapsed() >= AT_WORK && is_lost(&status) && was_reached(&status) {
                 lost = None;
                 pause = PAUSE.0;
             }

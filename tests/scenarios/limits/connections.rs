@@ -115,6 +115,31 @@ pub async fn max_connection_age() {
     assert_eq!(ended.unwrap().unwrap().status, "cancelled");
 }
 
+/// A client that waits longer than it would try to reach a node, twice, and loses its connection then.
+pub async fn lost_waits() {
+    let node = node(Backend::Embedded, "").await;
+    let way = Proxy::to(node.address()).await;
+    let patience = Duration::from_secs(1);
+    let client = DistributedClient::connect_lazy(&way.address().to_string());
+    let mut client = client.unwrap().with_patience(patience);
+    let spin = Task {
+        task_id: "waited-for".into(),
+        ..task("spin", "")
+    };
+    let waiting = tokio::spawn(async move { client.submit_and_wait(spin).await });
+    for _ in 0..2 {
+        tokio::time::sleep(patience * 5 / 2).await;
+        way.cut();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        way.mend();
+    }
+    tokio::time::sleep(patience).await;
+    assert!(!waiting.is_finished());
+    node.client().cancel_task("waited-for").await.unwrap();
+    let ended = in_time("it is cancelled", waiting).await.unwrap();
+    assert_eq!(ended.unwrap().status, "cancelled");
+}
+
 /// A way to `address` that counts who takes it.
 async fn counted(address: &str) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -12,6 +12,7 @@ use crate::support::{
     eventually,
     node::{Node, hostel},
     plugins::{hostile, showcase},
+    proxy::Proxy,
     task, trial_needing,
 };
 use hostel::{
@@ -92,6 +93,11 @@ pub fn trials() -> Vec<Trial> {
             "limits::the_longest_idle_makes_room",
             true,
             raw::idle_makes_room,
+        ),
+        trial_needing(
+            "limits::a_long_wait_spends_no_patience",
+            true,
+            connections::lost_waits,
         ),
         trial_needing("limits::header_list", true, connections::header_list),
         trial_needing("limits::open_to_other_machines", true, amounts::open_listen),
