@@ -1,6 +1,6 @@
 //! What differs between two configurations, by the names of the settings. Shows no values.
 
-use super::{Config, show};
+use super::{Config, Secrets, show};
 use std::collections::{BTreeMap, BTreeSet};
 use toml::{Table, Value};
 
@@ -34,7 +34,11 @@ pub fn differences(old: &Config, new: &Config) -> BTreeSet<String> {
 fn settings(config: &Config) -> BTreeMap<String, Value> {
     let mut settings = BTreeMap::new();
     // What `show` writes is TOML; a test holds it to that.
-    flatten("", show(config).parse().unwrap_or_default(), &mut settings);
+    flatten(
+        "",
+        show(config, Secrets::Shown).parse().unwrap_or_default(),
+        &mut settings,
+    );
     settings
 }
 
