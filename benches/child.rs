@@ -104,7 +104,7 @@ async fn without_worker() {
     let discovery = Arc::new(LocalDiscovery::new(&limits));
     let name = |given: &str| Name::parse("name", given).expect("a name");
     let record = NodeRecord {
-        task_types: vec![name("echo")],
+        task_types: [name("echo")].into(),
         ..NodeRecord::new(name("elsewhere"), "")
     };
     let scheduler = DistributedTaskScheduler::new(Arc::new(queue), discovery.clone());

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hostel::{
     config::Sqlite,
     health::Health,
-    queue::{Finish, SqliteQueue, TaskQueue, Want, WantedType},
+    queue::{Finish, SqliteQueue, TaskQueue, Want},
     task::{Name, Outcome, Ran, Submission, SubmissionLimits},
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -36,17 +36,8 @@ async fn measure() -> f64 {
         .await
         .expect("a queue");
     let name = |given: &str| Name::parse("name", given).expect("a name");
-    let want = Want {
-        node: name("bench"),
-        labels: Vec::new(),
-        types: vec![WantedType {
-            task_type: name("echo"),
-            max: BATCH,
-            max_in_cluster: None,
-        }],
-        max: BATCH,
-        ttl: Duration::from_secs(15),
-    };
+    let ttl = Duration::from_secs(15);
+    let want = Want::of_type(name("bench"), name("echo"), BATCH, ttl);
     let ran = Ran {
         node: name("bench"),
         plugin: name("echo"),

@@ -80,6 +80,18 @@ impl Budget {
         Reservation { permit, whole }
     }
 
+    /// Reserves what is free, up to `bytes`; that may be nothing. Nothing is while others wait.
+    pub fn reserve_up_to(&self, bytes: usize) -> Reservation {
+        loop {
+            let whole = self.whole.as_ref().map_or(usize::MAX, |it| it.free_bytes());
+            let free = self.free_bytes().min(whole);
+            // Another may have been quicker.
+            if let Some(reservation) = self.try_reserve(bytes.min(free)) {
+                return reservation;
+            }
+        }
+    }
+
     /// The bytes that nothing holds now; of a share, without regard to the whole.
     pub fn free_bytes(&self) -> usize {
         self.free.available_permits() * UNIT_BYTES
@@ -100,6 +112,22 @@ impl Reservation {
     /// The bytes reserved, rounded up to what the budget counts in.
     pub fn bytes(&self) -> usize {
         self.permit.num_permits() * UNIT_BYTES
+    }
+
+    /// Takes a part out of it; `None` when it is smaller than that.
+    pub fn split(&mut self, bytes: usize) -> Option<Self> {
+        let permit = self.permit.split(bytes.div_ceil(UNIT_BYTES))?;
+        let whole = self.whole.as_mut().and_then(|whole| whole.split(bytes));
+        let whole = whole.map(Box::new);
+        Some(Self { permit, whole })
+    }
+
+    /// Adds another reservation of the same budget.
+    pub fn merge(&mut self, other: Self) {
+        self.permit.merge(other.permit);
+        if let (Some(whole), Some(other)) = (&mut self.whole, other.whole) {
+            whole.merge(*other);
+        }
     }
 
     /// Gives back what exceeds `bytes`, once the real size of something is known.
@@ -156,6 +184,20 @@ mod tests {
         assert_eq!((second.bytes(), budget.free_bytes()), (4 * KIB, 0));
         drop(first);
         assert_eq!(budget.free_bytes(), 6 * KIB);
+    }
+
+    #[test]
+    fn what_is_free_is_reserved_and_split() {
+        let budget = Budget::new(10 * KIB);
+        let first = budget.try_reserve(4 * KIB).unwrap();
+        let mut rest = budget.reserve_up_to(100 * KIB);
+        assert_eq!((rest.bytes(), budget.free_bytes()), (6 * KIB, 0));
+        assert_eq!(budget.reserve_up_to(KIB).bytes(), 0);
+        let mut part = rest.split(2 * KIB).unwrap();
+        assert!(rest.split(5 * KIB).is_none());
+        part.merge(first);
+        drop(rest);
+        assert_eq!((part.bytes(), budget.free_bytes()), (6 * KIB, 4 * KIB));
     }
 
     #[test]

@@ -146,6 +146,7 @@ pub fn task_json(task: &TaskStatus) -> Value {
         "plugin": task.plugin,
         "plugin_version": task.plugin_version,
         "finishes": task.finishes,
+        "losses": task.losses,
     })
 }
 

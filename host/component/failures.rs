@@ -53,6 +53,16 @@ fn wait(nth: u32, jitter: f64) -> Duration {
     full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
+/// Why there is no instance of some code.
+#[derive(Debug, thiserror::Error)]
+pub enum NoInstance {
+    /// Other components hold the room that there is for them.
+    #[error("{0}")]
+    Room(String),
+    #[error("{0}")]
+    Other(String),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

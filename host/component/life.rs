@@ -2,7 +2,7 @@
 //! new code between two messages. Everything happens in one loop, so nothing overlaps.
 
 use super::{
-    failures::Failures,
+    failures::{Failures, NoInstance},
     refusal_log::ErrorLog,
     router::Residence,
     status::{State, Status},
@@ -184,21 +184,11 @@ impl Life {
         self.end().await;
     }
 
-    /// Starts the wanted code, and only then lets go of what runs.
+    /// Starts the wanted code, and only then lets go of what runs; first, where both have no room.
     async fn upgrade(&mut self) {
         let wanted = self.wanted.borrow_and_update().clone();
         let Some(old) = self.instance.as_ref().map(|old| old.generation().clone()) else {
-            let sound = self.sound.clone();
-            let sound = sound.filter(|sound| !Arc::ptr_eq(sound, &wanted));
-            self.start(wanted).await;
-            if self.instance.is_none()
-                && !self.stop.is_cancelled()
-                && let Some(sound) = sound
-            {
-                self.upgrade_at = Some((Instant::now() + UPGRADE_AGAIN.0, UPGRADE_AGAIN.0));
-                self.start(sound).await;
-            }
-            return;
+            return self.start_or_fall_back(wanted).await;
         };
         if Arc::ptr_eq(&old, &wanted) {
             self.upgrade_at = None;
@@ -214,6 +204,13 @@ impl Life {
                 }
             }
             Err(_) if self.stop.is_cancelled() => {}
+            Err(NoInstance::Room(why)) => {
+                tracing::info!(component = %self.shared.id, "stops for its new version: {why}");
+                if let Some(old) = self.instance.take() {
+                    retire(&self.shared, old).await;
+                }
+                self.start_or_fall_back(wanted).await;
+            }
             Err(error) => {
                 let wait = self
                     .upgrade_at
@@ -227,6 +224,20 @@ impl Life {
                 tracing::warn!(component = %id, "{told}; version {old} goes on, and it is tried again in {wait:?}");
                 self.shared.change(|status| status.error = Some(error));
             }
+        }
+    }
+
+    /// Where there is no instance: the wanted code, or the code that ran before if that does not start.
+    async fn start_or_fall_back(&mut self, wanted: Arc<Generation>) {
+        let others = |sound: &Arc<Generation>| !Arc::ptr_eq(sound, &wanted);
+        let sound = self.sound.clone().filter(others);
+        self.start(wanted).await;
+        if self.instance.is_none()
+            && !self.stop.is_cancelled()
+            && let Some(sound) = sound
+        {
+            self.upgrade_at = Some((Instant::now() + UPGRADE_AGAIN.0, UPGRADE_AGAIN.0));
+            self.start(sound).await;
         }
     }
 
@@ -254,16 +265,16 @@ impl Life {
         }
     }
 
-    async fn instantiate(&mut self, generation: &Arc<Generation>) -> Result<Instance, String> {
+    async fn instantiate(&mut self, generation: &Arc<Generation>) -> Result<Instance, NoInstance> {
         let surroundings = &self.shared.surroundings;
         if self.place.is_none() {
             self.place = surroundings.places.clone().try_acquire_owned().ok();
         }
         if self.place.is_none() {
             self.failures.give_up();
-            return Err(
+            return Err(NoInstance::Other(
                 "this node runs as many components as it may (plugins.max_components)".into(),
-            );
+            ));
         }
         let starting = Instance::start(generation.clone(), self.shared.limits.start_timeout);
         // What still waits when the node stops is handled by a new instance if it has to be.
@@ -273,9 +284,12 @@ impl Life {
             &self.stop
         };
         let started = end.run_until_cancelled(guarded(starting)).await;
-        started.map_or(Err("the node is stopping".into()), |started| {
-            started.map_err(|stop| stop.to_string())
-        })
+        match started {
+            Some(Ok(instance)) => Ok(instance),
+            Some(Err(stop @ Stop::NoRoom(_))) => Err(NoInstance::Room(stop.to_string())),
+            Some(Err(stop)) => Err(NoInstance::Other(stop.to_string())),
+            None => Err(NoInstance::Other("the node is stopping".into())),
+        }
     }
 
     /// The instance serves from now on.

@@ -117,9 +117,11 @@ pub struct Plugins {
     pub max_tasks: usize,
     /// How many components this node runs.
     pub max_components: usize,
-    /// What the memory limits of all running calls may sum up to; 0 means three quarters of the
-    /// machine's memory.
+    /// What the memory limits of all guests may sum up to; 0 means three quarters of the machine's
+    /// memory.
     pub max_total_memory_bytes: usize,
+    /// What components have of it, so that tasks have the rest; 0 means a quarter, or room for one.
+    pub max_component_memory_bytes: usize,
     /// The longest timeout that a plugin may declare for a task type. Operators may give more.
     pub max_timeout: Duration,
     /// Threads that run guests; 0 means one for each processor.

@@ -131,6 +131,7 @@ fn plugins(s: &mut Section<'_>) -> Plugins {
         max_tasks: s.number("max_tasks", 1..=10_000),
         max_components: s.number("max_components", 0..=10_000),
         max_total_memory_bytes: s.number("max_total_memory_bytes", 0..=64 * KIB * GIB),
+        max_component_memory_bytes: s.number("max_component_memory_bytes", 0..=64 * KIB * GIB),
         max_timeout: s.ms("max_timeout_ms", TIMEOUT_MS),
         threads: s.number("threads", 0..=1024),
         sandbox: s.section("sandbox", sandbox),
@@ -357,6 +358,20 @@ fn rules(config: &Config, reader: &mut Reader) {
             )
         });
     }
+
+    let plugins = &config.plugins;
+    let (total, components) = (
+        plugins.max_total_memory_bytes,
+        plugins.max_component_memory_bytes,
+    );
+    reader.rule(
+        &[
+            "plugins.max_component_memory_bytes",
+            "plugins.max_total_memory_bytes",
+        ],
+        total == 0 || components < total,
+        || format!("{components} leaves nothing of max_total_memory_bytes ({total}) to tasks"),
+    );
 
     if let Queue::Redis(queue) = &config.queue {
         redis_rules("queue", &queue.server, reader);

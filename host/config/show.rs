@@ -144,6 +144,8 @@ fn values(config: &Config) -> Values {
     set("max_components", number(plugins.max_components));
     let total = plugins.max_total_memory_bytes;
     set("max_total_memory_bytes", number(total));
+    let components = plugins.max_component_memory_bytes;
+    set("max_component_memory_bytes", number(components));
     set("max_timeout_ms", ms(plugins.max_timeout));
     set("threads", number(plugins.threads));
 

@@ -4,7 +4,10 @@
 use super::{Error, NODE_SERVICE};
 use crate::task::Name;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// The shortest and the longest time to live that is granted; what is asked for beyond is cut.
 pub const MIN_TTL: Duration = Duration::from_secs(1);
@@ -60,7 +63,7 @@ pub struct NodeRecord {
     pub id: Name,
     pub address: String,
     pub version: String,
-    pub task_types: Vec<Name>,
+    pub task_types: BTreeSet<Name>,
     pub plugins: Vec<PluginRecord>,
     /// The ids of its components.
     #[serde(default)]
@@ -97,7 +100,7 @@ impl NodeRecord {
             id,
             address: address.into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            task_types: Vec::new(),
+            task_types: BTreeSet::new(),
             plugins: Vec::new(),
             components: Vec::new(),
             capacity: 0,
@@ -110,19 +113,15 @@ impl NodeRecord {
     /// The node as a service of the name `name`, which is `NODE_SERVICE`. Lists in its metadata
     /// have commas between their items, which no name contains.
     pub fn as_service(&self, name: &Name) -> ServiceInfo {
-        let joined = |names: &[Name]| {
-            let names: Vec<&str> = names.iter().map(Name::as_str).collect();
-            names.join(",")
-        };
         let plugin = |plugin: &PluginRecord| format!("{}@{}", plugin.name, plugin.version);
         let plugins: Vec<String> = self.plugins.iter().map(plugin).collect();
         let metadata = [
             ("version", self.version.clone()),
-            ("task_types", joined(&self.task_types)),
-            ("components", joined(&self.components)),
+            ("task_types", joined(self.task_types.iter())),
+            ("components", joined(self.components.iter())),
             ("plugins", plugins.join(",")),
             ("capacity", self.capacity.to_string()),
-            ("labels", joined(&self.labels)),
+            ("labels", joined(self.labels.iter())),
         ];
         ServiceInfo {
             id: self.id.clone(),
@@ -132,6 +131,10 @@ impl NodeRecord {
             ttl: None,
         }
     }
+}
+
+fn joined<'n>(names: impl Iterator<Item = &'n Name>) -> String {
+    names.map(Name::as_str).collect::<Vec<_>>().join(",")
 }
 
 /// One plugin generation that a node serves.

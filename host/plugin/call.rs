@@ -3,6 +3,7 @@
 
 use super::{
     bindings::task_handler::{self, TaskError},
+    gate::{Kind, Room},
     guest::Guest,
     journal::Subject,
     program::{Errand, Program},
@@ -13,7 +14,11 @@ use crate::{
     untrusted::clip,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 use wasmtime::Store;
 
@@ -51,6 +56,15 @@ impl Finished {
         }
     }
 
+    /// It has not begun.
+    fn stopped(stop: Stop) -> Self {
+        Self {
+            class: stop.class(),
+            ended: stop.into_ended(),
+            usage: Usage::default(),
+        }
+    }
+
     /// It has not run, or was given up with the node.
     pub(super) fn without_run(ended: Ended) -> Self {
         Self {
@@ -72,7 +86,8 @@ pub struct Usage {
 }
 
 impl Program {
-    /// Runs a task through `handler`, for at most `timeout` from the moment there is room.
+    /// Runs a task through `handler`, for at most `timeout`. Without room that was reserved for it, it
+    /// waits for some, and the wait is part of that time.
     pub async fn handle(
         &self,
         handler: &task_handler::GuestIndices,
@@ -80,9 +95,16 @@ impl Program {
         max_attempts: u32,
         timeout: Duration,
         call: Call,
+        room: Option<Room>,
     ) -> Finished {
-        let Some(mut tenant) = self.admit(&call.cancel).await else {
-            return Finished::without_run(Ended::Cancelled);
+        let begun = Instant::now();
+        let tenant = match room {
+            Some(room) => Ok(self.settle(room)),
+            None => self.admit(Kind::Task, timeout, &call.cancel).await,
+        };
+        let mut tenant = match tenant {
+            Ok(tenant) => tenant,
+            Err(stop) => return Finished::stopped(stop),
         };
         let metadata: Vec<(&str, &str)> = call
             .metadata
@@ -105,7 +127,7 @@ impl Program {
         };
         let errand = Errand {
             subject: Subject::Task(call.id.clone()),
-            timeout,
+            timeout: timeout.saturating_sub(begun.elapsed()),
             cancel: &call.cancel,
         };
         let result = self.call(&mut tenant, errand, work).await;

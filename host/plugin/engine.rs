@@ -1,7 +1,7 @@
 //! The one wasmtime engine of a node and what belongs to it: its settings, its pool, its linker,
 //! its ticker, and the runtime that guests run on.
 
-use super::{Error, compiler, gate::Gate, guest::Guest, imports, limiter, machine, ticker::Ticker};
+use super::{Error, gate, gate::Gate, guest::Guest, imports, limiter, machine, ticker::Ticker};
 use crate::config;
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -28,7 +28,6 @@ pub struct Engine {
     pub linker: Linker<Guest>,
     /// Whoever instantiates goes through here first.
     pub gate: Gate,
-    slot_count: u32,
     guests: Handle,
     runtime: Mutex<Option<Runtime>>,
     _ticker: Ticker,
@@ -36,7 +35,6 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(config: &config::Config) -> Result<Self, Error> {
-        let slot_count = slot_count(&config.plugins);
         let wasmtime = match wasmtime::Engine::new(&engine_settings(config)) {
             Ok(engine) => engine,
             Err(error) => {
@@ -53,8 +51,7 @@ impl Engine {
         Ok(Self {
             linker: imports::linker(&wasmtime).map_err(Error::engine)?,
             wasmtime,
-            gate: Gate::new(slot_count, config.plugins.max_total_memory_bytes),
-            slot_count,
+            gate: Gate::new(&config.plugins),
             guests: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
             _ticker: ticker,
@@ -67,7 +64,7 @@ impl Engine {
     }
 
     /// How many slots an instance of `component` takes, or why it will never fit.
-    pub fn slots_of(&self, component: &Component) -> Result<u32, String> {
+    pub fn slots_of(&self, component: &Component) -> Result<usize, String> {
         let Some(needs) = component.resources_required() else {
             return Ok(1);
         };
@@ -83,7 +80,7 @@ impl Engine {
             .num_memories
             .div_ceil(MEMORIES_PER_SLOT)
             .max(needs.num_tables.div_ceil(TABLES_PER_SLOT));
-        Ok(slots.clamp(1, self.slot_count))
+        Ok(slots.max(1) as usize)
     }
 }
 
@@ -97,16 +94,10 @@ impl Drop for Engine {
     }
 }
 
-/// Tasks, components, loads that describe themselves, and a few for components that are replaced
-/// and for the command line.
+/// The slots of the pool, of tasks and components together.
 fn slot_count(plugins: &config::Plugins) -> u32 {
-    let slots = plugins
-        .max_tasks
-        .saturating_add(plugins.max_components)
-        .saturating_add(compiler::max_compiles(plugins))
-        .saturating_add(8);
-    // A component of the largest kind has to fit even where few tasks are allowed.
-    u32::try_from(slots).unwrap_or(u32::MAX).max(16)
+    let slots: usize = gate::slot_counts(plugins).iter().sum();
+    u32::try_from(slots).unwrap_or(u32::MAX)
 }
 
 /// What a node and the processes that compile for it share: the artifacts of the one are for the

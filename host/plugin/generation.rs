@@ -4,10 +4,11 @@
 use super::{
     bindings::{component, message_handler, task_handler},
     call::{Call, Finished},
+    gate::Room,
     manifest::TaskType,
     program::Program,
 };
-use crate::task::{Ended, Name};
+use crate::task::{Ended, Name, Resources};
 use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -55,7 +56,7 @@ pub struct Handler {
 
 impl Handler {
     /// Runs one attempt on the guests' threads, in an instance of its own and under the limits in
-    /// force. Dropping the future ends the guest, as does `call.cancel`. Whatever the guest does
+    /// force, once there is room for it. Dropping the future ends the guest, as does `call.cancel`. Whatever the guest does
     /// comes back as a value; this never fails.
     pub async fn run(&self, call: Call) -> Finished {
         let handler = self.clone();
@@ -72,9 +73,23 @@ impl Handler {
         Finished::without_run(Ended::Drained)
     }
 
+    /// What one attempt takes of the node's room.
+    pub fn needs(&self) -> Resources {
+        self.generation.program.needs()
+    }
+
     /// As `run`, on the thread that polls it: only for callers that are themselves on
     /// `PluginHost::runtime`, because a guest holds its thread for up to 10 ms at a time.
     pub async fn run_here(&self, call: Call) -> Finished {
+        self.attempt(call, None).await
+    }
+
+    /// As `run_here`, in room that was reserved and is at least what `needs` says.
+    pub async fn run_in(&self, room: Room, call: Call) -> Finished {
+        self.attempt(call, Some(room)).await
+    }
+
+    async fn attempt(&self, call: Call, room: Option<Room>) -> Finished {
         let Some(handler) = &self.generation.handler else {
             // Cannot be: a manifest with task types and no handler is refused.
             return Finished::without_run(Ended::Drained);
@@ -87,7 +102,7 @@ impl Handler {
         } = &*self.task_type;
         let program = &self.generation.program;
         program
-            .handle(handler, name, retry.max_attempts, *timeout, call)
+            .handle(handler, name, retry.max_attempts, *timeout, call, room)
             .await
     }
 }

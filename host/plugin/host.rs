@@ -1,8 +1,14 @@
 //! The plugin host as the node sees it: engine, catalog and loader under one name, started and
 //! stopped together.
 
-use super::{Catalog, Error, Outside, loader::Loader, workshop::Workshop};
-use crate::{config::Config, lifecycle::Component};
+use super::{
+    Catalog, Error, Outside, gate::Kind, gate::Room, loader::Loader, sizing, workshop::Workshop,
+};
+use crate::{
+    config::{self, Config},
+    lifecycle::Component,
+    task::Resources,
+};
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -16,6 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub struct PluginHost {
+    plugins: config::Plugins,
     dir: PathBuf,
     rescan: Duration,
     /// How long a start waits for the plugins that are there.
@@ -35,6 +42,7 @@ impl PluginHost {
     /// Makes the engine and the threads for guests, which may reach `outside`. Loads nothing yet.
     pub fn new(config: &Config, outside: Outside) -> Result<Arc<Self>, Error> {
         Ok(Arc::new(Self {
+            plugins: config.plugins.clone(),
             dir: config.plugins.dir.clone(),
             rescan: config.plugins.rescan,
             patience: config.plugins.compile_timeout,
@@ -77,6 +85,30 @@ impl PluginHost {
         self.workshop.engine.guests()
     }
 
+    /// Reserves the room that tasks can have now, up to `most`.
+    pub fn offer(&self, most: Resources) -> Room {
+        self.workshop.engine.gate.offer(most)
+    }
+
+    /// The room that tasks could have now.
+    pub fn free(&self) -> Resources {
+        self.workshop.engine.gate.free()
+    }
+
+    /// Waits for room for a task. From the first poll on, whatever becomes free is for it.
+    pub async fn reserve(&self, needs: Resources) -> Room {
+        match self.workshop.engine.gate.enter(Kind::Task, needs).await {
+            Ok(room) => room,
+            // The gate is never closed.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Makes room that was reserved as large as `needs`; `None` when that is not free now.
+    pub fn fit(&self, room: Room, needs: Resources) -> Option<Room> {
+        self.workshop.engine.gate.fit(room, needs)
+    }
+
     fn running(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
         self.loader.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,6 +119,7 @@ impl Component for PluginHost {
     /// Every plugin that is there when this is called is known when it returns, and is being loaded;
     /// `loaded` waits for that.
     async fn start(&self) -> anyhow::Result<()> {
+        sizing::warn(&self.plugins, &self.workshop.engine.gate);
         if let Err(error) = tokio::fs::create_dir_all(&self.dir).await {
             let dir = self.dir.display();
             tracing::warn!("the plugins directory {dir} cannot be made: {error}");

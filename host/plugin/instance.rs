@@ -3,6 +3,7 @@
 
 use super::{
     bindings::{component, message_handler},
+    gate::Kind,
     generation::Generation,
     guest::Guest,
     journal::Subject,
@@ -47,8 +48,7 @@ impl Instance {
         };
         let never = CancellationToken::new();
         let asked_at = Instant::now();
-        let admitted = tokio::time::timeout(timeout, program.admit(&never)).await;
-        let mut tenant = admitted.ok().flatten().ok_or(Stop::NoRoom(timeout))?;
+        let mut tenant = program.admit(Kind::Component, timeout, &never).await?;
         let work = async |store: &mut Store<Guest>| {
             let instance = program.pre.instantiate_async(&mut *store).await?;
             let component = indices.life.load(&mut *store, &instance)?;

@@ -1,10 +1,10 @@
 //! A linked component with all that its calls need, and how a guest moves in and is called: under
-//! its limits, from the wait for room to the reason why a call gave no value. Knows nothing of
+//! its limits, from its room to the reason why a call gave no value. Knows nothing of
 //! tasks, messages, files or the catalog.
 
 use super::{
     engine::Engine,
-    gate::Room,
+    gate::{Kind, Room},
     guest::Guest,
     journal::{Journal, Speaker, Subject},
     limiter::{Denied, Limiter},
@@ -12,7 +12,7 @@ use super::{
     outside::Granted,
     stop::Stop,
 };
-use crate::config::Sandbox;
+use crate::{config::Sandbox, task::Resources};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -31,7 +31,8 @@ const MAX_HANDLES: usize = 10_000;
 pub struct Program {
     pub engine: Arc<Engine>,
     pub pre: InstancePre<Guest>,
-    pub slots: u32,
+    /// How many slots of the pool an instance takes.
+    pub slots: usize,
     pub sandbox: Sandbox,
     pub settings: Arc<WasiConfigVariables>,
     pub speaker: Arc<Speaker>,
@@ -54,20 +55,41 @@ pub struct Errand<'a> {
 }
 
 impl Program {
-    /// Waits for room and makes a store. `None` when `cancel` came first.
-    pub async fn admit(&self, cancel: &CancellationToken) -> Option<Tenant> {
-        let max_memory_bytes = self.sandbox.max_memory_bytes;
-        let room = tokio::select! {
+    /// What an instance takes of the node's room while it lives.
+    pub fn needs(&self) -> Resources {
+        Resources {
+            // Rounded as a budget counts, so that sums agree.
+            memory_bytes: self.sandbox.max_memory_bytes.next_multiple_of(1 << 10),
+            pool_slots: self.slots,
+        }
+    }
+
+    /// Waits for room, for at most `timeout`, and makes a store.
+    pub async fn admit(
+        &self,
+        kind: Kind,
+        timeout: Duration,
+        cancel: &CancellationToken,
+    ) -> Result<Tenant, Stop> {
+        tokio::select! {
             biased;
-            room = self.engine.gate.enter(self.slots, max_memory_bytes) => room.ok()?,
-            () = cancel.cancelled() => return None,
-        };
+            room = self.engine.gate.enter(kind, self.needs()) => match room {
+                Ok(room) => Ok(self.settle(room)),
+                Err(_) => Err(Stop::Cancelled),
+            },
+            () = cancel.cancelled() => Err(Stop::Cancelled),
+            () = tokio::time::sleep(timeout) => Err(Stop::NoRoom(timeout)),
+        }
+    }
+
+    /// Makes a store in room that is reserved.
+    pub fn settle(&self, room: Room) -> Tenant {
         let meter = Arc::new(Meter::new(self.sandbox.max_cpu));
-        Some(Tenant {
+        Tenant {
             store: self.store(&meter),
             meter,
             _room: room,
-        })
+        }
     }
 
     /// Runs `work` in the store. After a `Stop` the store is of no more use.

@@ -15,7 +15,7 @@ pub enum Stop {
     Cancelled,
     #[error(
         "there was no room for it within {} ms, with what other plugins hold \
-         (plugins.max_components, plugins.max_total_memory_bytes)", .0.as_millis()
+         (plugins.max_total_memory_bytes, and plugins.max_component_memory_bytes for a component)", .0.as_millis()
     )]
     NoRoom(Duration),
     #[error("it took longer than its timeout of {} ms", .0.as_millis())]

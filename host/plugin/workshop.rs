@@ -9,6 +9,7 @@ use super::{
     compiler::{Compiled, Compiler},
     contract::{self, Exports},
     engine::Engine,
+    gate::Kind,
     generation::Generation,
     guest::Guest,
     imports,
@@ -191,7 +192,7 @@ impl Workshop {
         let stem = wasm.file.file_stem().unwrap_or_default().to_string_lossy();
         let mut sandbox = self.sandbox(&stem);
         // Whether its own limit fits is seen once its name is known.
-        let total = self.engine.gate.total_memory_bytes();
+        let total = self.engine.gate.total_bytes(Kind::Task);
         sandbox.max_memory_bytes = sandbox.max_memory_bytes.min(total);
         let describing = Program {
             engine: self.engine.clone(),
@@ -250,8 +251,17 @@ impl Workshop {
             true => format!("plugin.{}.limits.max_memory_bytes", manifest.name),
             false => "plugins.sandbox.max_memory_bytes".to_owned(),
         };
-        if let Some(error) = self.engine.gate.refuse(sandbox.max_memory_bytes, &setting) {
-            return Err(one(Fault::new(error)));
+        let kinds = [
+            handler.is_some().then_some(Kind::Task),
+            component.is_some().then_some(Kind::Component),
+        ];
+        let never_fits = kinds.into_iter().flatten().filter_map(|kind| {
+            let gate = &self.engine.gate;
+            gate.refuse(kind, sandbox.max_memory_bytes, &setting)
+        });
+        let faults: Vec<_> = never_fits.map(Fault::new).collect();
+        if !faults.is_empty() {
+            return Err(faults);
         }
         let settings = section.map(|section| section.config.clone());
         Ok(Generation {
@@ -354,10 +364,9 @@ async fn describe(program: Program, exports: Exports) -> Described {
             guest.call_describe(&mut *store).await
         };
         let never = CancellationToken::new();
-        let admitted = tokio::time::timeout(timeout, program.admit(&never)).await;
-        let described = match admitted.ok().flatten() {
-            None => Err(Stop::NoRoom(timeout)),
-            Some(mut tenant) => {
+        let described = match program.admit(Kind::Task, timeout, &never).await {
+            Err(stop) => Err(stop),
+            Ok(mut tenant) => {
                 let errand = Errand {
                     subject: Subject::Plugin,
                     timeout,

@@ -10,17 +10,19 @@ mod piece_size;
 mod recent;
 mod redis;
 mod sqlite;
+mod want;
 mod watch;
 
 pub use self::redis::RedisQueue;
 pub use piece_size::{PieceSize, transfer_time};
 pub use sqlite::SqliteQueue;
+pub use want::{Want, WantedType, WantedTypes};
 pub use watch::{Change, Changes, Publisher, Watch};
 
 use crate::{
     config,
     health::Health,
-    task::{Lane, Name, Outcome, Ran, StateKind, Submission, Target, Task, TaskId, UnixMs},
+    task::{Name, Outcome, Ran, StateKind, Submission, Task, TaskId, UnixMs},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,7 +35,8 @@ pub trait TaskQueue: Send + Sync {
     /// answered even then.
     async fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<Submitted>, Error>;
 
-    /// Hands out due tasks, oldest first, each to one holder, and counts the attempt.
+    /// Hands out due tasks, oldest first, each to one holder, and counts the attempt. A task that does
+    /// not fit into the room is passed by, and so are suspects but one.
     async fn lease(&self, want: &Want) -> Result<Vec<Leased>, Error>;
 
     /// Holds leases for another `ttl` from now.
@@ -70,9 +73,12 @@ pub trait TaskQueue: Send + Sync {
     async fn counts(&self) -> Result<Counts, Error>;
 
     /// How long until a task that `want` could take becomes due: zero when one is due now, `None`
-    /// when none waits. How many it wants does not count here. A type of which as many run as may run
-    /// on all nodes together becomes free by an end, which `watch` tells, and has no time.
+    /// when none waits. How many it wants in all does not count here. What there is no room for, or a
+    /// type of which as many run as may run, becomes free by an end, and has no time.
     async fn next_due(&self, want: &Want) -> Result<Option<Duration>, Error>;
+
+    /// The type of the oldest due task that `want` passes by because it does not fit into the room.
+    async fn passed_by(&self, want: &Want) -> Result<Option<Name>, Error>;
 
     /// Forgets up to `max` tasks that ended longer than `age` ago, and says how many went.
     async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error>;
@@ -145,40 +151,6 @@ impl Durability {
     }
 }
 
-/// What a worker can take.
-#[derive(Debug, Clone)]
-pub struct Want {
-    pub node: Name,
-    /// What is said of the node besides, for tasks that ask for it.
-    pub labels: Vec<Name>,
-    pub types: Vec<WantedType>,
-    /// The most tasks in all.
-    pub max: usize,
-    pub ttl: Duration,
-}
-
-/// A type that a worker can take.
-#[derive(Debug, Clone)]
-pub struct WantedType {
-    pub task_type: Name,
-    /// The most tasks of it to hand out.
-    pub max: usize,
-    /// How many of it may run on all nodes together.
-    pub max_in_cluster: Option<usize>,
-}
-
-impl Want {
-    /// The lanes whose tasks of this type it may have.
-    pub fn lanes(&self, task_type: &Name) -> impl Iterator<Item = Lane> {
-        let targets = [Target::Any, Target::Node(self.node.clone())];
-        let labels = self.labels.iter().cloned().map(Target::Label);
-        targets.into_iter().chain(labels).map(|target| Lane {
-            task_type: task_type.clone(),
-            target,
-        })
-    }
-}
-
 /// The right to run one attempt of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LeaseToken {
@@ -196,6 +168,8 @@ pub struct Leased {
     pub metadata: Arc<BTreeMap<String, String>>,
     /// This attempt's number, 1 for the first.
     pub attempt: u32,
+    /// It was lost so often that its node runs no other suspect beside it.
+    pub suspect: bool,
 }
 
 /// A task whose holder has gone silent.
@@ -204,6 +178,8 @@ pub struct Expired {
     pub token: LeaseToken,
     pub task_type: Name,
     pub attempt: u32,
+    /// How often it was lost before without being charged for it.
+    pub losses: u32,
     pub cancel_asked: bool,
 }
 

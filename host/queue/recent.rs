@@ -101,6 +101,7 @@ pub(super) fn submitted(task: &Submission, at: UnixMs) -> Task {
         error: None,
         error_class: None,
         ran: None,
+        losses: 0,
         finishes: 0,
     }
 }
@@ -131,6 +132,7 @@ pub(super) fn first_leased(
         error: None,
         error_class: None,
         ran: None,
+        losses: 0,
         finishes: 0,
     }
 }
@@ -154,7 +156,7 @@ pub(super) fn ended(before: &Task, finish: &Finish, finished_at: UnixMs) -> Opti
             started_at: Some(started_at),
             finished_at,
         },
-        Outcome::Retry { .. } | Outcome::Released => return None,
+        Outcome::Retry { .. } | Outcome::Released | Outcome::Lost { .. } => return None,
     };
     let error = match &finish.outcome {
         Outcome::Failed { error } => Some(error.clone()),
@@ -187,6 +189,7 @@ mod tests {
             error: None,
             error_class: None,
             ran: None,
+            losses: 0,
             finishes: 0,
         };
         (id, Some(Arc::new(task)))

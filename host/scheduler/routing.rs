@@ -19,8 +19,10 @@ impl Routing {
     /// Refuses what no live node could run. A drained node counts, and one that has just left: they
     /// come back.
     pub fn admit(&self, lane: &Lane) -> Result<(), Error> {
-        let nodes = self.nodes();
-        let of_type = || nodes.iter().filter(|node| node.expects(&lane.task_type));
+        let nodes = self.discovery.nodes();
+        // Looked through and not copied: a node may run thousands of types.
+        let serving = || nodes.iter().filter(|node| self.serves(node));
+        let of_type = || serving().filter(|node| node.expects(&lane.task_type));
         if of_type().any(|node| matches(node, &lane.target)) {
             return Ok(());
         }
@@ -30,7 +32,7 @@ impl Routing {
         if self.departed.any(could) {
             return Ok(());
         }
-        let mut starting = nodes.iter().filter(|node| node.starting);
+        let mut starting = serving().filter(|node| node.starting);
         if let Some(node) = starting.find(|node| matches(node, &lane.target)) {
             return Err(Error::Starting {
                 task_type: lane.task_type.clone(),
@@ -41,11 +43,11 @@ impl Routing {
         Err(match of_type().next() {
             None => Error::UnknownType {
                 task_type: lane.task_type.clone(),
-                known: named(nodes.iter().flat_map(|node| &node.task_types).collect()),
+                known: named(serving().flat_map(|node| &node.task_types).collect()),
             },
             Some(_) => Error::NoSuchTarget {
                 lane: lane.clone(),
-                is_there: nodes.iter().any(|node| matches(node, &lane.target)),
+                is_there: serving().any(|node| matches(node, &lane.target)),
                 known: named(match lane.target {
                     Target::Label(_) => of_type().flat_map(|node| &node.labels).collect(),
                     _ => of_type().map(|node| &node.id).collect(),
@@ -60,14 +62,11 @@ impl Routing {
             return None;
         };
         let task_type = &task.task_type;
-        let nodes = self.nodes();
-        let of_type: Vec<_> = nodes
-            .iter()
-            .filter(|node| node.handles(task_type))
-            .collect();
+        let nodes = self.discovery.nodes();
+        let serving = || nodes.iter().filter(|node| self.serves(node));
+        let of_type: Vec<_> = serving().filter(|node| node.handles(task_type)).collect();
         if of_type.is_empty() {
-            let mut nodes = nodes.iter();
-            if let Some(node) = nodes.find(|node| node.expects(task_type)) {
+            if let Some(node) = serving().find(|node| node.expects(task_type)) {
                 return Some(format!("a plugin that {} is still loading", node.id));
             }
             return Some(format!("a plugin: no live node handles {task_type} now"));
@@ -91,17 +90,6 @@ impl Routing {
             return Some(format!("a node that is not drained: {ids} could run it"));
         }
         Some("a free place on a node, and within its type's limit: it is due".into())
-    }
-
-    fn nodes(&self) -> Arc<[NodeRecord]> {
-        let nodes = self.discovery.nodes();
-        match self.only {
-            None => nodes,
-            Some(_) => {
-                let serving = nodes.iter().filter(|node| self.serves(node));
-                serving.cloned().collect()
-            }
-        }
     }
 
     /// Whether a node takes tasks from this queue.

@@ -14,6 +14,17 @@ pub enum Target {
     Label(Name),
 }
 
+impl fmt::Display for Target {
+    /// As it ends the name of a lane.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Any => Ok(()),
+            Target::Node(id) => write!(f, "@node:{id}"),
+            Target::Label(label) => write!(f, "@label:{label}"),
+        }
+    }
+}
+
 /// Where tasks of one type wait that the same nodes may take. As text, `TYPE`, `TYPE@node:ID` or
 /// `TYPE@label:LABEL`; no name has an `@`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,11 +35,7 @@ pub struct Lane {
 
 impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.target {
-            Target::Any => write!(f, "{}", self.task_type),
-            Target::Node(id) => write!(f, "{}@node:{id}", self.task_type),
-            Target::Label(label) => write!(f, "{}@label:{label}", self.task_type),
-        }
+        write!(f, "{}{}", self.task_type, self.target)
     }
 }
 

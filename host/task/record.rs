@@ -33,6 +33,9 @@ pub struct Task {
     pub error_class: Option<ErrorClass>,
     /// Who ran the latest attempt that ended.
     pub ran: Option<Ran>,
+    /// How often it was lost with its node without the attempt being counted; from `SUSPECT_AFTER` on it
+    /// is a suspect.
+    pub losses: u32,
     /// How often an ending was applied to this task since it was submitted or requeued: 0 while it
     /// is open, 1 once it has ended. Anything else is a fault of the queue.
     pub finishes: u32,

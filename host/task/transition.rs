@@ -38,9 +38,8 @@ pub enum Ended {
     },
     /// No further attempt can succeed: the handler said so, or a limit fired.
     Permanent { error: String },
-    /// The node died or lost its lease. Counts as an attempt, so that a task which kills its node
-    /// cannot loop for ever.
-    Lost,
+    /// The node died or lost its lease, after `losses` such ends that were not charged to the task.
+    Lost { losses: u32 },
     /// Somebody asked for the end.
     Cancelled,
     /// The node is shutting down, or no longer hosts the type. Costs the task nothing.
@@ -64,6 +63,23 @@ pub enum Outcome {
     Cancelled,
     /// Pending again at once; the attempt is not counted.
     Released,
+    /// Pending again, due `after` from now; the attempt is not counted, and one more loss is.
+    Lost {
+        after: Duration,
+        error: String,
+    },
+}
+
+/// From so many losses on a task is a suspect.
+pub const SUSPECT_AFTER: u32 = 2;
+
+/// Whether a task that was lost so often is suspected of killing its node. Many tasks are lost with a
+/// node and one of them, at most, is the reason; so the first losses are charged to none. Who was lost
+/// more often runs as the only suspect of its node, beside whatever is not suspected: when that node dies
+/// as well, the attempt counts, so that a task which kills its nodes comes to its end and the others do
+/// not come to it with it.
+pub fn is_suspect(losses: u32) -> bool {
+    losses >= SUSPECT_AFTER
 }
 
 /// Decides what becomes of a task whose attempt number `attempt` (1 for the first) has ended.
@@ -75,21 +91,30 @@ pub fn transition(ended: Ended, attempt: u32, policy: &RetryPolicy, jitter: f64)
         Ended::Cancelled => return Outcome::Cancelled,
         Ended::Drained => return Outcome::Released,
         Ended::Retryable { error, after } => (error, after),
-        Ended::Lost => (
-            "the node that ran this attempt died or lost its lease".into(),
-            None,
-        ),
+        Ended::Lost { losses } => {
+            let error = "the node that ran this attempt died or lost its lease".into();
+            if !is_suspect(losses) {
+                let after = policy.wait(attempt, jitter);
+                return Outcome::Lost { after, error };
+            }
+            (error, None)
+        }
     };
     if attempt >= policy.max_attempts {
         return Outcome::Failed {
             error: format!("attempt {attempt} of {}: {error}", policy.max_attempts),
         };
     }
-    let after = after.unwrap_or_else(|| policy.ceiling(attempt).mul_f64(jitter.clamp(0.0, 1.0)));
+    let after = after.unwrap_or_else(|| policy.wait(attempt, jitter));
     Outcome::Retry { after, error }
 }
 
 impl RetryPolicy {
+    /// How long to wait after attempt number `attempt`.
+    fn wait(&self, attempt: u32, jitter: f64) -> Duration {
+        self.ceiling(attempt).mul_f64(jitter.clamp(0.0, 1.0))
+    }
+
     /// The longest wait after attempt number `attempt`.
     fn ceiling(&self, attempt: u32) -> Duration {
         let doublings = attempt.saturating_sub(1).min(31);
@@ -135,7 +160,8 @@ mod tests {
             max_attempts: 3,
             ..RetryPolicy::default()
         };
-        for ended in [retryable(), Ended::Lost] {
+        let losses = SUSPECT_AFTER;
+        for ended in [retryable(), Ended::Lost { losses }] {
             assert!(matches!(
                 transition(ended.clone(), 2, &policy, 0.5),
                 Outcome::Retry { .. }
@@ -145,6 +171,26 @@ mod tests {
             };
             assert!(error.starts_with("attempt 3 of 3: "), "{error}");
         }
+    }
+
+    #[test]
+    fn only_a_suspect_is_charged_for_its_node() {
+        let policy = RetryPolicy {
+            max_attempts: 1,
+            ..RetryPolicy::default()
+        };
+        for losses in 0..SUSPECT_AFTER {
+            assert!(!is_suspect(losses));
+            let outcome = transition(Ended::Lost { losses }, 1, &policy, 1.0);
+            assert!(
+                matches!(outcome, Outcome::Lost { after, .. } if after.as_secs() == 1),
+                "{outcome:?}"
+            );
+        }
+        let losses = SUSPECT_AFTER;
+        assert!(is_suspect(losses));
+        let outcome = transition(Ended::Lost { losses }, 1, &policy, 1.0);
+        assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! How many tasks run, in all and of each type. Counts only; the tasks themselves are elsewhere.
 
-use crate::task::Name;
+use crate::{
+    queue::{Leased, WantedTypes},
+    task::Name,
+};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,6 +19,7 @@ pub struct Busy {
 struct Counts {
     all: usize,
     by_type: HashMap<Name, usize>,
+    suspects: usize,
     /// The last lease could have been larger if more slots had been free.
     hungry: bool,
 }
@@ -28,21 +32,28 @@ impl Busy {
         }
     }
 
-    /// Of `types`, each with its own limit, those which have room and how much, with the room in
-    /// all. Also remembers whether any of them would take more.
-    pub fn room(&self, types: Vec<(Name, Option<usize>)>) -> (Vec<(Name, usize)>, usize) {
+    /// How many slots there are.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    pub fn free_slots(&self) -> usize {
+        self.max.saturating_sub(self.lock().all)
+    }
+
+    /// How many more there may be of those types that run and have a limit of their own.
+    pub fn left(&self, types: &WantedTypes) -> BTreeMap<Name, usize> {
         let counts = self.lock();
-        let free = self.max.saturating_sub(counts.all);
-        let room = types
-            .into_iter()
-            .map(|(name, limit)| {
-                let running = counts.by_type.get(&name).copied().unwrap_or(0);
-                let own = limit.map_or(free, |limit| limit.saturating_sub(running));
-                (name, own.min(free))
-            })
-            .filter(|&(_, room)| room > 0)
-            .collect();
-        (room, free)
+        let left = counts.by_type.iter().filter_map(|(name, &running)| {
+            let max = types.get(name)?.max;
+            (max < usize::MAX).then(|| (name.clone(), max.saturating_sub(running)))
+        });
+        left.collect()
+    }
+
+    /// Whether a suspect runs.
+    pub fn has_suspect(&self) -> bool {
+        self.lock().suspects > 0
     }
 
     /// Whether to wake the dispatcher when the next slot becomes free.
@@ -50,16 +61,18 @@ impl Busy {
         self.lock().hungry = hungry;
     }
 
-    pub fn take(&self, task_type: &Name) {
+    pub fn take(&self, leased: &Leased) {
         let mut counts = self.lock();
         counts.all += 1;
-        *counts.by_type.entry(task_type.clone()).or_default() += 1;
+        counts.suspects += usize::from(leased.suspect);
+        *counts.by_type.entry(leased.task_type.clone()).or_default() += 1;
     }
 
-    /// Frees a slot and says whether the dispatcher waits for one.
-    pub fn free(&self, task_type: &Name) -> bool {
+    /// Frees the slot of a task, and says whether the dispatcher waits for one.
+    pub fn free(&self, task_type: &Name, suspect: bool) -> bool {
         let mut counts = self.lock();
         counts.all = counts.all.saturating_sub(1);
+        counts.suspects = counts.suspects.saturating_sub(usize::from(suspect));
         if let Some(running) = counts.by_type.get_mut(task_type) {
             *running -= 1;
             if *running == 0 {
@@ -77,29 +90,49 @@ impl Busy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        queue::{LeaseToken, WantedType},
+        task::Resources,
+    };
 
     fn name(given: &str) -> Name {
         Name::parse("type", given).unwrap()
     }
 
+    fn leased(task_type: &str, suspect: bool) -> Leased {
+        Leased {
+            token: LeaseToken {
+                id: name("id"),
+                fence: 1,
+            },
+            task_type: name(task_type),
+            payload: bytes::Bytes::new(),
+            metadata: std::sync::Arc::default(),
+            attempt: 1,
+            suspect,
+        }
+    }
+
     #[test]
     fn a_type_stops_at_its_own_limit_and_all_stop_at_the_nodes() {
         let busy = Busy::new(3);
-        let types = || vec![(name("a"), Some(2)), (name("b"), None)];
-        assert_eq!(
-            busy.room(types()),
-            (vec![(name("a"), 2), (name("b"), 3)], 3)
-        );
-        busy.take(&name("a"));
-        busy.take(&name("a"));
-        assert_eq!(busy.room(types()), (vec![(name("b"), 1)], 1));
-        busy.take(&name("b"));
-        assert_eq!(busy.room(types()), (vec![], 0));
+        let wanted = |max| WantedType {
+            max,
+            max_in_cluster: None,
+            needs: Resources::default(),
+        };
+        let types = WantedTypes::from([(name("a"), wanted(2)), (name("b"), wanted(usize::MAX))]);
+        let left = |busy: &Busy| busy.left(&types).into_iter().collect::<Vec<_>>();
+        assert_eq!((left(&busy), busy.free_slots()), (vec![], 3));
+        busy.take(&leased("a", false));
+        assert_eq!(left(&busy), [(name("a"), 1)]);
+        busy.take(&leased("a", true));
+        busy.take(&leased("b", false));
+        assert_eq!(left(&busy), [(name("a"), 0)]);
+        assert_eq!((busy.free_slots(), busy.has_suspect()), (0, true));
         busy.set_hungry(true);
-        assert!(busy.free(&name("a")));
-        assert_eq!(
-            busy.room(types()),
-            (vec![(name("a"), 1), (name("b"), 1)], 1)
-        );
+        assert!(busy.free(&name("a"), true));
+        assert_eq!(left(&busy), [(name("a"), 1)]);
+        assert_eq!((busy.free_slots(), busy.has_suspect()), (1, false));
     }
 }

@@ -1,24 +1,26 @@
-//! Takes due tasks as slots become free, and runs each in its guest. The queue's signal only wakes
-//! the dispatcher; what it leases decides.
+//! Takes due tasks that can run now, and runs each in its guest: room is reserved first and tasks are
+//! leased second, so that none waits under a lease. The queue's signal only wakes the dispatcher; what
+//! it leases decides.
 
 use super::{
     Shared,
     held::{Interrupt, Why},
+    hosted::Hosted,
+    slot::{Slot, Unwritten},
+    turns::Turns,
 };
 use crate::{
     log_limit::LogLimit,
-    plugin::{Call, Finished, Handler},
-    queue::{Finish, Leased, Want, WantedType},
-    task::{Ended, Name, Outcome, Ran, transition},
+    plugin::{Call, Finished, Handler, Room},
+    queue::{Error, Finish, Leased, Want},
+    task::{Ended, Name, Outcome, Ran, Resources, transition},
 };
 use futures_util::FutureExt;
-use std::{
-    collections::HashMap,
-    panic::AssertUnwindSafe,
-    sync::Arc,
+use std::{panic::AssertUnwindSafe, sync::Arc};
+use tokio::{
+    sync::mpsc,
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 /// How long an idle dispatcher trusts the signals before it looks for itself.
@@ -32,19 +34,20 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 pub struct Runs {
     pub shared: Arc<Shared>,
     pub running: TaskTracker,
-    pub finished: mpsc::Sender<Finish>,
+    pub finished: mpsc::Sender<Unwritten>,
 }
 
-/// What one lease brought.
-struct Taken {
-    count: usize,
-    /// A type has no room left: there may be more of it.
-    at_limit: bool,
+/// What a lease may bring: slots, and the room that its tasks will run in.
+struct Offer {
+    max: usize,
+    room: Room,
 }
 
 /// Leases and runs, for ever.
 pub async fn dispatch(runs: Runs) {
     let shared = runs.shared.clone();
+    let mut hosted = Hosted::of(shared.plugins.catalog());
+    let mut turns = Turns::new();
     let mut asked: Option<Instant> = None;
     let (mut was_drained, mut was_in_doubt) = (false, false);
     let limit = LogLimit::of_retries();
@@ -73,18 +76,16 @@ pub async fn dispatch(runs: Runs) {
             let _ = tokio::time::timeout(SCAN, shared.wake.notified()).await;
             continue;
         }
-        let types = hosted_types(&shared);
-        let hosted = types.len();
+        hosted.follow(shared.plugins.catalog());
         // Said before the lease: a slot that becomes free during it wakes us afterwards.
         shared.busy.set_hungry(true);
-        let (room, max) = shared.busy.room(types);
-        if !room.is_empty() {
-            let all_types = room.len() == hosted;
-            match runs.lease(room, max).await {
-                Ok(leased) if leased.count == max => continue,
-                // Unless a type came to its own limit, everything due is ours now, and what
-                // becomes due wakes us by itself.
-                Ok(leased) => shared.busy.set_hungry(leased.at_limit || !all_types),
+        if let Some(offer) = shared.offer(&hosted) {
+            let max = offer.max;
+            match runs.lease(&hosted, None, offer).await {
+                Ok(count) if count == max => continue,
+                // Unless something has no room, everything due is ours now, and what becomes due
+                // wakes us by itself.
+                Ok(_) => shared.busy.set_hungry(shared.is_short(&hosted)),
                 Err(error) => {
                     if let Some(left_out) = limit.permit() {
                         tracing::warn!(left_out, "cannot lease tasks: {error}");
@@ -94,23 +95,40 @@ pub async fn dispatch(runs: Runs) {
                 }
             }
         }
-        let nap = nap(&shared, &mut asked).await;
-        let _ = tokio::time::timeout(nap, shared.wake.notified()).await;
+        if turns.should_look(Instant::now()) {
+            let passed = shared.passed_by(&hosted, turns.whose().cloned()).await;
+            turns.saw(Instant::now(), passed, |task_type| {
+                let needs = hosted.types.get(task_type).map(|wanted| wanted.needs);
+                let plugins = shared.plugins.clone();
+                Box::pin(async move { plugins.reserve(needs.unwrap_or_default()).await })
+            });
+        }
+        let nap = nap(&shared, &hosted, &mut asked).await;
+        let turn = tokio::select! {
+            (task_type, room) = turns.ready() => Some((task_type, room)),
+            _ = tokio::time::timeout(nap, shared.wake.notified()) => None,
+        };
+        if let Some((task_type, room)) = turn
+            && let Err(error) = runs.take_turn(&hosted, task_type, room).await
+            && let Some(left_out) = limit.permit()
+        {
+            tracing::warn!(left_out, "cannot lease tasks: {error}");
+        }
     }
 }
 
 /// How long to sleep if nothing wakes us: until the next task is due, as far as we know. What has no
 /// room here waits for an end, and that wakes us.
-async fn nap(shared: &Shared, asked: &mut Option<Instant>) -> Duration {
+async fn nap(shared: &Shared, hosted: &Hosted, asked: &mut Option<Instant>) -> Duration {
     if asked.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
         return ASK_AGAIN;
     }
-    let (types, _) = shared.busy.room(hosted_types(shared));
-    if types.is_empty() {
+    if shared.busy.free_slots() == 0 || hosted.types.is_empty() {
         return SCAN;
     }
     *asked = Some(Instant::now());
-    match shared.queue.next_due(&want(shared, types, 1)).await {
+    let want = shared.want(hosted, 1, shared.plugins.free());
+    match shared.queue.next_due(&want).await {
         Ok(Some(due)) => due.clamp(ASK_AGAIN / 10, SCAN),
         Ok(None) => SCAN,
         Err(error) => {
@@ -121,59 +139,104 @@ async fn nap(shared: &Shared, asked: &mut Option<Instant>) -> Duration {
     }
 }
 
-/// What this node can run now, each type with its own limit.
-fn hosted_types(shared: &Shared) -> Vec<(Name, Option<usize>)> {
-    let view = shared.plugins.catalog().view();
-    let handlers = view.task_types.iter();
-    handlers
-        .map(|(name, handler)| (name.clone(), handler.task_type.max_concurrency))
-        .collect()
-}
+impl Shared {
+    /// Asks everything that leased tasks will need, before any is leased; `None` when there is no room
+    /// for one. What is offered stays reserved until it is given back or taken by a run.
+    fn offer(&self, hosted: &Hosted) -> Option<Offer> {
+        let max = self.busy.free_slots();
+        if max == 0 || hosted.types.is_empty() {
+            return None;
+        }
+        let room = self.plugins.offer(hosted.largest.times(max));
+        let fits = hosted.smallest.fits_in(room.resources());
+        fits.then_some(Offer { max, room })
+    }
 
-/// As many tasks of each type as are said, and `max` in all.
-fn want(shared: &Shared, types: Vec<(Name, usize)>, max: usize) -> Want {
-    let view = shared.plugins.catalog().view();
-    let wanted = |(task_type, max)| WantedType {
-        max_in_cluster: view
-            .task_types
-            .get(&task_type)
-            .and_then(|handler| handler.task_type.max_cluster_concurrency),
-        task_type,
-        max,
-    };
-    Want {
-        node: shared.node.clone(),
-        labels: shared.labels.clone(),
-        types: types.into_iter().map(wanted).collect(),
-        max,
-        ttl: shared.lease_ttl,
+    /// Whether a task may be due that has no room here until one of ours ends.
+    fn is_short(&self, hosted: &Hosted) -> bool {
+        self.busy.free_slots() == 0
+            || self.busy.has_suspect()
+            || self
+                .busy
+                .left(&hosted.types)
+                .values()
+                .any(|&left| left == 0)
+            || !hosted.largest.fits_in(self.plugins.free())
+    }
+
+    /// The type of the oldest due task that waits for room here, if one does; of all types or of one.
+    async fn passed_by(&self, hosted: &Hosted, only: Option<Name>) -> Option<Name> {
+        let free = self.plugins.free();
+        if hosted.largest.fits_in(free) {
+            return None;
+        }
+        let want = Want {
+            only,
+            ..self.want(hosted, 1, free)
+        };
+        let passed = self.queue.passed_by(&want).await;
+        passed.unwrap_or_else(|error| {
+            tracing::debug!("cannot ask for tasks that wait for room: {error}");
+            None
+        })
+    }
+
+    fn want(&self, hosted: &Hosted, max: usize, room: Resources) -> Want {
+        Want {
+            node: self.node.clone(),
+            labels: self.labels.clone(),
+            types: hosted.types.clone(),
+            left: self.busy.left(&hosted.types),
+            only: None,
+            room,
+            max,
+            suspect: !self.busy.has_suspect(),
+            ttl: self.lease_ttl,
+        }
     }
 }
 
 impl Runs {
-    /// Leases up to `max` tasks and starts them.
+    /// Leases what fits into the offer, of one type or of all, and starts it. Says how many tasks
+    /// there were.
     async fn lease(
         &self,
-        types: Vec<(Name, usize)>,
-        max: usize,
-    ) -> Result<Taken, crate::queue::Error> {
-        let mut room: HashMap<Name, usize> = types.iter().cloned().collect();
-        let want = want(&self.shared, types, max);
+        hosted: &Hosted,
+        only: Option<Name>,
+        mut offer: Offer,
+    ) -> Result<usize, Error> {
+        let want = Want {
+            only,
+            ..self.shared.want(hosted, offer.max, offer.room.resources())
+        };
         let leased = self.shared.queue.lease(&want).await?;
         let count = leased.len();
         for task in leased {
-            if let Some(room) = room.get_mut(&task.task_type) {
-                *room = room.saturating_sub(1);
-            }
-            self.shared.busy.take(&task.task_type);
-            let interrupt = self.shared.held.add(task.token.clone());
-            let run = run(self.shared.clone(), task, interrupt, self.finished.clone());
+            let needs = hosted.types.get(&task.task_type);
+            // The queue keeps to the room; what it gave beyond goes back.
+            let room = needs.and_then(|wanted| offer.room.split(wanted.needs));
+            let (slot, interrupt) = Slot::take(&self.shared, &task);
+            let run = run(
+                self.shared.clone(),
+                task,
+                (slot, room, interrupt),
+                self.finished.clone(),
+            );
             // Boxed: the runtime moves what it runs about, and this is some kilobytes.
             self.running
                 .spawn_on(Box::pin(run), self.shared.plugins.runtime());
         }
-        let at_limit = room.values().any(|&room| room == 0);
-        Ok(Taken { count, at_limit })
+        Ok(count)
+    }
+
+    /// Leases one task of the type whose turn it is, if there still is one and a slot.
+    async fn take_turn(&self, hosted: &Hosted, task_type: Name, room: Room) -> Result<(), Error> {
+        while self.shared.busy.free_slots() == 0 {
+            self.shared.busy.set_hungry(true);
+            let _ = tokio::time::timeout(SCAN, self.shared.wake.notified()).await;
+        }
+        let offer = Offer { max: 1, room };
+        self.lease(hosted, Some(task_type), offer).await.map(|_| ())
     }
 }
 
@@ -181,30 +244,30 @@ impl Runs {
 async fn run(
     shared: Arc<Shared>,
     task: Leased,
-    interrupt: Interrupt,
-    finished: mpsc::Sender<Finish>,
+    (slot, room, interrupt): (Slot, Option<Room>, Interrupt),
+    finished: mpsc::Sender<Unwritten>,
 ) {
-    let task_type = task.task_type.clone();
-    let token = task.token.clone();
-    let (outcome, ran) = match shared.plugins.catalog().resolve(task_type.as_str()) {
-        Some(handler) => attempt(&shared, handler, task, &interrupt).await,
-        // Its plugin went away since the lease.
+    let handler = shared.plugins.catalog().resolve(task.task_type.as_str());
+    // The plugin may have gone since the lease, or newer code may need more room than there is.
+    let ready = handler.zip(room).and_then(|(handler, room)| {
+        let room = shared.plugins.fit(room, handler.needs())?;
+        Some((handler, room))
+    });
+    let (outcome, ran) = match ready {
+        Some((handler, room)) => attempt(&shared, handler, room, task, &interrupt).await,
         None => (Some(Outcome::Released), None),
     };
-    if shared.busy.free(&task_type) {
-        shared.wake.notify_one();
-    }
     let Some(outcome) = outcome else {
-        shared.held.remove(&token);
         return;
     };
+    slot.finishing();
     let finish = Finish {
-        token,
+        token: slot.token().clone(),
         outcome,
         ran,
     };
     // The finisher outlives every run.
-    let _ = finished.send(finish).await;
+    let _ = finished.send(Unwritten { finish, slot }).await;
 }
 
 /// A fault of the node's own must cost one attempt, and neither the slot nor the lease.
@@ -222,6 +285,7 @@ async fn guarded(run: impl Future<Output = Finished>) -> Finished {
 async fn attempt(
     shared: &Shared,
     handler: Handler,
+    room: Room,
     task: Leased,
     interrupt: &Interrupt,
 ) -> (Option<Outcome>, Option<Ran>) {
@@ -239,7 +303,7 @@ async fn attempt(
         attempt,
         cancel: interrupt.token(),
     };
-    let finished = guarded(handler.run_here(call)).await;
+    let finished = guarded(handler.run_in(room, call)).await;
     let ended = match (finished.ended, interrupt.why()) {
         (Ended::Cancelled, Some(Why::Lost)) => return (None, None),
         (Ended::Cancelled, Some(Why::Drain)) => Ended::Drained,

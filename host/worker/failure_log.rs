@@ -42,7 +42,11 @@ impl FailureLog {
                 error,
             ),
             Outcome::Failed { error } => ("a task failed".to_owned(), error),
-            Outcome::Completed { .. } | Outcome::Cancelled | Outcome::Released => return,
+            // A lost attempt is another's to tell.
+            Outcome::Completed { .. }
+            | Outcome::Cancelled
+            | Outcome::Released
+            | Outcome::Lost { .. } => return,
         };
         let Some(left_out) = self.limit(&handler.task_type.name).permit() else {
             return;

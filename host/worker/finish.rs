@@ -1,7 +1,7 @@
 //! Writes down how attempts ended, many at a time, and keeps trying while the queue cannot take
 //! them: a result that was computed is not thrown away.
 
-use super::Shared;
+use super::{Shared, slot::Unwritten};
 use crate::{
     log_limit::LogLimit,
     queue::{Finish, Finished},
@@ -15,14 +15,18 @@ const BATCH: usize = 512;
 /// How long to wait after a failure, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// Runs until every sender is gone and everything sent is written.
-pub async fn write_down(shared: Arc<Shared>, mut ended: mpsc::Receiver<Finish>) {
+/// Runs until every sender is gone and everything sent is written. A slot becomes free when its
+/// outcome is.
+pub async fn write_down(shared: Arc<Shared>, mut ended: mpsc::Receiver<Unwritten>) {
     let mut batch = Vec::new();
     while ended.recv_many(&mut batch, BATCH).await > 0 {
-        let tokens: Vec<_> = batch.iter().map(|finish| finish.token.clone()).collect();
-        let applied = write_batch(&shared, &mut batch).await;
-        for (token, applied) in tokens.iter().zip(applied) {
-            let task = &token.id;
+        let (finishes, slots): (Vec<_>, Vec<_>) = batch
+            .drain(..)
+            .map(|Unwritten { finish, slot }| (finish, slot))
+            .unzip();
+        let applied = write_batch(&shared, &finishes).await;
+        for (slot, applied) in slots.iter().zip(applied) {
+            let task = &slot.token().id;
             match applied {
                 Finished::Applied | Finished::Unconfirmed => {}
                 Finished::Stale => {
@@ -32,13 +36,12 @@ pub async fn write_down(shared: Arc<Shared>, mut ended: mpsc::Receiver<Finish>) 
                     tracing::error!(%task, "its end is dropped: the task's record is damaged");
                 }
             }
-            shared.held.remove(token);
         }
     }
 }
 
-/// Leaves `batch` empty. What is not confirmed is written again, and nothing else.
-async fn write_batch(shared: &Shared, batch: &mut Vec<Finish>) -> Vec<Finished> {
+/// What is not confirmed is written again, and nothing else.
+async fn write_batch(shared: &Shared, batch: &[Finish]) -> Vec<Finished> {
     let mut finished = vec![Finished::Unconfirmed; batch.len()];
     let mut pause = PAUSE.0;
     let limit = LogLimit::of_retries();
@@ -46,7 +49,6 @@ async fn write_batch(shared: &Shared, batch: &mut Vec<Finish>) -> Vec<Finished> 
         let is_open = |&place: &usize| finished[place] == Finished::Unconfirmed;
         let open: Vec<usize> = (0..batch.len()).filter(is_open).collect();
         if open.is_empty() {
-            batch.clear();
             return finished;
         }
         // Payloads are shared, so that the copy kept for another try costs little.

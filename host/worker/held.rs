@@ -19,9 +19,24 @@ pub enum Why {
     Drain,
 }
 
+/// How far an attempt has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Its guest runs.
+    Running,
+    /// It has ended, and its outcome is being written.
+    Finishing,
+}
+
 /// All leases held.
 #[derive(Default)]
-pub struct Held(Mutex<HashMap<TaskId, (LeaseToken, Interrupt)>>);
+pub struct Held(Mutex<HashMap<TaskId, Entry>>);
+
+struct Entry {
+    token: LeaseToken,
+    interrupt: Interrupt,
+    phase: Phase,
+}
 
 /// The way to one running attempt. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +66,11 @@ impl Interrupt {
 impl Held {
     pub fn add(&self, token: LeaseToken) -> Interrupt {
         let interrupt = Interrupt::default();
-        let entry = (token.clone(), interrupt.clone());
+        let entry = Entry {
+            token: token.clone(),
+            interrupt: interrupt.clone(),
+            phase: Phase::Running,
+        };
         self.lock().insert(token.id, entry);
         interrupt
     }
@@ -59,47 +78,65 @@ impl Held {
     /// Forgets a lease, unless a later one of the same task has taken its place.
     pub fn remove(&self, token: &LeaseToken) {
         let mut held = self.lock();
-        if held.get(&token.id).is_some_and(|(ours, _)| ours == token) {
+        if held.get(&token.id).is_some_and(|ours| ours.token == *token) {
             held.remove(&token.id);
         }
     }
 
+    pub fn set_phase(&self, token: &LeaseToken, phase: Phase) {
+        if let Some(ours) = self.lock().get_mut(&token.id)
+            && ours.token == *token
+        {
+            ours.phase = phase;
+        }
+    }
+
     pub fn holds(&self, token: &LeaseToken) -> bool {
-        self.lock()
-            .get(&token.id)
-            .is_some_and(|(ours, _)| ours == token)
+        let held = self.lock();
+        held.get(&token.id).is_some_and(|ours| ours.token == *token)
     }
 
     pub fn tokens(&self) -> Vec<LeaseToken> {
-        self.lock()
-            .values()
-            .map(|(token, _)| token.clone())
-            .collect()
+        let held = self.lock();
+        held.values().map(|ours| ours.token.clone()).collect()
     }
 
     /// Interrupts what runs under this lease, and not what may run under a later one.
     pub fn interrupt(&self, token: &LeaseToken, why: Why) {
-        if let Some((ours, interrupt)) = self.lock().get(&token.id)
-            && ours == token
+        if let Some(ours) = self.lock().get(&token.id)
+            && ours.token == *token
         {
-            interrupt.fire(why);
+            ours.interrupt.fire(why);
         }
+    }
+
+    /// The queue answered a renewal with "lost". Interrupts what runs under the lease, and says
+    /// whether anything does. An attempt that has ended meanwhile is none of it: its finish may have
+    /// reached the queue before the renewal did, and is answered for itself.
+    pub fn lose(&self, token: &LeaseToken) -> bool {
+        let held = self.lock();
+        let running = |ours: &&Entry| ours.token == *token && ours.phase == Phase::Running;
+        let lost = held.get(&token.id).filter(running);
+        if let Some(ours) = lost {
+            ours.interrupt.fire(Why::Lost);
+        }
+        lost.is_some()
     }
 
     /// Interrupts the task, whatever lease it runs under.
     pub fn interrupt_task(&self, id: &TaskId, why: Why) {
-        if let Some((_, interrupt)) = self.lock().get(id) {
-            interrupt.fire(why);
+        if let Some(ours) = self.lock().get(id) {
+            ours.interrupt.fire(why);
         }
     }
 
     pub fn interrupt_all(&self, why: Why) {
-        for (_, interrupt) in self.lock().values() {
-            interrupt.fire(why);
+        for ours in self.lock().values() {
+            ours.interrupt.fire(why);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, (LeaseToken, Interrupt)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -128,5 +165,22 @@ mod tests {
         assert!(newer.token().is_cancelled());
         held.remove(&token(2));
         assert!(held.tokens().is_empty());
+    }
+
+    #[test]
+    fn a_lease_is_lost_only_while_its_guest_runs() {
+        let held = Held::default();
+        let running = held.add(token(1));
+        assert!(!held.lose(&token(2)));
+        assert!(held.lose(&token(1)));
+        assert_eq!(running.why(), Some(Why::Lost));
+        let finishing = held.add(token(3));
+        held.set_phase(&token(3), Phase::Finishing);
+        assert!(!held.lose(&token(3)));
+        assert_eq!(finishing.why(), None);
+        // It is renewed until the outcome is written.
+        assert_eq!(held.tokens(), [token(3)]);
+        held.remove(&token(3));
+        assert!(!held.lose(&token(3)));
     }
 }

@@ -7,7 +7,10 @@ mod dispatch;
 mod failure_log;
 mod finish;
 mod held;
+mod hosted;
+mod slot;
 mod tend;
+mod turns;
 
 use crate::{
     config,
@@ -15,22 +18,20 @@ use crate::{
     health::{Background, Health, Part},
     lifecycle::Component,
     plugin::PluginHost,
-    queue::{Finish, TaskQueue},
+    queue::TaskQueue,
     task::Name,
 };
 use async_trait::async_trait;
 use busy::Busy;
 use failure_log::FailureLog;
 use held::{Held, Why};
+use slot::Unwritten;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
-
-/// How many finished attempts may wait to be written down before running tasks have to wait.
-const FINISH_BACKLOG: usize = 4096;
 
 /// How long interrupted guests get to let go, once the drain time is over.
 const INTERRUPT: Duration = Duration::from_secs(2);
@@ -70,7 +71,7 @@ struct Started {
     running: TaskTracker,
     finisher: Background,
     /// The last sender but those of running tasks: dropping it lets the finisher end.
-    finished: mpsc::Sender<Finish>,
+    finished: mpsc::Sender<Unwritten>,
 }
 
 impl Worker {
@@ -110,7 +111,8 @@ impl Worker {
 #[async_trait]
 impl Component for Worker {
     async fn start(&self) -> anyhow::Result<()> {
-        let (finished, ended) = mpsc::channel(FINISH_BACKLOG);
+        // One place for each slot: what has ended never waits for another's.
+        let (finished, ended) = mpsc::channel(self.shared.busy.max());
         let running = TaskTracker::new();
         let shared = &self.shared;
         let finish = finish::write_down(shared.clone(), ended);

@@ -36,9 +36,10 @@ pub async fn renew(shared: Arc<Shared>) {
                     match renewal {
                         Renewal::Held | Renewal::Unconfirmed => {}
                         Renewal::Lost => {
-                            let task = &token.id;
-                            tracing::info!(%task, "its lease was lost: the task is not ours any more");
-                            shared.held.interrupt(token, Why::Lost);
+                            if shared.held.lose(token) {
+                                let task = &token.id;
+                                tracing::info!(%task, "its lease was lost: the task is not ours any more");
+                            }
                         }
                         Renewal::CancelAsked => shared.held.interrupt(token, Why::Asked),
                     }
@@ -119,7 +120,9 @@ fn is_ours_to_end(shared: &Shared, lost: &Expired) -> bool {
 fn end_of(shared: &Shared, lost: Expired) -> Finish {
     let ended = match lost.cancel_asked {
         true => Ended::Cancelled,
-        false => Ended::Lost,
+        false => Ended::Lost {
+            losses: lost.losses,
+        },
     };
     let handler = shared.plugins.catalog().resolve(lost.task_type.as_str());
     let policy = handler.map_or_else(RetryPolicy::default, |handler| handler.task_type.retry);

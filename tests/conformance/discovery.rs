@@ -146,7 +146,8 @@ pub async fn a_node_is_seen_until_it_withdraws(discovery: Discovery) {
     record.version = "1.2.3".into();
     record.capacity = 7;
     record.labels = vec![unique("gpu"), unique("eu")];
-    record.task_types = vec![unique("echo"), unique("count")];
+    let task_types = [unique("count"), unique("echo")];
+    record.task_types = task_types.clone().into();
     record.plugins = vec![PluginRecord {
         name: unique("echo"),
         version: "0.1.0".into(),
@@ -160,7 +161,7 @@ pub async fn a_node_is_seen_until_it_withdraws(discovery: Discovery) {
 
     let services = found(&discovery, &nodes).await;
     let service = services.iter().find(|service| service.id == id).unwrap();
-    let types = format!("{},{}", record.task_types[0], record.task_types[1]);
+    let types = format!("{},{}", task_types[0], task_types[1]);
     assert_eq!(service.address, record.address);
     assert_eq!(service.metadata["version"], "1.2.3");
     assert_eq!(service.metadata["task_types"], types);

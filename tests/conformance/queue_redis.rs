@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Cases about what is exact within a shard only: the order of tasks, and how many may be open.
-pub(super) const EXACT: [&str; 10] = [
+pub(super) const EXACT: [&str; 14] = [
     "a_full_queue_says_so_and_recovers",
     "leases_come_oldest_first_over_all_types",
     "each_type_keeps_its_own_maximum",
@@ -29,6 +29,10 @@ pub(super) const EXACT: [&str; 10] = [
     "a_task_waits_for_its_node_or_label",
     "lanes_of_one_type_share_its_maximum",
     "a_limit_over_all_nodes_counts_who_runs",
+    "what_has_no_room_is_passed_by",
+    "a_type_with_fewer_left_gives_no_more",
+    "of_many_types_the_oldest_come_first",
+    "one_suspect_is_handed_out_at_a_time",
 ];
 
 pub fn trials() -> Vec<Trial> {

@@ -60,7 +60,7 @@ async fn a_user_with_few_rights_will_do() {
     let server = Server::start(Kind::Redis).await;
     let rights = "ACL SETUSER app on >pass resetchannels ~{test:* -@all +evalsha +eval \
         +script|load +time +hget +hmget +hset +hsetnx +hdel +hincrby +hgetall +exists +unlink +del \
-        +get +set +zadd +zrem +zrange +zscore +zcard +xadd +xread +xrevrange +ping";
+        +get +set +zadd +zrem +zrange +zscore +zcard +pexpire +xadd +xread +xrevrange +ping";
     let rights: Vec<&str> = rights.split_whitespace().collect();
     say(&server, &rights).await;
     let url = server.url().replace("redis://", "redis://app:pass@");

@@ -2,7 +2,7 @@
 //! alone, whatever happens meanwhile.
 
 use super::{
-    queue::{finish_one, name, task, want},
+    queue::{finish_one, limited, name, task, want},
     queue_redis::{open, say, until},
 };
 use crate::support::{
@@ -90,8 +90,7 @@ async fn counters_come_right() {
     say(&server, &wrong).await;
     say(&server, &["HDEL", "{test:0}:n", "f echo"]).await;
     // What counts on them stands still.
-    let mut limited = want(&[("echo", 1)], 1, HOUR);
-    limited.types[0].max_in_cluster = Some(3);
+    let limited = limited(want(&[("echo", 1)], 1, HOUR), "echo", 3);
     assert!(queue.lease(&limited).await.unwrap().is_empty());
     let more = async || {
         queue

@@ -2,6 +2,7 @@
 //! its own for each scenario. One promise a file.
 
 mod access;
+mod admission;
 mod bad_input;
 mod cluster;
 mod command_line;
@@ -34,6 +35,7 @@ use libtest_mimic::Trial;
 pub fn trials() -> Vec<Trial> {
     [
         access::trials(),
+        admission::trials(),
         bad_input::trials(),
         cluster::trials(),
         command_line::trials(),

@@ -108,7 +108,9 @@ impl Ledger {
                     let status = looked.expect("what was acknowledged is known");
                     (status.status == "completed").then_some(status)
                 });
-                lost.fetch_add(u64::from(status.await.attempts) - 1, Relaxed);
+                let status = status.await;
+                let all = u64::from(status.attempts) + u64::from(status.losses);
+                lost.fetch_add(all - 1, Relaxed);
             })
             .await;
         // Tasks whose submitter never heard of them end as well.

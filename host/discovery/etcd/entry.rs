@@ -154,7 +154,7 @@ mod tests {
         let Entry::Node(read) = Entry::parse(&key, value).unwrap() else {
             panic!("a node");
         };
-        assert_eq!(read.record.task_types, [name("t")]);
+        assert_eq!(read.record.task_types, [name("t")].into());
         assert!(read.record.components.is_empty() && read.record.labels.is_empty());
         assert_eq!(read.record.capacity, 0);
         let again = Entry::Node(read);

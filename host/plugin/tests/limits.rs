@@ -150,6 +150,54 @@ async fn the_sandbox_can_prove_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_room_is_part_of_the_timeout() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    // Room for one, and for no component.
+    config.plugins.max_total_memory_bytes = 100 << 20;
+    let quick = crate::config::TaskTypeOverrides {
+        timeout: Some(Duration::from_millis(200)),
+        ..Default::default()
+    };
+    // So are the plugin and its task type called.
+    let name = || crate::task::Name::parse("name", "sample").unwrap();
+    let plugin = crate::config::Plugin {
+        task: [(name(), quick)].into(),
+        ..Default::default()
+    };
+    config.plugin.insert(name(), plugin);
+    let samples = [
+        Sample {
+            name: "spin",
+            task_types: &["spin"],
+            handle: sample::SPIN,
+            ..Sample::default()
+        },
+        Sample::default(),
+    ];
+    let host = serving(&config, &samples).await;
+    let spin = host.catalog().resolve("spin").unwrap();
+    let spinning = call(b"");
+    let cancel = spinning.cancel.clone();
+    let all = host.free();
+    let running = tokio::spawn(async move { spin.run(spinning).await });
+    while host.free() == all {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let waiting = host.catalog().resolve("sample").unwrap();
+    let ended = waiting.run(call(b"1")).await.ended;
+    let Ended::Retryable { error, .. } = ended else {
+        panic!("{ended:?}");
+    };
+    assert!(error.contains("no room for it within 200 ms"), "{error}");
+    cancel.cancel();
+    running.await.unwrap();
+    let ended = waiting.run(call(b"2")).await.ended;
+    assert_eq!(ended, Ended::Returned(Bytes::from_static(b"2")));
+    host.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_can_never_have_its_memory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
@@ -164,6 +212,8 @@ async fn a_plugin_that_can_never_have_its_memory_is_refused() {
     }
     host.stop().await.unwrap();
 
+    // Components have a quarter of it.
+    config.plugins.max_total_memory_bytes = 11 << 20;
     config.plugins.sandbox.max_memory_bytes = 8 << 20;
     let host = serving(&config, &[Sample::default()]).await;
     let handler = host.catalog().resolve("sample").unwrap();

@@ -88,6 +88,7 @@ async fn finish_piece(
                     Outcome::Failed { .. } => ("f", Duration::ZERO),
                     Outcome::Cancelled => ("x", Duration::ZERO),
                     Outcome::Released => ("b", Duration::ZERO),
+                    Outcome::Lost { after, .. } => ("l", *after),
                 };
                 call.arg(token.id.as_str()).arg(token.fence).arg(letter);
                 call.arg(ms(after));
@@ -147,7 +148,9 @@ fn size(finish: &Finish) -> usize {
 fn text(outcome: &Outcome) -> &[u8] {
     match outcome {
         Outcome::Completed { result } => result,
-        Outcome::Retry { error, .. } | Outcome::Failed { error } => error.as_bytes(),
+        Outcome::Retry { error, .. } | Outcome::Lost { error, .. } | Outcome::Failed { error } => {
+            error.as_bytes()
+        }
         Outcome::Cancelled | Outcome::Released => b"",
     }
 }

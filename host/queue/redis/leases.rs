@@ -7,13 +7,14 @@ use super::{
     ending,
     pieces::MAX_TASKS,
     row,
+    wants::{self, Told},
 };
 use crate::{
-    queue::{Change, Error, Finish, LeaseToken, Leased, Want, WantedType, recent},
+    queue::{Change, Error, Finish, LeaseToken, Leased, Want, recent},
     task::{Name, Outcome, StateKind, UnixMs},
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 use tokio::{runtime::Handle, sync::Mutex};
 use tokio_util::task::TaskTracker;
 
@@ -26,7 +27,11 @@ pub(super) struct Calls(Mutex<Call>);
 struct Call {
     number: u64,
     unheard: bool,
+    told: Told,
 }
+
+/// How often a shard is told again what is wanted before it counts as one that cannot be told.
+const TELL: usize = 3;
 
 /// Gives its tasks back when it is dropped before they were taken.
 pub(super) struct Handed {
@@ -74,10 +79,9 @@ impl Drop for Handed {
 pub(super) async fn lease(
     core: Arc<Core>,
     tracker: TaskTracker,
-    want: Want,
+    mut want: Want,
     first: usize,
 ) -> Result<Handed, Error> {
-    let mut want = merged(want);
     let mut handed = Handed {
         leased: Vec::new(),
         core: core.clone(),
@@ -85,7 +89,7 @@ pub(super) async fn lease(
     };
     let mut answers = Vec::new();
     for step in core.shards() {
-        if want.max == 0 || want.types.is_empty() {
+        if want.max == 0 {
             break;
         }
         let shard = (first + step) % core.tags.len();
@@ -126,70 +130,56 @@ async fn all_of_shard(
 /// Takes out of an answer what there is room for, and that room out of `want`. An answer that comes
 /// again was asked for when there may have been more.
 fn fitting(want: &mut Want, leased: Vec<Leased>) -> (Vec<Leased>, Vec<Leased>) {
-    let Want { types, max, .. } = want;
     leased.into_iter().partition(|task| {
-        let mut of_type = types.iter_mut();
-        let wanted = of_type.find(|wanted| wanted.task_type == task.task_type);
-        match wanted.filter(|wanted| wanted.max > 0 && *max > 0) {
-            Some(wanted) => {
-                wanted.max -= 1;
-                *max -= 1;
-                true
-            }
-            None => false,
-        }
+        let fits = (want.suspect || !task.suspect) && want.take(&task.task_type);
+        want.suspect &= !(fits && task.suspect);
+        fits
     })
 }
 
-/// Each type once.
-fn merged(mut want: Want) -> Want {
-    let mut types = BTreeMap::new();
-    for wanted in want.types.drain(..).filter(|wanted| wanted.max > 0) {
-        types
-            .entry(wanted.task_type.clone())
-            .and_modify(|before: &mut WantedType| before.max += wanted.max)
-            .or_insert(wanted);
-    }
-    want.types = types.into_values().collect();
-    want
-}
-
 /// Id, fence, attempt, head and payload of each task, when it was submitted and when this attempt
-/// began, and whether it is as it was submitted.
-type Row = (String, u64, u32, Vec<u8>, Vec<u8>, u64, u64, u8);
+/// began, whether it is as it was submitted, and whether it is a suspect.
+type Row = (String, u64, u32, Vec<u8>, Vec<u8>, u64, u64, u8, u8);
+
+/// What a shard says to a call for work: its time, whether it has to be told what is wanted, and tasks.
+type Answer = (u64, u8, Vec<Row>);
 
 async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased>, Error> {
-    let shards = core.tags.len();
     let mut asked = core.calls[shard].0.lock().await;
+    let asked = &mut *asked;
     let again = asked.unheard;
     asked.number += u64::from(!again);
     asked.unheard = true;
     let number = asked.number;
-    let (now, rows): (u64, Vec<Row>) = core
-        .call(shard, &core.scripts.lease, |call| {
-            call.arg(number).arg(u8::from(again));
-            call.arg(want.node.as_str())
-                .arg(ms(want.ttl))
-                .arg(want.max.min(MAX_TASKS));
-            for wanted in &want.types {
-                let lanes = lanes(want, wanted);
-                let share = share(wanted, shard, shards);
-                call.arg(wanted.task_type.as_str())
-                    .arg(wanted.max)
-                    .arg(share);
-                call.arg(lanes.len()).arg(lanes);
-            }
-        })
-        .await
-        .inspect_err(|_| core.publisher.lost())?;
+    let mut tries = 0;
+    let (now, rows) = loop {
+        let told = asked.told.tell(core, shard, want).await?;
+        let (now, unknown, rows): Answer = core
+            .call(shard, &core.scripts.lease, |call| {
+                call.arg(number).arg(u8::from(again));
+                call.arg(want.node.as_str())
+                    .arg(ms(want.ttl))
+                    .arg(want.max.min(MAX_TASKS));
+                wants::say(call, told, want);
+            })
+            .await
+            .inspect_err(|_| core.publisher.lost())?;
+        if unknown == 0 {
+            break (now, rows);
+        }
+        asked.told.forget();
+        tries += 1;
+        if tries == TELL {
+            return Err(forgets());
+        }
+    };
     asked.unheard = false;
-    drop(asked);
     let mut leased = Vec::with_capacity(rows.len());
     let mut changes = Vec::with_capacity(rows.len());
     let mut snapshots = Vec::with_capacity(rows.len());
     let (now, mut damaged) = (UnixMs(now), Vec::new());
     core.note_time(now);
-    for (id, fence, attempt, head, payload, submitted_at, begun, fresh) in rows {
+    for (id, fence, attempt, head, payload, submitted_at, begun, fresh, suspect) in rows {
         let name = Name::parse("id", &id).map_err(|_| row::corrupt(&id, "its id"));
         let (id, head) = match (name, row::read_head(&id, &head)) {
             (Ok(id), Ok(head)) => (id, head),
@@ -210,6 +200,7 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
             payload: Bytes::from(payload),
             metadata: head.metadata,
             attempt,
+            suspect: suspect == 1,
         };
         let times = [UnixMs(submitted_at), UnixMs(begun), now.after(want.ttl)];
         let first = (fresh == 1)
@@ -223,38 +214,35 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
     Ok(leased)
 }
 
-/// The lanes of a type, as scripts take them.
-pub(super) fn lanes(want: &Want, wanted: &WantedType) -> Vec<String> {
-    let lanes = want.lanes(&wanted.task_type);
-    lanes.map(|lane| lane.to_string()).collect()
-}
-
-/// How many of a type may run in a shard, as scripts take it: -1 stands for any number.
-pub(super) fn share(wanted: &WantedType, shard: usize, shards: usize) -> i64 {
-    let max = wanted.max_in_cluster;
-    let share = max.map(|max| share_of(max, shard, shards));
-    share
-        .and_then(|share| i64::try_from(share).ok())
-        .unwrap_or(-1)
-}
-
-/// A limit over all nodes, divided among the shards: each script sees its own shard alone. No share
-/// is zero, so that no shard's tasks wait for ever; with more shards than the limit says, as many
-/// may run as there are shards.
-fn share_of(max: usize, shard: usize, shards: usize) -> usize {
-    (max / shards + usize::from(shard < max % shards)).max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_add_up_to_the_limit() {
-        for (max, shards) in [(1, 1), (7, 3), (8, 4), (100, 7)] {
-            let sum: usize = (0..shards).map(|shard| share_of(max, shard, shards)).sum();
-            assert_eq!(sum, max);
+/// Asks a shard about tasks that wait: when the first is due that there is room for, or which due one has
+/// not the room. The time until then, and its type.
+pub(super) async fn first(
+    core: &Core,
+    shard: usize,
+    want: &Want,
+    passed: bool,
+) -> Result<Option<(u64, Name)>, Error> {
+    let mut asked = core.calls[shard].0.lock().await;
+    for _ in 0..TELL {
+        let told = asked.told.tell(core, shard, want).await?;
+        let (unknown, due, task_type): (u8, String, String) = core
+            .call(shard, &core.scripts.due, |call| {
+                call.arg(if passed { "p" } else { "d" });
+                wants::say(call, told, want);
+            })
+            .await?;
+        if unknown == 0 {
+            let due = due.parse().ok();
+            return Ok(due.zip(Name::parse("task type", &task_type).ok()));
         }
-        assert_eq!(share_of(1, 2, 3), 1);
+        asked.told.forget();
+    }
+    Err(forgets())
+}
+
+fn forgets() -> Error {
+    Error::Unavailable {
+        reason: "Redis forgets at once what this node runs".into(),
+        outcome_unknown: false,
     }
 }

@@ -70,30 +70,30 @@ pub(super) async fn counts(core: &Core) -> Result<Counts, Error> {
 }
 
 pub(super) async fn next_due(core: &Core, want: &Want) -> Result<Option<Duration>, Error> {
+    let first = first(core, want, false).await?;
+    Ok(first.map(|(due, _)| Duration::from_millis(due)))
+}
+
+pub(super) async fn passed_by(core: &Core, want: &Want) -> Result<Option<Name>, Error> {
+    Ok(first(core, want, true)
+        .await?
+        .map(|(_, task_type)| task_type))
+}
+
+/// The first of what all shards answer.
+async fn first(core: &Core, want: &Want, passed: bool) -> Result<Option<(u64, Name)>, Error> {
     if want.types.is_empty() {
         return Ok(None);
     }
-    let due = core.shards().map(async |shard| {
-        let due = core.call::<Option<u64>>(shard, &core.scripts.due, move |call| {
-            for wanted in &want.types {
-                let lanes = leases::lanes(want, wanted);
-                call.arg(wanted.task_type.as_str()).arg(leases::share(
-                    wanted,
-                    shard,
-                    core.tags.len(),
-                ));
-                call.arg(lanes.len()).arg(lanes);
-            }
-        });
-        (shard, due.await)
-    });
-    let due = core.working("ask for the next due task", join_all(due).await)?;
-    let due = due.into_iter().flatten().min();
-    Ok(due.map(Duration::from_millis))
+    let asked = core
+        .shards()
+        .map(async |shard| (shard, leases::first(core, shard, want, passed).await));
+    let first = core.working("ask for the next due task", join_all(asked).await)?;
+    Ok(first.into_iter().flatten().min())
 }
 
-/// Id, fence, type, attempt, and whether its end was asked for.
-type Late = (String, u64, String, u32, u8);
+/// Id, fence, type, attempt, whether its end was asked for, and its losses so far.
+type Late = (String, u64, String, u32, u8, u32);
 
 pub(super) async fn expired(
     core: &Core,
@@ -124,7 +124,7 @@ pub(super) async fn expired(
         };
         answers.push((shard, Ok(())));
         let mut damaged = Vec::new();
-        for (id, fence, task_type, attempt, asked) in late {
+        for (id, fence, task_type, attempt, asked, losses) in late {
             let names = Name::parse("task type", &task_type)
                 .and_then(|task_type| Ok((task_type, Name::parse("task id", &id)?)));
             match names {
@@ -132,6 +132,7 @@ pub(super) async fn expired(
                     task_type,
                     token: LeaseToken { id, fence },
                     attempt,
+                    losses,
                     cancel_asked: asked == 1,
                 }),
                 Err(error) => damaged.push((id, fence, error.to_string())),

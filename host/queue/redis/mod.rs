@@ -17,6 +17,7 @@ mod script;
 mod store;
 mod submits;
 mod upkeep;
+mod wants;
 
 use self::{
     bulk::Bulk,
@@ -334,6 +335,10 @@ impl TaskQueue for RedisQueue {
 
     async fn next_due(&self, want: &Want) -> Result<Option<Duration>, Error> {
         look::next_due(self.core()?, want).await
+    }
+
+    async fn passed_by(&self, want: &Want) -> Result<Option<Name>, Error> {
+        look::passed_by(self.core()?, want).await
     }
 
     async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error> {

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap, str::FromStr, sync::Arc};
 
 /// What a listing reads, in the order of `task`; so does `list.lua`.
-pub(super) const FIELDS: [&str; 13] = [
-    "m", "s", "t", "u", "a", "b", "n", "k", "e", "w", "z", "d", "l",
+pub(super) const FIELDS: [&str; 14] = [
+    "m", "s", "t", "u", "a", "b", "n", "k", "e", "w", "z", "d", "l", "v",
 ];
 
 /// What else there is to a task: payload and result.
@@ -141,6 +141,7 @@ fn damaged(id: TaskId, known: [Text; 6], error: &Error) -> Task {
         error: Some(told.unwrap_or_else(|| format!("its record is damaged: {error}"))),
         error_class: Some(ErrorClass::Corrupt),
         ran: None,
+        losses: 0,
         finishes: 1,
     }
 }
@@ -168,6 +169,7 @@ fn sound(id: TaskId, values: Vec<Text>) -> Result<Task, Error> {
     let finishes = number("its endings", next())?;
     let error_class = next().map(|_| ErrorClass::Corrupt);
     let _lane = next();
+    let losses = parse(next()).unwrap_or(0);
     let payload = Bytes::from(next().unwrap_or_default());
     let result = Bytes::from(next().unwrap_or_default());
     let begun = || started_at.ok_or_else(|| corrupt(id.as_str(), "when it began"));
@@ -206,6 +208,7 @@ fn sound(id: TaskId, values: Vec<Text>) -> Result<Task, Error> {
         error,
         error_class,
         ran,
+        losses,
         finishes: u32::try_from(finishes).unwrap_or(u32::MAX),
         id,
     })

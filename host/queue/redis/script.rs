@@ -47,6 +47,7 @@ macro_rules! with_room {
 scripts![
     open: always,
     submit: with_room,
+    want: always,
     lease: always,
     renew: always,
     finish: always,
@@ -58,3 +59,15 @@ scripts![
     due: reading,
     list: reading,
 ];
+
+#[cfg(test)]
+mod tests {
+    use crate::task::SUSPECT_AFTER;
+
+    #[test]
+    fn scripts_and_policy_agree_on_suspects() {
+        let common = include_str!("script/common.lua");
+        let said = format!("local SUSPECT_AFTER = {SUSPECT_AFTER}\n");
+        assert!(common.contains(&said), "{said}");
+    }
+}

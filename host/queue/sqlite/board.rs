@@ -5,7 +5,7 @@ use super::{damage::Damage, fresh::Fresh, row::state_kind};
 use crate::{
     queue::{LeaseToken, Want},
     sqlite::Fault,
-    task::{self, Name, StateKind, TaskId},
+    task::{self, Name, StateKind, TaskId, is_suspect},
 };
 use rusqlite::{Connection, Row};
 use std::{
@@ -23,6 +23,10 @@ pub(super) struct Board {
     pub running: HashMap<TaskId, Hold>,
     /// Lanes that changed since the last look.
     pub touched: HashSet<Word>,
+    /// Lanes in which a task waits, by the first of them, and by the first suspect; but for those that
+    /// changed since.
+    heads: BTreeSet<(Place, Word, bool)>,
+    unsorted: HashSet<Word>,
     pub fresh: Fresh,
     pub next_seq: i64,
     /// Pending and running tasks.
@@ -32,10 +36,15 @@ pub(super) struct Board {
 /// The tasks of one type that the same nodes may take.
 pub(super) struct Lane {
     pub key: task::Lane,
-    /// By due time, then in the order of submission.
-    pub pending: BTreeSet<(i64, i64)>,
+    /// By due time, then in the order of submission; those that are no suspects, and those that are.
+    pending: [BTreeSet<Place>; 2],
     pub counts: [u64; 5],
+    /// Under which first tasks it stands among the heads.
+    sorted: [Option<Place>; 2],
 }
+
+/// When a task is due, and its number.
+type Place = (i64, i64);
 
 /// A running task.
 #[derive(Debug, Clone)]
@@ -46,6 +55,7 @@ pub(super) struct Hold {
     pub attempt: u32,
     pub lease_until: i64,
     pub cancel_asked: bool,
+    pub losses: u32,
 }
 
 impl Board {
@@ -66,17 +76,18 @@ impl Board {
             |row| row.get(0),
         )?;
         board.load_counts(conn, &mut damaged)?;
-        let mut rows = conn.prepare("SELECT seq, type, at FROM task WHERE state = 0")?;
+        let mut rows = conn.prepare("SELECT seq, type, at, losses FROM task WHERE state = 0")?;
         let mut rows = rows.query([])?;
         while let Some(row) = rows.next()? {
             board.load_row(row, &mut damaged, |board, row, seq| {
-                let at = row.get(2)?;
-                board.lane(row.get(1)?)?.pending.insert((at, seq));
+                let (at, losses) = (row.get(2)?, row.get(3)?);
+                board.lane(row.get(1)?)?.wait((at, seq), losses);
                 Ok(())
             })?;
         }
         let mut rows = conn.prepare(
-            "SELECT seq, type, id, fence, attempt, at, cancel_asked FROM task WHERE state = 1",
+            "SELECT seq, type, id, fence, attempt, at, cancel_asked, losses FROM task
+             WHERE state = 1",
         )?;
         let mut rows = rows.query([])?;
         while let Some(row) = rows.next()? {
@@ -89,6 +100,7 @@ impl Board {
                     attempt: row.get(4)?,
                     lease_until: row.get(5)?,
                     cancel_asked: row.get(6)?,
+                    losses: row.get(7)?,
                 };
                 board.lane(hold.lane)?;
                 board.running.insert(parse_name(id)?, hold);
@@ -165,6 +177,7 @@ impl Board {
     /// A lane that some task waits in or has waited in.
     pub fn lane(&mut self, word: Word) -> Result<&mut Lane, Fault> {
         self.touched.insert(word);
+        self.unsorted.insert(word);
         self.lanes
             .get_mut(&word)
             .ok_or_else(|| Fault::Corrupt(format!("a task has the unknown type {word}")))
@@ -178,46 +191,73 @@ impl Board {
     }
 
     /// Takes the tasks that `want` asks for out of what waits: those due by `now`, oldest first,
-    /// none beyond the most of their type.
+    /// none beyond the most of their type, none that does not fit into the room, and one suspect.
     pub fn take_due(&mut self, want: &Want, now: i64) -> Vec<(Word, i64)> {
-        let mut room = Vec::with_capacity(want.types.len());
-        // The heads of all lanes, each with its place in `room`.
-        let mut heads = BinaryHeap::new();
-        for wanted in &want.types {
-            let running = |max: usize| max.saturating_sub(self.running_of(&wanted.task_type));
-            let max = wanted.max_in_cluster.map_or(usize::MAX, running);
-            for lane in want.lanes(&wanted.task_type) {
-                let word = self.words.get(lane.to_string().as_str()).copied();
-                let head = word.and_then(|word| Some((self.head(word, now)?, word)));
-                heads.extend(head.map(|(head, word)| Reverse((head, word, room.len()))));
+        self.sort_heads();
+        // The heads of all lanes that are due and wanted, and how many more of each type there may be.
+        let (mut heads, mut left) = (BinaryHeap::new(), HashMap::new());
+        for &(head, word, suspect) in self.heads.iter().take_while(|it| it.0.0 <= now) {
+            let Some(lane) = self.lanes.get(&word).filter(|_| want.suspect || !suspect) else {
+                continue;
+            };
+            let Some(wanted) = want.of_lane(&lane.key) else {
+                continue;
+            };
+            let task_type = &lane.key.task_type;
+            if !left.contains_key(task_type) {
+                let running = |max: usize| max.saturating_sub(self.running_of(task_type));
+                let in_cluster = wanted.max_in_cluster.map_or(usize::MAX, running);
+                let most = want.left_of(task_type, wanted).min(in_cluster);
+                left.insert(task_type.clone(), most);
             }
-            room.push(max.min(wanted.max));
+            heads.push(Reverse((head, word, suspect)));
         }
-        let mut taken = Vec::new();
+        let (mut taken, mut room, mut has_suspect) = (Vec::new(), want.room, false);
         while taken.len() < want.max {
-            let Some(Reverse((first, word, place))) = heads.pop() else {
+            let Some(Reverse((first, word, suspect))) = heads.pop() else {
                 break;
             };
-            if room[place] == 0 {
+            let Some(lane) = self.lanes.get_mut(&word) else {
                 continue;
-            }
-            let lane = self.lanes.get_mut(&word);
-            // A type that was asked for twice has its heads twice, and one of them may be old.
-            if lane.is_some_and(|lane| lane.pending.remove(&first)) {
-                taken.push((word, first.1));
-                self.touched.insert(word);
-                room[place] -= 1;
-            }
-            let next = self.head(word, now);
-            heads.extend(next.map(|next| Reverse((next, word, place))));
+            };
+            let (task_type, mut more) = (&lane.key.task_type, 0);
+            let left = left.get_mut(task_type).unwrap_or(&mut more);
+            let needs = want.types.get(task_type).map(|wanted| wanted.needs);
+            let rest = needs.and_then(|needs| room.less(needs));
+            // Others may still fit, of other types.
+            let Some(rest) = rest.filter(|_| *left > 0 && !(suspect && has_suspect)) else {
+                continue;
+            };
+            (room, *left, has_suspect) = (rest, *left - 1, has_suspect || suspect);
+            let pending = &mut lane.pending[usize::from(suspect)];
+            pending.remove(&first);
+            taken.push((word, first.1));
+            let next = pending.first().filter(|next| next.0 <= now);
+            heads.extend(next.map(|&next| Reverse((next, word, suspect))));
+            self.touched.insert(word);
+            self.unsorted.insert(word);
         }
         taken
     }
 
-    /// The first of a lane, if it is due.
-    fn head(&self, word: Word, now: i64) -> Option<(i64, i64)> {
-        let first = self.lanes.get(&word)?.pending.first().copied()?;
-        (first.0 <= now).then_some(first)
+    /// Puts the lanes that changed where their first tasks belong.
+    fn sort_heads(&mut self) {
+        for word in self.unsorted.drain() {
+            let Some(lane) = self.lanes.get_mut(&word) else {
+                continue;
+            };
+            for suspect in [false, true] {
+                let head = lane.first(suspect);
+                let before = &mut lane.sorted[usize::from(suspect)];
+                if *before != head {
+                    if let Some(before) = before.take() {
+                        self.heads.remove(&(before, word, suspect));
+                    }
+                    self.heads.extend(head.map(|head| (head, word, suspect)));
+                    *before = head;
+                }
+            }
+        }
     }
 
     fn running_of(&self, task_type: &Name) -> usize {
@@ -257,11 +297,27 @@ impl Board {
 }
 
 impl Lane {
+    /// A task begins to wait that was lost so often.
+    pub fn wait(&mut self, place: Place, losses: u32) {
+        self.pending[usize::from(is_suspect(losses))].insert(place);
+    }
+
+    /// It waits no longer.
+    pub fn leave(&mut self, place: Place, losses: u32) {
+        self.pending[usize::from(is_suspect(losses))].remove(&place);
+    }
+
+    /// The first task that waits, among suspects or the others.
+    pub fn first(&self, suspect: bool) -> Option<Place> {
+        self.pending[usize::from(suspect)].first().copied()
+    }
+
     pub fn new(key: task::Lane) -> Self {
         Self {
             key,
-            pending: BTreeSet::new(),
+            pending: Default::default(),
             counts: [0; 5],
+            sorted: [None; 2],
         }
     }
 }

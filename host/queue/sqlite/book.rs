@@ -15,7 +15,7 @@ use crate::{
         recent::{self, Recent, Snapshot},
     },
     sqlite::Fault,
-    task::{Lane, Name, StateKind, Submission, Task, TaskId, UnixMs},
+    task::{Lane, Name, StateKind, Submission, Task, TaskId, UnixMs, is_suspect},
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use std::{sync::Arc, time::Duration};
@@ -140,7 +140,7 @@ impl<'c> Book<'c> {
             .execute(params![seq, metadata, &task.payload()[..]])?;
         self.board.next_seq += 1;
         self.board.count(word, None, Some(StateKind::Pending))?;
-        self.board.lane(word)?.pending.insert((now, seq));
+        self.board.lane(word)?.wait((now, seq), 0);
         self.board.fresh.keep(seq, task, submitted_at);
         self.changed(task.id(), task.task_type().clone(), StateKind::Pending);
         self.known(recent::submitted(task, submitted_at));
@@ -179,7 +179,7 @@ impl<'c> Book<'c> {
         let node = self.word(want.node.as_str())?;
         let mut leased = Vec::with_capacity(taken.len());
         for (word, seq) in taken {
-            let (task, fence, submitted_at) = match self.read_waiting(seq, word) {
+            let (task, fence, losses, submitted_at) = match self.read_waiting(seq, word) {
                 Ok(read) => read,
                 Err(fault) => {
                     self.mark_taken(Damage::of(seq, fault)?, word, StateKind::Pending)?;
@@ -196,6 +196,7 @@ impl<'c> Book<'c> {
                 attempt: task.attempt,
                 lease_until: until,
                 cancel_asked: false,
+                losses,
             };
             let id = task.token.id.clone();
             self.changed(&id, task.task_type.clone(), StateKind::Running);
@@ -213,13 +214,13 @@ impl<'c> Book<'c> {
         Ok(leased)
     }
 
-    /// The task as it will be once leased, and its new fence; when it was submitted, if it has
-    /// never been leased and that is known without a look.
+    /// The task as it will be once leased, its new fence and its losses so far; when it was submitted,
+    /// if it has never been leased and that is known without a look.
     fn read_waiting(
         &mut self,
         seq: i64,
         word: Word,
-    ) -> Result<(Leased, i64, Option<UnixMs>), Fault> {
+    ) -> Result<(Leased, i64, u32, Option<UnixMs>), Fault> {
         let task_type = self.board.lane(word)?.key.task_type.clone();
         if let Some(fresh) = self.board.fresh.take(seq) {
             let fence = first_fence(seq) + 1;
@@ -229,23 +230,25 @@ impl<'c> Book<'c> {
                 payload: fresh.payload,
                 metadata: fresh.metadata,
                 attempt: 1,
+                suspect: false,
             };
-            return Ok((leased, fence, Some(fresh.submitted_at)));
+            return Ok((leased, fence, 0, Some(fresh.submitted_at)));
         }
         let mut rows = self.statements.waiting.query([seq])?;
         let row = rows
             .next()?
             .ok_or_else(|| Fault::Corrupt(format!("task number {seq} is gone")))?;
         let id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-        let fence = row.get::<_, i64>(2)? + 1;
+        let (fence, losses) = (row.get::<_, i64>(2)? + 1, row.get(5)?);
         let leased = Leased {
             token: token(parse_name(id)?, fence),
             task_type,
             payload: read_bytes(row.get_ref(4)?)?,
             metadata: read_metadata(row.get_ref(3)?)?,
             attempt: row.get::<_, u32>(1)?.saturating_add(1),
+            suspect: is_suspect(losses),
         };
-        Ok((leased, fence, None))
+        Ok((leased, fence, losses, None))
     }
 
     pub fn renew(&mut self, held: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Fault> {
@@ -284,6 +287,7 @@ impl<'c> Book<'c> {
                 token: token(id.clone(), hold.fence),
                 task_type: task_type.clone(),
                 attempt: hold.attempt,
+                losses: hold.losses,
                 cancel_asked: hold.cancel_asked,
             })
         });

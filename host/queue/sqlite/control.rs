@@ -16,12 +16,12 @@ use rusqlite::Row;
 
 impl Book<'_> {
     pub fn cancel(&mut self, id: &TaskId) -> Result<Cancel, Fault> {
-        let Some((seq, word, state, at)) = self.find(id)? else {
+        let Some((seq, word, state, at, losses)) = self.find(id)? else {
             return Ok(Cancel::Unknown);
         };
         match state {
             StateKind::Pending => {
-                self.board.lane(word)?.pending.remove(&(at, seq));
+                self.board.lane(word)?.leave((at, seq), losses);
                 self.board.fresh.take(seq);
                 self.statements.cancel.execute([seq, self.clock.now()])?;
                 self.moved(id, word, state, StateKind::Cancelled)?;
@@ -47,7 +47,7 @@ impl Book<'_> {
     }
 
     pub fn requeue(&mut self, id: &TaskId) -> Result<Requeue, Fault> {
-        let Some((seq, word, state, _)) = self.find(id)? else {
+        let Some((seq, word, state, _, _)) = self.find(id)? else {
             return Ok(Requeue::Unknown);
         };
         if !matches!(state, StateKind::Failed | StateKind::Cancelled) {
@@ -55,7 +55,7 @@ impl Book<'_> {
         }
         let now = self.clock.now();
         self.statements.requeue.execute([seq, now])?;
-        self.board.lane(word)?.pending.insert((now, seq));
+        self.board.lane(word)?.wait((now, seq), 0);
         self.moved(id, word, state, StateKind::Pending)?;
         Ok(Requeue::Requeued)
     }
@@ -89,7 +89,8 @@ impl Book<'_> {
         Ok(found.len())
     }
 
-    fn find(&mut self, id: &TaskId) -> Result<Option<(i64, Word, StateKind, i64)>, Fault> {
+    /// Number, type and state of a task, its time, and its losses.
+    fn find(&mut self, id: &TaskId) -> Result<Option<(i64, Word, StateKind, i64, u32)>, Fault> {
         for _ in 0..2 {
             let mut rows = self.statements.find.query([id.as_str()])?;
             let Some(row) = rows.next()? else {
@@ -99,8 +100,8 @@ impl Book<'_> {
             let found = read_found(row);
             drop(rows);
             match found {
-                Ok((word, state, at)) if self.board.lanes.contains_key(&word) => {
-                    return Ok(Some((seq, word, state, at)));
+                Ok((word, state, at, losses)) if self.board.lanes.contains_key(&word) => {
+                    return Ok(Some((seq, word, state, at, losses)));
                 }
                 Ok((word, ..)) => self.mark(&[Damage::new(seq, format!("its type is {word}"))])?,
                 Err(fault) => self.mark(&[Damage::of(seq, fault)?])?,
@@ -118,6 +119,7 @@ fn read_ended(row: &Row<'_>) -> Result<Found, Fault> {
     Ok((parse_name(id)?, row.get(1)?, state_kind(row.get(2)?)?))
 }
 
-fn read_found(row: &Row<'_>) -> Result<(Word, StateKind, i64), Fault> {
-    Ok((row.get(1)?, state_kind(row.get(2)?)?, row.get(3)?))
+fn read_found(row: &Row<'_>) -> Result<(Word, StateKind, i64, u32), Fault> {
+    let state = state_kind(row.get(2)?)?;
+    Ok((row.get(1)?, state, row.get(3)?, row.get(4)?))
 }

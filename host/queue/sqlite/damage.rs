@@ -40,6 +40,8 @@ const MARK: &str = "UPDATE task SET state = 3, at = ?2, error = ?3, error_class 
     fence = CASE WHEN typeof(fence) = 'integer' THEN fence ELSE (seq << 20) + (1 << 19) END,
     attempt = CASE WHEN attempt BETWEEN 0 AND 4294967295 AND typeof(attempt) = 'integer'
         THEN attempt ELSE 0 END,
+    losses = CASE WHEN losses BETWEEN 0 AND 4294967295 AND typeof(losses) = 'integer'
+        THEN losses ELSE 0 END,
     submitted_at = CASE WHEN typeof(submitted_at) = 'integer' THEN submitted_at ELSE ?2 END,
     started_at = CASE WHEN typeof(started_at) = 'integer' THEN started_at END,
     node = NULL, ran_node = NULL, ran_plugin = NULL, ran_version = NULL

@@ -38,7 +38,7 @@ impl Book<'_> {
             Outcome::Completed { .. } => (StateKind::Completed, now, None),
             Outcome::Failed { error } => (StateKind::Failed, now, Some(error)),
             Outcome::Cancelled => (StateKind::Cancelled, now, None),
-            Outcome::Retry { after, error } => {
+            Outcome::Retry { after, error } | Outcome::Lost { after, error } => {
                 let due = now.saturating_add(millis(*after));
                 (StateKind::Pending, due, Some(error))
             }
@@ -48,28 +48,32 @@ impl Book<'_> {
             (state, at) = (StateKind::Cancelled, now);
         }
         let terminal = i64::from(state.is_terminal());
-        if finish.outcome == Outcome::Released {
-            let attempt = hold.attempt.saturating_sub(1);
-            self.statements.release.execute(params![
-                hold.seq,
-                state as i64,
-                at,
-                attempt,
-                terminal
-            ])?;
-        } else {
-            let ran = self.ran_words(finish.ran.as_ref())?;
-            self.statements.finish.execute(params![
-                hold.seq,
-                state as i64,
-                at,
-                hold.attempt,
-                terminal,
-                error,
-                ran.map(|[node, _, _]| node),
-                ran.map(|[_, plugin, _]| plugin),
-                ran.map(|[_, _, version]| version),
-            ])?;
+        let (seq, kind, before) = (hold.seq, state as i64, hold.attempt.saturating_sub(1));
+        let mut losses = hold.losses;
+        match &finish.outcome {
+            Outcome::Released => {
+                let released = params![seq, kind, at, before, terminal];
+                self.statements.release.execute(released)?;
+            }
+            Outcome::Lost { .. } => {
+                losses += 1;
+                let lost = params![seq, kind, at, before, terminal, error];
+                self.statements.lose.execute(lost)?;
+            }
+            _ => {
+                let ran = self.ran_words(finish.ran.as_ref())?;
+                self.statements.finish.execute(params![
+                    seq,
+                    kind,
+                    at,
+                    hold.attempt,
+                    terminal,
+                    error,
+                    ran.map(|[node, _, _]| node),
+                    ran.map(|[_, plugin, _]| plugin),
+                    ran.map(|[_, _, version]| version),
+                ])?;
+            }
         }
         if let Outcome::Completed { result } = &finish.outcome
             && !result.is_empty()
@@ -80,7 +84,7 @@ impl Book<'_> {
         self.board.running.remove(&finish.token.id);
         if state == StateKind::Pending {
             let lane = self.board.lane(hold.lane)?;
-            lane.pending.insert((at, hold.seq));
+            lane.wait((at, hold.seq), losses);
         }
         let id = &finish.token.id;
         self.moved(id, hold.lane, StateKind::Running, state)?;

@@ -256,6 +256,11 @@ impl TaskQueue for SqliteQueue {
         Ok(due.map(|due| Duration::from_millis(u64::try_from(wait(due)).unwrap_or(0))))
     }
 
+    async fn passed_by(&self, want: &Want) -> Result<Option<Name>, Error> {
+        self.still_open()?;
+        Ok(self.overview.passed_by(want, self.clock.now()))
+    }
+
     async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error> {
         let until = self.clock.now().saturating_sub(book::millis(age));
         let mut gone = 0;

@@ -12,12 +12,13 @@ use std::{
 };
 
 #[derive(Debug, Default)]
-pub(super) struct Overview(Mutex<HashMap<Lane, Line>>);
+pub(super) struct Overview(Mutex<Lines>);
 
-#[derive(Debug, Default, Clone, Copy)]
-struct Line {
-    counts: [u64; 5],
-    next_due: Option<i64>,
+#[derive(Debug, Default)]
+struct Lines {
+    counts: HashMap<Lane, [u64; 5]>,
+    /// When the first task is due, and the first suspect, of the lanes in which one waits.
+    due: HashMap<Lane, [Option<i64>; 2]>,
 }
 
 impl Overview {
@@ -26,20 +27,21 @@ impl Overview {
         let mut lines = self.lines();
         for word in board.touched.drain() {
             if let Some(lane) = board.lanes.get(&word) {
-                let line = Line {
-                    counts: lane.counts,
-                    next_due: lane.pending.first().map(|&(due, _)| due),
-                };
-                lines.insert(lane.key.clone(), line);
+                let due = [false, true].map(|suspect| lane.first(suspect).map(|(due, _)| due));
+                match due {
+                    [None, None] => drop(lines.due.remove(&lane.key)),
+                    due => drop(lines.due.insert(lane.key.clone(), due)),
+                }
+                lines.counts.insert(lane.key.clone(), lane.counts);
             }
         }
     }
 
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::new();
-        for (lane, line) in &*self.lines() {
+        for (lane, counts_of) in &self.lines().counts {
             for state in StateKind::ALL {
-                let count = line.counts[state as usize];
+                let count = counts_of[state as usize];
                 if count > 0 {
                     *counts.entry((lane.task_type.clone(), state)).or_insert(0) += count;
                 }
@@ -50,26 +52,45 @@ impl Overview {
 
     /// The earliest due time of what `want` could take.
     pub fn next_due(&self, want: &Want) -> Option<i64> {
-        let lines = self.lines();
-        let running_of = |task_type: &Name| -> u64 {
-            let of_type = lines
-                .iter()
-                .filter(|(lane, _)| lane.task_type == *task_type);
-            let running = of_type.map(|(_, line)| line.counts[StateKind::Running as usize]);
-            running.sum()
-        };
-        let is_full = |wanted: &WantedType| {
-            let max = wanted.max_in_cluster;
-            max.is_some_and(|max| running_of(&wanted.task_type) >= max as u64)
-        };
-        let types = want.types.iter().filter(|wanted| !is_full(wanted));
-        types
-            .flat_map(|wanted| want.lanes(&wanted.task_type))
-            .filter_map(|lane| lines.get(&lane)?.next_due)
-            .min()
+        self.lines().first(want, true).map(|(due, _)| due)
     }
 
-    fn lines(&self) -> MutexGuard<'_, HashMap<Lane, Line>> {
+    /// The type of the oldest task, of those due by `now`, that `want` has not the room for.
+    pub fn passed_by(&self, want: &Want, now: i64) -> Option<Name> {
+        let lines = self.lines();
+        let first = lines.first(want, false).filter(|&(due, _)| due <= now);
+        first.map(|(_, lane)| lane.task_type.clone())
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lines {
+    /// The lane of the first task that is wanted and does, or does not, fit into the room; and when that
+    /// is due. A type of which as many run as may run is left out.
+    fn first(&self, want: &Want, fits: bool) -> Option<(i64, &Lane)> {
+        let waiting = self.due.iter().filter_map(|(lane, &[due, suspect])| {
+            let due = due
+                .into_iter()
+                .chain(suspect.filter(|_| want.suspect))
+                .min()?;
+            let wanted = want.of_lane(lane)?;
+            let may_run = want.left_of(&lane.task_type, wanted) > 0
+                && wanted.needs.fits_in(want.room) == fits
+                && !self.is_full(&lane.task_type, wanted);
+            may_run.then_some((due, lane))
+        });
+        waiting.min_by_key(|&(due, _)| due)
+    }
+
+    fn is_full(&self, task_type: &Name, wanted: &WantedType) -> bool {
+        wanted.max_in_cluster.is_some_and(|max| {
+            let of_type = self.counts.iter();
+            let of_type = of_type.filter(|(lane, _)| lane.task_type == *task_type);
+            let running = of_type.map(|(_, counts)| counts[StateKind::Running as usize]);
+            running.sum::<u64>() >= max as u64
+        })
     }
 }

@@ -26,7 +26,7 @@ macro_rules! task_query {
                 (SELECT text FROM word WHERE word = ran_plugin),
                 (SELECT text FROM word WHERE word = ran_version), error, metadata, ",
             $bulk,
-            ", seq, error_class FROM task ",
+            ", seq, error_class, losses FROM task ",
             $rest
         )
     };
@@ -127,6 +127,7 @@ fn read(row: &Row<'_>, clock: &Clock) -> Result<Task, Fault> {
         error: text(row, 13)?.map(str::to_owned),
         error_class,
         ran: ran(row)?,
+        losses: row.get(19)?,
         finishes: row.get(5)?,
         id,
     })

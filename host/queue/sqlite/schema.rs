@@ -70,6 +70,7 @@ CREATE TABLE task (
     ran_plugin INTEGER,
     ran_version INTEGER,
     error TEXT,
+    losses INTEGER NOT NULL DEFAULT 0, -- with its node, that were not charged as attempts
     error_class TEXT                -- 'corrupt': the record was damaged, see the table of that name
 );
 CREATE INDEX task_state ON task (state, type);
@@ -87,7 +88,7 @@ CREATE TABLE result (
     rest!()
 );
 
-/// From 1 to 2: a clock of the queue's own, and damaged records marked as such. Times were the wall
+/// From 1 to 2: a clock of the queue's own, losses, and damaged records marked as such. Times were the wall
 /// clock's.
 const SECOND: &str = concat!(
     "
@@ -95,6 +96,7 @@ ALTER TABLE meta RENAME COLUMN opened_at TO last_at;
 UPDATE meta SET last_at = max(last_at, ifnull((SELECT max(submitted_at) FROM task
     WHERE typeof(submitted_at) = 'integer'), 0), ifnull((SELECT max(at) FROM task
     WHERE state BETWEEN 2 AND 4 AND typeof(at) = 'integer'), 0));
+ALTER TABLE task ADD COLUMN losses INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE task ADD COLUMN error_class TEXT;
 DROP VIEW tasks;
 ",

@@ -27,7 +27,7 @@ statements! {
     insert_body: "INSERT INTO body (seq, metadata, payload) VALUES (?1, ?2, ?3)";
     same_task: "SELECT type = ?2 AND metadata IS ?3 AND payload IS ?4
         FROM task LEFT JOIN body USING (seq) WHERE id = ?1";
-    waiting: "SELECT id, attempt, fence, metadata, payload
+    waiting: "SELECT id, attempt, fence, metadata, payload, losses
         FROM task JOIN body USING (seq) WHERE seq = ?1";
     lease: "UPDATE task SET state = 1, at = ?2, fence = ?3, attempt = ?4, started_at = ?5, node = ?6
         WHERE seq = ?1";
@@ -39,12 +39,15 @@ statements! {
     // Who ran the attempts that count stays, too.
     release: "UPDATE task SET state = ?2, at = ?3, attempt = ?4, finishes = finishes + ?5,
         cancel_asked = 0 WHERE seq = ?1";
+    lose: "UPDATE task SET state = ?2, at = ?3, attempt = ?4, finishes = finishes + ?5,
+        cancel_asked = 0, losses = losses + 1, error = ?6,
+        ran_node = NULL, ran_plugin = NULL, ran_version = NULL WHERE seq = ?1";
     insert_result: "INSERT OR REPLACE INTO result (seq, result) VALUES (?1, ?2)";
-    find: "SELECT seq, type, state, at FROM task WHERE id = ?1";
+    find: "SELECT seq, type, state, at, losses FROM task WHERE id = ?1";
     cancel: "UPDATE task SET state = 4, at = ?2, finishes = finishes + 1 WHERE seq = ?1";
     ask_cancel: "UPDATE task SET cancel_asked = 1 WHERE seq = ?1";
     requeue: "UPDATE task SET state = 0, at = ?2, attempt = 0, finishes = 0, started_at = NULL,
-        error_class = NULL
+        losses = 0, error_class = NULL
         WHERE seq = ?1";
     ended: "SELECT seq, type, state, id FROM task WHERE state >= 2 AND at <= ?1 ORDER BY at LIMIT ?2";
     delete_task: "DELETE FROM task WHERE seq = ?1";

@@ -5,7 +5,7 @@ use super::{SqliteQueue, operation::Safety, writer::Message};
 use crate::{
     config,
     health::{Health, Part},
-    queue::{Changes, Error, Finish, Finished, Leased, Submitted, TaskQueue, Want, WantedType},
+    queue::{Changes, Error, Finish, Finished, Leased, Submitted, TaskQueue, Want},
     sqlite::Fault,
     task::{Name, Outcome, StateKind, Submission, SubmissionLimits},
 };
@@ -47,17 +47,8 @@ fn name(given: &str) -> Name {
 }
 
 async fn lease(queue: &SqliteQueue, max: usize) -> Result<Vec<Leased>, Error> {
-    let want = Want {
-        node: name("node-1"),
-        labels: Vec::new(),
-        types: vec![WantedType {
-            task_type: name("echo"),
-            max,
-            max_in_cluster: None,
-        }],
-        max,
-        ttl: Duration::from_secs(3600),
-    };
+    let ttl = Duration::from_secs(3600);
+    let want = Want::of_type(name("node-1"), name("echo"), max, ttl);
     queue.lease(&want).await
 }
 

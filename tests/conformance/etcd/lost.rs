@@ -69,7 +69,7 @@ async fn the_last_view_serves_while_etcd_is_away() {
     assert!(since.elapsed() < Duration::from_secs(10));
     // What changes meanwhile is told once it can be.
     let mut more = record("b");
-    more.task_types = vec![unique("echo")];
+    more.task_types = [unique("echo")].into();
     b.announce(more.clone()).await.unwrap();
 
     server.restart().await;

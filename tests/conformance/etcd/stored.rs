@@ -48,7 +48,7 @@ async fn nodes_see_each_other() {
     sees(&a, "a b").await;
     sees(&b, "a b").await;
     let mut more = record("b");
-    more.task_types = vec![unique("echo")];
+    more.task_types = [unique("echo")].into();
     b.announce(more.clone()).await.unwrap();
     eventually("what b says anew is seen at a", || {
         a.nodes().contains(&more)

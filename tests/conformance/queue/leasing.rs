@@ -41,8 +41,8 @@ pub async fn each_type_keeps_its_own_maximum(queue: &dyn TaskQueue) {
     assert_eq!(ids(&leased), ["a0", "b0", "b1", "b2"]);
     let leased = queue.lease(&want(&[("a", 0), ("b", 9)], 1, HOUR)).await;
     assert_eq!(ids(&leased.unwrap()), ["b3"]);
-    let twice = want(&[("a", 1), ("a", 2)], 10, HOUR);
-    assert_eq!(ids(&queue.lease(&twice).await.unwrap()), ["a1", "a2", "a3"]);
+    let more = want(&[("a", 3)], 10, HOUR);
+    assert_eq!(ids(&queue.lease(&more).await.unwrap()), ["a1", "a2", "a3"]);
 }
 
 pub async fn a_task_is_leased_to_one_holder(queue: &dyn TaskQueue) {
@@ -286,4 +286,89 @@ pub async fn what_is_left_out_hides_no_other_lost_lease(queue: &dyn TaskQueue) {
     assert_eq!(lost(1).await.len(), 1);
     assert_eq!(lost(2).await, ["c", "d"].map(name));
     assert_eq!(lost(9).await, ["c", "d"].map(name));
+}
+
+/// Large tasks take 100 MiB, small ones 1.
+fn sized(max: usize, room_mib: usize) -> Want {
+    let mut want = want(&[("large", 9), ("small", 9)], max, HOUR);
+    let types = Arc::make_mut(&mut want.types);
+    types.insert(name("large"), wanted(9, 100));
+    want.room = Resources {
+        memory_bytes: room_mib << 20,
+        pool_slots: 100,
+    };
+    want
+}
+
+pub async fn what_has_no_room_is_passed_by(queue: &dyn TaskQueue) {
+    for (id, task_type) in [
+        ("l1", "large"),
+        ("s1", "small"),
+        ("l2", "large"),
+        ("s2", "small"),
+    ] {
+        create(queue, id, task_type).await;
+        tick().await;
+    }
+    let passed = async |mib| queue.passed_by(&sized(9, mib)).await.unwrap();
+    assert_eq!(passed(99).await, Some(name("large")));
+    assert_eq!(passed(100).await, None);
+    assert_eq!(passed(0).await, Some(name("large")));
+    let next = async |mib| queue.next_due(&sized(9, mib)).await.unwrap();
+    assert_eq!(next(99).await, Some(Duration::ZERO));
+    assert_eq!(next(0).await, None);
+    assert!(queue.lease(&sized(9, 0)).await.unwrap().is_empty());
+    // Both small ones fit, and no large one; then one large one and nothing beside it.
+    let mut few_slots = sized(9, 500);
+    few_slots.room.pool_slots = 0;
+    assert!(queue.lease(&few_slots).await.unwrap().is_empty());
+    let leased = queue.lease(&sized(9, 99)).await.unwrap();
+    assert_eq!(ids(&leased), ["s1", "s2"]);
+    create(queue, "s3", "small").await;
+    let leased = queue.lease(&sized(9, 100)).await.unwrap();
+    assert_eq!(ids(&leased), ["l1"]);
+    // One type alone may be asked for.
+    let only = Want {
+        only: Some(name("large")),
+        ..sized(9, 500)
+    };
+    assert_eq!(ids(&queue.lease(&only).await.unwrap()), ["l2"]);
+    assert_eq!(passed(0).await, Some(name("small")));
+    assert_eq!(ids(&queue.lease(&sized(9, 500)).await.unwrap()), ["s3"]);
+    assert_eq!(passed(0).await, None);
+}
+
+pub async fn a_type_with_fewer_left_gives_no_more(queue: &dyn TaskQueue) {
+    for id in ["1", "2", "3"] {
+        create(queue, id, "echo").await;
+    }
+    let with_left = |left| Want {
+        left: [(name("echo"), left)].into(),
+        ..want(&[("echo", 2)], 9, HOUR)
+    };
+    assert!(queue.lease(&with_left(0)).await.unwrap().is_empty());
+    assert_eq!(queue.next_due(&with_left(0)).await.unwrap(), None);
+    assert_eq!(queue.passed_by(&with_left(0)).await.unwrap(), None);
+    assert_eq!(queue.lease(&with_left(1)).await.unwrap().len(), 1);
+    assert_eq!(queue.lease(&with_left(9)).await.unwrap().len(), 2);
+}
+
+pub async fn of_many_types_the_oldest_come_first(queue: &dyn TaskQueue) {
+    // More types than a look takes at once, most of which somebody else runs.
+    let types: Vec<String> = (0..300).map(|n| format!("type{n}")).collect();
+    let batch = types.iter().map(|t| task(&format!("of-{t}"), t, b""));
+    queue.submit(batch.collect()).await.unwrap();
+    tick().await;
+    create(queue, "last", "type7").await;
+    let ours: Vec<_> = types.iter().skip(7).step_by(100).collect();
+    let ours: Vec<(&str, usize)> = ours.iter().map(|t| (t.as_str(), 9)).collect();
+    assert_eq!(
+        queue.next_due(&want(&ours, 1, HOUR)).await.unwrap(),
+        Some(Duration::ZERO)
+    );
+    let leased = queue.lease(&want(&ours, 2, HOUR)).await.unwrap();
+    assert_eq!(ids(&leased), ["of-type7", "of-type107"]);
+    let leased = queue.lease(&want(&ours, 9, HOUR)).await.unwrap();
+    assert_eq!(ids(&leased), ["of-type207", "last"]);
+    assert_eq!(queue.next_due(&want(&ours, 1, HOUR)).await.unwrap(), None);
 }

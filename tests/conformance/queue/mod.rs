@@ -8,19 +8,22 @@ mod looking;
 mod model;
 mod routing;
 mod submitting;
+mod suspects;
 
 use bytes::Bytes;
 use hostel::{
     queue::{
         Cancel, Changes, Error, Filter, Finish, Finished, LeaseToken, Leased, Page, Renewal,
-        Requeue, Submitted, TaskQueue, Want, WantedType, Watch,
+        Requeue, Submitted, TaskQueue, Want, WantedType, WantedTypes, Watch,
     },
     task::{
-        Name, Outcome, Ran, State, StateKind, Submission, SubmissionLimits, Target, Task, TaskId,
-        UnixMs,
+        Name, Outcome, Ran, Resources, State, StateKind, Submission, SubmissionLimits, Target,
+        Task, TaskId, UnixMs,
     },
 };
-use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration, time::SystemTime};
+use std::{
+    collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration, time::SystemTime,
+};
 
 pub type Case = for<'q> fn(&'q dyn TaskQueue) -> Pin<Box<dyn Future<Output = ()> + Send + 'q>>;
 
@@ -61,6 +64,12 @@ cases![
     leasing::renewing_holds_a_lease,
     leasing::what_is_left_out_hides_no_other_lost_lease,
     leasing::next_due_says_how_long_to_wait,
+    leasing::what_has_no_room_is_passed_by,
+    leasing::a_type_with_fewer_left_gives_no_more,
+    leasing::of_many_types_the_oldest_come_first,
+    suspects::one_suspect_is_handed_out_at_a_time,
+    suspects::a_suspect_stays_one_until_it_is_requeued,
+    suspects::a_waiting_suspect_is_cancelled,
     routing::a_task_waits_for_its_node_or_label,
     routing::lanes_of_one_type_share_its_maximum,
     routing::what_a_target_asks_for_is_part_of_the_task,
@@ -103,18 +112,37 @@ pub fn want(types: &[(&str, usize)], max: usize, ttl: Duration) -> Want {
     Want {
         node: name("node-1"),
         labels: vec![name("gpu"), name("eu")],
-        types: types.iter().map(|&(t, max)| wanted(t, max)).collect(),
+        types: types
+            .iter()
+            .map(|&(task_type, max)| (name(task_type), wanted(max, 1)))
+            .collect::<WantedTypes>()
+            .into(),
+        left: BTreeMap::new(),
+        only: None,
+        room: Resources::UNLIMITED,
         max,
+        suspect: true,
         ttl,
     }
 }
 
-fn wanted(task_type: &str, max: usize) -> WantedType {
+/// A type whose tasks take so many MiB of memory each.
+fn wanted(max: usize, mib: usize) -> WantedType {
     WantedType {
-        task_type: name(task_type),
         max,
         max_in_cluster: None,
+        needs: Resources {
+            memory_bytes: mib << 20,
+            pool_slots: 1,
+        },
     }
+}
+
+/// The same, where so many tasks of the type may run on all nodes together.
+pub fn limited(mut want: Want, task_type: &str, max: usize) -> Want {
+    let types = Arc::make_mut(&mut want.types);
+    types.get_mut(&name(task_type)).unwrap().max_in_cluster = Some(max);
+    want
 }
 
 pub fn ran() -> Ran {

@@ -4,8 +4,8 @@
 use super::{due_at, finish_one, list_all, name, ran, task, want};
 use bytes::Bytes;
 use hostel::{
-    queue::{Cancel, Filter, Finished, LeaseToken, Renewal, Requeue, Submitted, TaskQueue},
-    task::{Name, Outcome, State, StateKind, Task},
+    queue::{Cancel, Filter, Finished, LeaseToken, Renewal, Requeue, Submitted, TaskQueue, Want},
+    task::{Name, Outcome, State, StateKind, Task, is_suspect},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,6 +27,7 @@ struct Known {
     finishes: u32,
     error: Option<String>,
     fence: Option<u64>,
+    losses: u32,
     cancel_asked: bool,
     result: Vec<u8>,
     /// The ending that was applied last.
@@ -115,6 +116,7 @@ impl Model<'_> {
                         finishes: 0,
                         error: None,
                         fence: None,
+                        losses: 0,
                         cancel_asked: false,
                         result: Vec::new(),
                         applied: None,
@@ -155,16 +157,26 @@ impl Model<'_> {
             .collect();
         due.sort();
         let mut expected = Vec::new();
+        let mut suspect = self.random.bool();
+        let want = Want {
+            suspect,
+            ..want(&types, max, HOUR)
+        };
         for (_, _, task_type, id) in due {
+            let is_suspect = is_suspect(self.tasks[&id].losses);
+            if is_suspect && !suspect {
+                continue;
+            }
             let Some(left) = left.get_mut(task_type).filter(|left| **left > 0) else {
                 continue;
             };
             if expected.len() < max {
                 *left -= 1;
+                suspect &= !is_suspect;
                 expected.push(id);
             }
         }
-        let leased = self.queue.lease(&want(&types, max, HOUR)).await.unwrap();
+        let leased = self.queue.lease(&want).await.unwrap();
         let got: Vec<Name> = leased.iter().map(|task| task.token.id.clone()).collect();
         assert_eq!(got, expected, "leasing {max} of {types:?}");
         for task in leased {
@@ -173,6 +185,7 @@ impl Model<'_> {
             known.attempt += 1;
             known.fence = Some(task.token.fence);
             assert_eq!(task.attempt, known.attempt);
+            assert_eq!(task.suspect, is_suspect(known.losses));
             assert_eq!(task.payload, known.payload);
             assert_eq!(task.task_type.as_str(), known.task_type);
             assert!(!self.tokens.contains(&task.token), "a fence came twice");
@@ -201,7 +214,7 @@ impl Model<'_> {
         let Some(token) = self.any_token() else {
             return;
         };
-        let outcome = match self.random.u32(..8) {
+        let outcome = match self.random.u32(..10) {
             0..3 => Outcome::Completed {
                 result: Bytes::from(vec![self.random.u8(..); self.random.usize(..3)]),
             },
@@ -213,6 +226,10 @@ impl Model<'_> {
             6 => Outcome::Retry {
                 after: Duration::ZERO,
                 error: format!("retry {}", self.random.u8(..)),
+            },
+            7..9 => Outcome::Lost {
+                after: Duration::ZERO,
+                error: format!("lost {}", self.random.u8(..)),
             },
             _ => Outcome::Retry {
                 after: HOUR,
@@ -247,6 +264,12 @@ impl Model<'_> {
             Outcome::Cancelled => StateKind::Cancelled,
             Outcome::Released => {
                 known.attempt -= 1;
+                StateKind::Pending
+            }
+            Outcome::Lost { error, .. } => {
+                known.attempt -= 1;
+                known.losses += 1;
+                known.error = Some(error);
                 StateKind::Pending
             }
             Outcome::Retry { error, .. } => {
@@ -293,7 +316,7 @@ impl Model<'_> {
         let expected = match known.state {
             StateKind::Failed | StateKind::Cancelled => {
                 known.state = StateKind::Pending;
-                (known.attempt, known.finishes) = (0, 0);
+                (known.attempt, known.finishes, known.losses) = (0, 0, 0);
                 Requeue::Requeued
             }
             other => Requeue::Refused(other),
@@ -392,4 +415,5 @@ fn same(found: &Task, known: &Known) {
     assert_eq!(found.state.kind(), known.state, "{found:?} {known:?}");
     assert_eq!(found.attempt, known.attempt, "{found:?} {known:?}");
     assert_eq!(found.finishes, known.finishes, "{found:?} {known:?}");
+    assert_eq!(found.losses, known.losses, "{found:?} {known:?}");
 }

@@ -99,10 +99,7 @@ pub async fn a_limit_over_all_nodes_counts_who_runs(queue: &dyn TaskQueue) {
     });
     queue.submit(batch.collect()).await.unwrap();
     create(queue, "other", "free").await;
-    let limited = |mut want: Want| {
-        want.types[0].max_in_cluster = Some(3);
-        want
-    };
+    let limited = |want: Want| limited(want, "echo", 3);
     let here = limited(want(&[("echo", 2), ("free", 9)], 9, HOUR));
     let there = limited(elsewhere(&[("echo", 9)], 9));
     let first = queue.lease(&here).await.unwrap();

@@ -9,6 +9,9 @@
 --
 -- TAG:t:ID    hash: one task, the whole truth about it (fields below)
 -- TAG:r:LANE  sorted set: tasks that wait in a lane, by due time
+-- TAG:r:LANE! the same of its suspects, of which a node runs one at a time
+-- TAG:heads   sorted set: lanes in which a task waits (with ! behind it, its suspects), by the score of
+--             the first
 -- TAG:leases  sorted set: tasks that run, by the end of their lease
 -- TAG:ended   sorted set: tasks that ended, by when, less `idle`
 -- TAG:all     sorted set: all tasks, by the order of submission
@@ -20,12 +23,13 @@
 -- TAG:pass    hash: what the sweep has counted so far
 -- TAG:events  stream: what changed, bounded
 -- TAG:call:Q  string: the number of queue Q's last lease, and what it got; for some minutes
+-- TAG:want:Q  hash: what queue Q's node runs (want.lua); for some seconds
 --
 -- Fields of a task: m what was asked but the payload (JSON), p payload, l lane, o its place in the
 -- order of submission, q its number, t submitted at, s state (p r c f x), u due at, leased until or
 -- ended at, a attempt, f fence, b begun at, n node that leased it last, k cancel asked, e error, w who
 -- ran it (JSON), r result, z endings applied, g the mark of the ending applied last (finish.lua),
--- d the class of the error where it has one.
+-- d the class of the error where it has one, v losses that were not charged.
 
 local TAG = KEYS[1]
 local N = TAG .. ':n'
@@ -47,7 +51,7 @@ local NOW = math.max(WALL + SKEW, LOOKED)
 
 local function key(id) return TAG .. ':t:' .. id end
 local function lane_key(lane) return TAG .. ':r:' .. lane end
-local function type_of(lane) return string.match(lane, '^[^@]+') end
+local function type_of(lane) return string.match(lane, '^[^@!]+') end
 local function whole(number) return string.format('%.0f', number) end
 
 -- Fields of a record; none when the key holds something else than a record.
@@ -73,6 +77,17 @@ local counted, open, events = {}, 0, {}
 local added, removed = {}, {}
 -- What changes of the tasks that the sweep has counted, and the order up to which it has.
 local passed, pass = {}, nil
+
+-- Lanes whose first task may be another now.
+local touched = {}
+
+-- From so many losses on a task is a suspect; as SUSPECT_AFTER of task::transition.
+local SUSPECT_AFTER = 2
+
+-- Where a task of that lane waits that was lost so often.
+local function line_of(lane, losses)
+  return (tonumber(losses) or 0) >= SUSPECT_AFTER and lane .. '!' or lane
+end
 
 local function add(set, score, id)
   local list = added[set]
@@ -106,8 +121,56 @@ local function move(id, lane, from, to, order)
   if to then count(to, task_type, 1, order); tell(id, lane, to) end
 end
 
-local function wait(id, lane, due, number)
-  add(lane_key(lane), due * STEP + number % STEP, id)
+local function wait(id, line, due, number)
+  add(lane_key(line), due * STEP + number % STEP, id)
+  touched[line] = true
+end
+
+local function unwait(id, line)
+  remove(lane_key(line), id)
+  touched[line] = true
+end
+
+-- What the node of the asking queue can take, read from ARGV[i] on: the number under which it was told
+-- here (want.lua), the one type that is asked for (or nothing), the bytes and pool slots that are free,
+-- 1 if a suspect may be among it, how many targets, these as they end the names of lanes, and types with
+-- how many more of each. Answers a function from a lane to what is wanted of it, and the room; nothing
+-- when it is not known here any more.
+local function wants(i)
+  local told = TAG .. ':want:' .. FROM
+  if redis.call('HGET', told, '') ~= ARGV[i] then return nil end
+  local only, suspects = ARGV[i + 1], ARGV[i + 4] == '1'
+  local room = { bytes = tonumber(ARGV[i + 2]), slots = tonumber(ARGV[i + 3]) }
+  local targets, left, types = {}, {}, {}
+  local last = i + 5 + tonumber(ARGV[i + 5])
+  for t = i + 6, last do targets[ARGV[t]] = true end
+  for t = last + 1, #ARGV, 2 do left[ARGV[t]] = tonumber(ARGV[t + 1]) end
+
+  local function of_type(task_type)
+    local said = (only == '' or only == task_type) and redis.call('HGET', told, task_type)
+    if not said then return false end
+    local most, cluster, bytes, slots = string.match(said, '^(%S+) (%S+) (%S+) (%S+)$')
+    local wanted = { left = left[task_type] or tonumber(most), bytes = tonumber(bytes), slots = tonumber(slots) }
+    cluster = tonumber(cluster)
+    if cluster >= 0 then
+      local running = tonumber(redis.call('HGET', N, 'r ' .. task_type) or 0)
+      wanted.left = math.min(wanted.left, math.max(0, cluster - running))
+    end
+    return wanted
+  end
+
+  return function(line)
+    local lane = string.gsub(line, '!$', '')
+    local suspect = lane ~= line
+    local task_type = type_of(lane)
+    if suspect and not suspects or not targets[string.sub(lane, #task_type + 1)] then return nil end
+    if types[task_type] == nil then types[task_type] = of_type(task_type) end
+    return types[task_type] or nil, suspect
+  end, room
+end
+
+local function fits(wanted, room)
+  return wanted.bytes <= room.bytes and wanted.slots <= room.slots
 end
 
 -- What the end of a task changes in the sets.
@@ -142,7 +205,8 @@ local function condemn(id, why)
     'e', 'the record of this task in Redis is damaged: ' .. why, 'd', 'corrupt')
   redis.call('HDEL', task, 'k')
   remove(TAG .. ':leases', id)
-  remove(lane_key(lane), id)
+  unwait(id, lane)
+  unwait(id, lane .. '!')
   add(TAG .. ':all', order, id)
   bury(id, 'f', order)
   if known and (state == 'p' or state == 'r') then count(state, type_of(lane), -1, order) end
@@ -154,6 +218,11 @@ end
 local function write()
   for set, list in pairs(removed) do redis.call('ZREM', set, unpack(list)) end
   for set, list in pairs(added) do redis.call('ZADD', set, unpack(list)) end
+  for line in pairs(touched) do
+    local head = redis.call('ZRANGE', lane_key(line), 0, 0, 'WITHSCORES')
+    if head[1] then redis.call('ZADD', TAG .. ':heads', head[2], line)
+    else redis.call('ZREM', TAG .. ':heads', line) end
+  end
   for field, by in pairs(counted) do
     if by ~= 0 and redis.call('HINCRBY', N, field, by) == 0 then redis.call('HDEL', N, field) end
   end

@@ -1,5 +1,6 @@
 -- ARGV: from, how many, how many to look at, how long a lease holds, and types to leave out. Answers for
--- each lease that has run out id, fence, type, attempt, and 1 if its end was asked for.
+-- each lease that has run out id, fence, type, attempt, 1 if its end was asked for, and how often it
+-- was lost before without being charged.
 local most, looks, ttl, others = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), {}
 for i = 5, #ARGV do
   others[ARGV[i]] = true
@@ -25,7 +26,7 @@ repeat
   local late = redis.call('ZRANGE', TAG .. ':leases', '-inf', '(' .. whole(NOW), 'BYSCORE', 'LIMIT', seen, ARGV[2])
   seen = seen + #late
   for _, id in ipairs(late) do
-    local there = read(id, 's', 'f', 'l', 'a', 'k')
+    local there = read(id, 's', 'f', 'l', 'a', 'k', 'v')
     local of = there[1] == 'r' and sound(there[3]) and type_of(there[3])
     if there[1] == 'r' and not (of and numbers(there[2], there[4])) then
       condemn(id, 'it lacks what a lost attempt needs')
@@ -35,7 +36,7 @@ repeat
       found = found + 1
       local n = #answer
       answer[n + 1], answer[n + 2], answer[n + 3] = id, there[2], of
-      answer[n + 4], answer[n + 5] = there[4], there[5] or '0'
+      answer[n + 4], answer[n + 5], answer[n + 6] = there[4], there[5] or '0', there[6] or '0'
     end
   end
 until #late < most or found == most or seen >= looks

@@ -1,5 +1,5 @@
 -- ARGV: from, then for each ending id, fence, what (c completed, p tried again, f failed, x cancelled,
--- b given back, d its record is damaged), how long until it is due again, result or error, who ran it
+-- b given back, l lost and not charged, d its record is damaged), how long until it is due again, result or error, who ran it
 -- (JSON, or nothing). Answers the time, and for each ending the state that the task is in now (d where its
 -- record is damaged), its lane, and 1 where the ending had been applied before, by this queue, which did not hear
 -- so; two nothings where the token held nothing.
@@ -9,7 +9,7 @@ for i = 2, #ARGV, 6 do
   local id, fence, what = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local after, text, ran = tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5]
   local task = key(id)
-  local there = read(id, 's', 'f', 'l', 'o', 'q', 'a', 'k', 'z', 'g', 't', 'u', 'b', 'n', 'm')
+  local there = read(id, 's', 'f', 'l', 'o', 'q', 'a', 'k', 'z', 'g', 't', 'u', 'b', 'n', 'm', 'v')
   local lane = sound(there[3])
   -- A mark that no other ending of this task has.
   local ending = fence .. ' ' .. me .. what .. #text .. ' ' .. string.sub(text, -8)
@@ -23,21 +23,25 @@ for i = 2, #ARGV, 6 do
     answers[#answers + 1] = { 'd', condemn(id, 'it lacks what an ending needs'), '' }
   else
     local state = what
-    if what == 'p' or what == 'b' then
+    if what == 'p' or what == 'b' or what == 'l' then
       -- Whose end was asked for is not tried again.
       state = there[7] and 'x' or 'p'
     end
     local at = state == 'p' and NOW + after or NOW
     local set = { 's', state, 'u', whole(at), 'g', ending }
     local function also(field, value) set[#set + 1] = field; set[#set + 1] = value end
-    if what == 'b' then
-      also('a', math.max(0, tonumber(there[6]) - 1))
-    elseif ran ~= '' then
+    local losses = tonumber(there[15]) or 0
+    if what == 'b' or what == 'l' then also('a', math.max(0, tonumber(there[6]) - 1)) end
+    if what == 'l' then
+      losses = losses + 1
+      also('v', losses)
+    end
+    if what ~= 'b' and ran ~= '' then
       also('w', ran)
     end
-    if what == 'c' then also('r', text) elseif what == 'p' or what == 'f' then also('e', text) end
+    if what == 'c' then also('r', text) elseif what == 'p' or what == 'f' or what == 'l' then also('e', text) end
     if state == 'p' then
-      wait(id, lane, at, tonumber(there[5]))
+      wait(id, line_of(lane, losses), at, tonumber(there[5]))
     else
       also('z', tonumber(there[8]) + 1)
       bury(id, state, tonumber(there[4]))

@@ -17,7 +17,7 @@ for i = 1, #found, 2 do
     if there[1] and (state == '' or there[1] == state)
       and (task_type == '' or there[2] and type_of(there[2]) == task_type) then
       rows[#rows + 1] = { id, found[i + 1], redis.call('HMGET', key(id),
-        'm', 's', 't', 'u', 'a', 'b', 'n', 'k', 'e', 'w', 'z', 'd', 'l') }
+        'm', 's', 't', 'u', 'a', 'b', 'n', 'k', 'e', 'w', 'z', 'd', 'l', 'v') }
       if #rows == size then
         stopped = { found[i + 1], id }
         break

@@ -22,7 +22,7 @@ local function belongs(set, score, id)
 end
 
 local function look_at(id)
-  local there = read(id, 's', 'l', 'u', 'q', 'o', 't', 'a', 'z', 'm', 'f', 'b', 'n')
+  local there = read(id, 's', 'l', 'u', 'q', 'o', 't', 'a', 'z', 'm', 'f', 'b', 'n', 'v')
   local state, lane, at = there[1], sound(there[2]), tonumber(there[3])
   if not state and redis.call('EXISTS', key(id)) == 0 then
     remove(ALL, id)
@@ -35,7 +35,9 @@ local function look_at(id)
     and redis.call('HEXISTS', key(id), 'p') == 1) then
     state, lane = 'f', condemn(id, 'it lacks a field')
   elseif state == 'p' then
-    belongs(lane_key(lane), at * STEP + tonumber(there[4]) % STEP, id)
+    local line = line_of(lane, there[13])
+    belongs(lane_key(line), at * STEP + tonumber(there[4]) % STEP, id)
+    touched[line] = true
   elseif state == 'r' then
     belongs(TAG .. ':leases', at, id)
   else

@@ -8,7 +8,7 @@ local is_sound = sound(lane) and numbers(there[3], there[4]) and there[5] and re
 if (state == 'f' or state == 'x') and not is_sound then return { 'd', sound(lane) or 'unknown' } end
 if state == 'f' or state == 'x' then
   redis.call('HSET', task, 's', 'p', 'u', whole(NOW), 'a', 0, 'z', 0)
-  redis.call('HDEL', task, 'b', 'd')
+  redis.call('HDEL', task, 'b', 'd', 'v')
   remove(TAG .. ':ended', id)
   remove(TAG .. ':dead:' .. state, id)
   wait(id, lane, NOW, tonumber(there[3]))
