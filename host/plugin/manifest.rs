@@ -361,7 +361,8 @@ mod tests {
                 // Whatever it declares, what follows from an attempt can be told.
                 let attempt = count(near.number()).max(1);
                 let jitter = near.rng().f64();
-                let ended = crate::task::Ended::Lost;
+                let losses = count(near.number());
+                let ended = crate::task::Ended::Lost { losses };
                 let _ = crate::task::transition(ended, attempt, &task_type.retry, jitter);
             }
         });
