@@ -37,6 +37,9 @@ pub struct Config {
     /// `[queue] lease_ttl_ms`, whatever its kind: after how long without a sign of life a node's
     /// tasks go to another.
     pub lease_ttl: Duration,
+    /// `[queue] max_unwritten_bytes`, whatever its kind: results of this node that the queue has not
+    /// confirmed.
+    pub max_unwritten_bytes: usize,
     pub keyvalue: KeyValue,
     pub discovery: Discovery,
     pub broker: Broker,

@@ -30,10 +30,12 @@ pub(super) fn config(root: &mut Section<'_>, data_dir: &Path) -> Config {
     let limits = root.section("limits", limits);
     let plugins = root.section("plugins", plugins);
     let [mut keep_ended, mut lease_ttl] = [std::time::Duration::ZERO; 2];
+    let mut max_unwritten_bytes = 0;
     let queue = root.section("queue", |s| {
         let kind = s.kind(&["sqlite", "redis"]);
         keep_ended = s.ms("keep_ended_ms", SECOND..=3650 * DAY);
         lease_ttl = s.ms("lease_ttl_ms", SECOND..=HOUR);
+        max_unwritten_bytes = s.number("max_unwritten_bytes", MIB..=TIB);
         let shared = match kind {
             "redis" => redis_queue(s),
             _ => None,
@@ -62,6 +64,7 @@ pub(super) fn config(root: &mut Section<'_>, data_dir: &Path) -> Config {
         queue,
         keep_ended,
         lease_ttl,
+        max_unwritten_bytes,
         keyvalue,
         discovery,
         broker,

@@ -78,6 +78,7 @@ fn values(config: &Config) -> Values {
         queue,
         keep_ended,
         lease_ttl,
+        max_unwritten_bytes,
         keyvalue,
         discovery,
         broker,
@@ -170,6 +171,7 @@ fn values(config: &Config) -> Values {
     let mut set = |key, value| values.insert(("queue", key), value);
     set("keep_ended_ms", ms(*keep_ended));
     set("lease_ttl_ms", ms(*lease_ttl));
+    set("max_unwritten_bytes", number(*max_unwritten_bytes));
     match queue {
         Queue::Sqlite(sqlite) => {
             set("kind", text("sqlite"));

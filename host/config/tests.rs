@@ -92,7 +92,7 @@ fn unknown_names_are_refused_with_a_hint() {
         ("[limits]\nmax_wait = 1", "did you mean max_wait_ms?"),
         (
             "[queue]\nkind = \"sqlite\"\nurl = \"x\"",
-            "known here: kind, keep_ended_ms, lease_ttl_ms, path, max_open_tasks",
+            "known here: kind, keep_ended_ms, lease_ttl_ms, max_unwritten_bytes, path, max_open_tasks",
         ),
         (
             "[discovery]\npath = \"x\"",

@@ -72,13 +72,14 @@ pub async fn dispatch(runs: Runs) {
                 false => tracing::info!("this node has its id: it takes tasks again"),
             }
         }
-        if drained || in_doubt {
+        // Before the lease: a slot that becomes free during it wakes us afterwards, as does a result that
+        // is written.
+        shared.busy.set_hungry(true);
+        if drained || in_doubt || !shared.may_lease() {
             let _ = tokio::time::timeout(SCAN, shared.wake.notified()).await;
             continue;
         }
         hosted.follow(shared.plugins.catalog());
-        // Said before the lease: a slot that becomes free during it wakes us afterwards.
-        shared.busy.set_hungry(true);
         if let Some(offer) = shared.offer(&hosted) {
             let max = offer.max;
             match runs.lease(&hosted, None, offer).await {
@@ -266,8 +267,9 @@ async fn run(
         outcome,
         ran,
     };
+    let unwritten = Unwritten::new(finish, slot, &interrupt).await;
     // The finisher outlives every run.
-    let _ = finished.send(Unwritten { finish, slot }).await;
+    let _ = finished.send(unwritten).await;
 }
 
 /// A fault of the node's own must cost one attempt, and neither the slot nor the lease.

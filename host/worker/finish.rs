@@ -1,13 +1,16 @@
-//! Writes down how attempts ended, many at a time, and keeps trying while the queue cannot take
-//! them: a result that was computed is not thrown away.
+//! Writes down how attempts ended: piece by piece, each confirmed before the next is sent, and sized by
+//! what the line to the queue was seen to carry. What is not confirmed is tried again, and nothing else:
+//! a result that was computed is not thrown away.
 
 use super::{Shared, slot::Unwritten};
 use crate::{
     log_limit::LogLimit,
-    queue::{Finish, Finished},
+    queue::{Finish, Finished, PieceSize},
+    task::Outcome,
 };
 use std::{sync::Arc, time::Duration};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 /// The most endings that are written at once.
 const BATCH: usize = 512;
@@ -15,64 +18,120 @@ const BATCH: usize = 512;
 /// How long to wait after a failure, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// Runs until every sender is gone and everything sent is written. A slot becomes free when its
-/// outcome is.
-pub async fn write_down(shared: Arc<Shared>, mut ended: mpsc::Receiver<Unwritten>) {
-    let mut batch = Vec::new();
-    while ended.recv_many(&mut batch, BATCH).await > 0 {
-        let (finishes, slots): (Vec<_>, Vec<_>) = batch
-            .drain(..)
-            .map(|Unwritten { finish, slot }| (finish, slot))
-            .unzip();
-        let applied = write_batch(&shared, &finishes).await;
-        for (slot, applied) in slots.iter().zip(applied) {
-            let task = &slot.token().id;
-            match applied {
-                Finished::Applied | Finished::Unconfirmed => {}
-                Finished::Stale => {
-                    tracing::info!(%task, "its end came too late: the task is not ours any more");
-                }
-                Finished::Corrupt => {
-                    tracing::error!(%task, "its end is dropped: the task's record is damaged");
-                }
-            }
+/// How long giving tasks back may take.
+const GIVE_BACK: Duration = Duration::from_secs(4);
+
+/// Runs until every sender is gone and everything sent is written. At `too_late`, tasks whose outcome is
+/// not written go back to the queue. A slot becomes free when its outcome is written.
+pub async fn write_down(
+    shared: Arc<Shared>,
+    mut ended: mpsc::Receiver<Unwritten>,
+    too_late: CancellationToken,
+) {
+    let mut waiting = Vec::new();
+    let write = write_all(&shared, &mut ended, &mut waiting);
+    if too_late.run_until_cancelled(write).await.is_none() {
+        ended.close();
+        while let Some(unwritten) = ended.recv().await {
+            waiting.push(unwritten);
         }
+        give_back(&shared, &waiting).await;
     }
 }
 
-/// What is not confirmed is written again, and nothing else.
-async fn write_batch(shared: &Shared, batch: &[Finish]) -> Vec<Finished> {
-    let mut finished = vec![Finished::Unconfirmed; batch.len()];
-    let mut pause = PAUSE.0;
+async fn write_all(
+    shared: &Shared,
+    ended: &mut mpsc::Receiver<Unwritten>,
+    waiting: &mut Vec<Unwritten>,
+) {
+    let (mut piece_size, mut pause) = (PieceSize::default(), PAUSE.0);
     let limit = LogLimit::of_retries();
     loop {
-        let is_open = |&place: &usize| finished[place] == Finished::Unconfirmed;
-        let open: Vec<usize> = (0..batch.len()).filter(is_open).collect();
-        if open.is_empty() {
-            return finished;
+        if waiting.is_empty() && ended.recv_many(waiting, BATCH).await == 0 {
+            return;
         }
+        // No more than there are slots.
+        while let Ok(unwritten) = ended.try_recv() {
+            waiting.push(unwritten);
+        }
+        let sizes = waiting.iter().map(Unwritten::bytes).take(BATCH);
+        let count = piece_size.take(sizes);
+        let piece = &waiting[..count];
+        let bytes = piece.iter().map(Unwritten::bytes).sum();
         // Payloads are shared, so that the copy kept for another try costs little.
-        let again = open.iter().map(|&place| batch[place].clone()).collect();
-        match shared.queue.finish(again).await {
+        let finishes = piece.iter().map(|it| it.finish.clone()).collect();
+        let (began, mut confirmed) = (Instant::now(), 0);
+        match shared.queue.finish(finishes).await {
             Ok(answers) => {
-                for (&place, answer) in open.iter().zip(answers) {
-                    finished[place] = answer;
-                }
-                if !finished.contains(&Finished::Unconfirmed) {
-                    continue;
+                let piece: Vec<_> = waiting.drain(..count).collect();
+                for (unwritten, answer) in piece.into_iter().zip(answers) {
+                    match answer {
+                        // Behind the others, so that a sick part of the store holds up none of them.
+                        Finished::Unconfirmed => waiting.push(unwritten),
+                        answer => {
+                            report(&unwritten, answer);
+                            confirmed += 1;
+                        }
+                    }
                 }
             }
             Err(error) => {
                 if let Some(left_out) = limit.permit() {
-                    let attempts = open.len();
                     tracing::warn!(
                         left_out,
-                        "cannot record {attempts} finished attempts, trying again: {error}"
+                        "cannot record {count} finished attempts, trying again: {error}"
                     );
                 }
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE.1);
+        if confirmed == count {
+            piece_size.confirmed(bytes, began.elapsed());
+        } else {
+            piece_size.failed();
+        }
+        if confirmed > 0 {
+            pause = PAUSE.0;
+        } else {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+}
+
+fn report(unwritten: &Unwritten, answer: Finished) {
+    let task = &unwritten.finish.token.id;
+    match answer {
+        Finished::Applied | Finished::Unconfirmed => {}
+        Finished::Stale => {
+            tracing::info!(%task, "its end came too late: the task is not ours any more");
+        }
+        Finished::Corrupt => {
+            tracing::error!(%task, "its end is dropped: the task's record is damaged");
+        }
+    }
+}
+
+/// Lets others run the tasks at once, which would otherwise wait for the end of their leases. This costs
+/// them no attempt.
+async fn give_back(shared: &Shared, waiting: &[Unwritten]) {
+    let released = waiting.iter().map(|unwritten| Finish {
+        token: unwritten.finish.token.clone(),
+        outcome: Outcome::Released,
+        ran: None,
+    });
+    let count = waiting.len();
+    if count == 0 {
+        return;
+    }
+    let release = shared.queue.finish(released.collect());
+    match tokio::time::timeout(GIVE_BACK, release).await {
+        Ok(Ok(_)) => tracing::warn!(
+            "{count} results were not written within the drain time (node.drain_ms); their tasks go \
+             back to the queue"
+        ),
+        Ok(Err(_)) | Err(_) => tracing::warn!(
+            "{count} results were not written within the drain time (node.drain_ms); their tasks run \
+             again when their leases end"
+        ),
     }
 }

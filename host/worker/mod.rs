@@ -13,6 +13,7 @@ mod tend;
 mod turns;
 
 use crate::{
+    budget::Budget,
     config,
     discovery::ServiceDiscovery,
     health::{Background, Health, Part},
@@ -30,11 +31,17 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::{Notify, mpsc};
-use tokio_util::task::TaskTracker;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long interrupted guests get to let go, once the drain time is over.
 const INTERRUPT: Duration = Duration::from_secs(2);
+
+/// How long writing outcomes gets at least, however late it is.
+const WRITE: Duration = Duration::from_secs(3);
 
 /// The part of a node that runs tasks.
 pub struct Worker {
@@ -54,6 +61,8 @@ struct Shared {
     discovery: Arc<dyn ServiceDiscovery>,
     busy: Busy,
     held: Held,
+    /// For results that the queue has not confirmed.
+    unwritten: Budget,
     failures: FailureLog,
     /// How long a lease holds without being renewed: the time after which another node may take over.
     lease_ttl: Duration,
@@ -72,6 +81,16 @@ struct Started {
     finisher: Background,
     /// The last sender but those of running tasks: dropping it lets the finisher end.
     finished: mpsc::Sender<Unwritten>,
+    /// The finisher gives back what is not written by then.
+    too_late: CancellationToken,
+}
+
+impl Shared {
+    /// Whether results are written as fast as they come: half of their budget is for those of tasks
+    /// that run already.
+    fn may_lease(&self) -> bool {
+        self.unwritten.free_bytes() >= self.unwritten.total_bytes() / 2
+    }
 }
 
 impl Worker {
@@ -92,6 +111,7 @@ impl Worker {
                 discovery,
                 busy: Busy::new(config.plugins.max_tasks),
                 held: Held::default(),
+                unwritten: Budget::new(config.max_unwritten_bytes),
                 failures: FailureLog::default(),
                 lease_ttl: config.lease_ttl,
                 keep_ended: config.keep_ended,
@@ -115,7 +135,8 @@ impl Component for Worker {
         let (finished, ended) = mpsc::channel(self.shared.busy.max());
         let running = TaskTracker::new();
         let shared = &self.shared;
-        let finish = finish::write_down(shared.clone(), ended);
+        let too_late = CancellationToken::new();
+        let finish = finish::write_down(shared.clone(), ended, too_late.clone());
         let renewing = shared.clone();
         let sweeping = shared.clone();
         let listening = shared.clone();
@@ -144,23 +165,22 @@ impl Component for Worker {
             }),
             running,
             finished,
+            too_late,
         });
         Ok(())
     }
 
-    /// Leases nothing more, waits for running tasks until the drain time is over, interrupts and
-    /// gives back the rest, and writes down every ending.
+    /// Leases nothing more, waits until the drain time is over for running tasks and for their outcomes
+    /// to be written, and gives back the rest.
     async fn stop(&self) -> anyhow::Result<()> {
         let Some(mut started) = self.started().take() else {
             return Ok(());
         };
+        let drained = Instant::now() + self.drain;
         // What it has leased already has been handed to `running` when it is gone.
         started.dispatcher.stop().await;
         started.running.close();
-        if tokio::time::timeout(self.drain, started.running.wait())
-            .await
-            .is_err()
-        {
+        if timeout_at(drained, started.running.wait()).await.is_err() {
             let left = started.running.len();
             tracing::warn!(
                 "{left} tasks still run after {:?}; they go back to the queue",
@@ -172,10 +192,15 @@ impl Component for Worker {
         }
         started.finisher.expect_end();
         drop(started.finished);
+        // Leases are renewed until then: a result that is being written must not come too late.
+        let written = drained.max(Instant::now() + WRITE);
+        if timeout_at(written, started.finisher.ended()).await.is_err() {
+            started.too_late.cancel();
+            started.finisher.ended().await;
+        }
         for tending in started.tending {
             tending.stop().await;
         }
-        started.finisher.ended().await;
         Ok(())
     }
 

@@ -6,10 +6,14 @@ use super::{
     held::{Interrupt, Phase},
 };
 use crate::{
+    budget::Reservation,
     queue::{Finish, LeaseToken, Leased},
-    task::Name,
+    task::{Name, Outcome},
 };
 use std::sync::Arc;
+
+/// What the end of an attempt takes beside its result.
+const ENVELOPE_BYTES: usize = 512;
 
 /// One of the `max_tasks` slots. Dropping it frees it, and wakes the dispatcher if that waits for
 /// one.
@@ -23,7 +27,37 @@ pub struct Slot {
 /// An attempt that has ended and is not written down yet. It keeps its slot.
 pub struct Unwritten {
     pub finish: Finish,
-    pub slot: Slot,
+    _slot: Slot,
+    _room: Option<Reservation>,
+}
+
+impl Unwritten {
+    /// Waits for room in the budget of what is not written, unless `interrupt` fires: then its time is
+    /// over, and it is given up without.
+    pub async fn new(finish: Finish, slot: Slot, interrupt: &Interrupt) -> Self {
+        let room = slot.shared.unwritten.reserve(bytes(&finish));
+        let interrupted = interrupt.token();
+        let room = interrupted.run_until_cancelled(room).await;
+        Self {
+            finish,
+            _slot: slot,
+            _room: room,
+        }
+    }
+
+    /// What it has to carry to the queue.
+    pub fn bytes(&self) -> usize {
+        bytes(&self.finish)
+    }
+}
+
+fn bytes(finish: &Finish) -> usize {
+    ENVELOPE_BYTES
+        + match &finish.outcome {
+            Outcome::Completed { result } => result.len(),
+            Outcome::Retry { error, .. } | Outcome::Failed { error } => error.len(),
+            Outcome::Cancelled | Outcome::Released | Outcome::Lost { .. } => 0,
+        }
 }
 
 impl Slot {

@@ -28,6 +28,7 @@ mod starting;
 mod stored;
 mod supervision;
 mod surroundings;
+mod thin_line;
 mod untrusted;
 
 use libtest_mimic::Trial;
@@ -62,6 +63,7 @@ pub fn trials() -> Vec<Trial> {
         supervision::trials(),
         surroundings::trials(),
         untrusted::trials(),
+        thin_line::trials(),
     ]
     .into_iter()
     .flatten()

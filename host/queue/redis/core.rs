@@ -20,13 +20,17 @@ use crate::{
 };
 use redis::{ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation, ServerErrorKind};
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 /// How long a call may take, the wait for a new connection included, and apart from the time that what
 /// it carries takes on its way.
 pub(super) const CALL: Duration = Duration::from_secs(5);
+
+/// What the answer to a lease is expected to have once one took too long, at first and at most: a script
+/// gives 8 MiB and one task more.
+const EXPECTED: (usize, usize) = (2 << 20, 16 << 20);
 
 /// What the user has to be allowed.
 const NEEDS: &str = "the scripts (EVALSHA, EVAL, SCRIPT LOAD), what they call on the keys under \
@@ -49,6 +53,9 @@ pub(super) struct Core {
     connection: Connection,
     /// For results on their way to Redis.
     bulk: Bulk,
+    /// For payloads on their way from there, and how many bytes of them an answer is expected to have.
+    bulk_answers: Bulk,
+    expected: AtomicUsize,
     pub scripts: Scripts,
     /// The hash tag of each shard, which is also what all its keys begin with.
     pub tags: Vec<String>,
@@ -84,11 +91,15 @@ impl Core {
         let connection = connection.map_err(|error| explain(&server, &error))?;
         let bulk = Bulk::connect(&server).await;
         let bulk = bulk.map_err(|error| explain(&server, &error))?;
+        let bulk_answers = Bulk::connect(&server).await;
+        let bulk_answers = bulk_answers.map_err(|error| explain(&server, &error))?;
         let prefix = &settings.server.prefix;
         Ok(Self {
             server,
             connection,
             bulk,
+            bulk_answers,
+            expected: AtomicUsize::new(0),
             scripts: Scripts::default(),
             tags: (0..settings.shards)
                 .map(|shard| format!("{{{prefix}:{shard}}}"))
@@ -177,6 +188,29 @@ impl Core {
         let mut connection = self.bulk.connection();
         let answer = invocation.invoke_async(&mut connection);
         self.bulk.within(self, bytes, answer).await
+    }
+
+    /// The same for a script whose answer carries payloads, nobody knows how many beforehand: after one
+    /// that took too long the next may take longer, and the other way round.
+    pub async fn call_for_bulk<T: FromRedisValue>(
+        &self,
+        shard: usize,
+        script: &Script,
+        fill: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<T, Error> {
+        let mut invocation = self.invocation(shard, script);
+        fill(&mut invocation);
+        let mut connection = self.bulk_answers.connection();
+        let (expected, began) = (self.expected.load(Ordering::Relaxed), Instant::now());
+        let answer = invocation.invoke_async(&mut connection);
+        let answer = self.bulk_answers.within(self, expected, answer).await;
+        let expected = match &answer {
+            Ok(_) => expected / 2,
+            Err(_) if began.elapsed() < CALL => expected,
+            Err(_) => (expected * 2).clamp(EXPECTED.0, EXPECTED.1),
+        };
+        self.expected.store(expected, Ordering::Relaxed);
+        answer
     }
 
     pub fn explain(&self, error: &RedisError) -> Error {

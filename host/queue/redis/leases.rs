@@ -155,7 +155,7 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
     let (now, rows) = loop {
         let told = asked.told.tell(core, shard, want).await?;
         let (now, unknown, rows): Answer = core
-            .call(shard, &core.scripts.lease, |call| {
+            .call_for_bulk(shard, &core.scripts.lease, |call| {
                 call.arg(number).arg(u8::from(again));
                 call.arg(want.node.as_str())
                     .arg(ms(want.ttl))
