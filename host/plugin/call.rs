@@ -127,7 +127,8 @@ impl Program {
         };
         let errand = Errand {
             subject: Subject::Task(call.id.clone()),
-            timeout: timeout.saturating_sub(begun.elapsed()),
+            timeout,
+            since: begun,
             cancel: &call.cancel,
         };
         let result = self.call(&mut tenant, errand, work).await;

@@ -58,7 +58,8 @@ impl Instance {
         };
         let errand = Errand {
             subject: Subject::Component,
-            timeout: timeout.saturating_sub(asked_at.elapsed()),
+            timeout,
+            since: asked_at,
             cancel: &never,
         };
         let started = program.call(&mut tenant, errand, work).await?;
@@ -96,6 +97,7 @@ impl Instance {
         let errand = Errand {
             subject: Subject::Topic(message.to.clone()),
             timeout,
+            since: Instant::now(),
             cancel,
         };
         let handler = &self.handler;
@@ -116,6 +118,7 @@ impl Instance {
         let errand = Errand {
             subject: Subject::Component,
             timeout,
+            since: Instant::now(),
             cancel: &CancellationToken::new(),
         };
         let component = &self.component;

@@ -51,6 +51,8 @@ pub struct Tenant {
 pub struct Errand<'a> {
     pub subject: Subject,
     pub timeout: Duration,
+    /// When its time began, which a wait for room is part of.
+    pub since: Instant,
     pub cancel: &'a CancellationToken,
 }
 
@@ -103,9 +105,10 @@ impl Program {
         let Errand {
             subject,
             timeout,
+            since,
             cancel,
         } = errand;
-        let deadline = Instant::now() + timeout;
+        let deadline = since + timeout;
         meter.begin(deadline);
         store.data_mut().begin(subject, deadline, &self.sandbox);
         store.set_epoch_deadline(1);

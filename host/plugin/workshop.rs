@@ -29,7 +29,7 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use wasmtime::{
@@ -370,6 +370,7 @@ async fn describe(program: Program, exports: Exports) -> Described {
                 let errand = Errand {
                     subject: Subject::Plugin,
                     timeout,
+                    since: Instant::now(),
                     cancel: &never,
                 };
                 program.call(&mut tenant, errand, work).await

@@ -76,6 +76,8 @@ async fn write_all(
                 }
             }
             Err(error) => {
+                // Behind the others here too.
+                waiting.rotate_left(count);
                 if let Some(left_out) = limit.permit() {
                     tracing::warn!(
                         left_out,

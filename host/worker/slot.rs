@@ -27,8 +27,9 @@ pub struct Slot {
 /// An attempt that has ended and is not written down yet. It keeps its slot.
 pub struct Unwritten {
     pub finish: Finish,
-    _slot: Slot,
+    /// Dropped before the slot, whose end wakes the dispatcher: that asks for this room.
     _room: Option<Reservation>,
+    _slot: Slot,
 }
 
 impl Unwritten {
@@ -40,8 +41,8 @@ impl Unwritten {
         let room = interrupted.run_until_cancelled(room).await;
         Self {
             finish,
-            _slot: slot,
             _room: room,
+            _slot: slot,
         }
     }
 

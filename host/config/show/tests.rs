@@ -45,6 +45,8 @@ fn changed(queue: &str) -> String {
     let change = |line: &str| {
         let (key, value) = line.split_once(" = ")?;
         let changed = match value.parse::<u64>() {
+            // Components may not have all of it.
+            Ok(0) if key == "max_total_memory_bytes" => (1_u64 << 30).to_string(),
             Ok(number) => (number + 1).to_string(),
             Err(_) if value == "false" => "true".to_owned(),
             Err(_) if key == "listen" => "\"[::1]:7\"".to_owned(),
