@@ -10,6 +10,7 @@ use crate::{
 use bytes::Bytes;
 use hostel::{
     Config,
+    health::Health,
     lifecycle::Component as _,
     plugin::{Call, Finished, Outside, PluginHost, engine_settings},
     task::{Ended, Name},
@@ -38,7 +39,8 @@ pub fn rows() -> Vec<Row> {
     let runtime = runtime();
     let dir = tempfile::tempdir().expect("a directory");
     let config = config(dir.path());
-    let host = PluginHost::new(&config, Outside::default()).expect("a plugin host");
+    let host =
+        PluginHost::new(&config, Outside::default(), &Health::default()).expect("a plugin host");
     runtime.block_on(host.start()).expect("a start");
     runtime.block_on(host.loaded());
     let handler = host.catalog().resolve("echo").expect("a handler");

@@ -118,7 +118,7 @@ impl DistributedNode {
             keyvalue: Some(keyvalue.clone()),
             messenger: Some(router.clone()),
         };
-        let plugins = PluginHost::new(config, outside)?;
+        let plugins = PluginHost::new(config, outside, &health)?;
         let components = Components::new(plugins.clone(), router.clone(), health.clone(), config);
         let components = Arc::new(components);
         let scheduler =

@@ -49,6 +49,8 @@ const SPAWN_AND_WAIT: &[&str] = &[
     "broker/redis/mod",
     "cli/demo/process",
     "component/reception",
+    "plugin/compile/process",
+    "plugin/compile/spawner",
     "plugin/compiler",
     "plugin/generation",
     "plugin/loader",
@@ -220,11 +222,7 @@ fn writes_to_the_terminal(source: &Source) -> Option<String> {
 
 fn unsupervised(source: &Source) -> Vec<String> {
     let below = source.below.to_string_lossy();
-    if below == "health/background"
-        || below.ends_with("tests")
-        || below.starts_with("plugin/")
-        || below == "sqlite/receive"
-    {
+    if below == "health/background" || below.ends_with("tests") {
         return Vec::new();
     }
     let code = source.text.split("#[cfg(test)]").next().unwrap_or_default();

@@ -10,7 +10,7 @@ use super::{
     machine,
     workshop::Wasm,
 };
-use crate::config;
+use crate::{config, health::Health};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -70,10 +70,11 @@ impl Compiler {
         plugins: &config::Plugins,
         engine: Arc<Engine>,
         cache: Option<Cache>,
+        health: &Health,
     ) -> Result<Self, Error> {
         let launcher = plugins.compiler.clone();
         let launcher = launcher
-            .map(|program| Launcher::new(program, plugins).map(Arc::new))
+            .map(|program| Launcher::new(program, plugins, health).map(Arc::new))
             .transpose()
             .map_err(|source| Error::io("the compile thread cannot be started", source))?;
         let max_compiles = max_compiles(plugins);
@@ -244,7 +245,7 @@ mod tests {
     ) -> (Workshop, Wasm) {
         let mut config = testing::config(dir);
         change(&mut config.plugins);
-        let workshop = Workshop::new(&config, Outside::default()).unwrap();
+        let workshop = Workshop::new(&config, Outside::default(), &Health::default()).unwrap();
         let file = dir.join("file.wasm");
         std::fs::write(&file, content).unwrap();
         let wasm = workshop.read(&file).unwrap();

@@ -2,7 +2,7 @@
 //! its ticker, and the runtime that guests run on.
 
 use super::{Error, gate, gate::Gate, guest::Guest, imports, limiter, machine, ticker::Ticker};
-use crate::config;
+use crate::{config, health::Health};
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Mutex, PoisonError},
@@ -34,7 +34,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn new(config: &config::Config) -> Result<Self, Error> {
+    pub fn new(config: &config::Config, health: &Health) -> Result<Self, Error> {
         let wasmtime = match wasmtime::Engine::new(&engine_settings(config)) {
             Ok(engine) => engine,
             Err(error) => {
@@ -46,7 +46,7 @@ impl Engine {
         };
         let runtime = guest_runtime(config.plugins.threads)
             .map_err(|source| Error::io("the threads for guests cannot be started", source))?;
-        let ticker = Ticker::start(wasmtime.clone())
+        let ticker = Ticker::start(wasmtime.clone(), health)
             .map_err(|source| Error::io("the epoch thread cannot be started", source))?;
         Ok(Self {
             linker: imports::linker(&wasmtime).map_err(Error::engine)?,

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     config::{self, Config},
+    health::{Background, Health, Part},
     lifecycle::Component,
     task::Resources,
 };
@@ -17,7 +18,6 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
-    task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,25 +30,27 @@ pub struct PluginHost {
     workshop: Arc<Workshop>,
     catalog: Arc<Catalog>,
     changed: watch::Sender<u64>,
+    health: Health,
     loader: Mutex<Option<Running>>,
 }
 
 struct Running {
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: Background,
 }
 
 impl PluginHost {
     /// Makes the engine and the threads for guests, which may reach `outside`. Loads nothing yet.
-    pub fn new(config: &Config, outside: Outside) -> Result<Arc<Self>, Error> {
+    pub fn new(config: &Config, outside: Outside, health: &Health) -> Result<Arc<Self>, Error> {
         Ok(Arc::new(Self {
             plugins: config.plugins.clone(),
             dir: config.plugins.dir.clone(),
             rescan: config.plugins.rescan,
             patience: config.plugins.compile_timeout,
-            workshop: Arc::new(Workshop::new(config, outside)?),
+            workshop: Arc::new(Workshop::new(config, outside, health)?),
             catalog: Arc::default(),
             changed: watch::Sender::new(0),
+            health: health.clone(),
             loader: Mutex::new(None),
         }))
     }
@@ -124,16 +126,19 @@ impl Component for PluginHost {
             let dir = self.dir.display();
             tracing::warn!("the plugins directory {dir} cannot be made: {error}");
         }
-        let loader = Loader::new(
-            self.dir.clone(),
-            self.rescan,
-            self.workshop.clone(),
-            self.catalog.clone(),
-            self.changed.clone(),
-        );
         let stop = CancellationToken::new();
         let (begun, known) = oneshot::channel();
-        let task = tokio::spawn(loader.run(stop.clone(), begun));
+        let mut begun = Some(begun);
+        let (dir, rescan, stopped) = (self.dir.clone(), self.rescan, stop.clone());
+        let (workshop, catalog) = (self.workshop.clone(), self.catalog.clone());
+        let changed = self.changed.clone();
+        // One that failed is followed by one that loads everything again, from the cache.
+        let load = move || {
+            let (workshop, catalog) = (workshop.clone(), catalog.clone());
+            let loader = Loader::new(dir.clone(), rescan, workshop, catalog, changed.clone());
+            loader.run(stopped.clone(), begun.take())
+        };
+        let task = self.health.restarting(Part::Plugins, "plugin-loader", load);
         *self.running() = Some(Running { stop, task });
         known
             .await
@@ -143,9 +148,10 @@ impl Component for PluginHost {
     /// Ends loader and watcher. What serves goes on serving until the host is dropped.
     async fn stop(&self) -> anyhow::Result<()> {
         let running = self.running().take();
-        if let Some(Running { stop, task }) = running {
+        if let Some(Running { stop, mut task }) = running {
+            task.expect_end();
             stop.cancel();
-            task.await?;
+            task.ended().await;
         }
         self.workshop.compiler.stop().await;
         Ok(())

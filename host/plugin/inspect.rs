@@ -6,7 +6,7 @@ use super::{
     imports::{self, Import},
     workshop::{Wasm, Workshop},
 };
-use crate::config::Config;
+use crate::{config::Config, health::Health};
 use std::{path::Path, time::Duration};
 
 /// What a file shows of itself. What comes after the first obstacle is absent or empty.
@@ -31,7 +31,7 @@ pub struct Inspection {
 /// Everything that can be said about `file`. Fails when there is no engine or `file` cannot be read
 /// within the size limit.
 pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, Error> {
-    let workshop = Workshop::new(config, Outside::default())?;
+    let workshop = Workshop::new(config, Outside::default(), &Health::default())?;
     let wasm = workshop.read(file).map_err(|fault| Error::File {
         file: file.to_owned(),
         fault,

@@ -108,7 +108,7 @@ impl Loader {
 
     /// Looks at what is there, says through `begun` that it is known, loads it, and follows the
     /// directory until `stop`.
-    pub async fn run(mut self, stop: CancellationToken, begun: oneshot::Sender<()>) {
+    pub async fn run(mut self, stop: CancellationToken, begun: Option<oneshot::Sender<()>>) {
         if stop.run_until_cancelled(self.look()).await.is_none() {
             return;
         }
@@ -120,7 +120,7 @@ impl Loader {
         let count = self.first.len();
         self.publish();
         // Whoever waits for it may have gone.
-        let _ = begun.send(());
+        let _ = begun.map(|begun| begun.send(()));
         let mut regular = tokio::time::interval(self.rescan.max(Duration::from_millis(10)));
         regular.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    health::Health,
     task::{Ended, Name},
 };
 use std::{io::Write, sync::Arc, time::Duration};
@@ -60,7 +61,7 @@ pub async fn verify_self(config: &Config) -> Result<Vec<SelfCheck>, Error> {
         // Each on an engine of its own, because the timeout is part of the configuration.
         let mut config = config.clone();
         config.plugins.sandbox.timeout = probe.timeout;
-        let workshop = Workshop::new(&config, Outside::default())?;
+        let workshop = Workshop::new(&config, Outside::default(), &Health::default())?;
         checks.push(match run(&workshop, &probe.handle).await {
             Ok(finished) => SelfCheck {
                 limit: probe.limit,
@@ -81,7 +82,7 @@ pub async fn verify_self(config: &Config) -> Result<Vec<SelfCheck>, Error> {
         .max_compile_memory_bytes
         .min(MAX_COMPILE_MEMORY_BYTES);
     plugins.compile_timeout = plugins.compile_timeout.min(COMPILE_TIMEOUT);
-    let workshop = Workshop::new(&config, Outside::default())?;
+    let workshop = Workshop::new(&config, Outside::default(), &Health::default())?;
     for (limit, setting, file, words) in files() {
         let loaded = load(&workshop, &file).await;
         let faults: String = loaded

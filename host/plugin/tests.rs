@@ -5,7 +5,7 @@ mod limits;
 mod reload;
 
 use super::{testing::config, *};
-use crate::{lifecycle::Component, task::Ended};
+use crate::{health::Health, lifecycle::Component, task::Ended};
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ async fn serving(config: &crate::config::Config, samples: &[Sample<'_>]) -> Arc<
         let file = config.plugins.dir.join(format!("{}.wasm", sample.name));
         std::fs::write(file, sample.wasm().unwrap()).unwrap();
     }
-    let host = PluginHost::new(config, Outside::default()).unwrap();
+    let host = PluginHost::new(config, Outside::default(), &Health::default()).unwrap();
     host.start().await.unwrap();
     host.loaded().await;
     host

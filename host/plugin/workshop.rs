@@ -19,6 +19,7 @@ use super::{
     program::{Errand, Program},
     stop::Stop,
 };
+use crate::health::Health;
 use crate::{
     config::{Config, Sandbox, SandboxOverrides},
     task::Name,
@@ -86,8 +87,8 @@ struct Described {
 
 impl Workshop {
     /// `outside` is what plugins are given beyond their sandbox.
-    pub fn new(config: &Config, outside: Outside) -> Result<Self, Error> {
-        let engine = Arc::new(Engine::new(config)?);
+    pub fn new(config: &Config, outside: Outside, health: &Health) -> Result<Self, Error> {
+        let engine = Arc::new(Engine::new(config, health)?);
         let dir = config.node.data_dir.join("cache");
         let cache = Cache::open(dir.clone(), &engine.wasmtime);
         let cache = cache.inspect_err(|error| {
@@ -96,7 +97,12 @@ impl Workshop {
         });
         Ok(Self {
             outside,
-            compiler: Arc::new(Compiler::new(&config.plugins, engine.clone(), cache.ok())?),
+            compiler: Arc::new(Compiler::new(
+                &config.plugins,
+                engine.clone(),
+                cache.ok(),
+                health,
+            )?),
             engine,
             config: config.clone(),
         })

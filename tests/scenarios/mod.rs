@@ -24,6 +24,7 @@ mod reload;
 mod sdk_errors;
 mod shared_queue;
 mod signals;
+mod soak;
 mod starting;
 mod stored;
 mod supervision;
@@ -59,6 +60,7 @@ pub fn trials() -> Vec<Trial> {
         shared_queue::trials(),
         signals::trials(),
         starting::trials(),
+        soak::trials(),
         stored::trials(),
         supervision::trials(),
         surroundings::trials(),

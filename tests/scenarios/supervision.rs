@@ -22,10 +22,12 @@ use tonic_health::pb::{
 };
 
 /// Threads of the embedded stores and the plugin host; what their panic does is shown where they are.
-const THREADS: [&str; 6] = [
+const THREADS: [&str; 8] = [
+    "epoch-ticker",
     "keyvalue-lists",
     "keyvalue-reader",
     "keyvalue-writer",
+    "process-spawner",
     "queue-lists",
     "queue-reader",
     "queue-writer",
@@ -34,7 +36,7 @@ const THREADS: [&str; 6] = [
 /// Their end is the end of the node.
 const VITAL: [&str; 2] = ["finisher", "grpc-server"];
 
-const RESTARTING: [&str; 13] = [
+const RESTARTING: [&str; 14] = [
     "announcer",
     "component",
     "component-manager",
@@ -45,6 +47,7 @@ const RESTARTING: [&str; 13] = [
     "health-reporter",
     "heartbeat",
     "node-inbox",
+    "plugin-loader",
     "queue-listener",
     "reaper",
     "stall-watcher",

@@ -141,6 +141,11 @@ pub struct Load {
 
 impl Load {
     pub fn start(rng: &mut fastrand::Rng) -> Self {
+        Self::start_paced(rng, Duration::ZERO)
+    }
+
+    /// The same with clients that pause between their submissions.
+    pub fn start_paced(rng: &mut fastrand::Rng, pause: Duration) -> Self {
         let ledger = Arc::<Ledger>::default();
         let (addresses, receiver) = watch::channel(Vec::new());
         let stop = CancellationToken::new();
@@ -148,6 +153,7 @@ impl Load {
         for number in 0..CLIENTS {
             let client = LoadClient {
                 number,
+                pause,
                 rng: rng.fork(),
                 addresses: receiver.clone(),
                 ledger: ledger.clone(),
@@ -199,6 +205,7 @@ impl Load {
 /// until it gets an answer.
 struct LoadClient {
     number: u64,
+    pause: Duration,
     rng: fastrand::Rng,
     /// Of the nodes that serve; changes with each start.
     addresses: watch::Receiver<Vec<String>>,
@@ -210,6 +217,7 @@ impl LoadClient {
         let mut node = None;
         let mut submitted = 0_u64;
         while !stop.is_cancelled() {
+            tokio::time::sleep(self.pause).await;
             submitted += 1;
             let content = self.rng.u64(..);
             let own_id = self.rng.bool();

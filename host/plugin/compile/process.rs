@@ -2,7 +2,7 @@
 //! too long or nobody wants its result any more, and reaped in every case.
 
 use super::{COMMAND, Request, spawner::Spawner, verdict};
-use crate::{config, plugin::Fault};
+use crate::{config, health::Health, plugin::Fault};
 use std::{
     fs::File,
     io::{self, Read, Seek},
@@ -47,10 +47,10 @@ pub struct Job {
 }
 
 impl Launcher {
-    pub fn new(program: PathBuf, plugins: &config::Plugins) -> io::Result<Self> {
+    pub fn new(program: PathBuf, plugins: &config::Plugins, health: &Health) -> io::Result<Self> {
         Ok(Self {
             program,
-            spawner: Spawner::start()?,
+            spawner: Spawner::start(health)?,
             limits: Limits {
                 max_memory_bytes: plugins.max_compile_memory_bytes,
                 timeout: plugins.compile_timeout,

@@ -1,10 +1,10 @@
 //! The thread that starts processes. The kernel ties a process to the thread that started it, and
 //! the threads of a runtime come and go; this one lives until its owner is dropped.
 
+use crate::health::{BackgroundThread, Health, Part};
 use std::{
     io,
     sync::mpsc::{self, Sender},
-    thread::{self, JoinHandle},
 };
 use tokio::{
     process::{Child, Command},
@@ -14,7 +14,7 @@ use tokio::{
 
 pub struct Spawner {
     orders: Option<Sender<Order>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<BackgroundThread>,
 }
 
 struct Order {
@@ -25,17 +25,15 @@ struct Order {
 }
 
 impl Spawner {
-    pub fn start() -> io::Result<Self> {
+    pub fn start(health: &Health) -> io::Result<Self> {
         let (orders, mailbox) = mpsc::channel::<Order>();
-        let thread = thread::Builder::new()
-            .name("hostel-spawn".into())
-            .spawn(move || {
-                for mut order in mailbox {
-                    let _runtime = order.runtime.enter();
-                    // If nobody waits any more, the process is dropped, and killed by that.
-                    let _ = order.started.send(order.command.spawn());
-                }
-            })?;
+        let thread = health.vital_thread(Part::Plugins, "process-spawner", move || {
+            for mut order in mailbox {
+                let _runtime = order.runtime.enter();
+                // If nobody waits any more, the process is dropped, and killed by that.
+                let _ = order.started.send(order.command.spawn());
+            }
+        })?;
         Ok(Self {
             orders: Some(orders),
             thread: Some(thread),
@@ -66,8 +64,7 @@ impl Drop for Spawner {
     fn drop(&mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
-            // Nothing in it can panic.
-            let _ = thread.join();
+            thread.join();
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     config::{KeyValueBackend, KeyValueLimits},
+    health::Health,
     keyvalue::{self as kv, KeyValue},
 };
 
@@ -143,6 +144,7 @@ async fn host(dir: &std::path::Path, keyvalue: Option<Arc<dyn KeyValue>>) -> Arc
             keyvalue,
             ..Outside::default()
         },
+        &Health::default(),
     )
     .unwrap();
     host.start().await.unwrap();

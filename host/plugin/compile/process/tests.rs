@@ -1,6 +1,7 @@
 //! A compile process against files that attack it, one limit at a time.
 
 use super::*;
+use crate::health::Health;
 use crate::plugin::{
     Sample, engine,
     hostile::{self, Nesting},
@@ -15,7 +16,8 @@ const MIB: u64 = 1 << 20;
 fn launcher(change: impl FnOnce(&mut Limits)) -> Launcher {
     let dir = tempfile::tempdir().unwrap();
     let config = testing::config(dir.path());
-    let mut launcher = Launcher::new(testing::compiler(), &config.plugins).unwrap();
+    let mut launcher =
+        Launcher::new(testing::compiler(), &config.plugins, &Health::default()).unwrap();
     change(&mut launcher.limits);
     launcher
 }
@@ -45,7 +47,7 @@ async fn what_it_makes_is_for_the_engine_of_a_node() {
     let launcher = launcher(|_| {});
     let artifact = launcher.run(job(&wasm), CancellationToken::new()).await;
     let artifact = artifact.unwrap();
-    let engine = engine::Engine::new(&testing::config(dir.path())).unwrap();
+    let engine = engine::Engine::new(&testing::config(dir.path()), &Health::default()).unwrap();
     crate::plugin::cache::load(&engine.wasmtime, &artifact).unwrap();
 }
 
@@ -99,7 +101,8 @@ async fn what_is_wrong_with_the_compiler_is_not_blamed_on_the_file_for_good() {
         );
     }
     let plugins = crate::config::Config::default().plugins;
-    let missing = Launcher::new("/nonexistent/hostel".into(), &plugins).unwrap();
+    let missing =
+        Launcher::new("/nonexistent/hostel".into(), &plugins, &Health::default()).unwrap();
     let refused = fault(&missing, job(&wasm)).await;
     assert!(refused.may_pass() && refused.to_string().contains("(plugins.compiler)"));
 }
