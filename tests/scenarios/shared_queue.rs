@@ -211,8 +211,11 @@ async fn the_last_node_leaves_and_it_waits() {
     let shared = Shared::start().await;
     let a = node(&shared, "a", &[]).await;
     let mut b = node(&shared, "b", &[&showcase("echo")]).await;
+    eventually("a has seen what b runs", async || {
+        a.client().submit_task(task("echo", "x")).await.ok()
+    })
+    .await;
     // Drained first, so that the task is still there when its node goes.
-    submit(&a, task("echo", "x")).await;
     a.client().drain_node("b").await.expect("drained");
     eventually("b takes nothing", async || {
         b.log().contains("takes no new task").then_some(())

@@ -96,10 +96,11 @@ async fn start(shared: Option<&Shared>) -> (DistributedNode, TempDir) {
     fs::copy(showcase("rates"), plugins.join("rates.wasm")).expect("a plugin");
     fs::write(plugins.join("sample.wasm"), guest(&Sample::default())).expect("a plugin");
     let data = dir.path().join("data");
+    let compiler = env!("CARGO_BIN_EXE_hostel");
     let settings = shared.map(Shared::settings).unwrap_or_default();
     let text = format!(
         "[node]\nid = \"test\"\nlisten = \"127.0.0.1:0\"\ndata_dir = {data:?}\n\
-         [plugins]\ndir = {plugins:?}\n{settings}"
+         [plugins]\ndir = {plugins:?}\ncompiler = {compiler:?}\n{settings}"
     );
     let config = Config::parse(&text, std::iter::empty()).expect("a configuration");
     let mut node = DistributedNode::from_config(&config).await.expect("a node");

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Config,
     cli::{
-        build,
+        build, compile,
         exit::Failure,
         nodes,
         output::{note, paragraph},
@@ -40,7 +40,7 @@ pub async fn run(exit: bool) -> Result<(), Failure> {
         "building the showcase plugins into {}",
         dir.path().display()
     ));
-    let config = Config::default();
+    let config = compile::by_this_program(Config::default());
     for (id, plugins, _) in NODES {
         let out = dir.path().join(id).join("plugins");
         build::build(&config, &source, plugins, &out).await?;

@@ -111,6 +111,8 @@ impl Launcher {
             .arg(COMMAND)
             .arg(serde_json::to_string(&request)?)
             .env_clear()
+            // The binary's allocator would start a thread, which the process may not do once it is confined.
+            .env("_RJEM_MALLOC_CONF", "background_thread:false")
             .stdin(job.wasm)
             .stdout(out)
             .stderr(Stdio::piped())
