@@ -52,15 +52,6 @@ impl Part {
     }
 }
 
-impl Severity {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Degraded => "degraded",
-            Self::Down => "down",
-        }
-    }
-}
-
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -75,6 +66,15 @@ pub enum Severity {
     Degraded,
     /// It does not do its work.
     Down,
+}
+
+impl Severity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+        }
+    }
 }
 
 /// Something that is wrong with a part.

@@ -75,7 +75,7 @@ pub async fn dispatch(runs: Runs) {
         // Before the lease: a slot that becomes free during it wakes us afterwards, as does a result that
         // is written.
         shared.busy.set_hungry(true);
-        if drained || in_doubt || !shared.may_lease() {
+        if !shared.may_lease() {
             let _ = tokio::time::timeout(SCAN, shared.wake.notified()).await;
             continue;
         }
@@ -235,6 +235,10 @@ impl Runs {
         while self.shared.busy.free_slots() == 0 {
             self.shared.busy.set_hungry(true);
             let _ = tokio::time::timeout(SCAN, self.shared.wake.notified()).await;
+        }
+        // What forbids leasing may have begun during the waits. The room goes back then.
+        if !self.shared.may_lease() {
+            return Ok(());
         }
         let offer = Offer { max: 1, room };
         self.lease(hosted, Some(task_type), offer).await.map(|_| ())

@@ -36,12 +36,9 @@ impl FailureLog {
         class: FailureClass,
         outcome: &Outcome,
     ) {
-        let (what, error) = match outcome {
-            Outcome::Retry { after, error } => (
-                format!("an attempt failed and is retried in {after:.1?}"),
-                error,
-            ),
-            Outcome::Failed { error } => ("a task failed".to_owned(), error),
+        let (after, error) = match outcome {
+            Outcome::Retry { after, error } => (Some(after), error),
+            Outcome::Failed { error } => (None, error),
             // A lost attempt is another's to tell.
             Outcome::Completed { .. }
             | Outcome::Cancelled
@@ -50,6 +47,10 @@ impl FailureLog {
         };
         let Some(left_out) = self.limit(&handler.task_type.name).permit() else {
             return;
+        };
+        let what = match after {
+            Some(after) => format!("an attempt failed and is retried in {after:.1?}"),
+            None => "a task failed".to_owned(),
         };
         let more = match left_out {
             0 => String::new(),

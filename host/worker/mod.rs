@@ -86,10 +86,12 @@ struct Started {
 }
 
 impl Shared {
-    /// Whether results are written as fast as they come: half of their budget is for those of tasks
-    /// that run already.
+    /// Whether this node may take tasks: it is not drained, its id is its own, and results are written
+    /// as fast as they come. Half of the budget for results is for those of tasks that run already.
     fn may_lease(&self) -> bool {
-        self.unwritten.free_bytes() >= self.unwritten.total_bytes() / 2
+        !self.discovery.is_drained(&self.node)
+            && !self.discovery.is_id_in_doubt()
+            && self.unwritten.free_bytes() >= self.unwritten.total_bytes() / 2
     }
 }
 

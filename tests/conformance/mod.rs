@@ -15,6 +15,7 @@ mod redis_cluster;
 mod redis_faults;
 mod redis_flow;
 mod redis_mend;
+mod redis_outages;
 mod redis_states;
 mod redis_tls;
 mod sqlite;
@@ -35,6 +36,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(redis_cluster::trials());
     trials.extend(redis_faults::trials());
     trials.extend(redis_mend::trials());
+    trials.extend(redis_outages::trials());
     trials.extend(redis_states::trials());
     trials.extend(redis_tls::trials());
     trials.extend(etcd::trials());

@@ -15,7 +15,7 @@ use hostel::{
 use libtest_mimic::Trial;
 use std::time::{Duration, Instant};
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
 /// Cases about what is exact within a shard only: the order of tasks, and how many may be open.
 pub(super) const EXACT: [&str; 14] = [
@@ -47,8 +47,6 @@ pub fn trials() -> Vec<Trial> {
     }
     trials.extend([
         trial("queues_share_their_tasks", queues_share_their_tasks),
-        trial("a_restart_loses_nothing", a_restart_loses_nothing),
-        trial("a_pause_is_told_and_passes", a_pause_is_told_and_passes),
         trial("durability_is_found_out", durability_is_found_out),
         trial(
             "who_may_throw_tasks_away_is_refused",
@@ -66,10 +64,6 @@ pub fn trials() -> Vec<Trial> {
         trial(
             "who_may_have_been_kept_from_renewing_is_first",
             who_may_have_been_kept_from_renewing_is_first,
-        ),
-        trial(
-            "the_first_call_after_a_rest_is_served",
-            the_first_call_after_a_rest_is_served,
         ),
         trial("a_dropped_lease_goes_back", a_dropped_lease_goes_back),
         trial(
@@ -181,60 +175,6 @@ pub(super) async fn share_their_tasks(settings: &config::RedisQueue) {
     there.close().await;
 }
 
-async fn a_restart_loses_nothing() {
-    let mut server = Server::start(Kind::Redis).await;
-    say(&server, &["CONFIG", "SET", "appendfsync", "always"]).await;
-    let queue = open(&server).await;
-    assert_eq!(queue.durability(), Durability::Synced);
-    let batch = (0..100).map(|n| task(&format!("t{n}"), "echo", b"x"));
-    queue.submit(batch.collect()).await.unwrap();
-    let leased = queue.lease(&want(&[("echo", 9)], 9, HOUR)).await.unwrap();
-    server.restart().await;
-    until("the queue is back", async || queue.counts().await.is_ok()).await;
-    let counts = queue.counts().await.unwrap();
-    assert_eq!(counts[&(name("echo"), StateKind::Pending)], 91);
-    assert_eq!(counts[&(name("echo"), StateKind::Running)], 9);
-    // A connection that has rested for a second is tried before it is used; each kind of call has its own.
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    // The scripts, which the server has forgotten, are there again.
-    for leased in leased {
-        let result = "x".into();
-        let finished = finish_one(&queue, &leased.token, Outcome::Completed { result }).await;
-        assert_eq!(finished, Finished::Applied);
-    }
-    let rest = queue.lease(&want(&[("echo", 99)], 99, HOUR)).await.unwrap();
-    assert_eq!(rest.len(), 91);
-    queue.close().await;
-}
-
-async fn a_pause_is_told_and_passes() {
-    let server = Server::start(Kind::Redis).await;
-    let queue = open(&server).await;
-    server.pause();
-    let submitted = queue.submit(vec![task("t", "echo", b"x")]).await;
-    match submitted {
-        Err(Error::Unavailable {
-            outcome_unknown, ..
-        }) => assert!(outcome_unknown),
-        other => panic!("{other:?}"),
-    }
-    server.resume();
-    // It may have been made, or not: the same submission tells.
-    until("the queue is back", async || {
-        let again = queue.submit(vec![task("t", "echo", b"x")]).await;
-        matches!(
-            again.as_deref(),
-            Ok([Submitted::Created | Submitted::Existing])
-        )
-    })
-    .await;
-    assert_eq!(
-        queue.counts().await.unwrap()[&(name("echo"), StateKind::Pending)],
-        1
-    );
-    queue.close().await;
-}
-
 async fn durability_is_found_out() {
     let server = Server::start(Kind::Redis).await;
     for (setting, expected) in [
@@ -335,17 +275,6 @@ async fn who_may_have_been_kept_from_renewing_is_first() {
     let since = Instant::now();
     until("both are lost", async || lost().await == 2).await;
     println!("lost after {:?}", since.elapsed());
-    queue.close().await;
-}
-
-async fn the_first_call_after_a_rest_is_served() {
-    let mut server = Server::start(Kind::Redis).await;
-    let queue = open(&server).await;
-    let submit = async |id| queue.submit(vec![task(id, "echo", b"x")]).await.unwrap();
-    submit("a").await;
-    server.restart().await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    submit("b").await;
     queue.close().await;
 }
 

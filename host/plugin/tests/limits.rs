@@ -23,6 +23,17 @@ async fn end_of(handle: &str, change: impl FnOnce(&mut crate::config::Config)) -
     ended
 }
 
+/// A guest that never returns, and one that answers at once.
+fn spin_and_sample() -> [Sample; 2] {
+    let spin = Sample {
+        name: "spin",
+        task_types: &["spin"],
+        handle: sample::SPIN,
+        ..Sample::default()
+    };
+    [spin, Sample::default()]
+}
+
 fn permanent(ended: Ended) -> String {
     match ended {
         Ended::Permanent { error } => error,
@@ -94,16 +105,7 @@ async fn a_call_ends_when_it_is_cancelled_or_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.plugins.max_tasks = 1;
-    let samples = [
-        Sample {
-            name: "spin",
-            task_types: &["spin"],
-            handle: sample::SPIN,
-            ..Sample::default()
-        },
-        Sample::default(),
-    ];
-    let host = serving(&config, &samples).await;
+    let host = serving(&config, &spin_and_sample()).await;
     let spin = host.catalog().resolve("spin").unwrap();
     let spinning = call(b"");
     let cancel = spinning.cancel.clone();
@@ -166,16 +168,7 @@ async fn a_wait_for_room_is_part_of_the_timeout() {
         ..Default::default()
     };
     config.plugin.insert(name(), plugin);
-    let samples = [
-        Sample {
-            name: "spin",
-            task_types: &["spin"],
-            handle: sample::SPIN,
-            ..Sample::default()
-        },
-        Sample::default(),
-    ];
-    let host = serving(&config, &samples).await;
+    let host = serving(&config, &spin_and_sample()).await;
     let spin = host.catalog().resolve("spin").unwrap();
     let spinning = call(b"");
     let cancel = spinning.cancel.clone();

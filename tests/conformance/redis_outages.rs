@@ -1,0 +1,90 @@
+//! What a queue does when its Redis restarts, stands still or has closed its connections. What goes
+//! wrong within the data is in `redis_faults` and `redis_mend`.
+
+use super::{
+    queue::{finish_one, name, task, want},
+    queue_redis::{HOUR, open, say, trial, until},
+};
+use crate::support::servers::{Kind, Server};
+use hostel::{
+    queue::{Durability, Error, Finished, Submitted, TaskQueue},
+    task::{Outcome, StateKind},
+};
+use libtest_mimic::Trial;
+use std::time::Duration;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_restart_loses_nothing", a_restart_loses_nothing),
+        trial("a_pause_is_told_and_passes", a_pause_is_told_and_passes),
+        trial(
+            "the_first_call_after_a_rest_is_served",
+            the_first_call_after_a_rest_is_served,
+        ),
+    ]
+}
+
+async fn a_restart_loses_nothing() {
+    let mut server = Server::start(Kind::Redis).await;
+    say(&server, &["CONFIG", "SET", "appendfsync", "always"]).await;
+    let queue = open(&server).await;
+    assert_eq!(queue.durability(), Durability::Synced);
+    let batch = (0..100).map(|n| task(&format!("t{n}"), "echo", b"x"));
+    queue.submit(batch.collect()).await.unwrap();
+    let leased = queue.lease(&want(&[("echo", 9)], 9, HOUR)).await.unwrap();
+    server.restart().await;
+    until("the queue is back", async || queue.counts().await.is_ok()).await;
+    let counts = queue.counts().await.unwrap();
+    assert_eq!(counts[&(name("echo"), StateKind::Pending)], 91);
+    assert_eq!(counts[&(name("echo"), StateKind::Running)], 9);
+    // A connection that has rested for a second is tried before it is used; each kind of call has its own.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    // The scripts, which the server has forgotten, are there again.
+    for leased in leased {
+        let result = "x".into();
+        let finished = finish_one(&queue, &leased.token, Outcome::Completed { result }).await;
+        assert_eq!(finished, Finished::Applied);
+    }
+    let rest = queue.lease(&want(&[("echo", 99)], 99, HOUR)).await.unwrap();
+    assert_eq!(rest.len(), 91);
+    queue.close().await;
+}
+
+async fn a_pause_is_told_and_passes() {
+    let server = Server::start(Kind::Redis).await;
+    let queue = open(&server).await;
+    server.pause();
+    let submitted = queue.submit(vec![task("t", "echo", b"x")]).await;
+    match submitted {
+        Err(Error::Unavailable {
+            outcome_unknown, ..
+        }) => assert!(outcome_unknown),
+        other => panic!("{other:?}"),
+    }
+    server.resume();
+    // It may have been made, or not: the same submission tells.
+    until("the queue is back", async || {
+        let again = queue.submit(vec![task("t", "echo", b"x")]).await;
+        matches!(
+            again.as_deref(),
+            Ok([Submitted::Created | Submitted::Existing])
+        )
+    })
+    .await;
+    assert_eq!(
+        queue.counts().await.unwrap()[&(name("echo"), StateKind::Pending)],
+        1
+    );
+    queue.close().await;
+}
+
+async fn the_first_call_after_a_rest_is_served() {
+    let mut server = Server::start(Kind::Redis).await;
+    let queue = open(&server).await;
+    let submit = async |id| queue.submit(vec![task(id, "echo", b"x")]).await.unwrap();
+    submit("a").await;
+    server.restart().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    submit("b").await;
+    queue.close().await;
+}
