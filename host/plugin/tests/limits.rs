@@ -24,7 +24,7 @@ async fn end_of(handle: &str, change: impl FnOnce(&mut crate::config::Config)) -
 }
 
 /// A guest that never returns, and one that answers at once.
-fn spin_and_sample() -> [Sample; 2] {
+fn spin_and_sample() -> [Sample<'static>; 2] {
     let spin = Sample {
         name: "spin",
         task_types: &["spin"],
