@@ -18,31 +18,25 @@
 //! [`task::transition`] decides what follows, `queue` writes that down, and whoever waits is woken.
 
 pub mod api;
-pub mod broker;
-pub mod budget;
 pub mod cli;
 pub mod client;
 pub mod component;
-pub mod config;
-pub mod discovery;
-#[cfg(test)]
-mod fuzz;
-pub mod health;
-pub mod keyvalue;
-pub mod lifecycle;
-mod log_limit;
 pub mod node;
-mod parent;
-mod pem;
-pub mod plugin;
 pub mod proto;
-pub mod queue;
-mod redis;
 pub mod scheduler;
-mod sqlite;
-pub mod task;
-pub mod untrusted;
 pub mod worker;
+
+pub use hostel_broker as broker;
+pub use hostel_config as config;
+pub use hostel_discovery as discovery;
+#[cfg(test)]
+use hostel_fuzz as fuzz;
+pub use hostel_keyvalue as keyvalue;
+pub use hostel_plugin as plugin;
+pub use hostel_queue as queue;
+pub use hostel_runtime::{budget, health, lifecycle, untrusted};
+use hostel_runtime::{log_limit, parent, pem};
+pub use hostel_task as task;
 
 pub use client::{ClientOptions, DistributedClient};
 pub use config::Config;

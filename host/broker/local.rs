@@ -39,8 +39,8 @@ mod tests {
         super::{Overflow, Received, Subscription},
         *,
     };
-    use crate::task::Name;
     use bytes::Bytes;
+    use hostel_task::Name;
 
     fn topic() -> Topic {
         Topic::Shared(Name::parse("topic", "t").unwrap())

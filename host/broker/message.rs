@@ -1,8 +1,8 @@
 //! What travels: a message, the topic that it is published to, and the rule for what a message may
 //! hold. No channels, no sockets.
 
-use crate::task::{InvalidName, Name};
 use bytes::Bytes;
+use hostel_task::{InvalidName, Name};
 
 /// Where a message is published.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

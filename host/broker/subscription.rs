@@ -1,7 +1,7 @@
 //! The receiving end of topics: bounded in messages and bytes, and honest about what it lost.
 
 use super::Message;
-use crate::budget::{Budget, Reservation};
+use hostel_runtime::budget::{Budget, Reservation};
 use std::{
     fmt,
     sync::{

@@ -2,7 +2,7 @@
 //! Opens no files; `api` does.
 
 use super::reader::Section;
-use crate::task::Name;
+use hostel_task::Name;
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 

@@ -5,7 +5,7 @@ use super::{
     fault::{Fault, Origin, suggest},
     tree::{Entry, Table, Value},
 };
-use crate::task::Name;
+use hostel_task::Name;
 use std::{
     collections::BTreeMap,
     fmt::Display,

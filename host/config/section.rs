@@ -7,7 +7,7 @@ use super::{
     Sandbox, SandboxOverrides, Secret, SecretUrl, Sqlite, TaskTypeOverrides, access,
     reader::{Reader, Section},
 };
-use crate::task::{Name, SubmissionLimits};
+use hostel_task::{Name, SubmissionLimits};
 use std::{net::SocketAddr, ops::RangeInclusive, path::Path};
 
 const KIB: usize = 1 << 10;

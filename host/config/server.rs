@@ -1,7 +1,7 @@
 //! What a node has to know of the servers that a cluster shares, and how secrets are kept out of
 //! sight. Connects to nothing.
 
-use crate::task::Name;
+use hostel_task::Name;
 use std::{fmt, path::PathBuf, time::Duration};
 
 /// `kind = "etcd"`

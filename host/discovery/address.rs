@@ -1,7 +1,7 @@
 //! Which address a node gives out as its own. Where it listens is decided elsewhere.
 
 use super::Error;
-use crate::config::{Config, Discovery};
+use hostel_config::{Config, Discovery};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},

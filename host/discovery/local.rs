@@ -2,8 +2,8 @@
 //! again, as they do to stay alive, and the node is not drained.
 
 use super::{Error, NODE_SERVICE, NodeRecord, ServiceDiscovery, ServiceInfo};
-use crate::{config, task::Name};
 use async_trait::async_trait;
+use hostel_task::Name;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -25,7 +25,7 @@ pub struct LocalDiscovery {
 
 impl LocalDiscovery {
     /// Uses `max_services` and `service_ttl`.
-    pub fn new(limits: &config::Limits) -> Self {
+    pub fn new(limits: &hostel_config::Limits) -> Self {
         Self {
             services: Mutex::new(Services::new(limits.max_services, Instant::now())),
             nodes: Mutex::new(Arc::new([])),
@@ -228,7 +228,7 @@ mod tests {
 
     #[tokio::test]
     async fn limits_come_from_the_configuration() {
-        let mut limits = config::Config::default().limits;
+        let mut limits = hostel_config::Config::default().limits;
         limits.max_services = 0;
         limits.service_ttl = SECOND * 7;
         let discovery = LocalDiscovery::new(&limits);

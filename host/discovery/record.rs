@@ -2,7 +2,7 @@
 //! to them. No clock, no storage.
 
 use super::{Error, NODE_SERVICE};
-use crate::task::Name;
+use hostel_task::Name;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,7 +2,8 @@
 //! is not here, because only the engine knows what it keeps.
 
 use super::{Bucket, Change, Error};
-use crate::{config::KeyValueLimits, task::Name};
+use hostel_config::KeyValueLimits;
+use hostel_task::Name;
 
 pub(super) fn bucket(plugin: &Name, store: &str, limits: &KeyValueLimits) -> Result<Bucket, Error> {
     let max = limits.max_store_name_bytes;

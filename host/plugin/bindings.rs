@@ -1,7 +1,7 @@
 //! The plugin contract of `wit/hostel.wit` as Rust types. Generated; nothing else lives here.
 
 wasmtime::component::bindgen!({
-    path: "wit",
+    path: "../../wit",
     world: "plugin",
     // Payloads are lent to the guest, not copied for it.
     ownership: Borrowing { duplicate_if_necessary: true },
@@ -11,7 +11,7 @@ wasmtime::component::bindgen!({
     },
     exports: { default: async },
     trappable_error_type: { "wasi:keyvalue/store.error" => super::keyvalue::Refusal },
-    with: { "wasi:keyvalue/store.bucket": crate::keyvalue::Bucket },
+    with: { "wasi:keyvalue/store.bucket": hostel_keyvalue::Bucket },
 });
 
 pub use self::hostel::plugin::messaging;

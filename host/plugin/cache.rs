@@ -4,7 +4,7 @@
 //! Nothing in here is needed: what cannot be read is made again, what cannot be written next time.
 
 use super::engine;
-use crate::task::Name;
+use hostel_task::Name;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, DirBuilder, File, Permissions},

@@ -9,11 +9,9 @@ use super::{
     program::{Errand, Program},
     stop::{FailureClass, MAX_ERROR_BYTES, Stop},
 };
-use crate::{
-    task::{Ended, Name, TaskId},
-    untrusted::clip,
-};
 use bytes::Bytes;
+use hostel_runtime::untrusted::clip;
+use hostel_task::{Ended, Name, TaskId};
 use std::{
     collections::BTreeMap,
     sync::Arc,

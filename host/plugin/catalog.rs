@@ -2,7 +2,7 @@
 //! puts in a new one.
 
 use super::generation::{Generation, Handler};
-use crate::task::Name;
+use hostel_task::Name;
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,

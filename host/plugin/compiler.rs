@@ -10,7 +10,7 @@ use super::{
     machine,
     workshop::Wasm,
 };
-use crate::{config, health::Health};
+use hostel_runtime::health::Health;
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -49,7 +49,7 @@ pub struct Compiled {
 }
 
 /// How many plugins are compiled at the same time.
-pub fn max_compiles(plugins: &config::Plugins) -> usize {
+pub fn max_compiles(plugins: &hostel_config::Plugins) -> usize {
     match plugins.max_compiles {
         0 => {
             let memory = machine::memory_bytes().unwrap_or_default() / 2;
@@ -67,7 +67,7 @@ fn processors() -> usize {
 
 impl Compiler {
     pub fn new(
-        plugins: &config::Plugins,
+        plugins: &hostel_config::Plugins,
         engine: Arc<Engine>,
         cache: Option<Cache>,
         health: &Health,
@@ -235,13 +235,13 @@ fn check_kind(head: &[u8]) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::{Outside, Sample, hostile, testing, workshop::Workshop};
+    use crate::{Outside, Sample, hostile, testing, workshop::Workshop};
 
     /// A workshop, and the file with this content.
     fn workshop(
         dir: &std::path::Path,
         content: &[u8],
-        change: impl FnOnce(&mut config::Plugins),
+        change: impl FnOnce(&mut hostel_config::Plugins),
     ) -> (Workshop, Wasm) {
         let mut config = testing::config(dir);
         change(&mut config.plugins);

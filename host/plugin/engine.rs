@@ -2,7 +2,7 @@
 //! its ticker, and the runtime that guests run on.
 
 use super::{Error, gate, gate::Gate, guest::Guest, imports, limiter, machine, ticker::Ticker};
-use crate::{config, health::Health};
+use hostel_runtime::health::Health;
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Mutex, PoisonError},
@@ -34,7 +34,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn new(config: &config::Config, health: &Health) -> Result<Self, Error> {
+    pub fn new(config: &hostel_config::Config, health: &Health) -> Result<Self, Error> {
         let wasmtime = match wasmtime::Engine::new(&engine_settings(config)) {
             Ok(engine) => engine,
             Err(error) => {
@@ -95,7 +95,7 @@ impl Drop for Engine {
 }
 
 /// The slots of the pool, of tasks and components together.
-fn slot_count(plugins: &config::Plugins) -> u32 {
+fn slot_count(plugins: &hostel_config::Plugins) -> u32 {
     let slots: usize = gate::slot_counts(plugins).iter().sum();
     u32::try_from(slots).unwrap_or(u32::MAX)
 }
@@ -118,7 +118,7 @@ pub fn common() -> Config {
 
 /// What the engine of a node with this configuration is made from; benches hold bare wasmtime
 /// against the same.
-pub fn engine_settings(config: &config::Config) -> Config {
+pub fn engine_settings(config: &hostel_config::Config) -> Config {
     let slots = slot_count(&config.plugins);
     let limits = std::iter::once(&config.plugins.sandbox);
     let largest_memory = limits.clone().map(|limits| limits.max_memory_bytes);

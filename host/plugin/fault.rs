@@ -1,7 +1,7 @@
 //! Why a plugin is refused: texts of one line, bounded in number and length, since what they quote
 //! may come from the plugin.
 
-use crate::untrusted::{Untrusted, clip};
+use hostel_runtime::untrusted::{Untrusted, clip};
 use std::fmt;
 
 /// Longer texts are cut.

@@ -3,11 +3,8 @@
 //! have a share of their own of both, for they live long: what they hold is never missing to a task.
 
 use super::{compiler::max_compiles, machine};
-use crate::{
-    budget::{Budget, Reservation},
-    config,
-    task::Resources,
-};
+use hostel_runtime::budget::{Budget, Reservation};
+use hostel_task::Resources;
 use std::sync::Arc;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
@@ -48,7 +45,7 @@ pub struct Room {
 
 /// How many slots the pool of a node has: for tasks and loads that describe themselves, and for
 /// components, with a few for those that are replaced while the old one still runs.
-pub fn slot_counts(plugins: &config::Plugins) -> [usize; 2] {
+pub fn slot_counts(plugins: &hostel_config::Plugins) -> [usize; 2] {
     let tasks = plugins.max_tasks.saturating_add(max_compiles(plugins));
     let components = plugins.max_components.saturating_add(8);
     [tasks.max(MIN_SLOTS), components.max(MIN_SLOTS)]
@@ -56,7 +53,7 @@ pub fn slot_counts(plugins: &config::Plugins) -> [usize; 2] {
 
 /// How the memory is shared out between tasks and components: as set, else the components have a
 /// quarter; or, where that is too little for one of them, room for one, unless no task would fit then.
-fn shares(plugins: &config::Plugins, total: usize) -> [usize; 2] {
+fn shares(plugins: &hostel_config::Plugins, total: usize) -> [usize; 2] {
     let one = plugins.sandbox.max_memory_bytes;
     let quarter = total / 4;
     let components = match plugins.max_component_memory_bytes {
@@ -68,7 +65,7 @@ fn shares(plugins: &config::Plugins, total: usize) -> [usize; 2] {
 }
 
 impl Gate {
-    pub fn new(plugins: &config::Plugins) -> Self {
+    pub fn new(plugins: &hostel_config::Plugins) -> Self {
         let given = plugins.max_total_memory_bytes;
         let total = match given {
             0 => machine::memory_bytes().map_or(UNKNOWN_BYTES, |bytes| bytes / 4 * 3),
@@ -205,8 +202,8 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
     use futures_util::FutureExt;
+    use hostel_config::Config;
 
     const MIB: usize = 1 << 20;
 

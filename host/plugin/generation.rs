@@ -8,7 +8,7 @@ use super::{
     manifest::TaskType,
     program::Program,
 };
-use crate::task::{Ended, Name, Resources};
+use hostel_task::{Ended, Name, Resources};
 use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
 use tokio_util::task::AbortOnDropHandle;
 

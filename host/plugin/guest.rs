@@ -7,7 +7,7 @@ use super::{
     limiter::Limiter,
     outside::Granted,
 };
-use crate::config::Sandbox;
+use hostel_config::Sandbox;
 use std::{
     sync::Arc,
     time::{Duration, Instant},

@@ -4,12 +4,10 @@
 use super::{
     Catalog, Error, Outside, gate::Kind, gate::Room, loader::Loader, sizing, workshop::Workshop,
 };
-use crate::{
-    config::{self, Config},
-    health::{Background, Health, Part},
-    lifecycle::Component,
-    task::Resources,
-};
+use hostel_config::Config;
+use hostel_runtime::health::{Background, Health, Part};
+use hostel_runtime::lifecycle::Component;
+use hostel_task::Resources;
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -22,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub struct PluginHost {
-    plugins: config::Plugins,
+    plugins: hostel_config::Plugins,
     dir: PathBuf,
     rescan: Duration,
     /// How long a start waits for the plugins that are there.

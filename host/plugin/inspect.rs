@@ -6,7 +6,8 @@ use super::{
     imports::{self, Import},
     workshop::{Wasm, Workshop},
 };
-use crate::{config::Config, health::Health};
+use hostel_config::Config;
+use hostel_runtime::health::Health;
 use std::{path::Path, time::Duration};
 
 /// What a file shows of itself. What comes after the first obstacle is absent or empty.

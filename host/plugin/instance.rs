@@ -10,8 +10,9 @@ use super::{
     program::{Errand, Tenant},
     stop::{MAX_ERROR_BYTES, Stop},
 };
-use crate::{task::Name, untrusted::clip};
 use bytes::Bytes;
+use hostel_runtime::untrusted::clip;
+use hostel_task::Name;
 use std::{
     sync::Arc,
     time::{Duration, Instant},

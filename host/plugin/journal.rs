@@ -3,8 +3,9 @@
 //! whether or not the log has room for it.
 
 use super::{bindings::Level, last_words::LastWords};
-use crate::{task::Name, untrusted::Untrusted};
 use bytes::Bytes;
+use hostel_runtime::untrusted::Untrusted;
+use hostel_task::Name;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncWrite, Sink, sink};
 use wasmtime_wasi::{

@@ -1,6 +1,6 @@
 //! `wasi:keyvalue` for guests: each call becomes one verb of the key-value store, in the plugin's
 //! own name, and what goes wrong becomes words for the plugin's author. Keeps nothing; where things
-//! are kept, and what the limits are, is `crate::keyvalue`'s.
+//! are kept, and what the limits are, is `hostel_keyvalue`'s.
 
 use super::{
     bindings::keyvalue::{
@@ -9,11 +9,9 @@ use super::{
     },
     guest::Guest,
 };
-use crate::{
-    keyvalue::{self, Bucket, Change, KeyValue},
-    log_limit::LogLimit,
-    task::Name,
-};
+use hostel_keyvalue::{Bucket, Change, KeyValue};
+use hostel_runtime::log_limit::LogLimit;
+use hostel_task::Name;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTableError};
 
 /// Why a call of the guest gives no value.
@@ -151,9 +149,9 @@ impl batch::Host for Guest {
 /// What is logged of a broken store: guests ask it as often as they like.
 static BROKEN: LogLimit = LogLimit::of_retries();
 
-impl From<keyvalue::Error> for Refusal {
-    fn from(error: keyvalue::Error) -> Self {
-        use keyvalue::Error as Kept;
+impl From<hostel_keyvalue::Error> for Refusal {
+    fn from(error: hostel_keyvalue::Error) -> Self {
+        use hostel_keyvalue::Error as Kept;
         let text = match error {
             Kept::Limit(text) | Kept::Invalid(text) => text,
             // The engine has told the operator.

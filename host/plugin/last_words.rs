@@ -2,7 +2,7 @@
 //! the tail of what it wrote to stderr. The head has the message where a stack trace follows it, as
 //! in JavaScript and Go, the tail has it where the trace comes first, as in Python. Bounded in bytes.
 
-use crate::untrusted::{Untrusted, clip};
+use hostel_runtime::untrusted::{Untrusted, clip};
 use std::{collections::VecDeque, mem};
 
 const MAX_CRITICAL_BYTES: usize = 3 << 10;

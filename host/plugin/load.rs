@@ -7,7 +7,7 @@ use super::{
     scan::Stamp,
     workshop::{Wasm, Workshop},
 };
-use crate::task::Name;
+use hostel_task::Name;
 use std::{path::PathBuf, sync::Arc};
 
 /// What came of a job.

@@ -10,7 +10,7 @@ use super::{
     watcher::Watcher,
     workshop::Workshop,
 };
-use crate::task::Name;
+use hostel_task::Name;
 use std::{
     collections::{BTreeMap, HashSet},
     io,

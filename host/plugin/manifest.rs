@@ -2,11 +2,9 @@
 //! already applied to what comes out.
 
 use super::{Fault, bindings::manifest, contract::Exports};
-use crate::{
-    config::{self, TaskTypeOverrides},
-    task::{Name, RetryPolicy},
-    untrusted::is_unprintable,
-};
+use hostel_config::TaskTypeOverrides;
+use hostel_runtime::untrusted::is_unprintable;
+use hostel_task::{Name, RetryPolicy};
 use std::{collections::BTreeSet, time::Duration};
 
 const MAX_TASK_TYPES: usize = 256;
@@ -44,7 +42,7 @@ pub struct Manifest {
 pub fn check(
     given: manifest::Description,
     exports: Exports,
-    config: &config::Config,
+    config: &hostel_config::Config,
 ) -> Result<Manifest, Vec<Fault>> {
     let mut faults = Vec::new();
     let name = Name::parse("the plugin's name", &given.name)
@@ -169,7 +167,7 @@ fn check_description(of: &str, description: &str, faults: &mut Vec<Fault>) {
 fn timeout(
     declared: &manifest::TaskType,
     overrides: &TaskTypeOverrides,
-    plugins: &config::Plugins,
+    plugins: &hostel_config::Plugins,
 ) -> (Duration, bool) {
     let wanted = declared.timeout_ms.map(Duration::from_millis);
     match (overrides.timeout, wanted) {
@@ -240,7 +238,7 @@ fn task_type(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz;
+    use hostel_fuzz as fuzz;
 
     const TASKS: Exports = Exports {
         manifest: true,
@@ -273,7 +271,7 @@ mod tests {
     #[test]
     fn a_plugin_cannot_declare_any_timeout_but_an_operator_can() {
         let text = "[plugins]\nmax_timeout_ms = 1000\n[plugin.p.task.own]\ntimeout_ms = 5000";
-        let config = config::Config::parse(text, std::iter::empty()).unwrap();
+        let config = hostel_config::Config::parse(text, std::iter::empty()).unwrap();
         let types = [("short", 10), ("long", u64::MAX), ("own", 9000)];
         let given = plugin(types.map(|(name, ms)| declared(name, ms)).into());
         let manifest = check(given, TASKS, &config).unwrap();
@@ -293,7 +291,7 @@ mod tests {
             component: true,
             ..TASKS
         };
-        let config = config::Config::default();
+        let config = hostel_config::Config::default();
         let given = |topics: &[&str]| manifest::Description {
             topics: topics.iter().map(|topic| topic.to_string()).collect(),
             ..plugin(Vec::new())
@@ -313,7 +311,7 @@ mod tests {
         given.version = "1\x1b[2K".into();
         given.description = "good\nWARN forged".into();
         given.task_types[0].description = "a\rb".into();
-        let faults = check(given, TASKS, &config::Config::default()).unwrap_err();
+        let faults = check(given, TASKS, &hostel_config::Config::default()).unwrap_err();
         let faults: Vec<_> = faults.iter().map(Fault::to_string).collect();
         assert_eq!(faults.len(), 3, "{faults:?}");
         assert!(
@@ -327,7 +325,7 @@ mod tests {
     fn fuzz_manifests() {
         let names = ["echo", "word-count", "a", ""];
         let texts = ["Counts words", "1.0.0", "two\nlines"];
-        let config = config::Config::default();
+        let config = hostel_config::Config::default();
         fuzz::each(|near| {
             let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
             let types = (0..near.rng().usize(..4)).map(|_| manifest::TaskType {
@@ -362,8 +360,8 @@ mod tests {
                 let attempt = count(near.number()).max(1);
                 let jitter = near.rng().f64();
                 let losses = count(near.number());
-                let ended = crate::task::Ended::Lost { losses };
-                let _ = crate::task::transition(ended, attempt, &task_type.retry, jitter);
+                let ended = hostel_task::Ended::Lost { losses };
+                let _ = hostel_task::transition(ended, attempt, &task_type.retry, jitter);
             }
         });
     }

@@ -1,9 +1,10 @@
 //! What guests may reach outside of their sandbox, as traits that `node.rs` wires. Nothing here is
 //! implemented.
 
-use crate::{keyvalue::KeyValue, task::Name};
 use async_trait::async_trait;
 use bytes::Bytes;
+use hostel_keyvalue::KeyValue;
+use hostel_task::Name;
 use std::{sync::Arc, time::Duration};
 
 /// What a node has to offer to its guests. What is absent is denied to them, as when a file is only

@@ -12,7 +12,8 @@ use super::{
     outside::Granted,
     stop::Stop,
 };
-use crate::{config::Sandbox, task::Resources};
+use hostel_config::Sandbox;
+use hostel_task::Resources;
 use std::{
     sync::Arc,
     time::{Duration, Instant},

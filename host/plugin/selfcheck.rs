@@ -6,11 +6,9 @@ use super::{
     sample::{self, Sample},
     workshop::Workshop,
 };
-use crate::{
-    config::Config,
-    health::Health,
-    task::{Ended, Name},
-};
+use hostel_config::Config;
+use hostel_runtime::health::Health;
+use hostel_task::{Ended, Name};
 use std::{io::Write, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 

@@ -8,7 +8,7 @@ use super::{
     catalog::{Loading, Rejection, View},
     generation::Generation,
 };
-use crate::task::Name;
+use hostel_task::Name;
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},

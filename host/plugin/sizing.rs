@@ -5,7 +5,7 @@ use super::{
     gate::{Gate, Kind},
     machine,
 };
-use crate::config::Plugins;
+use hostel_config::Plugins;
 
 /// Logs what an operator should look at.
 pub fn warn(plugins: &Plugins, gate: &Gate) {
@@ -49,7 +49,7 @@ fn warnings(plugins: &Plugins, [tasks, components]: [usize; 2], has: Option<usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use hostel_config::Config;
 
     const MIB: usize = 1 << 20;
 

@@ -2,7 +2,8 @@
 //! task. Decides nothing else.
 
 use super::engine::MAX_STACK_BYTES;
-use crate::{task::Ended, untrusted::clip};
+use hostel_runtime::untrusted::clip;
+use hostel_task::Ended;
 use std::time::Duration;
 
 /// Longer texts of errors are cut.

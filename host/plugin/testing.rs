@@ -1,6 +1,7 @@
 //! For this folder's tests: the default configuration with directories of its own.
 
-use crate::{config::Config, task::Name};
+use hostel_config::Config;
+use hostel_task::Name;
 use std::{
     path::{Path, PathBuf},
     time::Duration,

@@ -5,8 +5,10 @@ mod limits;
 mod reload;
 
 use super::{testing::config, *};
-use crate::{health::Health, lifecycle::Component, task::Ended};
 use bytes::Bytes;
+use hostel_runtime::health::Health;
+use hostel_runtime::lifecycle::Component;
+use hostel_task::Ended;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +23,7 @@ fn call(payload: &[u8]) -> Call {
 }
 
 /// A host that serves these samples, each from a file called by its name.
-async fn serving(config: &crate::config::Config, samples: &[Sample<'_>]) -> Arc<PluginHost> {
+async fn serving(config: &hostel_config::Config, samples: &[Sample<'_>]) -> Arc<PluginHost> {
     std::fs::create_dir_all(&config.plugins.dir).unwrap();
     for sample in samples {
         let file = config.plugins.dir.join(format!("{}.wasm", sample.name));

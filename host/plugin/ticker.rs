@@ -1,7 +1,7 @@
 //! The thread that moves an engine's epoch on. Without it no deadline of a guest would ever pass;
 //! so it is an OS thread, which no busy runtime can hold up, and it lives as long as its owner.
 
-use crate::health::{BackgroundThread, Health, Part};
+use hostel_runtime::health::{BackgroundThread, Health, Part};
 use std::{
     io,
     sync::{

@@ -19,11 +19,9 @@ use super::{
     program::{Errand, Program},
     stop::Stop,
 };
-use crate::health::Health;
-use crate::{
-    config::{Config, Sandbox, SandboxOverrides},
-    task::Name,
-};
+use hostel_config::{Config, Sandbox, SandboxOverrides};
+use hostel_runtime::health::Health;
+use hostel_task::Name;
 use sha2::{Digest, Sha256};
 use std::{
     fs::File,

@@ -3,7 +3,7 @@
 //! read. Holds nothing that is not written; bounded, and no loss when it is empty.
 
 use super::{Finish, Leased};
-use crate::task::{Name, Outcome, State, Submission, Target, Task, TaskId, UnixMs};
+use hostel_task::{Name, Outcome, State, Submission, Target, Task, TaskId, UnixMs};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -1,6 +1,6 @@
 //! What a worker can take from the queue, as every engine is asked for it. No engine is named here.
 
-use crate::task::{Lane, Name, Resources, Target};
+use hostel_task::{Lane, Name, Resources, Target};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,

@@ -1,7 +1,7 @@
 //! The stream of changes that a queue tells its watchers. Bounded: a watcher that falls behind is
 //! told so and looks for itself. Carries no payloads.
 
-use crate::task::{Name, StateKind, TaskId};
+use hostel_task::{Name, StateKind, TaskId};
 use std::sync::Arc;
 use tokio::sync::broadcast::{self, error::RecvError};
 

@@ -24,7 +24,7 @@ const QUESTIONS: usize = 2;
 
 /// Cheap to clone; clones share what is behind it.
 #[derive(Clone)]
-pub(crate) enum Connection {
+pub enum Connection {
     Server(OneServer),
     /// Finds the node by a command's key.
     Cluster(ClusterConnection),
@@ -33,7 +33,7 @@ pub(crate) enum Connection {
 /// A connection that is made anew when it is lost. Nobody is told that it was closed until a command
 /// fails by it, and no command but a question may be sent twice: so who comes after a rest asks first.
 #[derive(Clone)]
-pub(crate) struct OneServer {
+pub struct OneServer {
     manager: ConnectionManager,
     made_at: Instant,
     /// When it last gave an answer, counted from `made_at`.
@@ -42,7 +42,7 @@ pub(crate) struct OneServer {
 
 /// Which servers of a cluster.
 #[derive(Clone, Copy)]
-pub(crate) enum Nodes {
+pub enum Nodes {
     /// Those that hold keys of their own.
     Masters,
     All,

@@ -6,7 +6,7 @@ use rusqlite::ErrorCode;
 
 /// Why a statement or a transaction did not do its work.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Fault {
+pub enum Fault {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     /// What is stored breaks a rule of ours.

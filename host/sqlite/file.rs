@@ -12,7 +12,7 @@ use std::{
 
 /// Holds the database for this process; whoever drops it lets the next one in.
 #[derive(Debug)]
-pub(crate) struct Lock(File);
+pub struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {

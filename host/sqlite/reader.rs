@@ -2,10 +2,8 @@
 //! committed, and what is committed is seen here. Changes nothing.
 
 use super::{Database, Error, Fault, Thread};
-use crate::{
-    health::{Health, Part},
-    log_limit::LogLimit,
-};
+use hostel_runtime::health::{Health, Part};
+use hostel_runtime::log_limit::LogLimit;
 use rusqlite::Connection;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -22,7 +20,7 @@ const MAX_BATCH: usize = 128;
 type Question = Box<dyn FnOnce(&Connection) -> bool + Send>;
 
 /// One reading thread as others see it.
-pub(crate) struct Reader {
+pub struct Reader {
     database: Database,
     sender: Mutex<Option<mpsc::Sender<Question>>>,
     /// Of looks that fail: clients may repeat their questions at will.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::Receiver;
 
 /// What a wait for messages ended with.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Received {
+pub enum Received {
     Some,
     /// The time is over.
     Idle,
@@ -28,7 +28,7 @@ impl Wake for Unpark {
 }
 
 /// Adds up to `max` messages to `buffer` as soon as there is one. Blocks for `patience` at most.
-pub(crate) fn receive<T>(
+pub fn receive<T>(
     receiver: &mut Receiver<T>,
     buffer: &mut Vec<T>,
     max: usize,

@@ -3,7 +3,7 @@
 //! which is refused before the reserve is touched. Writes no row.
 
 use super::{Database, file, upkeep};
-use crate::health::{Health, Part};
+use hostel_runtime::health::{Health, Part};
 use rusqlite::Connection;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use std::{
@@ -33,7 +33,7 @@ const LOG_PAGES: u64 = 1000;
 const FAULT: &str = "full";
 
 /// The space of one database, as its writer sees it.
-pub(crate) struct Space {
+pub struct Space {
     database: Database,
     part: Part,
     health: Health,
@@ -47,7 +47,7 @@ pub(crate) struct Space {
 }
 
 /// What may be written without touching the reserve.
-pub(crate) struct Room {
+pub struct Room {
     free: u64,
     /// Free pages of the database, which what is written can use there.
     reusable: u64,

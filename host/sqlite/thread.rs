@@ -2,10 +2,10 @@
 //! it does.
 
 use super::Error;
-use crate::health::{BackgroundThread, Health, Part};
+use hostel_runtime::health::{BackgroundThread, Health, Part};
 use std::sync::{Mutex, PoisonError};
 
-pub(crate) struct Thread(Mutex<Option<BackgroundThread>>);
+pub struct Thread(Mutex<Option<BackgroundThread>>);
 
 impl Thread {
     /// Starts a thread of `part`, whose panic fails the node.

@@ -3,7 +3,7 @@
 //! keeps it from doing so. Knows no table.
 
 use super::{Database, file, foreign};
-use crate::health::{Health, Part};
+use hostel_runtime::health::{Health, Part};
 use rusqlite::Connection;
 use std::{
     fs,
@@ -35,7 +35,7 @@ const FAULT: &str = "log";
 const LONG_LOG_BYTES: u64 = 16 << 20;
 
 /// Between transactions of one writer.
-pub(crate) struct Upkeep {
+pub struct Upkeep {
     database: Database,
     /// As of the last step, and when that was seen to differ.
     changes: u64,
@@ -160,7 +160,7 @@ impl Upkeep {
 }
 
 /// Writes the log into the database and empties it, unless somebody still reads from it.
-pub(crate) fn fold(conn: &Connection) -> rusqlite::Result<()> {
+pub fn fold(conn: &Connection) -> rusqlite::Result<()> {
     // Without waiting for readers.
     conn.busy_timeout(Duration::ZERO)?;
     let folded = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));

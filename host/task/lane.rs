@@ -64,7 +64,7 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz;
+    use hostel_fuzz as fuzz;
 
     #[test]
     fn what_is_written_is_read() {

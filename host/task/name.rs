@@ -94,7 +94,7 @@ impl Borrow<str> for Name {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz;
+    use hostel_fuzz as fuzz;
 
     #[test]
     fn accepts_what_people_use() {

@@ -1,7 +1,7 @@
 //! Topics as the names of Redis channels, and back. Names hold no braces and no patterns.
 
 use super::super::Topic;
-use crate::task::Name;
+use hostel_task::Name;
 
 /// Behind the prefix, what kind of topic it is.
 const SHARED: &str = "topic:";

@@ -6,12 +6,10 @@ use super::{
     channel::Channels,
     problem, wire,
 };
-use crate::{
-    health::{Health, Part},
-    log_limit::LogLimit,
-    redis::Server,
-};
 use futures_util::StreamExt;
+use hostel_redis::Server;
+use hostel_runtime::health::{Health, Part};
+use hostel_runtime::log_limit::LogLimit;
 use redis::{
     Msg, RedisError, RedisResult,
     aio::{PubSub, PubSubSink, PubSubStream},

@@ -7,13 +7,10 @@ mod link;
 mod wire;
 
 use super::{Attachment, Error, Inbox, Message, MessageBroker, Published, Topic};
-use crate::{
-    config,
-    health::{Background, Health, Part},
-    redis::{Connection, Nodes, Server},
-};
 use async_trait::async_trait;
 use channel::Channels;
+use hostel_redis::{Connection, Nodes, Server};
+use hostel_runtime::health::{Background, Health, Part};
 use link::Link;
 use redis::{RedisError, RedisResult};
 use std::{
@@ -47,18 +44,18 @@ impl RedisBroker {
     /// For the Redis at `url`, under the prefix that nodes have unless told otherwise. Connects at
     /// the first use.
     pub async fn new(url: &str) -> Result<Self, Error> {
-        let settings = config::Redis::at(url, config::Redis::PREFIX);
+        let settings = hostel_config::Redis::at(url, hostel_config::Redis::PREFIX);
         let settings = settings.ok_or_else(|| Error::Misconfigured("the prefix".into()))?;
         Self::open(&settings)
     }
 
     /// The same from the configuration.
-    pub fn open(settings: &config::Redis) -> Result<Self, Error> {
+    pub fn open(settings: &hostel_config::Redis) -> Result<Self, Error> {
         Self::open_reporting(settings, Health::default())
     }
 
     /// The same, and reports its faults to `health`.
-    pub fn open_reporting(settings: &config::Redis, health: Health) -> Result<Self, Error> {
+    pub fn open_reporting(settings: &hostel_config::Redis, health: Health) -> Result<Self, Error> {
         let channels = || Channels::new(&settings.prefix);
         Ok(Self {
             server: Server::new(settings, "broker", false).map_err(Error::Misconfigured)?,

@@ -4,8 +4,8 @@
 //! first) and itself. What follows the last field is for later versions and is skipped.
 
 use super::super::{Message, ReplyTo};
-use crate::task::Name;
 use bytes::Bytes;
+use hostel_task::Name;
 
 const VERSION: u8 = 1;
 
@@ -104,7 +104,7 @@ fn name(text: &[u8]) -> Option<Name> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz;
+    use hostel_fuzz as fuzz;
 
     fn message(reply_to: Option<ReplyTo>) -> Message {
         Message {

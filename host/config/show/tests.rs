@@ -1,7 +1,7 @@
 //! What is shown loads to the same, hides secrets, and the reference is complete.
 
 use super::*;
-use crate::fuzz;
+use hostel_fuzz as fuzz;
 use toml::de::DeTable;
 
 fn parse(text: &str) -> Config {

@@ -8,8 +8,8 @@ use super::{
     server::{Pause, Server},
     watcher::Seen,
 };
-use crate::health::{Health, Part};
 use etcd_client::{Client, Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse};
+use hostel_runtime::health::{Health, Part};
 use std::{
     sync::Arc,
     time::{Duration, Instant},

@@ -2,7 +2,7 @@
 //! JSON. Fields that a later version adds are passed over. `PREFIX/store` is in `store.rs`.
 
 use super::super::{NodeRecord, ServiceInfo};
-use crate::task::Name;
+use hostel_task::Name;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -115,7 +115,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz;
+    use hostel_fuzz as fuzz;
 
     fn name(text: &str) -> Name {
         Name::parse("name", text).unwrap()

@@ -12,15 +12,12 @@ mod view;
 mod watcher;
 
 use super::{Error, NODE_SERVICE, NodeRecord, ServiceDiscovery, ServiceInfo};
-use crate::{
-    config,
-    health::{Background, Health, Part},
-    task::Name,
-};
 use announcement::{Announcement, Standing, seconds};
 use async_trait::async_trait;
 use entry::Entry;
 use etcd_client::{Client, PutOptions};
+use hostel_runtime::health::{Background, Health, Part};
+use hostel_task::Name;
 use server::{Kept, Server};
 use std::{
     collections::BTreeSet,
@@ -74,19 +71,22 @@ impl EtcdServiceDiscovery {
     /// For the etcd at `endpoints` (`http://host:port`), with every key under `prefix`, and limits
     /// as they are unless told otherwise. Connects at the first use.
     pub async fn new(endpoints: &[&str], prefix: &str) -> Result<Self, Error> {
-        let limits = config::Config::default().limits;
-        Self::open(&config::Etcd::at(endpoints, prefix), &limits)
+        let limits = hostel_config::Config::default().limits;
+        Self::open(&hostel_config::Etcd::at(endpoints, prefix), &limits)
     }
 
     /// The same from the configuration; of the limits it uses `max_services` and `service_ttl`.
-    pub fn open(settings: &config::Etcd, limits: &config::Limits) -> Result<Self, Error> {
+    pub fn open(
+        settings: &hostel_config::Etcd,
+        limits: &hostel_config::Limits,
+    ) -> Result<Self, Error> {
         Self::open_reporting(settings, limits, Health::default())
     }
 
     /// The same, and reports its faults to `health`.
     pub fn open_reporting(
-        settings: &config::Etcd,
-        limits: &config::Limits,
+        settings: &hostel_config::Etcd,
+        limits: &hostel_config::Limits,
         health: Health,
     ) -> Result<Self, Error> {
         Ok(Self {

@@ -1,8 +1,8 @@
 //! How etcd is reached: connecting, how long anything may take, and what its errors mean to people.
 
 use super::super::Error;
-use crate::{config, pem};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use hostel_runtime::pem;
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -36,7 +36,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Reads the files that the settings name; connects to nothing.
-    pub fn new(settings: &config::Etcd) -> Result<Self, Error> {
+    pub fn new(settings: &hostel_config::Etcd) -> Result<Self, Error> {
         let mut options = ConnectOptions::new()
             .with_connect_timeout(ANSWER)
             .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE_ANSWER)
@@ -117,7 +117,7 @@ impl Server {
 }
 
 /// What to do with https; `None` where all endpoints are http.
-fn tls(settings: &config::Etcd) -> Result<Option<TlsOptions>, Error> {
+fn tls(settings: &hostel_config::Etcd) -> Result<Option<TlsOptions>, Error> {
     let https = |endpoint: &String| endpoint.starts_with("https://");
     let given = [&settings.ca_file, &settings.cert_file, &settings.key_file];
     if !settings.endpoints.iter().any(https) {

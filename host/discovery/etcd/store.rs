@@ -8,8 +8,8 @@ use super::{
     entry::{Entry, Key},
     server::Server,
 };
-use crate::task::Name;
 use etcd_client::{Client, Compare, CompareOp, PutOptions, Txn, TxnOp};
+use hostel_task::Name;
 use std::time::Duration;
 use uuid::Uuid;
 

@@ -6,7 +6,7 @@ use super::{
     entry::{Announced, Entry, Key},
     store::Listed,
 };
-use crate::task::Name;
+use hostel_task::Name;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,

@@ -8,8 +8,8 @@ use super::{
     store::{self, Listed},
     view::View,
 };
-use crate::health::{Health, Part};
 use etcd_client::{Client, EventType, GetOptions, KeyValue, WatchOptions, WatchResponse};
+use hostel_runtime::health::{Health, Part};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},

@@ -1,11 +1,9 @@
 //! Changing: what the writer does within a transaction. Counts what each plugin keeps as it goes, so
 //! that nobody ever has to add it up. Decides when nothing is committed; that is `writer`'s.
 
-use crate::{
-    config::KeyValueLimits,
-    keyvalue::{Bucket, Change, Error, KEY_COST_BYTES, limit},
-    sqlite::Fault,
-};
+use crate::{Bucket, Change, Error, KEY_COST_BYTES, limit};
+use hostel_config::KeyValueLimits;
+use hostel_sqlite::Fault;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// Why one operation has to be taken back.

@@ -1,10 +1,8 @@
 //! Reading: values, whether they are there, pages of keys. Changes nothing.
 
-use crate::{
-    config::KeyValueLimits,
-    keyvalue::{Bucket, Error, PAGE_KEYS, Page, Values, limit},
-    sqlite::Fault,
-};
+use crate::{Bucket, Error, PAGE_KEYS, Page, Values, limit};
+use hostel_config::KeyValueLimits;
+use hostel_sqlite::Fault;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// The inner `Err` is the caller's to mend.

@@ -10,13 +10,11 @@ mod writer;
 
 use self::writer::{Verb, Writer};
 use super::{Bucket, Change, Error, KeyValue, Page, Values, limit};
-use crate::{
-    config::KeyValueLimits,
-    health::{Health, Part},
-    sqlite::{self, Reader},
-    task::Name,
-};
 use async_trait::async_trait;
+use hostel_config::KeyValueLimits;
+use hostel_runtime::health::{Health, Part};
+use hostel_sqlite::Reader;
+use hostel_task::Name;
 use std::path::Path;
 
 pub struct SqliteKeyValue {
@@ -40,7 +38,8 @@ impl SqliteKeyValue {
         let database = schema::database(path);
         let claiming = database.clone();
         let claimed = tokio::task::spawn_blocking(move || claiming.claim()).await;
-        let lock = claimed.map_err(|error| sqlite::Error::Unavailable(error.to_string()))??;
+        let lock =
+            claimed.map_err(|error| hostel_sqlite::Error::Unavailable(error.to_string()))??;
         let values = Reader::start(health, Part::KeyValue, "keyvalue-reader", &database)?;
         let lists = Reader::start(health, Part::KeyValue, "keyvalue-lists", &database)?;
         Ok(Self {
@@ -109,15 +108,15 @@ impl KeyValue for SqliteKeyValue {
     }
 }
 
-impl From<sqlite::Error> for Error {
-    fn from(error: sqlite::Error) -> Self {
+impl From<hostel_sqlite::Error> for Error {
+    fn from(error: hostel_sqlite::Error) -> Self {
         match error {
-            sqlite::Error::Unavailable(reason) => Error::Unavailable {
+            hostel_sqlite::Error::Unavailable(reason) => Error::Unavailable {
                 reason,
                 outcome_unknown: false,
             },
-            sqlite::Error::Corrupt(what) => Error::Corrupt(what),
-            sqlite::Error::Misconfigured(what) => Error::Misconfigured(what),
+            hostel_sqlite::Error::Corrupt(what) => Error::Corrupt(what),
+            hostel_sqlite::Error::Misconfigured(what) => Error::Misconfigured(what),
         }
     }
 }

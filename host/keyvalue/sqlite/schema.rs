@@ -1,7 +1,7 @@
 //! The shape of the database file. What the tables mean is said here; what happens to them is in
 //! `book` and `look`.
 
-use crate::sqlite::Database;
+use hostel_sqlite::Database;
 use std::path::Path;
 
 /// An entry keeps its number while its key is there; `list` goes by it, through `entry_store`.

@@ -2,7 +2,7 @@
 //! the tables hold. The contract itself is tested in `tests/conformance`.
 
 use super::*;
-use crate::config::{Config, KeyValueLimits};
+use hostel_config::{Config, KeyValueLimits};
 use std::time::Duration;
 use tempfile::TempDir;
 

@@ -4,13 +4,11 @@
 //! a reserve. Between transactions it keeps the files small. Knows no verb but by name.
 
 use super::book::{self, Stop};
-use crate::{
-    config::KeyValueLimits,
-    health::{Health, Part},
-    keyvalue::{Bucket, Change, Error},
-    log_limit::LogLimit,
-    sqlite::{self, Database, Fault, Lock, Received, Space, Thread, Upkeep},
-};
+use crate::{Bucket, Change, Error};
+use hostel_config::KeyValueLimits;
+use hostel_runtime::health::{Health, Part};
+use hostel_runtime::log_limit::LogLimit;
+use hostel_sqlite::{Database, Fault, Lock, Received, Space, Thread, Upkeep};
 use rusqlite::Connection;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -103,7 +101,7 @@ impl Writer {
             drop(lock);
         })?;
         let opened = opened.await;
-        if let Err(error) = opened.unwrap_or_else(|_| Err(sqlite::Error::closed())) {
+        if let Err(error) = opened.unwrap_or_else(|_| Err(hostel_sqlite::Error::closed())) {
             // Whoever hears of the failure may open the file again: the lock is given up by then.
             thread.join().await;
             return Err(error.into());
@@ -120,10 +118,10 @@ impl Writer {
             reply,
         };
         let sent = self.sender.send(Message::Do(operation)).await;
-        sent.map_err(|_| sqlite::Error::closed())?;
+        sent.map_err(|_| hostel_sqlite::Error::closed())?;
         answer
             .await
-            .unwrap_or_else(|_| Err(sqlite::Error::closed().into()))
+            .unwrap_or_else(|_| Err(hostel_sqlite::Error::closed().into()))
     }
 
     /// Lets what was sent before be done, and waits for the thread's end.
@@ -159,9 +157,9 @@ impl<T: Into<Fault>> From<T> for Failure {
 }
 
 impl Work {
-    fn open(&mut self) -> Result<Connection, sqlite::Error> {
+    fn open(&mut self) -> Result<Connection, hostel_sqlite::Error> {
         let opened = match self.database.open_writer() {
-            Err(sqlite::Error::Unavailable(_))
+            Err(hostel_sqlite::Error::Unavailable(_))
                 if self.space.is_exhausted() && self.space.give_up() =>
             {
                 self.database.open_writer()
@@ -184,7 +182,7 @@ impl Work {
                 self.tidy(conn);
             }
             let patience = self.upkeep.pause().min(LOOK);
-            match sqlite::receive(&mut receiver, &mut messages, BACKLOG, patience) {
+            match hostel_sqlite::receive(&mut receiver, &mut messages, BACKLOG, patience) {
                 Received::Some => {}
                 Received::Idle => continue,
                 Received::Closed => break,
@@ -222,7 +220,7 @@ impl Work {
             }
         }
         // Leaves one file behind, which can be copied as it is.
-        let closing = conn.map(|conn| sqlite::fold(&conn));
+        let closing = conn.map(|conn| hostel_sqlite::fold(&conn));
         if let Some(Err(error)) = closing {
             tracing::warn!(%error, "the key-value store was closed without a checkpoint");
         }
@@ -256,7 +254,7 @@ impl Work {
                 fault,
                 outcome_unknown,
             }) => match self.database.error(&fault) {
-                sqlite::Error::Unavailable(reason) => Err(Error::Unavailable {
+                hostel_sqlite::Error::Unavailable(reason) => Err(Error::Unavailable {
                     reason,
                     outcome_unknown,
                 }),

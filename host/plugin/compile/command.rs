@@ -2,7 +2,7 @@
 //! It never runs guest code.
 
 use super::{Refusal, Request, confine};
-use crate::plugin::{engine, workshop::hex};
+use crate::{engine, workshop::hex};
 use sha2::{Digest, Sha256};
 use std::{
     io::{self, Read, Write},

@@ -2,7 +2,8 @@
 //! everywhere; files, network and other system calls are closed as far as this kernel can.
 
 use super::Request;
-use crate::{parent, plugin::cache::MAX_ARTIFACT_BYTES};
+use crate::cache::MAX_ARTIFACT_BYTES;
+use hostel_runtime::parent;
 use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use std::{fs, io};
 

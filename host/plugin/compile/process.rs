@@ -2,7 +2,8 @@
 //! too long or nobody wants its result any more, and reaped in every case.
 
 use super::{COMMAND, Request, spawner::Spawner, verdict};
-use crate::{config, health::Health, plugin::Fault};
+use crate::Fault;
+use hostel_runtime::health::Health;
 use std::{
     fs::File,
     io::{self, Read, Seek},
@@ -47,7 +48,11 @@ pub struct Job {
 }
 
 impl Launcher {
-    pub fn new(program: PathBuf, plugins: &config::Plugins, health: &Health) -> io::Result<Self> {
+    pub fn new(
+        program: PathBuf,
+        plugins: &hostel_config::Plugins,
+        health: &Health,
+    ) -> io::Result<Self> {
         Ok(Self {
             program,
             spawner: Spawner::start(health)?,

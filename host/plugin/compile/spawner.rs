@@ -1,7 +1,7 @@
 //! The thread that starts processes. The kernel ties a process to the thread that started it, and
 //! the threads of a runtime come and go; this one lives until its owner is dropped.
 
-use crate::health::{BackgroundThread, Health, Part};
+use hostel_runtime::health::{BackgroundThread, Health, Part};
 use std::{
     io,
     sync::mpsc::{self, Sender},

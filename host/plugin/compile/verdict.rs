@@ -2,7 +2,7 @@
 //! refuses it for good: the same content would kill the next one too.
 
 use super::{Refusal, process::Limits};
-use crate::plugin::{Fault, advice};
+use crate::{Fault, advice};
 use rustix::process::Signal;
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
 

@@ -1,11 +1,9 @@
 //! `wasi:keyvalue` as a guest sees it: a sample that calls it, against the store of one machine.
 
 use super::*;
-use crate::{
-    config::{KeyValueBackend, KeyValueLimits},
-    health::Health,
-    keyvalue::{self as kv, KeyValue},
-};
+use hostel_config::{KeyValueBackend, KeyValueLimits};
+use hostel_keyvalue::{self as kv, KeyValue};
+use hostel_runtime::health::Health;
 
 /// What the sample's component imports beyond the others.
 const IMPORTS: &str = r#"
@@ -115,17 +113,17 @@ fn keeper(name: &str) -> Vec<u8> {
 }
 
 async fn store(dir: &std::path::Path) -> Arc<dyn KeyValue> {
-    let settings = crate::config::KeyValue {
+    let settings = hostel_config::KeyValue {
         backend: KeyValueBackend::Sqlite {
             path: dir.join("kv.db"),
             reserve_bytes: 0,
         },
         limits: KeyValueLimits {
             max_value_bytes: 1000,
-            ..crate::config::Config::default().keyvalue.limits
+            ..hostel_config::Config::default().keyvalue.limits
         },
     };
-    kv::open(&settings, &crate::health::Health::default())
+    kv::open(&settings, &hostel_runtime::health::Health::default())
         .await
         .unwrap()
 }

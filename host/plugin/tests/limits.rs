@@ -3,7 +3,7 @@
 use super::*;
 
 /// What becomes of a task for the sample whose `handle` is this.
-async fn end_of(handle: &str, change: impl FnOnce(&mut crate::config::Config)) -> Ended {
+async fn end_of(handle: &str, change: impl FnOnce(&mut hostel_config::Config)) -> Ended {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     change(&mut config);
@@ -48,11 +48,11 @@ fn retryable(ended: Ended) -> String {
     }
 }
 
-fn timeout(ms: u64) -> impl Fn(&mut crate::config::Config) {
+fn timeout(ms: u64) -> impl Fn(&mut hostel_config::Config) {
     move |config| config.plugins.sandbox.timeout = Duration::from_millis(ms)
 }
 
-fn max_cpu(ms: u64) -> impl Fn(&mut crate::config::Config) {
+fn max_cpu(ms: u64) -> impl Fn(&mut hostel_config::Config) {
     move |config| config.plugins.sandbox.max_cpu = Duration::from_millis(ms)
 }
 
@@ -157,13 +157,13 @@ async fn a_wait_for_room_is_part_of_the_timeout() {
     let mut config = config(dir.path());
     // Room for one, and for no component.
     config.plugins.max_total_memory_bytes = 100 << 20;
-    let quick = crate::config::TaskTypeOverrides {
+    let quick = hostel_config::TaskTypeOverrides {
         timeout: Some(Duration::from_millis(200)),
         ..Default::default()
     };
     // So are the plugin and its task type called.
-    let name = || crate::task::Name::parse("name", "sample").unwrap();
-    let plugin = crate::config::Plugin {
+    let name = || hostel_task::Name::parse("name", "sample").unwrap();
+    let plugin = hostel_config::Plugin {
         task: [(name(), quick)].into(),
         ..Default::default()
     };

@@ -4,10 +4,8 @@
 //! no verb.
 
 use super::core::{CALL, Core};
-use crate::{
-    queue::{Error, transfer_time},
-    redis::{Connection, Server},
-};
+use crate::{Error, transfer_time};
+use hostel_redis::{Connection, Server};
 use redis::{RedisError, RedisResult};
 use std::{
     sync::{Mutex, PoisonError},

@@ -10,14 +10,11 @@ use super::{
     script::Scripts,
     store::Stores,
 };
-use crate::{
-    config,
-    health::Health,
-    log_limit::LogLimit,
-    queue::{Publisher, now, recent::Recent},
-    redis::{Connection, Server, is_refusal},
-    task::{TaskId, UnixMs},
-};
+use crate::{Publisher, now, recent::Recent};
+use hostel_redis::{Connection, Server, is_refusal};
+use hostel_runtime::health::Health;
+use hostel_runtime::log_limit::LogLimit;
+use hostel_task::{TaskId, UnixMs};
 use redis::{ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation, ServerErrorKind};
 use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -68,7 +65,7 @@ pub(super) struct Core {
     pub kept: AtomicU64,
     /// Names this queue among all that use the same Redis: whose events are its own.
     pub me: String,
-    pub settings: config::RedisQueue,
+    pub settings: hostel_config::RedisQueue,
     pub faults: Faults,
     /// The store that each shard was found in.
     pub stores: Stores,
@@ -85,7 +82,10 @@ struct Time {
 }
 
 impl Core {
-    pub async fn connect(settings: &config::RedisQueue, health: Health) -> Result<Self, Error> {
+    pub async fn connect(
+        settings: &hostel_config::RedisQueue,
+        health: Health,
+    ) -> Result<Self, Error> {
         let server = Server::new(&settings.server, "queue", true).map_err(Error::Misconfigured)?;
         let connection = server.connect().await;
         let connection = connection.map_err(|error| explain(&server, &error))?;
@@ -315,7 +315,7 @@ mod tests {
     }
 
     fn explained(cluster: bool, error: &RedisError) -> Error {
-        let mut settings = config::Redis::at("redis://127.0.0.1:1", "test").unwrap();
+        let mut settings = hostel_config::Redis::at("redis://127.0.0.1:1", "test").unwrap();
         settings.cluster = cluster;
         explain(&Server::new(&settings, "queue", true).unwrap(), error)
     }

@@ -7,11 +7,9 @@ use super::{
     pieces::{gathered_of_working, pieces},
     row,
 };
-use crate::{
-    queue::{Change, Error, Finish, Finished, LeaseToken, Renewal, recent},
-    task::{Lane, Outcome, UnixMs},
-};
+use crate::{Change, Error, Finish, Finished, LeaseToken, Renewal, recent};
 use futures_util::future::join_all;
+use hostel_task::{Lane, Outcome, UnixMs};
 use std::{sync::Arc, time::Duration};
 
 pub(super) async fn renew(

@@ -2,11 +2,9 @@
 //! the read waits at the server. What this queue changes itself is told by whoever changed it.
 
 use super::{core::Core, faults::CORRUPT, pace::Pace, row};
-use crate::{
-    queue::Change,
-    redis::redirection,
-    task::{Name, StateKind},
-};
+use crate::Change;
+use hostel_redis::redirection;
+use hostel_task::{Name, StateKind};
 use redis::{FromRedisValue, RedisError, RedisResult, Value, aio::MultiplexedConnection, cmd};
 use std::{sync::Arc, time::Duration};
 use tokio::{

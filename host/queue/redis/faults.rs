@@ -1,7 +1,7 @@
 //! What is wrong with the queue in Redis, as the node's health is told. What has happened, and cannot be
 //! mended, is shown for a while.
 
-use crate::health::{Health, Part};
+use hostel_runtime::health::{Health, Part};
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},

@@ -9,11 +9,9 @@ use super::{
     row,
     wants::{self, Told},
 };
-use crate::{
-    queue::{Change, Error, Finish, LeaseToken, Leased, Want, recent},
-    task::{Name, Outcome, StateKind, UnixMs},
-};
+use crate::{Change, Error, Finish, LeaseToken, Leased, Want, recent};
 use bytes::Bytes;
+use hostel_task::{Name, Outcome, StateKind, UnixMs};
 use std::sync::Arc;
 use tokio::{runtime::Handle, sync::Mutex};
 use tokio_util::task::TaskTracker;

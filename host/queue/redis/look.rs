@@ -6,11 +6,9 @@ use super::{
     ending, leases,
     row::{self, BULK, FIELDS},
 };
-use crate::{
-    queue::{Counts, Error, Expired, Filter, LeaseToken, Listing, Page, Want},
-    task::{Name, State, Task, TaskId},
-};
+use crate::{Counts, Error, Expired, Filter, LeaseToken, Listing, Page, Want};
 use futures_util::future::{join_all, try_join_all};
+use hostel_task::{Name, State, Task, TaskId};
 use redis::cmd;
 use std::{
     collections::HashMap,
@@ -223,7 +221,7 @@ async fn of_shard(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz;
+    use hostel_fuzz as fuzz;
 
     #[test]
     fn fuzz_page_tokens() {

@@ -32,13 +32,10 @@ use super::{
     Cancel, Change, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseToken,
     Leased, Listing, Page, Renewal, Requeue, Submitted, TaskQueue, Want, Watch,
 };
-use crate::{
-    config,
-    health::{Background, Health, Part},
-    task::{Lane, Name, StateKind, Submission, Task, TaskId, UnixMs},
-};
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
+use hostel_runtime::health::{Background, Health, Part};
+use hostel_task::{Lane, Name, StateKind, Submission, Task, TaskId, UnixMs};
 use redis::Script;
 use std::{
     sync::{
@@ -83,13 +80,13 @@ struct Open {
 impl RedisQueue {
     /// Waits for Redis, though not for long. `Misconfigured` when the server may throw tasks away, or
     /// when what it holds was written by another version or for another number of shards.
-    pub async fn open(settings: &config::RedisQueue) -> Result<Self, Error> {
+    pub async fn open(settings: &hostel_config::RedisQueue) -> Result<Self, Error> {
         Self::open_reporting(settings, Health::default()).await
     }
 
     /// The same, and reports its faults to `health`.
     pub async fn open_reporting(
-        settings: &config::RedisQueue,
+        settings: &hostel_config::RedisQueue,
         health: Health,
     ) -> Result<Self, Error> {
         let since = Instant::now();
@@ -139,7 +136,7 @@ impl RedisQueue {
     }
 
     async fn begin(
-        settings: &config::RedisQueue,
+        settings: &hostel_config::RedisQueue,
         health: &Health,
     ) -> Result<(Arc<Core>, Arc<Found>), Error> {
         let core = Core::connect(settings, health.clone()).await?;

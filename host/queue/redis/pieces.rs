@@ -1,7 +1,8 @@
 //! A batch divided into what one script can take, and the answers put together again. Calls nothing.
 
 use super::core::Core;
-use crate::{queue::Error, task::TaskId};
+use crate::Error;
+use hostel_task::TaskId;
 
 /// What one script is given, in tasks and in bytes. Lua could take some thousands of tasks.
 pub(super) const MAX_TASKS: usize = 500;

@@ -2,10 +2,10 @@
 //! Sends nothing.
 
 use super::super::Error;
-use crate::task::{
+use bytes::Bytes;
+use hostel_task::{
     ErrorClass, Lane, Name, Ran, State, StateKind, Submission, Target, Task, TaskId, UnixMs,
 };
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap, str::FromStr, sync::Arc};
 
@@ -225,7 +225,7 @@ pub(super) fn corrupt(id: &str, what: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz;
+    use hostel_fuzz as fuzz;
 
     /// Each field as a script writes it, and one that is nothing of the kind.
     const SAMPLES: [&[u8]; 7] = [

@@ -62,7 +62,7 @@ scripts![
 
 #[cfg(test)]
 mod tests {
-    use crate::task::SUSPECT_AFTER;
+    use hostel_task::SUSPECT_AFTER;
 
     #[test]
     fn scripts_and_policy_agree_on_suspects() {

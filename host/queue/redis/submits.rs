@@ -2,11 +2,9 @@
 //! grows. One such loop a shard. What makes a task durable, or a conflict, is the script's to say.
 
 use super::{bulk::Bulk, core::Core, memory, pace::Pace, pieces::MAX_TASKS, row};
-use crate::{
-    queue::{Change, Error, PieceSize, Submitted},
-    redis::Connection,
-    task::{StateKind, Submission},
-};
+use crate::{Change, Error, PieceSize, Submitted};
+use hostel_redis::Connection;
+use hostel_task::{StateKind, Submission};
 use redis::cmd;
 use std::{sync::Arc, time::Duration};
 use tokio::{

@@ -7,11 +7,9 @@ use super::{
     faults::{AWAY, EVICTION, FULL, LOST, SHARD},
     memory,
 };
-use crate::{
-    queue::{Durability, Error},
-    redis::{Nodes, is_refusal},
-};
+use crate::{Durability, Error};
 use futures_util::future::join_all;
+use hostel_redis::{Nodes, is_refusal};
 use redis::{RedisError, cmd};
 use std::{
     collections::BTreeMap,

@@ -3,10 +3,8 @@
 //! again.
 
 use super::core::Core;
-use crate::{
-    queue::{Error, Want, WantedType, WantedTypes},
-    task::Name,
-};
+use crate::{Error, Want, WantedType, WantedTypes};
+use hostel_task::Name;
 use redis::ScriptInvocation;
 use std::sync::Arc;
 

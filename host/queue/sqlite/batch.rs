@@ -6,7 +6,7 @@ use super::{
     book::Book,
     operation::{Operation, Safety},
 };
-use crate::sqlite::Fault;
+use hostel_sqlite::Fault;
 
 /// Nothing of the batch was committed, or nobody knows.
 pub(super) struct Failure {

@@ -2,11 +2,9 @@
 //! start and after every failure, never the truth. Knows no SQL but its own loading.
 
 use super::{damage::Damage, fresh::Fresh, row::state_kind};
-use crate::{
-    queue::{LeaseToken, Want},
-    sqlite::Fault,
-    task::{self, Name, StateKind, TaskId, is_suspect},
-};
+use crate::{LeaseToken, Want};
+use hostel_sqlite::Fault;
+use hostel_task::{Name, StateKind, TaskId, is_suspect};
 use rusqlite::{Connection, Row};
 use std::{
     cmp::Reverse,
@@ -35,7 +33,7 @@ pub(super) struct Board {
 
 /// The tasks of one type that the same nodes may take.
 pub(super) struct Lane {
-    pub key: task::Lane,
+    pub key: hostel_task::Lane,
     /// By due time, then in the order of submission; those that are no suspects, and those that are.
     pending: [BTreeSet<Place>; 2],
     pub counts: [u64; 5],
@@ -312,7 +310,7 @@ impl Lane {
         self.pending[usize::from(suspect)].first().copied()
     }
 
-    pub fn new(key: task::Lane) -> Self {
+    pub fn new(key: hostel_task::Lane) -> Self {
         Self {
             key,
             pending: Default::default(),
@@ -327,7 +325,7 @@ pub(super) fn parse_name(stored: &str) -> Result<Name, Fault> {
     Name::parse("a stored name", stored).map_err(|error| Fault::Corrupt(error.to_string()))
 }
 
-pub(super) fn parse_lane(stored: &str) -> Result<task::Lane, Fault> {
-    let lane = task::Lane::parse(stored);
+pub(super) fn parse_lane(stored: &str) -> Result<hostel_task::Lane, Fault> {
+    let lane = hostel_task::Lane::parse(stored);
     lane.ok_or_else(|| Fault::Corrupt(format!("{stored:?} is no task type")))
 }

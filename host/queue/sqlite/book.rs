@@ -10,13 +10,11 @@ use super::{
     statements::Statements,
 };
 use crate::{
-    queue::{
-        Change, Expired, LeaseToken, Leased, Renewal, Submitted, Want,
-        recent::{self, Recent, Snapshot},
-    },
-    sqlite::Fault,
-    task::{Lane, Name, StateKind, Submission, Task, TaskId, UnixMs, is_suspect},
+    Change, Expired, LeaseToken, Leased, Renewal, Submitted, Want,
+    recent::{self, Recent, Snapshot},
 };
+use hostel_sqlite::Fault;
+use hostel_task::{Lane, Name, StateKind, Submission, Task, TaskId, UnixMs, is_suspect};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::{sync::Arc, time::Duration};
 

@@ -2,7 +2,7 @@
 //! a node runs, whatever happens to the wall clock, and never back; across runs it believes the wall
 //! clock within bounds. What people are shown is the wall clock's time of the moment in question.
 
-use crate::task::UnixMs;
+use hostel_task::UnixMs;
 use rusqlite::{Connection, params};
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -68,7 +68,7 @@ fn resume(last: i64, ahead: i64, wall: i64) -> Resumed {
 }
 
 pub(super) fn system_wall() -> Wall {
-    Arc::new(|| super::row::ms(crate::queue::now()))
+    Arc::new(|| super::row::ms(crate::now()))
 }
 
 /// Cannot be set, and on Linux goes on while the machine sleeps.

@@ -7,11 +7,9 @@ use super::{
     damage::Damage,
     row::state_kind,
 };
-use crate::{
-    queue::{Cancel, Requeue},
-    sqlite::Fault,
-    task::{StateKind, TaskId},
-};
+use crate::{Cancel, Requeue};
+use hostel_sqlite::Fault;
+use hostel_task::{StateKind, TaskId};
 use rusqlite::Row;
 
 impl Book<'_> {

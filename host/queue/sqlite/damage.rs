@@ -6,11 +6,9 @@ use super::{
     board::{Hold, Word, parse_lane, parse_name},
     book::Book,
 };
-use crate::{
-    log_limit::LogLimit,
-    sqlite::Fault,
-    task::{StateKind, TaskId},
-};
+use hostel_runtime::log_limit::LogLimit;
+use hostel_sqlite::Fault;
+use hostel_task::{StateKind, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::time::Duration;
 

@@ -6,11 +6,9 @@ use super::{
     board::{Hold, Word},
     book::{Book, millis},
 };
-use crate::{
-    queue::{Finish, Finished, recent},
-    sqlite::Fault,
-    task::{Outcome, Ran, StateKind},
-};
+use crate::{Finish, Finished, recent};
+use hostel_sqlite::Fault;
+use hostel_task::{Outcome, Ran, StateKind};
 use rusqlite::params;
 
 impl Book<'_> {

@@ -1,6 +1,7 @@
-//! The database's errors as the queue's. What they mean is said in `crate::sqlite`.
+//! The database's errors as the queue's. What they mean is said in `hostel_sqlite`.
 
-use crate::{queue::Error, sqlite};
+use crate::Error;
+use hostel_sqlite as sqlite;
 
 impl From<sqlite::Error> for Error {
     fn from(error: sqlite::Error) -> Self {

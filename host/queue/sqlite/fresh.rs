@@ -2,8 +2,8 @@
 //! read back what was just written (a third of its work). Bounded, and no loss when it is empty.
 
 use super::row::Metadata;
-use crate::task::{Submission, TaskId, UnixMs};
 use bytes::Bytes;
+use hostel_task::{Submission, TaskId, UnixMs};
 use std::collections::HashMap;
 
 /// Few, since a short payload may hold on to the whole buffer that it arrived in.

@@ -5,10 +5,8 @@ use super::{
     operation::{Asked, Safety},
     writer::Message,
 };
-use crate::{
-    queue::{Finish, Leased},
-    task::Outcome,
-};
+use crate::{Finish, Leased};
+use hostel_task::Outcome;
 use std::convert::identity;
 use tokio::sync::{mpsc::WeakSender, oneshot};
 

@@ -5,11 +5,9 @@ use super::{
     damage::Damage,
     row::{self, task_query},
 };
-use crate::{
-    queue::{Error, Filter, Listing},
-    sqlite::Fault,
-    task::{Name, StateKind, Task, TaskId},
-};
+use crate::{Error, Filter, Listing};
+use hostel_sqlite::Fault;
+use hostel_task::{Name, StateKind, Task, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// What no page exceeds.
@@ -174,7 +172,7 @@ fn lanes_of(conn: &Connection, task_type: &Name) -> Result<Vec<i64>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz;
+    use hostel_fuzz as fuzz;
 
     #[test]
     fn fuzz_page_tokens() {

@@ -33,13 +33,10 @@ use super::{
     Cancel, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseToken, Leased,
     Listing, Page, Publisher, Renewal, Requeue, Submitted, TaskQueue, Want, Watch, recent::Recent,
 };
-use crate::{
-    config,
-    health::{Health, Part},
-    sqlite::Reader,
-    task::{Name, Outcome, Submission, Task, TaskId, UnixMs},
-};
 use async_trait::async_trait;
+use hostel_runtime::health::{Health, Part};
+use hostel_sqlite::Reader;
+use hostel_task::{Name, Outcome, Submission, Task, TaskId, UnixMs};
 use std::{
     convert::identity,
     sync::{
@@ -69,13 +66,13 @@ impl SqliteQueue {
     /// Opens the file, makes it when there is none, and claims it for this process. Tasks that ran
     /// when it was last used have lost their lease. `Misconfigured` when another process has it,
     /// or when it is not ours to use. What is wrong with it later is reported to `health`.
-    pub async fn open(settings: &config::Sqlite, health: &Health) -> Result<Self, Error> {
+    pub async fn open(settings: &hostel_config::Sqlite, health: &Health) -> Result<Self, Error> {
         Self::open_by(settings, health, clock::system_wall()).await
     }
 
     /// The same by another clock on the wall.
     async fn open_by(
-        settings: &config::Sqlite,
+        settings: &hostel_config::Sqlite,
         health: &Health,
         wall: clock::Wall,
     ) -> Result<Self, Error> {

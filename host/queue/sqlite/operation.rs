@@ -2,7 +2,8 @@
 //! answer goes. It may be run more than once, and is answered once.
 
 use super::book::Book;
-use crate::{queue::Error, sqlite::Fault};
+use crate::Error;
+use hostel_sqlite::Fault;
 use tokio::sync::oneshot;
 
 /// How safely an operation must be on disk before it is answered. A batch takes the highest.

@@ -2,10 +2,8 @@
 //! without asking the writer, who may be waiting for a disk. The lock is held for microseconds.
 
 use super::board::Board;
-use crate::{
-    queue::{Counts, Want, WantedType},
-    task::{Lane, Name, StateKind},
-};
+use crate::{Counts, Want, WantedType};
+use hostel_task::{Lane, Name, StateKind};
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},

@@ -5,11 +5,9 @@ use super::{
     clock::Clock,
     damage::Damage,
 };
-use crate::{
-    sqlite::Fault,
-    task::{ErrorClass, Lane, Ran, State, StateKind, Task, UnixMs},
-};
 use bytes::Bytes;
+use hostel_sqlite::Fault;
+use hostel_task::{ErrorClass, Lane, Ran, State, StateKind, Task, UnixMs};
 use rusqlite::{Row, types::ValueRef};
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,7 +1,7 @@
 //! The shape of the database file. What the tables mean is said here; what happens to them is in
 //! `book`.
 
-use crate::sqlite::Database;
+use hostel_sqlite::Database;
 use std::path::Path;
 
 /// What version 2 has more than version 1, but for columns.

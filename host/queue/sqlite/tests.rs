@@ -2,22 +2,19 @@
 //! who go away. The contract itself is tested in `tests/conformance`.
 
 use super::{SqliteQueue, operation::Safety, writer::Message};
-use crate::{
-    config,
-    health::{Health, Part},
-    queue::{Changes, Error, Finish, Finished, Leased, Submitted, TaskQueue, Want},
-    sqlite::Fault,
-    task::{Name, Outcome, StateKind, Submission, SubmissionLimits},
-};
+use crate::{Changes, Error, Finish, Finished, Leased, Submitted, TaskQueue, Want};
 use bytes::Bytes;
+use hostel_runtime::health::{Health, Part};
+use hostel_sqlite::Fault;
+use hostel_task::{Name, Outcome, StateKind, Submission, SubmissionLimits};
 use std::{collections::BTreeMap, convert::identity, time::Duration};
 use tempfile::TempDir;
 
 mod damage;
 mod time;
 
-fn settings(dir: &TempDir) -> config::Sqlite {
-    config::Sqlite {
+fn settings(dir: &TempDir) -> hostel_config::Sqlite {
+    hostel_config::Sqlite {
         path: dir.path().join("queue.db"),
         max_open_tasks: 100_000,
         max_batch: 64,
@@ -339,7 +336,7 @@ async fn a_dropped_queue_ends_its_writer() {
             .upgrade()
             .is_none_or(|sender: tokio::sync::mpsc::Sender<Message>| sender.is_closed())
     );
-    let settings = config::Sqlite {
+    let settings = hostel_config::Sqlite {
         path: dir.path().join("queue.db"),
         max_open_tasks: 9,
         max_batch: 9,

@@ -11,13 +11,10 @@ use super::{
     operation::{Asked, Demand, Operation, Safety},
     overview::Overview,
 };
-use crate::{
-    config,
-    health::{Health, Part},
-    log_limit::LogLimit,
-    queue::{Error, Publisher, recent::Recent},
-    sqlite::{self, Database, Fault, Lock, Received, Space, Thread, Upkeep},
-};
+use crate::{Error, Publisher, recent::Recent};
+use hostel_runtime::health::{Health, Part};
+use hostel_runtime::log_limit::LogLimit;
+use hostel_sqlite::{Database, Fault, Lock, Received, Space, Thread, Upkeep};
 use rusqlite::Connection;
 use std::{
     collections::VecDeque,
@@ -64,7 +61,7 @@ impl Writer {
     /// clock. The thread keeps `lock` until it has ended.
     pub async fn start(
         database: Database,
-        settings: config::Sqlite,
+        settings: hostel_config::Sqlite,
         lock: Lock,
         shared: Shared,
     ) -> Result<(Self, Arc<Clock>), Error> {
@@ -141,7 +138,7 @@ impl Writer {
 /// The thread's own.
 struct Work {
     database: Database,
-    settings: config::Sqlite,
+    settings: hostel_config::Sqlite,
     receiver: mpsc::Receiver<Message>,
     shared: Shared,
     space: Space,
@@ -182,7 +179,7 @@ impl Work {
             }
         }
         // Leaves one file behind, which can be copied as it is.
-        let left = clock.keep(&conn).and_then(|()| sqlite::fold(&conn));
+        let left = clock.keep(&conn).and_then(|()| hostel_sqlite::fold(&conn));
         if let Err(error) = left {
             tracing::warn!(%error, "the queue was closed without a checkpoint");
         }
@@ -332,7 +329,7 @@ impl Work {
             if self.closing {
                 return Received::Closed;
             }
-            match sqlite::receive(&mut self.receiver, &mut messages, max, patience) {
+            match hostel_sqlite::receive(&mut self.receiver, &mut messages, max, patience) {
                 Received::Some => {}
                 ended => return ended,
             }

@@ -1,13 +1,13 @@
 //! A compile process against files that attack it, one limit at a time.
 
 use super::*;
-use crate::health::Health;
-use crate::plugin::{
+use crate::{
     Sample, engine,
     hostile::{self, Nesting},
     testing,
     workshop::hex,
 };
+use hostel_runtime::health::Health;
 use sha2::{Digest, Sha256};
 use std::{io::Write, time::Instant};
 
@@ -48,7 +48,7 @@ async fn what_it_makes_is_for_the_engine_of_a_node() {
     let artifact = launcher.run(job(&wasm), CancellationToken::new()).await;
     let artifact = artifact.unwrap();
     let engine = engine::Engine::new(&testing::config(dir.path()), &Health::default()).unwrap();
-    crate::plugin::cache::load(&engine.wasmtime, &artifact).unwrap();
+    crate::cache::load(&engine.wasmtime, &artifact).unwrap();
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn what_is_wrong_with_the_compiler_is_not_blamed_on_the_file_for_good() {
             "{refused}"
         );
     }
-    let plugins = crate::config::Config::default().plugins;
+    let plugins = hostel_config::Config::default().plugins;
     let missing =
         Launcher::new("/nonexistent/hostel".into(), &plugins, &Health::default()).unwrap();
     let refused = fault(&missing, job(&wasm)).await;

@@ -1,10 +1,8 @@
 //! Records that somebody, or a disk, has damaged: each fails its own task, and no other.
 
 use super::*;
-use crate::{
-    queue::{Filter, Page, Requeue},
-    task::{ErrorClass, State, Task},
-};
+use crate::{Filter, Page, Requeue};
+use hostel_task::{ErrorClass, State, Task};
 
 /// What is done to a task's record, by its id.
 const DAMAGES: [(&str, &str); 9] = [
@@ -143,7 +141,7 @@ async fn a_record_that_is_damaged_while_the_queue_runs_fails_alone() {
     );
     assert!(lease(&queue, 9).await.unwrap().is_empty());
     let refused = queue.cancel(&name("ended-state")).await.unwrap();
-    assert_eq!(refused, crate::queue::Cancel::Ended(StateKind::Failed));
+    assert_eq!(refused, crate::Cancel::Ended(StateKind::Failed));
     for id in ["result", "ended-state", "waits"] {
         assert!(is_corrupt(&seen(&queue, id).await), "{id}");
     }

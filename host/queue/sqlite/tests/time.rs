@@ -1,7 +1,8 @@
 //! A wall clock that is set while tasks wait and while nobody does.
 
 use super::*;
-use crate::{queue::Requeue, task::State};
+use crate::Requeue;
+use hostel_task::State;
 use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering::SeqCst},
@@ -20,7 +21,7 @@ impl Offset {
     }
 
     fn now(&self) -> i64 {
-        super::super::row::ms(crate::queue::now()) + self.0.load(SeqCst)
+        super::super::row::ms(crate::now()) + self.0.load(SeqCst)
     }
 
     async fn open(&self, dir: &TempDir) -> SqliteQueue {
@@ -61,7 +62,7 @@ async fn due(queue: &SqliteQueue) -> Leased {
     leased.await
 }
 
-async fn seen(queue: &SqliteQueue, id: &str) -> crate::task::Task {
+async fn seen(queue: &SqliteQueue, id: &str) -> hostel_task::Task {
     queue.get(&name(id)).await.unwrap().expect("a task")
 }
 

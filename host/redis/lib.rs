@@ -3,9 +3,9 @@
 
 mod connection;
 
-pub(crate) use connection::{Connection, Nodes};
+pub use connection::{Connection, Nodes};
 
-use crate::{config, pem};
+use hostel_runtime::pem;
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
     IntoConnectionInfo, RedisError, RedisResult, ServerErrorKind, TlsCertificates,
@@ -32,7 +32,7 @@ const RETRY_MS: (u64, u64) = (50, 500);
 
 /// A Redis that the configuration names. Connects to nothing by itself.
 #[derive(Clone)]
-pub(crate) struct Server {
+pub struct Server {
     /// The section of the configuration, for errors.
     section: &'static str,
     /// One, or where a cluster is asked first.
@@ -47,7 +47,7 @@ impl Server {
     /// Fails with what is wrong about the settings of `section`. In a cluster a command is sent again
     /// when its answer is missing, if it `repeats`; it may then be done twice.
     pub fn new(
-        settings: &config::Redis,
+        settings: &hostel_config::Redis,
         section: &'static str,
         repeats: bool,
     ) -> Result<Self, String> {
@@ -214,7 +214,7 @@ impl Server {
 
 /// The node of a cluster that an error sends us to, for good. While keys are on the way it is known
 /// only to who asks for one of them.
-pub(crate) fn redirection(error: &RedisError) -> Option<(String, u16)> {
+pub fn redirection(error: &RedisError) -> Option<(String, u16)> {
     if error.kind() != ErrorKind::Server(ServerErrorKind::Moved) {
         return None;
     }
@@ -224,7 +224,7 @@ pub(crate) fn redirection(error: &RedisError) -> Option<(String, u16)> {
 }
 
 /// Whether the server does not let us do this, whenever we try.
-pub(crate) fn is_refusal(error: &RedisError) -> bool {
+pub fn is_refusal(error: &RedisError) -> bool {
     error.kind() == ErrorKind::AuthenticationFailed
         || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
 }
@@ -237,7 +237,7 @@ fn watchful(tcp: TcpSettings) -> TcpSettings {
 }
 
 fn certificates(
-    settings: &config::Redis,
+    settings: &hostel_config::Redis,
     section: &str,
 ) -> Result<Option<TlsCertificates>, String> {
     let read = |key: &str, file: &Option<PathBuf>| match file {

@@ -12,19 +12,19 @@ mod space;
 mod thread;
 mod upkeep;
 
-pub(crate) use fault::Fault;
-pub(crate) use file::Lock;
-pub(crate) use reader::Reader;
-pub(crate) use receive::{Received, receive};
-pub(crate) use space::Space;
-pub(crate) use thread::Thread;
-pub(crate) use upkeep::{Upkeep, fold};
+pub use fault::Fault;
+pub use file::Lock;
+pub use reader::Reader;
+pub use receive::{Received, receive};
+pub use space::Space;
+pub use thread::Thread;
+pub use upkeep::{Upkeep, fold};
 
 use std::path::PathBuf;
 
 /// A database file of ours, as those who use it see it.
 #[derive(Debug, Clone)]
-pub(crate) struct Database {
+pub struct Database {
     pub path: PathBuf,
     /// The section of the configuration that names the file.
     pub section: &'static str,
@@ -44,7 +44,7 @@ pub(crate) struct Database {
 
 /// What the database could not do, by what can be done about it. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Error {
+pub enum Error {
     /// Try again later.
     Unavailable(String),
     /// What is stored does not make sense; an operator has to look.

@@ -59,7 +59,7 @@ pub use sample::Sample;
 pub use selfcheck::{SelfCheck, verify_self};
 pub use stop::{FailureClass, Stop};
 
-use crate::untrusted::Untrusted;
+use hostel_runtime::untrusted::Untrusted;
 use std::path::PathBuf;
 
 /// Why the plugin host could not do its work, by what the caller can do about it.

@@ -22,7 +22,7 @@ pub use section::MESSAGE_ROOM;
 pub use server::{Etcd, Redis, Secret, SecretUrl};
 pub use show::{Secrets, show};
 
-use crate::task::{Name, SubmissionLimits};
+use hostel_task::{Name, SubmissionLimits};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Everything that a node can be told.

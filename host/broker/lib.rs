@@ -12,8 +12,8 @@ pub use local::LocalBroker;
 pub use message::{InvalidMessage, Message, ReplyTo, Topic};
 pub use subscription::{Attachment, Inbox, Overflow, Received, Refusal, Subscription};
 
-use crate::{config, health::Health};
 use async_trait::async_trait;
+use hostel_runtime::health::Health;
 use std::sync::Arc;
 
 #[async_trait]
@@ -44,10 +44,13 @@ pub struct Published {
 
 /// Makes the broker that the configuration names. Nothing is connected before the first use.
 /// It reports its faults to `health`.
-pub fn open(config: &config::Config, health: &Health) -> Result<Arc<dyn MessageBroker>, Error> {
+pub fn open(
+    config: &hostel_config::Config,
+    health: &Health,
+) -> Result<Arc<dyn MessageBroker>, Error> {
     Ok(match &config.broker {
-        config::Broker::Local => Arc::new(LocalBroker::default()),
-        config::Broker::Redis(redis) => {
+        hostel_config::Broker::Local => Arc::new(LocalBroker::default()),
+        hostel_config::Broker::Redis(redis) => {
             Arc::new(RedisBroker::open_reporting(redis, health.clone())?)
         }
     })

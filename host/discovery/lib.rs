@@ -11,8 +11,9 @@ pub use etcd::EtcdServiceDiscovery;
 pub use local::LocalDiscovery;
 pub use record::{MAX_SERVICE_BYTES, MAX_TTL, MIN_TTL, NodeRecord, PluginRecord, ServiceInfo};
 
-use crate::{config, health::Health, task::Name};
 use async_trait::async_trait;
+use hostel_runtime::health::Health;
+use hostel_task::Name;
 use std::{
     collections::BTreeSet,
     sync::Arc,
@@ -74,10 +75,13 @@ pub trait ServiceDiscovery: Send + Sync {
 
 /// Makes the discovery that the configuration names. Nothing is connected before the first use; the
 /// data directory has to be there. It reports its faults to `health`.
-pub fn open(config: &config::Config, health: &Health) -> Result<Arc<dyn ServiceDiscovery>, Error> {
+pub fn open(
+    config: &hostel_config::Config,
+    health: &Health,
+) -> Result<Arc<dyn ServiceDiscovery>, Error> {
     Ok(match &config.discovery {
-        config::Discovery::Local => Arc::new(LocalDiscovery::new(&config.limits)),
-        config::Discovery::Etcd(etcd) => {
+        hostel_config::Discovery::Local => Arc::new(LocalDiscovery::new(&config.limits)),
+        hostel_config::Discovery::Etcd(etcd) => {
             let discovery =
                 EtcdServiceDiscovery::open_reporting(etcd, &config.limits, health.clone())?;
             Arc::new(discovery.kept_in(&config.node.data_dir)?)

@@ -19,13 +19,10 @@ pub use sqlite::SqliteQueue;
 pub use want::{Want, WantedType, WantedTypes};
 pub use watch::{Change, Changes, Publisher, Watch};
 
-use crate::{
-    config,
-    health::Health,
-    task::{Name, Outcome, Ran, StateKind, Submission, Task, TaskId, UnixMs},
-};
 use async_trait::async_trait;
 use bytes::Bytes;
+use hostel_runtime::health::Health;
+use hostel_task::{Name, Outcome, Ran, StateKind, Submission, Task, TaskId, UnixMs};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 #[async_trait]
@@ -102,10 +99,15 @@ pub trait TaskQueue: Send + Sync {
 }
 
 /// Opens the engine that the configuration names. It reports its faults to `health`.
-pub async fn open(queue: &config::Queue, health: &Health) -> Result<Arc<dyn TaskQueue>, Error> {
+pub async fn open(
+    queue: &hostel_config::Queue,
+    health: &Health,
+) -> Result<Arc<dyn TaskQueue>, Error> {
     match queue {
-        config::Queue::Sqlite(settings) => Ok(Arc::new(SqliteQueue::open(settings, health).await?)),
-        config::Queue::Redis(settings) => {
+        hostel_config::Queue::Sqlite(settings) => {
+            Ok(Arc::new(SqliteQueue::open(settings, health).await?))
+        }
+        hostel_config::Queue::Redis(settings) => {
             let queue = RedisQueue::open_reporting(settings, health.clone()).await?;
             Ok(Arc::new(queue))
         }
@@ -294,7 +296,7 @@ impl Error {
 }
 
 /// When a task became due or ended, for the engines' own use.
-pub(crate) fn now() -> UnixMs {
+pub fn now() -> UnixMs {
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();

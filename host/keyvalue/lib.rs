@@ -10,8 +10,9 @@ mod sqlite;
 
 pub use sqlite::SqliteKeyValue;
 
-use crate::{config, health::Health, task::Name};
 use async_trait::async_trait;
+use hostel_runtime::health::Health;
+use hostel_task::Name;
 use std::sync::Arc;
 
 /// How many keys `list` returns at most.
@@ -55,11 +56,11 @@ pub trait KeyValue: Send + Sync {
 
 /// Opens the engine that the configuration names. It reports what is wrong with it to `health`.
 pub async fn open(
-    keyvalue: &config::KeyValue,
+    keyvalue: &hostel_config::KeyValue,
     health: &Health,
 ) -> Result<Arc<dyn KeyValue>, Error> {
     match &keyvalue.backend {
-        config::KeyValueBackend::Sqlite {
+        hostel_config::KeyValueBackend::Sqlite {
             path,
             reserve_bytes,
         } => {

@@ -1,0 +1,11 @@
+//! What every part of a node runs on: supervised background tasks and the health they report, budgets
+//! in bytes, bounds on repeated log lines, text that others wrote, and the lifecycle of components.
+//! Nothing here knows of tasks, plugins or stores.
+
+pub mod budget;
+pub mod health;
+pub mod lifecycle;
+pub mod log_limit;
+pub mod parent;
+pub mod pem;
+pub mod untrusted;
