@@ -13,7 +13,7 @@ use hostel::{
     health::Health,
     lifecycle::Component as _,
     plugin::{Call, Finished, Outside, PluginHost, engine_settings},
-    task::{Ended, Name},
+    task::{AttemptResult, Name},
 };
 use std::{path::Path, sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -92,7 +92,7 @@ fn call() -> Call {
 fn check(finished: Finished) {
     assert_eq!(
         finished.ended,
-        Ended::Returned(Bytes::from_static(&PAYLOAD))
+        AttemptResult::Returned(Bytes::from_static(&PAYLOAD))
     );
 }
 

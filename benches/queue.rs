@@ -10,8 +10,8 @@ use bytes::Bytes;
 use hostel::{
     config::Sqlite,
     health::Health,
-    queue::{Finish, SqliteQueue, TaskQueue, Want},
-    task::{Name, Outcome, Ran, Submission, SubmissionLimits},
+    queue::{Finish, LeaseRequest, SqliteQueue, TaskQueue},
+    task::{ExecutedBy, Name, Outcome, Submission, SubmissionLimits},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -37,8 +37,8 @@ async fn measure() -> f64 {
         .expect("a queue");
     let name = |given: &str| Name::parse("name", given).expect("a name");
     let ttl = Duration::from_secs(15);
-    let want = Want::of_type(name("bench"), name("echo"), BATCH, ttl);
-    let ran = Ran {
+    let want = LeaseRequest::for_type(name("bench"), name("echo"), BATCH, ttl);
+    let ran = ExecutedBy {
         node: name("bench"),
         plugin: name("echo"),
         plugin_version: "1.0.0".into(),
@@ -57,7 +57,7 @@ async fn measure() -> f64 {
             outcome: Outcome::Completed {
                 result: leased.payload,
             },
-            ran: Some(ran.clone()),
+            executed_by: Some(ran.clone()),
         });
         queue.finish(ended.collect()).await.expect("a finish");
         spent += machine::cpu_time() - begin;

@@ -56,7 +56,7 @@ pub fn task_status(status: scheduler::TaskStatus) -> wire::TaskStatus {
     let waiting_for = status.waiting_for.unwrap_or_default();
     let task = status.task;
     let (started_at, finished_at) = times(&task);
-    let ran = task.ran.as_ref();
+    let ran = task.executed_by.as_ref();
     let [target_node, target_label] = match &task.target {
         Target::Any => Default::default(),
         Target::Node(id) => [id.to_string(), String::new()],
@@ -323,7 +323,7 @@ fn ms(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{fuzz, task::Lane};
+    use crate::{fuzz, task::Route};
     use prost::Message as _;
 
     fn samples() -> [Vec<u8>; 3] {
@@ -370,7 +370,7 @@ mod tests {
                 && let Ok(task) = submission(task, &limits)
             {
                 assert!(task.payload().len() <= limits.payload_bytes);
-                assert!(Lane::parse(&task.lane().to_string()).is_some());
+                assert!(Route::parse(&task.route().to_string()).is_some());
             }
             if let Ok(sent) = wire::Message::decode(&bytes[..])
                 && let Ok(message) = message(sent, 16)

@@ -63,7 +63,7 @@ impl TaskService for TaskServiceImpl {
         let id = convert::name("task id", &request.into_inner().task_id)?;
         let asked = self.scheduler.cancel_task(&id).await;
         let outcome = match asked.map_err(IntoStatus::into_status)? {
-            Cancel::Asked => "asked".into(),
+            Cancel::Requested => "asked".into(),
             Cancel::Cancelled | Cancel::Unknown => "cancelled".into(),
             Cancel::Ended(state) => state.to_string(),
         };

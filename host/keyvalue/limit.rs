@@ -1,7 +1,7 @@
-//! How much one call may ask for: pure checks, the same for every engine. How much a plugin may keep
-//! is not here, because only the engine knows what it keeps.
+//! The limits of one call: pure checks, the same for every backend. A backend calls `usage` with what a
+//! plugin would store.
 
-use super::{Bucket, Change, Error};
+use super::key_value::{Bucket, Change, Error};
 use hostel_config::KeyValueLimits;
 use hostel_task::Name;
 
@@ -14,10 +14,7 @@ pub(super) fn bucket(plugin: &Name, store: &str, limits: &KeyValueLimits) -> Res
             store.len()
         )));
     }
-    Ok(Bucket {
-        plugin: plugin.clone(),
-        store: store.to_owned(),
-    })
+    Ok(Bucket::new(plugin.clone(), store.to_owned()))
 }
 
 pub(super) fn keys<'k>(
@@ -61,7 +58,7 @@ pub(super) fn changes(changes: &[Change], limits: &KeyValueLimits) -> Result<(),
     batch(all, limits)
 }
 
-/// Values that travel together, in either direction.
+/// Checks the values of one call, in either direction.
 pub(super) fn batch(bytes: usize, limits: &KeyValueLimits) -> Result<(), Error> {
     let max = limits.max_batch_bytes;
     if bytes > max {
@@ -73,7 +70,7 @@ pub(super) fn batch(bytes: usize, limits: &KeyValueLimits) -> Result<(), Error> 
     Ok(())
 }
 
-/// What a plugin would keep after a change that makes it keep more.
+/// Checks what a plugin would store after a change that adds to it.
 pub(super) fn usage(plugin: &Name, bytes: u64, limits: &KeyValueLimits) -> Result<(), Error> {
     let max = limits.max_plugin_bytes;
     if bytes > max {

@@ -11,7 +11,7 @@ use super::{
 };
 use bytes::Bytes;
 use hostel_runtime::untrusted::clip;
-use hostel_task::{Ended, Name, TaskId};
+use hostel_task::{AttemptResult, Name, TaskId};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -35,7 +35,7 @@ pub struct Call {
 /// How a call ended and what it took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
-    pub ended: Ended,
+    pub ended: AttemptResult,
     /// The kind of failure, where it was one.
     pub class: Option<FailureClass>,
     pub usage: Usage,
@@ -45,7 +45,7 @@ impl Finished {
     /// The node itself failed while it ran the task; the log says where.
     pub fn node_failed() -> Self {
         Self {
-            ended: Ended::Retryable {
+            ended: AttemptResult::Retryable {
                 error: "the node failed while it ran the task".into(),
                 after: None,
             },
@@ -64,7 +64,7 @@ impl Finished {
     }
 
     /// It has not run, or was given up with the node.
-    pub(super) fn without_run(ended: Ended) -> Self {
+    pub(super) fn without_run(ended: AttemptResult) -> Self {
         Self {
             ended,
             class: None,
@@ -143,16 +143,19 @@ impl Program {
         });
         let clip = |error| clip(error, MAX_ERROR_BYTES);
         let (class, ended) = match result {
-            Ok(Ok(result)) => (None, Ended::Returned(result.into())),
+            Ok(Ok(result)) => (None, AttemptResult::Returned(result.into())),
             Ok(Err(TaskError::Retryable(error))) => {
                 let after = error.retry_after_ms.map(Duration::from_millis);
                 let error = clip(error.message);
                 let class = FailureClass::Retryable;
-                (Some(class), Ended::Retryable { error, after })
+                (Some(class), AttemptResult::Retryable { error, after })
             }
             Ok(Err(TaskError::Permanent(error))) => {
                 let error = clip(error);
-                (Some(FailureClass::Permanent), Ended::Permanent { error })
+                (
+                    Some(FailureClass::Permanent),
+                    AttemptResult::Permanent { error },
+                )
             }
             Err(stop) => (stop.class(), stop.into_ended()),
         };

@@ -8,7 +8,7 @@ use super::{
     manifest::TaskType,
     program::Program,
 };
-use hostel_task::{Ended, Name, Resources};
+use hostel_task::{AttemptResult, Name, Resources};
 use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -70,7 +70,7 @@ impl Handler {
             tracing::error!(plugin = %self.generation.name, "the node failed while it ran a task: {error}");
             return Finished::node_failed();
         }
-        Finished::without_run(Ended::Drained)
+        Finished::without_run(AttemptResult::Drained)
     }
 
     /// What one attempt takes of the node's room.
@@ -92,7 +92,7 @@ impl Handler {
     async fn attempt(&self, call: Call, room: Option<Room>) -> Finished {
         let Some(handler) = &self.generation.handler else {
             // Cannot be: a manifest with task types and no handler is refused.
-            return Finished::without_run(Ended::Drained);
+            return Finished::without_run(AttemptResult::Drained);
         };
         let TaskType {
             name,

@@ -360,7 +360,7 @@ mod tests {
                 let attempt = count(near.number()).max(1);
                 let jitter = near.rng().f64();
                 let losses = count(near.number());
-                let ended = hostel_task::Ended::Lost { losses };
+                let ended = hostel_task::AttemptResult::Lost { losses };
                 let _ = hostel_task::transition(ended, attempt, &task_type.retry, jitter);
             }
         });

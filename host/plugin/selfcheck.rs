@@ -8,7 +8,7 @@ use super::{
 };
 use hostel_config::Config;
 use hostel_runtime::health::Health;
-use hostel_task::{Ended, Name};
+use hostel_task::{AttemptResult, Name};
 use std::{io::Write, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -134,8 +134,8 @@ fn probes(result_bytes: usize) -> Vec<Probe> {
         timeout,
         fired,
     };
-    let permanent = |finished: &Finished| matches!(finished.ended, Ended::Permanent { .. });
-    let timed_out = |finished: &Finished| matches!(&finished.ended, Ended::Retryable { error, .. } if error.contains("timeout"));
+    let permanent = |finished: &Finished| matches!(finished.ended, AttemptResult::Permanent { .. });
+    let timed_out = |finished: &Finished| matches!(&finished.ended, AttemptResult::Retryable { error, .. } if error.contains("timeout"));
     vec![
         probe(
             "timeout of a busy guest",
@@ -192,14 +192,14 @@ fn probes(result_bytes: usize) -> Vec<Probe> {
             "",
             sample::LOOK_AROUND,
             PATIENCE,
-            |finished| matches!(&finished.ended, Ended::Returned(found) if found.is_empty()),
+            |finished| matches!(&finished.ended, AttemptResult::Returned(found) if found.is_empty()),
         ),
         probe(
             "a trap ends its own task only",
             "",
             sample::TRAP,
             PATIENCE,
-            |finished| matches!(finished.ended, Ended::Retryable { .. }),
+            |finished| matches!(finished.ended, AttemptResult::Retryable { .. }),
         ),
     ]
 }
@@ -231,9 +231,11 @@ async fn run(workshop: &Workshop, handle: &str) -> Result<Finished, Vec<Fault>> 
 
 fn detail(finished: &Finished) -> String {
     match &finished.ended {
-        Ended::Retryable { error, .. } | Ended::Permanent { error } => error.clone(),
-        Ended::Returned(_) if finished.usage.log_cut_off => "its log was cut off".into(),
-        Ended::Returned(result) => format!("it returned {} bytes", result.len()),
+        AttemptResult::Retryable { error, .. } | AttemptResult::Permanent { error } => {
+            error.clone()
+        }
+        AttemptResult::Returned(_) if finished.usage.log_cut_off => "its log was cut off".into(),
+        AttemptResult::Returned(result) => format!("it returned {} bytes", result.len()),
         other => format!("{other:?}"),
     }
 }

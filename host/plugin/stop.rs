@@ -3,7 +3,7 @@
 
 use super::engine::MAX_STACK_BYTES;
 use hostel_runtime::untrusted::clip;
-use hostel_task::Ended;
+use hostel_task::AttemptResult;
 use std::time::Duration;
 
 /// Longer texts of errors are cut.
@@ -89,19 +89,19 @@ impl Stop {
         }
     }
 
-    pub fn into_ended(self) -> Ended {
+    pub fn into_ended(self) -> AttemptResult {
         let error = clip(self.to_string(), MAX_ERROR_BYTES);
         match self {
-            Stop::Cancelled => Ended::Cancelled,
+            Stop::Cancelled => AttemptResult::Cancelled,
             Stop::NoRoom(_) | Stop::Timeout(_) | Stop::Trap(_) => {
-                Ended::Retryable { error, after: None }
+                AttemptResult::Retryable { error, after: None }
             }
             Stop::Cpu(_)
             | Stop::Memory(_)
             | Stop::Table(_)
             | Stop::Result(_)
             | Stop::Transfer(_)
-            | Stop::Stack => Ended::Permanent { error },
+            | Stop::Stack => AttemptResult::Permanent { error },
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{testing::config, *};
 use bytes::Bytes;
 use hostel_runtime::health::Health;
 use hostel_runtime::lifecycle::Component;
-use hostel_task::Ended;
+use hostel_task::AttemptResult;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 

@@ -1,11 +1,11 @@
-//! The stream of changes that a queue tells its watchers. Bounded: a watcher that falls behind is
-//! told so and looks for itself. Carries no payloads.
+//! The stream of changes that a queue publishes. Bounded: a watcher that falls behind learns that it
+//! missed changes, and reads the queue. Carries no payloads.
 
 use hostel_task::{Name, StateKind, TaskId};
 use std::sync::Arc;
 use tokio::sync::broadcast::{self, error::RecvError};
 
-/// How many batches a watcher may fall behind.
+/// How many batches a watcher may lag behind.
 const BACKLOG: usize = 1024;
 
 /// One task that has just entered a state.
@@ -14,8 +14,8 @@ pub struct Change {
     pub id: TaskId,
     pub task_type: Name,
     pub state: StateKind,
-    /// A running task whose end somebody asked for.
-    pub cancel_asked: bool,
+    /// The task runs and is to be cancelled.
+    pub cancel_requested: bool,
 }
 
 impl Change {
@@ -24,24 +24,24 @@ impl Change {
             id,
             task_type,
             state,
-            cancel_asked: false,
+            cancel_requested: false,
         }
     }
 }
 
-/// What a watcher is told.
+/// What a watcher receives.
 #[derive(Debug, Clone)]
 pub enum Changes {
-    Seen(Arc<[Change]>),
-    /// Some changes went by untold.
-    Lost,
+    Batch(Arc<[Change]>),
+    /// Some changes were not delivered.
+    Missed,
 }
 
-/// The queue's end.
+/// The queue's end of the stream.
 #[derive(Debug, Clone)]
 pub struct Publisher(broadcast::Sender<Changes>);
 
-/// A watcher's end.
+/// A watcher's end of the stream.
 #[derive(Debug)]
 pub struct Watch(broadcast::Receiver<Changes>);
 
@@ -56,14 +56,14 @@ impl Publisher {
 
     pub fn publish(&self, changes: Vec<Change>) {
         if !changes.is_empty() {
-            // An error only means that nobody watches.
-            let _ = self.0.send(Changes::Seen(changes.into()));
+            // An error only means that there is no watcher.
+            let _ = self.0.send(Changes::Batch(changes.into()));
         }
     }
 
-    /// For an engine that has missed something itself.
-    pub fn lost(&self) {
-        let _ = self.0.send(Changes::Lost);
+    /// Reports that the backend itself missed changes.
+    pub fn publish_missed(&self) {
+        let _ = self.0.send(Changes::Missed);
     }
 }
 
@@ -74,11 +74,11 @@ impl Default for Publisher {
 }
 
 impl Watch {
-    /// The next batch of changes; `None` once the queue is closed. Cancel safe.
+    /// Returns the next batch of changes, or `None` once the queue is closed. Cancel safe.
     pub async fn next(&mut self) -> Option<Changes> {
         match self.0.recv().await {
             Ok(changes) => Some(changes),
-            Err(RecvError::Lagged(_)) => Some(Changes::Lost),
+            Err(RecvError::Lagged(_)) => Some(Changes::Missed),
             Err(RecvError::Closed) => None,
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     queue::{
         self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, Submitted, TaskQueue,
     },
-    task::{Lane, Name, Submission, Target, Task, TaskId},
+    task::{Name, Route, Submission, Target, Task, TaskId},
 };
 use async_trait::async_trait;
 use departed::Departed;
@@ -109,9 +109,9 @@ pub struct DistributedTaskScheduler {
 pub enum Error {
     #[error("{}", unknown_type(.task_type, .known))]
     UnknownType { task_type: Name, known: Vec<Name> },
-    #[error("{}", no_such_target(.lane, *.is_there, .known))]
+    #[error("{}", no_such_target(.route, *.is_there, .known))]
     NoSuchTarget {
-        lane: Lane,
+        route: Route,
         /// Such a node lives, but handles other types.
         is_there: bool,
         known: Vec<Name>,
@@ -217,7 +217,7 @@ impl DistributedTaskScheduler {
             None => self.looks.reserve(LOOK_BYTES).await,
         };
         let found = self.queue.get(id).await;
-        let found = found.map_err(queue::Error::of_a_look)?;
+        let found = found.map_err(queue::Error::as_read_error)?;
         let task = found.ok_or_else(|| Error::UnknownTask(id.clone()))?;
         room.shrink_to(task.bytes());
         Ok((task, room))
@@ -227,7 +227,7 @@ impl DistributedTaskScheduler {
 #[async_trait]
 impl TaskScheduler for DistributedTaskScheduler {
     async fn submit_task(&self, task: Submission) -> Result<Accepted, Error> {
-        if let Err(refused) = self.routing.admit(task.lane()) {
+        if let Err(refused) = self.routing.admit(task.route()) {
             // A repeated submission is answered even after its plugin went away.
             return match self.find(task.id(), None).await {
                 Ok((known, _room)) => same_or_conflict(&task, &known),
@@ -301,12 +301,12 @@ impl TaskScheduler for DistributedTaskScheduler {
 
     async fn list_tasks(&self, filter: &Filter, page: &Page) -> Result<Listing, Error> {
         let listing = self.queue.list(filter, page).await;
-        Ok(listing.map_err(queue::Error::of_a_look)?)
+        Ok(listing.map_err(queue::Error::as_read_error)?)
     }
 
     async fn count_tasks(&self) -> Result<Counts, Error> {
         let counts = self.queue.counts().await;
-        Ok(counts.map_err(queue::Error::of_a_look)?)
+        Ok(counts.map_err(queue::Error::as_read_error)?)
     }
 }
 
@@ -332,8 +332,8 @@ fn unknown_type(task_type: &Name, known: &[Name]) -> String {
     format!("no live node handles {task_type}; known task types: {listed}")
 }
 
-fn no_such_target(lane: &Lane, is_there: bool, known: &[Name]) -> String {
-    let Lane { task_type, target } = lane;
+fn no_such_target(route: &Route, is_there: bool, known: &[Name]) -> String {
+    let Route { task_type, target } = route;
     let kind = match target {
         Target::Label(_) => "labels of nodes",
         _ => "nodes",

@@ -4,7 +4,7 @@
 use super::{Error, departed::Departed};
 use crate::{
     discovery::{NodeRecord, ServiceDiscovery},
-    task::{Lane, Name, State, Target, Task, UnixMs},
+    task::{Name, Route, State, Target, Task, UnixMs},
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -18,37 +18,37 @@ pub(super) struct Routing {
 impl Routing {
     /// Refuses what no live node could run. A drained node counts, and one that has just left: they
     /// come back.
-    pub fn admit(&self, lane: &Lane) -> Result<(), Error> {
+    pub fn admit(&self, route: &Route) -> Result<(), Error> {
         let nodes = self.discovery.nodes();
         // Looked through and not copied: a node may run thousands of types.
         let serving = || nodes.iter().filter(|node| self.serves(node));
-        let of_type = || serving().filter(|node| node.expects(&lane.task_type));
-        if of_type().any(|node| matches(node, &lane.target)) {
+        let of_type = || serving().filter(|node| node.expects(&route.task_type));
+        if of_type().any(|node| matches(node, &route.target)) {
             return Ok(());
         }
         let could = |node: &NodeRecord| {
-            node.handles(&lane.task_type) && matches(node, &lane.target) && self.serves(node)
+            node.handles(&route.task_type) && matches(node, &route.target) && self.serves(node)
         };
         if self.departed.any(could) {
             return Ok(());
         }
         let mut starting = serving().filter(|node| node.starting);
-        if let Some(node) = starting.find(|node| matches(node, &lane.target)) {
+        if let Some(node) = starting.find(|node| matches(node, &route.target)) {
             return Err(Error::Starting {
-                task_type: lane.task_type.clone(),
+                task_type: route.task_type.clone(),
                 node: node.id.clone(),
             });
         }
         let named = |names: BTreeSet<&Name>| names.into_iter().cloned().collect();
         Err(match of_type().next() {
             None => Error::UnknownType {
-                task_type: lane.task_type.clone(),
+                task_type: route.task_type.clone(),
                 known: named(serving().flat_map(|node| &node.task_types).collect()),
             },
             Some(_) => Error::NoSuchTarget {
-                lane: lane.clone(),
-                is_there: serving().any(|node| matches(node, &lane.target)),
-                known: named(match lane.target {
+                route: route.clone(),
+                is_there: serving().any(|node| matches(node, &route.target)),
+                known: named(match route.target {
                     Target::Label(_) => of_type().flat_map(|node| &node.labels).collect(),
                     _ => of_type().map(|node| &node.id).collect(),
                 }),

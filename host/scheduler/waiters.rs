@@ -89,13 +89,13 @@ async fn pump(mut watch: Watch, waiting: Waiting) {
         let mut waiting = lock(&waiting);
         match changes {
             // Dropping a sender wakes its receiver.
-            Changes::Lost => waiting.clear(),
-            Changes::Seen(changes) if !waiting.is_empty() => {
+            Changes::Missed => waiting.clear(),
+            Changes::Batch(changes) if !waiting.is_empty() => {
                 for change in changes.iter().filter(|c| c.state.is_terminal()) {
                     waiting.remove(&change.id);
                 }
             }
-            Changes::Seen(_) => {}
+            Changes::Batch(_) => {}
         }
     }
     // The queue is closed, and nobody has ended this.

@@ -1,17 +1,20 @@
-//! Connections to a database, which is ours, of a version that we know, or made now.
+//! Connections to a database. Checks that the file is this program's and of a known version, creates its
+//! schema or migrates it.
 
-use super::{Database, Error, Fault, upkeep};
+use super::{
+    database::Database,
+    error::Error,
+    fault::Fault,
+    pragma::{self, BUSY_TIMEOUT},
+};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
-use std::time::Duration;
 
-/// How long to wait for a lock that another process has.
-pub(super) const BUSY: Duration = Duration::from_secs(5);
-
-/// The most pages of a file that is written anew when it is opened, so that it gives space back.
+/// The most pages of a file that is rewritten on opening, so that its free pages can be returned.
 const REWRITTEN_PAGES: i64 = 8192;
 
 impl Database {
-    /// Opens the file for writing and gives it its tables when it is new. The file has been claimed.
+    /// Opens the file for writing, after it was claimed. Creates the schema of a new file and migrates an
+    /// older one.
     pub fn open_writer(&self) -> Result<Connection, Error> {
         let opening = |error: rusqlite::Error| self.opening_error(&error.into());
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -23,12 +26,12 @@ impl Database {
             0 => self.create(&conn).map_err(opening)?,
             version => self.migrate(&conn, version).map_err(opening)?,
         }
-        self.let_shrink(&conn).map_err(opening)?;
+        self.enable_shrinking(&conn).map_err(opening)?;
         Ok(conn)
     }
 
-    /// Opens the file for reading beside the writer. No memory map: under one, a read that fails
-    /// kills the process instead of failing.
+    /// Opens the file for reading beside the writer. Not memory-mapped: a failed read of a mapped page
+    /// would kill the process.
     pub fn open_reader(&self) -> Result<Connection, Fault> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(&self.path, flags)?;
@@ -61,36 +64,31 @@ impl Database {
             ))
             .inspect_err(|_| drop(conn.execute_batch("ROLLBACK")))?;
             let path = self.path.display();
-            tracing::info!("{path} has been brought from schema {from} to {to}");
+            tracing::info!("{path} was migrated from schema {from} to {to}");
         }
         Ok(())
     }
 
-    /// Files of versions that gave no space back learn to, once, where that is cheap.
-    fn let_shrink(&self, conn: &Connection) -> rusqlite::Result<()> {
-        let number = |pragma| upkeep::number(conn, pragma);
+    /// Rewrites a small file of a version that did not return free pages, so that it can.
+    fn enable_shrinking(&self, conn: &Connection) -> rusqlite::Result<()> {
+        let number = |pragma| pragma::number(conn, pragma);
         if number("PRAGMA auto_vacuum")? != 0 {
             return Ok(());
         }
         let path = self.path.display();
         let used = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
-        let rewritten = match used <= REWRITTEN_PAGES {
-            true => conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM"),
-            false => {
-                tracing::warn!(
-                    "{path} was made by a version that gives no space back; while the node is \
-                     stopped, `sqlite3 {path} 'PRAGMA auto_vacuum = 2; VACUUM'` changes that"
-                );
-                Ok(())
-            }
-        };
-        if let Err(error) = rewritten {
-            tracing::warn!(%error, "{path} cannot be rewritten so that it gives space back");
+        if used > REWRITTEN_PAGES {
+            tracing::warn!(
+                "{path} was created by a version that does not return free space; to enable that, \
+                 stop the node and run `sqlite3 {path} 'PRAGMA auto_vacuum = 2; VACUUM'`"
+            );
+        } else if let Err(error) = conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM") {
+            tracing::warn!(%error, "{path} cannot be rewritten to return free space");
         }
         Ok(())
     }
 
-    /// The schema's version, 0 for an empty file.
+    /// Returns the version of the schema, 0 for an empty file.
     fn check_identity(&self, conn: &Connection) -> Result<i64, Error> {
         let number = |pragma: &str| {
             conn.query_row(pragma, [], |row| row.get::<_, i64>(0))
@@ -103,7 +101,7 @@ impl Database {
         }
         if number("PRAGMA application_id")? != self.application {
             return Err(Error::Misconfigured(format!(
-                "{path} is a database of another program; point {} path elsewhere",
+                "{path} is a database of another program; set {} path to another file",
                 self.section
             )));
         }
@@ -114,18 +112,18 @@ impl Database {
                 "{path} was written by a newer hostel (schema {newer}; this one knows {known})"
             ))),
             other => Err(Error::Corrupt(format!(
-                "{path} says that its schema is {other}"
+                "{path} has schema {other}, which does not exist"
             ))),
         }
     }
 }
 
 fn prepare_connection(conn: &Connection) -> rusqlite::Result<()> {
-    conn.busy_timeout(BUSY)?;
-    // More than anybody here prepares; the default is not.
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    // More than a connection uses; the default is less.
     conn.set_prepared_statement_cache_capacity(64);
-    // Without this a statement is compiled anew for every value bound to it, in case another index
-    // served that value better; measured as a third of the writer's work, and most of a reader's.
+    // Without this a statement is compiled again for every value bound to it, in case another index
+    // suits that value better: a third of the writer's work, and most of a reader's.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }

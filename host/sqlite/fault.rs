@@ -1,15 +1,15 @@
-//! What can go wrong beneath a database, classed by what can be done about it. Every rusqlite error
-//! becomes a sentence here and nowhere else.
+//! Failures of SQLite and of stored data, classified by what can be done about them. All texts for
+//! rusqlite errors are made here.
 
-use super::{Database, Error};
+use super::{database::Database, error::Error};
 use rusqlite::ErrorCode;
 
-/// Why a statement or a transaction did not do its work.
+/// Why a statement or a transaction failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
-    /// What is stored breaks a rule of ours.
+    /// Stored data is invalid.
     #[error("{0}")]
     Corrupt(String),
 }
@@ -26,7 +26,7 @@ impl Fault {
         self.code() == Some(ErrorCode::DiskFull)
     }
 
-    /// Whether what is stored is at fault, in one place: a rule of ours, a type, a page.
+    /// Returns whether stored data is damaged in one place: an invalid value, a wrong type, a page.
     pub fn is_damage(&self) -> bool {
         use rusqlite::Error as E;
         match self {
@@ -41,8 +41,8 @@ impl Fault {
         }
     }
 
-    /// Whether the fault lies with the machine and not with one statement: then the other
-    /// operations of a batch would meet it too.
+    /// Returns whether the machine is at fault and not one statement, so that the other operations of a
+    /// batch would fail, too.
     pub fn is_environmental(&self) -> bool {
         use ErrorCode as Code;
         matches!(
@@ -62,13 +62,27 @@ impl Fault {
     }
 }
 
+/// Why one operation was rolled back.
+#[derive(Debug)]
+pub enum OperationError<E> {
+    /// The operation refused its own work, for a reason that the caller can mend.
+    Rejected(E),
+    Fault(Fault),
+}
+
+impl<E, F: Into<Fault>> From<F> for OperationError<E> {
+    fn from(fault: F) -> Self {
+        Self::Fault(fault.into())
+    }
+}
+
 impl Database {
-    /// A fault in words for the caller, who cannot see the path but whose operator can.
+    /// Describes a fault for the operator.
     pub fn reason(&self, fault: &Fault) -> String {
         let path = self.path.display();
         match fault.code() {
             Some(ErrorCode::DiskFull) => format!(
-                "the disk that holds {path} is full; free some space and the {} goes on by itself",
+                "the disk that holds {path} is full; free some space, and the {} continues by itself",
                 self.what
             ),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
@@ -78,21 +92,22 @@ impl Database {
         }
     }
 
-    /// For one operation whose changes were taken back.
+    /// Converts the fault of one operation that was rolled back.
     pub fn error(&self, fault: &Fault) -> Error {
         let reason = self.reason(fault);
-        let is_no_database = fault.code() == Some(ErrorCode::NotADatabase);
-        match fault.is_damage() || is_no_database {
-            true => Error::Corrupt(reason),
-            false => Error::Unavailable(reason),
+        let is_not_a_database = fault.code() == Some(ErrorCode::NotADatabase);
+        if fault.is_damage() || is_not_a_database {
+            Error::Corrupt(reason)
+        } else {
+            Error::unavailable(reason)
         }
     }
 
-    /// For the operator who starts the node.
+    /// Converts a fault that keeps the database from being opened.
     pub fn opening_error(&self, fault: &Fault) -> Error {
         match fault.code() {
             Some(ErrorCode::NotADatabase) => Error::Misconfigured(format!(
-                "{} is not a SQLite database; point {} path elsewhere",
+                "{} is not a SQLite database; set {} path to another file",
                 self.path.display(),
                 self.section
             )),

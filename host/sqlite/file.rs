@@ -1,8 +1,8 @@
-//! The files around the database: private to the user, and used by one process at a time. Opens no
-//! connection, and never the database file itself once a connection is open: closing any handle of
-//! it would drop SQLite's own locks.
+//! The files around the database: private to the user, and used by one process at a time. The database
+//! file itself is never opened here once a connection is open: closing any handle of it would drop
+//! SQLite's locks.
 
-use super::{Database, Error};
+use super::{database::Database, error::Error};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io,
@@ -10,21 +10,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Holds the database for this process; whoever drops it lets the next one in.
+/// Holds the database for this process until it is dropped.
 #[derive(Debug)]
 pub struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Said, and not left to the closing: a process that is just being forked has the file open
-        // as well, and would hold the lock until it runs its own program.
+        // Closing the file is not enough: a process that is being forked has it open, too, and would
+        // hold the lock until it executes its own program.
         let _ = self.0.unlock();
     }
 }
 
 impl Database {
-    /// Makes directory and file where they are missing, and claims them for this process.
-    /// `Misconfigured` when another process has them, or when they are not ours to use. Blocks.
+    /// Creates the directory and the file if they are missing, and claims them for this process. Fails
+    /// with `Misconfigured` if another process uses them or this one may not. Blocks.
     pub fn claim(&self) -> Result<Lock, Error> {
         let path = &self.path;
         let refused = |what: &str, error: io::Error| {
@@ -38,14 +38,14 @@ impl Database {
                 .recursive(true)
                 .mode(0o700)
                 .create(parent)
-                .map_err(|error| refused("the directory cannot be made for", error))?;
+                .map_err(|error| refused("cannot create the directory of", error))?;
         }
         let lock = lock(path)?;
         // SQLite gives its -wal and -shm files the mode of the database.
         private()
             .open(path)
             .and_then(|_| fs::set_permissions(path, Permissions::from_mode(0o600)))
-            .map_err(|error| refused("no access to", error))?;
+            .map_err(|error| refused("cannot open", error))?;
         Ok(lock)
     }
 }
@@ -59,7 +59,7 @@ fn lock(path: &Path) -> Result<Lock, Error> {
     match file.try_lock() {
         Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(Error::Misconfigured(format!(
-            "{} is in use by another hostel; stop that one or give this one its own [node] data_dir",
+            "{} is in use by another hostel; stop that one, or give this one its own [node] data_dir",
             path.display()
         ))),
         Err(TryLockError::Error(error)) => Err(refused(error)),
@@ -72,7 +72,7 @@ pub(super) fn private() -> OpenOptions {
     options
 }
 
-/// `queue.db` and `.lock` give `queue.db.lock`.
+/// Appends a suffix to a file name: `queue.db` and `.lock` give `queue.db.lock`.
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

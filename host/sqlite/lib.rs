@@ -1,60 +1,30 @@
-//! What every SQLite file of a node needs, whoever keeps what in it: claiming the file, connections
-//! that know whose it is, a thread that reads, space kept free, files kept small, and words for what
-//! goes wrong. Knows no table.
+//! What every SQLite file of a node needs: claiming the file, connections that check what they open, a
+//! thread that reads, a thread that writes in groups, free space in reserve, files kept small, and
+//! classified errors. Knows no table.
 
+mod batch;
 mod connection;
+mod database;
+mod disk_space;
+mod error;
 mod fault;
 mod file;
-mod foreign;
+mod lock_holders;
+mod maintenance;
+mod operation;
+mod pragma;
 mod reader;
 mod receive;
-mod space;
+mod store;
 mod thread;
-mod upkeep;
+mod writer;
+mod writer_thread;
 
-pub use fault::Fault;
+pub use database::Database;
+pub use error::Error;
+pub use fault::{Fault, OperationError};
 pub use file::Lock;
+pub use operation::{SyncLevel, WriteCost};
 pub use reader::Reader;
-pub use receive::{Received, receive};
-pub use space::Space;
-pub use thread::Thread;
-pub use upkeep::{Upkeep, fold};
-
-use std::path::PathBuf;
-
-/// A database file of ours, as those who use it see it.
-#[derive(Debug, Clone)]
-pub struct Database {
-    pub path: PathBuf,
-    /// The section of the configuration that names the file.
-    pub section: &'static str,
-    /// What is kept in it, for the log.
-    pub what: &'static str,
-    /// Marks the file, in `PRAGMA application_id`.
-    pub application: i64,
-    /// What this build writes, in `PRAGMA user_version`.
-    pub version: i64,
-    /// What `version` consists of.
-    pub create: &'static str,
-    /// What makes each older version the next one, from 1 on.
-    pub migrations: &'static [&'static str],
-    /// Set on the connection that writes; `auto_vacuum` among them takes effect on a new file only.
-    pub tuning: &'static str,
-}
-
-/// What the database could not do, by what can be done about it. Nothing was changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Error {
-    /// Try again later.
-    Unavailable(String),
-    /// What is stored does not make sense; an operator has to look.
-    Corrupt(String),
-    /// A setting has to change.
-    Misconfigured(String),
-}
-
-impl Error {
-    pub fn closed() -> Self {
-        Self::Unavailable("it has been closed".into())
-    }
-}
+pub use store::{Session, Store};
+pub use writer::{WeakWriter, Writer, WriterOptions};

@@ -1,5 +1,5 @@
-//! Receiving on a thread of one's own, for so long and no longer. Needs no runtime, which may end
-//! before the thread does.
+//! Receiving from a channel on a thread, with a timeout. Needs no runtime, which may end before the
+//! thread does.
 
 use std::{
     sync::Arc,
@@ -9,13 +9,13 @@ use std::{
 };
 use tokio::sync::mpsc::Receiver;
 
-/// What a wait for messages ended with.
+/// How a wait for messages ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
     Some,
-    /// The time is over.
+    /// The timeout has passed.
     Idle,
-    /// No more will come.
+    /// The channel is closed and empty.
     Closed,
 }
 
@@ -27,16 +27,16 @@ impl Wake for Unpark {
     }
 }
 
-/// Adds up to `max` messages to `buffer` as soon as there is one. Blocks for `patience` at most.
+/// Adds up to `max` messages to `buffer` as soon as there is one. Blocks for up to `timeout`.
 pub fn receive<T>(
     receiver: &mut Receiver<T>,
     buffer: &mut Vec<T>,
     max: usize,
-    patience: Duration,
+    timeout: Duration,
 ) -> Received {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     loop {
         match receiver.poll_recv_many(&mut context, buffer, max) {
             Poll::Ready(0) => return Received::Closed,
@@ -57,7 +57,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     #[test]
-    fn a_wait_ends_with_a_message_with_its_time_and_with_the_last_sender() {
+    fn a_wait_ends_with_a_message_a_timeout_or_the_last_sender() {
         let (sender, mut receiver) = mpsc::channel(4);
         let mut got = Vec::new();
         let mut wait = |ms| receive(&mut receiver, &mut got, 9, Duration::from_millis(ms));

@@ -1,14 +1,13 @@
-//! A thread of a database's: started by name, and waited for without blocking. Knows nothing of what
-//! it does.
+//! A named thread, which is joined without blocking the runtime.
 
-use super::Error;
+use super::error::Error;
 use hostel_runtime::health::{BackgroundThread, Health, Part};
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 pub struct Thread(Mutex<Option<BackgroundThread>>);
 
 impl Thread {
-    /// Starts a thread of `part`, whose panic fails the node.
+    /// Starts a thread of `part`. A panic on it fails the node.
     pub fn start(
         health: &Health,
         part: Part,
@@ -16,15 +15,15 @@ impl Thread {
         run: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Error> {
         let started = health.vital_thread(part, name, run);
-        let thread = started
-            .map_err(|error| Error::Unavailable(format!("no thread for {name}: {error}")))?;
+        let thread = started.map_err(|error| {
+            Error::unavailable(format!("the thread {name} cannot be started: {error}"))
+        })?;
         Ok(Self(Mutex::new(Some(thread))))
     }
 
-    /// Waits for its end; the second time there is nothing to wait for. Telling it to end is the
-    /// caller's.
+    /// Waits for the thread to end, which the caller has requested. A second call returns at once.
     pub async fn join(&self) {
-        let thread = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.0.lock().take();
         if let Some(thread) = thread {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }

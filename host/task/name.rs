@@ -1,5 +1,5 @@
-//! Names that users choose, and the one rule that they all obey. Every id, type, plugin, node and
-//! topic passes through here before it reaches a key, a path or a label.
+//! Names that users choose, and the one rule for all of them. Every id, type, plugin, node and topic is
+//! validated here before it is used in a key, a path or a label.
 
 use serde::{Deserialize, Serialize};
 use std::{borrow::Borrow, fmt, sync::Arc};
@@ -10,7 +10,7 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 #[serde(try_from = "String", into = "String")]
 pub struct Name(Arc<str>);
 
-/// A task's id obeys the same rule. It is the task's idempotency key.
+/// The id of a task, which is its idempotency key.
 pub type TaskId = Name;
 
 /// Why a name was refused. `what` is the kind of name, such as "task type".
@@ -33,7 +33,7 @@ pub enum InvalidName {
 impl Name {
     pub const MAX_BYTES: usize = 128;
 
-    /// Checks `given`; `what` names the kind of name in the error.
+    /// Validates `given`; `what` is the kind of name in the error.
     pub fn parse(what: &'static str, given: &str) -> Result<Self, InvalidName> {
         if given.is_empty() {
             return Err(InvalidName::Empty { what });
@@ -97,7 +97,7 @@ mod tests {
     use hostel_fuzz as fuzz;
 
     #[test]
-    fn accepts_what_people_use() {
+    fn usual_names_are_valid() {
         for good in [
             "a",
             "echo",
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn errors_say_what_is_wrong() {
         let error = |given: &str| Name::parse("task type", given).unwrap_err().to_string();
         assert_eq!(error(""), "task type is empty");
         assert!(error(&"x".repeat(129)).contains("129 bytes; at most 128"));
@@ -131,7 +131,7 @@ mod tests {
                 Ok(name) => {
                     assert_eq!(name.as_str(), given);
                     assert!(given.len() <= Name::MAX_BYTES);
-                    // It is safe in a key, a path, a label and a line of text.
+                    // Safe in a key, a path, a label and a line of text.
                     assert!(given.bytes().all(|byte| byte.is_ascii_graphic()));
                     assert!(!given.contains(['/', '{', '}', '@', '\\', '"', '*', ' ']));
                 }

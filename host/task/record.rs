@@ -1,10 +1,13 @@
-//! A task as the queue holds it: what was asked, and how far it has come.
+//! A task as the queue stores it.
 
-use super::{Name, Target, TaskId};
+use super::{
+    name::{Name, TaskId},
+    route::Target,
+};
 use bytes::Bytes;
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
-/// Milliseconds since the Unix epoch, by the clock of whoever holds the queue.
+/// Milliseconds since the Unix epoch, by the queue backend's clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMs(pub u64);
 
@@ -15,7 +18,7 @@ impl UnixMs {
     }
 }
 
-/// One task and its whole story so far.
+/// A task and its history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
     pub id: TaskId,
@@ -25,24 +28,24 @@ pub struct Task {
     pub metadata: Arc<BTreeMap<String, String>>,
     pub submitted_at: UnixMs,
     pub state: State,
-    /// Attempts that were begun and counted; 0 before the first.
+    /// The number of counted attempts, the running one included; 0 before the first.
     pub attempt: u32,
-    /// What the latest unsuccessful attempt ended with. Kept through retries.
+    /// The error of the latest unsuccessful attempt. Retries keep it.
     pub error: Option<String>,
-    /// What kind of error ended the task, where that is more than its text says.
+    /// The kind of the error that ended the task, if clients can tell it from others.
     pub error_class: Option<ErrorClass>,
-    /// Who ran the latest attempt that ended.
-    pub ran: Option<Ran>,
-    /// How often it was lost with its node without the attempt being counted; from `SUSPECT_AFTER` on it
-    /// is a suspect.
+    /// What executed the latest attempt that ended.
+    pub executed_by: Option<ExecutedBy>,
+    /// How often the task was lost with its node without the attempt being counted; from
+    /// `SUSPECT_AFTER` on it is a suspect.
     pub losses: u32,
-    /// How often an ending was applied to this task since it was submitted or requeued: 0 while it
-    /// is open, 1 once it has ended. Anything else is a fault of the queue.
+    /// How often the task has ended since it was submitted or requeued: 0 while it is open, 1 once it
+    /// has ended. Any other value is a fault of the queue.
     pub finishes: u32,
 }
 
 impl Task {
-    /// What it holds of payload and result, in bytes.
+    /// Returns the size of payload and result in bytes.
     pub fn bytes(&self) -> usize {
         let result = match &self.state {
             State::Completed { result, .. } => result.len(),
@@ -52,30 +55,30 @@ impl Task {
     }
 }
 
-/// Where a task stands.
+/// The state of a task, with its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Waits until `due_at`, then for a free node.
+    /// Waits until `due_at`, then for a node with a free slot.
     Pending { due_at: UnixMs },
     /// Leased to `node`.
     Running {
         node: Name,
         started_at: UnixMs,
         lease_until: UnixMs,
-        cancel_asked: bool,
+        cancel_requested: bool,
     },
-    /// Ended well. Final.
+    /// Ended with a result. Final.
     Completed {
         result: Bytes,
         started_at: UnixMs,
         finished_at: UnixMs,
     },
-    /// Ended badly: the dead letter. Final until it is requeued.
+    /// Ended with an error: a dead letter. Final until it is requeued.
     Failed {
         started_at: Option<UnixMs>,
         finished_at: UnixMs,
     },
-    /// Ended because somebody asked for it. Final until it is requeued.
+    /// Ended by a cancellation. Final until it is requeued.
     Cancelled {
         started_at: Option<UnixMs>,
         finished_at: UnixMs,
@@ -85,13 +88,13 @@ pub enum State {
 /// A kind of error that clients can tell from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// The stored record of the task does not make sense. The task has failed for that reason
-    /// alone; nothing is known of its attempts.
+    /// The stored record of the task is damaged. The task failed for that reason alone; nothing is
+    /// known of its attempts.
     Corrupt,
 }
 
 impl ErrorClass {
-    /// The word that `TaskStatus.error_class` carries.
+    /// Returns the text of `TaskStatus.error_class`.
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorClass::Corrupt => "corrupt",
@@ -99,9 +102,9 @@ impl ErrorClass {
     }
 }
 
-/// Which code ran an attempt.
+/// The node and the plugin version that executed an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ran {
+pub struct ExecutedBy {
     pub node: Name,
     pub plugin: Name,
     pub plugin_version: Arc<str>,
@@ -138,12 +141,12 @@ impl StateKind {
         StateKind::Cancelled,
     ];
 
-    /// Whether a task in this state has ended.
+    /// Returns whether a task in this state has ended.
     pub fn is_terminal(self) -> bool {
         !matches!(self, StateKind::Pending | StateKind::Running)
     }
 
-    /// The word that `TaskStatus.status` carries.
+    /// Returns the text of `TaskStatus.status`.
     pub fn as_str(self) -> &'static str {
         match self {
             StateKind::Pending => "pending",
@@ -169,8 +172,8 @@ impl FromStr for StateKind {
             .into_iter()
             .find(|kind| kind.as_str() == given)
             .ok_or_else(|| {
-                let words = Self::ALL.map(Self::as_str).join(", ");
-                format!("{given:?} is not a task state; the states are {words}")
+                let states = Self::ALL.map(Self::as_str).join(", ");
+                format!("{given:?} is not a task state; the states are {states}")
             })
     }
 }

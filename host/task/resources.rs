@@ -1,33 +1,33 @@
-//! What tasks take of a node while they run, and what a node has left for them. Pure.
+//! What tasks take of a node while they run, and what a node has available. Pure.
 
-/// An amount of each thing that guests share.
+/// An amount of each resource that guests share.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resources {
     pub memory_bytes: usize,
-    /// Slots of the pool of instances. Most guests take one.
+    /// Slots of the instance pool. Most guests take one.
     pub pool_slots: usize,
 }
 
 impl Resources {
-    /// More than anything takes.
+    /// More than any task takes.
     pub const UNLIMITED: Self = Self {
         memory_bytes: usize::MAX,
         pool_slots: usize::MAX,
     };
 
-    pub fn fits_in(self, room: Self) -> bool {
-        self.memory_bytes <= room.memory_bytes && self.pool_slots <= room.pool_slots
+    pub fn fits_in(self, available: Self) -> bool {
+        self.memory_bytes <= available.memory_bytes && self.pool_slots <= available.pool_slots
     }
 
-    /// What is left of it, or `None` when it is too little.
-    pub fn less(self, taken: Self) -> Option<Self> {
+    /// Subtracts `taken`; `None` if there is less than that of any resource.
+    pub fn checked_sub(self, taken: Self) -> Option<Self> {
         Some(Self {
             memory_bytes: self.memory_bytes.checked_sub(taken.memory_bytes)?,
             pool_slots: self.pool_slots.checked_sub(taken.pool_slots)?,
         })
     }
 
-    /// The larger of each.
+    /// Returns the larger amount of each resource.
     pub fn max(self, other: Self) -> Self {
         Self {
             memory_bytes: self.memory_bytes.max(other.memory_bytes),
@@ -35,15 +35,15 @@ impl Resources {
         }
     }
 
-    /// As much as `count` of it take.
-    pub fn times(self, count: usize) -> Self {
+    /// Multiplies each amount by `count`.
+    pub fn saturating_mul(self, count: usize) -> Self {
         Self {
             memory_bytes: self.memory_bytes.saturating_mul(count),
             pool_slots: self.pool_slots.saturating_mul(count),
         }
     }
 
-    /// The smaller of each.
+    /// Returns the smaller amount of each resource.
     pub fn min(self, other: Self) -> Self {
         Self {
             memory_bytes: self.memory_bytes.min(other.memory_bytes),
@@ -65,12 +65,12 @@ mod tests {
         assert!(of(3, 1).fits_in(of(3, 1)));
         assert!(!of(4, 1).fits_in(of(3, 9)));
         assert!(!of(1, 2).fits_in(of(3, 1)));
-        assert_eq!(of(3, 2).less(of(1, 2)), Some(of(2, 0)));
-        assert_eq!(of(3, 1).less(of(1, 2)), None);
+        assert_eq!(of(3, 2).checked_sub(of(1, 2)), Some(of(2, 0)));
+        assert_eq!(of(3, 1).checked_sub(of(1, 2)), None);
         assert_eq!(of(3, 1).max(of(1, 2)).min(of(2, 9)), of(2, 2));
         assert!(
             of(1 << 40, 2)
-                .times(usize::MAX)
+                .saturating_mul(usize::MAX)
                 .fits_in(Resources::UNLIMITED)
         );
     }

@@ -1,25 +1,27 @@
-//! A task as a client hands it in. The constructor enforces every limit; nothing later validates
-//! again.
+//! A task as a client submits it. The constructor enforces every limit; nothing validates it later.
 
-use super::{InvalidName, Lane, Name, Target, TaskId};
+use super::{
+    name::{InvalidName, Name, TaskId},
+    route::{Route, Target},
+};
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// A valid, not yet stored task.
+/// A valid task that is not stored yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submission {
     id: TaskId,
-    lane: Lane,
+    route: Route,
     payload: Bytes,
     metadata: Arc<BTreeMap<String, String>>,
 }
 
-/// What one submission may hold. Sizes in bytes.
+/// The limits of one submission, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubmissionLimits {
     pub payload_bytes: usize,
     pub metadata_entries: usize,
-    /// All keys and values of one task together.
+    /// The sum of all keys and values.
     pub metadata_bytes: usize,
 }
 
@@ -57,7 +59,7 @@ impl Submission {
         check_metadata(&metadata, limits)?;
         Ok(Self {
             id,
-            lane: Lane {
+            route: Route {
                 task_type,
                 target: Target::Any,
             },
@@ -66,9 +68,9 @@ impl Submission {
         })
     }
 
-    /// The same for certain nodes only.
+    /// Sets which nodes may run the task; without this, any may.
     pub fn to(mut self, target: Target) -> Self {
-        self.lane.target = target;
+        self.route.target = target;
         self
     }
 
@@ -77,15 +79,15 @@ impl Submission {
     }
 
     pub fn task_type(&self) -> &Name {
-        &self.lane.task_type
+        &self.route.task_type
     }
 
     pub fn target(&self) -> &Target {
-        &self.lane.target
+        &self.route.target
     }
 
-    pub fn lane(&self) -> &Lane {
-        &self.lane
+    pub fn route(&self) -> &Route {
+        &self.route
     }
 
     pub fn payload(&self) -> &Bytes {
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_trips_and_its_edge_holds() {
+    fn each_limit_is_enforced_and_its_edge_is_accepted() {
         assert!(submit("a", b"1234", &[("abcd", "efg"), ("h", "")]).is_ok());
         assert!(matches!(
             submit("a", b"12345", &[]),

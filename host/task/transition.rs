@@ -1,17 +1,17 @@
-//! The policy: what follows from the way in which an attempt ended. Written once, here; a queue
-//! only applies the outcome.
+//! The retry policy: decides what becomes of a task when an attempt has ended. A queue backend applies
+//! the outcome.
 
 use bytes::Bytes;
 use std::time::Duration;
 
-/// How often a task is tried and how long it waits between attempts.
+/// How often a task is tried, and how long it waits between attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// The first attempt included; at least 1.
+    /// The number of attempts, the first included; at least 1.
     pub max_attempts: u32,
-    /// The longest wait before the second attempt. It doubles with each further one.
+    /// The longest delay before the second attempt. It doubles with each further attempt.
     pub backoff_initial: Duration,
-    /// What no wait exceeds.
+    /// The longest delay before any attempt.
     pub backoff_max: Duration,
 }
 
@@ -25,34 +25,34 @@ impl Default for RetryPolicy {
     }
 }
 
-/// How an attempt ended, as the worker saw it.
+/// How an attempt ended, as the worker observed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
+pub enum AttemptResult {
     /// The handler returned its result.
     Returned(Bytes),
-    /// The attempt failed and another one may succeed: the handler said so, it trapped, or it
-    /// took too long.
+    /// The attempt failed and another one may succeed: the handler returned a retryable error, trapped
+    /// or timed out.
     Retryable {
         error: String,
         after: Option<Duration>,
     },
-    /// No further attempt can succeed: the handler said so, or a limit fired.
+    /// No further attempt can succeed: the handler returned a permanent error, or a limit was exceeded.
     Permanent { error: String },
-    /// The node died or lost its lease, after `losses` such ends that were not charged to the task.
+    /// The node died or lost its lease, after `losses` such ends that were not counted as attempts.
     Lost { losses: u32 },
-    /// Somebody asked for the end.
+    /// A cancellation was requested.
     Cancelled,
-    /// The node is shutting down, or no longer hosts the type. Costs the task nothing.
+    /// The node is shutting down, or no longer has the plugin. The attempt is not counted.
     Drained,
 }
 
-/// What is written to the queue.
+/// What becomes of the task, for the queue to apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Completed {
         result: Bytes,
     },
-    /// Pending again, due `after` from now.
+    /// Pending again, due in `after`.
     Retry {
         after: Duration,
         error: String,
@@ -63,38 +63,44 @@ pub enum Outcome {
     Cancelled,
     /// Pending again at once; the attempt is not counted.
     Released,
-    /// Pending again, due `after` from now; the attempt is not counted, and one more loss is.
+    /// Pending again, due in `after`; a loss is counted instead of the attempt.
     Lost {
         after: Duration,
         error: String,
     },
 }
 
-/// From so many losses on a task is a suspect.
+/// A task with this many losses is a suspect.
 pub const SUSPECT_AFTER: u32 = 2;
 
-/// Whether a task that was lost so often is suspected of killing its node. Many tasks are lost with a
-/// node and one of them, at most, is the reason; so the first losses are charged to none. Who was lost
-/// more often runs as the only suspect of its node, beside whatever is not suspected: when that node dies
-/// as well, the attempt counts, so that a task which kills its nodes comes to its end and the others do
-/// not come to it with it.
+/// Returns whether a task with this many losses is suspected of killing its nodes.
+///
+/// Many tasks are lost with a node, and at most one of them is the reason, so the first losses count as
+/// attempts of none. A suspect runs as the only one on its node, beside tasks that are not suspected. If
+/// that node dies as well, the attempt counts: a task that kills its nodes runs out of attempts, and the
+/// tasks lost with it do not.
 pub fn is_suspect(losses: u32) -> bool {
     losses >= SUSPECT_AFTER
 }
 
 /// Decides what becomes of a task whose attempt number `attempt` (1 for the first) has ended.
-/// `jitter` lies in `0.0..=1.0` and scales the wait ("full jitter").
-pub fn transition(ended: Ended, attempt: u32, policy: &RetryPolicy, jitter: f64) -> Outcome {
-    let (error, after) = match ended {
-        Ended::Returned(result) => return Outcome::Completed { result },
-        Ended::Permanent { error } => return Outcome::Failed { error },
-        Ended::Cancelled => return Outcome::Cancelled,
-        Ended::Drained => return Outcome::Released,
-        Ended::Retryable { error, after } => (error, after),
-        Ended::Lost { losses } => {
+/// `jitter`, in `0.0..=1.0`, scales the delay ("full jitter").
+pub fn transition(
+    result: AttemptResult,
+    attempt: u32,
+    policy: &RetryPolicy,
+    jitter: f64,
+) -> Outcome {
+    let (error, after) = match result {
+        AttemptResult::Returned(result) => return Outcome::Completed { result },
+        AttemptResult::Permanent { error } => return Outcome::Failed { error },
+        AttemptResult::Cancelled => return Outcome::Cancelled,
+        AttemptResult::Drained => return Outcome::Released,
+        AttemptResult::Retryable { error, after } => (error, after),
+        AttemptResult::Lost { losses } => {
             let error = "the node that ran this attempt died or lost its lease".into();
             if !is_suspect(losses) {
-                let after = policy.wait(attempt, jitter);
+                let after = policy.backoff(attempt, jitter);
                 return Outcome::Lost { after, error };
             }
             (error, None)
@@ -105,18 +111,18 @@ pub fn transition(ended: Ended, attempt: u32, policy: &RetryPolicy, jitter: f64)
             error: format!("attempt {attempt} of {}: {error}", policy.max_attempts),
         };
     }
-    let after = after.unwrap_or_else(|| policy.wait(attempt, jitter));
+    let after = after.unwrap_or_else(|| policy.backoff(attempt, jitter));
     Outcome::Retry { after, error }
 }
 
 impl RetryPolicy {
-    /// How long to wait after attempt number `attempt`.
-    fn wait(&self, attempt: u32, jitter: f64) -> Duration {
-        self.ceiling(attempt).mul_f64(jitter.clamp(0.0, 1.0))
+    /// Returns the delay after attempt number `attempt`.
+    fn backoff(&self, attempt: u32, jitter: f64) -> Duration {
+        self.max_backoff(attempt).mul_f64(jitter.clamp(0.0, 1.0))
     }
 
-    /// The longest wait after attempt number `attempt`.
-    fn ceiling(&self, attempt: u32) -> Duration {
+    /// Returns the longest delay after attempt number `attempt`.
+    fn max_backoff(&self, attempt: u32) -> Duration {
         let doublings = attempt.saturating_sub(1).min(31);
         self.backoff_initial
             .saturating_mul(1 << doublings)
@@ -128,14 +134,14 @@ impl RetryPolicy {
 mod tests {
     use super::*;
 
-    fn retryable() -> Ended {
-        Ended::Retryable {
+    fn retryable() -> AttemptResult {
+        AttemptResult::Retryable {
             error: "no".into(),
             after: None,
         }
     }
 
-    fn wait(attempt: u32, jitter: f64) -> Duration {
+    fn delay(attempt: u32, jitter: f64) -> Duration {
         let policy = RetryPolicy {
             max_attempts: u32::MAX,
             ..RetryPolicy::default()
@@ -147,21 +153,21 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_the_ceiling_and_never_overflow() {
-        let seconds = [1, 2, 3, 9, 10, 40, u32::MAX - 1].map(|n| wait(n, 1.0).as_secs());
+    fn delays_double_up_to_the_longest_and_never_overflow() {
+        let seconds = [1, 2, 3, 9, 10, 40, u32::MAX - 1].map(|n| delay(n, 1.0).as_secs());
         assert_eq!(seconds, [1, 2, 4, 256, 300, 300, 300]);
-        assert_eq!(wait(3, 0.0), Duration::ZERO);
-        assert_eq!(wait(3, 0.5), Duration::from_secs(2));
+        assert_eq!(delay(3, 0.0), Duration::ZERO);
+        assert_eq!(delay(3, 0.5), Duration::from_secs(2));
     }
 
     #[test]
-    fn the_last_attempt_fails_and_says_so() {
+    fn the_last_attempt_fails_with_its_number() {
         let policy = RetryPolicy {
             max_attempts: 3,
             ..RetryPolicy::default()
         };
         let losses = SUSPECT_AFTER;
-        for ended in [retryable(), Ended::Lost { losses }] {
+        for ended in [retryable(), AttemptResult::Lost { losses }] {
             assert!(matches!(
                 transition(ended.clone(), 2, &policy, 0.5),
                 Outcome::Retry { .. }
@@ -174,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_suspect_is_charged_for_its_node() {
+    fn a_loss_counts_as_an_attempt_of_suspects_only() {
         let policy = RetryPolicy {
             max_attempts: 1,
             ..RetryPolicy::default()
         };
         for losses in 0..SUSPECT_AFTER {
             assert!(!is_suspect(losses));
-            let outcome = transition(Ended::Lost { losses }, 1, &policy, 1.0);
+            let outcome = transition(AttemptResult::Lost { losses }, 1, &policy, 1.0);
             assert!(
                 matches!(outcome, Outcome::Lost { after, .. } if after.as_secs() == 1),
                 "{outcome:?}"
@@ -189,14 +195,14 @@ mod tests {
         }
         let losses = SUSPECT_AFTER;
         assert!(is_suspect(losses));
-        let outcome = transition(Ended::Lost { losses }, 1, &policy, 1.0);
+        let outcome = transition(AttemptResult::Lost { losses }, 1, &policy, 1.0);
         assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
     }
 
     #[test]
-    fn the_handler_may_choose_its_wait() {
+    fn a_handler_may_choose_its_delay() {
         let after = Some(Duration::from_secs(7));
-        let ended = Ended::Retryable {
+        let ended = AttemptResult::Retryable {
             error: "busy".into(),
             after,
         };
@@ -207,12 +213,12 @@ mod tests {
     }
 
     #[test]
-    fn permanent_cancelled_and_drained_ignore_the_attempts_left() {
+    fn permanent_cancelled_and_drained_ignore_the_remaining_attempts() {
         let policy = RetryPolicy::default();
         let error = String::from("bad input");
         assert_eq!(
             transition(
-                Ended::Permanent {
+                AttemptResult::Permanent {
                     error: error.clone()
                 },
                 1,
@@ -222,11 +228,11 @@ mod tests {
             Outcome::Failed { error }
         );
         assert_eq!(
-            transition(Ended::Cancelled, 9, &policy, 0.0),
+            transition(AttemptResult::Cancelled, 9, &policy, 0.0),
             Outcome::Cancelled
         );
         assert_eq!(
-            transition(Ended::Drained, 9, &policy, 0.0),
+            transition(AttemptResult::Drained, 9, &policy, 0.0),
             Outcome::Released
         );
     }

@@ -1,7 +1,7 @@
 //! How many tasks run, in all and of each type. Counts only; the tasks themselves are elsewhere.
 
 use crate::{
-    queue::{Leased, WantedTypes},
+    queue::{Leased, RequestedTypes},
     task::Name,
 };
 use std::{
@@ -42,7 +42,7 @@ impl Busy {
     }
 
     /// How many more there may be of those types that run and have a limit of their own.
-    pub fn left(&self, types: &WantedTypes) -> BTreeMap<Name, usize> {
+    pub fn left(&self, types: &RequestedTypes) -> BTreeMap<Name, usize> {
         let counts = self.lock();
         let left = counts.by_type.iter().filter_map(|(name, &running)| {
             let max = types.get(name)?.max;
@@ -91,7 +91,7 @@ impl Busy {
 mod tests {
     use super::*;
     use crate::{
-        queue::{LeaseToken, WantedType},
+        queue::{LeaseToken, RequestedType},
         task::Resources,
     };
 
@@ -116,12 +116,12 @@ mod tests {
     #[test]
     fn a_type_stops_at_its_own_limit_and_all_stop_at_the_nodes() {
         let busy = Busy::new(3);
-        let wanted = |max| WantedType {
+        let wanted = |max| RequestedType {
             max,
-            max_in_cluster: None,
+            max_cluster_concurrency: None,
             needs: Resources::default(),
         };
-        let types = WantedTypes::from([(name("a"), wanted(2)), (name("b"), wanted(usize::MAX))]);
+        let types = RequestedTypes::from([(name("a"), wanted(2)), (name("b"), wanted(usize::MAX))]);
         let left = |busy: &Busy| busy.left(&types).into_iter().collect::<Vec<_>>();
         assert_eq!((left(&busy), busy.free_slots()), (vec![], 3));
         busy.take(&leased("a", false));

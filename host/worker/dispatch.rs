@@ -12,8 +12,8 @@ use super::{
 use crate::{
     log_limit::LogLimit,
     plugin::{Call, Finished, Handler, Room},
-    queue::{Error, Finish, Leased, Want},
-    task::{Ended, Name, Outcome, Ran, Resources, transition},
+    queue::{Error, Finish, LeaseRequest, Leased},
+    task::{AttemptResult, ExecutedBy, Name, Outcome, Resources, transition},
 };
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, sync::Arc};
@@ -97,7 +97,7 @@ pub async fn dispatch(runs: Runs) {
             }
         }
         if turns.should_look(Instant::now()) {
-            let passed = shared.passed_by(&hosted, turns.whose().cloned()).await;
+            let passed = shared.oldest_blocked(&hosted, turns.whose().cloned()).await;
             turns.saw(Instant::now(), passed, |task_type| {
                 let needs = hosted.types.get(task_type).map(|wanted| wanted.needs);
                 let plugins = shared.plugins.clone();
@@ -148,7 +148,7 @@ impl Shared {
         if max == 0 || hosted.types.is_empty() {
             return None;
         }
-        let room = self.plugins.offer(hosted.largest.times(max));
+        let room = self.plugins.offer(hosted.largest.saturating_mul(max));
         let fits = hosted.smallest.fits_in(room.resources());
         fits.then_some(Offer { max, room })
     }
@@ -166,32 +166,32 @@ impl Shared {
     }
 
     /// The type of the oldest due task that waits for room here, if one does; of all types or of one.
-    async fn passed_by(&self, hosted: &Hosted, only: Option<Name>) -> Option<Name> {
+    async fn oldest_blocked(&self, hosted: &Hosted, only: Option<Name>) -> Option<Name> {
         let free = self.plugins.free();
         if hosted.largest.fits_in(free) {
             return None;
         }
-        let want = Want {
+        let want = LeaseRequest {
             only,
             ..self.want(hosted, 1, free)
         };
-        let passed = self.queue.passed_by(&want).await;
+        let passed = self.queue.oldest_blocked(&want).await;
         passed.unwrap_or_else(|error| {
             tracing::debug!("cannot ask for tasks that wait for room: {error}");
             None
         })
     }
 
-    fn want(&self, hosted: &Hosted, max: usize, room: Resources) -> Want {
-        Want {
+    fn want(&self, hosted: &Hosted, max: usize, room: Resources) -> LeaseRequest {
+        LeaseRequest {
             node: self.node.clone(),
             labels: self.labels.clone(),
             types: hosted.types.clone(),
-            left: self.busy.left(&hosted.types),
+            remaining: self.busy.left(&hosted.types),
             only: None,
-            room,
+            available: room,
             max,
-            suspect: !self.busy.has_suspect(),
+            allow_suspect: !self.busy.has_suspect(),
             ttl: self.lease_ttl,
         }
     }
@@ -206,7 +206,7 @@ impl Runs {
         only: Option<Name>,
         mut offer: Offer,
     ) -> Result<usize, Error> {
-        let want = Want {
+        let want = LeaseRequest {
             only,
             ..self.shared.want(hosted, offer.max, offer.room.resources())
         };
@@ -258,7 +258,7 @@ async fn run(
         let room = shared.plugins.fit(room, handler.needs())?;
         Some((handler, room))
     });
-    let (outcome, ran) = match ready {
+    let (outcome, executed_by) = match ready {
         Some((handler, room)) => attempt(&shared, handler, room, task, &interrupt).await,
         None => (Some(Outcome::Released), None),
     };
@@ -269,7 +269,7 @@ async fn run(
     let finish = Finish {
         token: slot.token().clone(),
         outcome,
-        ran,
+        executed_by,
     };
     let unwritten = Unwritten::new(finish, slot, &interrupt).await;
     // The finisher outlives every run.
@@ -294,8 +294,8 @@ async fn attempt(
     room: Room,
     task: Leased,
     interrupt: &Interrupt,
-) -> (Option<Outcome>, Option<Ran>) {
-    let ran = Ran {
+) -> (Option<Outcome>, Option<ExecutedBy>) {
+    let ran = ExecutedBy {
         node: shared.node.clone(),
         plugin: handler.generation.name.clone(),
         plugin_version: handler.generation.version.as_str().into(),
@@ -311,8 +311,8 @@ async fn attempt(
     };
     let finished = guarded(handler.run_in(room, call)).await;
     let ended = match (finished.ended, interrupt.why()) {
-        (Ended::Cancelled, Some(Why::Lost)) => return (None, None),
-        (Ended::Cancelled, Some(Why::Drain)) => Ended::Drained,
+        (AttemptResult::Cancelled, Some(Why::Lost)) => return (None, None),
+        (AttemptResult::Cancelled, Some(Why::Drain)) => AttemptResult::Drained,
         (ended, _) => ended,
     };
     let policy = &handler.task_type.retry;

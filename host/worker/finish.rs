@@ -5,7 +5,7 @@
 use super::{Shared, slot::Unwritten};
 use crate::{
     log_limit::LogLimit,
-    queue::{Finish, Finished, PieceSize},
+    queue::{BatchSize, Finish, Finished},
     task::Outcome,
 };
 use std::{sync::Arc, time::Duration};
@@ -44,7 +44,7 @@ async fn write_all(
     ended: &mut mpsc::Receiver<Unwritten>,
     waiting: &mut Vec<Unwritten>,
 ) {
-    let (mut piece_size, mut pause) = (PieceSize::default(), PAUSE.0);
+    let (mut batch_size, mut pause) = (BatchSize::default(), PAUSE.0);
     let limit = LogLimit::of_retries();
     loop {
         if waiting.is_empty() && ended.recv_many(waiting, BATCH).await == 0 {
@@ -55,7 +55,7 @@ async fn write_all(
             waiting.push(unwritten);
         }
         let sizes = waiting.iter().map(Unwritten::bytes).take(BATCH);
-        let count = piece_size.take(sizes);
+        let count = batch_size.take(sizes);
         let piece = &waiting[..count];
         let bytes = piece.iter().map(Unwritten::bytes).sum();
         // Payloads are shared, so that the copy kept for another try costs little.
@@ -87,9 +87,9 @@ async fn write_all(
             }
         }
         if confirmed == count {
-            piece_size.confirmed(bytes, began.elapsed());
+            batch_size.confirmed(bytes, began.elapsed());
         } else {
-            piece_size.failed();
+            batch_size.failed();
         }
         if confirmed > 0 {
             pause = PAUSE.0;
@@ -119,7 +119,7 @@ async fn give_back(shared: &Shared, waiting: &[Unwritten]) {
     let released = waiting.iter().map(|unwritten| Finish {
         token: unwritten.finish.token.clone(),
         outcome: Outcome::Released,
-        ran: None,
+        executed_by: None,
     });
     let count = waiting.len();
     if count == 0 {

@@ -3,7 +3,7 @@
 
 use crate::{
     plugin::{Catalog, View},
-    queue::{WantedType, WantedTypes},
+    queue::{RequestedType, RequestedTypes},
     task::Resources,
 };
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// One view of the catalog, and what is wanted because of it.
 pub struct Hosted {
     view: Arc<View>,
-    pub types: Arc<WantedTypes>,
+    pub types: Arc<RequestedTypes>,
     /// What the largest task takes of each resource, and the smallest.
     pub largest: Resources,
     pub smallest: Resources,
@@ -25,9 +25,9 @@ impl Hosted {
             let needs = handler.needs();
             (largest, smallest) = (largest.max(needs), smallest.min(needs));
             let task_type = &handler.task_type;
-            let wanted = WantedType {
+            let wanted = RequestedType {
                 max: task_type.max_concurrency.unwrap_or(usize::MAX),
-                max_in_cluster: task_type.max_cluster_concurrency,
+                max_cluster_concurrency: task_type.max_cluster_concurrency,
                 needs,
             };
             (name.clone(), wanted)

@@ -6,7 +6,7 @@ use crate::{
     discovery::NodeRecord,
     log_limit::LogLimit,
     queue::{Change, Changes, Error, Expired, Finish, Finished, Renewal, Watch},
-    task::{Ended, RetryPolicy, StateKind, transition},
+    task::{AttemptResult, RetryPolicy, StateKind, transition},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -41,7 +41,7 @@ pub async fn renew(shared: Arc<Shared>) {
                                 tracing::info!(%task, "its lease was lost: the task is not ours any more");
                             }
                         }
-                        Renewal::CancelAsked => shared.held.interrupt(token, Why::Asked),
+                        Renewal::CancelRequested => shared.held.interrupt(token, Why::Asked),
                     }
                 }
             }
@@ -118,9 +118,9 @@ fn is_ours_to_end(shared: &Shared, lost: &Expired) -> bool {
 }
 
 fn end_of(shared: &Shared, lost: Expired) -> Finish {
-    let ended = match lost.cancel_asked {
-        true => Ended::Cancelled,
-        false => Ended::Lost {
+    let ended = match lost.cancel_requested {
+        true => AttemptResult::Cancelled,
+        false => AttemptResult::Lost {
             losses: lost.losses,
         },
     };
@@ -129,7 +129,7 @@ fn end_of(shared: &Shared, lost: Expired) -> Finish {
     Finish {
         outcome: transition(ended, lost.attempt, &policy, fastrand::f64()),
         token: lost.token,
-        ran: None,
+        executed_by: None,
     }
 }
 
@@ -141,20 +141,20 @@ pub async fn listen(shared: Arc<Shared>, mut watch: Watch) {
         let changes = tokio::select! {
             changes = watch.next() => changes,
             // A new plugin may take what waits.
-            Ok(()) = catalog.changed() => Some(Changes::Lost),
+            Ok(()) = catalog.changed() => Some(Changes::Missed),
             // This node may have been drained or undrained.
-            Ok(()) = cluster.changed() => Some(Changes::Lost),
+            Ok(()) = cluster.changed() => Some(Changes::Missed),
         };
         match changes {
-            Some(Changes::Seen(changes)) => {
-                for change in changes.iter().filter(|change| change.cancel_asked) {
+            Some(Changes::Batch(changes)) => {
+                for change in changes.iter().filter(|change| change.cancel_requested) {
                     shared.held.interrupt_task(&change.id, Why::Asked);
                 }
                 if changes.iter().any(|change| makes_work(&shared, change)) {
                     shared.wake.notify_one();
                 }
             }
-            Some(Changes::Lost) => shared.wake.notify_one(),
+            Some(Changes::Missed) => shared.wake.notify_one(),
             None => return,
         }
     }

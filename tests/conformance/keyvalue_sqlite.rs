@@ -1,15 +1,15 @@
-//! Runs the key-value suite against SQLite, and what only SQLite has to do: files that are ours
-//! alone, and nothing lost to a kill.
+//! The conformance suite of the key-value store on SQLite, and tests of what only SQLite does: private
+//! files, and nothing lost to a kill.
 
-use super::{
-    keyvalue::{CASES, Store, limits},
-    sqlite::on_runtime,
-};
+use super::sqlite::on_runtime;
 use crate::support;
 use hostel::{
     config::Config,
     health::Health,
-    keyvalue::{Change, Error, KeyValue, SqliteKeyValue},
+    keyvalue::{
+        Change, Error, KeyValue, SqliteKeyValue,
+        conformance::{self, limits},
+    },
     task::Name,
 };
 use libtest_mimic::Trial;
@@ -22,7 +22,7 @@ use std::{
 };
 use tokio::task::JoinSet;
 
-/// Tells this program, through its environment, to write to the store in a directory until it is
+/// The environment variable that makes this program write to the store in a directory until it is
 /// killed.
 pub const ROLE: &str = "HOSTEL_TEST_KEYVALUE_WRITER";
 
@@ -30,12 +30,10 @@ const KILLS: usize = 8;
 const WRITERS: usize = 8;
 
 pub fn trials() -> Vec<Trial> {
-    let conformance = CASES.iter().map(|&(name, case)| {
-        let name = name.rsplit("::").next().unwrap_or(name);
-        trial(name, move |dir| async move {
-            let store: Store = Arc::new(open(&dir).await.unwrap());
-            case(store.clone()).await;
-            store.close().await;
+    let conformance = conformance::cases().map(|case| {
+        trial(case.name(), move |dir| async move {
+            let open = || async { Arc::new(open(&dir).await.unwrap()) as Arc<dyn KeyValue> };
+            case.run(open).await;
         })
     });
     macro_rules! own {
@@ -91,7 +89,7 @@ async fn refused(dir: &Path, words: &str) {
 async fn a_second_open_is_refused(dir: &Path) {
     let first = open(dir).await.unwrap();
     refused(dir, "kv.db is in use by another hostel").await;
-    // The first is unharmed, and its end lets the next one in.
+    // The first store still works, and after it is closed the file can be opened again.
     let at = first.bucket(&plugin(), "s").unwrap();
     first.apply(&at, set("k".into(), "v")).await.unwrap();
     first.close().await;
@@ -110,7 +108,7 @@ async fn reopening_keeps_everything(dir: &Path) {
         );
         store.apply(&at, set(round.to_string(), "v")).await.unwrap();
         store.close().await;
-        // One file can be copied as it is.
+        // One file is left, which can be copied as it is.
         let files = std::fs::read_dir(dir.join("made")).unwrap();
         let files: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
         assert!(!files.iter().any(|file| file == "kv.db-wal"), "{files:?}");
@@ -145,7 +143,7 @@ async fn files_of_others_are_refused(dir: &Path) {
     let path = dir.join("made").join("kv.db");
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, "this was never a database. ".repeat(100)).unwrap();
-    refused(dir, "is not a SQLite database; point [keyvalue] path").await;
+    refused(dir, "is not a SQLite database; set [keyvalue] path").await;
 
     std::fs::remove_file(&path).unwrap();
     let change = |sql: &str| {
@@ -184,10 +182,10 @@ async fn a_kill_loses_nothing_acknowledged(dir: &Path) {
     let mut rng = support::random("keyvalue-kill");
     let mut acknowledged = Vec::new();
     for kills in 1..=KILLS {
-        let patience = Duration::from_micros(rng.u64(1_000..100_000));
+        let delay = Duration::from_micros(rng.u64(1_000..100_000));
         let killed = tokio::task::spawn_blocking({
             let dir = dir.to_owned();
-            move || write_and_kill(&dir, patience)
+            move || write_and_kill(&dir, delay)
         });
         acknowledged.extend(killed.await.unwrap());
         let store = open_at(dir).await;
@@ -196,7 +194,7 @@ async fn a_kill_loses_nothing_acknowledged(dir: &Path) {
             let found = store.exists(&at, vec![key.clone(), twin(key)]).await;
             assert_eq!(found.unwrap(), [true; 2], "{key} after {kills} kills");
         }
-        // Whatever was not acknowledged is there as a whole or not at all.
+        // A batch that was not acknowledged was applied completely or not at all.
         let mut cursor = Some(0);
         while cursor.is_some() {
             let page = store.list(&at, cursor).await.unwrap();
@@ -212,7 +210,10 @@ async fn a_kill_loses_nothing_acknowledged(dir: &Path) {
         "{} writes acknowledged over {KILLS} kills",
         acknowledged.len()
     );
-    assert!(acknowledged.len() > KILLS, "this proves nothing");
+    assert!(
+        acknowledged.len() > KILLS,
+        "too few writes to prove anything"
+    );
 }
 
 const TWIN: &str = "'";
@@ -228,8 +229,9 @@ async fn open_at(dir: &Path) -> SqliteKeyValue {
         .unwrap()
 }
 
-/// Returns the keys that a writer said were on disk before it was killed, `patience` after the first.
-fn write_and_kill(dir: &Path, patience: Duration) -> Vec<String> {
+/// Starts a writer, kills it `delay` after its first write, and returns the keys of the writes that it
+/// reported as acknowledged.
+fn write_and_kill(dir: &Path, delay: Duration) -> Vec<String> {
     let mut writer = Command::new(std::env::current_exe().unwrap())
         .env(ROLE, dir)
         .stdout(Stdio::piped())
@@ -237,16 +239,16 @@ fn write_and_kill(dir: &Path, patience: Duration) -> Vec<String> {
         .unwrap();
     let mut lines = BufReader::new(writer.stdout.take().unwrap()).lines();
     let first = lines.next().expect("a first write").unwrap();
-    std::thread::sleep(patience);
+    std::thread::sleep(delay);
     writer.kill().unwrap();
     writer.wait().unwrap();
     let mut keys = vec![first];
-    // Each line is written at once, so that none is torn.
+    // Each line is written at once, so no line is incomplete.
     keys.extend(lines.map(Result::unwrap));
     keys
 }
 
-/// Writes pairs of keys from several callers, and says which are acknowledged, for ever.
+/// Writes pairs of keys from several tasks, and prints those that are acknowledged, until it is killed.
 pub fn play(dir: &Path) -> ExitCode {
     on_runtime(async {
         let store = Arc::new(open_at(dir).await);

@@ -3,7 +3,6 @@
 mod broker;
 mod discovery;
 mod etcd;
-mod keyvalue;
 mod keyvalue_sqlite;
 mod local;
 mod queue;

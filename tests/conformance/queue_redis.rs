@@ -1,6 +1,6 @@
 //! The queue's suite over Redis, and what only a server, and several who share it, can show.
 
-use super::queue::{CASES, Case, MAX_OPEN, finish_one, name, task, want};
+use super::queue::{self, Case, MAX_OPEN_TASKS, finish_one, name, task, want};
 use crate::support::{
     self, PATIENCE,
     servers::{Kind, Server},
@@ -13,35 +13,19 @@ use hostel::{
     task::{Outcome, StateKind},
 };
 use libtest_mimic::Trial;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-/// Cases about what is exact within a shard only: the order of tasks, and how many may be open.
-pub(super) const EXACT: [&str; 14] = [
-    "a_full_queue_says_so_and_recovers",
-    "leases_come_oldest_first_over_all_types",
-    "each_type_keeps_its_own_maximum",
-    "pages_hold_every_task_once",
-    "filters_choose_by_state_and_type",
-    "purge_forgets_what_ended",
-    "random_operations_match_the_model",
-    "a_task_waits_for_its_node_or_label",
-    "lanes_of_one_type_share_its_maximum",
-    "a_limit_over_all_nodes_counts_who_runs",
-    "what_has_no_room_is_passed_by",
-    "a_type_with_fewer_left_gives_no_more",
-    "of_many_types_the_oldest_come_first",
-    "one_suspect_is_handed_out_at_a_time",
-];
-
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    for &(name, case) in CASES {
-        let name = name.rsplit("::").next().unwrap_or(name);
-        trials.push(trial(name, move || on_redis(case, 1)));
-        if !EXACT.contains(&name) {
-            let name = format!("{name}_in_three_shards");
+    for case in queue::cases() {
+        trials.push(trial(case.name(), move || on_redis(case, 1)));
+        if !case.requires_total_order() {
+            let name = format!("{}_in_three_shards", case.name());
             trials.push(trial(&name, move || on_redis(case, 3)));
         }
     }
@@ -86,19 +70,21 @@ async fn on_redis(case: Case, shards: u32) {
     let server = Server::start(Kind::Redis).await;
     let settings = config::RedisQueue {
         shards,
-        max_open_tasks: MAX_OPEN,
+        max_open_tasks: MAX_OPEN_TASKS,
         ..settings(&server)
     };
-    let queue = RedisQueue::open(&settings).await.unwrap();
-    case(&queue).await;
-    queue.close().await;
+    let open = || async {
+        let queue = RedisQueue::open(&settings).await.unwrap();
+        Arc::new(queue) as Arc<dyn TaskQueue>
+    };
+    case.run(open).await;
 }
 
 pub(super) fn settings(server: &Server) -> config::RedisQueue {
     config::RedisQueue {
         server: config::Redis::at(&server.url(), "test").unwrap(),
         shards: 1,
-        max_open_tasks: MAX_OPEN,
+        max_open_tasks: MAX_OPEN_TASKS,
         replicas: 0,
         reserve_percent: config::RedisQueue::RESERVE_PERCENT,
     }
@@ -146,7 +132,7 @@ pub(super) async fn share_their_tasks(settings: &config::RedisQueue) {
         let heard = async {
             loop {
                 match watch.next().await {
-                    Some(Changes::Seen(changes)) if changes.iter().any(|c| c.id == name(&id)) => {
+                    Some(Changes::Batch(changes)) if changes.iter().any(|c| c.id == name(&id)) => {
                         return changes;
                     }
                     _ => {}

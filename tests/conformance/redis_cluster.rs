@@ -3,7 +3,7 @@
 
 use super::{
     broker, queue,
-    queue_redis::{EXACT, refusal, say, share_their_tasks, until},
+    queue_redis::{refusal, say, share_their_tasks, until},
     redis_flow::Flow,
 };
 use crate::support::{self, eventually, redis_cluster::RedisCluster, servers::Kind};
@@ -27,17 +27,17 @@ type Shared = Arc<OnceCell<RedisCluster>>;
 pub fn trials() -> Vec<Trial> {
     let shared = Shared::default();
     let mut trials = Vec::new();
-    for &(name, case) in queue::CASES {
-        let name = name.rsplit("::").next().unwrap_or(name);
-        let shards = if EXACT.contains(&name) { 1 } else { 3 };
+    for case in queue::cases() {
+        let shards = if case.requires_total_order() { 1 } else { 3 };
         let shared = shared.clone();
-        let prefix = name.to_owned();
-        trials.push(trial("queue", name, move || async move {
+        trials.push(trial("queue", case.name(), move || async move {
             let cluster = shared.get_or_init(|| RedisCluster::start(STEADY)).await;
-            let settings = settings(cluster, &prefix, shards).await;
-            let queue = RedisQueue::open(&settings).await.unwrap();
-            case(&queue).await;
-            queue.close().await;
+            let settings = settings(cluster, case.name(), shards).await;
+            let open = || async {
+                let queue = RedisQueue::open(&settings).await.unwrap();
+                Arc::new(queue) as Arc<dyn TaskQueue>
+            };
+            case.run(open).await;
         }));
     }
     // A message goes from node to node behind its answer, and may find one who came after it was sent.
@@ -113,7 +113,7 @@ async fn settings(cluster: &RedisCluster, name: &str, shards: u32) -> config::Re
     config::RedisQueue {
         server,
         shards,
-        max_open_tasks: queue::MAX_OPEN,
+        max_open_tasks: queue::MAX_OPEN_TASKS,
         replicas: 0,
         reserve_percent: config::RedisQueue::RESERVE_PERCENT,
     }

@@ -70,7 +70,7 @@ fn completed(leased: &[Leased], result: &[u8]) -> Vec<Finish> {
         outcome: Outcome::Completed {
             result: result.to_vec().into(),
         },
-        ran: None,
+        executed_by: None,
     };
     leased.iter().map(finish).collect()
 }
@@ -357,7 +357,7 @@ async fn a_redis_that_lost_its_data_is_told(shards: u32) {
         let heard = async {
             loop {
                 match watch.next().await {
-                    Some(Changes::Seen(changes)) if changes.iter().any(|c| c.id == name(&id)) => {
+                    Some(Changes::Batch(changes)) if changes.iter().any(|c| c.id == name(&id)) => {
                         return;
                     }
                     _ => {}
@@ -409,7 +409,7 @@ async fn an_ending_may_be_repeated_by_its_queue() {
     );
     // Whoever waits is told with the answer that is heard.
     let told = tokio::time::timeout(Duration::from_secs(1), watch.next()).await;
-    assert!(matches!(told, Ok(Some(Changes::Seen(changes))) if changes[0].id == name("ends")));
+    assert!(matches!(told, Ok(Some(Changes::Batch(changes))) if changes[0].id == name("ends")));
     assert_eq!(here.get(&name("ends")).await.unwrap(), ended);
     assert_eq!(
         finish_one(&there, &token("ends"), result()).await,

@@ -200,7 +200,7 @@ async fn ended(
         let finish = Finish {
             token: token.clone(),
             outcome: outcome.clone(),
-            ran: None,
+            executed_by: None,
         };
         match queue.finish(vec![finish]).await {
             Ok(finished) => return finished[0],

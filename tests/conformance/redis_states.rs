@@ -2,7 +2,7 @@
 //! replicas that confirm. The queue calls all of it unavailable, and goes on when it is over.
 
 use super::{
-    queue::{MAX_OPEN, name, task},
+    queue::{MAX_OPEN_TASKS, name, task},
     queue_redis::{open, say, settings, until},
 };
 use crate::support::{
@@ -170,7 +170,7 @@ async fn a_server_that_loads_is_told() {
     };
     let mut server = Server::start_with(Kind::Redis, slow).await;
     let queue = open(&server).await;
-    let batch = (0..MAX_OPEN / 10).map(|n| task(&format!("t{n}"), "echo", b"x"));
+    let batch = (0..MAX_OPEN_TASKS / 10).map(|n| task(&format!("t{n}"), "echo", b"x"));
     queue.submit(batch.collect()).await.unwrap();
     say(&server, &["BGREWRITEAOF"]).await;
     until("the file is rewritten", async || {

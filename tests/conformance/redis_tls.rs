@@ -10,7 +10,7 @@ use crate::support::{
 use hostel::{
     broker::{MessageBroker, RedisBroker},
     config,
-    queue::{Error, RedisQueue},
+    queue::{Error, RedisQueue, TaskQueue},
 };
 use libtest_mimic::Trial;
 use std::{cell::Cell, path::Path, sync::Arc};
@@ -104,7 +104,7 @@ fn queue_settings(server: config::Redis) -> config::RedisQueue {
     config::RedisQueue {
         server,
         shards: 1,
-        max_open_tasks: queue::MAX_OPEN,
+        max_open_tasks: queue::MAX_OPEN_TASKS,
         replicas: 0,
         reserve_percent: config::RedisQueue::RESERVE_PERCENT,
     }
@@ -112,15 +112,18 @@ fn queue_settings(server: config::Redis) -> config::RedisQueue {
 
 /// Some cases of the suite that use every connection: scripts, submissions, events.
 async fn is_served(tls: &Tls, own: Option<&str>) {
-    for (number, (name, case)) in queue::CASES.iter().enumerate() {
+    for case in queue::cases() {
         let chosen = [
             "a_task_goes_from_submit_to_result",
             "watchers_see_every_state",
         ];
-        if chosen.iter().any(|chosen| name.ends_with(chosen)) {
-            let settings = tls.with(&format!("case-{number}"), Some("ca"), own);
-            let queue = RedisQueue::open(&queue_settings(settings)).await.unwrap();
-            case(&queue).await;
+        if chosen.contains(&case.name()) {
+            let settings = queue_settings(tls.with(case.name(), Some("ca"), own));
+            let open = || async {
+                let queue = RedisQueue::open(&settings).await.unwrap();
+                Arc::new(queue) as Arc<dyn TaskQueue>
+            };
+            case.run(open).await;
         }
     }
     // What others change comes over a connection of its own.

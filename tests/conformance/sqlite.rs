@@ -1,6 +1,6 @@
-//! Runs the queue's conformance suite against every engine, and what only SQLite has to do.
+//! The conformance suite of the queue on SQLite, and tests of what only SQLite does.
 
-use super::queue::{CASES, Case, MAX_OPEN, finish_one, name, task, want};
+use super::queue::{self, Case, MAX_OPEN_TASKS, finish_one, name, task, want};
 use hostel::{
     config,
     health::Health,
@@ -8,14 +8,14 @@ use hostel::{
     task::{Outcome, StateKind},
 };
 use libtest_mimic::{Failed, Trial};
-use std::{future::Future, path::Path, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 pub fn trials() -> Vec<Trial> {
-    let conformance = CASES.iter().map(|&(name, case)| {
-        let name = name.rsplit("::").next().unwrap_or(name);
-        Trial::test(format!("queue::sqlite::{name}"), move || on_sqlite(case))
+    let suite = queue::cases().map(|case| {
+        let name = format!("queue::sqlite::{}", case.name());
+        Trial::test(name, move || on_sqlite(case))
     });
     let own = [
         trial("a_second_open_is_refused", a_second_open_is_refused),
@@ -27,7 +27,7 @@ pub fn trials() -> Vec<Trial> {
         trial("files_of_others_are_refused", files_of_others_are_refused),
         trial("files_are_private", files_are_private),
     ];
-    conformance
+    suite
         .chain(own)
         .chain(super::sqlite_disk::trials())
         .collect()
@@ -55,9 +55,8 @@ pub fn on_runtime(future: impl Future<Output = ()>) {
 fn on_sqlite(case: Case) -> Result<(), Failed> {
     on_runtime(async {
         let dir = tempfile::tempdir().unwrap();
-        let queue = open(dir.path()).await.unwrap();
-        case(&queue).await;
-        queue.close().await;
+        let open = || async { Arc::new(open(dir.path()).await.unwrap()) as Arc<dyn TaskQueue> };
+        case.run(open).await;
     });
     Ok(())
 }
@@ -65,7 +64,7 @@ fn on_sqlite(case: Case) -> Result<(), Failed> {
 fn settings(dir: &Path) -> config::Sqlite {
     config::Sqlite {
         path: dir.join("made").join("queue.db"),
-        max_open_tasks: MAX_OPEN,
+        max_open_tasks: MAX_OPEN_TASKS,
         max_batch: 64,
         reserve_bytes: 1 << 20,
     }
@@ -89,7 +88,7 @@ async fn a_second_open_is_refused() {
     let why = refusal(dir.path()).await;
     assert!(why.contains("queue.db"), "{why}");
     assert!(why.contains("another hostel"), "{why}");
-    // The first is unharmed, and its end lets the next one in.
+    // The first queue still works, and after it is closed the file can be opened again.
     let answers = first.submit(vec![task("t", "echo", b"")]).await;
     assert!(answers.is_ok());
     first.close().await;
@@ -134,12 +133,12 @@ async fn reopening_keeps_everything() {
             assert_eq!((after.state.kind(), after.attempt), (StateKind::Running, 1));
         }
     }
-    // Nobody can hold a lease any more, however long it was to last.
+    // Every lease has expired, however long it was.
     let expired = queue.expired(Duration::ZERO, &[], 9).await.unwrap();
     let tokens: Vec<_> = expired.iter().map(|late| late.token.clone()).collect();
     assert_eq!(tokens, [leased[2].token.clone(), leased[3].token.clone()]);
-    assert!(!expired[0].cancel_asked && expired[1].cancel_asked);
-    // What waited still waits in its order, and new fences differ from old ones.
+    assert!(!expired[0].cancel_requested && expired[1].cancel_requested);
+    // Pending tasks keep their order, and new fences differ from old ones.
     let next = queue.lease(&want(&[("echo", 9)], 9, HOUR)).await.unwrap();
     let ids: Vec<_> = next.iter().map(|task| task.token.id.as_str()).collect();
     assert_eq!(ids, ["t4", "t5"]);

@@ -1,6 +1,6 @@
-//! SQLite on a disk that fills up, through its own tasks and through others: nothing acknowledged is
-//! lost, what ends, cancels and deletes goes on, errors say what to do, and nobody has to restart
-//! anything. Needs to mount a small tmpfs; ignored where it may not.
+//! SQLite on a disk that is filled by its own data or by other files: nothing acknowledged is lost,
+//! finishing, cancelling and deleting still work, errors say what to do, and no restart is needed.
+//! Mounts a small tmpfs; ignored where that is not permitted.
 
 use super::queue::{finish_one, name, task, want};
 use hostel::{
@@ -46,9 +46,10 @@ pub fn trials() -> Vec<Trial> {
         on_small_disk("queue::sqlite::a_disk_that_tasks_filled_recovers", |dir| {
             Box::pin(tasks_fill_the_disk(dir))
         }),
-        on_small_disk("queue::sqlite::a_disk_that_others_filled_is_borne", |dir| {
-            Box::pin(others_fill_the_disk(dir))
-        }),
+        on_small_disk(
+            "queue::sqlite::a_disk_that_other_files_filled_recovers",
+            |dir| Box::pin(other_files_fill_the_disk(dir)),
+        ),
         on_small_disk("keyvalue::sqlite::a_full_disk_still_deletes", |dir| {
             Box::pin(values_fill_the_disk(dir))
         }),
@@ -67,7 +68,7 @@ fn on_small_disk(name: &str, run: fn(PathBuf) -> Run) -> Trial {
     })
 }
 
-/// What others put on the disk, to its last byte.
+/// Fills the disk with another file, to its last byte.
 fn ballast(dir: &Path) -> PathBuf {
     let path = dir.join("ballast");
     let mut file = File::create(&path).unwrap();
@@ -94,18 +95,18 @@ fn reserve(dir: &Path, of: &str) -> u64 {
     file.metadata().map_or(0, |file| file.len())
 }
 
-/// Submits tasks until one is refused, and returns those that were taken.
+/// Submits tasks until one is refused, and returns those that were accepted.
 async fn fill(queue: &SqliteQueue, most: usize) -> (Vec<TaskId>, Option<Error>) {
-    let mut taken = Vec::new();
+    let mut accepted = Vec::new();
     for n in 0..most {
         let id = format!("t{n}");
         match queue.submit(vec![task(&id, "echo", &[7; 20_000])]).await {
             Ok(answers) => assert_eq!(answers, [Submitted::Created]),
-            Err(error) => return (taken, Some(error)),
+            Err(error) => return (accepted, Some(error)),
         }
-        taken.push(name(&id));
+        accepted.push(name(&id));
     }
-    (taken, None)
+    (accepted, None)
 }
 
 async fn lease(queue: &SqliteQueue, count: usize) -> Vec<Leased> {
@@ -115,8 +116,8 @@ async fn lease(queue: &SqliteQueue, count: usize) -> Vec<Leased> {
     leased
 }
 
-/// Everything but submitting, on a disk that is full.
-async fn goes_on(queue: &SqliteQueue, waiting: &TaskId) {
+/// Shows that everything except submitting works on a full disk.
+async fn all_but_submitting_works(queue: &SqliteQueue, waiting: &TaskId) {
     let leased = lease(queue, 10).await;
     let tokens: Vec<_> = leased.iter().map(|leased| leased.token.clone()).collect();
     let renewed = queue.renew(&tokens, HOUR).await.unwrap();
@@ -130,7 +131,7 @@ async fn goes_on(queue: &SqliteQueue, waiting: &TaskId) {
     assert!(queue.get(waiting).await.unwrap().is_some());
 }
 
-/// Within twenty seconds.
+/// Waits until `holds` returns true, for up to twenty seconds.
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..200 {
         if holds().await {
@@ -138,7 +139,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("{what} does not come");
+    panic!("not within 20 s: {what}");
 }
 
 async fn takes_tasks(queue: &SqliteQueue, id: &str) -> bool {
@@ -157,15 +158,19 @@ async fn tasks_fill_the_disk(dir: PathBuf) {
     for part in ["full", "queue.reserve_bytes"] {
         assert!(reason.contains(part), "{reason}");
     }
-    let told = &health.faults()[&(Part::Queue, "full")].reason;
-    assert!(told.contains("queue.db"), "{told}");
-    assert_eq!(reserve(&dir, "queue.db"), RESERVE, "submissions took it");
-    // What was taken before is known, and is as good as ever.
+    let reported = &health.faults()[&(Part::Queue, "full")].reason;
+    assert!(reported.contains("queue.db"), "{reported}");
+    assert_eq!(
+        reserve(&dir, "queue.db"),
+        RESERVE,
+        "submissions used the reserve"
+    );
+    // A task that was accepted before is still answered.
     let again = task("t0", "echo", &[7; 20_000]);
     let answers = queue.submit(vec![again]).await.unwrap();
     assert_eq!(answers, [Submitted::Existing]);
 
-    goes_on(&queue, &kept[50]).await;
+    all_but_submitting_works(&queue, &kept[50]).await;
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(queue.purge(Duration::ZERO, 100).await.unwrap(), 11);
     until("room for tasks", async || takes_tasks(&queue, "new").await).await;
@@ -183,28 +188,28 @@ async fn tasks_fill_the_disk(dir: PathBuf) {
     queue.close().await;
 }
 
-async fn others_fill_the_disk(dir: PathBuf) {
+async fn other_files_fill_the_disk(dir: PathBuf) {
     let health = Health::default();
     let queue = open(&dir, &health).await;
     let (kept, refused) = fill(&queue, 100).await;
     assert!(refused.is_none(), "{refused:?}");
-    let in_the_way = ballast(&dir);
+    let ballast_file = ballast(&dir);
     let refused = queue.submit(vec![task("u", "echo", &[7; 20_000])]).await;
     assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
     assert!(is_full(&health, Part::Queue));
-    goes_on(&queue, &kept[50]).await;
-    std::fs::remove_file(&in_the_way).unwrap();
+    all_but_submitting_works(&queue, &kept[50]).await;
+    std::fs::remove_file(&ballast_file).unwrap();
     until("room for tasks", async || takes_tasks(&queue, "new").await).await;
     let whole = async || reserve(&dir, "queue.db") == RESERVE && !is_full(&health, Part::Queue);
     until("the reserve", whole).await;
     queue.close().await;
 
-    // It starts on a full disk, too.
-    let in_the_way = ballast(&dir);
+    // The queue opens on a full disk, too.
+    let ballast_file = ballast(&dir);
     let queue = open(&dir, &health).await;
     assert!(!takes_tasks(&queue, "v").await);
-    goes_on(&queue, &kept[51]).await;
-    std::fs::remove_file(&in_the_way).unwrap();
+    all_but_submitting_works(&queue, &kept[51]).await;
+    std::fs::remove_file(&ballast_file).unwrap();
     until("room for tasks", async || takes_tasks(&queue, "v").await).await;
     queue.close().await;
 }
@@ -226,9 +231,9 @@ async fn values_fill_the_disk(dir: PathBuf) {
     }
     assert!(set_so_far > 100, "{set_so_far}");
     assert!(is_full(&health, Part::KeyValue));
-    assert_eq!(reserve(&dir, "kv.db"), RESERVE, "values took it");
-    // Even where others take the rest.
-    let in_the_way = ballast(&dir);
+    assert_eq!(reserve(&dir, "kv.db"), RESERVE, "values used the reserve");
+    // Deleting works even if other files fill the rest.
+    let ballast_file = ballast(&dir);
     for n in 0..100 {
         let key = format!("k{n}");
         store
@@ -236,7 +241,7 @@ async fn values_fill_the_disk(dir: PathBuf) {
             .await
             .unwrap();
     }
-    std::fs::remove_file(&in_the_way).unwrap();
+    std::fs::remove_file(&ballast_file).unwrap();
     let sets = async || store.apply(&bucket, vec![set(0)]).await.is_ok();
     until("room for values", sets).await;
     store.close().await;

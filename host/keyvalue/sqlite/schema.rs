@@ -1,10 +1,9 @@
-//! The shape of the database file. What the tables mean is said here; what happens to them is in
-//! `book` and `look`.
+//! The schema of the database file.
 
 use hostel_sqlite::Database;
 use std::path::Path;
 
-/// An entry keeps its number while its key is there; `list` goes by it, through `entry_store`.
+/// An entry keeps its number as long as its key exists; `list` is ordered by it, through `entry_store`.
 const CREATE: &str = "
 CREATE TABLE plugin (
     plugin INTEGER PRIMARY KEY,
@@ -31,7 +30,7 @@ CREATE VIEW entries AS SELECT
 FROM entry JOIN store USING (store) JOIN plugin USING (plugin);
 ";
 
-/// All that is acknowledged has to survive the loss of power.
+/// Everything acknowledged has to survive the loss of power.
 const TUNING: &str = "
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;

@@ -1,9 +1,13 @@
-//! What only the inside can bring about: failed commits, a full file, faulty statements, and what
-//! the tables hold. The contract itself is tested in `tests/conformance`.
+//! What can only be caused or seen from inside: failed commits, a full file, failing statements, and the
+//! content of the tables. The contract itself is tested by the conformance suite.
 
-use super::*;
+use super::{SqliteKeyValue, transaction::Transaction};
+use crate::{Bucket, Change, Error, KeyValue};
 use hostel_config::{Config, KeyValueLimits};
-use std::time::Duration;
+use hostel_runtime::health::Health;
+use hostel_sqlite::SyncLevel;
+use hostel_task::Name;
+use std::{convert::identity, time::Duration};
 use tempfile::TempDir;
 
 async fn open() -> (TempDir, SqliteKeyValue) {
@@ -37,11 +41,8 @@ fn set(key: &str, bytes: usize) -> Vec<Change> {
 }
 
 async fn inject(store: &SqliteKeyValue, sql: &'static str) -> Result<(), Error> {
-    let asked = store
-        .writer
-        .ask(&bucket(store, ""), Verb::Inject(sql))
-        .await;
-    asked.map(drop)
+    let run = move |tx: &mut Transaction<'_>| Ok(tx.conn.execute_batch(sql)?);
+    store.writer.execute(SyncLevel::Full, run, identity).await
 }
 
 /// Tries until the store has recovered.
@@ -65,7 +66,7 @@ async fn a_failed_commit_is_an_unknown_outcome_and_heals() {
     let (_dir, store) = open().await;
     let at = bucket(&store, "s");
     store.apply(&at, set("before", 1)).await.unwrap();
-    // The batch's own steps will find that somebody has ended its transaction.
+    // The batch's own COMMIT fails, because its transaction has ended.
     for ended_by in ["COMMIT", "ROLLBACK"] {
         let failed = inject(&store, ended_by).await.unwrap_err();
         assert!(matches!(failed, Error::Unavailable { .. }), "{failed}");
@@ -77,7 +78,7 @@ async fn a_failed_commit_is_an_unknown_outcome_and_heals() {
 }
 
 #[tokio::test]
-async fn what_is_faulty_or_refused_fails_alone() {
+async fn a_failing_or_rejected_operation_fails_alone() {
     let (dir, store) = open().await;
     let at = bucket(&store, "s");
     store.apply(&at, set("text", 3)).await.unwrap();
@@ -122,13 +123,13 @@ async fn a_full_file_refuses_and_recovers() {
         store.exists(&at, vec!["kept".into()]).await.unwrap(),
         [true]
     );
-    // A new connection knows nothing of the page count.
+    // A new connection has no limit on the page count.
     until_ok(async || store.apply(&at, set("big", 1 << 20)).await).await;
     store.close().await;
 }
 
 #[tokio::test]
-async fn what_is_counted_is_what_is_there() {
+async fn the_counted_bytes_are_the_stored_bytes() {
     let (dir, store) = open().await;
     let counted = "SELECT sum(bytes) FROM plugin";
     let there = "SELECT total(length(key) + bytes + 64) FROM entries";
@@ -145,7 +146,7 @@ async fn what_is_counted_is_what_is_there() {
         let there = number(&dir, &format!("SELECT cast(({there}) AS INTEGER)"));
         assert_eq!(number(&dir, counted), there, "after step {step}");
     }
-    // Deleting everything leaves nothing but the plugin's name.
+    // Deleting everything leaves only the plugin's name.
     for store_name in ["a", "b"] {
         let at = bucket(&store, store_name);
         let keys = store.list(&at, None).await.unwrap().keys;
@@ -158,7 +159,7 @@ async fn what_is_counted_is_what_is_there() {
 }
 
 #[tokio::test]
-async fn a_lowered_limit_still_lets_a_plugin_shrink() {
+async fn a_plugin_above_a_lowered_limit_may_shrink() {
     let (dir, store) = open().await;
     let at = bucket(&store, "s");
     store.apply(&at, set("a", 1000)).await.unwrap();
@@ -186,7 +187,7 @@ async fn a_lowered_limit_still_lets_a_plugin_shrink() {
 }
 
 #[tokio::test]
-async fn deleted_space_goes_back_also_from_files_that_never_gave_any() {
+async fn deleted_space_is_returned_also_by_files_that_could_not_return_any() {
     let (dir, store) = open().await;
     store.close().await;
     let path = dir.path().join("kv.db");
@@ -208,9 +209,11 @@ async fn deleted_space_goes_back_also_from_files_that_never_gave_any() {
             .unwrap();
     }
     let size = || path.metadata().unwrap().len();
-    until_ok(async || match size() > 4 << 20 {
-        true => Ok(()),
-        false => store.apply(&at, set("more", 4 << 20)).await,
+    until_ok(async || {
+        if size() > 4 << 20 {
+            return Ok(());
+        }
+        store.apply(&at, set("more", 4 << 20)).await
     })
     .await;
     let keys = store.list(&at, None).await.unwrap().keys;
@@ -226,7 +229,7 @@ async fn deleted_space_goes_back_also_from_files_that_never_gave_any() {
 }
 
 #[tokio::test]
-async fn a_damaged_value_or_account_costs_nothing_else() {
+async fn a_damaged_value_or_account_affects_nothing_else() {
     let (dir, store) = open().await;
     let at = bucket(&store, "s");
     for key in ["bad", "good"] {

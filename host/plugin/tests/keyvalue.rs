@@ -155,7 +155,7 @@ async fn answer(host: &PluginHost, plugin: &str, payload: &[u8]) -> Vec<u8> {
     let handler = host.catalog().resolve(plugin);
     let handler = handler.unwrap_or_else(|| panic!("{rejected:?}"));
     match handler.run(call(payload)).await.ended {
-        Ended::Returned(result) => result.to_vec(),
+        AttemptResult::Returned(result) => result.to_vec(),
         other => panic!("{other:?}"),
     }
 }
@@ -196,7 +196,7 @@ async fn a_guest_is_told_what_it_can_do() {
     );
     words(&host, b"stext").await;
     let why = words(&host, b"it").await;
-    assert!(why.contains("the value of \"t\" is no number"), "{why}");
+    assert!(why.contains("the value of \"t\" is not a number"), "{why}");
     // Nothing of the machine's is told.
     store.close().await;
     for payload in ["gk", "stext", "in"] {

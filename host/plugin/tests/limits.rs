@@ -3,7 +3,7 @@
 use super::*;
 
 /// What becomes of a task for the sample whose `handle` is this.
-async fn end_of(handle: &str, change: impl FnOnce(&mut hostel_config::Config)) -> Ended {
+async fn end_of(handle: &str, change: impl FnOnce(&mut hostel_config::Config)) -> AttemptResult {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     change(&mut config);
@@ -34,16 +34,16 @@ fn spin_and_sample() -> [Sample<'static>; 2] {
     [spin, Sample::default()]
 }
 
-fn permanent(ended: Ended) -> String {
+fn permanent(ended: AttemptResult) -> String {
     match ended {
-        Ended::Permanent { error } => error,
+        AttemptResult::Permanent { error } => error,
         other => panic!("{other:?}"),
     }
 }
 
-fn retryable(ended: Ended) -> String {
+fn retryable(ended: AttemptResult) -> String {
     match ended {
-        Ended::Retryable { error, after: None } => error,
+        AttemptResult::Retryable { error, after: None } => error,
         other => panic!("{other:?}"),
     }
 }
@@ -59,7 +59,7 @@ fn max_cpu(ms: u64) -> impl Fn(&mut hostel_config::Config) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sample_echoes() {
     let ended = end_of(sample::ECHO, |_| {}).await;
-    assert_eq!(ended, Ended::Returned(Bytes::from_static(b"hello")));
+    assert_eq!(ended, AttemptResult::Returned(Bytes::from_static(b"hello")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,9 +95,9 @@ async fn every_limit_fires_and_names_its_setting() {
         "{error}"
     );
     let ended = end_of(sample::LOG_TOO_MUCH, |_| {}).await;
-    assert_eq!(ended, Ended::Returned(Bytes::from_static(b"hello")));
+    assert_eq!(ended, AttemptResult::Returned(Bytes::from_static(b"hello")));
     let ended = end_of(sample::LOOK_AROUND, |_| {}).await;
-    assert_eq!(ended, Ended::Returned(Bytes::new()));
+    assert_eq!(ended, AttemptResult::Returned(Bytes::new()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +113,7 @@ async fn a_call_ends_when_it_is_cancelled_or_dropped() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     cancel.cancel();
     let finished = running.await.unwrap();
-    assert_eq!(finished.ended, Ended::Cancelled);
+    assert_eq!(finished.ended, AttemptResult::Cancelled);
     assert!(!finished.usage.cpu.is_zero(), "{:?}", finished.usage);
 
     // More of them than the pool has places: those that wait can be ended too, and dropping one
@@ -133,7 +133,7 @@ async fn a_call_ends_when_it_is_cancelled_or_dropped() {
     // Had the spins kept their places, it would wait for minutes of their processor time.
     let echoed = tokio::time::timeout(Duration::from_secs(60), echo.run(call(b"next"))).await;
     let ended = echoed.unwrap().ended;
-    assert_eq!(ended, Ended::Returned(Bytes::from_static(b"next")));
+    assert_eq!(ended, AttemptResult::Returned(Bytes::from_static(b"next")));
     host.stop().await.unwrap();
 }
 
@@ -179,14 +179,14 @@ async fn a_wait_for_room_is_part_of_the_timeout() {
     }
     let waiting = host.catalog().resolve("sample").unwrap();
     let ended = waiting.run(call(b"1")).await.ended;
-    let Ended::Retryable { error, .. } = ended else {
+    let AttemptResult::Retryable { error, .. } = ended else {
         panic!("{ended:?}");
     };
     assert!(error.contains("no room for it within 200 ms"), "{error}");
     cancel.cancel();
     running.await.unwrap();
     let ended = waiting.run(call(b"2")).await.ended;
-    assert_eq!(ended, Ended::Returned(Bytes::from_static(b"2")));
+    assert_eq!(ended, AttemptResult::Returned(Bytes::from_static(b"2")));
     host.stop().await.unwrap();
 }
 
@@ -212,8 +212,11 @@ async fn a_plugin_that_can_never_have_its_memory_is_refused() {
     let handler = host.catalog().resolve("sample").unwrap();
     // One at a time, and both come through.
     let (one, other) = tokio::join!(handler.run(call(b"1")), handler.run(call(b"2")));
-    assert_eq!(one.ended, Ended::Returned(Bytes::from_static(b"1")));
-    assert_eq!(other.ended, Ended::Returned(Bytes::from_static(b"2")));
+    assert_eq!(one.ended, AttemptResult::Returned(Bytes::from_static(b"1")));
+    assert_eq!(
+        other.ended,
+        AttemptResult::Returned(Bytes::from_static(b"2"))
+    );
     host.stop().await.unwrap();
 }
 
@@ -252,7 +255,7 @@ async fn all_memories_of_a_guest_count_together() {
     let finished = run("fits").await;
     assert_eq!(
         finished.ended,
-        Ended::Returned(Bytes::from_static(b"hello"))
+        AttemptResult::Returned(Bytes::from_static(b"hello"))
     );
     assert!(
         finished.usage.peak_memory_bytes > 6 << 20,
@@ -351,5 +354,5 @@ async fn a_plugin_may_be_composed_of_components() {
         generation,
     };
     let ended = handler.run(call(b"hello")).await.ended;
-    assert_eq!(ended, Ended::Returned(Bytes::from_static(&[0; 5])));
+    assert_eq!(ended, AttemptResult::Returned(Bytes::from_static(&[0; 5])));
 }

@@ -32,7 +32,7 @@ async fn every_way_of_replacing_a_file_is_seen() {
     until(&host, "deleted", |view| view.generations.is_empty()).await;
     assert!(host.catalog().resolve("sample").is_none());
     let ended = old.run(call(b"still")).await.ended;
-    assert_eq!(ended, Ended::Returned(Bytes::from_static(b"still")));
+    assert_eq!(ended, AttemptResult::Returned(Bytes::from_static(b"still")));
     std::os::unix::fs::symlink(&temporary, &file).unwrap();
     until(&host, "put back as a link", |view| {
         version(view, "sample") == "4"
@@ -131,7 +131,7 @@ async fn rubbish_never_unseats_what_serves() {
         assert_eq!(version(&host.catalog().view(), "sample"), "1");
         let handler = host.catalog().resolve("sample").unwrap();
         let ended = handler.run(call(b"on")).await.ended;
-        assert_eq!(ended, Ended::Returned(Bytes::from_static(b"on")));
+        assert_eq!(ended, AttemptResult::Returned(Bytes::from_static(b"on")));
     }
     std::fs::write(&file, &good).unwrap();
     until(&host, "good again", |view| view.rejected.is_empty()).await;

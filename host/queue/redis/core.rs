@@ -10,7 +10,7 @@ use super::{
     script::Scripts,
     store::Stores,
 };
-use crate::{Publisher, now, recent::Recent};
+use crate::{Publisher, now, task_cache::TaskCache};
 use hostel_redis::{Connection, Server, is_refusal};
 use hostel_runtime::health::Health;
 use hostel_runtime::log_limit::LogLimit;
@@ -60,7 +60,7 @@ pub(super) struct Core {
     pub calls: Vec<Calls>,
     pub publisher: Publisher,
     /// What this queue itself has leased and ended.
-    pub recent: Recent,
+    pub recent: TaskCache,
     /// How old an ending has to be before anybody forgets it, in milliseconds.
     pub kept: AtomicU64,
     /// Names this queue among all that use the same Redis: whose events are its own.
@@ -106,7 +106,7 @@ impl Core {
                 .collect(),
             calls: (0..settings.shards).map(|_| Calls::default()).collect(),
             publisher: Publisher::new(),
-            recent: Recent::default(),
+            recent: TaskCache::default(),
             kept: AtomicU64::new(u64::MAX),
             me: uuid::Uuid::now_v7().simple().to_string(),
             settings: settings.clone(),

@@ -7,9 +7,9 @@ use super::{
     pieces::{gathered_of_working, pieces},
     row,
 };
-use crate::{Change, Error, Finish, Finished, LeaseToken, Renewal, recent};
+use crate::{Change, Error, Finish, Finished, LeaseToken, Renewal, task_cache};
 use futures_util::future::join_all;
-use hostel_task::{Lane, Outcome, UnixMs};
+use hostel_task::{Outcome, Route, UnixMs};
 use std::{sync::Arc, time::Duration};
 
 pub(super) async fn renew(
@@ -30,7 +30,7 @@ pub(super) async fn renew(
             .await;
         let renewal = |letter: u8| match letter {
             b'h' => Renewal::Held,
-            b'k' => Renewal::CancelAsked,
+            b'k' => Renewal::CancelRequested,
             _ => Renewal::Lost,
         };
         let renewals = answers.map(|answers: String| answers.bytes().map(renewal).collect());
@@ -78,7 +78,7 @@ async fn finish_piece(
                 let Finish {
                     token,
                     outcome,
-                    ran,
+                    executed_by,
                 } = &ended[place];
                 let (letter, after) = match outcome {
                     Outcome::Completed { .. } => ("c", Duration::ZERO),
@@ -90,17 +90,18 @@ async fn finish_piece(
                 };
                 call.arg(token.id.as_str()).arg(token.fence).arg(letter);
                 call.arg(ms(after));
-                call.arg(text(outcome)).arg(row::write_ran(ran.as_ref()));
+                call.arg(text(outcome))
+                    .arg(row::write_executed_by(executed_by.as_ref()));
             }
         })
         .await
-        .inspect_err(|_| core.publisher.lost())?;
+        .inspect_err(|_| core.publisher.publish_missed())?;
     let mut changes = Vec::with_capacity(places.len());
     let mut finished = Vec::with_capacity(places.len());
     let mut snapshots = Vec::with_capacity(places.len());
     for (&place, (letter, lane, before)) in places.iter().zip(answers) {
         let (finish, id) = (&ended[place], &ended[place].token.id);
-        finished.push(match row::state(&letter).zip(Lane::parse(&lane)) {
+        finished.push(match row::state(&letter).zip(Route::parse(&lane)) {
             // The reader of events tells of it.
             None if letter == "d" => {
                 snapshots.push((id.clone(), None));
@@ -109,7 +110,7 @@ async fn finish_piece(
             None => Finished::Stale,
             Some((state, lane)) => {
                 let known = core.recent.get(id).filter(|_| before.is_empty());
-                let now = known.and_then(|known| recent::ended(&known, finish, UnixMs(now)));
+                let now = known.and_then(|known| task_cache::ended(&known, finish, UnixMs(now)));
                 snapshots.push((id.clone(), now.map(Arc::new)));
                 changes.push(Change::new(id.clone(), lane.task_type, state));
                 Finished::Applied

@@ -109,7 +109,7 @@ impl Reader {
             self.last = Some(self.newest(connection).await?);
             // What happened before this, and since the connection was lost, was not seen.
             self.core.recent.clear();
-            self.core.publisher.lost();
+            self.core.publisher.publish_missed();
             let _ = self.begun.take().map(|begun| begun.send(()));
             return Ok(());
         };
@@ -153,7 +153,7 @@ impl Reader {
     fn tell(&self, changes: Vec<Change>) {
         // Submitted or requeued: what was known of it before is of another life.
         let again = changes.iter().filter(|it| it.state == StateKind::Pending);
-        self.core.recent.forget(again.map(|change| &change.id));
+        self.core.recent.remove(again.map(|change| &change.id));
         self.core.publisher.publish(changes);
     }
 
@@ -219,7 +219,7 @@ fn changes(text: &str, is_told: impl Fn(u8) -> bool) -> Vec<Change> {
                 DAMAGED => StateKind::Failed,
                 _ => row::state([letter]).unwrap_or(StateKind::Running),
             },
-            cancel_asked: letter == b'k',
+            cancel_requested: letter == b'k',
         })
     };
     text.lines().filter_map(change).collect()
@@ -238,7 +238,7 @@ mod tests {
         let seen = changes(text, |_| true);
         let seen: Vec<_> = seen
             .iter()
-            .map(|c| (c.id.as_str(), c.state, c.cancel_asked))
+            .map(|c| (c.id.as_str(), c.state, c.cancel_requested))
             .collect();
         assert_eq!(
             seen,

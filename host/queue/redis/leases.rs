@@ -9,7 +9,7 @@ use super::{
     row,
     wants::{self, Told},
 };
-use crate::{Change, Error, Finish, LeaseToken, Leased, Want, recent};
+use crate::{Change, Error, Finish, LeaseRequest, LeaseToken, Leased, task_cache};
 use bytes::Bytes;
 use hostel_task::{Name, Outcome, StateKind, UnixMs};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ impl Drop for Handed {
         let released = leased.into_iter().map(|leased| Finish {
             token: leased.token,
             outcome: Outcome::Released,
-            ran: None,
+            executed_by: None,
         });
         let (released, core): (Vec<Finish>, _) = (released.collect(), self.core.clone());
         let release = async move {
@@ -77,7 +77,7 @@ impl Drop for Handed {
 pub(super) async fn lease(
     core: Arc<Core>,
     tracker: TaskTracker,
-    mut want: Want,
+    mut want: LeaseRequest,
     first: usize,
 ) -> Result<Handed, Error> {
     let mut handed = Handed {
@@ -106,7 +106,7 @@ pub(super) async fn lease(
 async fn all_of_shard(
     core: &Arc<Core>,
     shard: usize,
-    want: &mut Want,
+    want: &mut LeaseRequest,
     handed: &mut Handed,
 ) -> Result<(), Error> {
     loop {
@@ -127,10 +127,10 @@ async fn all_of_shard(
 
 /// Takes out of an answer what there is room for, and that room out of `want`. An answer that comes
 /// again was asked for when there may have been more.
-fn fitting(want: &mut Want, leased: Vec<Leased>) -> (Vec<Leased>, Vec<Leased>) {
+fn fitting(want: &mut LeaseRequest, leased: Vec<Leased>) -> (Vec<Leased>, Vec<Leased>) {
     leased.into_iter().partition(|task| {
-        let fits = (want.suspect || !task.suspect) && want.take(&task.task_type);
-        want.suspect &= !(fits && task.suspect);
+        let fits = (want.allow_suspect || !task.suspect) && want.take(&task.task_type);
+        want.allow_suspect &= !(fits && task.suspect);
         fits
     })
 }
@@ -142,7 +142,7 @@ type Row = (String, u64, u32, Vec<u8>, Vec<u8>, u64, u64, u8, u8);
 /// What a shard says to a call for work: its time, whether it has to be told what is wanted, and tasks.
 type Answer = (u64, u8, Vec<Row>);
 
-async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased>, Error> {
+async fn from_shard(core: &Core, shard: usize, want: &LeaseRequest) -> Result<Vec<Leased>, Error> {
     let mut asked = core.calls[shard].0.lock().await;
     let asked = &mut *asked;
     let again = asked.unheard;
@@ -161,7 +161,7 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
                 wants::say(call, told, want);
             })
             .await
-            .inspect_err(|_| core.publisher.lost())?;
+            .inspect_err(|_| core.publisher.publish_missed())?;
         if unknown == 0 {
             break (now, rows);
         }
@@ -202,7 +202,7 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
         };
         let times = [UnixMs(submitted_at), UnixMs(begun), now.after(want.ttl)];
         let first = (fresh == 1)
-            .then(|| recent::first_leased(&task, head.target, want.node.clone(), times));
+            .then(|| task_cache::first_leased(&task, head.target, want.node.clone(), times));
         snapshots.push((id, first.map(Arc::new)));
         leased.push(task);
     }
@@ -217,7 +217,7 @@ async fn from_shard(core: &Core, shard: usize, want: &Want) -> Result<Vec<Leased
 pub(super) async fn first(
     core: &Core,
     shard: usize,
-    want: &Want,
+    want: &LeaseRequest,
     passed: bool,
 ) -> Result<Option<(u64, Name)>, Error> {
     let mut asked = core.calls[shard].0.lock().await;

@@ -6,7 +6,7 @@ use super::{
     ending, leases,
     row::{self, BULK, FIELDS},
 };
-use crate::{Counts, Error, Expired, Filter, LeaseToken, Listing, Page, Want};
+use crate::{Counts, Error, Expired, Filter, LeaseRequest, LeaseToken, Listing, Page};
 use futures_util::future::{join_all, try_join_all};
 use hostel_task::{Name, State, Task, TaskId};
 use redis::cmd;
@@ -67,19 +67,26 @@ pub(super) async fn counts(core: &Core) -> Result<Counts, Error> {
     Ok(counts)
 }
 
-pub(super) async fn next_due(core: &Core, want: &Want) -> Result<Option<Duration>, Error> {
+pub(super) async fn next_due(core: &Core, want: &LeaseRequest) -> Result<Option<Duration>, Error> {
     let first = first(core, want, false).await?;
     Ok(first.map(|(due, _)| Duration::from_millis(due)))
 }
 
-pub(super) async fn passed_by(core: &Core, want: &Want) -> Result<Option<Name>, Error> {
+pub(super) async fn oldest_blocked(
+    core: &Core,
+    want: &LeaseRequest,
+) -> Result<Option<Name>, Error> {
     Ok(first(core, want, true)
         .await?
         .map(|(_, task_type)| task_type))
 }
 
 /// The first of what all shards answer.
-async fn first(core: &Core, want: &Want, passed: bool) -> Result<Option<(u64, Name)>, Error> {
+async fn first(
+    core: &Core,
+    want: &LeaseRequest,
+    passed: bool,
+) -> Result<Option<(u64, Name)>, Error> {
     if want.types.is_empty() {
         return Ok(None);
     }
@@ -131,7 +138,7 @@ pub(super) async fn expired(
                     token: LeaseToken { id, fence },
                     attempt,
                     losses,
-                    cancel_asked: asked == 1,
+                    cancel_requested: asked == 1,
                 }),
                 Err(error) => damaged.push((id, fence, error.to_string())),
             }

@@ -29,13 +29,13 @@ use self::{
     upkeep::Found,
 };
 use super::{
-    Cancel, Change, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseToken,
-    Leased, Listing, Page, Renewal, Requeue, Submitted, TaskQueue, Want, Watch,
+    Cancel, Change, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseRequest,
+    LeaseToken, Leased, Listing, Page, Renewal, Requeue, Submitted, TaskQueue, Watch,
 };
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
 use hostel_runtime::health::{Background, Health, Part};
-use hostel_task::{Lane, Name, StateKind, Submission, Task, TaskId, UnixMs};
+use hostel_task::{Name, Route, StateKind, Submission, Task, TaskId, UnixMs};
 use redis::Script;
 use std::{
     sync::{
@@ -180,26 +180,26 @@ impl RedisQueue {
 
     /// Runs a script that concerns one task, and returns the state that it was in; `None` when there
     /// is no such task.
-    async fn steer(&self, script: &Script, id: &TaskId) -> Result<Option<(String, Lane)>, Error> {
+    async fn steer(&self, script: &Script, id: &TaskId) -> Result<Option<(String, Route)>, Error> {
         let core = self.core()?;
         let answer: Vec<String> = core
             .call(core.shard_of(id), script, |call| {
                 call.arg(id.as_str());
             })
             .await
-            .inspect_err(|_| core.publisher.lost())?;
+            .inspect_err(|_| core.publisher.publish_missed())?;
         let [state, lane] = <[String; 2]>::try_from(answer).unwrap_or_default();
         if state.is_empty() {
             return Ok(None);
         }
-        let lane = Lane::parse(&lane).ok_or_else(|| row::corrupt(id.as_str(), "its lane"))?;
+        let lane = Route::parse(&lane).ok_or_else(|| row::corrupt(id.as_str(), "its lane"))?;
         Ok(Some((state, lane)))
     }
 
-    fn tell(&self, id: &TaskId, lane: Lane, state: StateKind, cancel_asked: bool) {
+    fn tell(&self, id: &TaskId, lane: Route, state: StateKind, cancel_requested: bool) {
         let change = Change::new(id.clone(), lane.task_type, state);
         self.core.publisher.publish(vec![Change {
-            cancel_asked,
+            cancel_requested,
             ..change
         }]);
     }
@@ -242,7 +242,7 @@ impl TaskQueue for RedisQueue {
         gathered(tasks.len(), try_join_all(submit).await?)
     }
 
-    async fn lease(&self, want: &Want) -> Result<Vec<Leased>, Error> {
+    async fn lease(&self, want: &LeaseRequest) -> Result<Vec<Leased>, Error> {
         let core = self.core()?.clone();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         // On its own, so that a caller who goes away leaves no lease behind.
@@ -285,7 +285,7 @@ impl TaskQueue for RedisQueue {
             return Ok(Cancel::Unknown);
         };
         if letter == "k" {
-            return Ok(Cancel::Asked);
+            return Ok(Cancel::Requested);
         }
         Ok(match known_state(id, &letter)? {
             StateKind::Pending => {
@@ -294,7 +294,7 @@ impl TaskQueue for RedisQueue {
             }
             StateKind::Running => {
                 self.tell(id, lane, StateKind::Running, true);
-                Cancel::Asked
+                Cancel::Requested
             }
             ended => Cancel::Ended(ended),
         })
@@ -330,12 +330,12 @@ impl TaskQueue for RedisQueue {
         look::counts(self.core()?).await
     }
 
-    async fn next_due(&self, want: &Want) -> Result<Option<Duration>, Error> {
+    async fn next_due(&self, want: &LeaseRequest) -> Result<Option<Duration>, Error> {
         look::next_due(self.core()?, want).await
     }
 
-    async fn passed_by(&self, want: &Want) -> Result<Option<Name>, Error> {
-        look::passed_by(self.core()?, want).await
+    async fn oldest_blocked(&self, want: &LeaseRequest) -> Result<Option<Name>, Error> {
+        look::oldest_blocked(self.core()?, want).await
     }
 
     async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error> {

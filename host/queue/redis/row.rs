@@ -4,7 +4,7 @@
 use super::super::Error;
 use bytes::Bytes;
 use hostel_task::{
-    ErrorClass, Lane, Name, Ran, State, StateKind, Submission, Target, Task, TaskId, UnixMs,
+    ErrorClass, ExecutedBy, Name, Route, State, StateKind, Submission, Target, Task, TaskId, UnixMs,
 };
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap, str::FromStr, sync::Arc};
@@ -50,8 +50,8 @@ pub(super) fn write_head(task: &Submission, lane: &str) -> String {
 pub(super) fn read_head(id: &str, stored: &[u8]) -> Result<Head, Error> {
     let asked: Asked<'_> = serde_json::from_slice(stored)
         .map_err(|error| corrupt(id, &format!("what was asked for: {error}")))?;
-    let lane = Lane::parse(&asked.lane);
-    let Lane { task_type, target } = lane.ok_or_else(|| corrupt(id, "its lane"))?;
+    let lane = Route::parse(&asked.lane);
+    let Route { task_type, target } = lane.ok_or_else(|| corrupt(id, "its lane"))?;
     Ok(Head {
         task_type,
         target,
@@ -60,16 +60,16 @@ pub(super) fn read_head(id: &str, stored: &[u8]) -> Result<Head, Error> {
 }
 
 /// Field `w`: node, plugin, version.
-pub(super) fn write_ran(ran: Option<&Ran>) -> String {
-    let texts = ran.map(|ran| [ran.node.as_str(), ran.plugin.as_str(), &ran.plugin_version]);
+pub(super) fn write_executed_by(executed_by: Option<&ExecutedBy>) -> String {
+    let texts = executed_by.map(|by| [by.node.as_str(), by.plugin.as_str(), &by.plugin_version]);
     texts.map_or_else(String::new, |texts| {
         serde_json::to_string(&texts).unwrap_or_default()
     })
 }
 
-fn read_ran(stored: &[u8]) -> Option<Ran> {
+fn read_executed_by(stored: &[u8]) -> Option<ExecutedBy> {
     let [node, plugin, version]: [String; 3] = serde_json::from_slice(stored).ok()?;
-    Some(Ran {
+    Some(ExecutedBy {
         node: Name::parse("node", &node).ok()?,
         plugin: Name::parse("plugin", &plugin).ok()?,
         plugin_version: version.into(),
@@ -115,7 +115,7 @@ pub(super) fn unreadable(id: TaskId, error: &Error) -> Task {
 fn damaged(id: TaskId, known: [Text; 6], error: &Error) -> Task {
     let [head, submitted_at, at, told, class, lane] = known;
     let head = head.and_then(|head| read_head(id.as_str(), &head).ok());
-    let lane = lane.and_then(|lane| Lane::parse(std::str::from_utf8(&lane).ok()?));
+    let lane = lane.and_then(|lane| Route::parse(std::str::from_utf8(&lane).ok()?));
     let lane = match &head {
         Some(head) => Some((head.task_type.clone(), head.target.clone())),
         None => lane.map(|lane| (lane.task_type, lane.target)),
@@ -140,7 +140,7 @@ fn damaged(id: TaskId, known: [Text; 6], error: &Error) -> Task {
         attempt: 0,
         error: Some(told.unwrap_or_else(|| format!("its record is damaged: {error}"))),
         error_class: Some(ErrorClass::Corrupt),
-        ran: None,
+        executed_by: None,
         losses: 0,
         finishes: 1,
     }
@@ -163,9 +163,9 @@ fn sound(id: TaskId, values: Vec<Text>) -> Result<Task, Error> {
     let attempt = number("its attempt", next())?;
     let started_at = parse(next()).map(UnixMs);
     let node = next();
-    let cancel_asked = next().is_some();
+    let cancel_requested = next().is_some();
     let error = next().map(|text| String::from_utf8_lossy(&text).into_owned());
-    let ran = next().and_then(|text| read_ran(&text));
+    let executed_by = next().and_then(|text| read_executed_by(&text));
     let finishes = number("its endings", next())?;
     let error_class = next().map(|_| ErrorClass::Corrupt);
     let _lane = next();
@@ -181,7 +181,7 @@ fn sound(id: TaskId, values: Vec<Text>) -> Result<Task, Error> {
                 .ok_or_else(|| corrupt(id.as_str(), "its node"))?,
             started_at: begun()?,
             lease_until: at,
-            cancel_asked,
+            cancel_requested,
         },
         StateKind::Completed => State::Completed {
             result,
@@ -207,7 +207,7 @@ fn sound(id: TaskId, values: Vec<Text>) -> Result<Task, Error> {
         attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
         error,
         error_class,
-        ran,
+        executed_by,
         losses,
         finishes: u32::try_from(finishes).unwrap_or(u32::MAX),
         id,

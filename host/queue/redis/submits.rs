@@ -2,7 +2,7 @@
 //! grows. One such loop a shard. What makes a task durable, or a conflict, is the script's to say.
 
 use super::{bulk::Bulk, core::Core, memory, pace::Pace, pieces::MAX_TASKS, row};
-use crate::{Change, Error, PieceSize, Submitted};
+use crate::{BatchSize, Change, Error, Submitted};
 use hostel_redis::Connection;
 use hostel_task::{StateKind, Submission};
 use redis::cmd;
@@ -56,7 +56,7 @@ pub(super) fn channel() -> (Sender, Receiver) {
 pub(super) async fn serve(core: Arc<Core>, shard: usize, bulk: Arc<Bulk>, receiver: Receiver) {
     let mut receiver = receiver.lock().await;
     let (mut waiting, pace) = (Vec::new(), Pace::default());
-    let mut piece_size = PieceSize::default();
+    let mut batch_size = BatchSize::default();
     while receiver.recv_many(&mut waiting, MAX_TASKS).await > 0 {
         let begun = Instant::now();
         pace.carried(begun, waiting.iter().map(|call| call.tasks.len()).sum());
@@ -66,7 +66,7 @@ pub(super) async fn serve(core: Arc<Core>, shard: usize, bulk: Arc<Bulk>, receiv
             let (mut tasks, mut bytes) = (first.tasks.len(), size(&first));
             let mut batch = vec![first];
             while let Some(next) = calls.next_if(|next| {
-                tasks + next.tasks.len() <= MAX_TASKS && bytes + size(next) <= piece_size.bytes()
+                tasks + next.tasks.len() <= MAX_TASKS && bytes + size(next) <= batch_size.bytes()
             }) {
                 (tasks, bytes) = (tasks + next.tasks.len(), bytes + size(&next));
                 batch.push(next);
@@ -75,8 +75,8 @@ pub(super) async fn serve(core: Arc<Core>, shard: usize, bulk: Arc<Bulk>, receiv
             let began = Instant::now();
             let done = write(&core, shard, &bulk, bytes, all).await;
             match &done {
-                Ok(_) => piece_size.confirmed(bytes, began.elapsed()),
-                Err(_) => piece_size.failed(),
+                Ok(_) => batch_size.confirmed(bytes, began.elapsed()),
+                Err(_) => batch_size.failed(),
             }
             answer(&core, batch, done);
         }
@@ -108,7 +108,7 @@ async fn write<'t>(
         .arg(core.settings.reserve_percent)
         .arg(u32::from(replicas > 0));
     for task in tasks {
-        let lane = task.lane().to_string();
+        let lane = task.route().to_string();
         let head = row::write_head(task, &lane);
         invocation
             .arg(task.id().as_str())
@@ -172,7 +172,7 @@ fn answer(core: &Core, batch: Vec<Submit>, done: Result<Vec<Answer>, Error>) {
     let mut answers = match done {
         Ok(answers) => answers.into_iter(),
         Err(error) => {
-            core.publisher.lost();
+            core.publisher.publish_missed();
             for call in batch {
                 let _ = call.reply.send(Err(error.clone()));
             }
@@ -193,7 +193,7 @@ fn answer(core: &Core, batch: Vec<Submit>, done: Result<Vec<Answer>, Error>) {
     });
     let told: Vec<Change> = told.collect();
     // A task of this id may have been forgotten since.
-    core.recent.forget(told.iter().map(|change| &change.id));
+    core.recent.remove(told.iter().map(|change| &change.id));
     core.publisher.publish(told);
     for (call, share) in batch.into_iter().zip(shares) {
         let _ = call.reply.send(of_one_call(core, share));

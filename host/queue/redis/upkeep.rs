@@ -91,7 +91,7 @@ async fn ask_shards(core: &Core) -> bool {
     if !lost.is_empty() {
         // Nothing that was known of it holds any more.
         core.recent.clear();
-        core.publisher.lost();
+        core.publisher.publish_missed();
         let of = match lost.len() == core.tags.len() {
             true => "its tasks are gone".into(),
             false => format!("the tasks of shards {} are gone", lost.join(", ")),

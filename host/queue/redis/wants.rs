@@ -3,7 +3,7 @@
 //! again.
 
 use super::core::Core;
-use crate::{Error, Want, WantedType, WantedTypes};
+use crate::{Error, LeaseRequest, RequestedType, RequestedTypes};
 use hostel_task::Name;
 use redis::ScriptInvocation;
 use std::sync::Arc;
@@ -15,13 +15,18 @@ const MUCH: usize = 1 << 52;
 #[derive(Default)]
 pub(super) struct Told {
     number: u64,
-    what: Option<(Arc<WantedTypes>, Name, Vec<Name>)>,
+    what: Option<(Arc<RequestedTypes>, Name, Vec<Name>)>,
 }
 
 impl Told {
     /// The number under which the shard knows what is wanted; tells it first if that is something else
     /// than before.
-    pub async fn tell(&mut self, core: &Core, shard: usize, want: &Want) -> Result<u64, Error> {
+    pub async fn tell(
+        &mut self,
+        core: &Core,
+        shard: usize,
+        want: &LeaseRequest,
+    ) -> Result<u64, Error> {
         let same = self.what.as_ref().is_some_and(|(types, node, labels)| {
             Arc::ptr_eq(types, &want.types) && *node == want.node && *labels == want.labels
         });
@@ -55,22 +60,22 @@ impl Told {
 }
 
 /// Says what is wanted, as `wants` of `script/common.lua` reads it.
-pub(super) fn say(call: &mut ScriptInvocation<'_>, number: u64, want: &Want) {
+pub(super) fn say(call: &mut ScriptInvocation<'_>, number: u64, want: &LeaseRequest) {
     call.arg(number)
         .arg(want.only.as_ref().map_or("", Name::as_str));
-    call.arg(want.room.memory_bytes.min(MUCH));
-    call.arg(want.room.pool_slots.min(MUCH));
-    call.arg(u8::from(want.suspect));
+    call.arg(want.available.memory_bytes.min(MUCH));
+    call.arg(want.available.pool_slots.min(MUCH));
+    call.arg(u8::from(want.allow_suspect));
     let targets: Vec<_> = want.targets().map(|target| target.to_string()).collect();
     call.arg(targets.len()).arg(targets);
-    for (task_type, &left) in &want.left {
+    for (task_type, &left) in &want.remaining {
         call.arg(task_type.as_str()).arg(left.min(MUCH));
     }
 }
 
 /// How many of a type may run in a shard, as scripts take it: -1 stands for any number.
-fn share(wanted: &WantedType, shard: usize, shards: usize) -> i64 {
-    let max = wanted.max_in_cluster;
+fn share(wanted: &RequestedType, shard: usize, shards: usize) -> i64 {
+    let max = wanted.max_cluster_concurrency;
     let share = max.map(|max| share_of(max, shard, shards));
     share
         .and_then(|share| i64::try_from(share).ok())

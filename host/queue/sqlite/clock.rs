@@ -1,182 +1,187 @@
-//! The queue's own time, which due times, leases and ages are measured by. It goes on evenly while
-//! a node runs, whatever happens to the wall clock, and never back; across runs it believes the wall
-//! clock within bounds. What people are shown is the wall clock's time of the moment in question.
+//! The queue's own time, which due times, leases and ages are measured by. While a node runs it
+//! advances evenly, whatever happens to the wall clock, and never goes back. Across runs it follows
+//! the wall clock within bounds. Times for people are those of the wall clock at the moment in
+//! question.
 
+use super::encoding::ms;
+use crate::task_queue::now;
 use hostel_task::UnixMs;
+use parking_lot::RwLock;
 use rusqlite::{Connection, params};
 use rustix::time::{ClockId, clock_gettime};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 /// The wall clock, in milliseconds since 1970.
-pub(super) type Wall = Arc<dyn Fn() -> i64 + Send + Sync>;
+pub(super) type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 const HOUR: i64 = 3_600_000;
 
-/// How much of the time between two runs counts for how old what has ended is. A clock that was
-/// wrong and has been put right looks like a long time without a node, and must not make a queue
-/// forget its results. All of it counts for what is due: an attempt that comes early does no harm.
-const COUNTED: i64 = HOUR;
+/// How much of the time between two runs counts for the age of ended tasks. A wrong wall clock that
+/// was corrected looks like a long time without a node, and must not make the queue purge its results.
+/// For due times all of it counts: an early attempt does no harm.
+const MAX_COUNTED_PAUSE: i64 = HOUR;
 
 const CENTURY: i64 = 100 * 365 * 24 * HOUR;
 
-/// By so much the wall clock may differ before it counts as set.
+/// How far the wall clock may deviate before it counts as set.
 const TOLERANCE: i64 = 2000;
 
-/// How many times the clock may be set before the first is forgotten.
-const MAX_ERAS: i64 = 1000;
+/// How many offsets are kept.
+const MAX_OFFSETS: i64 = 1000;
 
 /// From `since` on, in the queue's time, the wall clock was `ahead` of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Era {
+struct ClockOffset {
     since: i64,
     ahead: i64,
 }
 
 pub(super) struct Clock {
-    wall: Wall,
-    /// The queue's time when this run began, and the machine's then.
-    begun: i64,
-    machine: i64,
-    eras: RwLock<Vec<Era>>,
+    wall: WallClock,
+    /// The queue's time when this run began, and the monotonic clock at that moment.
+    started_at: i64,
+    started_monotonic: i64,
+    offsets: RwLock<Vec<ClockOffset>>,
 }
 
-/// What the wall clock says of the time since the last run.
+/// Where the queue's time continues after a pause between two runs.
 #[derive(Debug, PartialEq, Eq)]
 struct Resumed {
     now: i64,
     ahead: i64,
-    /// How much sooner tasks are due than by this time, since more of the pause counts for them.
-    sooner: i64,
+    /// By how much due times move forward, because more of the pause counts for them.
+    due_earlier_by: i64,
 }
 
 fn resume(last: i64, ahead: i64, wall: i64) -> Resumed {
     let pause = (wall - ahead).saturating_sub(last);
-    if (-TOLERANCE..=COUNTED).contains(&pause) {
-        let now = last + pause.max(0);
+    if (-TOLERANCE..=MAX_COUNTED_PAUSE).contains(&pause) {
         return Resumed {
-            now,
+            now: last + pause.max(0),
             ahead,
-            sooner: 0,
+            due_earlier_by: 0,
         };
     }
-    let now = last + pause.clamp(0, COUNTED);
+    let counted = pause.clamp(0, MAX_COUNTED_PAUSE);
+    let now = last + counted;
     Resumed {
         now,
         ahead: wall - now,
-        sooner: pause.max(0) - pause.clamp(0, COUNTED),
+        due_earlier_by: pause.max(0) - counted,
     }
 }
 
-pub(super) fn system_wall() -> Wall {
-    Arc::new(|| super::row::ms(crate::now()))
+pub(super) fn system_clock() -> WallClock {
+    Arc::new(|| ms(now()))
 }
 
-/// Cannot be set, and on Linux goes on while the machine sleeps.
+/// A clock that cannot be set. On Linux it advances while the machine sleeps.
 #[cfg(target_os = "linux")]
-const MACHINE: ClockId = ClockId::Boottime;
+const MONOTONIC: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
-const MACHINE: ClockId = ClockId::Monotonic;
+const MONOTONIC: ClockId = ClockId::Monotonic;
 
-fn machine_ms() -> i64 {
-    let time = clock_gettime(MACHINE);
+fn monotonic_ms() -> i64 {
+    let time = clock_gettime(MONOTONIC);
     time.tv_sec * 1000 + time.tv_nsec / 1_000_000
 }
 
 impl Clock {
-    /// Goes on where the last run ended, and makes due what became due meanwhile.
-    pub fn resume(conn: &Connection, wall: Wall) -> rusqlite::Result<Self> {
+    /// Continues where the last run ended, and makes due what became due since.
+    pub fn resume(conn: &Connection, wall: WallClock) -> rusqlite::Result<Self> {
         let last: i64 = conn.query_row("SELECT last_at FROM meta", [], |row| row.get(0))?;
-        let mut eras = conn.prepare("SELECT since, ahead FROM clock ORDER BY since")?;
-        let eras = eras.query_map([], |row| {
-            Ok(Era {
+        let mut offsets = conn.prepare("SELECT since, ahead FROM clock ORDER BY since")?;
+        let offsets = offsets.query_map([], |row| {
+            Ok(ClockOffset {
                 since: row.get(0)?,
                 ahead: row.get(1)?,
             })
         })?;
-        let eras: Vec<Era> = eras.collect::<Result<_, _>>()?;
-        let (before, now) = (eras.last().map_or(0, |era| era.ahead), wall());
-        let resumed = match last {
-            // A new file, or one whose time makes no sense.
-            last if last == 0 || last > now.saturating_add(CENTURY) => Resumed {
+        let offsets: Vec<ClockOffset> = offsets.collect::<Result<_, _>>()?;
+        let ahead_before = offsets.last().map_or(0, |offset| offset.ahead);
+        let now = wall();
+        // A new file has no time yet; a time this far ahead cannot be right.
+        let resumed = if last == 0 || last > now.saturating_add(CENTURY) {
+            Resumed {
                 now,
                 ahead: 0,
-                sooner: 0,
-            },
-            last => resume(last, before, now),
+                due_earlier_by: 0,
+            }
+        } else {
+            resume(last, ahead_before, now)
         };
         let clock = Self {
             wall,
-            begun: resumed.now,
-            machine: machine_ms(),
-            eras: RwLock::new(eras),
+            started_at: resumed.now,
+            started_monotonic: monotonic_ms(),
+            offsets: RwLock::new(offsets),
         };
-        if resumed.sooner > 0 {
+        if resumed.due_earlier_by > 0 {
             let sql = "UPDATE task SET at = at - ?1 WHERE state = 0 AND typeof(at) = 'integer'";
-            conn.execute(sql, [resumed.sooner])?;
+            conn.execute(sql, [resumed.due_earlier_by])?;
         }
-        if resumed.ahead != before {
-            let era = Era {
+        if resumed.ahead != ahead_before {
+            let offset = ClockOffset {
                 since: resumed.now,
                 ahead: resumed.ahead,
             };
-            clock.enter(conn, era)?;
+            clock.add_offset(conn, offset)?;
         }
-        clock.keep(conn)?;
+        clock.store(conn)?;
         Ok(clock)
     }
 
     pub fn now(&self) -> i64 {
-        self.begun + (machine_ms() - self.machine)
+        self.started_at + (monotonic_ms() - self.started_monotonic)
     }
 
-    /// What the wall clock said, or will say unless it is set, at a moment of the queue's time.
-    pub fn shown(&self, at: i64) -> UnixMs {
-        let eras = self.eras.read().unwrap_or_else(PoisonError::into_inner);
-        let era = eras.partition_point(|era| era.since <= at).checked_sub(1);
-        let ahead = era.and_then(|era| eras.get(era)).map_or(0, |era| era.ahead);
+    /// Returns what the wall clock showed, or will show unless it is set, at a moment of the queue's
+    /// time.
+    pub fn to_wall(&self, at: i64) -> UnixMs {
+        let offsets = self.offsets.read();
+        let index = offsets.partition_point(|offset| offset.since <= at);
+        let ahead = index.checked_sub(1).map_or(0, |index| offsets[index].ahead);
         UnixMs(u64::try_from(at.saturating_add(ahead)).unwrap_or(0))
     }
 
-    /// Looks whether the wall clock has been set since; true if it has.
-    pub fn compare(&self, conn: &Connection) -> rusqlite::Result<bool> {
+    /// Adds an offset if the wall clock was set, and returns whether it was.
+    pub fn follow_wall(&self, conn: &Connection) -> rusqlite::Result<bool> {
         let (since, wall) = (self.now(), (self.wall)());
-        let ahead = wall - since;
-        let known = self.shown(since).0;
-        let by = wall - i64::try_from(known).unwrap_or(i64::MAX);
-        if by.abs() <= TOLERANCE {
+        let expected = self.to_wall(since).0;
+        let set_by = wall - i64::try_from(expected).unwrap_or(i64::MAX);
+        if set_by.abs() <= TOLERANCE {
             return Ok(false);
         }
-        let (seconds, to) = (
-            by.unsigned_abs() / 1000,
-            if by < 0 { "back" } else { "forward" },
-        );
+        let seconds = set_by.unsigned_abs() / 1000;
+        let direction = if set_by < 0 { "back" } else { "forward" };
         tracing::warn!(
-            "the clock of this machine was set {to} by {seconds} s; the task queue goes on by its \
-             own, so that nothing waits or is forgotten for that"
+            "the clock of this machine was set {direction} by {seconds} s; the task queue keeps its \
+             own time, so that no task waits longer or is purged earlier"
         );
-        self.enter(conn, Era { since, ahead })?;
+        let ahead = wall - since;
+        self.add_offset(conn, ClockOffset { since, ahead })?;
         Ok(true)
     }
 
-    fn enter(&self, conn: &Connection, era: Era) -> rusqlite::Result<()> {
-        conn.execute("DELETE FROM clock WHERE since >= ?1", [era.since])?;
+    fn add_offset(&self, conn: &Connection, offset: ClockOffset) -> rusqlite::Result<()> {
+        conn.execute("DELETE FROM clock WHERE since >= ?1", [offset.since])?;
         conn.execute(
             "INSERT INTO clock (since, ahead) VALUES (?1, ?2)",
-            [era.since, era.ahead],
+            [offset.since, offset.ahead],
         )?;
         conn.execute(
             "DELETE FROM clock WHERE since <
                 (SELECT since FROM clock ORDER BY since DESC LIMIT 1 OFFSET ?1)",
-            [MAX_ERAS - 1],
+            [MAX_OFFSETS - 1],
         )?;
-        let mut eras = self.eras.write().unwrap_or_else(PoisonError::into_inner);
-        eras.retain(|before| before.since < era.since);
-        eras.push(era);
+        let mut offsets = self.offsets.write();
+        offsets.retain(|before| before.since < offset.since);
+        offsets.push(offset);
         Ok(())
     }
 
-    /// Keeps how far the time is, for the next run.
-    pub fn keep(&self, conn: &Connection) -> rusqlite::Result<()> {
+    /// Stores the queue's time, for the next run.
+    pub fn store(&self, conn: &Connection) -> rusqlite::Result<()> {
         conn.execute("UPDATE meta SET last_at = ?1", params![self.now()])?;
         Ok(())
     }
@@ -190,13 +195,17 @@ mod tests {
     const LAST: i64 = 1_700_000_000_000;
 
     fn resumed(pause: i64) -> (i64, i64, i64) {
-        let Resumed { now, ahead, sooner } = resume(LAST, 5, LAST + 5 + pause);
-        (now - LAST, ahead - 5, sooner)
+        let Resumed {
+            now,
+            ahead,
+            due_earlier_by,
+        } = resume(LAST, 5, LAST + 5 + pause);
+        (now - LAST, ahead - 5, due_earlier_by)
     }
 
     #[test]
     fn a_pause_counts_within_bounds() {
-        // Advanced, by how much the wall clock is further ahead, and how much more counts for due.
+        // By how much the queue's time and the wall clock's lead advance, and due times move.
         assert_eq!(resumed(1000), (1000, 0, 0));
         assert_eq!(resumed(HOUR), (HOUR, 0, 0));
         assert_eq!(resumed(DAY), (HOUR, DAY - HOUR, DAY - HOUR));

@@ -1,78 +1,87 @@
-//! What people ask of tasks, and forgetting them: the verbs of `book` that neither hand out work nor
-//! take it back.
+//! Cancelling, requeuing and purging tasks.
 
 use super::{
-    board::{Word, parse_name},
-    book::Book,
     damage::Damage,
-    row::state_kind,
+    encoding::{SymbolId, parse_name, state_kind},
+    transaction::Transaction,
 };
-use crate::{Cancel, Requeue};
+use crate::task_queue::{Cancel, Requeue};
 use hostel_sqlite::Fault;
 use hostel_task::{StateKind, TaskId};
 use rusqlite::Row;
 
-impl Book<'_> {
+/// A stored task.
+struct Found {
+    seq: i64,
+    route: SymbolId,
+    state: StateKind,
+    at: i64,
+    losses: u32,
+}
+
+impl Transaction<'_> {
     pub fn cancel(&mut self, id: &TaskId) -> Result<Cancel, Fault> {
-        let Some((seq, word, state, at, losses)) = self.find(id)? else {
+        let Some(task) = self.find(id)? else {
             return Ok(Cancel::Unknown);
         };
-        match state {
+        let Found { seq, route, .. } = task;
+        match task.state {
             StateKind::Pending => {
-                self.board.lane(word)?.leave((at, seq), losses);
-                self.board.fresh.take(seq);
+                let position = (task.at, seq);
+                self.index.route_mut(route)?.remove(position, task.losses);
+                self.index.submit_cache.remove(seq);
                 self.statements.cancel.execute([seq, self.clock.now()])?;
-                self.moved(id, word, state, StateKind::Cancelled)?;
+                self.moved(id, route, StateKind::Pending, StateKind::Cancelled)?;
                 Ok(Cancel::Cancelled)
             }
             StateKind::Running => {
-                let asked_before = match self.board.running.get_mut(id) {
-                    Some(hold) => std::mem::replace(&mut hold.cancel_asked, true),
-                    None => return Err(Fault::Corrupt(format!("task {id} runs unheld"))),
-                };
-                if !asked_before {
-                    self.statements.ask_cancel.execute([seq])?;
-                    let task_type = self.board.lane(word)?.key.task_type.clone();
+                let lease = self.index.running.get_mut(id);
+                let lease = lease
+                    .ok_or_else(|| Fault::Corrupt(format!("task {id} runs without a lease")))?;
+                if !std::mem::replace(&mut lease.cancel_requested, true) {
+                    self.statements.request_cancel.execute([seq])?;
+                    let task_type = self.index.route_mut(route)?.route.task_type.clone();
                     self.changed(id, task_type, StateKind::Running);
                     if let Some(change) = self.changes.last_mut() {
-                        change.cancel_asked = true;
+                        change.cancel_requested = true;
                     }
                 }
-                Ok(Cancel::Asked)
+                Ok(Cancel::Requested)
             }
             ended => Ok(Cancel::Ended(ended)),
         }
     }
 
     pub fn requeue(&mut self, id: &TaskId) -> Result<Requeue, Fault> {
-        let Some((seq, word, state, _, _)) = self.find(id)? else {
+        let Some(task) = self.find(id)? else {
             return Ok(Requeue::Unknown);
         };
-        if !matches!(state, StateKind::Failed | StateKind::Cancelled) {
-            return Ok(Requeue::Refused(state));
+        if !matches!(task.state, StateKind::Failed | StateKind::Cancelled) {
+            return Ok(Requeue::Refused(task.state));
         }
         let now = self.clock.now();
-        self.statements.requeue.execute([seq, now])?;
-        self.board.lane(word)?.wait((now, seq), 0);
-        self.moved(id, word, state, StateKind::Pending)?;
+        self.statements.requeue.execute([task.seq, now])?;
+        let route = self.index.route_mut(task.route)?;
+        route.insert((now, task.seq), 0);
+        self.moved(id, task.route, task.state, StateKind::Pending)?;
         Ok(Requeue::Requeued)
     }
 
-    /// Forgets up to `max` tasks that ended at or before `until`.
+    /// Deletes up to `max` tasks that ended at or before `until`, and returns how many.
     pub fn purge(&mut self, until: i64, max: usize) -> Result<usize, Fault> {
         let max = i64::try_from(max).unwrap_or(i64::MAX);
-        let mut found: Vec<(i64, Option<Found>)> = Vec::new();
+        let mut found = Vec::new();
         let mut rows = self.statements.ended.query([until, max])?;
         while let Some(row) = rows.next()? {
-            found.push((row.get(0)?, read_ended(row).ok()));
+            found.push((row.get::<_, i64>(0)?, read_ended(row).ok()));
         }
         drop(rows);
         for (seq, task) in &found {
-            // A damaged one goes like the others; what it counted as is found out anew.
-            let counted = task.as_ref().is_some_and(|(id, word, state)| {
+            let counted = task.as_ref().is_some_and(|(id, route, state)| {
                 self.snapshots.push((id.clone(), None));
-                self.board.count(*word, Some(*state), None).is_ok()
+                self.index.count(*route, Some(*state), None).is_ok()
             });
+            // How a damaged task was counted is not known.
             self.must_reload |= !counted;
             self.statements.delete_task.execute([seq])?;
             self.statements.delete_body.execute([seq])?;
@@ -80,44 +89,47 @@ impl Book<'_> {
             self.statements.delete_damaged.execute([seq])?;
         }
         if !found.is_empty() {
-            // A number that is given out twice could let an old token end a new task.
-            let next = self.board.next_seq;
-            self.statements.keep_next_seq.execute([next])?;
+            // If a number were used twice, an old token could end a new task.
+            let next = self.index.next_seq;
+            self.statements.store_next_seq.execute([next])?;
         }
         Ok(found.len())
     }
 
-    /// Number, type and state of a task, its time, and its losses.
-    fn find(&mut self, id: &TaskId) -> Result<Option<(i64, Word, StateKind, i64, u32)>, Fault> {
+    fn find(&mut self, id: &TaskId) -> Result<Option<Found>, Fault> {
+        // A damaged record is marked, and can be read after that.
         for _ in 0..2 {
             let mut rows = self.statements.find.query([id.as_str()])?;
             let Some(row) = rows.next()? else {
                 return Ok(None);
             };
             let seq = row.get(0)?;
-            let found = read_found(row);
+            let found = read_found(row, seq);
             drop(rows);
-            match found {
-                Ok((word, state, at, losses)) if self.board.lanes.contains_key(&word) => {
-                    return Ok(Some((seq, word, state, at, losses)));
+            let damage = match found {
+                Ok(found) if self.index.routes.contains_key(&found.route) => {
+                    return Ok(Some(found));
                 }
-                Ok((word, ..)) => self.mark(&[Damage::new(seq, format!("its type is {word}"))])?,
-                Err(fault) => self.mark(&[Damage::of(seq, fault)?])?,
-            }
+                Ok(found) => Damage::new(seq, format!("its type is {}", found.route)),
+                Err(fault) => Damage::of(seq, fault)?,
+            };
+            self.mark(&[damage])?;
         }
         Err(Fault::Corrupt(format!("task {id} cannot be read")))
     }
 }
 
-/// Id, type and state of an ended task.
-type Found = (TaskId, Word, StateKind);
-
-fn read_ended(row: &Row<'_>) -> Result<Found, Fault> {
+fn read_ended(row: &Row<'_>) -> Result<(TaskId, SymbolId, StateKind), Fault> {
     let id = row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?;
     Ok((parse_name(id)?, row.get(1)?, state_kind(row.get(2)?)?))
 }
 
-fn read_found(row: &Row<'_>) -> Result<(Word, StateKind, i64, u32), Fault> {
-    let state = state_kind(row.get(2)?)?;
-    Ok((row.get(1)?, state, row.get(3)?, row.get(4)?))
+fn read_found(row: &Row<'_>, seq: i64) -> Result<Found, Fault> {
+    Ok(Found {
+        seq,
+        route: row.get(1)?,
+        state: state_kind(row.get(2)?)?,
+        at: row.get(3)?,
+        losses: row.get(4)?,
+    })
 }

@@ -1,10 +1,9 @@
-//! The shape of the database file. What the tables mean is said here; what happens to them is in
-//! `book`.
+//! The schema of the database file.
 
 use hostel_sqlite::Database;
 use std::path::Path;
 
-/// What version 2 has more than version 1, but for columns.
+/// What version 2 adds to version 1, except for columns.
 macro_rules! rest {
     () => {
         "
@@ -39,7 +38,7 @@ FROM shown;
 
 /// `task` is split from `body` and `result`, so that a change of state does not rewrite a payload.
 /// Names that repeat (types, nodes, plugins, versions) are numbers that `word` explains. What waits
-/// and what runs is indexed in memory (`board`), not here: one process owns the file, so leases and
+/// and what runs is indexed in memory (`index`), not here: one process owns the file, so leases and
 /// due times need no index that every step of every task would have to rewrite.
 const CREATE: &str = concat!(
     "
@@ -88,8 +87,8 @@ CREATE TABLE result (
     rest!()
 );
 
-/// From 1 to 2: a clock of the queue's own, losses, and damaged records marked as such. Times were the wall
-/// clock's.
+/// From 1 to 2: a clock of the queue's own, losses, and marks on damaged records. Version 1 stored times
+/// of the wall clock.
 const SECOND: &str = concat!(
     "
 ALTER TABLE meta RENAME COLUMN opened_at TO last_at;
@@ -103,9 +102,8 @@ DROP VIEW tasks;
     rest!()
 );
 
-/// Free pages go back in steps of the writer's choosing (costs nothing that could be measured).
-/// Bigger pages gained nothing at the batches that matter. The cache holds the indexes of some
-/// hundred thousand tasks.
+/// Free pages are returned to the disk when the writer chooses, at no measurable cost. Larger pages
+/// gained nothing at the usual batch sizes. The cache holds the indexes of some hundred thousand tasks.
 const TUNING: &str = "
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;

@@ -1,4 +1,4 @@
-//! The writer's statements, prepared once a connection. Only SQL: what it is for is said in `book`.
+//! The writer's statements, prepared once for each connection.
 
 use rusqlite::{Connection, Statement};
 
@@ -17,10 +17,8 @@ macro_rules! statements {
 }
 
 statements! {
-    begin: "BEGIN IMMEDIATE";
-    commit: "COMMIT";
-    insert_word: "INSERT INTO word (word, text) VALUES (?1, ?2)";
-    // Changes nothing when the id is taken.
+    insert_symbol: "INSERT INTO word (word, text) VALUES (?1, ?2)";
+    // Inserts nothing when the id is taken.
     insert_task: "INSERT INTO task
         (seq, id, type, state, at, fence, attempt, finishes, cancel_asked, submitted_at)
         VALUES (?1, ?2, ?3, 0, ?4, ?5, 0, 0, 0, ?4) ON CONFLICT (id) DO NOTHING";
@@ -32,11 +30,11 @@ statements! {
     lease: "UPDATE task SET state = 1, at = ?2, fence = ?3, attempt = ?4, started_at = ?5, node = ?6
         WHERE seq = ?1";
     renew: "UPDATE task SET at = ?2 WHERE seq = ?1";
-    // The error stays unless a new one comes.
+    // Keeps the previous error unless there is a new one.
     finish: "UPDATE task SET state = ?2, at = ?3, attempt = ?4, finishes = finishes + ?5,
         cancel_asked = 0, error = ifnull(?6, error),
         ran_node = ?7, ran_plugin = ?8, ran_version = ?9 WHERE seq = ?1";
-    // Who ran the attempts that count stays, too.
+    // Keeps what executed the latest counted attempt.
     release: "UPDATE task SET state = ?2, at = ?3, attempt = ?4, finishes = finishes + ?5,
         cancel_asked = 0 WHERE seq = ?1";
     lose: "UPDATE task SET state = ?2, at = ?3, attempt = ?4, finishes = finishes + ?5,
@@ -45,7 +43,7 @@ statements! {
     insert_result: "INSERT OR REPLACE INTO result (seq, result) VALUES (?1, ?2)";
     find: "SELECT seq, type, state, at, losses FROM task WHERE id = ?1";
     cancel: "UPDATE task SET state = 4, at = ?2, finishes = finishes + 1 WHERE seq = ?1";
-    ask_cancel: "UPDATE task SET cancel_asked = 1 WHERE seq = ?1";
+    request_cancel: "UPDATE task SET cancel_asked = 1 WHERE seq = ?1";
     requeue: "UPDATE task SET state = 0, at = ?2, attempt = 0, finishes = 0, started_at = NULL,
         losses = 0, error_class = NULL
         WHERE seq = ?1";
@@ -54,5 +52,5 @@ statements! {
     delete_body: "DELETE FROM body WHERE seq = ?1";
     delete_result: "DELETE FROM result WHERE seq = ?1";
     delete_damaged: "DELETE FROM damaged WHERE seq = ?1";
-    keep_next_seq: "UPDATE meta SET next_seq = max(next_seq, ?1)";
+    store_next_seq: "UPDATE meta SET next_seq = max(next_seq, ?1)";
 }

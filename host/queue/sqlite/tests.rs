@@ -1,11 +1,12 @@
-//! What only the inside can bring about: failed commits, a full file, faulty statements, callers
-//! who go away. The contract itself is tested in `tests/conformance`.
+//! What can only be caused from inside: failed commits, a full file, failing statements, cancelled
+//! calls. The contract itself is tested by the conformance suite.
 
-use super::{SqliteQueue, operation::Safety, writer::Message};
-use crate::{Changes, Error, Finish, Finished, Leased, Submitted, TaskQueue, Want};
+use super::{SqliteQueue, transaction::Transaction};
+use crate::{Changes, Error, Finish, Finished, LeaseRequest, Leased, Submitted, TaskQueue};
 use bytes::Bytes;
+use hostel_config as config;
 use hostel_runtime::health::{Health, Part};
-use hostel_sqlite::Fault;
+use hostel_sqlite::{Error as DatabaseError, Fault, SyncLevel};
 use hostel_task::{Name, Outcome, StateKind, Submission, SubmissionLimits};
 use std::{collections::BTreeMap, convert::identity, time::Duration};
 use tempfile::TempDir;
@@ -13,8 +14,8 @@ use tempfile::TempDir;
 mod damage;
 mod time;
 
-fn settings(dir: &TempDir) -> hostel_config::Sqlite {
-    hostel_config::Sqlite {
+fn settings(dir: &TempDir) -> config::Sqlite {
+    config::Sqlite {
         path: dir.path().join("queue.db"),
         max_open_tasks: 100_000,
         max_batch: 64,
@@ -45,8 +46,8 @@ fn name(given: &str) -> Name {
 
 async fn lease(queue: &SqliteQueue, max: usize) -> Result<Vec<Leased>, Error> {
     let ttl = Duration::from_secs(3600);
-    let want = Want::of_type(name("node-1"), name("echo"), max, ttl);
-    queue.lease(&want).await
+    let request = LeaseRequest::for_type(name("node-1"), name("echo"), max, ttl);
+    queue.lease(&request).await
 }
 
 fn completed(leased: &Leased) -> Finish {
@@ -55,17 +56,18 @@ fn completed(leased: &Leased) -> Finish {
         outcome: Outcome::Completed {
             result: Bytes::from_static(b"result"),
         },
-        ran: None,
+        executed_by: None,
     }
 }
 
-/// Has SQL run within the writer's transaction.
+/// Runs SQL within the writer's transaction.
 async fn inject(queue: &SqliteQueue, sql: &'static str) -> Result<(), Error> {
-    let run = move |book: &mut super::book::Book<'_>| {
-        book.conn.execute_batch(sql)?;
-        Ok(())
-    };
-    queue.writer.ask(Safety::Power, run, identity).await
+    let run = move |tx: &mut Transaction<'_>| Ok(tx.conn.execute_batch(sql)?);
+    queue.writer.execute(SyncLevel::Full, run, identity).await
+}
+
+fn not_yet<T>() -> Result<T, Error> {
+    Err(DatabaseError::unavailable("not yet").into())
 }
 
 /// Tries until the queue has recovered.
@@ -85,7 +87,7 @@ async fn until_ok<T>(mut attempt: impl AsyncFnMut() -> Result<T, Error>) -> T {
 async fn a_failed_commit_is_an_unknown_outcome_and_heals() {
     let (_dir, queue) = open().await;
     queue.submit(vec![task("before", 1)]).await.unwrap();
-    // The batch's own COMMIT will find that somebody has ended its transaction.
+    // The batch's own COMMIT fails, because its transaction has ended.
     for ended_by in ["COMMIT", "ROLLBACK"] {
         let failed = inject(&queue, ended_by).await.unwrap_err();
         let unknown = matches!(
@@ -96,7 +98,7 @@ async fn a_failed_commit_is_an_unknown_outcome_and_heals() {
             }
         );
         assert!(unknown, "{failed}");
-        // Until something has been committed again nothing is handed out, and that is known.
+        // Until something has been committed again nothing is leased, and that outcome is known.
         let refused = lease(&queue, 1).await.unwrap_err();
         let known = matches!(
             refused,
@@ -130,9 +132,9 @@ async fn a_faulty_statement_fails_alone() {
             &queue,
             "INSERT INTO word VALUES (77, 'half'); INSERT INTO nowhere VALUES (1)"
         ),
-        queue.writer.ask(
-            Safety::Power,
-            |_| Err::<(), _>(Fault::Corrupt("a test".into())),
+        queue.writer.execute(
+            SyncLevel::Full,
+            |_: &mut Transaction<'_>| Err::<(), _>(Fault::Corrupt("a test".into())),
             identity
         ),
         queue.submit(vec![task("second", 1)]),
@@ -151,24 +153,24 @@ async fn a_faulty_statement_fails_alone() {
         "{faulty}"
     );
     assert!(matches!(corrupt.unwrap_err(), Error::Corrupt(_)));
-    let half = queue.writer.ask(
-        Safety::Looks,
-        |book| {
+    let half = queue.writer.execute(
+        SyncLevel::ReadOnly,
+        |tx: &mut Transaction<'_>| {
             let sql = "SELECT count(*) FROM word WHERE word = 77";
-            Ok(book.conn.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+            Ok(tx.conn.query_row(sql, [], |row| row.get::<_, i64>(0))?)
         },
         identity,
     );
     assert_eq!(half.await.unwrap(), 0);
-    // Each is told once, although the batch ran twice.
-    let mut told = 0;
-    while told < 3 {
+    // Each change is published once, although the batch ran twice.
+    let mut published = 0;
+    while published < 3 {
         match watch.next().await {
-            Some(Changes::Seen(changes)) => told += changes.len(),
+            Some(Changes::Batch(changes)) => published += changes.len(),
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(told, 3);
+    assert_eq!(published, 3);
     assert_eq!(
         queue.counts().await.unwrap()[&(name("echo"), StateKind::Pending)],
         3
@@ -198,7 +200,7 @@ async fn a_full_file_refuses_and_recovers() {
         reason.contains("full") && reason.contains("queue.reserve_bytes"),
         "{reason}"
     );
-    // What shared its transaction is none the worse.
+    // The operation that shared its transaction succeeds.
     assert_eq!(finished.unwrap(), [Finished::Applied]);
     let answers = until_ok(async || queue.submit(vec![task("big", 1 << 20)]).await).await;
     assert_eq!(answers, [Submitted::Created]);
@@ -209,23 +211,23 @@ async fn a_full_file_refuses_and_recovers() {
 }
 
 #[tokio::test]
-async fn leases_of_a_caller_who_went_away_go_back() {
+async fn leases_of_a_cancelled_call_are_released() {
     let (_dir, queue) = open().await;
     queue.submit(vec![task("t", 1)]).await.unwrap();
-    // Asked and gone before the answer, for which the writer has no time yet.
-    let nap = |_: &mut super::book::Book<'_>| {
+    // The lease call is cancelled while the writer is busy with another operation.
+    let sleep = |_: &mut Transaction<'_>| {
         std::thread::sleep(Duration::from_millis(200));
         Ok(())
     };
     tokio::select! {
         biased;
-        _ = queue.writer.ask(Safety::Looks, nap, identity) => panic!("a short nap"),
+        _ = queue.writer.execute(SyncLevel::ReadOnly, sleep, identity) => panic!("a short sleep"),
         leased = lease(&queue, 1) => panic!("answered at once: {leased:?}"),
         () = std::future::ready(()) => {}
     }
     let leased = until_ok(async || match lease(&queue, 1).await?.pop() {
         Some(leased) => Ok(leased),
-        None => Err(super::fault::unavailable("not yet")),
+        None => not_yet(),
     });
     let leased = leased.await;
     assert_eq!(leased.attempt, 1);
@@ -237,7 +239,7 @@ async fn leases_of_a_caller_who_went_away_go_back() {
 }
 
 #[tokio::test]
-async fn purged_space_goes_back() {
+async fn purged_space_is_returned_to_the_disk() {
     let (dir, queue) = open().await;
     for n in 0..4 {
         let batch = (0..500).map(|m| task(&format!("t{n}-{m}"), 4000));
@@ -251,18 +253,18 @@ async fn purged_space_goes_back() {
     let before = size(&dir, "queue.db");
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(queue.purge(Duration::ZERO, 10_000).await.unwrap(), 2000);
-    // By itself, while nothing else happens.
+    // While nothing else happens.
     until_small(&dir, "queue.db", before / 4).await;
     queue.close().await;
 }
 
 #[tokio::test]
-async fn free_space_that_an_earlier_run_left_goes_back() {
+async fn free_space_of_an_earlier_run_is_returned_to_the_disk() {
     let (dir, queue) = open().await;
     let batch = (0..500).map(|n| task(&format!("t{n}"), 20_000));
     queue.submit(batch.collect()).await.unwrap();
     queue.close().await;
-    // Above what is cut off in one go.
+    // More than is cut off at once.
     let conn = rusqlite::Connection::open(dir.path().join("queue.db")).unwrap();
     conn.execute_batch(
         "INSERT INTO body SELECT seq + 1000000, NULL, zeroblob(100000) FROM body LIMIT 400;
@@ -279,7 +281,7 @@ async fn free_space_that_an_earlier_run_left_goes_back() {
 }
 
 #[tokio::test]
-async fn the_log_shrinks_once_a_long_reader_has_gone() {
+async fn the_log_shrinks_after_a_long_read_by_another_process() {
     let (dir, health) = (tempfile::tempdir().unwrap(), Health::default());
     let queue = SqliteQueue::open(&settings(&dir), &health).await.unwrap();
     queue.submit(vec![task("first", 1)]).await.unwrap();
@@ -296,11 +298,7 @@ async fn the_log_shrinks_once_a_long_reader_has_gone() {
     let grown = size(&dir, "queue.db-wal");
     assert!(grown > 16 << 20, "{grown}");
     let is_reported = || health.faults().contains_key(&(Part::Queue, "log"));
-    until_ok(async || match is_reported() {
-        true => Ok(()),
-        false => Err(super::fault::unavailable("nobody says so")),
-    })
-    .await;
+    until_ok(async || if is_reported() { Ok(()) } else { not_yet() }).await;
     drop(reader);
     until_small(&dir, "queue.db-wal", 1 << 20).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -329,14 +327,9 @@ async fn until_small(dir: &TempDir, file: &str, most: u64) {
 async fn a_dropped_queue_ends_its_writer() {
     let (dir, queue) = open().await;
     queue.submit(vec![task("t", 1)]).await.unwrap();
-    let sender = queue.writer.sender();
     drop(queue);
-    assert!(
-        sender
-            .upgrade()
-            .is_none_or(|sender: tokio::sync::mpsc::Sender<Message>| sender.is_closed())
-    );
-    let settings = hostel_config::Sqlite {
+    // The writer's thread holds the lock of the file until it ends.
+    let settings = config::Sqlite {
         path: dir.path().join("queue.db"),
         max_open_tasks: 9,
         max_batch: 9,

@@ -11,7 +11,7 @@ pub async fn a_task_goes_from_submit_to_result(queue: &dyn TaskQueue) {
     assert!(skew < 60_000, "submitted_at is {skew} ms off");
     assert!(matches!(waiting.state, State::Pending { due_at } if due_at == waiting.submitted_at));
     assert_eq!((waiting.attempt, waiting.finishes), (0, 0));
-    assert_eq!((waiting.error, waiting.ran), (None, None));
+    assert_eq!((waiting.error, waiting.executed_by), (None, None));
 
     let leased = lease_one(queue, "echo").await;
     assert_eq!(leased.token.id, name("one"));
@@ -24,20 +24,20 @@ pub async fn a_task_goes_from_submit_to_result(queue: &dyn TaskQueue) {
         node,
         started_at: begun,
         lease_until,
-        cancel_asked,
+        cancel_requested,
     } = running.state
     else {
         panic!("{running:?}");
     };
     assert_eq!(node, name("node-1"));
     assert!(lease_until >= begun.after(HOUR));
-    assert!(!cancel_asked);
+    assert!(!cancel_requested);
 
     let answer = finish_one(queue, &leased.token, completed(b"result")).await;
     assert_eq!(answer, Finished::Applied);
     let ended = get(queue, "one").await;
     assert_eq!((ended.attempt, ended.finishes), (1, 1));
-    assert_eq!(ended.ran, Some(ran()));
+    assert_eq!(ended.executed_by, Some(ran()));
     assert_eq!(&ended.payload[..], b"payload");
     let State::Completed {
         result,
@@ -64,7 +64,7 @@ pub async fn a_retry_waits_and_keeps_its_error(queue: &dyn TaskQueue) {
     );
     assert_eq!(waiting.error.as_deref(), Some("first try"));
     assert_eq!((waiting.attempt, waiting.finishes), (1, 0));
-    assert_eq!(waiting.ran, Some(ran()));
+    assert_eq!(waiting.executed_by, Some(ran()));
     assert!(lease_some(queue, "echo", 1).await.is_empty());
     tokio::time::sleep(wait + Duration::from_millis(50)).await;
     let again = lease_one(queue, "echo").await;
@@ -175,14 +175,14 @@ pub async fn a_running_task_is_asked_to_end(queue: &dyn TaskQueue) {
     };
     assert_eq!(renew().await, [Renewal::Held]);
     for _ in 0..2 {
-        assert_eq!(queue.cancel(&name("t")).await.unwrap(), Cancel::Asked);
-        assert_eq!(renew().await, [Renewal::CancelAsked]);
+        assert_eq!(queue.cancel(&name("t")).await.unwrap(), Cancel::Requested);
+        assert_eq!(renew().await, [Renewal::CancelRequested]);
     }
     let running = get(queue, "t").await;
     assert!(matches!(
         running.state,
         State::Running {
-            cancel_asked: true,
+            cancel_requested: true,
             ..
         }
     ));

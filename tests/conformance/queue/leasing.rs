@@ -152,7 +152,7 @@ pub async fn a_lease_runs_out_and_its_holder_may_still_be_first(queue: &dyn Task
         for late in &expired {
             assert!(leased.iter().any(|leased| leased.token == late.token));
             assert_eq!((&late.task_type, late.attempt), (&name("echo"), 1));
-            assert_eq!(late.cancel_asked, late.token.id == name("lost"));
+            assert_eq!(late.cancel_requested, late.token.id == name("lost"));
         }
     }
     // The holder was only slow, and is first.
@@ -173,7 +173,7 @@ pub async fn a_lease_runs_out_and_its_holder_may_still_be_first(queue: &dyn Task
     let finish = Finish {
         token: late.token.clone(),
         outcome: retry(Duration::ZERO, "lost"),
-        ran: None,
+        executed_by: None,
     };
     assert_eq!(
         queue.finish(vec![finish]).await.unwrap(),
@@ -185,7 +185,7 @@ pub async fn a_lease_runs_out_and_its_holder_may_still_be_first(queue: &dyn Task
     );
     let ended = get(queue, "lost").await;
     assert_eq!(ended.state.kind(), StateKind::Cancelled);
-    assert_eq!(ended.ran, None);
+    assert_eq!(ended.executed_by, None);
     assert!(
         queue
             .expired(Duration::ZERO, &[], 9)
@@ -289,11 +289,11 @@ pub async fn what_is_left_out_hides_no_other_lost_lease(queue: &dyn TaskQueue) {
 }
 
 /// Large tasks take 100 MiB, small ones 1.
-fn sized(max: usize, room_mib: usize) -> Want {
+fn sized(max: usize, room_mib: usize) -> LeaseRequest {
     let mut want = want(&[("large", 9), ("small", 9)], max, HOUR);
     let types = Arc::make_mut(&mut want.types);
     types.insert(name("large"), wanted(9, 100));
-    want.room = Resources {
+    want.available = Resources {
         memory_bytes: room_mib << 20,
         pool_slots: 100,
     };
@@ -310,7 +310,7 @@ pub async fn what_has_no_room_is_passed_by(queue: &dyn TaskQueue) {
         create(queue, id, task_type).await;
         tick().await;
     }
-    let passed = async |mib| queue.passed_by(&sized(9, mib)).await.unwrap();
+    let passed = async |mib| queue.oldest_blocked(&sized(9, mib)).await.unwrap();
     assert_eq!(passed(99).await, Some(name("large")));
     assert_eq!(passed(100).await, None);
     assert_eq!(passed(0).await, Some(name("large")));
@@ -320,7 +320,7 @@ pub async fn what_has_no_room_is_passed_by(queue: &dyn TaskQueue) {
     assert!(queue.lease(&sized(9, 0)).await.unwrap().is_empty());
     // Both small ones fit, and no large one; then one large one and nothing beside it.
     let mut few_slots = sized(9, 500);
-    few_slots.room.pool_slots = 0;
+    few_slots.available.pool_slots = 0;
     assert!(queue.lease(&few_slots).await.unwrap().is_empty());
     let leased = queue.lease(&sized(9, 99)).await.unwrap();
     assert_eq!(ids(&leased), ["s1", "s2"]);
@@ -328,7 +328,7 @@ pub async fn what_has_no_room_is_passed_by(queue: &dyn TaskQueue) {
     let leased = queue.lease(&sized(9, 100)).await.unwrap();
     assert_eq!(ids(&leased), ["l1"]);
     // One type alone may be asked for.
-    let only = Want {
+    let only = LeaseRequest {
         only: Some(name("large")),
         ..sized(9, 500)
     };
@@ -342,13 +342,13 @@ pub async fn a_type_with_fewer_left_gives_no_more(queue: &dyn TaskQueue) {
     for id in ["1", "2", "3"] {
         create(queue, id, "echo").await;
     }
-    let with_left = |left| Want {
-        left: [(name("echo"), left)].into(),
+    let with_left = |left| LeaseRequest {
+        remaining: [(name("echo"), left)].into(),
         ..want(&[("echo", 2)], 9, HOUR)
     };
     assert!(queue.lease(&with_left(0)).await.unwrap().is_empty());
     assert_eq!(queue.next_due(&with_left(0)).await.unwrap(), None);
-    assert_eq!(queue.passed_by(&with_left(0)).await.unwrap(), None);
+    assert_eq!(queue.oldest_blocked(&with_left(0)).await.unwrap(), None);
     assert_eq!(queue.lease(&with_left(1)).await.unwrap().len(), 1);
     assert_eq!(queue.lease(&with_left(9)).await.unwrap().len(), 2);
 }

@@ -167,8 +167,12 @@ async fn seen(watch: &mut Watch, count: usize) -> Vec<String> {
     while seen.len() < count {
         let next = tokio::time::timeout(Duration::from_secs(10), watch.next());
         match next.await.expect("a change is told within 10 s") {
-            Some(Changes::Seen(changes)) => seen.extend(changes.iter().map(|change| {
-                let asked = if change.cancel_asked { " asked" } else { "" };
+            Some(Changes::Batch(changes)) => seen.extend(changes.iter().map(|change| {
+                let asked = if change.cancel_requested {
+                    " asked"
+                } else {
+                    ""
+                };
                 format!("{} {}{asked}", change.id, change.state)
             })),
             other => panic!("{other:?}"),
@@ -253,7 +257,7 @@ pub async fn many_callers_lose_and_double_nothing(queue: &dyn TaskQueue) {
                 .map(|leased| Finish {
                     token: leased.token,
                     outcome: completed(&leased.payload),
-                    ran: Some(ran()),
+                    executed_by: Some(ran()),
                 })
                 .collect();
             done += finishes.len();

@@ -4,7 +4,9 @@
 use super::{due_at, finish_one, list_all, name, ran, task, want};
 use bytes::Bytes;
 use hostel::{
-    queue::{Cancel, Filter, Finished, LeaseToken, Renewal, Requeue, Submitted, TaskQueue, Want},
+    queue::{
+        Cancel, Filter, Finished, LeaseRequest, LeaseToken, Renewal, Requeue, Submitted, TaskQueue,
+    },
     task::{Name, Outcome, State, StateKind, Task, is_suspect},
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -28,7 +30,7 @@ struct Known {
     error: Option<String>,
     fence: Option<u64>,
     losses: u32,
-    cancel_asked: bool,
+    cancel_requested: bool,
     result: Vec<u8>,
     /// The ending that was applied last.
     applied: Option<(LeaseToken, Outcome)>,
@@ -117,7 +119,7 @@ impl Model<'_> {
                         error: None,
                         fence: None,
                         losses: 0,
-                        cancel_asked: false,
+                        cancel_requested: false,
                         result: Vec::new(),
                         applied: None,
                     };
@@ -158,8 +160,8 @@ impl Model<'_> {
         due.sort();
         let mut expected = Vec::new();
         let mut suspect = self.random.bool();
-        let want = Want {
-            suspect,
+        let want = LeaseRequest {
+            allow_suspect: suspect,
             ..want(&types, max, HOUR)
         };
         for (_, _, task_type, id) in due {
@@ -277,11 +279,11 @@ impl Model<'_> {
                 StateKind::Pending
             }
         };
-        if known.state == StateKind::Pending && known.cancel_asked {
+        if known.state == StateKind::Pending && known.cancel_requested {
             known.state = StateKind::Cancelled;
         }
         known.finishes += u32::from(known.state.is_terminal());
-        known.cancel_asked = false;
+        known.cancel_requested = false;
         self.compare(&token.id).await;
     }
 
@@ -298,8 +300,8 @@ impl Model<'_> {
                 Cancel::Cancelled
             }
             StateKind::Running => {
-                known.cancel_asked = true;
-                Cancel::Asked
+                known.cancel_requested = true;
+                Cancel::Requested
             }
             ended => Cancel::Ended(ended),
         };
@@ -330,7 +332,7 @@ impl Model<'_> {
             return;
         };
         let expected = match self.holds(&token) {
-            true if self.tasks[&token.id].cancel_asked => Renewal::CancelAsked,
+            true if self.tasks[&token.id].cancel_requested => Renewal::CancelRequested,
             true => Renewal::Held,
             false => Renewal::Lost,
         };
@@ -359,10 +361,13 @@ impl Model<'_> {
         assert_eq!(found.error, known.error);
         if let State::Completed { result, .. } = &found.state {
             assert_eq!(result[..], known.result);
-            assert_eq!(found.ran, Some(ran()));
+            assert_eq!(found.executed_by, Some(ran()));
         }
-        if let State::Running { cancel_asked, .. } = found.state {
-            assert_eq!(cancel_asked, known.cancel_asked);
+        if let State::Running {
+            cancel_requested, ..
+        } = found.state
+        {
+            assert_eq!(cancel_requested, known.cancel_requested);
         }
         if let Some(due) = due_at(&found) {
             known.due = due.0;

@@ -7,8 +7,8 @@ fn to(id: &str, target: Target) -> Submission {
 }
 
 /// A worker of another name, with no labels.
-fn elsewhere(types: &[(&str, usize)], max: usize) -> Want {
-    Want {
+fn elsewhere(types: &[(&str, usize)], max: usize) -> LeaseRequest {
+    LeaseRequest {
         node: name("node-2"),
         labels: Vec::new(),
         ..want(types, max, HOUR)
@@ -99,7 +99,7 @@ pub async fn a_limit_over_all_nodes_counts_who_runs(queue: &dyn TaskQueue) {
     });
     queue.submit(batch.collect()).await.unwrap();
     create(queue, "other", "free").await;
-    let limited = |want: Want| limited(want, "echo", 3);
+    let limited = |want: LeaseRequest| limited(want, "echo", 3);
     let here = limited(want(&[("echo", 2), ("free", 9)], 9, HOUR));
     let there = limited(elsewhere(&[("echo", 9)], 9));
     let first = queue.lease(&here).await.unwrap();

@@ -25,9 +25,9 @@ async fn create_suspect(queue: &dyn TaskQueue, id: &str, task_type: &str) {
     }
 }
 
-fn without_suspects(types: &[(&str, usize)]) -> Want {
-    Want {
-        suspect: false,
+fn without_suspects(types: &[(&str, usize)]) -> LeaseRequest {
+    LeaseRequest {
+        allow_suspect: false,
         ..want(types, 9, HOUR)
     }
 }

@@ -1,10 +1,10 @@
-//! Records that somebody, or a disk, has damaged: each fails its own task, and no other.
+//! Damaged records: each fails its own task and no other.
 
 use super::*;
 use crate::{Filter, Page, Requeue};
 use hostel_task::{ErrorClass, State, Task};
 
-/// What is done to a task's record, by its id.
+/// SQL that damages a task's record, by the task's id.
 const DAMAGES: [(&str, &str); 9] = [
     (
         "metadata",
@@ -61,7 +61,7 @@ async fn a_damaged_record_fails_its_own_task_only() {
         .iter()
         .map(|leased| leased.token.id.as_str())
         .collect();
-    // When it was submitted says nothing about how to run it.
+    // A task runs although its time of submission is damaged.
     assert_eq!(ids, ["first", "submitted", "last"]);
     let finishes = leased.iter().map(completed).collect();
     let finished = queue.finish(finishes).await.unwrap();
@@ -91,7 +91,7 @@ async fn a_damaged_record_fails_its_own_task_only() {
     assert_eq!(sum(StateKind::Failed), DAMAGES.len() as u64);
     assert_eq!((sum(StateKind::Completed), sum(StateKind::Pending)), (2, 0));
 
-    // What the rows held is kept, and whoever mended them may have the task run again.
+    // The table keeps what the row held. A task whose record was repaired can be requeued.
     let held = "SELECT held FROM damaged JOIN task USING (seq) WHERE id = 'state-text'";
     let conn = rusqlite::Connection::open(dir.path().join("queue.db")).unwrap();
     let held: String = conn.query_row(held, [], |row| row.get(0)).unwrap();
@@ -114,7 +114,7 @@ async fn a_damaged_record_fails_its_own_task_only() {
 }
 
 #[tokio::test]
-async fn a_record_that_is_damaged_while_the_queue_runs_fails_alone() {
+async fn a_record_that_is_damaged_while_the_queue_is_open_fails_alone() {
     let (dir, queue) = open().await;
     let ended = ["result", "ended-state", "fine"];
     queue

@@ -1,5 +1,6 @@
-//! A wall clock that is set while tasks wait and while nobody does.
+//! A wall clock that is set while the queue is open and while it is closed.
 
+use super::super::encoding::ms;
 use super::*;
 use crate::Requeue;
 use hostel_task::State;
@@ -11,7 +12,7 @@ use std::sync::{
 const DAY: i64 = 24 * 3_600_000;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A wall clock that goes by the machine's, so many milliseconds off.
+/// A wall clock that differs from the machine's by some milliseconds.
 #[derive(Clone, Default)]
 struct Offset(Arc<AtomicI64>);
 
@@ -21,14 +22,14 @@ impl Offset {
     }
 
     fn now(&self) -> i64 {
-        super::super::row::ms(crate::now()) + self.0.load(SeqCst)
+        ms(crate::now()) + self.0.load(SeqCst)
     }
 
     async fn open(&self, dir: &TempDir) -> SqliteQueue {
         let settings = settings(dir);
         let offset = self.clone();
         let wall = Arc::new(move || offset.now());
-        SqliteQueue::open_by(&settings, &Health::default(), wall)
+        SqliteQueue::open_with_clock(&settings, &Health::default(), wall)
             .await
             .unwrap()
     }
@@ -38,7 +39,7 @@ async fn end(queue: &SqliteQueue, leased: &Leased, outcome: Outcome) {
     let finish = Finish {
         token: leased.token.clone(),
         outcome,
-        ran: None,
+        executed_by: None,
     };
     assert_eq!(
         queue.finish(vec![finish]).await.unwrap(),
@@ -53,11 +54,11 @@ fn retry(ms: u64) -> Outcome {
     }
 }
 
-/// Leases the one task there is, within ten seconds.
+/// Leases the only task, within ten seconds.
 async fn due(queue: &SqliteQueue) -> Leased {
     let leased = until_ok(async || match lease(queue, 1).await?.pop() {
         Some(leased) => Ok(leased),
-        None => Err(super::super::fault::unavailable("nothing is due")),
+        None => not_yet(),
     });
     leased.await
 }
@@ -66,24 +67,24 @@ async fn seen(queue: &SqliteQueue, id: &str) -> hostel_task::Task {
     queue.get(&name(id)).await.unwrap().expect("a task")
 }
 
-/// Waits until the queue shows times by the wall clock as it is now.
+/// Waits until the queue returns times of the wall clock as it is now.
 async fn noticed(queue: &SqliteQueue, offset: &Offset) {
     for _ in 0..200 {
-        let shown = super::super::row::ms(queue.now());
+        let shown = ms(queue.now());
         if (shown - offset.now()).abs() < 3000 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!(
-        "the queue goes by {}, the wall says {}",
+        "the time of the queue is {}, of the wall clock {}",
         queue.now().0,
         offset.now()
     );
 }
 
 #[tokio::test]
-async fn a_clock_set_back_strands_no_task() {
+async fn a_clock_set_back_delays_no_task() {
     let (dir, offset) = (tempfile::tempdir().unwrap(), Offset::default());
     let queue = offset.open(&dir).await;
     queue.submit(vec![task("t", 1)]).await.unwrap();
@@ -93,7 +94,7 @@ async fn a_clock_set_back_strands_no_task() {
     let second = due(&queue).await;
     assert_eq!(second.attempt, 2);
 
-    // Neither is one that waits, is requeued, or loses its holder then.
+    // Neither does it delay a task that is pending, is requeued, or loses its holder.
     end(&queue, &second, retry(1500)).await;
     let State::Pending { due_at } = seen(&queue, "t").await.state else {
         panic!("it waits");
@@ -122,7 +123,7 @@ async fn a_clock_set_back_strands_no_task() {
         let lost = queue.expired(Duration::ZERO, &[], 9).await?;
         match lost.len() {
             1 => Ok(()),
-            _ => Err(super::super::fault::unavailable("nothing is lost")),
+            _ => not_yet(),
         }
     });
     lost.await;
@@ -130,7 +131,7 @@ async fn a_clock_set_back_strands_no_task() {
 }
 
 #[tokio::test]
-async fn what_ended_by_an_early_clock_is_kept_when_the_clock_is_put_right() {
+async fn tasks_that_ended_by_a_slow_clock_are_kept_when_it_is_corrected() {
     let (dir, offset) = (tempfile::tempdir().unwrap(), Offset::default());
     offset.set(-400 * DAY);
     let queue = offset.open(&dir).await;
@@ -141,12 +142,12 @@ async fn what_ended_by_an_early_clock_is_kept_when_the_clock_is_put_right() {
     let leased = lease(&queue, 2).await.unwrap();
     end(&queue, &leased[0], completed(&leased[0]).outcome).await;
     let early = seen(&queue, "t").await;
-    // While it runs.
+    // The clock is corrected while the queue is open.
     offset.set(-200 * DAY);
     noticed(&queue, &offset).await;
     assert_eq!(queue.purge(HOUR, 9).await.unwrap(), 0);
     assert_eq!(seen(&queue, "t").await, early, "what has ended changed");
-    // And while it is down. An hour of that counts.
+    // And while it is closed, of which an hour counts.
     end(&queue, &leased[1], retry(0)).await;
     queue.close().await;
     offset.set(0);
@@ -165,7 +166,7 @@ async fn what_ended_by_an_early_clock_is_kept_when_the_clock_is_put_right() {
 }
 
 #[tokio::test]
-async fn what_became_due_while_no_node_ran_is_due_at_once() {
+async fn tasks_that_became_due_while_no_node_ran_are_due_at_once() {
     let (dir, offset) = (tempfile::tempdir().unwrap(), Offset::default());
     let queue = offset.open(&dir).await;
     queue.submit(vec![task("t", 1)]).await.unwrap();

@@ -1,0 +1,25 @@
+//! The conformance suite of the queue backends: the contract of `TaskQueue`, one case a sentence. A
+//! backend outside this repository runs it in its own tests:
+//!
+//! ```ignore
+//! for case in conformance::cases() {
+//!     case.run(|| async { Arc::new(open_an_empty_queue().await) as Arc<dyn TaskQueue> }).await;
+//! }
+//! ```
+//!
+//! Each case needs a fresh, empty queue that admits `MAX_OPEN_TASKS` open tasks, and panics where the
+//! queue breaks the contract. No case depends on the speed of the backend: a lease that has to expire
+//! is short and is waited for; one that must not expire lasts an hour.
+
+mod case;
+mod finishing;
+mod helpers;
+mod leasing;
+mod model;
+mod reading;
+mod routing;
+mod submitting;
+mod suspects;
+
+pub use case::{Case, MAX_OPEN_TASKS, cases};
+pub use helpers::{finish_one, limited, name, request, task};

@@ -1,0 +1,109 @@
+//! What a worker can take from the queue, the same for every backend.
+
+use hostel_task::{Name, Resources, Route, Target};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+/// A worker's request for tasks.
+#[derive(Debug, Clone)]
+pub struct LeaseRequest {
+    pub node: Name,
+    /// Labels of the node; a task may require one.
+    pub labels: Vec<Name>,
+    /// The types that the node runs. A worker passes the same `Arc` while they do not change, because
+    /// a backend keeps what it derives from them.
+    pub types: Arc<RequestedTypes>,
+    /// How many more tasks of a type may run, if fewer than its limit.
+    pub remaining: BTreeMap<Name, usize>,
+    /// Restricts the request to this type.
+    pub only: Option<Name>,
+    /// The resources that the tasks may take together. Tasks that do not fit are passed over.
+    pub available: Resources,
+    /// The most tasks to lease.
+    pub max: usize,
+    /// Whether one of the tasks may be a suspect.
+    pub allow_suspect: bool,
+    pub ttl: Duration,
+}
+
+pub type RequestedTypes = HashMap<Name, RequestedType>;
+
+/// The limits of one task type.
+#[derive(Debug, Clone)]
+pub struct RequestedType {
+    /// How many tasks of the type the node may run.
+    pub max: usize,
+    /// Cluster-wide concurrency limit of the task type.
+    pub max_cluster_concurrency: Option<usize>,
+    /// What one task of the type takes.
+    pub needs: Resources,
+}
+
+impl LeaseRequest {
+    /// Requests up to `max` tasks of one type, of any size.
+    pub fn for_type(node: Name, task_type: Name, max: usize, ttl: Duration) -> Self {
+        let limits = RequestedType {
+            max,
+            max_cluster_concurrency: None,
+            needs: Resources::default(),
+        };
+        Self {
+            node,
+            labels: Vec::new(),
+            types: Arc::new(RequestedTypes::from([(task_type, limits)])),
+            remaining: BTreeMap::new(),
+            only: None,
+            available: Resources::UNLIMITED,
+            max,
+            allow_suspect: true,
+            ttl,
+        }
+    }
+
+    /// Returns the targets that this node is part of.
+    pub fn targets(&self) -> impl Iterator<Item = Target> {
+        let targets = [Target::Any, Target::Node(self.node.clone())];
+        let labels = self.labels.iter().cloned().map(Target::Label);
+        targets.into_iter().chain(labels)
+    }
+
+    /// Returns the limits of the tasks on `route`, if the request is for any of them.
+    pub fn for_route(&self, route: &Route) -> Option<&RequestedType> {
+        let is_target = match &route.target {
+            Target::Any => true,
+            Target::Node(id) => *id == self.node,
+            Target::Label(label) => self.labels.contains(label),
+        };
+        let task_type = &route.task_type;
+        let is_requested = is_target && self.only.as_ref().is_none_or(|only| only == task_type);
+        self.types.get(task_type).filter(|_| is_requested)
+    }
+
+    /// Returns how many more tasks of a type may run.
+    pub fn remaining_of(&self, task_type: &Name, limits: &RequestedType) -> usize {
+        let remaining = self.remaining.get(task_type);
+        remaining.map_or(limits.max, |&count| count.min(limits.max))
+    }
+
+    /// Subtracts a task of this type from the request. Returns `false`, and changes nothing, if it
+    /// exceeds the request.
+    pub fn take(&mut self, task_type: &Name) -> bool {
+        let Some(limits) = self.types.get(task_type) else {
+            return false;
+        };
+        let remaining = self.remaining_of(task_type, limits);
+        let available = self.available.checked_sub(limits.needs);
+        let (1.., 1.., Some(available)) = (remaining, self.max, available) else {
+            return false;
+        };
+        self.available = available;
+        self.max -= 1;
+        if remaining < usize::MAX {
+            self.remaining.insert(task_type.clone(), remaining - 1);
+        }
+        true
+    }
+}

@@ -1,0 +1,17 @@
+//! The choice of a queue backend.
+
+use super::{error::Error, redis::RedisQueue, sqlite::SqliteQueue, task_queue::TaskQueue};
+use hostel_config as config;
+use hostel_runtime::health::Health;
+use std::sync::Arc;
+
+/// Opens the configured backend, which reports its faults to `health`.
+pub async fn open(queue: &config::Queue, health: &Health) -> Result<Arc<dyn TaskQueue>, Error> {
+    match queue {
+        config::Queue::Sqlite(settings) => Ok(Arc::new(SqliteQueue::open(settings, health).await?)),
+        config::Queue::Redis(settings) => {
+            let queue = RedisQueue::open_reporting(settings, health.clone()).await?;
+            Ok(Arc::new(queue))
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! How single values are stored in columns, and read back. Runs no statement.
+
+use bytes::Bytes;
+use hostel_sqlite::Fault;
+use hostel_task::{Name, Route, StateKind, UnixMs};
+use rusqlite::types::ValueRef;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// The number that stands for a text in the table `word`: a route, a node, a plugin or its version.
+pub(super) type SymbolId = i64;
+
+pub(super) type Metadata = Arc<BTreeMap<String, String>>;
+
+pub(super) fn ms(time: UnixMs) -> i64 {
+    i64::try_from(time.0).unwrap_or(i64::MAX)
+}
+
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn state_kind(stored: i64) -> Result<StateKind, Fault> {
+    let state = usize::try_from(stored).ok();
+    let state = state.and_then(|number| StateKind::ALL.get(number).copied());
+    state.ok_or_else(|| Fault::Corrupt(format!("there is no state {stored}")))
+}
+
+pub(super) fn parse_name(stored: &str) -> Result<Name, Fault> {
+    Name::parse("a stored name", stored).map_err(|error| Fault::Corrupt(error.to_string()))
+}
+
+pub(super) fn parse_route(stored: &str) -> Result<Route, Fault> {
+    Route::parse(stored).ok_or_else(|| Fault::Corrupt(format!("{stored:?} is not a task type")))
+}
+
+pub(super) fn write_metadata(metadata: &BTreeMap<String, String>) -> Option<String> {
+    if metadata.is_empty() {
+        return None;
+    }
+    // A map of strings always has a JSON form.
+    serde_json::to_string(metadata).ok()
+}
+
+pub(super) fn read_metadata(stored: ValueRef<'_>) -> Result<Metadata, Fault> {
+    let Some(json) = stored.as_str_or_null().map_err(rusqlite::Error::from)? else {
+        return Ok(Metadata::default());
+    };
+    let metadata = serde_json::from_str(json)
+        .map_err(|error| Fault::Corrupt(format!("its metadata does not parse: {error}")))?;
+    Ok(Arc::new(metadata))
+}
+
+pub(super) fn read_bytes(stored: ValueRef<'_>) -> Result<Bytes, Fault> {
+    let bytes = stored.as_blob_or_null().map_err(rusqlite::Error::from)?;
+    Ok(bytes.map(Bytes::copy_from_slice).unwrap_or_default())
+}

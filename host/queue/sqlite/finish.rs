@@ -1,0 +1,116 @@
+//! Finishing attempts: `task::transition` has decided the outcome, and this applies it. The one
+//! exception: a task whose cancellation was requested is not tried again.
+
+use super::{
+    encoding::{SymbolId, millis},
+    index::ActiveLease,
+    transaction::Transaction,
+};
+use crate::{
+    task_cache,
+    task_queue::{Finish, Finished},
+};
+use hostel_sqlite::Fault;
+use hostel_task::{ExecutedBy, Outcome, StateKind};
+use rusqlite::params;
+
+impl Transaction<'_> {
+    pub fn finish(&mut self, finishes: &[Finish]) -> Result<Vec<Finished>, Fault> {
+        let now = self.clock.now();
+        let mut answers = Vec::with_capacity(finishes.len());
+        for finish in finishes {
+            let Some(lease) = self.index.lease_of(&finish.token).cloned() else {
+                answers.push(Finished::Stale);
+                continue;
+            };
+            answers.push(match self.finish_one(finish, &lease, now) {
+                Ok(()) => Finished::Applied,
+                Err(fault) => {
+                    self.mark_running(&finish.token.id, &lease, fault)?;
+                    Finished::Corrupt
+                }
+            });
+        }
+        Ok(answers)
+    }
+
+    fn finish_one(&mut self, finish: &Finish, lease: &ActiveLease, now: i64) -> Result<(), Fault> {
+        let (mut state, mut at, error) = match &finish.outcome {
+            Outcome::Completed { .. } => (StateKind::Completed, now, None),
+            Outcome::Failed { error } => (StateKind::Failed, now, Some(error)),
+            Outcome::Cancelled => (StateKind::Cancelled, now, None),
+            Outcome::Retry { after, error } | Outcome::Lost { after, error } => {
+                let due = now.saturating_add(millis(*after));
+                (StateKind::Pending, due, Some(error))
+            }
+            Outcome::Released => (StateKind::Pending, now, None),
+        };
+        if lease.cancel_requested && state == StateKind::Pending {
+            (state, at) = (StateKind::Cancelled, now);
+        }
+        let ends = i64::from(state.is_terminal());
+        let (seq, kind) = (lease.seq, state as i64);
+        let attempts_before = lease.attempt.saturating_sub(1);
+        let mut losses = lease.losses;
+        match &finish.outcome {
+            Outcome::Released => {
+                let released = params![seq, kind, at, attempts_before, ends];
+                self.statements.release.execute(released)?;
+            }
+            Outcome::Lost { .. } => {
+                losses += 1;
+                let lost = params![seq, kind, at, attempts_before, ends, error];
+                self.statements.lose.execute(lost)?;
+            }
+            _ => {
+                let by = self.executor_symbols(finish.executed_by.as_ref())?;
+                self.statements.finish.execute(params![
+                    seq,
+                    kind,
+                    at,
+                    lease.attempt,
+                    ends,
+                    error,
+                    by.map(|[node, _, _]| node),
+                    by.map(|[_, plugin, _]| plugin),
+                    by.map(|[_, _, version]| version),
+                ])?;
+            }
+        }
+        if let Outcome::Completed { result } = &finish.outcome
+            && !result.is_empty()
+        {
+            let result = params![seq, &result[..]];
+            self.statements.insert_result.execute(result)?;
+        }
+        let id = &finish.token.id;
+        self.index.running.remove(id);
+        if state == StateKind::Pending {
+            let route = self.index.route_mut(lease.route)?;
+            route.insert((at, seq), losses);
+        }
+        self.moved(id, lease.route, StateKind::Running, state)?;
+        let before = self.task_cache.get(id);
+        let before = before.filter(|before| before.attempt == lease.attempt);
+        let finished_at = self.clock.to_wall(now);
+        let ended = before.and_then(|before| task_cache::ended(&before, finish, finished_at));
+        if let Some(ended) = ended {
+            self.known(ended);
+        }
+        Ok(())
+    }
+
+    fn executor_symbols(
+        &mut self,
+        executed_by: Option<&ExecutedBy>,
+    ) -> Result<Option<[SymbolId; 3]>, Fault> {
+        let Some(by) = executed_by else {
+            return Ok(None);
+        };
+        Ok(Some([
+            self.symbol(by.node.as_str())?,
+            self.symbol(by.plugin.as_str())?,
+            self.symbol(&by.plugin_version)?,
+        ]))
+    }
+}

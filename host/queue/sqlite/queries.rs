@@ -1,0 +1,194 @@
+//! The queries of the readers: one task, or a page of tasks. Changes nothing.
+
+use super::{
+    clock::Clock,
+    damage::Damage,
+    row::{self, task_query},
+};
+use crate::{
+    error::Error,
+    task_queue::{Filter, Listing},
+};
+use hostel_sqlite::Fault;
+use hostel_task::{Name, StateKind, Task, TaskId};
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// The largest page.
+const MAX_PAGE: usize = 1000;
+
+pub(super) fn get(
+    conn: &Connection,
+    id: &TaskId,
+    clock: &Clock,
+) -> Result<Option<Result<Task, Damage>>, Fault> {
+    let mut statement = conn.prepare_cached(task_query!(
+        "payload, result",
+        "LEFT JOIN body USING (seq) LEFT JOIN result USING (seq) WHERE id = ?1"
+    ))?;
+    let mut rows = statement.query([id.as_str()])?;
+    let read = match rows.next() {
+        Ok(row) => row.map(|row| row::task(row, clock)).transpose(),
+        Err(error) => Err(error.into()),
+    };
+    let Err(fault) = read else { return read };
+    // A page of the file cannot be read; the index may still know the task's number.
+    let seq = conn
+        .prepare_cached("SELECT seq FROM task WHERE id = ?1")?
+        .query_row([id.as_str()], |row| row.get(0));
+    match seq.optional()? {
+        Some(seq) => Ok(Some(Err(Damage::of(seq, fault)?))),
+        None => Err(fault),
+    }
+}
+
+/// Parses a page token: the last sequence number of the page before.
+pub(super) fn parse_token(token: Option<&str>) -> Result<i64, Error> {
+    let Some(token) = token else {
+        return Ok(i64::MAX);
+    };
+    let digits = token.strip_prefix('p').ok_or(Error::BadPage)?;
+    match i64::from_str_radix(digits, 16) {
+        Ok(seq) if seq > 0 && format_token(seq) == token => Ok(seq),
+        _ => Err(Error::BadPage),
+    }
+}
+
+fn format_token(seq: i64) -> String {
+    format!("p{seq:x}")
+}
+
+/// Returns the newest `size` tasks before number `before` that match the filter, and the records that
+/// cannot be read.
+pub(super) fn list(
+    conn: &Connection,
+    clock: &Clock,
+    filter: &Filter,
+    size: usize,
+    before: i64,
+) -> Result<(Listing, Vec<Damage>), Fault> {
+    let size = size.clamp(1, MAX_PAGE);
+    let mut seqs = if filter.state.is_none() && filter.task_type.is_none() {
+        newest(conn, before, size + 1)?
+    } else {
+        newest_of(conn, filter, before, size + 1)?
+    };
+    let more = seqs.len() > size;
+    seqs.truncate(size);
+    let (mut tasks, mut damaged) = (Vec::with_capacity(seqs.len()), Vec::new());
+    let mut statement = conn.prepare_cached(task_query!(
+        "x'', NULL",
+        "LEFT JOIN body USING (seq) WHERE seq = ?1"
+    ))?;
+    for &seq in &seqs {
+        let mut rows = statement.query([seq])?;
+        let read = match rows.next() {
+            Ok(row) => row.map(|row| row::task(row, clock)).transpose(),
+            Err(error) => Err(error.into()),
+        };
+        match read.or_else(|fault| Damage::of(seq, fault).map(|damage| Some(Err(damage))))? {
+            Some(Ok(task)) => tasks.push(task),
+            Some(Err(damage)) => damaged.push(damage),
+            None => {}
+        }
+    }
+    let last = seqs.last().filter(|_| more);
+    let next = last.map(|&seq| format_token(seq));
+    Ok((Listing { tasks, next }, damaged))
+}
+
+fn newest(conn: &Connection, before: i64, max: usize) -> Result<Vec<i64>, Fault> {
+    let mut statement =
+        conn.prepare_cached("SELECT seq FROM task WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2")?;
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    let seqs = statement.query_map([before, max], |row| row.get(0))?;
+    Ok(seqs.collect::<Result<_, _>>()?)
+}
+
+/// The index orders the numbers of one state and route: each such list gives its newest, and the newest
+/// of those are the page.
+fn newest_of(
+    conn: &Connection,
+    filter: &Filter,
+    before: i64,
+    max: usize,
+) -> Result<Vec<i64>, Fault> {
+    let only = match &filter.task_type {
+        Some(name) => Some(routes_of(conn, name)?),
+        None => None,
+    };
+    let states = StateKind::ALL
+        .into_iter()
+        .filter(|&state| filter.state.is_none_or(|only| only == state));
+    let mut statement = conn.prepare_cached(
+        "SELECT seq FROM task INDEXED BY task_state WHERE state = ?1 AND type = ?2 AND seq < ?3
+         ORDER BY seq DESC LIMIT ?4",
+    )?;
+    let limit = i64::try_from(max).unwrap_or(i64::MAX);
+    let mut seqs: Vec<i64> = Vec::new();
+    for state in states {
+        let routes = match &only {
+            Some(routes) => routes.clone(),
+            None => routes_in(conn, state)?,
+        };
+        for route in routes {
+            let found = statement
+                .query_map(params![state as i64, route, before, limit], |row| {
+                    row.get(0)
+                })?;
+            for seq in found {
+                seqs.push(seq?);
+            }
+        }
+    }
+    seqs.sort_unstable_by(|a, b| b.cmp(a));
+    seqs.truncate(max);
+    Ok(seqs)
+}
+
+/// Returns the routes of the tasks in `state`, with one step in the index for each.
+fn routes_in(conn: &Connection, state: StateKind) -> Result<Vec<i64>, Fault> {
+    let mut next = conn.prepare_cached(
+        "SELECT type FROM task INDEXED BY task_state WHERE state = ?1 AND type > ?2
+         ORDER BY type LIMIT 1",
+    )?;
+    let mut routes: Vec<i64> = Vec::new();
+    loop {
+        let last = routes.last().copied().unwrap_or(0);
+        let found = next
+            .query_row([state as i64, last], |row| row.get(0))
+            .optional()?;
+        match found {
+            Some(route) => routes.push(route),
+            None => return Ok(routes),
+        }
+    }
+}
+
+/// Returns the routes of a type: one without a target, and one for each target that was ever used with
+/// it.
+fn routes_of(conn: &Connection, task_type: &Name) -> Result<Vec<i64>, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT word FROM word WHERE text = ?1 OR substr(text, 1, ?2) = ?1 || '@'",
+    )?;
+    let with_at = i64::try_from(task_type.as_str().len() + 1).unwrap_or(i64::MAX);
+    let routes = statement.query_map(params![task_type.as_str(), with_at], |row| row.get(0))?;
+    Ok(routes.collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hostel_fuzz as fuzz;
+
+    #[test]
+    fn fuzz_page_tokens() {
+        let samples = ["p1", "pff", "p7fffffffffffffff"];
+        fuzz::each(|near| {
+            let token = near.text(&samples);
+            if let Ok(seq) = parse_token(Some(&token)) {
+                assert!(seq > 0);
+                assert_eq!(format_token(seq), token);
+            }
+        });
+    }
+}

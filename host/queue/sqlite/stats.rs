@@ -1,0 +1,92 @@
+//! Task counts and the next due time of each route, as of the latest commit. Read without the writer's
+//! thread, which may be waiting for a disk. The lock is held for microseconds.
+
+use super::index::Index;
+use crate::{
+    lease_request::{LeaseRequest, RequestedType},
+    task_queue::Counts,
+};
+use hostel_task::{Name, Route, StateKind};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+
+#[derive(Debug, Default)]
+pub(super) struct Stats(Mutex<Routes>);
+
+#[derive(Debug, Default)]
+struct Routes {
+    counts: HashMap<Route, [u64; 5]>,
+    /// When the first task and the first suspect are due, of the routes that have pending tasks.
+    due: HashMap<Route, [Option<i64>; 2]>,
+}
+
+impl Stats {
+    /// Takes over what changed in the index. Called after a commit.
+    pub fn update(&self, index: &mut Index) {
+        let mut routes = self.0.lock();
+        for symbol in index.changed_routes.drain() {
+            let Some(entry) = index.routes.get(&symbol) else {
+                continue;
+            };
+            let due = [false, true].map(|suspect| entry.first(suspect).map(|(due, _)| due));
+            if due == [None, None] {
+                routes.due.remove(&entry.route);
+            } else {
+                routes.due.insert(entry.route.clone(), due);
+            }
+            routes.counts.insert(entry.route.clone(), entry.counts);
+        }
+    }
+
+    pub fn counts(&self) -> Counts {
+        let mut sums = Counts::new();
+        for (route, counts) in &self.0.lock().counts {
+            for state in StateKind::ALL {
+                let count = counts[state as usize];
+                if count > 0 {
+                    *sums.entry((route.task_type.clone(), state)).or_insert(0) += count;
+                }
+            }
+        }
+        sums
+    }
+
+    /// Returns when the first task that the request could lease is due.
+    pub fn next_due(&self, request: &LeaseRequest) -> Option<i64> {
+        self.0.lock().first(request, true).map(|(due, _)| due)
+    }
+
+    /// Returns the type of the oldest task, due by `now`, that does not fit into what the request has
+    /// available.
+    pub fn oldest_blocked(&self, request: &LeaseRequest, now: i64) -> Option<Name> {
+        let routes = self.0.lock();
+        let first = routes.first(request, false).filter(|&(due, _)| due <= now);
+        first.map(|(_, route)| route.task_type.clone())
+    }
+}
+
+impl Routes {
+    /// Returns the route whose first task is due first, of those that are requested and do, or do not,
+    /// fit into what is available. Types that run as often as they may are left out.
+    fn first(&self, request: &LeaseRequest, fits: bool) -> Option<(i64, &Route)> {
+        let due = self.due.iter().filter_map(|(route, &[due, suspect])| {
+            let suspect = suspect.filter(|_| request.allow_suspect);
+            let due = due.into_iter().chain(suspect).min()?;
+            let limits = request.for_route(route)?;
+            let may_run = request.remaining_of(&route.task_type, limits) > 0
+                && limits.needs.fits_in(request.available) == fits
+                && !self.is_full(&route.task_type, limits);
+            may_run.then_some((due, route))
+        });
+        due.min_by_key(|&(due, _)| due)
+    }
+
+    fn is_full(&self, task_type: &Name, limits: &RequestedType) -> bool {
+        limits.max_cluster_concurrency.is_some_and(|max| {
+            let counts = self.counts.iter();
+            let of_type = counts.filter(|(route, _)| route.task_type == *task_type);
+            let running = of_type.map(|(_, counts)| counts[StateKind::Running as usize]);
+            running.sum::<u64>() >= max as u64
+        })
+    }
+}

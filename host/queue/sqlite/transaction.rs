@@ -1,0 +1,356 @@
+//! The transitions of tasks, each within a transaction that the writer has begun: database and index
+//! change together. Begins and commits nothing. After a fault the index may be ahead of the database,
+//! and the writer has it loaded again.
+
+use super::{
+    clock::Clock,
+    damage::Damage,
+    encoding::{SymbolId, millis, parse_name, read_bytes, read_metadata, write_metadata},
+    index::{ActiveLease, Index, RouteIndex},
+    statements::Statements,
+};
+use crate::{
+    lease_request::LeaseRequest,
+    task_cache::{self, Snapshot, TaskCache},
+    task_queue::{Expired, LeaseToken, Leased, Renewal, Submitted},
+    watch::Change,
+};
+use hostel_sqlite::Fault;
+use hostel_task::{Name, Route, StateKind, Submission, Task, TaskId, UnixMs, is_suspect};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::{sync::Arc, time::Duration};
+
+pub(super) struct Transaction<'c> {
+    pub conn: &'c Connection,
+    pub statements: Statements<'c>,
+    pub index: Index,
+    /// What the running transaction changes, for watchers.
+    pub changes: Vec<Change>,
+    /// What the running transaction makes of tasks: at least one entry for each that it changes.
+    pub snapshots: Vec<Snapshot>,
+    /// The lengths of `changes` and `snapshots` at the latest savepoint.
+    pub savepoint: (usize, usize),
+    /// As of the previous transaction.
+    pub task_cache: Arc<TaskCache>,
+    pub clock: Arc<Clock>,
+    /// Why the disk has no room for the new tasks of this transaction.
+    pub refusal: Option<Arc<str>>,
+    /// The index may differ from the database, although nothing failed.
+    pub must_reload: bool,
+    max_open: usize,
+}
+
+/// A pending task that is about to be leased.
+struct Waiting {
+    leased: Leased,
+    fence: i64,
+    losses: u32,
+    /// Known for a task that was never leased and is in the submit cache.
+    submitted_at: Option<UnixMs>,
+}
+
+impl<'c> Transaction<'c> {
+    pub fn open(
+        conn: &'c Connection,
+        max_open: usize,
+        task_cache: Arc<TaskCache>,
+        clock: Arc<Clock>,
+    ) -> Result<Self, Fault> {
+        let mut tx = Self {
+            conn,
+            statements: Statements::prepare(conn)?,
+            index: Index::default(),
+            changes: Vec::new(),
+            snapshots: Vec::new(),
+            savepoint: (0, 0),
+            task_cache,
+            clock,
+            refusal: None,
+            must_reload: false,
+            max_open,
+        };
+        tx.reload()?;
+        Ok(tx)
+    }
+
+    pub fn forget_changes(&mut self) {
+        self.changes.clear();
+        self.snapshots.clear();
+    }
+
+    /// Loads the index from the database. Damaged records are marked.
+    pub fn reload(&mut self) -> Result<(), Fault> {
+        self.must_reload = false;
+        // A second time for the damaged records, and a third for those that they hid.
+        for _ in 0..3 {
+            let (index, damaged) = Index::load(self.conn)?;
+            let before = std::mem::replace(&mut self.index, index);
+            self.index.keep_routes(before);
+            if damaged.is_empty() {
+                return Ok(());
+            }
+            self.write_marks(&damaged)?;
+        }
+        Err(Fault::Corrupt(
+            "marking damaged tasks does not mend their records".into(),
+        ))
+    }
+
+    /// Stores tasks. The inner error is the reason why the disk has no room for them.
+    pub fn submit(
+        &mut self,
+        tasks: &[Submission],
+    ) -> Result<Result<Vec<Submitted>, Arc<str>>, Fault> {
+        if let Some(reason) = self.refusal.clone() {
+            return Ok(self.find_stored(tasks)?.ok_or(reason));
+        }
+        let now = self.clock.now();
+        let submitted = tasks.iter().map(|task| self.submit_one(task, now));
+        Ok(Ok(submitted.collect::<Result<_, _>>()?))
+    }
+
+    /// Returns the answers if no task is new.
+    fn find_stored(&mut self, tasks: &[Submission]) -> Result<Option<Vec<Submitted>>, Fault> {
+        let mut answers = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let route = task.route().to_string();
+            // A route without a symbol has no task.
+            let symbol = self.index.symbols.get(route.as_str()).copied().unwrap_or(0);
+            let metadata = write_metadata(task.metadata());
+            answers.push(self.compare(task, symbol, metadata.as_deref())?);
+        }
+        Ok(answers.into_iter().collect())
+    }
+
+    fn submit_one(&mut self, task: &Submission, now: i64) -> Result<Submitted, Fault> {
+        let submitted_at = self.clock.to_wall(now);
+        let route = self.route_symbol(task.route())?;
+        let metadata = write_metadata(task.metadata());
+        if self.index.open >= self.max_open {
+            let stored = self.compare(task, route, metadata.as_deref())?;
+            return Ok(stored.unwrap_or(Submitted::Full));
+        }
+        let seq = self.index.next_seq;
+        let id = task.id().as_str();
+        let values = params![seq, id, route, now, first_fence(seq)];
+        if self.statements.insert_task.execute(values)? == 0 {
+            let stored = self.compare(task, route, metadata.as_deref())?;
+            return stored
+                .ok_or_else(|| Fault::Corrupt(format!("the id {id} is taken by no task")));
+        }
+        let body = params![seq, metadata, &task.payload()[..]];
+        self.statements.insert_body.execute(body)?;
+        self.index.next_seq += 1;
+        self.index.count(route, None, Some(StateKind::Pending))?;
+        self.index.route_mut(route)?.insert((now, seq), 0);
+        self.index.submit_cache.insert(seq, task, submitted_at);
+        self.changed(task.id(), task.task_type().clone(), StateKind::Pending);
+        self.known(task_cache::submitted(task, submitted_at));
+        Ok(Submitted::Created)
+    }
+
+    /// Compares a submission with the stored task of its id; `None` if there is none.
+    fn compare(
+        &mut self,
+        task: &Submission,
+        route: SymbolId,
+        metadata: Option<&str>,
+    ) -> Result<Option<Submitted>, Fault> {
+        let values = params![task.id().as_str(), route, metadata, &task.payload()[..]];
+        let same = &mut self.statements.same_task;
+        let same = same.query_row(values, |row| row.get(0)).optional()?;
+        Ok(same.map(|same| {
+            if same {
+                Submitted::Existing
+            } else {
+                Submitted::Conflict
+            }
+        }))
+    }
+
+    pub fn lease(&mut self, request: &LeaseRequest) -> Result<Vec<Leased>, Fault> {
+        let now = self.clock.now();
+        let until = now.saturating_add(millis(request.ttl));
+        let (leased_at, lease_until) = (self.clock.to_wall(now), self.clock.to_wall(until));
+        let taken = self.index.take_due(request, now);
+        if taken.is_empty() {
+            return Ok(Vec::new());
+        }
+        let node = self.symbol(request.node.as_str())?;
+        let mut leased = Vec::with_capacity(taken.len());
+        for (route, seq) in taken {
+            let waiting = match self.read_waiting(seq, route) {
+                Ok(waiting) => waiting,
+                Err(fault) => {
+                    self.mark_taken(Damage::of(seq, fault)?, route, StateKind::Pending)?;
+                    continue;
+                }
+            };
+            let (task, fence) = (waiting.leased, waiting.fence);
+            let values = params![seq, until, fence, task.attempt, now, node];
+            self.statements.lease.execute(values)?;
+            let lease = ActiveLease {
+                seq,
+                fence,
+                route,
+                attempt: task.attempt,
+                lease_until: until,
+                cancel_requested: false,
+                losses: waiting.losses,
+            };
+            let id = task.token.id.clone();
+            self.changed(&id, task.task_type.clone(), StateKind::Running);
+            self.index.running.insert(id, lease);
+            let (from, to) = (Some(StateKind::Pending), Some(StateKind::Running));
+            self.index.count(route, from, to)?;
+            if let Some(submitted_at) = waiting.submitted_at {
+                let node = request.node.clone();
+                let target = self.index.route_mut(route)?.route.target.clone();
+                let times = [submitted_at, leased_at, lease_until];
+                self.known(task_cache::first_leased(&task, target, node, times));
+            }
+            leased.push(task);
+        }
+        Ok(leased)
+    }
+
+    fn read_waiting(&mut self, seq: i64, route: SymbolId) -> Result<Waiting, Fault> {
+        let task_type = self.index.route_mut(route)?.route.task_type.clone();
+        if let Some(cached) = self.index.submit_cache.remove(seq) {
+            let fence = first_fence(seq) + 1;
+            return Ok(Waiting {
+                leased: Leased {
+                    token: token(cached.id, fence),
+                    task_type,
+                    payload: cached.payload,
+                    metadata: cached.metadata,
+                    attempt: 1,
+                    suspect: false,
+                },
+                fence,
+                losses: 0,
+                submitted_at: Some(cached.submitted_at),
+            });
+        }
+        let mut rows = self.statements.waiting.query([seq])?;
+        let row = rows.next()?;
+        let row = row.ok_or_else(|| Fault::Corrupt(format!("task number {seq} is missing")))?;
+        let id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        let (fence, losses) = (row.get::<_, i64>(2)? + 1, row.get(5)?);
+        Ok(Waiting {
+            leased: Leased {
+                token: token(parse_name(id)?, fence),
+                task_type,
+                payload: read_bytes(row.get_ref(4)?)?,
+                metadata: read_metadata(row.get_ref(3)?)?,
+                attempt: row.get::<_, u32>(1)?.saturating_add(1),
+                suspect: is_suspect(losses),
+            },
+            fence,
+            losses,
+            submitted_at: None,
+        })
+    }
+
+    pub fn renew(&mut self, tokens: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Fault> {
+        let until = self.clock.now().saturating_add(millis(ttl));
+        let mut answers = Vec::with_capacity(tokens.len());
+        for token in tokens {
+            let Some(lease) = self.index.lease_of(token) else {
+                answers.push(Renewal::Lost);
+                continue;
+            };
+            lease.lease_until = until;
+            answers.push(if lease.cancel_requested {
+                Renewal::CancelRequested
+            } else {
+                Renewal::Held
+            });
+            self.statements.renew.execute([lease.seq, until])?;
+            self.snapshots.push((token.id.clone(), None));
+        }
+        Ok(answers)
+    }
+
+    /// Finds expired leases in the index, without a look at the database.
+    pub fn expired(&mut self, except: &[Name], max: usize) -> Result<Vec<Expired>, Fault> {
+        let now = self.clock.now();
+        let running = self.index.running.iter();
+        let mut late: Vec<_> = running
+            .filter(|(_, lease)| lease.lease_until < now)
+            .collect();
+        late.sort_unstable_by_key(|(_, lease)| (lease.lease_until, lease.seq));
+        let expired = late.into_iter().filter_map(|(id, lease)| {
+            let task_type = &self.index.routes.get(&lease.route)?.route.task_type;
+            (!except.contains(task_type)).then(|| Expired {
+                token: token(id.clone(), lease.fence),
+                task_type: task_type.clone(),
+                attempt: lease.attempt,
+                losses: lease.losses,
+                cancel_requested: lease.cancel_requested,
+            })
+        });
+        Ok(expired.take(max).collect())
+    }
+
+    /// Counts a change of state and notes it for watchers.
+    pub fn moved(
+        &mut self,
+        id: &TaskId,
+        route: SymbolId,
+        from: StateKind,
+        to: StateKind,
+    ) -> Result<(), Fault> {
+        self.index.count(route, Some(from), Some(to))?;
+        let task_type = self.index.route_mut(route)?.route.task_type.clone();
+        self.changed(id, task_type, to);
+        Ok(())
+    }
+
+    /// Notes what a task is after its change, where that is known without reading it.
+    pub fn known(&mut self, task: Task) {
+        let task = Arc::new(task);
+        match self.snapshots.last_mut() {
+            // `changed` has just noted that it is not known.
+            Some((id, unknown @ None)) if *id == task.id => *unknown = Some(task),
+            _ => self.snapshots.push((task.id.clone(), Some(task))),
+        }
+    }
+
+    pub fn changed(&mut self, id: &TaskId, task_type: Name, state: StateKind) {
+        self.snapshots.push((id.clone(), None));
+        self.changes.push(Change::new(id.clone(), task_type, state));
+    }
+
+    /// Returns the symbol of a text, which is stored if it is new.
+    pub fn symbol(&mut self, text: &str) -> Result<SymbolId, Fault> {
+        if let Some(&symbol) = self.index.symbols.get(text) {
+            return Ok(symbol);
+        }
+        let symbol = 1 + self.index.symbols.values().max().copied().unwrap_or(0);
+        self.statements
+            .insert_symbol
+            .execute(params![symbol, text])?;
+        self.index.symbols.insert(text.into(), symbol);
+        Ok(symbol)
+    }
+
+    fn route_symbol(&mut self, route: &Route) -> Result<SymbolId, Fault> {
+        let symbol = self.symbol(&route.to_string())?;
+        let entry = self.index.routes.entry(symbol);
+        entry.or_insert_with(|| RouteIndex::new(route.clone()));
+        Ok(symbol)
+    }
+}
+
+/// The fence before the first lease. Each task has 2^20 fences of its own, so that a task that is
+/// submitted again after a purge never gets an old one.
+fn first_fence(seq: i64) -> i64 {
+    seq << 20
+}
+
+fn token(id: TaskId, fence: i64) -> LeaseToken {
+    // Fences are positive.
+    let fence = fence.unsigned_abs();
+    LeaseToken { id, fence }
+}

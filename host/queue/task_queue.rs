@@ -1,0 +1,247 @@
+//! The contract that every queue backend keeps, and the values of its calls.
+//!
+//! Calls take batches, because a backend pays for each round trip or sync and not for each task.
+//! Answers come in the order of the items. A conflict, a stale token or a full queue is a value; an
+//! `Error` means that the backend could not do its work.
+
+use super::{error::Error, lease_request::LeaseRequest, watch::Watch};
+use async_trait::async_trait;
+use bytes::Bytes;
+use hostel_task::{ExecutedBy, Name, Outcome, StateKind, Submission, Task, TaskId, UnixMs};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// Stores tasks until they have ended, and for some time after. A backend applies outcomes
+/// atomically. It does not decide them (`task::transition` does) and knows neither plugins nor gRPC.
+#[async_trait]
+pub trait TaskQueue: Send + Sync {
+    /// Stores tasks. On return each `Created` task is as durable as the backend makes it. Fails with
+    /// `Error::Full` if the store has no room and a task is new.
+    async fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<Submitted>, Error>;
+
+    /// Leases due tasks, oldest first, each to one holder, and counts the attempt. Passes over tasks
+    /// that do not fit into the available resources, and over suspects except for one.
+    async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error>;
+
+    /// Extends leases to `ttl` from now.
+    async fn renew(&self, tokens: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Error>;
+
+    /// Ends attempts. A token that no longer holds its task changes nothing and is counted. On an error
+    /// the same call may be repeated: a backend whose answers can be lost answers `Applied` to a repeat
+    /// of a finish that it has applied.
+    async fn finish(&self, finishes: Vec<Finish>) -> Result<Vec<Finished>, Error>;
+
+    /// Returns up to `max` tasks, of other types than `except`, whose lease has expired. Each node that
+    /// shares the queue calls this about once a second. After a longer time in which no node could
+    /// call it, no node could renew a lease either, so no lease counts as expired for half of `ttl`.
+    /// The tasks stay as they are until one is finished with the token returned here; of two nodes
+    /// that finish the same task, the token lets one succeed.
+    async fn expired(
+        &self,
+        ttl: Duration,
+        except: &[Name],
+        max: usize,
+    ) -> Result<Vec<Expired>, Error>;
+
+    /// Cancels a task: at once if it is pending, and through its holder if it runs.
+    async fn cancel(&self, id: &TaskId) -> Result<Cancel, Error>;
+
+    /// Makes a failed or cancelled task due now and counts its attempts from 0 again.
+    async fn requeue(&self, id: &TaskId) -> Result<Requeue, Error>;
+
+    async fn get(&self, id: &TaskId) -> Result<Option<Task>, Error>;
+
+    /// Returns tasks, newest first, with empty payloads and results.
+    async fn list(&self, filter: &Filter, page: &Page) -> Result<Listing, Error>;
+
+    /// Returns how many tasks each type has in each state, without the zeros.
+    async fn counts(&self) -> Result<Counts, Error>;
+
+    /// Returns how long until a task that the request could lease is due: zero if one is due now,
+    /// `None` if none is pending. Ignores `LeaseRequest::max`, and the tasks that do not fit or whose
+    /// type is at its limit: those can be leased when another task ends, at a time that is not known.
+    async fn next_due(&self, request: &LeaseRequest) -> Result<Option<Duration>, Error>;
+
+    /// Returns the type of the oldest due task that the request passes over because it does not fit
+    /// into the available resources.
+    async fn oldest_blocked(&self, request: &LeaseRequest) -> Result<Option<Name>, Error>;
+
+    /// Deletes up to `max` tasks that ended longer than `age` ago, and returns how many.
+    async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error>;
+
+    /// Whether other nodes lease tasks from it, too.
+    fn is_shared(&self) -> bool;
+
+    /// Returns the time of the backend's clock, which due times and leases are measured by.
+    fn now(&self) -> UnixMs {
+        now()
+    }
+
+    /// Returns what a submitted task survives, as far as the backend knows now.
+    fn durability(&self) -> Durability;
+
+    /// Watches the changes from now on. They are hints: the state of a task is what `get` returns.
+    fn watch(&self) -> Watch;
+
+    /// Writes what is pending and closes the backend. Later calls fail with `Unavailable`.
+    async fn close(&self);
+}
+
+/// The result of one submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    Created,
+    /// The same task was submitted before; nothing changed.
+    Existing,
+    /// Another task has this id.
+    Conflict,
+    /// The queue has as many open tasks as it may have.
+    Full,
+}
+
+/// What a submitted task survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The task is in memory: it is lost with the backend's process.
+    Memory,
+    /// It is written to disk about every second: a crash of the machine may lose the latest tasks.
+    Periodic,
+    /// It is on disk.
+    Synced,
+    /// The configured number of replicas have it.
+    Replicated,
+    /// The backend does not reveal it.
+    Unknown,
+}
+
+impl Durability {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Periodic => "periodic",
+            Self::Synced => "synced",
+            Self::Replicated => "replicated",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The right to run one attempt of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LeaseToken {
+    pub id: TaskId,
+    /// The fencing token, different for every lease of the task.
+    pub fence: u64,
+}
+
+/// A leased task.
+#[derive(Debug, Clone)]
+pub struct Leased {
+    pub token: LeaseToken,
+    pub task_type: Name,
+    pub payload: Bytes,
+    pub metadata: Arc<BTreeMap<String, String>>,
+    /// The number of this attempt, 1 for the first.
+    pub attempt: u32,
+    /// The task was lost so often that its node runs no other suspect beside it.
+    pub suspect: bool,
+}
+
+/// A task whose lease has expired.
+#[derive(Debug, Clone)]
+pub struct Expired {
+    pub token: LeaseToken,
+    pub task_type: Name,
+    pub attempt: u32,
+    /// How often the task was lost before without the attempt being counted.
+    pub losses: u32,
+    pub cancel_requested: bool,
+}
+
+/// The result of one renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    Held,
+    /// The token no longer holds the task, which must not be run further.
+    Lost,
+    /// The lease is held, and the task is to be cancelled.
+    CancelRequested,
+    /// The part of the store that has this task did not answer.
+    Unconfirmed,
+}
+
+/// The end of one attempt.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    pub token: LeaseToken,
+    pub outcome: Outcome,
+    /// `None` if the attempt is not known to have run.
+    pub executed_by: Option<ExecutedBy>,
+}
+
+/// The result of one finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    Applied,
+    /// The token no longer held the task; nothing changed.
+    Stale,
+    /// The task's record is damaged: the task is marked as failed, and the outcome is dropped.
+    Corrupt,
+    /// The part of the store that has this task did not answer: the finish has to be repeated.
+    Unconfirmed,
+}
+
+/// The result of a cancellation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// The task was pending and is cancelled now.
+    Cancelled,
+    /// The task runs, and its holder learns of the request.
+    Requested,
+    /// The task had ended before, in this state.
+    Ended(StateKind),
+    Unknown,
+}
+
+/// The result of a requeue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requeue {
+    Requeued,
+    /// Only failed and cancelled tasks can be requeued; this one is in the state given.
+    Refused(StateKind),
+    Unknown,
+}
+
+/// Selects tasks to list; all by default.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub state: Option<StateKind>,
+    pub task_type: Option<Name>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub size: usize,
+    /// `Listing::next` of the previous page.
+    pub after: Option<String>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    pub tasks: Vec<Task>,
+    /// The token of the next page, if there may be more tasks.
+    pub next: Option<String>,
+}
+
+/// How many tasks each type has in each state.
+pub type Counts = BTreeMap<(Name, StateKind), u64>;
+
+/// Returns the time of this machine's clock.
+pub fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let ms = since.unwrap_or_default().as_millis();
+    UnixMs(u64::try_from(ms).unwrap_or(u64::MAX))
+}

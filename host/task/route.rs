@@ -1,0 +1,105 @@
+//! Where a task may run.
+
+use super::name::Name;
+use std::fmt;
+
+/// Which nodes may run a task, among those that have its plugin.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Target {
+    #[default]
+    Any,
+    /// The node with this id.
+    Node(Name),
+    /// Nodes with this label.
+    Label(Name),
+}
+
+impl fmt::Display for Target {
+    /// Writes the suffix of a route.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Any => Ok(()),
+            Target::Node(id) => write!(f, "@node:{id}"),
+            Target::Label(label) => write!(f, "@label:{label}"),
+        }
+    }
+}
+
+/// A task type and its target: tasks of one route can be leased by the same nodes. Its text is `TYPE`,
+/// `TYPE@node:ID` or `TYPE@label:LABEL`; names contain no `@`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Route {
+    pub task_type: Name,
+    pub target: Target,
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.task_type, self.target)
+    }
+}
+
+impl Route {
+    /// Parses the text that `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let name = |text: &str| Name::parse("name", text).ok();
+        let Some((task_type, target)) = text.split_once('@') else {
+            return Some(Self {
+                task_type: name(text)?,
+                target: Target::Any,
+            });
+        };
+        let target = match target.split_once(':')? {
+            ("node", id) => Target::Node(name(id)?),
+            ("label", label) => Target::Label(name(label)?),
+            _ => return None,
+        };
+        Some(Self {
+            task_type: name(task_type)?,
+            target,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hostel_fuzz as fuzz;
+
+    #[test]
+    fn routes_survive_a_round_trip_through_text() {
+        let name = |text| Name::parse("name", text).unwrap();
+        for target in [
+            Target::Any,
+            Target::Node(name("node:1")),
+            Target::Label(name("gpu")),
+        ] {
+            let task_type = name("word:count");
+            let route = Route { task_type, target };
+            assert_eq!(Route::parse(&route.to_string()), Some(route));
+        }
+        for bad in [
+            "",
+            "@",
+            "a@",
+            "a@x:b",
+            "a@node",
+            "a@node:",
+            "@node:a",
+            "a@label:b@c",
+        ] {
+            assert_eq!(Route::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn fuzz_routes() {
+        let samples = ["echo", "echo@node:node-1", "word:count@label:gpu"];
+        fuzz::each(|near| {
+            let given = near.text(&samples);
+            if let Some(route) = Route::parse(&given) {
+                assert_eq!(route.to_string(), given);
+            }
+        });
+    }
+}
