@@ -119,7 +119,7 @@ async fn without_worker() {
     .expect("a node");
     node.start().await.expect("a start");
     // After the node's own record, which it takes the place of.
-    discovery.announce(record).await.expect("a record");
+    discovery.register_node(record).await.expect("a record");
     announce(node.address());
     let _ = tokio::task::spawn_blocking(orphaned).await;
 }

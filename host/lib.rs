@@ -11,6 +11,7 @@
 //! | 1 | [`keyvalue`], `redis` | another engine, just below the guests that it is lent to; how a Redis is reached |
 //! | 0 | [`task`], [`lifecycle`], [`config`], `sqlite`, `pem` | pure values and decisions, the `Component` trait, settings, what every database file and both ends of TLS need |
 //! | 0 | [`budget`], [`health`], `log_limit`, [`untrusted`] | bounds in bytes, what is wrong with a node by part, bounds on repeated log lines, text that others wrote |
+//! | 0 | `backoff` | delays between attempts at something that keeps failing |
 //! | 0 | `parent` | processes that end with the one that started them |
 //!
 //! The way of a task: `api` turns a request into a [`task::Submission`]; `scheduler` admits it and

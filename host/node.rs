@@ -139,7 +139,7 @@ impl DistributedNode {
         let access = Access::open(config)?;
         let server = Server::bind(config.node.listen, access, services).await?;
         let server = Arc::new(server);
-        let announced = discovery::announced(config, server.address()).await?;
+        let announced = discovery::advertised_address(config, server.address()).await?;
         let record = NodeRecord {
             capacity: config.plugins.max_tasks,
             labels: config.node.labels.clone(),

@@ -14,6 +14,7 @@ use std::{
 const FLOORS: [&[&str]; 8] = [
     &[
         "task",
+        "backoff",
         "lifecycle",
         "budget",
         "health",
@@ -55,8 +56,8 @@ const SPAWN_AND_WAIT: &[&str] = &[
     "plugin/generation",
     "plugin/loader",
     "plugin/workshop",
-    "queue/redis/leases",
-    "queue/redis/mod",
+    "queue/redis/lease_guard",
+    "queue/redis/queue",
     "worker/dispatch",
 ];
 

@@ -1,11 +1,17 @@
-//! Messages within one process: a table under a lock. Nothing is stored; whoever is
-//! not subscribed misses it.
+//! The broker of a single process: a table of topics under a lock.
 
-use super::{Attachment, Error, Inbox, Message, MessageBroker, Published, Topic, table::Topics};
+use super::{
+    error::Error,
+    message::{Message, Topic},
+    message_broker::{MessageBroker, Published},
+    subscription::{Attachment, Inbox},
+    topics::Topics,
+};
 use async_trait::async_trait;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use parking_lot::Mutex;
+use std::sync::{Arc, Weak};
 
-/// Hands messages to receivers in the same process.
+/// Delivers messages to receivers in the same process.
 #[derive(Default)]
 pub struct LocalBroker {
     topics: Arc<Mutex<Topics>>,
@@ -14,31 +20,24 @@ pub struct LocalBroker {
 #[async_trait]
 impl MessageBroker for LocalBroker {
     async fn publish(&self, topic: &Topic, message: Message) -> Result<Published, Error> {
-        Ok(lock(&self.topics).publish(topic, message))
+        Ok(self.topics.lock().publish(topic, message))
     }
 
     async fn attach(&self, topic: &Topic, inbox: Inbox) -> Result<Attachment, Error> {
-        let id = lock(&self.topics).add(topic, inbox);
+        let id = self.topics.lock().add(topic, inbox);
         let (topics, topic) = (Arc::downgrade(&self.topics), topic.clone());
         Ok(Attachment::new(move || {
             if let Some(topics) = Weak::upgrade(&topics) {
-                lock(&topics).remove(&topic, id);
+                topics.lock().remove(&topic, id);
             }
         }))
     }
 }
 
-/// A panic while the lock was held leaves the table whole: every change is one insert or remove.
-fn lock(topics: &Mutex<Topics>) -> MutexGuard<'_, Topics> {
-    topics.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::{Overflow, Received, Subscription},
-        *,
-    };
+    use super::*;
+    use crate::{Overflow, Received, Subscription};
     use bytes::Bytes;
     use hostel_task::Name;
 
@@ -65,11 +64,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_topic_outlives_its_receivers() {
+    async fn a_topic_is_removed_with_its_last_receiver() {
         let broker = LocalBroker::default();
-        let known = || lock(&broker.topics).all().count();
+        let known = || broker.topics.lock().iter().count();
         assert_eq!(receivers(&broker).await, 0);
-        assert_eq!(known(), 0, "publishing makes no topic");
+        assert_eq!(known(), 0, "publishing creates no topic");
         let first = broker.subscribe(&topic(), 1).await.unwrap();
         let second = broker.subscribe(&topic(), 1).await.unwrap();
         drop(first);
@@ -79,7 +78,7 @@ mod tests {
         let slow = broker.subscribe(&topic(), 1).await.unwrap();
         assert_eq!(receivers(&broker).await, 1);
         assert_eq!(receivers(&broker).await, 0);
-        assert_eq!(known(), 0, "the slow one was cut off");
+        assert_eq!(known(), 0, "the slow receiver was cut off");
         drop(slow);
     }
 
@@ -94,7 +93,7 @@ mod tests {
         drop(broker);
         for subscription in [&mut first, &mut second] {
             let Some(Received::Message(got)) = subscription.next().await else {
-                panic!("what was delivered is still received");
+                panic!("a delivered message is still received");
             };
             assert_eq!(got.payload.as_ptr(), payload.as_ptr());
             assert!(subscription.next().await.is_none());

@@ -1,57 +1,73 @@
-//! What travels: a message, the topic that it is published to, and the rule for what a message may
-//! hold. No channels, no sockets.
+//! A message, the topic that it is published to, and the limits of what a message may hold.
 
 use bytes::Bytes;
 use hostel_task::{InvalidName, Name};
 
-/// Where a message is published.
+/// The destination of a published message.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Topic {
-    /// Named by clients and plugins; anyone may publish to it and listen.
+    /// A topic named by clients and plugins, to which each of them may publish and listen.
     Shared(Name),
-    /// A node's own, for what other nodes pass on to it. No client can name it.
+    /// The topic of a node, for messages that other nodes forward to it. Clients cannot name it.
     Node(Name),
 }
 
-/// A payload on its way. Cheap to clone.
+/// A payload with its addresses. Clones share the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
+    /// The id of the message, chosen by its sender.
     pub id: String,
-    /// Whom to answer; empty when nobody hears an answer.
+    /// The component or topic to which an answer goes; empty if no answer is expected.
     pub from: String,
-    /// A component, a node, or a shared topic.
+    /// The id of a component or a node, or the name of a shared topic.
     pub to: Name,
+    /// The kind of the message, as sender and receiver agree on it.
     pub message_type: String,
+    /// The content.
     pub payload: Bytes,
-    /// The id of the message that this one answers, or empty.
+    /// The id of the message that this one answers; empty if it answers none.
     pub in_reply_to: String,
-    /// In an answer: why there is none.
+    /// In an answer: the error in place of a payload.
     pub error: String,
-    /// Where somebody waits for the answer; it goes there and not to `from`.
+    /// The request that waits for the answer, which then goes there and not to `from`.
     pub reply_to: Option<ReplyTo>,
 }
 
-/// Whoever waits for one answer.
+/// A request that waits for one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplyTo {
+    /// The node on which the request waits.
     pub node: Name,
-    /// Which of that node's requests it is.
+    /// The number of the request on that node.
     pub request: u64,
 }
 
 /// Why a message is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMessage {
+    /// The sender's name is invalid.
     #[error(transparent)]
     Name(#[from] InvalidName),
+    /// The payload is larger than the limit.
     #[error("the payload has {given} bytes; this node accepts {limit} (limits.max_payload_bytes)")]
-    Payload { given: usize, limit: usize },
+    Payload {
+        /// The size of the payload in bytes.
+        given: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A text is longer than a name may be.
     #[error("{what} has {given} bytes; at most {} are allowed", Name::MAX_BYTES)]
-    TooLong { what: &'static str, given: usize },
+    TooLong {
+        /// The field.
+        what: &'static str,
+        /// Its length in bytes.
+        given: usize,
+    },
 }
 
 impl Message {
-    /// What clients and guests have to keep to.
+    /// Checks the limits that clients and guests have to respect.
     pub fn check(&self, max_payload_bytes: usize) -> Result<(), InvalidMessage> {
         if !self.from.is_empty() {
             Name::parse("from_node", &self.from)?;
@@ -69,9 +85,9 @@ impl Message {
             return Err(InvalidMessage::TooLong { what, given });
         }
         let (given, limit) = (self.payload.len(), max_payload_bytes);
-        match given > limit {
-            true => Err(InvalidMessage::Payload { given, limit }),
-            false => Ok(()),
+        if given > limit {
+            return Err(InvalidMessage::Payload { given, limit });
         }
+        Ok(())
     }
 }

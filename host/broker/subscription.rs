@@ -1,6 +1,6 @@
-//! The receiving end of topics: bounded in messages and bytes, and honest about what it lost.
+//! The receiving end of topics. It is bounded in messages and bytes, and reports a loss.
 
-use super::Message;
+use super::message::Message;
 use hostel_runtime::budget::{Budget, Reservation};
 use std::{
     fmt,
@@ -12,79 +12,80 @@ use std::{
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::CancellationToken;
 
-/// The most payload bytes that wait for one receiver, however few messages that is.
+/// How many bytes of payloads may wait for one receiver.
 const MAX_WAITING_BYTES: usize = 16 << 20;
 
-/// What a receiver gets next.
+/// The next item of a subscription.
 #[derive(Debug)]
 pub enum Received {
+    /// A message of one of the topics.
     Message(Message),
-    /// The receiver fell behind and was cut off; nothing follows.
+    /// The receiver fell behind and was cut off. No item follows.
     CutOff,
 }
 
-/// What happens when there is no room for a message.
+/// The policy for a message that finds no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overflow {
-    /// The receiver gets nothing more: it would not know what it missed.
+    /// The receiver is cut off, since it could not tell what it missed.
     CutOff,
-    /// The sender hears of it, and the receiver goes on with what it has.
+    /// The message is refused, which the sender learns, and the receiver continues.
     Refuse,
 }
 
 /// Why an inbox did not take a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// There is no room now.
+    /// There is no room at present.
     Full,
-    /// It takes nothing any more, and can be forgotten.
+    /// The inbox is closed for good and can be removed.
     Closed,
 }
 
-/// A receiver's end. Dropping it ends all of its attachments.
+/// The receiving end of an inbox. Dropping it drops its attachments.
 #[derive(Debug)]
 pub struct Subscription {
     messages: mpsc::Receiver<Waiting>,
     shared: Arc<Shared>,
-    /// Nothing follows.
+    /// The last item was returned.
     ended: bool,
-    /// Last, so that the receiver is gone before the broker hears of it.
+    /// Dropped last, so that the receiver is closed before the broker detaches it.
     attachments: Vec<Attachment>,
 }
 
-/// Keeps an inbox on a topic until it is dropped.
+/// Keeps an inbox attached to a topic until it is dropped.
 #[must_use]
 pub struct Attachment(Option<Box<dyn FnOnce() + Send + Sync>>);
 
-/// A sender's end. Cheap to clone; clones share the room.
+/// The sending end of a subscription. Clones share its room.
 #[derive(Debug, Clone)]
 pub struct Inbox {
     messages: mpsc::Sender<Waiting>,
     shared: Arc<Shared>,
 }
 
-/// A message delivered and not yet received.
+/// A message that was delivered and not yet received.
 type Waiting = (Message, Reservation);
 
-/// What both ends know.
+/// The state that both ends share.
 #[derive(Debug)]
 struct Shared {
     overflow: Overflow,
-    /// The receiver fell behind.
+    /// Cancelled when the receiver falls behind.
     cut_off: CancellationToken,
-    /// For payloads delivered and not yet received.
+    /// Counts payloads that were delivered and not yet received.
     room: Budget,
-    /// How many messages found no room.
+    /// How many messages were refused.
     refused: AtomicU64,
 }
 
 impl Subscription {
-    /// Both ends; up to `backlog` messages wait between them.
+    /// Returns both ends of an inbox in which up to `backlog` messages wait.
     pub fn new(backlog: usize, overflow: Overflow) -> (Inbox, Self) {
         Self::with_room(backlog, overflow, Budget::new(MAX_WAITING_BYTES))
     }
 
-    /// The same for one of several receivers that share `room`.
+    /// Returns both ends of an inbox that shares `room` with other receivers.
     pub fn sharing(backlog: usize, overflow: Overflow, room: &Budget) -> (Inbox, Self) {
         Self::with_room(backlog, overflow, room.share(MAX_WAITING_BYTES))
     }
@@ -110,13 +111,13 @@ impl Subscription {
         (inbox, subscription)
     }
 
-    /// Drops `attachment` together with this.
+    /// Keeps `attachment` until the subscription is dropped.
     pub fn keep(&mut self, attachment: Attachment) {
         self.attachments.push(attachment);
     }
 
-    /// The next message; `None` once nobody can send any more. What was delivered before a cut-off
-    /// is still received. Cancel safe.
+    /// Returns the next item, or `None` once every sending end is gone. Messages delivered before a
+    /// cut-off are returned first. Cancel safe.
     pub async fn next(&mut self) -> Option<Received> {
         if self.ended {
             return None;
@@ -137,24 +138,24 @@ impl Subscription {
         Some(Received::Message(message))
     }
 
-    /// Takes nothing more in; `next` gives what was delivered before, and then `None`.
+    /// Refuses further messages. `next` returns those delivered before, and then `None`.
     pub fn close(&mut self) {
         self.messages.close();
     }
 }
 
 impl Attachment {
-    /// Calls `leave` when it is dropped. That may not block, and a broker may not drop attachments
-    /// under a lock that `leave` takes.
-    pub fn new(leave: impl FnOnce() + Send + Sync + 'static) -> Self {
-        Self(Some(Box::new(leave)))
+    /// Creates an attachment that calls `detach` when it is dropped. `detach` must not block, and a
+    /// broker must not drop attachments under a lock that `detach` takes.
+    pub fn new(detach: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(detach)))
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        if let Some(leave) = self.0.take() {
-            leave();
+        if let Some(detach) = self.0.take() {
+            detach();
         }
     }
 }
@@ -166,12 +167,12 @@ impl fmt::Debug for Attachment {
 }
 
 impl Inbox {
-    /// Puts the message in, if there is room.
+    /// Delivers the message if there is room for it.
     pub fn deliver(&self, message: Message) -> Result<(), Refusal> {
         if self.shared.cut_off.is_cancelled() {
             return Err(Refusal::Closed);
         }
-        // One that is larger than the room takes all of it, so that a single message always fits.
+        // A message larger than the room takes all of it, so a single message always fits.
         if let Some(room) = self.shared.room.try_reserve(message.payload.len()) {
             match self.messages.try_send((message, room)) {
                 Ok(()) => return Ok(()),
@@ -191,17 +192,17 @@ impl Inbox {
         }
     }
 
-    /// How many messages wait.
+    /// The number of messages that wait.
     pub fn waiting(&self) -> usize {
         self.messages.max_capacity() - self.messages.capacity()
     }
 
-    /// How many messages found no room so far.
+    /// The number of messages that were refused so far.
     pub fn refused(&self) -> u64 {
         self.shared.refused.load(Ordering::Relaxed)
     }
 
-    /// How many messages may wait.
+    /// The number of messages that may wait.
     pub fn capacity(&self) -> usize {
         self.messages.max_capacity()
     }

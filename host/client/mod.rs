@@ -21,6 +21,7 @@ use crate::proto::{
         task_service_client::TaskServiceClient,
     },
 };
+use hostel_backoff::Backoff;
 use options::Bearer;
 use std::time::{Duration, Instant};
 use tokio_stream::Stream;
@@ -318,7 +319,7 @@ impl DistributedClient {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let mut lost: Option<Instant> = None;
-        let mut pause = PAUSE.0;
+        let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
         loop {
             let began = Instant::now();
             let status = match call(self.clone(), request.clone()).await {
@@ -329,14 +330,13 @@ impl DistributedClient {
             // While the node was at work on the call it could be reached.
             if began.elapsed() >= AT_WORK && is_lost(&status) && was_reached(&status) {
                 lost = None;
-                pause = PAUSE.0;
+                backoff.reset();
             }
             if lost.get_or_insert_with(Instant::now).elapsed() >= self.patience {
                 return Err(status);
             }
             // Many clients that lost one node must not come back in step.
-            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            pause = (pause * 2).min(PAUSE.1);
+            tokio::time::sleep(backoff.next_delay()).await;
         }
     }
 }

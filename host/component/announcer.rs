@@ -86,7 +86,7 @@ impl Shared {
 
     async fn follow(self: Arc<Self>, mut changed: watch::Receiver<u64>) {
         while changed.changed().await.is_ok() {
-            while let Err(error) = self.discovery.announce(self.record()).await {
+            while let Err(error) = self.discovery.register_node(self.record()).await {
                 tracing::warn!("cannot announce what this node hosts: {error}");
                 tokio::time::sleep(TRY_AGAIN).await;
             }
@@ -104,7 +104,7 @@ impl Component for Announcer {
             .as_ref()
             .map(|plugins| plugins.changed());
         let record = self.shared.record();
-        self.shared.discovery.announce(record).await?;
+        self.shared.discovery.register_node(record).await?;
         *self.following() = changed.map(|changed| {
             let shared = self.shared.clone();
             let follow = move || shared.clone().follow(changed.clone());
@@ -118,7 +118,7 @@ impl Component for Announcer {
         if let Some(following) = following {
             following.stop().await;
         }
-        Ok(self.shared.discovery.withdraw().await?)
+        Ok(self.shared.discovery.deregister_node().await?)
     }
 
     fn get_id(&self) -> &str {

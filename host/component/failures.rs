@@ -1,6 +1,7 @@
 //! How soon a component is started again after failures, and when it counts as down. Pure: no
 //! clock, no guests.
 
+use hostel_backoff::{exponential, with_jitter};
 use std::time::Duration;
 
 /// The wait before the second start in a row; it doubles with each further one.
@@ -49,8 +50,7 @@ impl Failures {
 
 /// Between half of the full wait and all of it, so that a broken component never spins.
 fn wait(nth: u32, jitter: f64) -> Duration {
-    let full = FIRST.saturating_mul(1 << (nth - 1).min(20)).min(LONGEST);
-    full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+    with_jitter(exponential(FIRST, LONGEST, nth), jitter)
 }
 
 /// Why there is no instance of some code.

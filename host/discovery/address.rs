@@ -1,6 +1,6 @@
-//! Which address a node gives out as its own. Where it listens is decided elsewhere.
+//! The address under which a node registers, by which other nodes reach it.
 
-use super::Error;
+use super::error::Error;
 use hostel_config::{Config, Discovery};
 use std::{
     io,
@@ -8,8 +8,8 @@ use std::{
 };
 use tokio::net::{UdpSocket, lookup_host};
 
-/// On no machine of the world (RFC 5737, RFC 3849): the way there is the way to everywhere else.
-const ELSEWHERE: [SocketAddr; 2] = [
+/// Addresses that no machine has (RFC 5737, RFC 3849): the route to them is the default route.
+const DOCUMENTATION: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
     SocketAddr::new(
         IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
@@ -17,10 +17,11 @@ const ELSEWHERE: [SocketAddr; 2] = [
     ),
 ];
 
-/// What stands in the record of a node that listens at `bound`. A node that listens everywhere has to
-/// say where that is, if others are to hear of it: what its operator says, or else the address from
-/// which it reaches etcd, or the rest of the world when etcd is on this machine.
-pub async fn announced(config: &Config, bound: SocketAddr) -> Result<String, Error> {
+/// Returns the address that a node registers which listens at `bound`.
+///
+/// A node of a cluster that listens on all addresses has to register a particular one: `node.advertise`,
+/// or else the address from which it reaches etcd, or the default route if etcd is on this machine.
+pub async fn advertised_address(config: &Config, bound: SocketAddr) -> Result<String, Error> {
     if let Some(advertise) = &config.node.advertise {
         return Ok(advertise.with_port(bound.port()));
     }
@@ -32,14 +33,14 @@ pub async fn announced(config: &Config, bound: SocketAddr) -> Result<String, Err
     }
     let mut targets = Vec::new();
     for endpoint in &etcd.endpoints {
-        // One that cannot be looked up now is passed over; who connects to it says so.
+        // A failed lookup is skipped here; connecting to etcd reports it.
         if let Some(host) = host_and_port(endpoint)
             && let Ok(found) = lookup_host(host).await
         {
             targets.extend(found);
         }
     }
-    targets.extend(ELSEWHERE);
+    targets.extend(DOCUMENTATION);
     for target in targets {
         if target.is_ipv6() && bound.is_ipv4() {
             continue;
@@ -51,18 +52,18 @@ pub async fn announced(config: &Config, bound: SocketAddr) -> Result<String, Err
             let address = SocketAddr::new(own, bound.port());
             tracing::info!(
                 %address,
-                "listens on {bound}; others are told this address (node.advertise says another)"
+                "listens on {bound} and registers this address; node.advertise sets another one"
             );
             return Ok(address.to_string());
         }
     }
     Err(Error::Misconfigured(format!(
         "the node listens on {bound}, and no address of this machine was found under which other \
-         nodes reach it; say one (node.advertise)"
+         nodes reach it; set node.advertise"
     )))
 }
 
-/// Asks the kernel for the way, which sends nothing.
+/// Returns the local address of the route to `target`. Asks the kernel only, and sends nothing.
 async fn own_address_towards(target: SocketAddr) -> io::Result<IpAddr> {
     let any: IpAddr = match target {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -73,7 +74,7 @@ async fn own_address_towards(target: SocketAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// Of `http://host:port/`.
+/// Returns the host and port of `http://host:port/`.
 fn host_and_port(endpoint: &str) -> Option<&str> {
     let (_, rest) = endpoint.split_once("://")?;
     rest.split('/').next()
@@ -90,26 +91,35 @@ mod tests {
     const ETCD: &str = "[discovery]\nkind = \"etcd\"\nendpoints = [\"http://127.0.0.1:2379\"]\n";
 
     #[tokio::test]
-    async fn what_is_said_is_announced_with_the_port_that_is_bound() {
+    async fn the_configured_address_is_registered_with_the_bound_port() {
         let everywhere: SocketAddr = "0.0.0.0:7".parse().unwrap();
-        let said = config(&format!("[node]\nadvertise = \"node-1\"\n{ETCD}"));
-        assert_eq!(announced(&said, everywhere).await.unwrap(), "node-1:7");
+        let configured = config(&format!("[node]\nadvertise = \"node-1\"\n{ETCD}"));
+        assert_eq!(
+            advertised_address(&configured, everywhere).await.unwrap(),
+            "node-1:7"
+        );
         let here: SocketAddr = "127.0.0.1:7".parse().unwrap();
-        let unsaid = config(ETCD);
-        assert_eq!(announced(&unsaid, here).await.unwrap(), "127.0.0.1:7");
-        // A node by itself is asked by nobody.
+        let unconfigured = config(ETCD);
+        assert_eq!(
+            advertised_address(&unconfigured, here).await.unwrap(),
+            "127.0.0.1:7"
+        );
+        // No other node connects to a node by itself.
         let alone = config("");
-        assert_eq!(announced(&alone, everywhere).await.unwrap(), "0.0.0.0:7");
+        assert_eq!(
+            advertised_address(&alone, everywhere).await.unwrap(),
+            "0.0.0.0:7"
+        );
     }
 
     #[tokio::test]
-    async fn who_listens_everywhere_announces_an_address_of_this_machine_or_refuses() {
+    async fn a_node_on_all_addresses_registers_one_of_this_machine_or_refuses() {
         for bound in ["0.0.0.0:7", "[::]:7"] {
-            match announced(&config(ETCD), bound.parse().unwrap()).await {
+            match advertised_address(&config(ETCD), bound.parse().unwrap()).await {
                 Ok(address) => {
                     let address: SocketAddr = address.parse().unwrap();
                     assert_eq!(address.port(), 7);
-                    // One can bind an address of one's own alone.
+                    // Only an address of this machine can be bound.
                     UdpSocket::bind((address.ip(), 0)).await.unwrap();
                     assert!(!address.ip().is_loopback() && !address.ip().is_unspecified());
                 }
@@ -120,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_are_taken_apart() {
+    fn endpoints_are_split_into_host_and_port() {
         assert_eq!(host_and_port("http://etcd-1:2379/"), Some("etcd-1:2379"));
         assert_eq!(host_and_port("https://[::1]:2379"), Some("[::1]:2379"));
         assert_eq!(host_and_port("etcd-1:2379"), None);

@@ -1,20 +1,25 @@
-//! One node and the services registered with it, in memory. After a restart services register
-//! again, as they do to stay alive, and the node is not drained.
+//! The discovery of a single node: the node and the services registered with it, in memory. After a
+//! restart the services register again, as they do to stay alive, and the node is not drained.
 
-use super::{Error, NODE_SERVICE, NodeRecord, ServiceDiscovery, ServiceInfo};
+use super::{
+    error::{Error, NODE_SERVICE},
+    record::{NodeRecord, ServiceInfo, check_known},
+    service_discovery::ServiceDiscovery,
+};
 use async_trait::async_trait;
 use hostel_task::Name;
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
 
-/// How often registering looks for services that nobody asks for any more.
+/// How often a registration removes services whose time to live is over.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
-/// Knows this node alone.
+/// Knows only this node.
 pub struct LocalDiscovery {
     services: Mutex<Services>,
     nodes: Mutex<Arc<[NodeRecord]>>,
@@ -24,7 +29,7 @@ pub struct LocalDiscovery {
 }
 
 impl LocalDiscovery {
-    /// Uses `max_services` and `service_ttl`.
+    /// Creates a discovery with the limits `max_services` and `service_ttl`.
     pub fn new(limits: &hostel_config::Limits) -> Self {
         Self {
             services: Mutex::new(Services::new(limits.max_services, Instant::now())),
@@ -36,7 +41,7 @@ impl LocalDiscovery {
     }
 
     fn set_nodes(&self, nodes: Arc<[NodeRecord]>) {
-        *lock(&self.nodes) = nodes;
+        *self.nodes.lock() = nodes;
         self.changed.send_modify(|count| *count += 1);
     }
 }
@@ -46,7 +51,9 @@ impl ServiceDiscovery for LocalDiscovery {
     async fn register_service(&self, service: ServiceInfo) -> Result<Duration, Error> {
         service.check()?;
         let ttl = service.granted_ttl(self.default_ttl);
-        lock(&self.services).keep(service, ttl, Instant::now())?;
+        self.services
+            .lock()
+            .register(service, ttl, Instant::now())?;
         Ok(ttl)
     }
 
@@ -55,39 +62,40 @@ impl ServiceDiscovery for LocalDiscovery {
             let nodes = self.nodes();
             return Ok(nodes.iter().map(|node| node.as_service(name)).collect());
         }
-        Ok(lock(&self.services).alive(name, Instant::now()))
+        Ok(self.services.lock().live(name, Instant::now()))
     }
 
-    async fn announce(&self, node: NodeRecord) -> Result<(), Error> {
+    async fn register_node(&self, node: NodeRecord) -> Result<(), Error> {
         self.set_nodes(Arc::new([node]));
         Ok(())
     }
 
-    async fn withdraw(&self) -> Result<(), Error> {
+    async fn deregister_node(&self) -> Result<(), Error> {
         self.set_nodes(Arc::new([]));
         Ok(())
     }
 
     fn nodes(&self) -> Arc<[NodeRecord]> {
-        lock(&self.nodes).clone()
+        self.nodes.lock().clone()
     }
 
     async fn drain(&self, node: &Name, drained: bool) -> Result<(), Error> {
-        Error::unless_known(node, &self.nodes(), &self.drained())?;
+        check_known(node, &self.nodes(), &self.drained())?;
         {
-            let mut kept = lock(&self.drained);
-            let all = Arc::make_mut(&mut kept);
-            match drained {
-                true => all.insert(node.clone()),
-                false => all.remove(node),
-            };
+            let mut guard = self.drained.lock();
+            let requests = Arc::make_mut(&mut guard);
+            if drained {
+                requests.insert(node.clone());
+            } else {
+                requests.remove(node);
+            }
         }
         self.changed.send_modify(|count| *count += 1);
         Ok(())
     }
 
     fn drained(&self) -> Arc<BTreeSet<Name>> {
-        lock(&self.drained).clone()
+        self.drained.lock().clone()
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
@@ -99,21 +107,16 @@ impl ServiceDiscovery for LocalDiscovery {
     }
 }
 
-/// Every change under these locks is whole or not at all, so a panic elsewhere does not spoil them.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Registered services by name and id. The caller brings the time.
+/// Registered services by name and id. Callers pass the time.
 struct Services {
-    by_name: BTreeMap<Name, BTreeMap<Name, Kept>>,
-    /// How many there are, dead ones included until they are swept.
+    by_name: BTreeMap<Name, BTreeMap<Name, Registered>>,
+    /// How many services there are, including expired ones that were not removed yet.
     count: usize,
     limit: usize,
     next_sweep: Instant,
 }
 
-struct Kept {
+struct Registered {
     service: ServiceInfo,
     until: Instant,
 }
@@ -128,8 +131,8 @@ impl Services {
         }
     }
 
-    fn keep(&mut self, service: ServiceInfo, ttl: Duration, now: Instant) -> Result<(), Error> {
-        // Before a refusal too: the dead take nobody's place.
+    fn register(&mut self, service: ServiceInfo, ttl: Duration, now: Instant) -> Result<(), Error> {
+        // Also before a refusal: expired services take no place.
         if now >= self.next_sweep || self.count >= self.limit {
             self.sweep(now);
         }
@@ -141,7 +144,7 @@ impl Services {
         let ids = self.by_name.entry(service.name.clone()).or_default();
         let until = now + ttl;
         if ids
-            .insert(service.id.clone(), Kept { service, until })
+            .insert(service.id.clone(), Registered { service, until })
             .is_none()
         {
             self.count += 1;
@@ -149,19 +152,17 @@ impl Services {
         Ok(())
     }
 
-    fn alive(&self, name: &Name, now: Instant) -> Vec<ServiceInfo> {
-        let kept = self
-            .by_name
-            .get(name)
-            .into_iter()
-            .flat_map(BTreeMap::values);
-        let alive = kept.filter(|kept| now < kept.until);
-        alive.map(|kept| kept.service.clone()).collect()
+    fn live(&self, name: &Name, now: Instant) -> Vec<ServiceInfo> {
+        let ids = self.by_name.get(name).into_iter();
+        ids.flat_map(BTreeMap::values)
+            .filter(|registered| now < registered.until)
+            .map(|registered| registered.service.clone())
+            .collect()
     }
 
     fn sweep(&mut self, now: Instant) {
         self.by_name.retain(|_, ids| {
-            ids.retain(|_, kept| now < kept.until);
+            ids.retain(|_, registered| now < registered.until);
             !ids.is_empty()
         });
         self.count = self.by_name.values().map(BTreeMap::len).sum();
@@ -193,35 +194,41 @@ mod tests {
     fn a_service_lives_as_long_as_it_is_renewed() {
         let start = Instant::now();
         let mut services = Services::new(9, start);
-        let alive = |services: &Services, after| services.alive(&name("web"), start + after).len();
-        services.keep(service("web", "a"), SECOND, start).unwrap();
-        assert_eq!(alive(&services, SECOND / 2), 1);
-        assert_eq!(alive(&services, SECOND), 0);
+        let live = |services: &Services, after| services.live(&name("web"), start + after).len();
         services
-            .keep(service("web", "a"), SECOND, start + SECOND / 2)
+            .register(service("web", "a"), SECOND, start)
             .unwrap();
-        assert_eq!(alive(&services, SECOND), 1);
+        assert_eq!(live(&services, SECOND / 2), 1);
+        assert_eq!(live(&services, SECOND), 0);
+        services
+            .register(service("web", "a"), SECOND, start + SECOND / 2)
+            .unwrap();
+        assert_eq!(live(&services, SECOND), 1);
         assert_eq!(services.count, 1);
     }
 
     #[test]
-    fn the_dead_take_nobodys_place_and_do_not_stay() {
+    fn expired_services_take_no_place_and_are_removed() {
         let start = Instant::now();
         let mut services = Services::new(2, start);
-        services.keep(service("web", "a"), SECOND, start).unwrap();
         services
-            .keep(service("db", "a"), SECOND * 60, start)
+            .register(service("web", "a"), SECOND, start)
             .unwrap();
-        let full = services.keep(service("web", "b"), SECOND, start);
-        assert!(matches!(full, Err(Error::Full { limit: 2 })));
-        services.keep(service("web", "a"), SECOND, start).unwrap();
         services
-            .keep(service("web", "b"), SECOND, start + SECOND)
+            .register(service("db", "a"), SECOND * 60, start)
+            .unwrap();
+        let full = services.register(service("web", "b"), SECOND, start);
+        assert!(matches!(full, Err(Error::Full { limit: 2 })));
+        services
+            .register(service("web", "a"), SECOND, start)
+            .unwrap();
+        services
+            .register(service("web", "b"), SECOND, start + SECOND)
             .unwrap();
         assert_eq!(services.count, 2);
-        // Renewing another is enough to be rid of it, though nobody asks for its name again.
+        // Renewing one service removes the expired others, without a lookup of their names.
         services
-            .keep(service("db", "a"), SECOND, start + SWEEP_EVERY)
+            .register(service("db", "a"), SECOND, start + SWEEP_EVERY)
             .unwrap();
         assert_eq!((services.count, services.by_name.len()), (1, 1));
     }

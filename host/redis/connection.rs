@@ -1,4 +1,4 @@
-//! One way to send commands, whether to a server or to a cluster. Decides nothing.
+//! Sends commands to a single Redis server or to a Redis Cluster, through one type.
 
 use redis::{
     Cmd, FromRedisValue, Pipeline, RedisFuture, RedisResult, Value,
@@ -17,40 +17,48 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// After how long without an answer a connection is asked whether it still is one.
-const REST: Duration = Duration::from_secs(1);
-/// How often it is asked: the first question may only find out that it is none.
-const QUESTIONS: usize = 2;
+/// A connection without an answer for this long is checked with PING before it is used.
+const IDLE: Duration = Duration::from_secs(1);
+/// How many PINGs are sent: the first may only discover that the connection is lost.
+const PINGS: usize = 2;
 
-/// Cheap to clone; clones share what is behind it.
+/// A connection to one server or to a cluster. Clones share it.
 #[derive(Clone)]
 pub enum Connection {
-    Server(OneServer),
-    /// Finds the node by a command's key.
+    /// A single server.
+    Server(SingleServer),
+    /// Routes each command to the node that holds its key.
     Cluster(ClusterConnection),
 }
 
-/// A connection that is made anew when it is lost. Nobody is told that it was closed until a command
-/// fails by it, and no command but a question may be sent twice: so who comes after a rest asks first.
+/// A connection to one server that reconnects by itself.
+///
+/// A closed connection is only noticed when a command fails on it, and a command other than PING must
+/// not be sent twice. After an idle time a PING therefore goes first.
 #[derive(Clone)]
-pub struct OneServer {
+pub struct SingleServer {
     manager: ConnectionManager,
-    made_at: Instant,
-    /// When it last gave an answer, counted from `made_at`.
-    heard_ms: Arc<AtomicU64>,
+    created: Instant,
+    /// When the last answer came, in milliseconds since `created`.
+    last_answer_ms: Arc<AtomicU64>,
 }
 
-/// Which servers of a cluster.
+/// Selects nodes of a cluster.
 #[derive(Clone, Copy)]
 pub enum Nodes {
-    /// Those that hold keys of their own.
+    /// The nodes that hold keys of their own.
     Masters,
+    /// Every node, replicas included.
     All,
 }
 
 impl Connection {
-    /// Sends a command that names no key to where this one is.
-    pub async fn beside<T: FromRedisValue>(&mut self, key: &str, command: Cmd) -> RedisResult<T> {
+    /// Sends a command that names no key to the node that holds `key`.
+    pub async fn on_node_of_key<T: FromRedisValue>(
+        &mut self,
+        key: &str,
+        command: Cmd,
+    ) -> RedisResult<T> {
         match self {
             Self::Server(_) => command.query_async(self).await,
             Self::Cluster(connection) => {
@@ -63,8 +71,8 @@ impl Connection {
         }
     }
 
-    /// Sends a command to these, and brings the answer of each.
-    pub async fn everywhere<T: FromRedisValue>(
+    /// Sends a command to each of `nodes`, and returns their answers.
+    pub async fn on_nodes<T: FromRedisValue>(
         &mut self,
         nodes: Nodes,
         command: Cmd,
@@ -86,35 +94,40 @@ impl Connection {
     }
 }
 
-impl OneServer {
+impl SingleServer {
+    /// Wraps a connection manager.
     pub fn new(manager: ConnectionManager) -> Self {
         Self {
             manager,
-            made_at: Instant::now(),
-            heard_ms: Arc::default(),
+            created: Instant::now(),
+            last_answer_ms: Arc::default(),
         }
     }
 
-    fn ms(&self) -> u64 {
-        u64::try_from(self.made_at.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn heard<T>(&self, answer: &RedisResult<T>) {
+    fn note_answer<T>(&self, answer: &RedisResult<T>) {
         if answer.is_ok() {
-            self.heard_ms.store(self.ms(), Relaxed);
+            self.last_answer_ms.store(self.elapsed_ms(), Relaxed);
         }
     }
 
-    /// Whatever is wrong now, the command that follows will say.
-    async fn ask_after_rest(&mut self) {
-        let rested = Duration::from_millis(self.ms().saturating_sub(self.heard_ms.load(Relaxed)));
-        if rested < REST {
+    /// Sends PING if the connection was idle, so that a lost one is replaced. Does not report an error:
+    /// the command that follows fails with it.
+    async fn ping_if_idle(&mut self) {
+        let idle = Duration::from_millis(
+            self.elapsed_ms()
+                .saturating_sub(self.last_answer_ms.load(Relaxed)),
+        );
+        if idle < IDLE {
             return;
         }
-        for _ in 0..QUESTIONS {
+        for _ in 0..PINGS {
             match self.manager.send_packed_command(&redis::cmd("PING")).await {
                 Err(error) if error.is_unrecoverable_error() || error.is_io_error() => {}
-                // Even a refusal is an answer.
+                // An error reply is an answer, too.
                 _ => return,
             }
         }
@@ -125,9 +138,9 @@ impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
             Self::Server(server) => Box::pin(async move {
-                server.ask_after_rest().await;
+                server.ping_if_idle().await;
                 let answer = server.manager.req_packed_command(command).await;
-                server.heard(&answer);
+                server.note_answer(&answer);
                 answer
             }),
             Self::Cluster(connection) => connection.req_packed_command(command),
@@ -142,10 +155,10 @@ impl ConnectionLike for Connection {
     ) -> RedisFuture<'a, Vec<Value>> {
         match self {
             Self::Server(server) => Box::pin(async move {
-                server.ask_after_rest().await;
+                server.ping_if_idle().await;
                 let answers = server.manager.req_packed_commands(pipeline, offset, count);
                 let answers = answers.await;
-                server.heard(&answers);
+                server.note_answer(&answers);
                 answers
             }),
             Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),

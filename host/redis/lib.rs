@@ -1,5 +1,5 @@
-//! How a Redis is reached, alone or as a cluster: what the queue and the broker have in common.
-//! Knows no task and no message.
+//! Connections to Redis, a single server or a cluster, for the queue and the broker. Knows neither tasks
+//! nor messages.
 
 mod connection;
 
@@ -15,41 +15,41 @@ use redis::{
 };
 use std::{path::PathBuf, time::Duration};
 
-/// How long connecting and the answer to a command may take, each.
+/// How long connecting may take, and how long the answer to a command.
 const CONNECT: Duration = Duration::from_millis(1500);
 const ANSWER: Duration = Duration::from_secs(3);
-/// The same where an answer may be behind megabytes; the caller has a limit of its own.
+/// How long an answer may take that waits behind megabytes; callers set a shorter limit of their own.
 const BULK_ANSWER: Duration = Duration::from_secs(300);
-/// How many commands wait for the socket; further callers wait with theirs.
+/// How many commands wait for the socket; further callers wait until there is room.
 const PIPELINE: usize = 256;
-/// After how long without an acknowledgement a connection counts as dead: one whose other end has
-/// vanished would otherwise look idle for a quarter of an hour.
-const DEAD: Duration = Duration::from_secs(10);
-/// How often a cluster's client tries again by itself, and how long it waits before it does: enough to
-/// follow keys that move, and little enough that the caller is told what is wrong.
+/// A connection without a TCP acknowledgement for this long is dead. Without this limit one whose peer
+/// has vanished looks idle for a quarter of an hour.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+/// How often a cluster's client retries by itself, and how long it waits between retries: enough to
+/// follow keys that move to another node, and short enough that the caller gets the error.
 const RETRIES: u32 = 5;
 const RETRY_MS: (u64, u64) = (50, 500);
 
-/// A Redis that the configuration names. Connects to nothing by itself.
+/// A Redis named by the configuration. Creating it connects to nothing.
 #[derive(Clone)]
 pub struct Server {
     /// The section of the configuration, for errors.
     section: &'static str,
-    /// One, or where a cluster is asked first.
+    /// The one server, or the nodes through which a cluster is discovered.
     nodes: Vec<ConnectionInfo>,
     cluster: Option<ClusterClient>,
-    /// The same for what takes long to carry.
+    /// The cluster's client for large commands and answers.
     bulk_cluster: Option<ClusterClient>,
     certificates: Option<TlsCertificates>,
 }
 
 impl Server {
-    /// Fails with what is wrong about the settings of `section`. In a cluster a command is sent again
-    /// when its answer is missing, if it `repeats`; it may then be done twice.
+    /// Returns an error text if the settings of `section` cannot be used. With `retries`, a command to
+    /// a cluster is sent again when its answer does not come, and may then be executed twice.
     pub fn new(
         settings: &hostel_config::Redis,
         section: &'static str,
-        repeats: bool,
+        retries: bool,
     ) -> Result<Self, String> {
         let unusable = |error: RedisError| {
             let url = &settings.url;
@@ -59,29 +59,29 @@ impl Server {
         let mut nodes = Vec::new();
         for url in settings.url.reveal().split(',') {
             let info = url.trim().into_connection_info().map_err(unusable)?;
-            let tcp = watchful(info.tcp_settings().clone());
+            let tcp = tuned(info.tcp_settings().clone());
             nodes.push(info.set_tcp_settings(tcp));
         }
         let cluster = |answer| {
             let builder = ClusterClient::builder(nodes.clone())
                 .connection_timeout(CONNECT)
                 .response_timeout(answer)
-                .retries(if repeats { RETRIES } else { 0 })
+                .retries(if retries { RETRIES } else { 0 })
                 .min_retry_wait(RETRY_MS.0)
                 .max_retry_wait(RETRY_MS.1)
-                .tcp_settings(watchful(TcpSettings::default()));
+                .tcp_settings(tuned(TcpSettings::default()));
             match &certificates {
                 Some(certificates) => builder.certs(certificates.clone()).build(),
                 None => builder.build(),
             }
         };
-        let of_cluster = |answer| match settings.cluster {
-            true => cluster(answer).map(Some).map_err(unusable),
-            false => Ok(None),
+        let if_cluster = |answer| {
+            let client = settings.cluster.then(|| cluster(answer));
+            client.transpose().map_err(unusable)
         };
         let server = Self {
-            cluster: of_cluster(ANSWER)?,
-            bulk_cluster: of_cluster(BULK_ANSWER)?,
+            cluster: if_cluster(ANSWER)?,
+            bulk_cluster: if_cluster(BULK_ANSWER)?,
             section,
             nodes: nodes.clone(),
             certificates: certificates.clone(),
@@ -90,11 +90,13 @@ impl Server {
         Ok(server)
     }
 
-    /// Where a connection for subscriptions can be had, in turn: in a cluster any node serves.
+    /// Returns a client for subscriptions to one of the nodes, chosen by `turn`: in a cluster every node
+    /// serves them.
     pub fn node(&self, turn: usize) -> RedisResult<Client> {
         self.client(self.nodes[turn % self.nodes.len()].clone())
     }
 
+    /// Whether this is a cluster.
     pub fn is_cluster(&self) -> bool {
         self.cluster.is_some()
     }
@@ -110,12 +112,12 @@ impl Server {
         }
     }
 
-    /// A connection that many share and that is made anew when it is lost.
+    /// Returns a connection for many callers, which reconnects by itself.
     pub async fn connect(&self) -> RedisResult<Connection> {
         self.connect_within(&self.cluster, ANSWER).await
     }
 
-    /// The same for calls that carry much: how long one may take is for its caller to say.
+    /// Returns the same for large commands and answers, whose callers set the time limit.
     pub async fn connect_for_bulk(&self) -> RedisResult<Connection> {
         self.connect_within(&self.bulk_cluster, BULK_ANSWER).await
     }
@@ -133,14 +135,16 @@ impl Server {
                 .set_max_delay(Duration::from_millis(200))
                 .set_pipeline_buffer_size(PIPELINE);
             let connection = self.node(0)?.get_connection_manager_lazy(config)?;
-            return Ok(Connection::Server(connection::OneServer::new(connection)));
+            return Ok(Connection::Server(connection::SingleServer::new(
+                connection,
+            )));
         };
         let connection = cluster.get_async_connection().await?;
         Ok(Connection::Cluster(connection))
     }
 
-    /// A connection for one caller whose commands may wait for `block` at the server; to the node of
-    /// a cluster that a redirection named, where there was one.
+    /// Returns a connection for one caller whose commands may block at the server for `block`. It goes
+    /// to the node named by a redirection if there was one.
     pub async fn connect_blocking(
         &self,
         redirected: Option<&(String, u16)>,
@@ -171,49 +175,49 @@ impl Server {
             .await
     }
 
-    /// What went wrong, and what to do where somebody has to do something. `needs` says what the
-    /// user must be allowed.
-    pub fn problem(&self, error: &RedisError, needs: &str) -> String {
+    /// Describes an error, and what to do about it where an operator can do something. `needs` names
+    /// the commands that the ACL must allow.
+    pub fn describe(&self, error: &RedisError, needs: &str) -> String {
         let section = self.section;
-        // In the words of Redis, which are those that its manual has.
-        let said = match (error.code(), error.detail()) {
+        // Redis's own words, which its manual explains.
+        let text = match (error.code(), error.detail()) {
             (Some(code), Some(detail)) => format!("{code} {detail}"),
             _ => error.to_string(),
         };
         if is_refusal(error) {
             return format!(
-                "Redis refuses this node: {said}; check the user and password in {section}.url, and \
+                "Redis refuses this node: {text}; check the user and password in {section}.url, and \
                  that its ACL allows {needs}"
             );
         }
-        let about = |words: &[&str]| words.iter().any(|word| said.contains(word));
-        // What rustls says of the server's certificate, and what a server says of ours.
-        if about(&["invalid peer certificate"]) {
+        let mentions = |words: &[&str]| words.iter().any(|word| text.contains(word));
+        // Texts of rustls about the server's certificate, and of servers about this node's.
+        if mentions(&["invalid peer certificate"]) {
             return format!(
-                "the certificate of Redis is not accepted: {said}; check that {section}.ca_file holds \
+                "the certificate of Redis is not accepted: {text}; check that {section}.ca_file holds \
                  the CA that signed it, and that it names the host of {section}.url"
             );
         }
-        if about(&["fatal alert: CertificateRequired", "fatal alert: UnknownCA"]) {
+        if mentions(&["fatal alert: CertificateRequired", "fatal alert: UnknownCA"]) {
             return format!(
-                "Redis does not accept this node's certificate: {said}; check {section}.cert_file and \
+                "Redis does not accept this node's certificate: {text}; check {section}.cert_file and \
                  {section}.key_file"
             );
         }
-        // With TLS 1.3 the refusal of a certificate is often lost together with the connection.
+        // With TLS 1.3 the alert that refuses a certificate is often lost with the connection.
         let lost = error.is_connection_dropped() && !error.is_connection_refusal();
         if self.is_tls() && lost {
             return format!(
-                "the connection was lost: {said}; where Redis asks for a certificate, check \
+                "the connection was lost: {text}; where Redis asks for a certificate, check \
                  {section}.cert_file and {section}.key_file"
             );
         }
-        said
+        text
     }
 }
 
-/// The node of a cluster that an error sends us to, for good. While keys are on the way it is known
-/// only to who asks for one of them.
+/// Returns the node to which an error redirects permanently (MOVED). ASK concerns a single key of a slot
+/// that moves, and is left to the cluster client.
 pub fn redirection(error: &RedisError) -> Option<(String, u16)> {
     if error.kind() != ErrorKind::Server(ServerErrorKind::Moved) {
         return None;
@@ -223,16 +227,17 @@ pub fn redirection(error: &RedisError) -> Option<(String, u16)> {
     Some((host.to_owned(), port.parse().ok()?))
 }
 
-/// Whether the server does not let us do this, whenever we try.
+/// Whether the server denies this user the command, so that a retry is no use.
 pub fn is_refusal(error: &RedisError) -> bool {
     error.kind() == ErrorKind::AuthenticationFailed
         || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
 }
 
-fn watchful(tcp: TcpSettings) -> TcpSettings {
+/// Adds the settings that every connection needs.
+fn tuned(tcp: TcpSettings) -> TcpSettings {
     let tcp = tcp.set_nodelay(true);
     #[cfg(target_os = "linux")]
-    let tcp = tcp.set_user_timeout(DEAD);
+    let tcp = tcp.set_user_timeout(UNACKNOWLEDGED);
     tcp
 }
 
@@ -240,11 +245,13 @@ fn certificates(
     settings: &hostel_config::Redis,
     section: &str,
 ) -> Result<Option<TlsCertificates>, String> {
-    let read = |key: &str, file: &Option<PathBuf>| match file {
-        None => Ok(None),
-        Some(file) => std::fs::read(file)
-            .map(Some)
-            .map_err(|error| format!("cannot read {} ({section}.{key}): {error}", file.display())),
+    let read = |key: &str, file: &Option<PathBuf>| {
+        let read = |file: &PathBuf| {
+            let failed =
+                |error| format!("cannot read {} ({section}.{key}): {error}", file.display());
+            std::fs::read(file).map_err(failed)
+        };
+        file.as_ref().map(read).transpose()
     };
     let root_cert = read("ca_file", &settings.ca_file)?;
     let client_cert = read("cert_file", &settings.cert_file)?;

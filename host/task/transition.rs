@@ -2,6 +2,7 @@
 //! the outcome.
 
 use bytes::Bytes;
+use hostel_backoff::exponential;
 use std::time::Duration;
 
 /// How often a task is tried, and how long it waits between attempts.
@@ -123,10 +124,7 @@ impl RetryPolicy {
 
     /// Returns the longest delay after attempt number `attempt`.
     fn max_backoff(&self, attempt: u32) -> Duration {
-        let doublings = attempt.saturating_sub(1).min(31);
-        self.backoff_initial
-            .saturating_mul(1 << doublings)
-            .min(self.backoff_max)
+        exponential(self.backoff_initial, self.backoff_max, attempt)
     }
 }
 

@@ -62,7 +62,7 @@ pub async fn dispatch(runs: Runs) {
                 false => tracing::info!("undrained: this node takes tasks again"),
             }
         }
-        let in_doubt = shared.discovery.is_id_in_doubt();
+        let in_doubt = shared.discovery.is_id_contested();
         if in_doubt != was_in_doubt {
             was_in_doubt = in_doubt;
             match in_doubt {

@@ -8,6 +8,7 @@ use crate::{
     queue::{BatchSize, Finish, Finished},
     task::Outcome,
 };
+use hostel_backoff::Backoff;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -44,7 +45,7 @@ async fn write_all(
     ended: &mut mpsc::Receiver<Unwritten>,
     waiting: &mut Vec<Unwritten>,
 ) {
-    let (mut batch_size, mut pause) = (BatchSize::default(), PAUSE.0);
+    let (mut batch_size, mut backoff) = (BatchSize::default(), Backoff::new(PAUSE.0, PAUSE.1));
     let limit = LogLimit::of_retries();
     loop {
         if waiting.is_empty() && ended.recv_many(waiting, BATCH).await == 0 {
@@ -92,10 +93,9 @@ async fn write_all(
             batch_size.failed();
         }
         if confirmed > 0 {
-            pause = PAUSE.0;
+            backoff.reset();
         } else {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE.1);
+            tokio::time::sleep(backoff.next_delay()).await;
         }
     }
 }

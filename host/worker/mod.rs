@@ -90,7 +90,7 @@ impl Shared {
     /// as fast as they come. Half of the budget for results is for those of tasks that run already.
     fn may_lease(&self) -> bool {
         !self.discovery.is_drained(&self.node)
-            && !self.discovery.is_id_in_doubt()
+            && !self.discovery.is_id_contested()
             && self.unwritten.free_bytes() >= self.unwritten.total_bytes() / 2
     }
 }

@@ -1,20 +1,18 @@
-//! What every engine behind a trait has to do: functions over `&dyn Trait`, run against each.
+//! The conformance suites, run against each backend, and what only a backend's server can show.
 
-mod broker;
-mod discovery;
+mod broker_redis;
 mod etcd;
 mod keyvalue_sqlite;
 mod local;
 mod queue;
 mod queue_redis;
 mod queue_redis_bounds;
-mod redis;
 mod redis_clock;
 mod redis_cluster;
 mod redis_faults;
 mod redis_flow;
-mod redis_mend;
 mod redis_outages;
+mod redis_reconcile;
 mod redis_states;
 mod redis_tls;
 mod sqlite;
@@ -30,11 +28,11 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(queue_redis_bounds::trials());
     trials.extend(keyvalue_sqlite::trials());
     trials.extend(local::trials());
-    trials.extend(redis::trials());
+    trials.extend(broker_redis::trials());
     trials.extend(redis_clock::trials());
     trials.extend(redis_cluster::trials());
     trials.extend(redis_faults::trials());
-    trials.extend(redis_mend::trials());
+    trials.extend(redis_reconcile::trials());
     trials.extend(redis_outages::trials());
     trials.extend(redis_states::trials());
     trials.extend(redis_tls::trials());

@@ -1,6 +1,6 @@
-//! The queue's suite over Redis, and what only a server, and several who share it, can show.
+//! The conformance suite of the queue over Redis, and cases of a shared server.
 
-use super::queue::{self, Case, MAX_OPEN_TASKS, finish_one, name, task, want};
+use super::queue::{self, Case, MAX_OPEN_TASKS, finish_one, name, request, task};
 use crate::support::{
     self, PATIENCE,
     servers::{Kind, Server},
@@ -31,29 +31,29 @@ pub fn trials() -> Vec<Trial> {
     }
     trials.extend([
         trial("queues_share_their_tasks", queues_share_their_tasks),
-        trial("durability_is_found_out", durability_is_found_out),
+        trial("the_durability_is_detected", the_durability_is_detected),
         trial(
-            "who_may_throw_tasks_away_is_refused",
-            who_may_throw_tasks_away_is_refused,
+            "a_server_that_may_evict_tasks_is_refused",
+            a_server_that_may_evict_tasks_is_refused,
         ),
         trial(
             "another_number_of_shards_is_refused",
             another_number_of_shards_is_refused,
         ),
         trial(
-            "what_is_lost_from_its_set_is_put_back",
-            what_is_lost_from_its_set_is_put_back,
+            "tasks_missing_from_a_set_are_restored",
+            tasks_missing_from_a_set_are_restored,
         ),
-        trial("prefixes_are_worlds_apart", prefixes_are_worlds_apart),
+        trial("prefixes_separate_queues", prefixes_separate_queues),
         trial(
-            "who_may_have_been_kept_from_renewing_is_first",
-            who_may_have_been_kept_from_renewing_is_first,
+            "holders_get_time_to_renew_after_a_gap",
+            holders_get_time_to_renew_after_a_gap,
         ),
-        trial("a_dropped_lease_goes_back", a_dropped_lease_goes_back),
         trial(
-            "an_answer_that_was_lost_comes_again",
-            an_answer_that_was_lost_comes_again,
+            "a_dropped_lease_call_releases_its_tasks",
+            a_dropped_lease_call_releases_its_tasks,
         ),
+        trial("a_lost_answer_is_repeated", a_lost_answer_is_repeated),
     ]);
     trials
 }
@@ -102,7 +102,7 @@ pub(super) async fn refusal(settings: &config::RedisQueue) -> String {
     }
 }
 
-/// Says something to the server.
+/// Sends a command to the server.
 pub(super) async fn say(server: &Server, words: &[&str]) -> redis::Value {
     server.say(words).await.unwrap()
 }
@@ -120,16 +120,16 @@ async fn queues_share_their_tasks() {
     share_their_tasks(&settings(&server)).await;
 }
 
-/// Two queues of one Redis, which is reached as these say.
+/// Two queues with the same settings share their tasks.
 pub(super) async fn share_their_tasks(settings: &config::RedisQueue) {
     let open = || RedisQueue::open(settings);
     let (here, there) = (open().await.unwrap(), open().await.unwrap());
     let mut watch = there.watch();
-    // Readers need a moment to be where the events are.
-    until("the other queue hears", async || {
+    // The event readers need a moment to start.
+    until("the other queue sees the task", async || {
         let id = format!("t{}", fastrand::u64(..));
         here.submit(vec![task(&id, "echo", b"x")]).await.unwrap();
-        let heard = async {
+        let change = async {
             loop {
                 match watch.next().await {
                     Some(Changes::Batch(changes)) if changes.iter().any(|c| c.id == name(&id)) => {
@@ -139,13 +139,16 @@ pub(super) async fn share_their_tasks(settings: &config::RedisQueue) {
                 }
             }
         };
-        let heard = tokio::time::timeout(Duration::from_millis(500), heard).await;
-        heard.is_ok_and(|changes| changes[0].state == StateKind::Pending)
+        let change = tokio::time::timeout(Duration::from_millis(500), change).await;
+        change.is_ok_and(|changes| changes[0].state == StateKind::Pending)
     })
     .await;
-    let leased = there.lease(&want(&[("echo", 1)], 1, HOUR)).await.unwrap();
+    let leased = there
+        .lease(&request(&[("echo", 1)], 1, HOUR))
+        .await
+        .unwrap();
     let token = leased[0].token.clone();
-    // Whoever has the token has the task, at whatever queue.
+    // The token is valid at every queue.
     let renewed = here.renew(std::slice::from_ref(&token), HOUR).await;
     assert_eq!(renewed.unwrap(), [Renewal::Held]);
     let result = "done".into();
@@ -155,13 +158,13 @@ pub(super) async fn share_their_tasks(settings: &config::RedisQueue) {
     assert_eq!(again, Finished::Stale);
     let ended = there.get(&token.id).await.unwrap().unwrap();
     assert_eq!(ended.state.kind(), StateKind::Completed);
-    // One that is closed leaves the other alone.
+    // Closing one queue does not affect the other.
     here.close().await;
     assert!(there.get(&token.id).await.is_ok());
     there.close().await;
 }
 
-async fn durability_is_found_out() {
+async fn the_durability_is_detected() {
     let server = Server::start(Kind::Redis).await;
     for (setting, expected) in [
         (["appendfsync", "everysec"], Durability::Periodic),
@@ -177,7 +180,7 @@ async fn durability_is_found_out() {
     let queue = open(&server).await;
     assert_eq!(queue.durability(), Durability::Memory);
     say(&server, &["CONFIG", "SET", "appendonly", "yes"]).await;
-    until("the queue has seen it", async || {
+    until("the queue detects the change", async || {
         queue.durability() == Durability::Synced
     })
     .await;
@@ -196,7 +199,7 @@ async fn durability_is_found_out() {
         [Submitted::Created]
     );
     queue.close().await;
-    // Nobody replicates here: what cannot be confirmed is not accepted.
+    // There is no replica, so no submission is confirmed.
     let replicated = config::RedisQueue {
         replicas: 1,
         ..settings(&server)
@@ -209,7 +212,7 @@ async fn durability_is_found_out() {
     queue.close().await;
 }
 
-async fn who_may_throw_tasks_away_is_refused() {
+async fn a_server_that_may_evict_tasks_is_refused() {
     let server = Server::start(Kind::Redis).await;
     say(
         &server,
@@ -221,7 +224,7 @@ async fn who_may_throw_tasks_away_is_refused() {
         why.contains("allkeys-lru") && why.contains("noeviction"),
         "{why}"
     );
-    // One that begins to do so later has everybody told that a task survives little.
+    // A server that begins to evict later reduces the durability.
     let policy = async |policy: &str| {
         say(&server, &["CONFIG", "SET", "maxmemory-policy", policy]).await;
     };
@@ -230,7 +233,7 @@ async fn who_may_throw_tasks_away_is_refused() {
     let queue = open(&server).await;
     assert_eq!(queue.durability(), Durability::Periodic);
     policy("allkeys-lru").await;
-    until("it is seen", async || {
+    until("the queue detects the policy", async || {
         queue.durability() == Durability::Memory
     })
     .await;
@@ -241,26 +244,29 @@ async fn who_may_throw_tasks_away_is_refused() {
     assert!(why.contains("queue.url"), "{why}");
 }
 
-async fn who_may_have_been_kept_from_renewing_is_first() {
+async fn holders_get_time_to_renew_after_a_gap() {
     const TTL: Duration = Duration::from_secs(3);
     let server = Server::start(Kind::Redis).await;
     let queue = open(&server).await;
     let tasks = ["a", "b"].map(|id| task(id, "echo", b"x"));
     queue.submit(tasks.into()).await.unwrap();
-    let lost = async || queue.expired(TTL, &[], 9).await.unwrap().len();
-    let short = want(&[("echo", 1)], 1, Duration::from_millis(1));
+    let expired = async || queue.expired(TTL, &[], 9).await.unwrap().len();
+    let short = request(&[("echo", 1)], 1, Duration::from_millis(1));
     queue.lease(&short).await.unwrap();
-    // Nobody has looked until now, and then nobody does for longer than a second and a third of a lease.
-    assert_eq!(lost().await, 0);
-    until("it counts as lost", async || lost().await == 1).await;
+    // No query was made before, and then none for longer than a second and a third of a lease.
+    assert_eq!(expired().await, 0);
+    until("the lease counts as expired", async || expired().await == 1).await;
     tokio::time::sleep(Duration::from_millis(2500)).await;
-    assert_eq!(lost().await, 0);
-    until("it counts as lost again", async || lost().await == 1).await;
-    // While somebody looks, what runs out is lost at once.
+    assert_eq!(expired().await, 0);
+    until("the lease counts as expired again", async || {
+        expired().await == 1
+    })
+    .await;
+    // Between frequent queries a lease expires at once.
     queue.lease(&short).await.unwrap();
     let since = Instant::now();
-    until("both are lost", async || lost().await == 2).await;
-    println!("lost after {:?}", since.elapsed());
+    until("both leases are expired", async || expired().await == 2).await;
+    println!("expired after {:?}", since.elapsed());
     queue.close().await;
 }
 
@@ -277,17 +283,17 @@ async fn another_number_of_shards_is_refused() {
     assert!(why.contains("1 shards") && why.contains("is 2"), "{why}");
 }
 
-async fn what_is_lost_from_its_set_is_put_back() {
+async fn tasks_missing_from_a_set_are_restored() {
     let server = Server::start(Kind::Redis).await;
     let queue = open(&server).await;
     let batch = (0..4).map(|n| task(&format!("t{n}"), "echo", b"x"));
     queue.submit(batch.collect()).await.unwrap();
-    let short = want(&[("echo", 2)], 2, Duration::ZERO);
+    let short = request(&[("echo", 2)], 2, Duration::ZERO);
     assert_eq!(queue.lease(&short).await.unwrap().len(), 2);
     say(&server, &["DEL", "{test:0}:r:echo", "{test:0}:leases"]).await;
-    let all = want(&[("echo", 9)], 9, HOUR);
+    let all = request(&[("echo", 9)], 9, HOUR);
     assert!(queue.lease(&all).await.unwrap().is_empty());
-    until("the sets are mended", async || {
+    until("the sets are restored", async || {
         queue.expired(Duration::ZERO, &[], 9).await.unwrap().len() == 2
     })
     .await;
@@ -295,7 +301,7 @@ async fn what_is_lost_from_its_set_is_put_back() {
     queue.close().await;
 }
 
-async fn prefixes_are_worlds_apart() {
+async fn prefixes_separate_queues() {
     let server = Server::start(Kind::Redis).await;
     let here = open(&server).await;
     let other = config::RedisQueue {
@@ -305,23 +311,23 @@ async fn prefixes_are_worlds_apart() {
     let there = RedisQueue::open(&other).await.unwrap();
     here.submit(vec![task("t", "echo", b"x")]).await.unwrap();
     assert!(there.get(&name("t")).await.unwrap().is_none());
-    let all = want(&[("echo", 9)], 9, HOUR);
+    let all = request(&[("echo", 9)], 9, HOUR);
     assert!(there.lease(&all).await.unwrap().is_empty());
     here.close().await;
     there.close().await;
 }
 
-async fn a_dropped_lease_goes_back() {
+async fn a_dropped_lease_call_releases_its_tasks() {
     let server = Server::start(Kind::Redis).await;
     let queue = open(&server).await;
     queue.submit(vec![task("t", "echo", b"x")]).await.unwrap();
-    let all = want(&[("echo", 9)], 9, HOUR);
-    // Polled once, so that it is on its way, and dropped.
+    let all = request(&[("echo", 9)], 9, HOUR);
+    // Polled once, so that the call is sent, and dropped.
     let mut leasing = Box::pin(queue.lease(&all));
     let _ = futures_util::poll!(&mut leasing);
     drop(leasing);
     let mut leased = Vec::new();
-    until("the task is back", async || {
+    until("the task is released", async || {
         leased = queue.lease(&all).await.unwrap();
         !leased.is_empty()
     })
@@ -330,20 +336,20 @@ async fn a_dropped_lease_goes_back() {
     queue.close().await;
 }
 
-async fn an_answer_that_was_lost_comes_again() {
+async fn a_lost_answer_is_repeated() {
     let server = Server::start(Kind::Redis).await;
     let queue = open(&server).await;
     let batch = (0..4).map(|n| task(&format!("t{n}"), "echo", b"x"));
     queue.submit(batch.collect()).await.unwrap();
-    let two = want(&[("echo", 2)], 2, HOUR);
+    let two = request(&[("echo", 2)], 2, HOUR);
     let ids = |leased: &[Leased]| {
         let ids = leased.iter().map(|leased| leased.token.id.to_string());
         ids.collect::<Vec<_>>().join(" ")
     };
-    // The call reaches Redis, which handles it long after anybody waits for the answer.
+    // The call reaches Redis, which executes it long after the caller has given up.
     server.pause();
-    let unheard = queue.lease(&two).await;
-    assert!(matches!(unheard, Err(Error::Unavailable { .. })));
+    let timed_out = queue.lease(&two).await;
+    assert!(matches!(timed_out, Err(Error::Unavailable { .. })));
     server.resume();
     let mut leased = Vec::new();
     until("Redis is back", async || match queue.lease(&two).await {
@@ -358,25 +364,25 @@ async fn an_answer_that_was_lost_comes_again() {
     assert!(leased.iter().all(|leased| leased.attempt == 1));
     let counts = queue.counts().await.unwrap();
     assert_eq!(counts[&(name("echo"), StateKind::Running)], 2);
-    // They are its own, and what it asks for next is something else.
+    // The tokens are valid, and the next call leases other tasks.
     for leased in &leased {
         let result = "x".into();
         let finished = finish_one(&queue, &leased.token, Outcome::Completed { result }).await;
         assert_eq!(finished, Finished::Applied);
     }
-    // What there is no room for by now goes back, as it was.
+    // A task that does not fit the next request is released.
     server.pause();
     assert!(queue.lease(&two).await.is_err());
     server.resume();
     let mut leased = Vec::new();
-    let one = want(&[("echo", 1)], 1, HOUR);
+    let one = request(&[("echo", 1)], 1, HOUR);
     until("Redis is back again", async || {
         leased = queue.lease(&one).await.unwrap_or_default();
         !leased.is_empty()
     })
     .await;
     assert_eq!(ids(&leased), "t2");
-    until("the other one is back", async || {
+    until("the other task is released", async || {
         leased = queue.lease(&two).await.unwrap();
         !leased.is_empty()
     })

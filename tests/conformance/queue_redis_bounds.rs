@@ -1,7 +1,7 @@
-//! How far the queue in Redis goes: with how few rights it does, and how much one script is given.
+//! The limits of the Redis queue: the size of one script, and the rights that it needs.
 
 use super::{
-    queue::{finish_one, name, task, want},
+    queue::{finish_one, name, request, task},
     queue_redis::{say, settings, trial},
 };
 use crate::support::servers::{Kind, Server};
@@ -22,13 +22,13 @@ pub fn trials() -> Vec<Trial> {
             a_large_lease_is_taken_in_parts,
         ),
         trial(
-            "a_user_with_few_rights_will_do",
-            a_user_with_few_rights_will_do,
+            "the_documented_acl_is_sufficient",
+            the_documented_acl_is_sufficient,
         ),
     ]
 }
 
-/// More tasks than a script can take, and more bytes than one answer should have.
+/// Leases more tasks than one script takes, and more bytes than one answer has.
 async fn a_large_lease_is_taken_in_parts() {
     const MANY: usize = 4500;
     let server = Server::start(Kind::Redis).await;
@@ -39,7 +39,7 @@ async fn a_large_lease_is_taken_in_parts() {
     let queue = RedisQueue::open(&settings).await.unwrap();
     let small = (0..MANY).map(|number| task(&format!("s{number}"), "small", b"x"));
     queue.submit(small.collect()).await.unwrap();
-    let all = want(&[("small", MANY)], MANY, HOUR);
+    let all = request(&[("small", MANY)], MANY, HOUR);
     let leased = queue.lease(&all).await.unwrap();
     assert_eq!(leased.len(), MANY);
     assert!(leased.iter().all(|task| task.attempt == 1));
@@ -49,14 +49,14 @@ async fn a_large_lease_is_taken_in_parts() {
     let large = vec![7; 3 << 20];
     let large = (0..5).map(|number| task(&format!("l{number}"), "large", &large));
     queue.submit(large.collect()).await.unwrap();
-    let all = want(&[("large", 5)], 5, HOUR);
+    let all = request(&[("large", 5)], 5, HOUR);
     assert_eq!(queue.lease(&all).await.unwrap().len(), 3);
     assert_eq!(queue.lease(&all).await.unwrap().len(), 2);
     queue.close().await;
 }
 
 /// What the README asks for, and nothing more.
-async fn a_user_with_few_rights_will_do() {
+async fn the_documented_acl_is_sufficient() {
     let server = Server::start(Kind::Redis).await;
     let rights = "ACL SETUSER app on >pass resetchannels ~{test:* -@all +evalsha +eval \
         +script|load +time +hget +hmget +hset +hsetnx +hdel +hincrby +hgetall +exists +unlink +del \
@@ -69,7 +69,10 @@ async fn a_user_with_few_rights_will_do() {
     let queue = RedisQueue::open(&limited).await.unwrap();
     let tasks = ["a", "b"].map(|id| task(id, "echo", b"x"));
     queue.submit(tasks.into()).await.unwrap();
-    let leased = queue.lease(&want(&[("echo", 2)], 2, HOUR)).await.unwrap();
+    let leased = queue
+        .lease(&request(&[("echo", 2)], 2, HOUR))
+        .await
+        .unwrap();
     let [ended, open] = &leased[..] else {
         panic!("{leased:?}")
     };

@@ -1,9 +1,8 @@
-//! A Redis whose clock is set while tasks wait: none is stranded, and none that has ended is
-//! forgotten for it. What is set here is how far the queue's time is ahead of the clock, which to
-//! the queue is the same.
+//! A Redis whose clock is set while tasks wait: no task is stuck, and no ended one is purged too early. The
+//! tests set the difference between the queue's time and the clock, which has the same effect.
 
 use super::{
-    queue::{finish_one, name, task, want},
+    queue::{finish_one, name, request, task},
     queue_redis::{open, say, until},
 };
 use crate::support::{
@@ -22,7 +21,7 @@ const TWO_DAYS: u64 = 2 * 24 * 3_600_000;
 const COUNTERS: &str = "{test:0}:n";
 
 pub fn trials() -> Vec<Trial> {
-    let case = "queue::redis::a_clock_that_is_set_strands_and_forgets_nothing";
+    let case = "queue::redis::a_changed_clock_delays_and_purges_nothing";
     vec![support::trial_needing(case, Kind::Redis.is_here(), || {
         set_back_and_right()
     })]
@@ -32,12 +31,15 @@ async fn set(server: &Server, field: &str, value: u64) {
     say(server, &["HSET", COUNTERS, field, &value.to_string()]).await;
 }
 
-/// Asks for lost leases as every node does, and leases the one task there is.
+/// Queries expired leases, as every node does, and leases the only task.
 async fn due(queue: &RedisQueue) -> Leased {
     let mut leased = None;
     until("a task is due", async || {
         queue.expired(HOUR, &[], 9).await.unwrap();
-        let mut some = queue.lease(&want(&[("echo", 1)], 1, HOUR)).await.unwrap();
+        let mut some = queue
+            .lease(&request(&[("echo", 1)], 1, HOUR))
+            .await
+            .unwrap();
         leased = some.pop();
         leased.is_some()
     })
@@ -59,7 +61,7 @@ async fn set_back_and_right() {
     };
     let first = due(&queue).await;
     finish_one(&queue, &first.token, retry).await;
-    // Back by two days, once with a task that waits and once with one that is requeued.
+    // Back by two days, once with a pending task and once with a requeued one.
     set(&server, "skew", 0).await;
     let second = due(&queue).await;
     assert_eq!(second.attempt, 2);

@@ -1,14 +1,14 @@
-//! The suites of queue and broker over a Redis Cluster, and what only a cluster can show: a node that
-//! dies, a slot that moves, nodes with different settings.
+//! The conformance suites of queue and broker over a Redis Cluster, and cases that need a cluster: a node
+//! that dies, a slot that moves, nodes with different settings.
 
 use super::{
-    broker, queue,
+    queue,
     queue_redis::{refusal, say, share_their_tasks, until},
     redis_flow::Flow,
 };
 use crate::support::{self, eventually, redis_cluster::RedisCluster, servers::Kind};
 use hostel::{
-    broker::{MessageBroker, RedisBroker},
+    broker::{MessageBroker, RedisBroker, conformance as broker},
     config,
     queue::{Durability, RedisQueue, TaskQueue},
 };
@@ -16,12 +16,12 @@ use libtest_mimic::Trial;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::OnceCell;
 
-/// After how long a node that does not answer is down: for those that shall live, however slow the
-/// machine, and where one is killed.
+/// After how long a node without an answer counts as down: for clusters whose nodes must stay up on a slow
+/// machine, and for those of which a node is killed.
 const STEADY: Duration = Duration::from_secs(30);
 const QUICK: Duration = Duration::from_secs(2);
 
-/// One cluster for many trials; it goes with the last of them.
+/// One cluster for many trials, which ends with the last of them.
 type Shared = Arc<OnceCell<RedisCluster>>;
 
 pub fn trials() -> Vec<Trial> {
@@ -40,20 +40,20 @@ pub fn trials() -> Vec<Trial> {
             case.run(open).await;
         }));
     }
-    // A message goes from node to node behind its answer, and may find one who came after it was sent.
-    let cases = broker::CASES.iter();
-    for &(name, case) in cases.filter(|(name, _)| *name != "nothing_from_before_is_received") {
+    // A node of a cluster forwards messages after it has answered the sender, so a message may reach a
+    // receiver that came later.
+    for case in broker::cases().filter(|case| case.name() != "earlier_messages_are_not_received") {
         let shared = shared.clone();
-        trials.push(trial("broker", name, move || async move {
+        trials.push(trial("broker", case.name(), async move || {
             let cluster = shared.get_or_init(|| RedisCluster::start(STEADY)).await;
-            case(connect(&cluster.url())).await;
+            case.run(async || connect(&cluster.url())).await;
         }));
     }
     trials.extend([
         trial(
             "queue",
-            "shards_lie_on_several_nodes",
-            shards_lie_on_several_nodes,
+            "shards_are_spread_over_nodes",
+            shards_are_spread_over_nodes,
         ),
         trial(
             "queue",
@@ -62,8 +62,8 @@ pub fn trials() -> Vec<Trial> {
         ),
         trial(
             "queue",
-            "a_replica_takes_over_and_has_it_all",
-            a_replica_takes_over_and_has_it_all,
+            "a_promoted_replica_has_every_acknowledged_task",
+            a_promoted_replica_has_every_acknowledged_task,
         ),
         trial(
             "queue",
@@ -72,10 +72,14 @@ pub fn trials() -> Vec<Trial> {
         ),
         trial(
             "queue",
-            "the_weakest_node_is_what_counts",
-            the_weakest_node_is_what_counts,
+            "the_weakest_node_decides_the_durability",
+            the_weakest_node_decides_the_durability,
         ),
-        trial("broker", "nodes_hear_each_other", nodes_hear_each_other),
+        trial(
+            "broker",
+            "nodes_receive_from_each_other",
+            nodes_receive_from_each_other,
+        ),
         trial(
             "broker",
             "another_node_serves_after_a_kill",
@@ -93,7 +97,7 @@ where
     support::trial_needing(&name, Kind::Redis.is_here(), case)
 }
 
-/// With a prefix of the case's own, under which no two of three shards are on one node.
+/// Returns settings with a prefix for the case, under which each shard is on another node.
 async fn settings(cluster: &RedisCluster, name: &str, shards: u32) -> config::RedisQueue {
     let mut prefix = String::new();
     for number in 0.. {
@@ -129,7 +133,7 @@ fn connect(url: &str) -> Arc<dyn MessageBroker> {
     Arc::new(RedisBroker::open(&settings).unwrap())
 }
 
-async fn shards_lie_on_several_nodes() {
+async fn shards_are_spread_over_nodes() {
     let cluster = RedisCluster::start(STEADY).await;
     let settings = settings(&cluster, "test", 3).await;
     let queue = RedisQueue::open(&settings).await.unwrap();
@@ -139,12 +143,12 @@ async fn shards_lie_on_several_nodes() {
         let keys = say(node, &["DBSIZE"]).await;
         assert!(matches!(keys, redis::Value::Int(10..)), "{keys:?}");
     }
-    // Scripts that the nodes have forgotten are there again.
+    // Scripts that the nodes have lost are loaded again.
     for node in &cluster.nodes {
         say(node, &["SCRIPT", "FLUSH"]).await;
     }
-    let want = queue::want(&[("echo", 99)], 99, STEADY);
-    assert_eq!(queue.lease(&want).await.unwrap().len(), 60);
+    let all = queue::request(&[("echo", 99)], 99, STEADY);
+    assert_eq!(queue.lease(&all).await.unwrap().len(), 60);
     queue.close().await;
     share_their_tasks(&settings).await;
 }
@@ -157,37 +161,37 @@ async fn a_killed_node_loses_nothing() {
         .owner(&tag(settings.server.prefix.as_str(), 0))
         .await;
     let flow = Flow::start(queue.clone());
-    flow.goes_on(300).await;
+    flow.accepts(300).await;
     cluster.nodes[owner].kill();
-    // No slot is served while one is not.
-    flow.says("CLUSTERDOWN").await;
+    // The cluster serves no slot while one has no node.
+    flow.fails_with("CLUSTERDOWN").await;
     cluster.nodes[owner].restart().await;
-    flow.goes_on(300).await;
-    flow.all_are_there().await;
-    flow.ends_well().await;
+    flow.accepts(300).await;
+    flow.all_exist().await;
+    flow.ends_once().await;
     queue.close().await;
 }
 
-/// What was acknowledged is at the replica, too, so it is there when the replica has taken over.
-async fn a_replica_takes_over_and_has_it_all() {
+/// An acknowledged task is on the replica as well, so the promoted replica has it.
+async fn a_promoted_replica_has_every_acknowledged_task() {
     let mut cluster = RedisCluster::start(QUICK).await;
     let mut settings = settings(&cluster, "test", 1).await;
     let owner = cluster
         .owner(&tag(settings.server.prefix.as_str(), 0))
         .await;
     cluster.add_replica(owner).await;
-    // The other masters have none, which is nothing to this shard.
+    // The other masters have no replica, which does not matter to this shard.
     settings.replicas = 1;
     let queue = Arc::new(RedisQueue::open(&settings).await.unwrap());
     let flow = Flow::start(queue.clone());
-    flow.goes_on(300).await;
+    flow.accepts(300).await;
     cluster.nodes[owner].kill();
-    // The new master has nobody who confirms, until the old one is back as its replica.
-    flow.says("0 of 1 replicas").await;
+    // The new master has no replica until the old one is back.
+    flow.fails_with("0 of 1 replicas").await;
     cluster.nodes[owner].restart().await;
-    flow.goes_on(300).await;
-    flow.all_are_there().await;
-    // Results are not waited for, so one may be lost and its task run again.
+    flow.accepts(300).await;
+    flow.all_exist().await;
+    // Replicas do not confirm results, so one may be lost and its task run again.
     let twice = flow.ends().await;
     println!("run again after the replica took over: {}", twice.len());
     queue.close().await;
@@ -201,45 +205,45 @@ async fn a_slot_moves_while_tasks_flow() {
     let (slot, from) = (cluster.slot(&key).await, cluster.owner(&key).await);
     let to = (from + 1) % cluster.nodes.len();
     let flow = Flow::start(queue.clone());
-    flow.goes_on(300).await;
+    flow.accepts(300).await;
     cluster.begin_to_move(slot, from, to).await;
-    // Half here and half there, a task is found, and none is made or changed.
+    // While keys are on both nodes, tasks are found, and none is created or changed.
     assert_eq!(cluster.move_keys(slot, from, to, 40).await, 40);
-    flow.says("TRYAGAIN").await;
-    flow.all_are_there().await;
+    flow.fails_with("TRYAGAIN").await;
+    flow.all_exist().await;
     while cluster.move_keys(slot, from, to, 100).await > 0 {}
     cluster.end_move(slot, from, to).await;
-    flow.goes_on(300).await;
+    flow.accepts(300).await;
     assert_eq!(cluster.owner(&key).await, to);
-    flow.all_are_there().await;
-    flow.ends_well().await;
+    flow.all_exist().await;
+    flow.ends_once().await;
     queue.close().await;
 }
 
-async fn the_weakest_node_is_what_counts() {
+async fn the_weakest_node_decides_the_durability() {
     let cluster = RedisCluster::start(STEADY).await;
     let settings = settings(&cluster, "test", 1).await;
     for node in &cluster.nodes {
         say(node, &["CONFIG", "SET", "appendfsync", "always"]).await;
     }
-    let found = async || {
+    let detected = async || {
         let queue = RedisQueue::open(&settings).await.unwrap();
-        let found = queue.durability();
+        let durability = queue.durability();
         queue.close().await;
-        found
+        durability
     };
-    assert_eq!(found().await, Durability::Synced);
+    assert_eq!(detected().await, Durability::Synced);
     say(
         &cluster.nodes[2],
         &["CONFIG", "SET", "appendfsync", "everysec"],
     )
     .await;
-    assert_eq!(found().await, Durability::Periodic);
+    assert_eq!(detected().await, Durability::Periodic);
     say(&cluster.nodes[0], &["CONFIG", "SET", "appendonly", "no"]).await;
-    assert_eq!(found().await, Durability::Memory);
+    assert_eq!(detected().await, Durability::Memory);
     let user = ["ACL", "SETUSER", "default", "-config"];
     say(&cluster.nodes[1], &user).await;
-    assert_eq!(found().await, Durability::Unknown);
+    assert_eq!(detected().await, Durability::Unknown);
     say(&cluster.nodes[1], &["ACL", "SETUSER", "default", "+config"]).await;
     let policy = ["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"];
     say(&cluster.nodes[1], &policy).await;
@@ -247,8 +251,8 @@ async fn the_weakest_node_is_what_counts() {
     assert!(why.contains("allkeys-lru"), "{why}");
 }
 
-/// Whichever nodes of the Redis Cluster they use.
-async fn nodes_hear_each_other() {
+/// Each broker uses another node of the Redis Cluster.
+async fn nodes_receive_from_each_other() {
     let cluster = RedisCluster::start(STEADY).await;
     let brokers: Vec<_> = cluster
         .nodes
@@ -266,12 +270,12 @@ async fn nodes_hear_each_other() {
             assert_eq!(broker::received(subscription).await.id, number.to_string());
         }
     }
-    // One listens, and the others are told so.
+    // One broker listens, and the others count one receiver.
     all.truncate(1);
     for broker in &brokers {
         eventually("the others have left", async || {
-            let heard = broker::publish(broker, &topic, "a", 9).await;
-            (heard == 1).then_some(())
+            let receivers = broker::publish(broker, &topic, "a", 9).await;
+            (receivers == 1).then_some(())
         })
         .await;
     }
@@ -283,20 +287,20 @@ async fn another_node_serves_after_a_kill() {
     let topic = broker::topic();
     let mut subscription = broker::subscribe(&here, &topic).await;
     assert_eq!(broker::publish(&there, &topic, "a", 1).await, 1);
-    // Where both listen first.
+    // Both brokers listen to this node first.
     cluster.nodes[0].kill();
-    until("the other node hears", async || {
-        // A message that cannot be counted is an error, as is one that cannot be sent.
-        let _ = super::redis::try_publish(&there, &topic).await;
-        let heard = broker::next(&mut subscription);
-        let heard = tokio::time::timeout(Duration::from_millis(200), heard).await;
-        heard.is_ok_and(|heard| heard.is_some())
+    until("a message is received", async || {
+        // Publishing may fail if the listeners cannot be counted.
+        let _ = super::broker_redis::try_publish(&there, &topic).await;
+        let next = broker::next(&mut subscription);
+        let next = tokio::time::timeout(Duration::from_millis(200), next).await;
+        next.is_ok_and(|next| next.is_some())
     })
     .await;
     cluster.nodes[0].restart().await;
     cluster.is_whole().await;
-    eventually("the topic is counted", async || {
-        let sent = super::redis::try_publish(&there, &topic).await;
+    eventually("the receiver is counted", async || {
+        let sent = super::broker_redis::try_publish(&there, &topic).await;
         sent.ok().filter(|&nodes| nodes == 1)
     })
     .await;

@@ -1,8 +1,8 @@
-//! What must stay where it is: a memory that is full refuses submissions only, a damaged record or a shard
-//! that does not work costs its own tasks only, and a Redis that lost its data is told.
+//! Faults with a limited effect: full memory refuses only submissions, a damaged record or a failing shard
+//! affects only its own tasks, and a Redis that lost its data is reported.
 
 use super::{
-    queue::{finish_one, name, task, want},
+    queue::{finish_one, name, request, task},
     queue_redis::{say, settings, trial, until},
 };
 use crate::support::servers::{Kind, Server};
@@ -34,16 +34,19 @@ pub fn trials() -> Vec<Trial> {
             trial(&name("a_damaged_record_fails_alone"), move || {
                 a_damaged_record_fails_alone(shards)
             }),
-            trial(&name("a_redis_that_lost_its_data_is_told"), move || {
-                a_redis_that_lost_its_data_is_told(shards)
+            trial(&name("a_redis_that_lost_its_data_is_reported"), move || {
+                a_redis_that_lost_its_data_is_reported(shards)
             }),
         ]);
     }
     trials.extend([
-        trial("a_sick_shard_is_sick_alone", a_sick_shard_is_sick_alone),
         trial(
-            "an_ending_may_be_repeated_by_its_queue",
-            an_ending_may_be_repeated_by_its_queue,
+            "a_failing_shard_affects_only_its_tasks",
+            a_failing_shard_affects_only_its_tasks,
+        ),
+        trial(
+            "a_queue_may_repeat_an_outcome",
+            a_queue_may_repeat_an_outcome,
         ),
     ]);
     trials
@@ -75,15 +78,15 @@ fn completed(leased: &[Leased], result: &[u8]) -> Vec<Finish> {
     leased.iter().map(finish).collect()
 }
 
-/// As far as it counts against maxmemory: without what waits to be written to disk.
+/// Returns the memory that counts against maxmemory, without the buffers of the append-only file.
 async fn used_memory(server: &Server) -> u64 {
     let info = say(server, &["INFO", "memory"]).await;
     let info: String = redis::FromRedisValue::from_redis_value(info).unwrap();
-    let says = |name: &str| -> u64 {
+    let number = |name: &str| -> u64 {
         let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
         info.lines().find_map(value).unwrap()
     };
-    says("used_memory:") - says("mem_not_counted_for_evict:")
+    number("used_memory:") - number("mem_not_counted_for_evict:")
 }
 
 async fn a_full_memory_refuses_submissions_only(shards: u32) {
@@ -114,11 +117,11 @@ async fn a_full_memory_refuses_submissions_only(shards: u32) {
         "{reason}"
     );
     let used = used_memory(&server).await;
-    assert!(used < most * 95 / 100, "a share is left free: {used}");
+    assert!(used < most * 95 / 100, "the reserve is left free: {used}");
     assert_eq!(submit(0).await.unwrap(), Submitted::Existing);
-    until("health tells", async || has(&health, "full")).await;
+    until("health shows it", async || has(&health, "full")).await;
 
-    // Far beyond what Redis allows, all else goes on, and a queue can be opened.
+    // Far beyond the limit of Redis everything else continues, and a queue can be opened.
     limit(1).await;
     assert!(matches!(submit(accepted).await, Err(Error::Full { .. })));
     assert_eq!(submit(0).await.unwrap(), Submitted::Existing);
@@ -128,7 +131,7 @@ async fn a_full_memory_refuses_submissions_only(shards: u32) {
     assert_eq!(other.requeue(&id).await.unwrap(), Requeue::Requeued);
     let mut ended = 0;
     while ended < accepted {
-        let all = want(&[("echo", accepted)], accepted, HOUR);
+        let all = request(&[("echo", accepted)], accepted, HOUR);
         let leased = other.lease(&all).await.unwrap();
         let tokens: Vec<_> = leased.iter().map(|leased| leased.token.clone()).collect();
         let renewed = other.renew(&tokens, HOUR).await.unwrap();
@@ -154,12 +157,12 @@ async fn a_full_memory_refuses_submissions_only(shards: u32) {
         submit(accepted + 1).await.is_ok()
     })
     .await;
-    until("health is well", async || !has(&health, "full")).await;
+    until("the fault is over", async || !has(&health, "full")).await;
     other.close().await;
     queue.close().await;
 }
 
-/// The key of a task, in whichever shard it is.
+/// Returns the key of a task, whichever its shard.
 async fn key_of(server: &Server, shards: u32, id: &str) -> String {
     for shard in 0..shards {
         let key = format!("{{test:{shard}}}:t:{id}");
@@ -185,7 +188,10 @@ async fn a_damaged_record_fails_alone(shards: u32) {
         ids.extend(of_type);
     }
     let (damaged, sound): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| !id.contains("sound"));
-    let runs = queue.lease(&want(&[("runs", 99)], 99, HOUR)).await.unwrap();
+    let runs = queue
+        .lease(&request(&[("runs", 99)], 99, HOUR))
+        .await
+        .unwrap();
     for id in &damaged {
         let key = key_of(&server, shards, id).await;
         match id.split_once('-').unwrap().1 {
@@ -208,7 +214,7 @@ async fn a_damaged_record_fails_alone(shards: u32) {
         }
     }
     let waits = queue
-        .lease(&want(&[("waits", 99)], 99, HOUR))
+        .lease(&request(&[("waits", 99)], 99, HOUR))
         .await
         .unwrap();
     let leased: HashSet<_> = waits
@@ -241,7 +247,7 @@ async fn a_damaged_record_fails_alone(shards: u32) {
         let known = queue.get(&task.id).await.unwrap().unwrap();
         assert_eq!(known.state.kind(), task.state.kind(), "{id}");
         match task.state.kind() {
-            // Some attempts need nothing that is missing.
+            // Some attempts do not need the missing field.
             StateKind::Completed => assert!(task.error_class.is_none(), "{id}"),
             StateKind::Failed => {
                 assert_eq!(task.error_class, Some(ErrorClass::Corrupt), "{id}");
@@ -253,11 +259,11 @@ async fn a_damaged_record_fails_alone(shards: u32) {
         }
     }
     assert!(failed >= damaged.len() / 2, "{failed} of {}", damaged.len());
-    until("health tells", async || has(&health, "corrupt")).await;
-    // What has no payload cannot be run again.
+    until("health shows it", async || has(&health, "corrupt")).await;
+    // A task without a payload cannot be requeued.
     let refused = queue.requeue(&name("waits-p")).await.unwrap();
     assert_eq!(refused, Requeue::Refused(StateKind::Failed));
-    until("all are forgotten and counted", async || {
+    until("all are purged and counted", async || {
         queue.purge(Duration::ZERO, usize::MAX).await.unwrap();
         list().await.is_empty() && queue.counts().await.unwrap().is_empty()
     })
@@ -265,7 +271,7 @@ async fn a_damaged_record_fails_alone(shards: u32) {
     queue.close().await;
 }
 
-async fn a_sick_shard_is_sick_alone() {
+async fn a_failing_shard_affects_only_its_tasks() {
     const TASKS: usize = 60;
     let server = Server::start(Kind::Redis).await;
     let (queue, health) = open(&server, 3).await;
@@ -275,32 +281,33 @@ async fn a_sick_shard_is_sick_alone() {
     };
     queue.submit(batch("a")).await.unwrap();
     let leased = queue
-        .lease(&want(&[("echo", TASKS)], TASKS, HOUR))
+        .lease(&request(&[("echo", TASKS)], TASKS, HOUR))
         .await
         .unwrap();
     assert_eq!(leased.len(), TASKS);
-    let mut sick = HashSet::new();
+    let mut failing = HashSet::new();
     for leased in &leased {
         let id = leased.token.id.as_str();
         if key_of(&server, 3, id).await.starts_with("{test:1}") {
-            sick.insert(id.to_owned());
+            failing.insert(id.to_owned());
         }
     }
-    assert!(!sick.is_empty() && sick.len() < TASKS);
+    assert!(!failing.is_empty() && failing.len() < TASKS);
     say(&server, &["SET", "{test:1}:leases", "no set"]).await;
     let tokens: Vec<_> = leased.iter().map(|leased| leased.token.clone()).collect();
     let renewed = queue.renew(&tokens, HOUR).await.unwrap();
     let finished = queue.finish(completed(&leased, b"x")).await.unwrap();
     for ((leased, renewed), finished) in leased.iter().zip(renewed).zip(finished) {
-        let expected = match sick.contains(leased.token.id.as_str()) {
-            true => (Renewal::Unconfirmed, Finished::Unconfirmed),
-            false => (Renewal::Held, Finished::Applied),
+        let expected = if failing.contains(leased.token.id.as_str()) {
+            (Renewal::Unconfirmed, Finished::Unconfirmed)
+        } else {
+            (Renewal::Held, Finished::Applied)
         };
         assert_eq!((renewed, finished), expected);
     }
-    // Work goes on in the others, in whichever order they are asked.
+    // The other shards work, in whichever order they are called.
     queue.submit(batch("b")).await.unwrap();
-    let all = want(&[("echo", TASKS)], TASKS, HOUR);
+    let all = request(&[("echo", TASKS)], TASKS, HOUR);
     assert!(queue.next_due(&all).await.unwrap().is_some());
     let mut more = 0;
     for _ in 0..3 {
@@ -309,25 +316,25 @@ async fn a_sick_shard_is_sick_alone() {
     assert!(more > TASKS / 3, "{more}");
     queue.expired(HOUR, &[], 9).await.unwrap();
     queue.purge(HOUR, 9).await.unwrap();
-    until("health tells", async || has(&health, "shard")).await;
-    // What was not confirmed is asked again once the shard works.
+    until("health shows it", async || has(&health, "shard")).await;
+    // Unconfirmed outcomes are repeated once the shard works.
     say(&server, &["DEL", "{test:1}:leases"]).await;
     let again = leased
         .iter()
-        .filter(|it| sick.contains(it.token.id.as_str()));
+        .filter(|it| failing.contains(it.token.id.as_str()));
     let again: Vec<_> = again.cloned().collect();
     let finished = queue.finish(completed(&again, b"x")).await.unwrap();
     assert!(finished.iter().all(|it| *it == Finished::Applied));
-    until("health is well", async || !has(&health, "shard")).await;
+    until("the fault is over", async || !has(&health, "shard")).await;
     queue.close().await;
 }
 
-async fn a_redis_that_lost_its_data_is_told(shards: u32) {
+async fn a_redis_that_lost_its_data_is_reported(shards: u32) {
     let server = Server::start(Kind::Redis).await;
     let (here, its_health) = open(&server, shards).await;
     let (there, other_health) = open(&server, shards).await;
     here.submit(vec![task("gone", "echo", b"x")]).await.unwrap();
-    // A clock that is far ahead: what comes after it in the stream comes before it in time.
+    // A stream whose last id is far ahead in time, so later events would have earlier ids.
     for shard in 0..shards {
         let stream = format!("{{test:{shard}}}:events");
         let far = [
@@ -344,17 +351,17 @@ async fn a_redis_that_lost_its_data_is_told(shards: u32) {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!has(&its_health, "lost-data") && !has(&other_health, "lost-data"));
     say(&server, &["FLUSHALL"]).await;
-    until("both nodes are told", async || {
+    until("both nodes report it", async || {
         has(&its_health, "lost-data") && has(&other_health, "lost-data")
     })
     .await;
     assert!(here.get(&name("gone")).await.unwrap().is_none());
-    // Who waits at another node hears of what happens, and need not look for himself.
+    // Watches at the other queue still get changes.
     let mut watch = there.watch();
-    until("the other queue hears", async || {
+    until("the other queue sees the task", async || {
         let id = format!("t{}", fastrand::u64(..));
         here.submit(vec![task(&id, "echo", b"x")]).await.unwrap();
-        let heard = async {
+        let change = async {
             loop {
                 match watch.next().await {
                     Some(Changes::Batch(changes)) if changes.iter().any(|c| c.id == name(&id)) => {
@@ -364,11 +371,11 @@ async fn a_redis_that_lost_its_data_is_told(shards: u32) {
                 }
             }
         };
-        let heard = tokio::time::timeout(Duration::from_millis(500), heard).await;
-        heard.is_ok()
+        let change = tokio::time::timeout(Duration::from_millis(500), change).await;
+        change.is_ok()
     })
     .await;
-    // It is known again for what it is.
+    // The new store has the settings of the queue again.
     let other = config::RedisQueue {
         shards: shards + 1,
         ..settings(&server)
@@ -379,15 +386,15 @@ async fn a_redis_that_lost_its_data_is_told(shards: u32) {
     there.close().await;
 }
 
-/// Its answer may have been lost.
-async fn an_ending_may_be_repeated_by_its_queue() {
+/// The answer to the first call may have been lost.
+async fn a_queue_may_repeat_an_outcome() {
     let server = Server::start(Kind::Redis).await;
     let (here, _) = open(&server, 1).await;
     let (there, _) = open(&server, 1).await;
     let ids = ["ends", "again", "late"];
     let batch = ids.map(|id| task(id, "echo", b"x"));
     here.submit(batch.into()).await.unwrap();
-    let leased = here.lease(&want(&[("echo", 3)], 3, HOUR)).await.unwrap();
+    let leased = here.lease(&request(&[("echo", 3)], 3, HOUR)).await.unwrap();
     let token = |id: &str| {
         let leased = leased.iter().find(|it| it.token.id == name(id));
         leased.unwrap().token.clone()
@@ -407,27 +414,30 @@ async fn an_ending_may_be_repeated_by_its_queue() {
         finish_one(&here, &token("ends"), result()).await,
         Finished::Applied
     );
-    // Whoever waits is told with the answer that is heard.
-    let told = tokio::time::timeout(Duration::from_secs(1), watch.next()).await;
-    assert!(matches!(told, Ok(Some(Changes::Batch(changes))) if changes[0].id == name("ends")));
+    // A watch gets the change with the repeated answer.
+    let change = tokio::time::timeout(Duration::from_secs(1), watch.next()).await;
+    assert!(matches!(change, Ok(Some(Changes::Batch(changes))) if changes[0].id == name("ends")));
     assert_eq!(here.get(&name("ends")).await.unwrap(), ended);
     assert_eq!(
         finish_one(&there, &token("ends"), result()).await,
         Finished::Stale
     );
-    // So may one after which the task was leased again, and that lease is left alone.
+    // A retry may be repeated after the task was leased again, and does not affect that lease.
     assert_eq!(
         finish_one(&here, &token("again"), retry()).await,
         Finished::Applied
     );
-    let second = there.lease(&want(&[("echo", 1)], 1, HOUR)).await.unwrap();
+    let second = there
+        .lease(&request(&[("echo", 1)], 1, HOUR))
+        .await
+        .unwrap();
     assert_eq!(
         finish_one(&here, &token("again"), retry()).await,
         Finished::Applied
     );
     let renewed = there.renew(&[second[0].token.clone()], HOUR).await.unwrap();
     assert_eq!(renewed, [Renewal::Held]);
-    // What another took for lost is not ours to end.
+    // A token of an attempt that another queue ended is stale.
     assert_eq!(
         finish_one(&there, &token("late"), retry()).await,
         Finished::Applied

@@ -1,8 +1,8 @@
-//! Tasks that flow through a queue while something is done to its Redis, and the ledger of what the
-//! queue has acknowledged. Knows nothing of what is done.
+//! A flow of tasks through a queue while a test disturbs its Redis, and a ledger of what the queue has
+//! acknowledged.
 
 use super::{
-    queue::{name, task, want},
+    queue::{name, request, task},
     queue_redis::until,
 };
 use crate::support::eventually;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 const SUBMITTERS: usize = 4;
 
-/// A lease whose answer was lost ends after this.
+/// The duration of a lease, after which one whose answer was lost expires.
 const TTL: Duration = Duration::from_secs(5);
 
 pub struct Flow {
@@ -34,10 +34,10 @@ pub struct Flow {
 #[derive(Default)]
 struct Ledger {
     acknowledged: BTreeSet<String>,
-    /// How often the queue took a result.
+    /// How often the queue has accepted a result of each task.
     ended: BTreeMap<String, usize>,
-    /// What it said when it could not do something.
-    said: BTreeSet<String>,
+    /// The reasons of failed calls.
+    reasons: BTreeSet<String>,
 }
 
 impl Flow {
@@ -72,7 +72,7 @@ impl Flow {
     }
 
     /// Waits until so many more tasks are acknowledged.
-    pub async fn goes_on(&self, more: usize) {
+    pub async fn accepts(&self, more: usize) {
         let enough = self.acknowledged() + more;
         eventually("tasks are accepted", async || {
             (self.acknowledged() >= enough).then_some(())
@@ -80,21 +80,21 @@ impl Flow {
         .await;
     }
 
-    /// Waits until the queue said something about this.
-    pub async fn says(&self, word: &str) {
+    /// Waits until a call has failed with a reason that contains `word`.
+    pub async fn fails_with(&self, word: &str) {
         eventually(word, async || {
             let ledger = lock(&self.ledger);
             ledger
-                .said
+                .reasons
                 .iter()
-                .any(|said| said.contains(word))
+                .any(|reason| reason.contains(word))
                 .then_some(())
         })
         .await;
     }
 
-    /// Every task that was acknowledged so far is there.
-    pub async fn all_are_there(&self) {
+    /// Asserts that every task acknowledged so far exists.
+    pub async fn all_exist(&self) {
         let acknowledged = lock(&self.ledger).acknowledged.clone();
         for id in acknowledged {
             let found = self.queue.get(&name(&id)).await.unwrap();
@@ -102,13 +102,14 @@ impl Flow {
         }
     }
 
-    /// Submits no more, and waits until every acknowledged task has ended, each once.
-    pub async fn ends_well(self) {
+    /// Stops submitting, and waits until every acknowledged task has ended exactly once.
+    pub async fn ends_once(self) {
         let more = self.ends().await;
         assert!(more.is_empty(), "ended more than once: {more:?}");
     }
 
-    /// The same, and says which ended more than once, as they may where a result can be lost.
+    /// Stops submitting, waits until every acknowledged task has ended, and returns those that ended more
+    /// than once, which is possible if a result can be lost.
     pub async fn ends(mut self) -> Vec<String> {
         self.stop.cancel();
         while let Some(submitter) = self.submitters.join_next().await {
@@ -130,7 +131,7 @@ impl Flow {
                 unknown.push(id.clone());
             }
         }
-        assert!(unknown.is_empty(), "nobody submitted: {unknown:?}");
+        assert!(unknown.is_empty(), "never submitted: {unknown:?}");
         let counts = self.queue.counts().await.unwrap();
         let completed = (name("echo"), StateKind::Completed);
         let expected = [(completed, acknowledged.len() as u64)];
@@ -143,7 +144,7 @@ fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     ledger.lock().unwrap()
 }
 
-/// Again and again until it is acknowledged; then it exists.
+/// Submits a task until it is acknowledged, and then once more.
 async fn submit(queue: &RedisQueue, ledger: &Mutex<Ledger>, id: &str) {
     for created_may_be in [true, false] {
         loop {
@@ -160,7 +161,7 @@ async fn submit(queue: &RedisQueue, ledger: &Mutex<Ledger>, id: &str) {
 
 async fn work(queue: &RedisQueue, ledger: &Mutex<Ledger>) {
     loop {
-        let leased = match queue.lease(&want(&[("echo", 16)], 16, TTL)).await {
+        let leased = match queue.lease(&request(&[("echo", 16)], 16, TTL)).await {
             Ok(leased) => leased,
             Err(error) => {
                 passes(ledger, &error).await;
@@ -189,7 +190,7 @@ async fn work(queue: &RedisQueue, ledger: &Mutex<Ledger>) {
     }
 }
 
-/// The first answer that comes. A result that was taken, and whose answer was lost, counts as taken.
+/// Finishes an attempt, and repeats the call until an answer comes.
 async fn ended(
     queue: &RedisQueue,
     ledger: &Mutex<Ledger>,
@@ -209,11 +210,11 @@ async fn ended(
     }
 }
 
-/// Whatever is done to the server, it is nobody's fault, and passes.
+/// Asserts that an error is transient.
 async fn passes(ledger: &Mutex<Ledger>, error: &Error) {
     match error {
         Error::Unavailable { reason, .. } => {
-            lock(ledger).said.insert(reason.clone());
+            lock(ledger).reasons.insert(reason.clone());
         }
         other => panic!("{other:?}"),
     }

@@ -1,8 +1,8 @@
-//! What a queue does when its Redis restarts, stands still or has closed its connections. What goes
-//! wrong within the data is in `redis_faults` and `redis_mend`.
+//! A Redis that restarts, pauses or closes its connections. Faults of the data are in `redis_faults` and
+//! `redis_reconcile`.
 
 use super::{
-    queue::{finish_one, name, task, want},
+    queue::{finish_one, name, request, task},
     queue_redis::{HOUR, open, say, trial, until},
 };
 use crate::support::servers::{Kind, Server};
@@ -16,10 +16,13 @@ use std::time::Duration;
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("a_restart_loses_nothing", a_restart_loses_nothing),
-        trial("a_pause_is_told_and_passes", a_pause_is_told_and_passes),
         trial(
-            "the_first_call_after_a_rest_is_served",
-            the_first_call_after_a_rest_is_served,
+            "a_pause_is_reported_and_passes",
+            a_pause_is_reported_and_passes,
+        ),
+        trial(
+            "the_first_call_after_an_idle_time_is_served",
+            the_first_call_after_an_idle_time_is_served,
         ),
     ]
 }
@@ -31,26 +34,32 @@ async fn a_restart_loses_nothing() {
     assert_eq!(queue.durability(), Durability::Synced);
     let batch = (0..100).map(|n| task(&format!("t{n}"), "echo", b"x"));
     queue.submit(batch.collect()).await.unwrap();
-    let leased = queue.lease(&want(&[("echo", 9)], 9, HOUR)).await.unwrap();
+    let leased = queue
+        .lease(&request(&[("echo", 9)], 9, HOUR))
+        .await
+        .unwrap();
     server.restart().await;
     until("the queue is back", async || queue.counts().await.is_ok()).await;
     let counts = queue.counts().await.unwrap();
     assert_eq!(counts[&(name("echo"), StateKind::Pending)], 91);
     assert_eq!(counts[&(name("echo"), StateKind::Running)], 9);
-    // A connection that has rested for a second is tried before it is used; each kind of call has its own.
+    // A connection that was idle for a second is checked before it is used; each kind of call has its own.
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    // The scripts, which the server has forgotten, are there again.
+    // The scripts are loaded again.
     for leased in leased {
         let result = "x".into();
         let finished = finish_one(&queue, &leased.token, Outcome::Completed { result }).await;
         assert_eq!(finished, Finished::Applied);
     }
-    let rest = queue.lease(&want(&[("echo", 99)], 99, HOUR)).await.unwrap();
+    let rest = queue
+        .lease(&request(&[("echo", 99)], 99, HOUR))
+        .await
+        .unwrap();
     assert_eq!(rest.len(), 91);
     queue.close().await;
 }
 
-async fn a_pause_is_told_and_passes() {
+async fn a_pause_is_reported_and_passes() {
     let server = Server::start(Kind::Redis).await;
     let queue = open(&server).await;
     server.pause();
@@ -62,7 +71,7 @@ async fn a_pause_is_told_and_passes() {
         other => panic!("{other:?}"),
     }
     server.resume();
-    // It may have been made, or not: the same submission tells.
+    // Submitting again shows whether the task was created.
     until("the queue is back", async || {
         let again = queue.submit(vec![task("t", "echo", b"x")]).await;
         matches!(
@@ -78,7 +87,7 @@ async fn a_pause_is_told_and_passes() {
     queue.close().await;
 }
 
-async fn the_first_call_after_a_rest_is_served() {
+async fn the_first_call_after_an_idle_time_is_served() {
     let mut server = Server::start(Kind::Redis).await;
     let queue = open(&server).await;
     let submit = async |id| queue.submit(vec![task(id, "echo", b"x")]).await.unwrap();

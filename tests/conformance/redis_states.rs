@@ -1,5 +1,5 @@
-//! What a Redis that works says of its own state: it is a replica, it loads, its memory is full; and
-//! replicas that confirm. The queue calls all of it unavailable, and goes on when it is over.
+//! States in which a Redis refuses work (it is a replica, it loads, it lacks replicas), and replicas that
+//! confirm. The queue reports them as unavailable, and continues afterwards.
 
 use super::{
     queue::{MAX_OPEN_TASKS, name, task},
@@ -20,17 +20,17 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("replicas_confirm", replicas_confirm),
         trial(
-            "a_server_that_became_a_replica_is_told",
-            a_server_that_became_a_replica_is_told,
+            "a_server_that_became_a_replica_is_reported",
+            a_server_that_became_a_replica_is_reported,
         ),
         trial(
-            "a_replica_without_its_master_is_told",
-            a_replica_without_its_master_is_told,
+            "a_replica_without_its_master_is_reported",
+            a_replica_without_its_master_is_reported,
         ),
-        trial("a_server_that_loads_is_told", a_server_that_loads_is_told),
+        trial("a_loading_server_is_reported", a_loading_server_is_reported),
         trial(
-            "a_server_that_takes_no_writes_is_told",
-            a_server_that_takes_no_writes_is_told,
+            "a_server_that_refuses_writes_is_reported",
+            a_server_that_refuses_writes_is_reported,
         ),
     ]
 }
@@ -43,7 +43,7 @@ where
     support::trial_needing(&name, Kind::Redis.is_here(), case)
 }
 
-/// One that has what the other has.
+/// Starts a replica of a server.
 async fn replica_of(master: &Server) -> Server {
     let replica = Server::start(Kind::Redis).await;
     follow(&replica, master).await;
@@ -54,9 +54,9 @@ async fn follow(replica: &Server, master: &Server) {
     let port = master.port().to_string();
     say(replica, &["REPLICAOF", "127.0.0.1", &port]).await;
     until("the replica follows", async || {
-        let said = say(replica, &["INFO", "replication"]).await;
-        let said: String = redis::FromRedisValue::from_redis_value(said).unwrap();
-        said.contains("master_link_status:up")
+        let info = say(replica, &["INFO", "replication"]).await;
+        let info: String = redis::FromRedisValue::from_redis_value(info).unwrap();
+        info.contains("master_link_status:up")
     })
     .await;
 }
@@ -66,8 +66,8 @@ async fn submit(queue: &RedisQueue, id: &str) -> Result<Submitted, Error> {
     Ok(answers[0])
 }
 
-/// Nothing was done, and the server said why.
-fn assert_told<T: std::fmt::Debug>(answer: Result<T, Error>, word: &str) {
+/// Asserts that nothing was done, for the reason that the server gave.
+fn assert_unavailable<T: std::fmt::Debug>(answer: Result<T, Error>, word: &str) {
     match answer {
         Err(Error::Unavailable {
             reason,
@@ -87,7 +87,7 @@ async fn replicas_confirm() {
     let queue = RedisQueue::open(&replicated).await.unwrap();
     assert_eq!(queue.durability(), Durability::Replicated);
     assert_eq!(submit(&queue, "a").await.unwrap(), Submitted::Created);
-    // What was confirmed is at the replica.
+    // The replica has a confirmed task.
     let there = say(&replica, &["EXISTS", "{test:0}:t:a"]).await;
     assert_eq!(there, redis::Value::Int(1));
     replica.pause();
@@ -104,7 +104,7 @@ async fn replicas_confirm() {
         "{:?}",
         since.elapsed()
     );
-    // The same again is no better, though the task is there.
+    // Submitting again fails as well, although the task exists.
     assert!(submit(&queue, "b").await.is_err());
     replica.resume();
     until("the replica confirms", async || {
@@ -121,23 +121,23 @@ async fn replicas_confirm() {
     queue.close().await;
 }
 
-async fn a_server_that_became_a_replica_is_told() {
+async fn a_server_that_became_a_replica_is_reported() {
     let server = Server::start(Kind::Redis).await;
     let queue = open(&server).await;
     submit(&queue, "a").await.unwrap();
     let other = replica_of(&server).await;
-    // As after a failover.
+    // This happens in a failover.
     say(&other, &["REPLICAOF", "NO", "ONE"]).await;
     follow(&server, &other).await;
-    assert_told(submit(&queue, "b").await, "READONLY");
-    assert_told(queue.cancel(&name("a")).await, "READONLY");
+    assert_unavailable(submit(&queue, "b").await, "READONLY");
+    assert_unavailable(queue.cancel(&name("a")).await, "READONLY");
     assert!(queue.get(&name("a")).await.unwrap().is_some());
     say(&server, &["REPLICAOF", "NO", "ONE"]).await;
     assert_eq!(submit(&queue, "b").await.unwrap(), Submitted::Created);
     queue.close().await;
 }
 
-async fn a_replica_without_its_master_is_told() {
+async fn a_replica_without_its_master_is_reported() {
     let server = Server::start(Kind::Redis).await;
     let queue = open(&server).await;
     submit(&queue, "a").await.unwrap();
@@ -146,9 +146,9 @@ async fn a_replica_without_its_master_is_told() {
         &["CONFIG", "SET", "replica-serve-stale-data", "no"],
     )
     .await;
-    let nobody = support::servers::free_port().to_string();
-    say(&server, &["REPLICAOF", "127.0.0.1", &nobody]).await;
-    assert_told(queue.get(&name("a")).await, "MASTERDOWN");
+    let unused = support::servers::free_port().to_string();
+    say(&server, &["REPLICAOF", "127.0.0.1", &unused]).await;
+    assert_unavailable(queue.get(&name("a")).await, "MASTERDOWN");
     let refused = submit(&queue, "b").await.unwrap_err();
     assert!(matches!(refused, Error::Unavailable { .. }), "{refused:?}");
     say(&server, &["REPLICAOF", "NO", "ONE"]).await;
@@ -157,7 +157,7 @@ async fn a_replica_without_its_master_is_told() {
     queue.close().await;
 }
 
-async fn a_server_that_loads_is_told() {
+async fn a_loading_server_is_reported() {
     // It takes 20 ms to load a key.
     let slow = |_: &_, _| {
         let slow = [
@@ -174,20 +174,20 @@ async fn a_server_that_loads_is_told() {
     queue.submit(batch.collect()).await.unwrap();
     say(&server, &["BGREWRITEAOF"]).await;
     until("the file is rewritten", async || {
-        let said = say(&server, &["INFO", "persistence"]).await;
-        let said: String = redis::FromRedisValue::from_redis_value(said).unwrap();
-        said.contains("aof_rewrite_in_progress:0") && said.contains("aof_rewrite_scheduled:0")
+        let info = say(&server, &["INFO", "persistence"]).await;
+        let info: String = redis::FromRedisValue::from_redis_value(info).unwrap();
+        info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0")
     })
     .await;
     server.begin_again();
-    until("it says that it loads", async || {
+    until("the server reports that it loads", async || {
         match submit(&queue, "t0").await {
             Err(Error::Unavailable { reason, .. }) => reason.contains("LOADING"),
             other => panic!("{other:?}"),
         }
     })
     .await;
-    // Who opens a queue now waits, and is served.
+    // Opening a queue now waits until the server has loaded.
     let other = tokio::time::timeout(support::PATIENCE, async {
         loop {
             match RedisQueue::open(&settings(&server)).await {
@@ -202,14 +202,14 @@ async fn a_server_that_loads_is_told() {
     queue.close().await;
 }
 
-async fn a_server_that_takes_no_writes_is_told() {
+async fn a_server_that_refuses_writes_is_reported() {
     let server = Server::start(Kind::Redis).await;
     let queue = open(&server).await;
     let set = async |setting, value| {
         say(&server, &["CONFIG", "SET", setting, value]).await;
     };
     set("min-replicas-to-write", "1").await;
-    assert_told(submit(&queue, "a").await, "NOREPLICAS");
+    assert_unavailable(submit(&queue, "a").await, "NOREPLICAS");
     set("min-replicas-to-write", "0").await;
     assert_eq!(submit(&queue, "a").await.unwrap(), Submitted::Created);
     queue.close().await;

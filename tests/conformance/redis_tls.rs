@@ -1,14 +1,14 @@
-//! Queue and broker over a Redis that speaks TLS: with a CA of its own, with certificates of the
-//! clients, and what is said where these do not fit.
+//! Queue and broker over a Redis with TLS: with a private CA, with client certificates, and the errors if
+//! these do not match.
 
-use super::{broker, queue};
+use super::queue;
 use crate::support::{
     self,
     certificates::Authority,
     servers::{Kind, Server, free_port},
 };
 use hostel::{
-    broker::{MessageBroker, RedisBroker},
+    broker::{MessageBroker, RedisBroker, conformance as broker},
     config,
     queue::{Error, RedisQueue, TaskQueue},
 };
@@ -51,7 +51,7 @@ where
     support::trial_needing(&name, Kind::Redis.is_here(), case)
 }
 
-/// A Redis that speaks TLS, and the files that a node is given.
+/// A Redis with TLS, and the files of a node.
 struct Tls {
     _server: Server,
     url: String,
@@ -59,7 +59,7 @@ struct Tls {
 }
 
 impl Tls {
-    /// `clients` says whether they need certificates.
+    /// Starts a Redis. Clients need certificates if `clients` is true.
     async fn start(clients: bool) -> Self {
         let authority = Authority::new("the CA");
         let files = authority.write_client();
@@ -110,7 +110,7 @@ fn queue_settings(server: config::Redis) -> config::RedisQueue {
     }
 }
 
-/// Some cases of the suite that use every connection: scripts, submissions, events.
+/// Runs cases of the suite that use every connection: scripts, submissions, events.
 async fn is_served(tls: &Tls, own: Option<&str>) {
     for case in queue::cases() {
         let chosen = [
@@ -126,7 +126,7 @@ async fn is_served(tls: &Tls, own: Option<&str>) {
             case.run(open).await;
         }
     }
-    // What others change comes over a connection of its own.
+    // Changes of other queues come over a separate connection.
     let settings = queue_settings(tls.with("shared", Some("ca"), own));
     super::queue_redis::share_their_tasks(&settings).await;
 }
@@ -141,8 +141,9 @@ async fn queue_serves_with_a_ca() {
 
 async fn broker_serves_with_a_ca() {
     let tls = Tls::start(false).await;
-    for (_, case) in broker::CASES {
-        case(connect(&tls.with("test", Some("ca"), None))).await;
+    for case in broker::cases() {
+        case.run(async || connect(&tls.with("test", Some("ca"), None)))
+            .await;
     }
 }
 
@@ -155,8 +156,11 @@ async fn queue_with_client_certificates() {
 
 async fn broker_with_client_certificates() {
     let tls = Tls::start(true).await;
-    broker::everyone_on_the_topic_receives(connect(&tls.with("test", Some("ca"), Some("node"))))
-        .await;
+    let broker = connect(&tls.with("test", Some("ca"), Some("node")));
+    let topic = broker::topic();
+    let mut subscription = broker::subscribe(&broker, &topic).await;
+    broker::publish(&broker, &topic, "a", 1).await;
+    assert_eq!(broker::received(&mut subscription).await.id, "1");
     let error = publishing_fails(&tls.with("test", Some("ca"), None)).await;
     assert!(error.contains("broker.cert_file"), "{error}");
 }
@@ -183,6 +187,6 @@ async fn refusal(settings: config::Redis) -> String {
 
 async fn publishing_fails(settings: &config::Redis) -> String {
     let broker = connect(settings);
-    let error = super::redis::try_publish(&broker, &broker::topic()).await;
+    let error = super::broker_redis::try_publish(&broker, &broker::topic()).await;
     error.unwrap_err().to_string()
 }

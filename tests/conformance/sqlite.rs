@@ -1,6 +1,6 @@
 //! The conformance suite of the queue on SQLite, and tests of what only SQLite does.
 
-use super::queue::{self, Case, MAX_OPEN_TASKS, finish_one, name, task, want};
+use super::queue::{self, Case, MAX_OPEN_TASKS, finish_one, name, request, task};
 use hostel::{
     config,
     health::Health,
@@ -101,7 +101,10 @@ async fn reopening_keeps_everything() {
     let queue = open(dir.path()).await.unwrap();
     let batch = (0..6).map(|n| task(&format!("t{n}"), "echo", b"payload"));
     queue.submit(batch.collect()).await.unwrap();
-    let leased = queue.lease(&want(&[("echo", 4)], 4, HOUR)).await.unwrap();
+    let leased = queue
+        .lease(&request(&[("echo", 4)], 4, HOUR))
+        .await
+        .unwrap();
     let outcomes = [
         Outcome::Completed {
             result: "result".into(),
@@ -139,12 +142,18 @@ async fn reopening_keeps_everything() {
     assert_eq!(tokens, [leased[2].token.clone(), leased[3].token.clone()]);
     assert!(!expired[0].cancel_requested && expired[1].cancel_requested);
     // Pending tasks keep their order, and new fences differ from old ones.
-    let next = queue.lease(&want(&[("echo", 9)], 9, HOUR)).await.unwrap();
+    let next = queue
+        .lease(&request(&[("echo", 9)], 9, HOUR))
+        .await
+        .unwrap();
     let ids: Vec<_> = next.iter().map(|task| task.token.id.as_str()).collect();
     assert_eq!(ids, ["t4", "t5"]);
     let released = Outcome::Released;
     finish_one(&queue, &tokens[0], released).await;
-    let again = queue.lease(&want(&[("echo", 9)], 9, HOUR)).await.unwrap();
+    let again = queue
+        .lease(&request(&[("echo", 9)], 9, HOUR))
+        .await
+        .unwrap();
     assert_eq!(again[0].token.id, tokens[0].id);
     assert_ne!(again[0].token.fence, tokens[0].fence);
     queue.close().await;
@@ -176,7 +185,7 @@ async fn a_closed_queue_is_unavailable() {
     assert!(refused(queue.cancel(&id).await.unwrap_err()));
     assert!(refused(queue.counts().await.unwrap_err()));
     assert!(refused(
-        queue.next_due(&want(&[], 0, HOUR)).await.unwrap_err()
+        queue.next_due(&request(&[], 0, HOUR)).await.unwrap_err()
     ));
     assert!(watch.next().await.is_none());
     assert!(queue.watch().next().await.is_none());

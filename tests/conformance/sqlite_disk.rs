@@ -2,7 +2,7 @@
 //! finishing, cancelling and deleting still work, errors say what to do, and no restart is needed.
 //! Mounts a small tmpfs; ignored where that is not permitted.
 
-use super::queue::{finish_one, name, task, want};
+use super::queue::{finish_one, name, request, task};
 use hostel::{
     config::{Config, Sqlite},
     health::{Health, Part},
@@ -110,7 +110,7 @@ async fn fill(queue: &SqliteQueue, most: usize) -> (Vec<TaskId>, Option<Error>) 
 }
 
 async fn lease(queue: &SqliteQueue, count: usize) -> Vec<Leased> {
-    let leased = queue.lease(&want(&[("echo", count)], count, HOUR)).await;
+    let leased = queue.lease(&request(&[("echo", count)], count, HOUR)).await;
     let leased = leased.unwrap();
     assert_eq!(leased.len(), count);
     leased

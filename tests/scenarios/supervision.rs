@@ -60,7 +60,7 @@ const SHARED: [&str; 6] = [
     "redis-event-reader",
     "redis-submitter",
     "redis-subscriber",
-    "redis-upkeep",
+    "redis-maintenance",
 ];
 
 pub fn trials() -> Vec<Trial> {

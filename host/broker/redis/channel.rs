@@ -1,9 +1,9 @@
-//! Topics as the names of Redis channels, and back. Names hold no braces and no patterns.
+//! The names of Redis channels and the topics they stand for. Names contain no braces and no patterns.
 
-use super::super::Topic;
+use crate::message::Topic;
 use hostel_task::Name;
 
-/// Behind the prefix, what kind of topic it is.
+/// The kind of a topic, which follows the prefix.
 const SHARED: &str = "topic:";
 const NODE: &str = "node:";
 
@@ -19,6 +19,7 @@ impl Channels {
         }
     }
 
+    /// Returns the name of a topic's channel.
     pub fn name(&self, topic: &Topic) -> String {
         let (kind, name) = match topic {
             Topic::Shared(name) => (SHARED, name),
@@ -27,7 +28,7 @@ impl Channels {
         format!("{}{kind}{name}", self.prefix)
     }
 
-    /// The topic that has this channel, if one has.
+    /// Returns the topic of a channel, or `None` for a channel that is none of ours.
     pub fn topic(&self, channel: &str) -> Option<Topic> {
         let rest = channel.strip_prefix(&self.prefix)?;
         let name = |text| Name::parse("topic", text).ok();

@@ -1,85 +1,84 @@
-//! Messages between nodes through Redis pub/sub: one connection that publishes and one that listens
-//! (`link.rs`). Redis keeps nothing, so whoever is not listening misses it, and so does everybody
-//! while Redis is away.
+//! The broker of several nodes, through Redis pub/sub: one connection publishes and one listens
+//! (`listener.rs`). Redis stores no message, so a node that is not listening misses it, and so does
+//! every node while Redis is away.
 
 mod channel;
-mod link;
+mod listener;
 mod wire;
 
-use super::{Attachment, Error, Inbox, Message, MessageBroker, Published, Topic};
+use super::{
+    error::Error,
+    message::{Message, Topic},
+    message_broker::{MessageBroker, Published},
+    subscription::{Attachment, Inbox},
+};
 use async_trait::async_trait;
 use channel::Channels;
 use hostel_redis::{Connection, Nodes, Server};
 use hostel_runtime::health::{Background, Health, Part};
-use link::Link;
+use listener::Listener;
+use parking_lot::Mutex;
 use redis::{RedisError, RedisResult};
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::{runtime::Handle, sync::OnceCell};
 use tokio_util::task::AbortOnDropHandle;
 
-/// How long publishing may take in all, the wait for a new connection included.
+/// How long publishing may take in all, including the wait for a new connection.
 const PUBLISH: Duration = Duration::from_secs(5);
 
-/// What the user has to be allowed.
+/// The rights that an ACL must give, as an error names them.
 const NEEDS: &str = "PUBLISH, SUBSCRIBE and UNSUBSCRIBE on the channels under broker.prefix, PING, and in \
                      a cluster PUBSUB NUMSUB";
 
-/// Hands messages to receivers on every node that uses the same Redis and prefix.
+/// Delivers messages to receivers on every node that uses the same Redis and prefix.
 pub struct RedisBroker {
     server: Server,
     channels: Channels,
-    link: Arc<Link>,
+    listener: Arc<Listener>,
     publisher: Arc<OnceCell<Connection>>,
     listening: Mutex<Option<Background>>,
     health: Health,
-    /// Where both connections live. Components publish from a runtime of their own, which has no
+    /// The runtime of both connections. Components publish from a runtime of their own, which has no
     /// sockets.
     runtime: Handle,
 }
 
 impl RedisBroker {
-    /// For the Redis at `url`, under the prefix that nodes have unless told otherwise. Connects at
-    /// the first use.
+    /// Creates a broker for the Redis at `url`, with the default prefix. It connects at its first use.
     pub async fn new(url: &str) -> Result<Self, Error> {
         let settings = hostel_config::Redis::at(url, hostel_config::Redis::PREFIX);
         let settings = settings.ok_or_else(|| Error::Misconfigured("the prefix".into()))?;
         Self::open(&settings)
     }
 
-    /// The same from the configuration.
+    /// Creates a broker from the configuration.
     pub fn open(settings: &hostel_config::Redis) -> Result<Self, Error> {
         Self::open_reporting(settings, Health::default())
     }
 
-    /// The same, and reports its faults to `health`.
+    /// Creates a broker from the configuration that reports its faults to `health`.
     pub fn open_reporting(settings: &hostel_config::Redis, health: Health) -> Result<Self, Error> {
         let channels = || Channels::new(&settings.prefix);
         Ok(Self {
             server: Server::new(settings, "broker", false).map_err(Error::Misconfigured)?,
             channels: channels(),
-            link: Arc::new(Link::new(channels(), health.clone())),
+            listener: Arc::new(Listener::new(channels(), health.clone())),
             publisher: Arc::default(),
             listening: Mutex::default(),
             health,
             runtime: Handle::try_current().map_err(|error| {
-                Error::Misconfigured(format!("a broker is opened within a runtime: {error}"))
+                Error::Misconfigured(format!("open the broker within a Tokio runtime: {error}"))
             })?,
         })
     }
 
+    /// Starts the listener at the first call.
     fn listen(&self) {
-        let mut listening = self
-            .listening
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        listening.get_or_insert_with(|| {
-            let (link, server) = (self.link.clone(), self.server.clone());
+        self.listening.lock().get_or_insert_with(|| {
+            let (listener, server) = (self.listener.clone(), self.server.clone());
             let listen = move || {
-                let (link, server) = (link.clone(), server.clone());
-                async move { link.run(server).await }
+                let (listener, server) = (listener.clone(), server.clone());
+                async move { listener.run(server, describe).await }
             };
             self.health
                 .restarting_on(&self.runtime, Part::Broker, "redis-subscriber", listen)
@@ -89,38 +88,22 @@ impl RedisBroker {
 
 #[async_trait]
 impl MessageBroker for RedisBroker {
-    /// The receivers are the nodes that took it. Fails after 5 s at most; when the answer is what
-    /// was missing, the message may have been delivered.
+    /// Counts the nodes that took the message. Fails after 5 s at most; the message may have been
+    /// delivered if only the answer was lost.
     async fn publish(&self, topic: &Topic, message: Message) -> Result<Published, Error> {
         let (channel, message) = (self.channels.name(topic), wire::encode(&message));
         let (server, publisher) = (self.server.clone(), self.publisher.clone());
-        let answer = async move {
+        let publish = async move {
             let publisher = publisher.get_or_try_init(|| server.connect()).await?;
-            let mut connection = publisher.clone();
-            let mut publish = redis::cmd("PUBLISH");
-            publish.arg(&channel).arg(message);
-            let publish = publish.query_async::<usize>(&mut connection);
-            match server.is_cluster() {
-                true => {
-                    let (heard, listening) =
-                        tokio::join!(publish, listening(publisher.clone(), &channel));
-                    match (heard?, listening) {
-                        (0, Err(error)) => Err(error),
-                        (heard, Err(_)) => Ok(heard),
-                        (heard, Ok(listening)) => Ok(heard.max(listening)),
-                    }
-                }
-                false => publish.await,
-            }
+            publish(publisher, server.is_cluster(), &channel, message).await
         };
-        let answer = tokio::time::timeout(PUBLISH, answer);
-        let answer = AbortOnDropHandle::new(self.runtime.spawn(answer));
-        let answer = answer
+        let publish = tokio::time::timeout(PUBLISH, publish);
+        let published = AbortOnDropHandle::new(self.runtime.spawn(publish))
             .await
             .map_err(|_| Error::Unavailable("the node is stopping".into()))?;
-        match answer {
+        match published {
             Ok(Ok(receivers)) => Ok(Published { receivers, full: 0 }),
-            Ok(Err(error)) => Err(Error::Unavailable(problem(&self.server, &error))),
+            Ok(Err(error)) => Err(Error::Unavailable(describe(&self.server, &error))),
             Err(_) => {
                 let seconds = PUBLISH.as_secs();
                 Err(Error::Unavailable(format!(
@@ -132,28 +115,50 @@ impl MessageBroker for RedisBroker {
 
     async fn attach(&self, topic: &Topic, inbox: Inbox) -> Result<Attachment, Error> {
         self.listen();
-        let id = self.link.add(topic, inbox);
-        let (link, left) = (Arc::downgrade(&self.link), topic.clone());
+        let id = self.listener.add(topic, inbox);
+        let (listener, attached) = (Arc::downgrade(&self.listener), topic.clone());
         let attachment = Attachment::new(move || {
-            if let Some(link) = link.upgrade() {
-                link.remove(&left, id);
+            if let Some(listener) = listener.upgrade() {
+                listener.remove(&attached, id);
             }
         });
-        self.link.hear(topic).await;
+        self.listener.until_live(topic).await;
         Ok(attachment)
     }
 }
 
-/// How many listen to a channel at all nodes of a cluster. Each hands on what is published at any, and
-/// counts its own listeners only.
-async fn listening(mut connection: Connection, channel: &str) -> RedisResult<usize> {
+/// Publishes to a channel, and returns the number of nodes that listen to it.
+async fn publish(
+    connection: &Connection,
+    is_cluster: bool,
+    channel: &str,
+    message: Vec<u8>,
+) -> RedisResult<usize> {
+    let mut publishing = connection.clone();
+    let mut publish = redis::cmd("PUBLISH");
+    publish.arg(channel).arg(message);
+    let publish = publish.query_async::<usize>(&mut publishing);
+    if !is_cluster {
+        return publish.await;
+    }
+    // A node of a cluster counts only its own listeners.
+    let (published, listeners) =
+        tokio::join!(publish, count_listeners(connection.clone(), channel));
+    match (published?, listeners) {
+        (0, Err(error)) => Err(error),
+        (published, Err(_)) => Ok(published),
+        (published, Ok(listeners)) => Ok(published.max(listeners)),
+    }
+}
+
+/// Counts the listeners of a channel on all nodes of a cluster.
+async fn count_listeners(mut connection: Connection, channel: &str) -> RedisResult<usize> {
     let mut count = redis::cmd("PUBSUB");
     count.arg("NUMSUB").arg(channel);
-    let counts: Vec<Vec<(String, usize)>> = connection.everywhere(Nodes::All, count).await?;
+    let counts: Vec<Vec<(String, usize)>> = connection.on_nodes(Nodes::All, count).await?;
     Ok(counts.iter().flatten().map(|(_, count)| count).sum())
 }
 
-/// What went wrong, and what to do where somebody has to do something.
-fn problem(server: &Server, error: &RedisError) -> String {
-    server.problem(error, NEEDS)
+fn describe(server: &Server, error: &RedisError) -> String {
+    server.describe(error, NEEDS)
 }

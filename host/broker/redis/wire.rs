@@ -1,21 +1,21 @@
-//! A message as bytes, for channels that nodes of several versions share. No Redis in here.
+//! The encoding of messages, which nodes of several versions share.
 //!
-//! One byte of version, then the fields in order, each text as its length (four bytes, little end
-//! first) and itself. What follows the last field is for later versions and is skipped.
+//! A message is one byte of version and then its fields in order. A text is its length (four bytes,
+//! little-endian) and its bytes. Bytes after the last field belong to later versions and are skipped.
 
-use super::super::{Message, ReplyTo};
+use crate::message::{Message, ReplyTo};
 use bytes::Bytes;
 use hostel_task::Name;
 
 const VERSION: u8 = 1;
 
-/// Why bytes are no message.
+/// Why bytes cannot be decoded.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unreadable {
     #[error("its format {0} is not known to this version of Hostel")]
     Version(u8),
-    #[error("it is broken")]
-    Broken,
+    #[error("it is malformed")]
+    Malformed,
 }
 
 pub(super) fn encode(message: &Message) -> Vec<u8> {
@@ -33,19 +33,19 @@ pub(super) fn encode(message: &Message) -> Vec<u8> {
     for text in texts {
         put(&mut bytes, text);
     }
-    // No node has the empty name, so it says that nobody waits.
-    let back = message.reply_to.as_ref();
+    // No node has the empty name, so it stands for no request.
+    let reply_to = message.reply_to.as_ref();
     put(
         &mut bytes,
-        back.map_or(b"", |back| back.node.as_str().as_bytes()),
+        reply_to.map_or(b"", |reply_to| reply_to.node.as_str().as_bytes()),
     );
-    let request = back.map_or(0, |back| back.request);
+    let request = reply_to.map_or(0, |reply_to| reply_to.request);
     bytes.extend_from_slice(&request.to_le_bytes());
     bytes
 }
 
 fn put(bytes: &mut Vec<u8>, text: &[u8]) {
-    // Longer than Redis takes in one message, so never cut in fact.
+    // Redis takes no message this long, so no text is ever cut.
     let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
     bytes.extend_from_slice(&length.to_le_bytes());
     bytes.extend_from_slice(&text[..length as usize]);
@@ -53,9 +53,9 @@ fn put(bytes: &mut Vec<u8>, text: &[u8]) {
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Message, Unreadable> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => fields(rest).ok_or(Unreadable::Broken),
+        Some((&VERSION, rest)) => fields(rest).ok_or(Unreadable::Malformed),
         Some((&version, _)) => Err(Unreadable::Version(version)),
-        None => Err(Unreadable::Broken),
+        None => Err(Unreadable::Malformed),
     }
 }
 
@@ -80,12 +80,13 @@ fn fields(rest: &[u8]) -> Option<Message> {
     };
     let node = text()?;
     let (request, _) = rest.split_first_chunk()?;
-    let reply_to = match node.is_empty() {
-        true => None,
-        false => Some(ReplyTo {
+    let reply_to = if node.is_empty() {
+        None
+    } else {
+        Some(ReplyTo {
             node: name(node)?,
             request: u64::from_le_bytes(*request),
-        }),
+        })
     };
     Some(Message {
         reply_to,
@@ -104,7 +105,6 @@ fn name(text: &[u8]) -> Option<Name> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hostel_fuzz as fuzz;
 
     fn message(reply_to: Option<ReplyTo>) -> Message {
         Message {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_decoded() {
+    fn decoding_reverses_encoding() {
         for sent in [message(None), message(waiting())] {
             let mut bytes = encode(&sent);
             assert_eq!(decode(&bytes).unwrap(), sent);
@@ -135,12 +135,12 @@ mod tests {
     }
 
     #[test]
-    fn whatever_else_comes_is_refused() {
+    fn malformed_bytes_are_refused() {
         let bytes = encode(&message(waiting()));
         for length in 0..bytes.len() {
             assert_eq!(
                 decode(&bytes[..length]),
-                Err(Unreadable::Broken),
+                Err(Unreadable::Malformed),
                 "{length}"
             );
         }
@@ -149,7 +149,7 @@ mod tests {
         for _ in 0..10_000 {
             let mut changed = bytes.clone();
             changed[random.usize(..bytes.len())] = random.u8(..);
-            // It may be another message; it may not be a panic.
+            // It may be another message, but must not panic.
             let _ = decode(&changed);
         }
     }
@@ -158,7 +158,7 @@ mod tests {
     fn fuzz_message_bytes() {
         let samples = [encode(&message(None)), encode(&message(waiting()))];
         let samples = [&samples[0][..], &samples[1][..]];
-        fuzz::each(|near| {
+        hostel_fuzz::each(|near| {
             if let Ok(read) = decode(&near.bytes(&samples)) {
                 assert_eq!(decode(&encode(&read)).unwrap(), read);
             }

@@ -26,10 +26,10 @@ impl ServiceDiscovery for Both {
     async fn discover_service(&self, _: &Name) -> Result<Vec<ServiceInfo>, Error> {
         Ok(Vec::new())
     }
-    async fn announce(&self, _: NodeRecord) -> Result<(), Error> {
+    async fn register_node(&self, _: NodeRecord) -> Result<(), Error> {
         Ok(())
     }
-    async fn withdraw(&self) -> Result<(), Error> {
+    async fn deregister_node(&self) -> Result<(), Error> {
         Ok(())
     }
     fn nodes(&self) -> Arc<[NodeRecord]> {

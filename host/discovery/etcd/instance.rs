@@ -1,36 +1,40 @@
-//! Which node this is, whatever its id says: a mark in the data directory, by which a node that was
-//! killed knows its own record again. Reads and writes that one file.
+//! The instance id of a node, in a file of its data directory. By it a node that was killed recognizes
+//! the record that it left under its node id.
 
-use super::super::Error;
+use crate::error::Error;
 use std::{fs, io, path::Path};
 use uuid::Uuid;
 
-/// Beside `node-id`, which is only there where the configuration gives none.
+/// The file's name. It is beside `node-id`, which exists only if the configuration has no node.id.
 const FILE: &str = "node-instance";
 
-/// The mark of the node that has this data directory; made at the first call.
-pub(super) fn kept_in(data_dir: &Path) -> Result<String, Error> {
+/// Returns the instance id of the node with this data directory, and creates it at the first call.
+pub(super) fn load_or_create(data_dir: &Path) -> Result<String, Error> {
     let file = data_dir.join(FILE);
     let cannot = |error: io::Error| {
         let file = file.display();
-        Error::Misconfigured(format!("cannot keep this node's mark in {file}: {error}"))
+        Error::Misconfigured(format!(
+            "cannot keep this node's instance id in {file}: {error}"
+        ))
     };
     match fs::read_to_string(&file) {
-        Ok(kept) => {
-            if let Ok(kept) = Uuid::try_parse(kept.trim()) {
-                return Ok(kept.to_string());
+        Ok(text) => {
+            if let Ok(instance) = Uuid::try_parse(text.trim()) {
+                return Ok(instance.to_string());
             }
             let file = file.display();
-            tracing::warn!("{file} is damaged and made anew; an earlier record is waited for");
+            tracing::warn!(
+                "{file} is damaged and written anew; a record that this node left in etcd has to expire first"
+            );
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(cannot(error)),
     }
     let instance = Uuid::now_v7().to_string();
-    // Renamed into place: a kill in between must not leave half a mark.
-    let beside = file.with_extension("new");
-    fs::write(&beside, &instance)
-        .and_then(|()| fs::rename(&beside, &file))
+    // Renamed into place, so that a kill in between leaves no partial file.
+    let temporary = file.with_extension("new");
+    fs::write(&temporary, &instance)
+        .and_then(|()| fs::rename(&temporary, &file))
         .map_err(cannot)?;
     Ok(instance)
 }
@@ -40,16 +44,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_kept_and_mended() {
+    fn an_instance_id_is_kept_and_replaced_when_damaged() {
         let dir = tempfile::tempdir().unwrap();
-        let first = kept_in(dir.path()).unwrap();
-        assert_eq!(kept_in(dir.path()).unwrap(), first);
+        let first = load_or_create(dir.path()).unwrap();
+        assert_eq!(load_or_create(dir.path()).unwrap(), first);
         let other = tempfile::tempdir().unwrap();
-        assert_ne!(kept_in(other.path()).unwrap(), first);
+        assert_ne!(load_or_create(other.path()).unwrap(), first);
         fs::write(dir.path().join(FILE), "0197").unwrap();
-        let mended = kept_in(dir.path()).unwrap();
-        assert_eq!(kept_in(dir.path()).unwrap(), mended);
-        let gone = kept_in(&dir.path().join("gone")).unwrap_err();
-        assert!(gone.to_string().contains(FILE), "{gone}");
+        let replaced = load_or_create(dir.path()).unwrap();
+        assert_eq!(load_or_create(dir.path()).unwrap(), replaced);
+        let missing = load_or_create(&dir.path().join("gone")).unwrap_err();
+        assert!(missing.to_string().contains(FILE), "{missing}");
     }
 }

@@ -1,48 +1,56 @@
-//! Who is there, through etcd: this node's record under a lease (`announcement.rs`), everybody
-//! else's in a view that a watch keeps (`watcher.rs`, `view.rs`; `doubt.rs` asks nodes that all went at
-//! once), who is drained, and services that clients register. Looking never waits for etcd.
+//! Service discovery through etcd. This node's record is registered under a lease (`registration.rs`). A
+//! watch keeps a view of everything else (`watcher.rs`, `view.rs`), so lookups never wait for etcd.
+//! `liveness_probe.rs` probes nodes that etcd has lost all at once.
 
-mod announcement;
-mod doubt;
-mod entry;
+mod cluster_view;
 mod instance;
+mod keyspace;
+mod liveness_probe;
+mod registration;
 mod server;
-mod store;
+mod store_identity;
 mod view;
 mod watcher;
 
-use super::{Error, NODE_SERVICE, NodeRecord, ServiceDiscovery, ServiceInfo};
-use announcement::{Announcement, Standing, seconds};
+use super::{
+    error::{Error, NODE_SERVICE},
+    record::{NodeRecord, ServiceInfo, check_known},
+    service_discovery::ServiceDiscovery,
+};
 use async_trait::async_trait;
-use entry::Entry;
+use cluster_view::ClusterView;
 use etcd_client::{Client, PutOptions};
 use hostel_runtime::health::{Background, Health, Part};
 use hostel_task::Name;
-use server::{Kept, Server};
+use keyspace::Entry;
+use parking_lot::Mutex;
+use registration::{Registration, RegistrationState};
+use server::{CachedClient, Server, lease_seconds};
 use std::{
     collections::BTreeSet,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use watcher::{Seen, Watcher};
+use watcher::Watcher;
 
-/// How long the first look, and the first registration, may take.
+/// How long the first snapshot, and the first registration, may take.
 const FIRST: Duration = Duration::from_secs(10);
-/// How long beyond its time to live a record under this node's id is waited for.
+/// How long beyond its time to live the first registration waits for another record under this node's id
+/// to end.
 const LEFTOVER: Duration = Duration::from_secs(3);
-/// How much longer than a record nodes are kept when all have gone at once.
+/// How much longer than their time to live nodes are kept that etcd has lost all at once.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Knows the nodes and services of all that use the same etcd and prefix.
+/// The discovery of all nodes that use the same etcd and prefix.
 pub struct EtcdServiceDiscovery {
     server: Arc<Server>,
-    seen: Arc<Seen>,
+    view: Arc<ClusterView>,
     prefix: String,
-    /// Tells this node's record from one that another node wrote under the same id.
+    /// Distinguishes this node's record from one that another node wrote under the same id.
     instance: String,
     ttl: Duration,
     max_services: usize,
@@ -51,31 +59,32 @@ pub struct EtcdServiceDiscovery {
     running: Mutex<Running>,
 }
 
-/// What goes on behind the calls. Dropping it ends everything.
+/// The background tasks and the connection for requests. Dropping it ends them.
 #[derive(Default)]
 struct Running {
     watching: Option<Background>,
-    announcing: Option<Announcing>,
-    /// For requests; made anew after an error, and after a rest.
-    client: Option<Kept>,
+    registering: Option<Registering>,
+    /// Replaced after an error, and after an idle time.
+    client: Option<CachedClient>,
 }
 
-struct Announcing {
-    wanted: watch::Sender<NodeRecord>,
-    standing: watch::Receiver<Standing>,
+/// The task that keeps this node registered.
+struct Registering {
+    record: watch::Sender<NodeRecord>,
+    state: watch::Receiver<RegistrationState>,
     stop: CancellationToken,
     task: Background,
 }
 
 impl EtcdServiceDiscovery {
-    /// For the etcd at `endpoints` (`http://host:port`), with every key under `prefix`, and limits
-    /// as they are unless told otherwise. Connects at the first use.
+    /// Creates a discovery for the etcd at `endpoints` (`http://host:port`), with every key under
+    /// `prefix` and default limits. It connects at its first use.
     pub async fn new(endpoints: &[&str], prefix: &str) -> Result<Self, Error> {
         let limits = hostel_config::Config::default().limits;
         Self::open(&hostel_config::Etcd::at(endpoints, prefix), &limits)
     }
 
-    /// The same from the configuration; of the limits it uses `max_services` and `service_ttl`.
+    /// Creates a discovery from the configuration, with the limits `max_services` and `service_ttl`.
     pub fn open(
         settings: &hostel_config::Etcd,
         limits: &hostel_config::Limits,
@@ -83,7 +92,7 @@ impl EtcdServiceDiscovery {
         Self::open_reporting(settings, limits, Health::default())
     }
 
-    /// The same, and reports its faults to `health`.
+    /// Creates a discovery from the configuration that reports its faults to `health`.
     pub fn open_reporting(
         settings: &hostel_config::Etcd,
         limits: &hostel_config::Limits,
@@ -91,7 +100,7 @@ impl EtcdServiceDiscovery {
     ) -> Result<Self, Error> {
         Ok(Self {
             server: Arc::new(Server::new(settings)?),
-            seen: Arc::new(Seen::new(settings.ttl + GRACE, health.clone())),
+            view: Arc::new(ClusterView::new(settings.ttl + GRACE, health.clone())),
             prefix: settings.prefix.clone(),
             instance: Uuid::now_v7().to_string(),
             ttl: settings.ttl,
@@ -102,56 +111,52 @@ impl EtcdServiceDiscovery {
         })
     }
 
-    /// As the node that has this data directory, which takes its record over at once when it comes
-    /// back from a kill. Without it, a record that it left is waited for.
-    pub fn kept_in(mut self, data_dir: &Path) -> Result<Self, Error> {
-        self.instance = instance::kept_in(data_dir)?;
+    /// Uses the instance id in the node's data directory, so that the node replaces its own record at
+    /// once after it was killed. Otherwise it waits until the record expires.
+    pub fn with_data_dir(mut self, data_dir: &Path) -> Result<Self, Error> {
+        self.instance = instance::load_or_create(data_dir)?;
         Ok(self)
     }
 
-    /// Every change under this lock is one assignment, so a panic elsewhere does not spoil it.
-    fn running(&self) -> MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins to follow etcd, and waits until there is something to look at.
-    async fn look(&self) -> Result<(), Error> {
-        self.running().watching.get_or_insert_with(|| {
-            let (server, seen) = (self.server.clone(), self.seen.clone());
+    /// Starts the watch at the first call, and waits for the first snapshot.
+    async fn ensure_watching(&self) -> Result<(), Error> {
+        self.running.lock().watching.get_or_insert_with(|| {
+            let (server, view) = (self.server.clone(), self.view.clone());
             let prefix = self.prefix.clone();
             self.health
                 .restarting(Part::Discovery, "etcd-watcher", move || {
                     let watcher = Watcher {
                         server: server.clone(),
-                        seen: seen.clone(),
+                        view: view.clone(),
                         prefix: prefix.clone(),
                     };
-                    let doubts = doubt::settle(seen.clone());
-                    // The doubtful end while etcd is away, too.
+                    let probes = liveness_probe::run(view.clone());
+                    // Unconfirmed nodes also expire while etcd is away.
                     async move {
-                        tokio::join!(watcher.run(), doubts);
+                        tokio::join!(watcher.run(), probes);
                     }
                 })
         });
-        let listed = tokio::time::timeout(FIRST, self.seen.listed());
-        listed.await.map_err(|_| self.server.silent())
+        let loaded = tokio::time::timeout(FIRST, self.view.loaded());
+        loaded.await.map_err(|_| self.server.no_answer())
     }
 
     async fn client(&self) -> Result<Client, Error> {
-        let kept = self.running().client.clone();
-        let client = self.server.connect_again(kept).await?;
-        self.running().client = Some(Kept {
+        let cached = self.running.lock().client.clone();
+        let client = self.server.reuse_or_connect(cached).await?;
+        self.running.lock().client = Some(CachedClient {
             client: client.clone(),
-            used: Instant::now(),
+            last_used: Instant::now(),
         });
         Ok(client)
     }
 
-    /// Writes a service under a lease of its own, and returns what etcd granted. The lease that it had
-    /// before holds nothing any more and goes back, and so does a lease that nothing was written under.
-    async fn write(&self, service: ServiceInfo, ttl: Duration) -> Result<Duration, Error> {
+    /// Writes a service under a lease of its own, and returns the time to live that etcd granted.
+    /// Revokes the lease of the previous write, which holds no key any more, or the new one if the write
+    /// failed.
+    async fn write_service(&self, service: ServiceInfo, ttl: Duration) -> Result<Duration, Error> {
         let mut client = self.client().await?;
-        let granted = client.lease_grant(seconds(ttl), None);
+        let granted = client.lease_grant(lease_seconds(ttl), None);
         let granted = self.server.within(granted).await?;
         let entry = Entry::Service(service);
         let value = entry
@@ -167,17 +172,17 @@ impl EtcdServiceDiscovery {
         if unused != 0
             && let Err(error) = self.server.within(client.lease_revoke(unused)).await
         {
-            tracing::debug!("a lease that holds nothing runs out by itself: {error}");
+            tracing::debug!("cannot revoke an unused lease, which ends by itself: {error}");
         }
         let put = put?;
         let revision = put.header().map_or(0, |header| header.revision());
-        self.seen.view().wrote(entry, revision);
+        self.view.lock().apply_write(entry, revision);
         let granted = u64::try_from(granted.ttl()).unwrap_or_default();
         Ok(Duration::from_secs(granted))
     }
 
-    /// Writes that a node is drained, or deletes it. In either case the view has it at once.
-    async fn wish(&self, node: &Name, drained: bool) -> Result<(), Error> {
+    /// Writes or deletes the drain request of a node, and applies that to the view at once.
+    async fn write_drain_request(&self, node: &Name, drained: bool) -> Result<(), Error> {
         let mut client = self.client().await?;
         let entry = Entry::Drained(node.clone());
         let key = entry.key();
@@ -188,67 +193,77 @@ impl EtcdServiceDiscovery {
                 .map_err(|error| Error::Unavailable(error.to_string()))?;
             let put = self.server.within(client.put(path, value, None)).await?;
             let revision = put.header().map_or(0, |header| header.revision());
-            self.seen.view().wrote(entry, revision);
+            self.view.lock().apply_write(entry, revision);
         } else {
-            let known = self.seen.view().store();
-            let back = store::take_back(&self.server, &mut client, &self.prefix, &key, known);
-            let revision = back.await?;
-            self.seen.view().erased(&key, revision, Instant::now());
+            let known = self.view.lock().store();
+            let revision = store_identity::delete_drain_request(
+                &self.server,
+                &mut client,
+                &self.prefix,
+                &key,
+                known,
+            )
+            .await?;
+            self.view
+                .lock()
+                .apply_delete(&key, revision, Instant::now());
         }
         Ok(())
     }
 
-    fn begin(&self, record: NodeRecord) -> watch::Receiver<Standing> {
-        let mut running = self.running();
-        if let Some(announcing) = &running.announcing {
-            announcing.wanted.send_replace(record);
-            return announcing.standing.clone();
+    /// Starts the registration, or updates its record, and returns its state.
+    fn start_or_update(&self, record: NodeRecord) -> watch::Receiver<RegistrationState> {
+        let mut running = self.running.lock();
+        if let Some(registering) = &running.registering {
+            registering.record.send_replace(record);
+            return registering.state.clone();
         }
-        let (wanted, receiver) = watch::channel(record);
-        let outside = Standing::Outside {
-            why: self.server.silent().reason(),
-            in_doubt: false,
-        };
-        let (sender, standing) = watch::channel(outside);
+        let (record, updates) = watch::channel(record);
+        let (state_sender, state) = watch::channel(RegistrationState::Unregistered {
+            why: self.server.no_answer().reason(),
+            id_contested: false,
+        });
         let stop = CancellationToken::new();
-        let announcement = Announcement {
+        let registration = Registration {
             server: self.server.clone(),
-            seen: self.seen.clone(),
+            view: self.view.clone(),
             prefix: self.prefix.clone(),
             ttl: self.ttl,
             instance: self.instance.clone(),
-            wanted: receiver,
-            standing: sender,
+            record: updates,
+            state: state_sender,
             health: self.health.clone(),
             stop: stop.clone(),
         };
-        let run = move || announcement.clone().run();
+        let run = move || registration.clone().run();
         let task = self
             .health
             .restarting(Part::Discovery, "etcd-registration", run);
-        running.announcing = Some(Announcing {
-            wanted,
-            standing: standing.clone(),
+        running.registering = Some(Registering {
+            record,
+            state: state.clone(),
             stop,
             task,
         });
-        standing
+        state
     }
 
-    /// Waits for the first registration. A record that an earlier run of this node left, and that is
-    /// not known for its own, ends by itself; one that does not belongs to another node.
-    async fn registered(
+    /// Waits for the first registration. A record under this node's id is waited for: it expires if an
+    /// earlier run of this node left it, and otherwise belongs to another node.
+    async fn until_registered(
         &self,
-        mut standing: watch::Receiver<Standing>,
+        mut state: watch::Receiver<RegistrationState>,
         id: &Name,
     ) -> Result<(), Error> {
         let since = Instant::now();
         loop {
-            let now = standing.borrow_and_update().clone();
+            let now = state.borrow_and_update().clone();
             let (until, error) = match now {
-                Standing::Registered { .. } => return Ok(()),
-                Standing::Outside { why, .. } => (since + FIRST, Error::Unavailable(why)),
-                Standing::Taken { address, since } => (
+                RegistrationState::Registered { .. } => return Ok(()),
+                RegistrationState::Unregistered { why, .. } => {
+                    (since + FIRST, Error::Unavailable(why))
+                }
+                RegistrationState::Taken { address, since } => (
                     since + self.ttl + LEFTOVER,
                     Error::Misconfigured(format!(
                         "the node at {address} has the id {id} in this cluster; give each node a \
@@ -256,7 +271,7 @@ impl EtcdServiceDiscovery {
                     )),
                 ),
             };
-            match tokio::time::timeout_at(until.into(), standing.changed()).await {
+            match tokio::time::timeout_at(until.into(), state.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return Err(error),
             }
@@ -268,9 +283,9 @@ impl EtcdServiceDiscovery {
 impl ServiceDiscovery for EtcdServiceDiscovery {
     async fn register_service(&self, service: ServiceInfo) -> Result<Duration, Error> {
         service.check()?;
-        self.look().await?;
+        self.ensure_watching().await?;
         {
-            let view = self.seen.view();
+            let view = self.view.lock();
             let full = view.services_count() >= self.max_services;
             if full && !view.has_service(&service.name, &service.id) {
                 let limit = self.max_services;
@@ -278,83 +293,83 @@ impl ServiceDiscovery for EtcdServiceDiscovery {
             }
         }
         let ttl = service.granted_ttl(self.service_ttl);
-        let written = self.write(service, ttl).await;
+        let written = self.write_service(service, ttl).await;
         if written.is_err() {
-            self.running().client = None;
+            self.running.lock().client = None;
         }
         written
     }
 
     async fn discover_service(&self, name: &Name) -> Result<Vec<ServiceInfo>, Error> {
-        self.look().await?;
+        self.ensure_watching().await?;
         if name.as_str() == NODE_SERVICE {
             let nodes = self.nodes();
             return Ok(nodes.iter().map(|node| node.as_service(name)).collect());
         }
-        Ok(self.seen.view().services(name))
+        Ok(self.view.lock().services(name))
     }
 
-    /// The first time it waits until the record is in etcd. After that it is kept there, whatever
-    /// happens, and a new one is written as soon as etcd can be reached.
-    async fn announce(&self, node: NodeRecord) -> Result<(), Error> {
-        let first = self.running().announcing.is_none();
+    /// The first call waits until the record is in etcd. From then on the record is kept there, and a
+    /// changed one is written as soon as etcd can be reached.
+    async fn register_node(&self, node: NodeRecord) -> Result<(), Error> {
+        let first = self.running.lock().registering.is_none();
         let id = node.id.clone();
-        self.seen.view().set_own(Some(node.clone()));
-        let standing = self.begin(node);
+        self.view.lock().set_own(Some(node.clone()));
+        let state = self.start_or_update(node);
         if !first {
             return Ok(());
         }
-        let done = match self.registered(standing, &id).await {
-            Ok(()) => self.look().await,
+        let done = match self.until_registered(state, &id).await {
+            Ok(()) => self.ensure_watching().await,
             Err(error) => Err(error),
         };
         if done.is_err() {
-            self.withdraw().await?;
+            self.deregister_node().await?;
         }
         done
     }
 
-    async fn withdraw(&self) -> Result<(), Error> {
-        self.seen.view().set_own(None);
-        let announcing = self.running().announcing.take();
-        if let Some(mut announcing) = announcing {
-            announcing.task.expect_end();
-            announcing.stop.cancel();
-            announcing.task.ended().await;
+    async fn deregister_node(&self) -> Result<(), Error> {
+        self.view.lock().set_own(None);
+        let registering = self.running.lock().registering.take();
+        if let Some(mut registering) = registering {
+            registering.task.expect_end();
+            registering.stop.cancel();
+            registering.task.ended().await;
         }
         Ok(())
     }
 
     fn nodes(&self) -> Arc<[NodeRecord]> {
-        self.seen.view().nodes()
+        self.view.lock().nodes()
     }
 
     async fn drain(&self, node: &Name, drained: bool) -> Result<(), Error> {
-        self.look().await?;
-        Error::unless_known(node, &self.nodes(), &self.drained())?;
-        let done = self.wish(node, drained).await;
+        self.ensure_watching().await?;
+        check_known(node, &self.nodes(), &self.drained())?;
+        let done = self.write_drain_request(node, drained).await;
         if done.is_err() {
-            self.running().client = None;
+            self.running.lock().client = None;
         }
         done
     }
 
     fn drained(&self) -> Arc<BTreeSet<Name>> {
-        self.seen.view().drained()
+        self.view.lock().drained()
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
-        self.seen.view().changed()
+        self.view.lock().changed()
     }
 
-    fn is_id_in_doubt(&self) -> bool {
-        let running = self.running();
-        let announcing = running.announcing.as_ref();
-        announcing.is_some_and(|announcing| announcing.standing.borrow().is_in_doubt(self.ttl))
+    fn is_id_contested(&self) -> bool {
+        let running = self.running.lock();
+        let registering = running.registering.as_ref();
+        registering.is_some_and(|it| it.state.borrow().is_id_contested(self.ttl))
     }
 
     fn stale_since(&self) -> Option<Instant> {
-        self.seen.stale_since()
+        self.view.stale_since()
     }
 
     fn cluster_id(&self) -> &str {

@@ -1,33 +1,33 @@
-//! How etcd is reached: connecting, how long anything may take, and what its errors mean to people.
+//! Connections to etcd, their time limits, and what its errors mean to an operator.
 
-use super::super::Error;
+use crate::error::Error;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use hostel_backoff::Backoff;
 use hostel_runtime::pem;
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-/// How long one request may take.
+/// How long connecting, or the answer to a request, may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(3);
-/// A connection that nothing comes through is asked so often whether it still is one. etcd ends one that
-/// is asked more often than every 5 s, or while nothing is asked on it at all.
+/// How often an HTTP/2 ping checks a connection with open requests, and how long its answer may take.
+/// etcd ends a connection that pings more often than every 5 s, or without an open request.
 const KEEP_ALIVE: Duration = Duration::from_millis(5500);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_millis(2500);
-/// For how long a connection that nothing is asked on counts as one: it may have been lost unheard.
-const REST: Duration = Duration::from_secs(5);
-/// How long to wait before connecting again: at first, and at most.
-const AGAIN: Duration = Duration::from_millis(100);
-const AGAIN_MAX: Duration = Duration::from_secs(2);
+/// A connection idle for this long is not used again: its loss may have gone unnoticed.
+const IDLE: Duration = Duration::from_secs(5);
+/// The delay before reconnecting, at first and at most.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// A connection, and when it was used last.
+/// A connection that is kept for further requests.
 #[derive(Clone)]
-pub(super) struct Kept {
+pub(super) struct CachedClient {
     pub client: Client,
-    pub used: Instant,
+    pub last_used: Instant,
 }
 
-/// An etcd, one or several servers.
+/// An etcd of one or several servers.
 pub(super) struct Server {
     endpoints: Vec<String>,
     options: ConnectOptions,
@@ -35,13 +35,13 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Reads the files that the settings name; connects to nothing.
+    /// Reads the files that the settings name. Connects to nothing.
     pub fn new(settings: &hostel_config::Etcd) -> Result<Self, Error> {
         let mut options = ConnectOptions::new()
             .with_connect_timeout(ANSWER)
             .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE_ANSWER)
             .with_keep_alive_while_idle(false)
-            // A server that has lost the others says so, and does not go on with what it knows.
+            // A server without contact to the others then fails requests and does not serve old data.
             .with_require_leader(true)
             .with_auto_token_refresh(true);
         if let (Some(user), Some(password)) = (&settings.user, &settings.password) {
@@ -60,10 +60,10 @@ impl Server {
         })
     }
 
-    /// A connection for single requests: the one that was kept, unless it has rested.
-    pub async fn connect_again(&self, kept: Option<Kept>) -> Result<Client, Error> {
-        match kept.filter(|kept| kept.used.elapsed() < REST) {
-            Some(kept) => Ok(kept.client),
+    /// Returns `cached` unless it was idle for too long, and else a new connection.
+    pub async fn reuse_or_connect(&self, cached: Option<CachedClient>) -> Result<Client, Error> {
+        match cached.filter(|cached| cached.last_used.elapsed() < IDLE) {
+            Some(cached) => Ok(cached.client),
             None => self.connect().await,
         }
     }
@@ -73,27 +73,29 @@ impl Server {
         self.within(client).await
     }
 
-    /// The answer, or the error that there is none in time.
+    /// Waits for an answer, up to the time limit.
     pub async fn within<T>(
         &self,
         answer: impl Future<Output = Result<T, etcd_client::Error>>,
     ) -> Result<T, Error> {
         match tokio::time::timeout(ANSWER, answer).await {
             Ok(answer) => answer.map_err(|error| self.explain(&error)),
-            Err(_) => Err(self.silent()),
+            Err(_) => Err(self.no_answer()),
         }
     }
 
-    pub fn silent(&self) -> Error {
+    /// The error of a request without an answer in time.
+    pub fn no_answer(&self) -> Error {
         let (seconds, endpoints) = (ANSWER.as_secs(), self.endpoints.join(", "));
         Error::Unavailable(format!(
             "etcd at {endpoints} does not answer within {seconds} s (discovery.endpoints)"
         ))
     }
 
+    /// Turns an error of etcd into one that says what to check.
     pub fn explain(&self, error: &etcd_client::Error) -> Error {
-        let said = error.to_string();
-        let has = |words: &[&str]| words.iter().any(|words| said.contains(words));
+        let text = error.to_string();
+        let has = |words: &[&str]| words.iter().any(|words| text.contains(words));
         let hint = if has(&[
             "authentication failed",
             "permission denied",
@@ -105,29 +107,29 @@ impl Server {
             "; check discovery.ca_file, which has to have signed etcd's certificate, and \
              discovery.cert_file and key_file where etcd asks for one"
         } else if self.is_tls && has(&["transport::Error"]) && !has(&["ConnectError"]) {
-            // With TLS 1.3 a server turns clients away only once they have begun to ask, and the
-            // reason is often lost together with the connection.
+            // With TLS 1.3 a server refuses a client's certificate only after the handshake, and the
+            // reason is often lost with the connection.
             "; the connection was lost: where etcd asks for a certificate, check \
              discovery.cert_file and key_file"
         } else {
             ""
         };
-        Error::Unavailable(format!("etcd: {said}{hint}"))
+        Error::Unavailable(format!("etcd: {text}{hint}"))
     }
 }
 
-/// What to do with https; `None` where all endpoints are http.
+/// Returns the TLS options, or `None` if all endpoints are http.
 fn tls(settings: &hostel_config::Etcd) -> Result<Option<TlsOptions>, Error> {
     let https = |endpoint: &String| endpoint.starts_with("https://");
     let given = [&settings.ca_file, &settings.cert_file, &settings.key_file];
     if !settings.endpoints.iter().any(https) {
-        return match given.iter().any(|file| file.is_some()) {
-            true => Err(Error::Misconfigured(
-                "discovery names certificates, but its endpoints are http; write https:// there"
+        if given.iter().any(|file| file.is_some()) {
+            return Err(Error::Misconfigured(
+                "discovery names certificates, but discovery.endpoints are http; write https:// there"
                     .into(),
-            )),
-            false => Ok(None),
-        };
+            ));
+        }
+        return Ok(None);
     }
     let mut tls = TlsOptions::new();
     tls = match &settings.ca_file {
@@ -151,17 +153,13 @@ fn read(setting: &str, file: &PathBuf) -> Result<Vec<u8>, Error> {
     })
 }
 
-/// How long to wait between attempts, longer each time, and never the same on two nodes.
-pub(super) struct Pause(Duration);
+/// The delays between attempts to connect.
+pub(super) fn backoff() -> Backoff {
+    Backoff::new(RECONNECT.0, RECONNECT.1)
+}
 
-impl Pause {
-    pub fn new() -> Self {
-        Self(AGAIN)
-    }
-
-    pub async fn wait(&mut self) {
-        let pause = self.0.mul_f32(0.5 + fastrand::f32() / 2.0);
-        self.0 = (self.0 * 2).min(AGAIN_MAX);
-        tokio::time::sleep(pause).await;
-    }
+/// Converts a time to live to whole seconds, as leases have them, rounded up.
+pub(super) fn lease_seconds(ttl: Duration) -> i64 {
+    let up = u64::from(ttl.subsec_nanos() > 0);
+    i64::try_from(ttl.as_secs() + up).unwrap_or(i64::MAX)
 }

@@ -1,11 +1,11 @@
-//! What this node last saw in etcd: nodes and services, from a list and the changes after it. Asks
-//! nobody and has no clock; the caller brings both. Who listens is told when something has changed.
+//! The last known content of etcd: nodes, services and drain requests, from a snapshot and the changes
+//! after it. Pure: callers pass content and time. Subscribers are notified of changes.
 
 use super::{
-    super::{NodeRecord, ServiceInfo},
-    entry::{Announced, Entry, Key},
-    store::Listed,
+    keyspace::{Entry, Key, RegisteredNode},
+    store_identity::Snapshot,
 };
+use crate::record::{NodeRecord, ServiceInfo};
 use hostel_task::Name;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,46 +14,46 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// All that is known.
+/// The last known content of etcd.
 pub(super) struct View {
     nodes: BTreeMap<Name, Node>,
     services: BTreeMap<Name, BTreeMap<Name, Service>>,
     services_count: usize,
-    /// Who shall take no new task, with the revision that says so.
+    /// The nodes with a drain request, and its revision.
     drained: BTreeMap<Name, i64>,
-    /// Nodes that went within the last `grace`, and when.
-    gone: Vec<(Instant, Announced)>,
-    /// The last revision of etcd that is in here.
+    /// Nodes that were removed within the last `grace`, and when.
+    removed: Vec<(Instant, RegisteredNode)>,
+    /// The last revision of etcd that the view contains.
     revision: i64,
-    /// The name of the store that all of this is from.
+    /// The name of the store that the view is of.
     store: Option<Vec<u8>>,
-    /// What this node says of itself, as long as it wants to be known.
+    /// This node's record while it is registered or being registered.
     own: Option<NodeRecord>,
-    /// What callers get.
+    /// What `nodes` and `drained` return.
     shown: Arc<[NodeRecord]>,
     shown_drained: Arc<BTreeSet<Name>>,
     changed: watch::Sender<u64>,
-    /// How long nodes are kept after all of them have gone at once.
+    /// How long nodes are kept after all of them were removed at once.
     grace: Duration,
-    /// When this node's own record went the last time; it may be back.
-    own_went: Option<Instant>,
+    /// When this node's own record was last removed; it may have been written again.
+    own_removed: Option<Instant>,
 }
 
-/// Nodes in doubt that still listen are kept for this many times the grace: at some time something
-/// else may listen there.
+/// An unconfirmed node that still listens is kept for this many times the grace, and no longer, since
+/// another program may listen there by then.
 const MOST_GRACES: u32 = 4;
 
 struct Node {
-    announced: Announced,
+    registered: RegisteredNode,
     revision: i64,
-    /// etcd does not have it any more, but it does not have the others either.
-    doubt: Option<Doubt>,
+    /// Set when etcd has lost the node together with all others.
+    unconfirmed: Option<Unconfirmed>,
 }
 
-/// How long a node that may have gone is kept.
-struct Doubt {
+/// How long a node is kept that etcd has lost.
+struct Unconfirmed {
     until: Instant,
-    /// However often it answers.
+    /// The limit of `until`, however often the node answers.
     at_most: Instant,
 }
 
@@ -69,7 +69,7 @@ impl View {
             services: BTreeMap::new(),
             services_count: 0,
             drained: BTreeMap::new(),
-            gone: Vec::new(),
+            removed: Vec::new(),
             revision: 0,
             store: None,
             own: None,
@@ -77,25 +77,26 @@ impl View {
             shown_drained: Arc::default(),
             changed: watch::Sender::new(0),
             grace,
-            own_went: None,
+            own_removed: None,
         }
     }
 
-    /// The nodes, this one included.
+    /// The nodes, including this one.
     pub fn nodes(&self) -> Arc<[NodeRecord]> {
         self.shown.clone()
     }
 
-    /// Who shall take no new task, there or not.
+    /// The nodes with a drain request, live or not.
     pub fn drained(&self) -> Arc<BTreeSet<Name>> {
         self.shown_drained.clone()
     }
 
-    /// Changes after `nodes` or `drained` has, and when nodes fall into doubt.
+    /// Changes after `nodes` or `drained` has changed, and when nodes become unconfirmed.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
+    /// The services of a name.
     pub fn services(&self, name: &Name) -> Vec<ServiceInfo> {
         let ids = self
             .services
@@ -115,66 +116,67 @@ impl View {
         self.services_count
     }
 
-    /// What this node says of itself from now on; `None` when it leaves.
+    /// Sets this node's record; `None` when it deregisters.
     pub fn set_own(&mut self, own: Option<NodeRecord>) {
         if own.is_none()
             && let Some(own) = &self.own
         {
             self.nodes.remove(&own.id);
-            self.own_went = None;
+            self.own_removed = None;
         }
         self.own = own;
         self.show();
     }
 
-    /// Whether etcd has what this node says of itself.
+    /// Whether etcd has this node's record, or needs none.
     pub fn has_own(&self) -> bool {
         let own = self.own.as_ref();
         own.is_none_or(|own| {
             let kept = self.nodes.get(&own.id);
-            kept.is_some_and(|node| node.doubt.is_none())
+            kept.is_some_and(|node| node.unconfirmed.is_none())
         })
     }
 
-    /// The name of the store that this is a view of; `None` before the first list.
+    /// The name of the store that this is a view of; `None` before the first snapshot.
     pub fn store(&self) -> Option<Vec<u8>> {
         self.store.clone()
     }
 
-    /// The wishes that etcd has lost: they are known here and not there, and nobody has taken them
-    /// back. A store that still has its name was put back to an earlier time if its revisions do not
-    /// reach the wish. One with another name lost everything, and may be told as long as it is new.
-    pub fn lost_wishes(&self, listed: &Listed) -> Vec<Name> {
+    /// Returns the nodes whose drain requests etcd has lost: they are in this view and not in the
+    /// snapshot, and were not withdrawn. A store with the same name was restored to an earlier time if
+    /// its revision is before the request's. A store with another name has lost everything, and its
+    /// requests may be written again while it is new.
+    pub fn lost_drain_requests(&self, snapshot: &Snapshot) -> Vec<Name> {
         let Some(known) = &self.store else {
             return Vec::new();
         };
-        let there: BTreeSet<Key> = listed
+        let present: BTreeSet<Key> = snapshot
             .entries
             .iter()
             .map(|(entry, _)| entry.key())
             .collect();
-        let is_lost = |revision: i64| match &listed.store {
-            Some(name) if name == known => revision > listed.revision,
-            Some(_) => listed.is_new,
+        let is_lost = |revision: i64| match &snapshot.store {
+            Some(name) if name == known => revision > snapshot.revision,
+            Some(_) => snapshot.is_new,
             None => true,
         };
         let lost = self.drained.iter().filter(|(node, revision)| {
-            is_lost(**revision) && !there.contains(&Key::Drained((*node).clone()))
+            is_lost(**revision) && !present.contains(&Key::Drained((*node).clone()))
         });
         lost.map(|(node, _)| node.clone()).collect()
     }
 
-    /// All of a list that was made after a time in which nothing was heard of etcd.
-    pub fn take(&mut self, listed: Listed, now: Instant) {
-        // Another store counts its revisions from the start; nothing here is newer than they are.
-        if self.store.is_some() && self.store != listed.store {
+    /// Replaces the content by a snapshot that was taken after a time without changes from etcd.
+    pub fn load(&mut self, snapshot: Snapshot, now: Instant) {
+        // Another store counts its revisions from the start, so nothing here is newer than they are.
+        if self.store.is_some() && self.store != snapshot.store {
             self.revision = i64::MAX;
         }
-        self.store = listed.store;
-        self.replace(listed.entries, listed.revision, now);
+        self.store = snapshot.store;
+        self.replace(snapshot.entries, snapshot.revision, now);
     }
 
-    /// Everything that etcd had at `revision`, after a time in which nothing was heard of it.
+    /// Replaces the content by `entries`, which etcd had at `revision`.
     fn replace(&mut self, entries: Vec<(Entry, i64)>, revision: i64, now: Instant) {
         let listed: BTreeSet<Key> = entries.iter().map(|(entry, _)| entry.key()).collect();
         let nodes = self.nodes.iter();
@@ -186,8 +188,8 @@ impl View {
         });
         let drained = self.drained.iter();
         let drained = drained.map(|(id, &revision)| (Key::Drained(id.clone()), revision));
-        // etcd may have been set up anew, and its revisions count from the start again. Else what came
-        // here after the list was made is newer than it.
+        // An etcd that was set up anew counts its revisions from the start. Otherwise content with a
+        // later revision is newer than the snapshot.
         let restarted = revision < self.revision;
         let missing: Vec<Key> = nodes
             .chain(services)
@@ -203,10 +205,10 @@ impl View {
         for key in missing {
             self.remove(&key, now);
         }
-        self.settle(revision, now);
+        self.keep_if_all_removed(revision, now);
     }
 
-    /// What has changed in etcd, in order. A `None` was deleted.
+    /// Applies changes of etcd, in order. `None` stands for a deletion.
     pub fn change(&mut self, changes: Vec<(Key, Option<Entry>)>, revision: i64, now: Instant) {
         for (key, entry) in changes {
             match entry {
@@ -214,58 +216,59 @@ impl View {
                 None => self.remove(&key, now),
             }
         }
-        self.settle(revision, now);
+        self.keep_if_all_removed(revision, now);
     }
 
-    /// Something that this node wrote itself, before it is heard of as a change.
-    pub fn wrote(&mut self, entry: Entry, revision: i64) {
-        // Else the change has come already, and maybe the next one too.
+    /// Applies a write of this node before the watch reports it.
+    pub fn apply_write(&mut self, entry: Entry, revision: i64) {
+        // Otherwise the watch has reported it already, and possibly later changes.
         if revision > self.revision {
             self.put(entry, revision);
             self.show();
         }
     }
 
-    /// Something that this node deleted itself, likewise.
-    pub fn erased(&mut self, key: &Key, revision: i64, now: Instant) {
+    /// Applies a deletion by this node before the watch reports it.
+    pub fn apply_delete(&mut self, key: &Key, revision: i64, now: Instant) {
         if revision > self.revision {
             self.remove(key, now);
             self.show();
         }
     }
 
-    /// Forgets the doubtful whose time is over; returns when to look again.
+    /// Removes unconfirmed nodes whose time is over, and returns when the next one's is.
     pub fn expire(&mut self, now: Instant) -> Option<Instant> {
-        let in_time = |doubt: &Doubt| now < doubt.until;
+        let in_time = |unconfirmed: &Unconfirmed| now < unconfirmed.until;
         self.nodes
-            .retain(|_, node| node.doubt.as_ref().is_none_or(in_time));
+            .retain(|_, node| node.unconfirmed.as_ref().is_none_or(in_time));
         self.show();
-        let doubts = self.nodes.values().filter_map(|node| node.doubt.as_ref());
-        doubts.map(|doubt| doubt.until).min()
+        let nodes = self.nodes.values();
+        let unconfirmed = nodes.filter_map(|node| node.unconfirmed.as_ref());
+        unconfirmed.map(|unconfirmed| unconfirmed.until).min()
     }
 
-    /// Who is in doubt, and where to ask for it. This node knows that it is there.
-    pub fn doubtful(&self) -> Vec<(Name, String)> {
+    /// Returns the unconfirmed nodes with their addresses, except this node.
+    pub fn unconfirmed(&self) -> Vec<(Name, String)> {
         let own = self.own.as_ref().map(|own| &own.id);
-        let doubtful = self.nodes.iter();
-        let doubtful = doubtful.filter(|(id, node)| node.doubt.is_some() && own != Some(id));
-        let address = |node: &Node| node.announced.record.address.clone();
-        doubtful
-            .map(|(id, node)| (id.clone(), address(node)))
+        self.nodes
+            .iter()
+            .filter(|(id, node)| node.unconfirmed.is_some() && own != Some(id))
+            .map(|(id, node)| (id.clone(), node.registered.record.address.clone()))
             .collect()
     }
 
-    /// Somebody listens where a node in doubt was.
-    pub fn answered(&mut self, id: &Name, now: Instant) {
+    /// Keeps an unconfirmed node for longer, since it listens at its address.
+    pub fn probe_answered(&mut self, id: &Name, now: Instant) {
         let node = self.nodes.get_mut(id);
-        if let Some(doubt) = node.and_then(|node| node.doubt.as_mut()) {
-            doubt.until = (now + self.grace).min(doubt.at_most);
+        if let Some(unconfirmed) = node.and_then(|node| node.unconfirmed.as_mut()) {
+            unconfirmed.until = (now + self.grace).min(unconfirmed.at_most);
         }
     }
 
-    /// Nobody listens where a node in doubt was.
-    pub fn refused(&mut self, id: &Name) {
-        if self.nodes.get(id).is_some_and(|node| node.doubt.is_some()) {
+    /// Removes an unconfirmed node, since its address refuses connections.
+    pub fn probe_refused(&mut self, id: &Name) {
+        let node = self.nodes.get(id);
+        if node.is_some_and(|node| node.unconfirmed.is_some()) {
             self.nodes.remove(id);
             self.show();
         }
@@ -286,13 +289,13 @@ impl View {
 
     fn put(&mut self, entry: Entry, revision: i64) {
         match entry {
-            Entry::Node(announced) => {
-                let id = announced.record.id.clone();
-                self.gone.retain(|(_, gone)| gone.record.id != id);
+            Entry::Node(registered) => {
+                let id = registered.record.id.clone();
+                self.removed.retain(|(_, node)| node.record.id != id);
                 let node = Node {
-                    announced,
+                    registered,
                     revision,
-                    doubt: None,
+                    unconfirmed: None,
                 };
                 self.nodes.insert(id, node);
             }
@@ -310,14 +313,14 @@ impl View {
     fn remove(&mut self, key: &Key, now: Instant) {
         match key {
             Key::Node(id) => {
-                // The doubtful are gone already, and wait for their time.
-                let sure = |node: &Node| node.doubt.is_none();
-                if self.nodes.get(id).is_some_and(sure)
+                // Unconfirmed nodes were removed from etcd before, and stay until their time is over.
+                let is_confirmed = |node: &Node| node.unconfirmed.is_none();
+                if self.nodes.get(id).is_some_and(is_confirmed)
                     && let Some(node) = self.nodes.remove(id)
                 {
-                    self.gone.push((now, node.announced));
+                    self.removed.push((now, node.registered));
                     if self.own.as_ref().is_some_and(|own| own.id == *id) {
-                        self.own_went = Some(now);
+                        self.own_removed = Some(now);
                     }
                 }
             }
@@ -336,49 +339,52 @@ impl View {
         }
     }
 
-    /// After a whole change. A leader of etcd that stalls can end all leases at once; that all nodes
-    /// have died in the same moment is less likely. So when none is left, those that have just gone
-    /// are kept for a while, in which they register again if they live. This node's own record has
-    /// gone with them, and may be back before the last of them goes.
-    fn settle(&mut self, revision: i64, now: Instant) {
+    /// Ends a change: if it has removed the last node, keeps those just removed for the grace, in which
+    /// they register again if they live.
+    ///
+    /// A stalled leader of etcd can end all leases at once, which is more likely than the death of all
+    /// nodes in the same moment. This node's own record is then removed as well, and may be written
+    /// again before the last of the others is removed.
+    fn keep_if_all_removed(&mut self, revision: i64, now: Instant) {
         self.revision = revision;
         let grace = self.grace;
-        self.gone.retain(|(since, _)| now < *since + grace);
-        self.own_went = self.own_went.filter(|since| now < *since + grace);
+        self.removed.retain(|(since, _)| now < *since + grace);
+        self.own_removed = self.own_removed.filter(|since| now < *since + grace);
         let own = self.own.as_ref().map(|own| &own.id);
         let is_other = |id: &Name| own != Some(id);
-        let sure = |(id, node): (&Name, &Node)| is_other(id) && node.doubt.is_none();
-        let gone = self.gone.iter().map(|(_, gone)| &gone.record.id);
-        let others_gone = gone.filter(|id| is_other(id)).count();
+        let is_confirmed = |(id, node): (&Name, &Node)| is_other(id) && node.unconfirmed.is_none();
+        let removed = self.removed.iter().map(|(_, node)| &node.record.id);
+        let others_removed = removed.filter(|id| is_other(id)).count();
         let at_once = match own {
-            Some(_) => self.own_went.is_some() && others_gone > 0,
-            None => others_gone > 1,
+            Some(_) => self.own_removed.is_some() && others_removed > 0,
+            None => others_removed > 1,
         };
-        if at_once && !self.nodes.iter().any(sure) {
-            let nodes = self.gone.len();
+        if at_once && !self.nodes.iter().any(is_confirmed) {
+            let nodes = self.removed.len();
             tracing::warn!(
                 nodes,
-                "every node has gone from etcd at once; asking them, and keeping them for {grace:?}"
+                "etcd has lost every node at once; probing them, and keeping them for {grace:?}"
             );
-            for (_, announced) in std::mem::take(&mut self.gone) {
+            for (_, registered) in std::mem::take(&mut self.removed) {
                 let node = Node {
-                    announced,
+                    registered,
                     revision,
-                    doubt: Some(Doubt {
+                    unconfirmed: Some(Unconfirmed {
                         until: now + grace,
                         at_most: now + grace * MOST_GRACES,
                     }),
                 };
-                self.nodes.insert(node.announced.record.id.clone(), node);
+                self.nodes.insert(node.registered.record.id.clone(), node);
             }
             self.changed.send_modify(|count| *count += 1);
         }
         self.show();
     }
 
+    /// Updates what `nodes` and `drained` return, and notifies subscribers if it has changed.
     fn show(&mut self) {
         let own = self.own.as_ref();
-        let others = self.nodes.values().map(|node| &node.announced.record);
+        let others = self.nodes.values().map(|node| &node.registered.record);
         let others = others.filter(|record| own.is_none_or(|own| own.id != record.id));
         let mut shown: Vec<NodeRecord> = own.into_iter().chain(others).cloned().collect();
         shown.sort_by(|a, b| a.id.cmp(&b.id));

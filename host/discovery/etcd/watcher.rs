@@ -1,161 +1,71 @@
-//! Keeps the view like etcd: lists everything, follows the changes, and begins anew after whatever
-//! comes between. While etcd is away the last view serves.
+//! Keeps the view up to date: loads a snapshot, follows the changes after it, and begins again after
+//! every failure. While etcd is away the last view serves.
 
 use super::{
-    super::Error,
-    entry::{Entry, Key},
-    server::{ANSWER, Pause, Server},
-    store::{self, Listed},
-    view::View,
+    cluster_view::ClusterView,
+    keyspace::{Entry, Key},
+    server::{ANSWER, Server, backoff},
+    store_identity::{self, Snapshot},
 };
+use crate::error::Error;
 use etcd_client::{Client, EventType, GetOptions, KeyValue, WatchOptions, WatchResponse};
-use hostel_runtime::health::{Health, Part};
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    convert::Infallible,
+    sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, watch};
 
-/// How many entries one answer of a list holds: with the largest ones, less than a message may.
+/// How many entries one page of a snapshot has. Even with the largest entries a page fits into a message.
 const PAGE: i64 = 128;
-/// How often a watch that is silent is asked for a sign of life, and when it counts as dead.
-const ASK_EVERY: Duration = Duration::from_secs(4);
+/// How often an idle watch is asked for its progress, and when it counts as dead.
+const PROGRESS_EVERY: Duration = Duration::from_secs(4);
 const SILENT: Duration = Duration::from_secs(13);
 
-/// The fault of a view that is not kept up to date.
-const STALE: &str = "stale";
-
-/// The view and what is known about it. Shared by all parts of this discovery.
-pub(super) struct Seen {
-    view: Mutex<View>,
-    state: watch::Sender<State>,
-    /// This node's own record is not in etcd, though it should be.
-    pub own_is_missing: Notify,
-    health: Health,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Nothing has been listed yet.
-    Empty,
-    Fresh,
-    /// etcd is away since then.
-    Stale(Instant),
-}
-
-impl Seen {
-    pub fn new(grace: Duration, health: Health) -> Self {
-        Self {
-            view: Mutex::new(View::new(grace)),
-            state: watch::Sender::new(State::Empty),
-            own_is_missing: Notify::new(),
-            health,
-        }
-    }
-
-    /// A view is whole after each of its calls, so a panic elsewhere does not spoil it.
-    pub fn view(&self) -> MutexGuard<'_, View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for the first list.
-    pub async fn listed(&self) {
-        let mut state = self.state.subscribe();
-        // The sender is in `self`, so it is not closed.
-        let _ = state.wait_for(|state| *state != State::Empty).await;
-    }
-
-    /// Since when the view is no longer followed, if it is not.
-    pub fn stale_since(&self) -> Option<Instant> {
-        match *self.state.borrow() {
-            State::Stale(since) => Some(since),
-            State::Empty | State::Fresh => None,
-        }
-    }
-
-    fn fresh(&self) {
-        let before = self.state.send_replace(State::Fresh);
-        if let State::Stale(since) = before {
-            let nodes = self.view().nodes().len();
-            let away = since.elapsed();
-            tracing::info!(nodes, "etcd is back after {away:.1?}, its view is fresh");
-            self.health.clear(Part::Discovery, STALE);
-        }
-    }
-
-    fn stale(&self, why: &Error) {
-        let fell = self.state.send_if_modified(|state| {
-            let fresh = *state == State::Fresh;
-            if fresh {
-                *state = State::Stale(Instant::now());
-            }
-            fresh
-        });
-        if fell {
-            let nodes = self.view().nodes().len();
-            self.health.warn(
-                Part::Discovery,
-                STALE,
-                format!(
-                    "the last view of the cluster, of {nodes} nodes, serves; it is stale: {why}"
-                ),
-            );
-        } else {
-            tracing::debug!("still no view of the cluster: {why}");
-        }
-    }
-
-    fn look_for_own(&self) {
-        if !self.view().has_own() {
-            self.own_is_missing.notify_one();
-        }
-    }
-}
-
-/// Follows etcd until it is dropped.
+/// Watches etcd until it is dropped.
 pub(super) struct Watcher {
     pub server: Arc<Server>,
-    pub seen: Arc<Seen>,
+    pub view: Arc<ClusterView>,
     pub prefix: String,
 }
 
 impl Watcher {
     pub async fn run(self) {
-        let mut pause = Pause::new();
+        let mut backoff = backoff();
         loop {
             let since = Instant::now();
-            let Err(why) = self.follow().await;
-            self.seen.stale(&why);
+            let Err(why) = self.watch().await;
+            self.view.set_stale(&why);
             if since.elapsed() > SILENT {
-                pause = Pause::new();
+                backoff.reset();
             }
-            pause.wait().await;
+            tokio::time::sleep(backoff.next_delay()).await;
         }
     }
 
-    async fn follow(&self) -> Result<std::convert::Infallible, Error> {
+    /// Loads a snapshot and applies changes until something fails.
+    async fn watch(&self) -> Result<Infallible, Error> {
         let mut client = self.server.connect().await?;
-        let revision = self.look(&mut client).await?;
+        let revision = self.load(&mut client).await?;
         let options = WatchOptions::new()
             .with_prefix()
             .with_start_revision(revision + 1)
             .with_progress_notify();
         let watch = client.watch(format!("{}/", self.prefix), Some(options));
         let mut watch = self.server.within(watch).await?;
-        self.seen.fresh();
-        let mut heard = Instant::now();
+        self.view.set_fresh();
+        let mut last_message = Instant::now();
         loop {
             tokio::select! {
                 message = watch.message() => {
-                    heard = Instant::now();
+                    last_message = Instant::now();
                     match message.map_err(|error| self.server.explain(&error))? {
-                        Some(message) => self.take(&message)?,
+                        Some(message) => self.apply(&message)?,
                         None => return Err(Error::Unavailable("etcd closed the watch".into())),
                     }
                 }
-                () = tokio::time::sleep(ASK_EVERY) => {
-                    if heard.elapsed() > SILENT {
-                        return Err(self.server.silent());
+                () = tokio::time::sleep(PROGRESS_EVERY) => {
+                    if last_message.elapsed() > SILENT {
+                        return Err(self.server.no_answer());
                     }
                     self.server.within(watch.request_progress()).await?;
                 }
@@ -163,7 +73,7 @@ impl Watcher {
         }
     }
 
-    fn take(&self, message: &WatchResponse) -> Result<(), Error> {
+    fn apply(&self, message: &WatchResponse) -> Result<(), Error> {
         if message.canceled() {
             let why = match message.compact_revision() {
                 0 => message.cancel_reason().to_owned(),
@@ -171,7 +81,7 @@ impl Watcher {
             };
             return Err(Error::Unavailable(format!("etcd ended the watch: {why}")));
         }
-        // One message may hold several revisions, in order.
+        // One message may have several revisions, in order.
         let changes = message.events().iter().filter_map(|event| {
             let pair = event.kv()?;
             let key = Key::parse(&self.prefix, pair.key())?;
@@ -183,44 +93,45 @@ impl Watcher {
         });
         for (revision, key, entry) in changes {
             let change = vec![(key, entry)];
-            self.seen.view().change(change, revision, Instant::now());
+            self.view.lock().change(change, revision, Instant::now());
         }
-        self.seen.look_for_own();
+        self.view.check_own();
         Ok(())
     }
 
-    /// Takes over everything as of one revision, which it returns. What etcd has lost and this node
-    /// still knows is brought there before.
-    async fn look(&self, client: &mut Client) -> Result<i64, Error> {
-        let mut listed = self.list(client).await?;
-        let lost = self.seen.view().lost_wishes(&listed);
-        if listed.store.is_none() || !lost.is_empty() {
-            store::restore(&self.server, client, &self.prefix, &listed, lost).await?;
-            listed = self.list(client).await?;
+    /// Loads a snapshot into the view, and returns its revision. Before that it restores drain requests
+    /// that etcd has lost and this node still knows.
+    async fn load(&self, client: &mut Client) -> Result<i64, Error> {
+        let mut snapshot = self.snapshot(client).await?;
+        let lost = self.view.lock().lost_drain_requests(&snapshot);
+        if snapshot.store.is_none() || !lost.is_empty() {
+            store_identity::restore(&self.server, client, &self.prefix, &snapshot, lost).await?;
+            snapshot = self.snapshot(client).await?;
         }
-        let revision = listed.revision;
-        self.seen.view().take(listed, Instant::now());
-        self.seen.look_for_own();
+        let revision = snapshot.revision;
+        self.view.lock().load(snapshot, Instant::now());
+        self.view.check_own();
         Ok(revision)
     }
 
-    async fn list(&self, client: &mut Client) -> Result<Listed, Error> {
-        let name = store::name_path(&self.prefix).into_bytes();
-        let new = store::new_path(&self.prefix).into_bytes();
+    /// Reads everything below the prefix at one revision, page by page.
+    async fn snapshot(&self, client: &mut Client) -> Result<Snapshot, Error> {
+        let name = store_identity::name_path(&self.prefix).into_bytes();
+        let new = store_identity::new_path(&self.prefix).into_bytes();
         let end = end_of(&self.prefix);
         let mut from = format!("{}/", self.prefix).into_bytes();
-        let mut listed = Listed::default();
+        let mut snapshot = Snapshot::default();
         loop {
             let options = GetOptions::new()
                 .with_range(end.clone())
                 .with_limit(PAGE)
-                .with_revision(listed.revision);
+                .with_revision(snapshot.revision);
             let mut page = self
                 .server
                 .within(client.get(from.clone(), Some(options)))
                 .await?;
-            if listed.revision == 0 {
-                listed.revision = page.header().map_or(0, |header| header.revision());
+            if snapshot.revision == 0 {
+                snapshot.revision = page.header().map_or(0, |header| header.revision());
             }
             let more = page.more();
             let pairs = page.take_kvs();
@@ -230,28 +141,28 @@ impl Watcher {
             }
             for pair in &pairs {
                 if pair.key() == name {
-                    listed.store = Some(pair.value().to_vec());
+                    snapshot.store = Some(pair.value().to_vec());
                 }
-                listed.is_new |= pair.key() == new;
+                snapshot.is_new |= pair.key() == new;
             }
-            listed.entries.extend(pairs.iter().filter_map(|pair| {
+            snapshot.entries.extend(pairs.iter().filter_map(|pair| {
                 let key = Key::parse(&self.prefix, pair.key())?;
                 Some((parse(&key, pair)?, pair.mod_revision()))
             }));
             if !more {
-                return Ok(listed);
+                return Ok(snapshot);
             }
         }
     }
 }
 
-/// The first key behind all that begin with the prefix and a `/`.
+/// Returns the end of the range of keys that begin with the prefix and a `/`.
 fn end_of(prefix: &str) -> Vec<u8> {
     // `0` follows `/`.
     format!("{prefix}0").into_bytes()
 }
 
-/// `None` when it cannot be read, as what a newer version writes may not be.
+/// Parses an entry; `None` if it cannot be read, as may be with one that a newer version wrote.
 fn parse(key: &Key, pair: &KeyValue) -> Option<Entry> {
     match Entry::parse(key, pair.value()) {
         Ok(entry) => Some(entry),
@@ -262,4 +173,4 @@ fn parse(key: &Key, pair: &KeyValue) -> Option<Entry> {
     }
 }
 
-const _: () = assert!(ASK_EVERY.as_secs() + ANSWER.as_secs() < SILENT.as_secs());
+const _: () = assert!(PROGRESS_EVERY.as_secs() + ANSWER.as_secs() < SILENT.as_secs());

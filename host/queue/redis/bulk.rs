@@ -1,61 +1,60 @@
-//! A connection for scripts that carry payloads and results. It is apart from the one for short calls,
-//! which would wait behind megabytes; a call may take as much longer as it has more to carry; and what
-//! a call that timed out has left in the socket's queue goes away together with the connection. Knows
-//! no verb.
+//! A connection for scripts that carry payloads and results. It is separate from the one for short calls,
+//! which would wait behind megabytes. The time limit of a call grows with its bytes, and a call that times
+//! out replaces the connection, so that its bytes do not delay the next call.
 
-use super::core::{CALL, Core};
+use super::errors::{explain, no_answer};
 use crate::{Error, transfer_time};
 use hostel_redis::{Connection, Server};
-use redis::{RedisError, RedisResult};
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use redis::RedisResult;
+use std::time::Duration;
 
-pub(super) struct Bulk(Mutex<Connection>);
+/// A connection for large arguments or answers.
+pub(super) struct BulkConnection {
+    server: Server,
+    reserve_percent: u64,
+    connection: Mutex<Connection>,
+}
 
-impl Bulk {
-    pub async fn connect(server: &Server) -> Result<Self, RedisError> {
-        Ok(Self(Mutex::new(server.connect_for_bulk().await?)))
+impl BulkConnection {
+    pub async fn connect(server: &Server, reserve_percent: u64) -> Result<Self, Error> {
+        let connection = server.connect_for_bulk().await;
+        let connection = connection.map_err(|error| explain(server, reserve_percent, &error))?;
+        Ok(Self {
+            server: server.clone(),
+            reserve_percent,
+            connection: Mutex::new(connection),
+        })
     }
 
     pub fn connection(&self) -> Connection {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.connection.lock().clone()
     }
 
-    /// The answer to a call that carries so many bytes, or what its absence means.
+    /// Waits for an answer within `limit` and the time that `bytes` take on their way.
     pub async fn within<T>(
         &self,
-        core: &Core,
+        limit: Duration,
         bytes: usize,
         answer: impl Future<Output = RedisResult<T>>,
     ) -> Result<T, Error> {
-        let limit = CALL + transfer_time(bytes);
+        let limit = limit + transfer_time(bytes);
         match tokio::time::timeout(limit, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(core.explain(&error)),
+            Ok(answer) => {
+                answer.map_err(|error| explain(&self.server, self.reserve_percent, &error))
+            }
             Err(_) => {
-                self.renew(&core.server).await;
+                self.replace().await;
                 Err(no_answer(limit))
             }
         }
     }
 
-    /// Drops the connection and what waits for it.
-    async fn renew(&self, server: &Server) {
-        // To one server this connects with the first call, and does not wait.
-        if let Ok(connection) = server.connect_for_bulk().await {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = connection;
+    /// Replaces the connection, which drops what waits to be sent on it.
+    async fn replace(&self) {
+        // To a single server this connects at the next call, and does not wait.
+        if let Ok(connection) = self.server.connect_for_bulk().await {
+            *self.connection.lock() = connection;
         }
-    }
-}
-
-pub(super) fn no_answer(within: Duration) -> Error {
-    Error::Unavailable {
-        reason: format!("no answer from Redis within {} s", within.as_secs()),
-        outcome_unknown: true,
     }
 }

@@ -1,8 +1,10 @@
-//! What other queues change in a shard: its stream of events, read on a connection of its own, since
-//! the read waits at the server. What this queue changes itself is told by whoever changed it.
+//! Reads the changes that other queues make in a shard, from its stream of events. Each reader has its own
+//! connection, since a read waits at the server. This queue's own changes are published by the call that
+//! makes them.
 
-use super::{core::Core, faults::CORRUPT, pace::Pace, row};
+use super::{coalescer::Coalescer, faults::CORRUPT, record, shard_client::ShardClient};
 use crate::Change;
+use hostel_backoff::Backoff;
 use hostel_redis::redirection;
 use hostel_task::{Name, StateKind};
 use redis::{FromRedisValue, RedisError, RedisResult, Value, aio::MultiplexedConnection, cmd};
@@ -15,90 +17,92 @@ use tokio::{
 /// How long a read waits at the server.
 const BLOCK: Duration = Duration::from_secs(5);
 
-/// How many events one read brings. Who finds as many has fallen behind.
+/// The most events of one read. A reader that gets as many has fallen behind.
 const READ: usize = 256;
 
-/// How long to wait before connecting again: at first, and at most.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// The delay before reconnecting, at first and at most.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// One shard's reader.
-pub(super) struct Reader {
-    core: Arc<Core>,
+/// Reads the events of one shard.
+pub(super) struct EventReader {
+    client: Arc<ShardClient>,
     stream: String,
-    /// The last event read.
+    /// The id of the last event that was read.
     last: Option<String>,
     redirected: Option<(String, u16)>,
-    pace: Pace,
-    /// Told when the store is another one, where what was read last means nothing.
-    lost: watch::Receiver<u64>,
-    /// Told when it first knows where it is.
-    begun: Option<oneshot::Sender<()>>,
+    coalescer: Coalescer,
+    /// Signals another store, in which the last id means nothing.
+    losses: watch::Receiver<u64>,
+    /// Signalled when the reader first knows its position.
+    started: Option<oneshot::Sender<()>>,
 }
 
 /// Id, and its fields and values in turn.
 type Event = (String, Vec<String>);
 
-impl Reader {
-    /// Tells `begun` when it misses nothing from there on.
-    pub fn new(core: Arc<Core>, shard: usize, begun: Option<oneshot::Sender<()>>) -> Self {
-        let stream = format!("{}:events", core.tags[shard]);
+impl EventReader {
+    /// Creates a reader that signals `started` once it misses no further event.
+    pub fn new(
+        client: Arc<ShardClient>,
+        shard: usize,
+        started: Option<oneshot::Sender<()>>,
+    ) -> Self {
+        let stream = format!("{}:events", client.tags[shard]);
         Self {
-            lost: core.stores.lost(),
-            core,
+            losses: client.stores.losses(),
+            client,
             stream,
             last: None,
             redirected: None,
-            pace: Pace::default(),
-            begun,
+            coalescer: Coalescer::default(),
+            started,
         }
     }
 
-    /// Reads for ever.
+    /// Reads until it is dropped.
     pub async fn run(mut self) {
-        let mut pause = AGAIN.0;
+        let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
         loop {
-            let Some(error) = self.follow(&mut pause).await else {
+            let Some(error) = self.follow(&mut backoff).await else {
                 self.last = None;
                 continue;
             };
             match redirection(&error) {
                 Some(node) => {
                     self.redirected = Some(node);
-                    // Two nodes that name each other, as they may for a moment, are not asked in a
-                    // whirl.
-                    tokio::time::sleep(AGAIN.0).await;
+                    // Two nodes may redirect to each other for a moment.
+                    tokio::time::sleep(RECONNECT.0).await;
                 }
                 None => {
                     self.redirected = None;
                     tracing::debug!(stream = self.stream, "not reading events: {error}");
-                    tokio::time::sleep(pause.mul_f32(0.5 + fastrand::f32() / 2.0)).await;
-                    pause = (pause * 2).min(AGAIN.1);
+                    tokio::time::sleep(backoff.next_delay()).await;
                 }
             }
         }
     }
 
-    /// Reads until something fails, and says what did; nothing when the store is another one.
-    async fn follow(&mut self, pause: &mut Duration) -> Option<RedisError> {
+    /// Reads until an error, which it returns; `None` if the store is another one.
+    async fn follow(&mut self, backoff: &mut Backoff) -> Option<RedisError> {
         let connect = self
-            .core
+            .client
             .server
             .connect_blocking(self.redirected.as_ref(), BLOCK);
         let mut connection = match connect.await {
             Ok(connection) => connection,
             Err(error) => return Some(error),
         };
-        let mut lost = self.lost.clone();
+        let mut losses = self.losses.clone();
         loop {
             let read = tokio::select! {
                 read = self.read(&mut connection) => read,
-                Ok(()) = lost.changed() => {
-                    self.lost.mark_unchanged();
+                Ok(()) = losses.changed() => {
+                    self.losses.mark_unchanged();
                     return None;
                 }
             };
             match read {
-                Ok(()) => *pause = AGAIN.0,
+                Ok(()) => backoff.reset(),
                 Err(error) => return Some(error),
             }
         }
@@ -107,13 +111,13 @@ impl Reader {
     async fn read(&mut self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
         let Some(last) = &self.last else {
             self.last = Some(self.newest(connection).await?);
-            // What happened before this, and since the connection was lost, was not seen.
-            self.core.recent.clear();
-            self.core.publisher.publish_missed();
-            let _ = self.begun.take().map(|begun| begun.send(()));
+            // Earlier changes, and those since the connection was lost, were missed.
+            self.client.task_cache.clear();
+            self.client.publisher.publish_missed();
+            let _ = self.started.take().map(|started| started.send(()));
             return Ok(());
         };
-        self.pace.rest().await;
+        self.coalescer.wait().await;
         let begun = Instant::now();
         let mut read = cmd("XREAD");
         read.arg("COUNT")
@@ -121,59 +125,62 @@ impl Reader {
             .arg("BLOCK")
             .arg(BLOCK.as_millis() as usize);
         read.arg("STREAMS").arg(&self.stream).arg(last);
-        let found: Value = match read.query_async(connection).await {
-            Ok(found) => found,
+        let answer: Value = match read.query_async(connection).await {
+            Ok(answer) => answer,
             Err(error) => {
                 self.last = None;
                 return Err(error);
             }
         };
-        let events = events(found)?;
+        let events = events(answer)?;
         if events.len() == READ {
             self.last = None;
             return Ok(());
         }
-        let mut told = 0;
+        let mut count = 0;
         for (id, fields) in events {
             if let [_, from, _, text] = &fields[..] {
-                told += text.lines().count();
-                match *from == self.core.me {
-                    // What this queue changes is told by whoever changes it, but for what its scripts
-                    // come across.
-                    true => self.report(&changes(text, |letter| letter == DAMAGED)),
-                    false => self.tell(changes(text, |_| true)),
+                count += text.lines().count();
+                if *from == self.client.queue_id {
+                    // Of this queue's own events only damaged tasks are news: its scripts find them.
+                    self.report(&changes(text, |letter| letter == DAMAGED));
+                } else {
+                    self.publish(changes(text, |_| true));
                 }
             }
             self.last = Some(id);
         }
-        self.pace.carried(begun, told);
+        self.coalescer.record(begun, count);
         Ok(())
     }
 
-    fn tell(&self, changes: Vec<Change>) {
-        // Submitted or requeued: what was known of it before is of another life.
-        let again = changes.iter().filter(|it| it.state == StateKind::Pending);
-        self.core.recent.remove(again.map(|change| &change.id));
-        self.core.publisher.publish(changes);
+    fn publish(&self, changes: Vec<Change>) {
+        // Submitted or requeued, so what the cache has of it is outdated.
+        let pending = changes.iter().filter(|it| it.state == StateKind::Pending);
+        self.client
+            .task_cache
+            .remove(pending.map(|change| &change.id));
+        self.client.publisher.publish(changes);
     }
 
-    /// Of tasks whose records were found to be damaged.
+    /// Reports tasks whose records were found to be damaged.
     fn report(&self, damaged: &[Change]) {
         for change in damaged {
-            if let Some(left_out) = self.core.log_limit.permit() {
+            if let Some(left_out) = self.client.log_limit.permit() {
                 let task = &change.id;
-                tracing::error!(%task, left_out, "its record in Redis is damaged: it has failed");
+                tracing::error!(%task, left_out, "the task's record in Redis is damaged; the task has failed");
             }
         }
         if !damaged.is_empty() {
             let reason = "records of tasks in Redis were damaged, and these tasks have failed, with error \
                           class corrupt (hostel tasks list --state failed); does another program write \
                           under queue.prefix?";
-            self.core.faults.happened(CORRUPT, reason.into());
-            self.tell(damaged.to_vec());
+            self.client.faults.event(CORRUPT, reason.into());
+            self.publish(damaged.to_vec());
         }
     }
 
+    /// Returns the id of the newest event.
     async fn newest(&self, connection: &mut MultiplexedConnection) -> RedisResult<String> {
         let mut newest = cmd("XREVRANGE");
         newest
@@ -188,36 +195,36 @@ impl Reader {
     }
 }
 
-/// The events of the one stream that was asked for; none when the wait was over.
-fn events(found: Value) -> RedisResult<Vec<Event>> {
-    if found == Value::Nil {
+/// Returns the events of an answer, which has one stream or is nil after the wait.
+fn events(answer: Value) -> RedisResult<Vec<Event>> {
+    if answer == Value::Nil {
         return Ok(Vec::new());
     }
-    let streams: Vec<(String, Vec<Event>)> = FromRedisValue::from_redis_value(found)?;
+    let streams: Vec<(String, Vec<Event>)> = FromRedisValue::from_redis_value(answer)?;
     Ok(streams.into_iter().flat_map(|(_, events)| events).collect())
 }
 
-/// What stands for the state of a task whose record was found to be damaged.
+/// The letter of a task whose record was found to be damaged.
 const DAMAGED: u8 = b'd';
 
-/// A line each, for those that begin with such a letter: state, id, type.
-fn changes(text: &str, is_told: impl Fn(u8) -> bool) -> Vec<Change> {
+/// Parses the changes whose letter passes `filter`. Each line has a letter for the state, an id and a type.
+fn changes(text: &str, filter: impl Fn(u8) -> bool) -> Vec<Change> {
     let change = |line: &str| {
         let mut words = line.split(' ');
         let letter = words
             .next()?
             .bytes()
             .next()
-            .filter(|&letter| is_told(letter))?;
+            .filter(|&letter| filter(letter))?;
         let name = |word: Option<&str>| Name::parse("name", word?).ok();
         let (id, task_type) = (name(words.next())?, name(words.next())?);
         Some(Change {
             id,
             task_type,
-            // `k` is a running task whose end was asked for.
+            // `k` is a running task whose cancellation was requested.
             state: match letter {
                 DAMAGED => StateKind::Failed,
-                _ => row::state([letter]).unwrap_or(StateKind::Running),
+                _ => record::state([letter]).unwrap_or(StateKind::Running),
             },
             cancel_requested: letter == b'k',
         })
@@ -230,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_read_is_skipped() {
+    fn malformed_lines_are_skipped() {
         let text = "p a echo\n\nx\nk b:1 echo\nc c/d echo\nd d echo";
         let damaged = changes(text, |letter| letter == DAMAGED);
         assert_eq!(damaged.len(), 1);

@@ -1,187 +1,97 @@
-//! Handing tasks out, from one shard after another. Who asked for work and was cancelled before the
-//! answer came has not run anything: its tasks go back at once and the attempt is not counted. An
-//! answer that was lost on its way is asked for again, and brings the same tasks.
+//! Leases due tasks, from one shard after another. A call whose answer was lost is repeated under its
+//! number and returns the same tasks.
 
 use super::{
-    core::{Core, ms},
-    ending,
-    pieces::MAX_TASKS,
-    row,
-    wants::{self, Told},
+    batching::MAX_TASKS, errors::corrupt, finish, lease_args, lease_guard::LeaseGuard,
+    lease_sequence::LeaseCall, record, scripts::ms, shard_client::ShardClient,
 };
-use crate::{Change, Error, Finish, LeaseRequest, LeaseToken, Leased, task_cache};
+use crate::{Change, Error, LeaseRequest, LeaseToken, Leased, task_cache};
 use bytes::Bytes;
-use hostel_task::{Name, Outcome, StateKind, UnixMs};
+use hostel_task::{Name, StateKind, UnixMs};
 use std::sync::Arc;
-use tokio::{runtime::Handle, sync::Mutex};
 use tokio_util::task::TaskTracker;
 
-/// A shard's calls for work, one after the other. Each has a number, and keeps it until its answer has
-/// been heard.
-#[derive(Default)]
-pub(super) struct Calls(Mutex<Call>);
+/// How often the task types are registered with a shard that does not know them, before the call fails.
+const REGISTRATIONS: usize = 3;
 
-#[derive(Default)]
-struct Call {
-    number: u64,
-    unheard: bool,
-    told: Told,
-}
-
-/// How often a shard is told again what is wanted before it counts as one that cannot be told.
-const TELL: usize = 3;
-
-/// Gives its tasks back when it is dropped before they were taken.
-pub(super) struct Handed {
-    leased: Vec<Leased>,
-    core: Arc<Core>,
-    tracker: TaskTracker,
-}
-
-impl Handed {
-    pub fn len(&self) -> usize {
-        self.leased.len()
-    }
-
-    pub fn take(mut self) -> Vec<Leased> {
-        std::mem::take(&mut self.leased)
-    }
-}
-
-impl Drop for Handed {
-    fn drop(&mut self) {
-        let leased = std::mem::take(&mut self.leased);
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
-        if leased.is_empty() {
-            return;
-        }
-        let released = leased.into_iter().map(|leased| Finish {
-            token: leased.token,
-            outcome: Outcome::Released,
-            executed_by: None,
-        });
-        let (released, core): (Vec<Finish>, _) = (released.collect(), self.core.clone());
-        let release = async move {
-            // Should this fail, the leases run out by themselves.
-            if let Err(error) = ending::finish(&core, &released).await {
-                tracing::debug!("cannot give tasks back: {error}");
-            }
-        };
-        self.tracker.spawn_on(release, &runtime);
-    }
-}
-
-/// Asks the shards in turn, beginning with `first`, until there is enough.
+/// Leases tasks from the shards in turn, beginning with `first`, until the request is satisfied.
 pub(super) async fn lease(
-    core: Arc<Core>,
+    client: Arc<ShardClient>,
     tracker: TaskTracker,
-    mut want: LeaseRequest,
+    mut request: LeaseRequest,
     first: usize,
-) -> Result<Handed, Error> {
-    let mut handed = Handed {
-        leased: Vec::new(),
-        core: core.clone(),
-        tracker,
-    };
+) -> Result<LeaseGuard, Error> {
+    let mut guard = LeaseGuard::new(client.clone(), tracker);
     let mut answers = Vec::new();
-    for step in core.shards() {
-        if want.max == 0 {
+    for step in client.shards() {
+        if request.max == 0 {
             break;
         }
-        let shard = (first + step) % core.tags.len();
-        let answer = all_of_shard(&core, shard, &mut want, &mut handed).await;
+        let shard = (first + step) % client.tags.len();
+        let answer = lease_from_shard(&client, shard, &mut request, &mut guard).await;
         answers.push((shard, answer));
     }
-    // What some gave is as good as ever, whatever became of the others.
-    let worked = core.working("lease tasks", answers);
-    if handed.leased.is_empty() {
-        worked?;
+    // Tasks of one shard are valid even if all others failed.
+    let result = client.collect_available("lease tasks", answers);
+    if guard.len() == 0 {
+        result?;
     }
-    Ok(handed)
+    Ok(guard)
 }
 
-/// Goes on while a script gives as many as one may.
-async fn all_of_shard(
-    core: &Arc<Core>,
+/// Leases from a shard for as long as a script returns as many tasks as it may.
+async fn lease_from_shard(
+    client: &ShardClient,
     shard: usize,
-    want: &mut LeaseRequest,
-    handed: &mut Handed,
+    request: &mut LeaseRequest,
+    guard: &mut LeaseGuard,
 ) -> Result<(), Error> {
     loop {
-        let leased = from_shard(core, shard, want).await?;
+        let leased = call(client, shard, request).await?;
         let more = leased.len() == MAX_TASKS;
-        let (fitting, beyond) = fitting(want, leased);
-        handed.leased.extend(fitting);
-        drop(Handed {
-            leased: beyond,
-            core: core.clone(),
-            tracker: handed.tracker.clone(),
-        });
-        if !more || want.max == 0 {
+        let (fitting, excess) = split_fitting(request, leased);
+        guard.add(fitting);
+        guard.release(excess);
+        if !more || request.max == 0 {
             return Ok(());
         }
     }
 }
 
-/// Takes out of an answer what there is room for, and that room out of `want`. An answer that comes
-/// again was asked for when there may have been more.
-fn fitting(want: &mut LeaseRequest, leased: Vec<Leased>) -> (Vec<Leased>, Vec<Leased>) {
+/// Splits tasks into those that fit, which are subtracted from `request`, and the rest. There is a rest if
+/// a repeated call returns the tasks of an earlier request, which allowed more.
+fn split_fitting(request: &mut LeaseRequest, leased: Vec<Leased>) -> (Vec<Leased>, Vec<Leased>) {
     leased.into_iter().partition(|task| {
-        let fits = (want.allow_suspect || !task.suspect) && want.take(&task.task_type);
-        want.allow_suspect &= !(fits && task.suspect);
+        let fits = (request.allow_suspect || !task.suspect) && request.take(&task.task_type);
+        request.allow_suspect &= !(fits && task.suspect);
         fits
     })
 }
 
-/// Id, fence, attempt, head and payload of each task, when it was submitted and when this attempt
-/// began, whether it is as it was submitted, and whether it is a suspect.
+/// Id, fencing token, attempt, head and payload of each task, when it was submitted and when this attempt
+/// began, whether this is its first attempt without an error, and whether it is a suspect.
 type Row = (String, u64, u32, Vec<u8>, Vec<u8>, u64, u64, u8, u8);
 
-/// What a shard says to a call for work: its time, whether it has to be told what is wanted, and tasks.
+/// The time of the shard, whether it has lost the task types, and the leased tasks.
 type Answer = (u64, u8, Vec<Row>);
 
-async fn from_shard(core: &Core, shard: usize, want: &LeaseRequest) -> Result<Vec<Leased>, Error> {
-    let mut asked = core.calls[shard].0.lock().await;
-    let asked = &mut *asked;
-    let again = asked.unheard;
-    asked.number += u64::from(!again);
-    asked.unheard = true;
-    let number = asked.number;
-    let mut tries = 0;
-    let (now, rows) = loop {
-        let told = asked.told.tell(core, shard, want).await?;
-        let (now, unknown, rows): Answer = core
-            .call_for_bulk(shard, &core.scripts.lease, |call| {
-                call.arg(number).arg(u8::from(again));
-                call.arg(want.node.as_str())
-                    .arg(ms(want.ttl))
-                    .arg(want.max.min(MAX_TASKS));
-                wants::say(call, told, want);
-            })
-            .await
-            .inspect_err(|_| core.publisher.publish_missed())?;
-        if unknown == 0 {
-            break (now, rows);
-        }
-        asked.told.forget();
-        tries += 1;
-        if tries == TELL {
-            return Err(forgets());
-        }
-    };
-    asked.unheard = false;
+async fn call(
+    client: &ShardClient,
+    shard: usize,
+    request: &LeaseRequest,
+) -> Result<Vec<Leased>, Error> {
+    let mut sequence = client.lease_sequences[shard].next().await;
+    let (now, rows) = rows(client, shard, request, &mut sequence).await?;
+    client.set_time(now);
     let mut leased = Vec::with_capacity(rows.len());
     let mut changes = Vec::with_capacity(rows.len());
     let mut snapshots = Vec::with_capacity(rows.len());
-    let (now, mut damaged) = (UnixMs(now), Vec::new());
-    core.note_time(now);
-    for (id, fence, attempt, head, payload, submitted_at, begun, fresh, suspect) in rows {
-        let name = Name::parse("id", &id).map_err(|_| row::corrupt(&id, "its id"));
-        let (id, head) = match (name, row::read_head(&id, &head)) {
+    let mut damaged = Vec::new();
+    for (id, fence, attempt, head, payload, submitted_at, begun, is_first, suspect) in rows {
+        let name = Name::parse("id", &id).map_err(|_| corrupt(&id, "its id"));
+        let (id, head) = match (name, record::read_head(&id, &head)) {
             (Ok(id), Ok(head)) => (id, head),
-            // The others of this answer are as good as ever.
+            // The other tasks of this answer are valid.
             (Err(error), _) | (_, Err(error)) => {
                 damaged.push((id, fence, error.to_string()));
                 continue;
@@ -200,47 +110,93 @@ async fn from_shard(core: &Core, shard: usize, want: &LeaseRequest) -> Result<Ve
             attempt,
             suspect: suspect == 1,
         };
-        let times = [UnixMs(submitted_at), UnixMs(begun), now.after(want.ttl)];
-        let first = (fresh == 1)
-            .then(|| task_cache::first_leased(&task, head.target, want.node.clone(), times));
-        snapshots.push((id, first.map(Arc::new)));
+        let times = [UnixMs(submitted_at), UnixMs(begun), now.after(request.ttl)];
+        let snapshot = (is_first == 1)
+            .then(|| task_cache::first_leased(&task, head.target, request.node.clone(), times));
+        snapshots.push((id, snapshot.map(Arc::new)));
         leased.push(task);
     }
-    core.recent.update(&mut snapshots);
-    core.publisher.publish(changes);
-    ending::condemn(core, shard, &damaged).await;
+    client.task_cache.update(&mut snapshots);
+    client.publisher.publish(changes);
+    finish::fail_damaged(client, shard, &damaged).await;
     Ok(leased)
 }
 
-/// Asks a shard about tasks that wait: when the first is due that there is room for, or which due one has
-/// not the room. The time until then, and its type.
-pub(super) async fn first(
-    core: &Core,
+/// Runs the lease script, as often as it takes to register the task types.
+async fn rows(
+    client: &ShardClient,
     shard: usize,
-    want: &LeaseRequest,
-    passed: bool,
+    request: &LeaseRequest,
+    sequence: &mut LeaseCall,
+) -> Result<(UnixMs, Vec<Row>), Error> {
+    let repeated = sequence.unanswered;
+    sequence.number += u64::from(!repeated);
+    sequence.unanswered = true;
+    let number = sequence.number;
+    for _ in 0..REGISTRATIONS {
+        let types = lease_args::register(&mut sequence.types, client, shard, request).await?;
+        let (now, unknown, rows): Answer = client
+            .call_for_bulk_answer(shard, &client.scripts.lease, |call| {
+                call.arg(number).arg(u8::from(repeated));
+                call.arg(request.node.as_str())
+                    .arg(ms(request.ttl))
+                    .arg(request.max.min(MAX_TASKS));
+                lease_args::push(call, types, request);
+            })
+            .await
+            .inspect_err(|_| client.publisher.publish_missed())?;
+        if unknown == 0 {
+            sequence.unanswered = false;
+            return Ok((UnixMs(now), rows));
+        }
+        sequence.types.forget();
+    }
+    Err(types_lost())
+}
+
+/// Which waiting task of a shard to look for.
+#[derive(Clone, Copy)]
+pub(super) enum First {
+    /// The task with the earliest due time that fits into the available resources.
+    Due,
+    /// The oldest due task that does not fit.
+    Blocked,
+}
+
+/// Returns the time in milliseconds until the first such task is due, and its type.
+pub(super) async fn first(
+    client: &ShardClient,
+    shard: usize,
+    request: &LeaseRequest,
+    which: First,
 ) -> Result<Option<(u64, Name)>, Error> {
-    let mut asked = core.calls[shard].0.lock().await;
-    for _ in 0..TELL {
-        let told = asked.told.tell(core, shard, want).await?;
-        let (unknown, due, task_type): (u8, String, String) = core
-            .call(shard, &core.scripts.due, |call| {
-                call.arg(if passed { "p" } else { "d" });
-                wants::say(call, told, want);
+    let mut sequence = client.lease_sequences[shard].next().await;
+    for _ in 0..REGISTRATIONS {
+        let types = lease_args::register(&mut sequence.types, client, shard, request).await?;
+        let (unknown, due, task_type): (u8, String, String) = client
+            .call(shard, &client.scripts.next_due, |call| {
+                call.arg(match which {
+                    First::Due => "d",
+                    First::Blocked => "p",
+                });
+                lease_args::push(call, types, request);
             })
             .await?;
         if unknown == 0 {
             let due = due.parse().ok();
             return Ok(due.zip(Name::parse("task type", &task_type).ok()));
         }
-        asked.told.forget();
+        sequence.types.forget();
     }
-    Err(forgets())
+    Err(types_lost())
 }
 
-fn forgets() -> Error {
+fn types_lost() -> Error {
     Error::Unavailable {
-        reason: "Redis forgets at once what this node runs".into(),
+        reason:
+            "Redis loses the task types of this node at once; check that no other program deletes \
+                 keys under queue.prefix"
+                .into(),
         outcome_unknown: false,
     }
 }

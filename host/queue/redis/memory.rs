@@ -1,9 +1,9 @@
-//! How full the memory of a Redis is, against the share of it that submissions leave free. The bound
-//! itself is kept by `script/submit.lua`, in the same way.
+//! Whether the memory of a Redis is full but for the reserve that submissions leave free.
+//! `scripts/submit.lua` enforces the limit, by the same computation.
 
-/// Whether submissions are refused, by what `INFO memory` says.
+/// Whether submissions are refused, according to the text of `INFO memory`.
 pub(super) fn is_full(info: &str, reserve_percent: u64) -> bool {
-    let says = |name: &str| {
+    let number = |name: &str| {
         let value = |line: &str| {
             line.strip_prefix(name)?
                 .strip_prefix(':')?
@@ -13,12 +13,12 @@ pub(super) fn is_full(info: &str, reserve_percent: u64) -> bool {
         };
         info.lines().find_map(value).unwrap_or(0u64)
     };
-    let most = says("maxmemory");
-    let used = says("used_memory").saturating_sub(says("mem_not_counted_for_evict"));
+    let most = number("maxmemory");
+    let used = number("used_memory").saturating_sub(number("mem_not_counted_for_evict"));
     most > 0 && u128::from(used) * 100 >= u128::from(most) * u128::from(100 - reserve_percent)
 }
 
-/// What is said of it, to clients too.
+/// The text of a refusal, for clients and operators.
 pub(super) fn full(reserve_percent: u64) -> String {
     format!(
         "the memory of Redis is full but for the {reserve_percent} % of its maxmemory that are kept for \
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_free_counts_as_taken() {
+    fn the_reserve_counts_as_used() {
         let info = |used, most| {
             format!(
                 "# Memory\r\nused_memory:{used}\r\nused_memory_rss:9\r\nmaxmemory:{most}\r\n\
@@ -45,7 +45,7 @@ mod tests {
         assert!(is_full(&info(110, 100), 0));
         assert!(
             !is_full(&info(1000, 0), 10),
-            "without a maxmemory there is no end"
+            "without a maxmemory there is no limit"
         );
         assert!(!is_full("", 10));
     }

@@ -4,6 +4,7 @@
 
 use super::{Health, Part};
 use futures_util::FutureExt;
+use hostel_backoff::Backoff;
 use std::{
     any::Any,
     collections::BTreeMap,
@@ -87,13 +88,13 @@ impl Health {
         let (entry, ending) = (self.enter(part, name), CancellationToken::new());
         let requested = ending.clone();
         let task = runtime.spawn(async move {
-            let mut pause = PAUSE.0;
+            let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
             loop {
                 let mut run = pin!(entry.run(async { start().await }));
                 let ended = match timeout(STEADY, &mut run).await {
                     Ok(ended) => ended,
                     Err(_) => {
-                        pause = PAUSE.0;
+                        backoff.reset();
                         entry.is_well();
                         run.await
                     }
@@ -101,14 +102,14 @@ impl Health {
                 if requested.is_cancelled() {
                     return;
                 }
-                entry.is_down(&format!("{ended}; it starts again in {pause:?}"));
+                let pause = backoff.next_delay();
+                entry.is_down(&format!("{ended}; it starts again in {pause:.1?}"));
                 requested
                     .run_until_cancelled(tokio::time::sleep(pause))
                     .await;
                 if requested.is_cancelled() {
                     return;
                 }
-                pause = (pause * 2).min(PAUSE.1);
             }
         });
         Background {

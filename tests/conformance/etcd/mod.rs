@@ -1,14 +1,12 @@
-//! The suite of discovery over etcd, and what only a server that fails or forgets can show: cases by
-//! what they are about, over the helpers here.
+//! The conformance suite of discovery over etcd, and cases that need a server which fails or loses its data.
 
-mod drained;
+mod drain_requests;
 mod identity;
-mod lost;
-mod sparing;
-mod stored;
+mod leases;
+mod outages;
+mod records;
 mod tls;
 
-use super::discovery;
 use crate::support::{
     self,
     servers::{Kind, Server},
@@ -16,7 +14,7 @@ use crate::support::{
 use etcd_client::Client;
 use hostel::{
     config::{Config, Etcd},
-    discovery::{EtcdServiceDiscovery, NodeRecord, ServiceDiscovery},
+    discovery::{self, EtcdServiceDiscovery, NodeRecord, ServiceDiscovery},
     health::Health,
     task::Name,
 };
@@ -30,18 +28,18 @@ const LONG_TTL: Duration = Duration::from_secs(600);
 const PREFIX: &str = "/test/hostel";
 
 pub fn trials() -> Vec<Trial> {
-    let cases = discovery::CASES.iter().map(|&(name, case)| {
-        trial(name, move || async move {
+    let cases = discovery::conformance::cases().map(|case| {
+        trial(case.name(), async move || {
             let server = Server::start(Kind::Etcd).await;
-            case(connect(&server)).await;
+            case.run(async || connect(&server)).await;
         })
     });
     let mut trials: Vec<Trial> = cases.collect();
-    trials.extend(drained::trials());
+    trials.extend(drain_requests::trials());
     trials.extend(identity::trials());
-    trials.extend(lost::trials());
-    trials.extend(sparing::trials());
-    trials.extend(stored::trials());
+    trials.extend(leases::trials());
+    trials.extend(outages::trials());
+    trials.extend(records::trials());
     trials.extend(tls::trials());
     trials
 }
@@ -60,7 +58,7 @@ fn settings(server: &Server) -> Etcd {
     settings
 }
 
-/// A node's discovery as the configuration makes it, with a data directory.
+/// Opens a node's discovery from a configuration, with a data directory.
 fn open_in(server: &Server, data_dir: &Path) -> Arc<dyn ServiceDiscovery> {
     let mut config = Config::default();
     config.node.data_dir = data_dir.into();
@@ -75,10 +73,10 @@ fn connect(server: &Server) -> Arc<dyn ServiceDiscovery> {
     Arc::new(EtcdServiceDiscovery::open(&settings(server), &limits).unwrap())
 }
 
-/// A node that has announced itself.
+/// Returns the discovery of a registered node.
 async fn node(server: &Server, id: &str) -> Arc<dyn ServiceDiscovery> {
     let node = connect(server);
-    node.announce(record(id)).await.unwrap();
+    node.register_node(record(id)).await.unwrap();
     node
 }
 
@@ -108,7 +106,7 @@ fn key(id: &str) -> String {
     format!("{PREFIX}/nodes/{id}")
 }
 
-/// The lease that a node's record has in etcd; 0 where there is no record.
+/// Returns the lease of a node's record; 0 if there is no record.
 async fn lease(admin: &mut Client, id: &str) -> i64 {
     let got = admin.get(key(id), None).await.unwrap();
     got.kvs().first().map_or(0, |pair| pair.lease())

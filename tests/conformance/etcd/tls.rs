@@ -1,4 +1,4 @@
-//! An etcd that is reached over TLS: whom the node trusts, and what it shows in turn.
+//! An etcd over TLS: the CA that a node trusts, and its own certificate.
 
 use super::{PREFIX, record, sees, trial};
 use crate::support::{
@@ -14,12 +14,12 @@ use std::{cell::Cell, path::Path, sync::Arc};
 
 pub fn trials() -> Vec<Trial> {
     vec![trial(
-        "over_tls_both_ends_show_who_they_are",
-        over_tls_both_ends_show_who_they_are,
+        "both_ends_authenticate_over_tls",
+        both_ends_authenticate_over_tls,
     )]
 }
 
-async fn over_tls_both_ends_show_who_they_are() {
+async fn both_ends_authenticate_over_tls() {
     let authority = Authority::new("the CA");
     let files = authority.write_client();
     let file = |name: &str| files.path().join(name);
@@ -29,7 +29,7 @@ async fn over_tls_both_ends_show_who_they_are() {
         tls.set(free_port());
         let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
         let url = format!("https://127.0.0.1:{}", tls.get());
-        // Where it is asked for its health, which needs no certificate.
+        // For health checks, which need no certificate.
         let health = format!("http://127.0.0.1:{port}");
         let words = [
             ("--listen-client-urls", url.clone()),
@@ -54,13 +54,13 @@ async fn over_tls_both_ends_show_who_they_are() {
         Arc::new(EtcdServiceDiscovery::open(&settings, &limits).unwrap())
     };
     let node = with("ca.pem", true);
-    node.announce(record("a")).await.unwrap();
+    node.register_node(record("a")).await.unwrap();
     sees(&node, "a").await;
     for (ca, own, setting) in [
         ("other.pem", true, "discovery.ca_file"),
         ("ca.pem", false, "discovery.cert_file"),
     ] {
-        let refused = with(ca, own).announce(record("b")).await;
+        let refused = with(ca, own).register_node(record("b")).await;
         let refused = refused.unwrap_err().to_string();
         assert!(refused.contains(setting), "{refused}");
         assert_eq!(refused.matches("unavailable:").count(), 1, "{refused}");

@@ -1,4 +1,4 @@
-//! The view without any etcd: what it makes of lists and changes.
+//! The view without an etcd: snapshots, changes and their order.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn record(id: &str) -> NodeRecord {
 }
 
 fn node(id: &str) -> Entry {
-    Entry::Node(Announced {
+    Entry::Node(RegisteredNode {
         record: record(id),
         instance: "i".into(),
     })
@@ -36,7 +36,7 @@ fn shown(view: &View) -> String {
     ids.join(" ")
 }
 
-fn gone(id: &str) -> Vec<(Key, Option<Entry>)> {
+fn removed(id: &str) -> Vec<(Key, Option<Entry>)> {
     vec![(Key::Node(name(id)), None)]
 }
 
@@ -49,13 +49,13 @@ fn three(now: Instant) -> View {
 }
 
 #[test]
-fn a_list_replaces_what_was_known() {
+fn a_snapshot_replaces_the_content() {
     let now = Instant::now();
     let mut view = three(now);
     assert_eq!(shown(&view), "a b c");
     view.change(vec![(service("x").key(), Some(service("x")))], 6, now);
-    // Written here, and the list that comes is older.
-    view.wrote(service("y"), 9);
+    // Written by this node after the snapshot.
+    view.apply_write(service("y"), 9);
     view.replace(vec![(node("a"), 1), (node("d"), 7)], 8, now);
     assert_eq!(shown(&view), "a d");
     let found = view.services(&name("web")).len();
@@ -67,176 +67,179 @@ fn a_list_replaces_what_was_known() {
 }
 
 #[test]
-fn what_was_heard_already_is_not_written_again() {
+fn a_write_that_the_watch_reported_is_not_applied_again() {
     let now = Instant::now();
     let mut view = three(now);
     view.change(vec![(service("x").key(), None)], 8, now);
-    view.wrote(service("x"), 7);
+    view.apply_write(service("x"), 7);
     assert_eq!(view.services_count(), 0);
 }
 
 #[test]
-fn one_that_goes_is_gone() {
+fn a_single_removed_node_is_removed_at_once() {
     let now = Instant::now();
     let mut view = three(now);
-    view.change(gone("b"), 6, now);
+    view.change(removed("b"), 6, now);
     assert_eq!(shown(&view), "a c");
-    view.change(gone("c"), 7, now);
+    view.change(removed("c"), 7, now);
     assert_eq!(shown(&view), "a");
     assert!(view.has_own());
 }
 
 #[test]
-fn all_that_go_at_once_are_kept_for_a_while() {
+fn nodes_removed_all_at_once_are_kept_for_the_grace() {
     let now = Instant::now();
     let mut view = three(now);
     for (revision, id) in [(6, "b"), (7, "a"), (8, "c")] {
-        view.change(gone(id), revision, now);
+        view.change(removed(id), revision, now);
     }
     assert_eq!(shown(&view), "a b c");
     assert!(!view.has_own());
     assert_eq!(view.expire(now), Some(now + GRACE));
-    // Who comes back stays, and is not doubted any more.
+    // A node that registers again stays and is confirmed.
     view.change(vec![(node("b").key(), Some(node("b")))], 9, now + SECOND);
-    view.wrote(node("a"), 10);
+    view.apply_write(node("a"), 10);
     assert!(view.has_own());
     assert_eq!(view.expire(now + GRACE), None);
     assert_eq!(shown(&view), "a b");
-    // An empty list says the same as many deletions.
+    // An empty snapshot equals many deletions.
     view.replace(Vec::new(), 20, now + GRACE);
     assert_eq!(shown(&view), "a b");
     assert_eq!(view.expire(now + GRACE * 2), None);
-    assert_eq!(shown(&view), "a", "this node knows itself");
+    assert_eq!(shown(&view), "a", "this node is always in its view");
 }
 
 #[test]
-fn who_withdraws_is_not_shown() {
+fn a_node_that_deregisters_is_not_shown() {
     let now = Instant::now();
     let mut view = three(now);
     view.set_own(None);
     assert_eq!(shown(&view), "b c");
-    view.change(gone("a"), 6, now);
+    view.change(removed("a"), 6, now);
     assert_eq!(shown(&view), "b c");
-    assert!(view.has_own(), "it does not want to be known");
+    assert!(view.has_own(), "no record is needed");
 }
 
 #[test]
-fn all_are_kept_though_this_one_is_back_before_the_last_goes() {
+fn nodes_are_kept_if_this_one_registers_again_before_the_last_is_removed() {
     let now = Instant::now();
     let mut view = three(now);
-    view.change(gone("a"), 6, now);
-    view.wrote(node("a"), 7);
+    view.change(removed("a"), 6, now);
+    view.apply_write(node("a"), 7);
     assert!(view.has_own());
-    view.change(gone("b"), 8, now);
-    view.change(gone("c"), 9, now + SECOND);
+    view.change(removed("b"), 8, now);
+    view.change(removed("c"), 9, now + SECOND);
     assert_eq!(shown(&view), "a b c");
-    // Much later, somebody who goes has gone.
+    // Much later, a removed node is removed at once.
     view.change(vec![(node("b").key(), Some(node("b")))], 10, now);
     let later = now + GRACE * 2;
     assert_eq!(view.expire(later), None);
-    view.change(gone("b"), 11, later);
+    view.change(removed("b"), 11, later);
     assert_eq!(shown(&view), "a");
 }
 
 #[test]
-fn who_is_in_doubt_is_asked() {
+fn unconfirmed_nodes_are_probed() {
     let now = Instant::now();
     let mut view = three(now);
     let mut changed = view.changed();
     changed.mark_unchanged();
     view.replace(Vec::new(), 6, now);
     assert_eq!(shown(&view), "a b c");
-    assert!(changed.has_changed().unwrap(), "there is somebody to ask");
-    let asked = ["b", "c"].map(|id| (name(id), format!("{id}:1")));
-    assert_eq!(view.doubtful(), asked);
-    view.refused(&name("b"));
+    assert!(changed.has_changed().unwrap(), "there are nodes to probe");
+    let to_probe = ["b", "c"].map(|id| (name(id), format!("{id}:1")));
+    assert_eq!(view.unconfirmed(), to_probe);
+    view.probe_refused(&name("b"));
     assert_eq!(shown(&view), "a c");
-    // Who answers is kept longer, though not for ever.
+    // A node that answers is kept for longer, up to a limit.
     let mut when = now;
-    while view.doubtful().len() == 1 {
+    while view.unconfirmed().len() == 1 {
         when += GRACE / 3;
         view.expire(when);
-        view.answered(&name("c"), when);
+        view.probe_answered(&name("c"), when);
     }
     assert_eq!(when, now + GRACE * MOST_GRACES);
     assert_eq!(shown(&view), "a");
-    // Answers come late, too: they change nothing for who is there again, or has gone.
+    // Late results change nothing for nodes that are confirmed again, or removed.
     view.change(vec![(node("b").key(), Some(node("b")))], 7, when);
-    view.refused(&name("b"));
-    view.answered(&name("c"), when);
+    view.probe_refused(&name("b"));
+    view.probe_answered(&name("c"), when);
     assert_eq!(shown(&view), "a b");
 }
 
 #[test]
-fn who_is_drained_is_kept_apart_from_who_is_there() {
+fn drain_requests_are_independent_of_the_nodes() {
     let now = Instant::now();
     let mut view = three(now);
     let drained = |view: &View| {
         let ids: Vec<String> = view.drained().iter().map(Name::to_string).collect();
         ids.join(" ")
     };
-    let wish = |id: &str| Entry::Drained(name(id));
+    let request = |id: &str| Entry::Drained(name(id));
     let mut changed = view.changed();
-    view.wrote(wish("b"), 6);
-    view.change(vec![(wish("z").key(), Some(wish("z")))], 7, now);
+    view.apply_write(request("b"), 6);
+    view.change(vec![(request("z").key(), Some(request("z")))], 7, now);
     assert_eq!(
         (drained(&view), shown(&view)),
         ("b z".into(), "a b c".into())
     );
     assert!(changed.has_changed().unwrap());
     changed.mark_unchanged();
-    view.change(gone("b"), 8, now);
+    view.change(removed("b"), 8, now);
     assert_eq!(drained(&view), "b z");
-    // A list that is older than what was written here takes nothing back; a later one does.
-    view.wrote(wish("c"), 12);
-    view.replace(vec![(node("a"), 1), (wish("z"), 7)], 10, now);
+    // A snapshot older than a write does not undo it; a later one does.
+    view.apply_write(request("c"), 12);
+    view.replace(vec![(node("a"), 1), (request("z"), 7)], 10, now);
     assert_eq!(drained(&view), "c z");
-    view.erased(&wish("z").key(), 13, now);
+    view.apply_delete(&request("z").key(), 13, now);
     assert_eq!(drained(&view), "c");
     view.replace(vec![(node("a"), 1)], 14, now);
     assert_eq!(drained(&view), "");
-    // What has been heard of already is not done again.
-    view.change(vec![(wish("b").key(), Some(wish("b")))], 20, now);
-    view.erased(&wish("b").key(), 19, now);
+    // A deletion that the watch reported is not applied again.
+    view.change(vec![(request("b").key(), Some(request("b")))], 20, now);
+    view.apply_delete(&request("b").key(), 19, now);
     assert_eq!(drained(&view), "b");
 }
 
 #[test]
-fn a_lost_wish_is_told_from_one_that_was_taken_back() {
+fn lost_drain_requests_are_distinguished_from_withdrawn_ones() {
     let now = Instant::now();
-    let wish = |id: &str, revision| (Entry::Drained(name(id)), revision);
-    let listed = |store: Option<&str>, is_new, revision, entries| Listed {
+    let request = |id: &str, revision| (Entry::Drained(name(id)), revision);
+    let snapshot = |store: Option<&str>, is_new, revision, entries| Snapshot {
         entries,
         revision,
         store: store.map(|store| store.into()),
         is_new,
     };
     let mut view = View::new(GRACE);
-    // Who knows nothing brings nothing.
+    // An empty view has lost nothing.
     let none = Vec::<Name>::new();
-    assert_eq!(view.lost_wishes(&listed(None, false, 1, vec![])), none);
-    let all = vec![wish("a", 3), wish("b", 9)];
-    view.take(listed(Some("one"), false, 10, all), now);
+    assert_eq!(
+        view.lost_drain_requests(&snapshot(None, false, 1, vec![])),
+        none
+    );
+    let all = vec![request("a", 3), request("b", 9)];
+    view.load(snapshot(Some("one"), false, 10, all), now);
     let lost = |store, is_new, revision, entries| {
-        let lost = view.lost_wishes(&listed(store, is_new, revision, entries));
+        let lost = view.lost_drain_requests(&snapshot(store, is_new, revision, entries));
         lost.iter()
             .map(Name::to_string)
             .collect::<Vec<_>>()
             .join(" ")
     };
-    // The same store, further on: what is missing was taken back.
+    // The same store at a later revision: missing requests were withdrawn.
     assert_eq!(lost(Some("one"), false, 12, vec![]), "");
     assert_eq!(lost(Some("one"), true, 12, vec![]), "");
-    // The same one as it was before b was drained, and somebody undrained a since.
+    // The same store restored to before b was drained, and then a was undrained.
     assert_eq!(lost(Some("one"), false, 5, vec![]), "b");
-    // Another one, wherever its revisions are: lost, if nobody can have taken anything back.
+    // Another store, whatever its revisions: lost, if none can have been withdrawn.
     assert_eq!(lost(None, false, 1, vec![]), "a b");
-    assert_eq!(lost(Some("two"), true, 2, vec![wish("b", 2)]), "a");
+    assert_eq!(lost(Some("two"), true, 2, vec![request("b", 2)]), "a");
     assert_eq!(lost(Some("two"), true, 100, vec![]), "a b");
     assert_eq!(lost(Some("two"), false, 100, vec![]), "");
 
-    // Taken over as a whole: nothing of the store before is newer.
-    view.take(listed(Some("two"), false, 4, vec![wish("b", 4)]), now);
+    // Loaded as a whole: nothing of the store before is newer.
+    view.load(snapshot(Some("two"), false, 4, vec![request("b", 4)]), now);
     assert_eq!(view.drained().iter().collect::<Vec<_>>(), [&name("b")]);
     view.change(vec![(Key::Drained(name("b")), None)], 5, now);
     assert!(view.drained().is_empty());

@@ -1,0 +1,163 @@
+//! Renews leases and finishes attempts, many at a time. The outcome was decided in `task::transition`; the
+//! script applies it if the token is still valid. If a shard fails, only its own tokens are unconfirmed.
+
+use super::{
+    batching::{reassemble_available, split_by_shard},
+    record,
+    scripts::ms,
+    shard_client::ShardClient,
+};
+use crate::{Change, Error, Finish, Finished, LeaseToken, Renewal, task_cache};
+use futures_util::future::join_all;
+use hostel_task::{Outcome, Route, UnixMs};
+use std::{sync::Arc, time::Duration};
+
+pub(super) async fn renew(
+    client: &ShardClient,
+    held: &[LeaseToken],
+    ttl: Duration,
+) -> Result<Vec<Renewal>, Error> {
+    let ttl = ms(ttl);
+    let renew = split_by_shard(client, held, |token| &token.id, |_| 256).into_iter();
+    let renew = renew.map(async |(shard, positions)| {
+        let answers = client
+            .call(shard, &client.scripts.renew, |call| {
+                call.arg(ttl);
+                for &position in &positions {
+                    let token = &held[position];
+                    call.arg(token.id.as_str()).arg(token.fence);
+                }
+            })
+            .await;
+        let renewal = |letter: u8| match letter {
+            b'h' => Renewal::Held,
+            b'k' => Renewal::CancelRequested,
+            _ => Renewal::Lost,
+        };
+        let renewals = answers.map(|answers: String| answers.bytes().map(renewal).collect());
+        ((shard, positions), renewals)
+    });
+    let renewals = join_all(renew).await;
+    reassemble_available(
+        client,
+        "renew leases",
+        held.len(),
+        renewals,
+        Renewal::Unconfirmed,
+    )
+}
+
+pub(super) async fn finish(client: &ShardClient, ended: &[Finish]) -> Result<Vec<Finished>, Error> {
+    let finish = split_by_shard(client, ended, |finish| &finish.token.id, size).into_iter();
+    let finish = finish.map(async |(shard, positions)| {
+        let finished = finish_part(client, shard, &positions, ended).await;
+        ((shard, positions), finished)
+    });
+    let finished = join_all(finish).await;
+    reassemble_available(
+        client,
+        "finish attempts",
+        ended.len(),
+        finished,
+        Finished::Unconfirmed,
+    )
+}
+
+/// The state of a task after the call, its route, and whether the outcome had been applied before.
+type Answer = (String, String, String);
+
+async fn finish_part(
+    client: &ShardClient,
+    shard: usize,
+    positions: &[usize],
+    ended: &[Finish],
+) -> Result<Vec<Finished>, Error> {
+    let bytes = positions
+        .iter()
+        .map(|&position| size(&ended[position]))
+        .sum();
+    let (now, answers): (u64, Vec<Answer>) = client
+        .call_with_bulk_args(shard, &client.scripts.finish, bytes, |call| {
+            for &position in positions {
+                let Finish {
+                    token,
+                    outcome,
+                    executed_by,
+                } = &ended[position];
+                let (letter, after) = match outcome {
+                    Outcome::Completed { .. } => ("c", Duration::ZERO),
+                    Outcome::Retry { after, .. } => ("p", *after),
+                    Outcome::Failed { .. } => ("f", Duration::ZERO),
+                    Outcome::Cancelled => ("x", Duration::ZERO),
+                    Outcome::Released => ("b", Duration::ZERO),
+                    Outcome::Lost { after, .. } => ("l", *after),
+                };
+                call.arg(token.id.as_str()).arg(token.fence).arg(letter);
+                call.arg(ms(after));
+                call.arg(text(outcome))
+                    .arg(record::write_executed_by(executed_by.as_ref()));
+            }
+        })
+        .await
+        .inspect_err(|_| client.publisher.publish_missed())?;
+    let mut changes = Vec::with_capacity(positions.len());
+    let mut finished = Vec::with_capacity(positions.len());
+    let mut snapshots = Vec::with_capacity(positions.len());
+    for (&position, (letter, route, repeated)) in positions.iter().zip(answers) {
+        let (finish, id) = (&ended[position], &ended[position].token.id);
+        finished.push(match record::state(&letter).zip(Route::parse(&route)) {
+            // The event reader publishes this change.
+            None if letter == "d" => {
+                snapshots.push((id.clone(), None));
+                Finished::Corrupt
+            }
+            None => Finished::Stale,
+            Some((state, route)) => {
+                let known = client.task_cache.get(id).filter(|_| repeated.is_empty());
+                let now = known.and_then(|known| task_cache::ended(&known, finish, UnixMs(now)));
+                snapshots.push((id.clone(), now.map(Arc::new)));
+                changes.push(Change::new(id.clone(), route.task_type, state));
+                Finished::Applied
+            }
+        });
+    }
+    client.task_cache.update(&mut snapshots);
+    client.publisher.publish(changes);
+    Ok(finished)
+}
+
+/// Fails leased tasks whose records are damaged. Each has its id, its fencing token and what is wrong.
+pub(super) async fn fail_damaged(
+    client: &ShardClient,
+    shard: usize,
+    damaged: &[(String, u64, String)],
+) {
+    if damaged.is_empty() {
+        return;
+    }
+    let fail_damaged = client.call::<(u64, Vec<Answer>)>(shard, &client.scripts.finish, |call| {
+        for (id, fence, why) in damaged {
+            call.arg(id).arg(fence).arg("d").arg(0).arg(why).arg("");
+        }
+    });
+    // If this fails, the leases expire and the tasks are found again.
+    if let Err(error) = fail_damaged.await {
+        tracing::debug!(shard, "cannot fail damaged tasks: {error}");
+    }
+}
+
+/// The bytes of an outcome in a script.
+fn size(finish: &Finish) -> usize {
+    512 + text(&finish.outcome).len()
+}
+
+/// The result or error that an outcome stores with the task.
+fn text(outcome: &Outcome) -> &[u8] {
+    match outcome {
+        Outcome::Completed { result } => result,
+        Outcome::Retry { error, .. } | Outcome::Lost { error, .. } | Outcome::Failed { error } => {
+            error.as_bytes()
+        }
+        Outcome::Cancelled | Outcome::Released => b"",
+    }
+}

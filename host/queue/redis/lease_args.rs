@@ -1,0 +1,88 @@
+//! The arguments of the scripts that select waiting tasks. The task types of this node are registered with
+//! a shard once and not sent with every lease: the scripts look them up under a number
+//! (`scripts/register_types.lua`). A shard that has lost them, after some seconds or with all its data,
+//! says so.
+
+use super::{lease_sequence::RegisteredTypes, shard_client::ShardClient};
+use crate::{Error, LeaseRequest, RequestedType};
+use hostel_task::Name;
+use redis::ScriptInvocation;
+
+/// Stands for "unlimited": larger than any limit, and still a whole number in Lua.
+const UNLIMITED: usize = 1 << 52;
+
+/// Returns the number under which the shard knows the task types of `request`, and registers them first
+/// if it does not.
+pub(super) async fn register(
+    types: &mut RegisteredTypes,
+    client: &ShardClient,
+    shard: usize,
+    request: &LeaseRequest,
+) -> Result<u64, Error> {
+    if let Some(number) = types.number_for(request) {
+        return Ok(number);
+    }
+    let number = types.next_number();
+    let shards = client.tags.len();
+    let () = client
+        .call(shard, &client.scripts.register_types, |call| {
+            call.arg(number);
+            push_targets(call, request);
+            for (name, requested) in &*request.types {
+                call.arg(name.as_str())
+                    .arg(requested.max.min(UNLIMITED))
+                    .arg(share(requested, shard, shards))
+                    .arg(requested.needs.memory_bytes.min(UNLIMITED))
+                    .arg(requested.needs.pool_slots.min(UNLIMITED));
+            }
+        })
+        .await?;
+    types.set(request);
+    Ok(number)
+}
+
+/// Adds the arguments that `matcher` of `scripts/common.lua` reads.
+pub(super) fn push(call: &mut ScriptInvocation<'_>, number: u64, request: &LeaseRequest) {
+    call.arg(number)
+        .arg(request.only.as_ref().map_or("", Name::as_str))
+        .arg(request.available.memory_bytes.min(UNLIMITED))
+        .arg(request.available.pool_slots.min(UNLIMITED))
+        .arg(u8::from(request.allow_suspect));
+    push_targets(call, request);
+    for (task_type, &remaining) in &request.remaining {
+        call.arg(task_type.as_str()).arg(remaining.min(UNLIMITED));
+    }
+}
+
+fn push_targets(call: &mut ScriptInvocation<'_>, request: &LeaseRequest) {
+    let targets: Vec<_> = request.targets().map(|target| target.to_string()).collect();
+    call.arg(targets.len()).arg(targets);
+}
+
+/// Returns the cluster-wide concurrency limit of a task type in one shard; -1 if there is none.
+fn share(requested: &RequestedType, shard: usize, shards: usize) -> i64 {
+    let max = requested.max_cluster_concurrency;
+    max.and_then(|max| i64::try_from(share_of(max, shard, shards)).ok())
+        .unwrap_or(-1)
+}
+
+/// Divides a cluster-wide limit among the shards, since a script sees only its own shard. No share is
+/// zero, so that no shard's tasks wait forever; with more shards than the limit, as many tasks may run as
+/// there are shards.
+fn share_of(max: usize, shard: usize, shards: usize) -> usize {
+    (max / shards + usize::from(shard < max % shards)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_the_limit() {
+        for (max, shards) in [(1, 1), (7, 3), (8, 4), (100, 7)] {
+            let sum: usize = (0..shards).map(|shard| share_of(max, shard, shards)).sum();
+            assert_eq!(sum, max);
+        }
+        assert_eq!(share_of(1, 2, 3), 1);
+    }
+}

@@ -1,0 +1,251 @@
+//! Queries: a task, a page of tasks, their counts, the next due time, and expired leases.
+
+use super::{
+    finish,
+    leases::{self, First},
+    record::{self, BULK, FIELDS},
+    scripts::ms,
+    shard_client::ShardClient,
+};
+use crate::{Counts, Error, Expired, Filter, LeaseRequest, LeaseToken, Listing, Page};
+use futures_util::future::{join_all, try_join_all};
+use hostel_task::{Name, State, Task, TaskId};
+use redis::cmd;
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+/// The most tasks of a page.
+const MAX_PAGE: usize = 1000;
+
+/// The most tasks that one script reads, so that a filter with few matches delays no submission.
+const SCAN: usize = 1000;
+
+/// How long a completed task is answered from the cache, at most: it does not change, but other nodes may
+/// purge it.
+const CACHED: Duration = Duration::from_secs(60);
+
+pub(super) async fn get(client: &ShardClient, id: &TaskId) -> Result<Option<Task>, Error> {
+    if let Some(task) = client.task_cache.get(id)
+        && let State::Completed { finished_at, .. } = task.state
+        && client.now().0.abs_diff(finished_at.0)
+            < ms(CACHED).min(client.keep_ended_ms.load(Ordering::Relaxed))
+    {
+        return Ok(Some(Arc::unwrap_or_clone(task)));
+    }
+    let tag = &client.tags[client.shard_of(id)];
+    let mut get = cmd("HMGET");
+    get.arg(format!("{tag}:t:{id}")).arg(&FIELDS).arg(&BULK);
+    let mut connection = client.connection();
+    match client.within(get.query_async(&mut connection)).await {
+        Ok(values) => Ok(record::task(id.clone(), values)),
+        // The key holds another type of value.
+        Err(error @ Error::Corrupt(_)) => Ok(Some(record::unreadable(id.clone(), &error))),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) async fn counts(client: &ShardClient) -> Result<Counts, Error> {
+    let mut counts = Counts::new();
+    for tag in &client.tags {
+        let mut all = cmd("HGETALL");
+        all.arg(format!("{tag}:n"));
+        let mut connection = client.connection();
+        let all: HashMap<String, String> = client.within(all.query_async(&mut connection)).await?;
+        for (field, count) in all {
+            // Fields without a space are not counters of tasks.
+            let Some((letter, task_type)) = field.split_once(' ') else {
+                continue;
+            };
+            let state = record::state(letter);
+            let name = Name::parse("task type", task_type).ok();
+            if let (Some(state), Some(name), Ok(count)) = (state, name, count.parse::<u64>()) {
+                *counts.entry((name, state)).or_insert(0) += count;
+            }
+        }
+    }
+    Ok(counts)
+}
+
+pub(super) async fn next_due(
+    client: &ShardClient,
+    request: &LeaseRequest,
+) -> Result<Option<Duration>, Error> {
+    let first = first(client, request, First::Due).await?;
+    Ok(first.map(|(due, _)| Duration::from_millis(due)))
+}
+
+pub(super) async fn oldest_blocked(
+    client: &ShardClient,
+    request: &LeaseRequest,
+) -> Result<Option<Name>, Error> {
+    Ok(first(client, request, First::Blocked)
+        .await?
+        .map(|(_, task_type)| task_type))
+}
+
+/// Returns the first such task of all shards.
+async fn first(
+    client: &ShardClient,
+    request: &LeaseRequest,
+    which: First,
+) -> Result<Option<(u64, Name)>, Error> {
+    if request.types.is_empty() {
+        return Ok(None);
+    }
+    let answers = client.shards().map(async |shard| {
+        let first = leases::first(client, shard, request, which).await;
+        (shard, first)
+    });
+    let first = client.collect_available("query the next due task", join_all(answers).await)?;
+    Ok(first.into_iter().flatten().min())
+}
+
+/// Id, fencing token, type, attempt, whether its cancellation was requested, and its losses so far.
+type ExpiredRow = (String, u64, String, u32, u8, u32);
+
+pub(super) async fn expired(
+    client: &ShardClient,
+    ttl: Duration,
+    except: &[Name],
+    max: usize,
+) -> Result<Vec<Expired>, Error> {
+    let (mut expired, mut answers) = (Vec::new(), Vec::new());
+    for shard in client.shards() {
+        let left = max - expired.len();
+        if left == 0 {
+            break;
+        }
+        let rows = client
+            .call(shard, &client.scripts.expired, |call| {
+                call.arg(left).arg(SCAN).arg(ms(ttl));
+                for task_type in except {
+                    call.arg(task_type.as_str());
+                }
+            })
+            .await;
+        let rows: Vec<ExpiredRow> = match rows {
+            Ok(rows) => rows,
+            Err(error) => {
+                answers.push((shard, Err(error)));
+                continue;
+            }
+        };
+        answers.push((shard, Ok(())));
+        let mut damaged = Vec::new();
+        for (id, fence, task_type, attempt, cancel_requested, losses) in rows {
+            let names = Name::parse("task type", &task_type)
+                .and_then(|task_type| Ok((task_type, Name::parse("task id", &id)?)));
+            match names {
+                Ok((task_type, id)) => expired.push(Expired {
+                    task_type,
+                    token: LeaseToken { id, fence },
+                    attempt,
+                    losses,
+                    cancel_requested: cancel_requested == 1,
+                }),
+                Err(error) => damaged.push((id, fence, error.to_string())),
+            }
+        }
+        finish::fail_damaged(client, shard, &damaged).await;
+    }
+    client.collect_available("query expired leases", answers)?;
+    Ok(expired)
+}
+
+/// The position of a task in the order of submission, and its id, as Redis returned them.
+type Position = (String, String);
+
+/// Parses a page token: the position of the last task of the previous page.
+pub(super) fn parse_token(token: Option<&str>) -> Result<Option<Position>, Error> {
+    let Some(token) = token else {
+        return Ok(None);
+    };
+    let position = || {
+        let (order, id) = token.strip_prefix('p')?.split_once('-')?;
+        order.parse::<u64>().ok()?;
+        Name::parse("task id", id).ok()?;
+        let plain = order.bytes().all(|byte| byte.is_ascii_digit());
+        plain.then(|| (order.to_owned(), id.to_owned()))
+    };
+    position().map(Some).ok_or(Error::BadPage)
+}
+
+/// Where one script stopped, and id, order and fields of each task.
+type Rows = (String, String, Vec<(String, String, Vec<Option<Vec<u8>>>)>);
+
+/// Returns the newest tasks of all shards after the given position that pass the filter.
+pub(super) async fn list(
+    client: &ShardClient,
+    filter: &Filter,
+    page: &Page,
+    after: Option<Position>,
+) -> Result<Listing, Error> {
+    let size = page.size.clamp(1, MAX_PAGE);
+    // One task more than the page shows whether there is a next page.
+    let shards = client
+        .shards()
+        .map(|shard| list_shard(client, shard, filter, size + 1, after.clone()));
+    let mut found: Vec<(u64, Task)> = try_join_all(shards).await?.into_iter().flatten().collect();
+    found.sort_unstable_by(|(a, x), (b, y)| (b, &y.id).cmp(&(a, &x.id)));
+    let more = found.len() > size;
+    found.truncate(size);
+    let last = found.last().filter(|_| more);
+    Ok(Listing {
+        next: last.map(|(order, task)| format!("p{order}-{}", task.id)),
+        tasks: found.into_iter().map(|(_, task)| task).collect(),
+    })
+}
+
+async fn list_shard(
+    client: &ShardClient,
+    shard: usize,
+    filter: &Filter,
+    size: usize,
+    mut after: Option<Position>,
+) -> Result<Vec<(u64, Task)>, Error> {
+    let mut found = Vec::new();
+    loop {
+        let left = size - found.len();
+        let (order, id, rows): Rows = client
+            .call(shard, &client.scripts.list, |call| {
+                let state = filter.state.map(|state| record::letter(state).to_string());
+                let (order, id) = after.take().unwrap_or_default();
+                call.arg(state.unwrap_or_default());
+                call.arg(filter.task_type.as_ref().map_or("", Name::as_str));
+                call.arg(left).arg(order).arg(id).arg(SCAN);
+            })
+            .await?;
+        for (id, order, fields) in rows {
+            // An entry with an invalid id is not a task.
+            if let (Ok(id), Ok(order)) = (Name::parse("task id", &id), order.parse()) {
+                found.extend(record::task(id, fields).map(|task| (order, task)));
+            }
+        }
+        if order.is_empty() || found.len() >= size {
+            return Ok(found);
+        }
+        after = Some((order, id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fuzz_page_tokens() {
+        let samples = ["p1-task", "p18446744073709551615-order:4711"];
+        hostel_fuzz::each(|near| {
+            let token = near.text(&samples);
+            if let Ok(position) = parse_token(Some(&token)) {
+                let (order, id) = position.expect("a position");
+                // Both are arguments of a script.
+                assert!(order.parse::<u64>().is_ok());
+                assert!(Name::parse("id", &id).is_ok());
+            }
+        });
+    }
+}

@@ -1,0 +1,297 @@
+//! Opens and closes the queue, and implements the queue's contract with its parts.
+
+use super::{
+    batching::{reassemble, split_by_shard},
+    bulk::BulkConnection,
+    coalescer::Coalescer,
+    control,
+    errors::closed,
+    events::EventReader,
+    finish, leases,
+    maintenance::{self, DetectedDurability},
+    queries,
+    shard_client::{FORMAT, Opened, ShardClient},
+    submit_batcher::{self, Sender},
+};
+use crate::{
+    Cancel, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseRequest, LeaseToken,
+    Leased, Listing, Page, Publisher, Renewal, Requeue, Submitted, TaskQueue, Watch,
+};
+use async_trait::async_trait;
+use futures_util::future::{join_all, try_join_all};
+use hostel_runtime::health::{Background, Health, Part};
+use hostel_task::{Name, Submission, Task, TaskId, UnixMs};
+use parking_lot::Mutex;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::oneshot, time::Instant};
+use tokio_util::task::TaskTracker;
+
+/// How long `open` waits for Redis, and how long between two attempts.
+const OPEN: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How long `open` waits for the event readers.
+const EVENTS: Duration = Duration::from_secs(2);
+
+/// A queue in Redis.
+pub struct RedisQueue {
+    client: Arc<ShardClient>,
+    durability: Arc<DetectedDurability>,
+    lease_coalescer: Arc<Coalescer>,
+    finish_coalescer: Coalescer,
+    /// The shard with which the next lease begins, so that none is always last.
+    next_shard: AtomicUsize,
+    /// Lease calls, and releases of their tasks.
+    tracker: TaskTracker,
+    /// `None` once closed.
+    open: Mutex<Option<Open>>,
+}
+
+/// The parts that end when the queue is closed.
+struct Open {
+    senders: Vec<Sender>,
+    /// End once `senders` are dropped.
+    submitters: Vec<Background>,
+    /// Maintenance and event readers.
+    _background: Vec<Background>,
+}
+
+impl RedisQueue {
+    /// Opens the queue, and waits up to 10 s for Redis. `Misconfigured` if the server may evict tasks, or
+    /// if its data has another format or another number of shards.
+    pub async fn open(settings: &hostel_config::RedisQueue) -> Result<Self, Error> {
+        Self::open_reporting(settings, Health::default()).await
+    }
+
+    /// Opens the queue, which then reports its faults to `health`.
+    pub async fn open_reporting(
+        settings: &hostel_config::RedisQueue,
+        health: Health,
+    ) -> Result<Self, Error> {
+        let since = Instant::now();
+        let (client, durability) = loop {
+            match Self::connect(settings, &health).await {
+                Ok(connected) => break connected,
+                Err(error @ Error::Unavailable { .. }) if since.elapsed() < OPEN => {
+                    tracing::debug!("waiting for Redis: {error}");
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let (maintained, detected) = (client.clone(), durability.clone());
+        let maintain = move || maintenance::run(maintained.clone(), detected.clone());
+        let mut background = vec![health.restarting(Part::Queue, "redis-maintenance", maintain)];
+        let (mut senders, mut submitters, mut started) = (Vec::new(), Vec::new(), Vec::new());
+        for shard in client.shards() {
+            let reserve_percent = settings.reserve_percent;
+            let bulk = BulkConnection::connect(&client.server, reserve_percent).await?;
+            let bulk = Arc::new(bulk);
+            let (sender, receiver) = submit_batcher::channel();
+            let submitting = client.clone();
+            let submit = move || {
+                submit_batcher::serve(submitting.clone(), shard, bulk.clone(), receiver.clone())
+            };
+            submitters.push(health.restarting(Part::Queue, "redis-submitter", submit));
+            senders.push(sender);
+            let (signal, signalled) = oneshot::channel();
+            started.push(signalled);
+            let (reading, mut signal) = (client.clone(), Some(signal));
+            let read = move || EventReader::new(reading.clone(), shard, signal.take()).run();
+            background.push(health.restarting(Part::Queue, "redis-event-reader", read));
+        }
+        // A watch that begins now should miss nothing, but the queue also works without it.
+        let _ = tokio::time::timeout(EVENTS, join_all(started)).await;
+        Ok(Self {
+            client,
+            durability,
+            lease_coalescer: Arc::default(),
+            finish_coalescer: Coalescer::default(),
+            next_shard: AtomicUsize::new(0),
+            tracker: TaskTracker::new(),
+            open: Mutex::new(Some(Open {
+                senders,
+                submitters,
+                _background: background,
+            })),
+        })
+    }
+
+    /// Connects, and checks the settings of the server and of each shard.
+    async fn connect(
+        settings: &hostel_config::RedisQueue,
+        health: &Health,
+    ) -> Result<(Arc<ShardClient>, Arc<DetectedDurability>), Error> {
+        let client = ShardClient::connect(settings, health.clone()).await?;
+        let durability = DetectedDurability::default();
+        maintenance::check_settings(&client, &durability).await?;
+        let configured = client.tags.len();
+        for shard in client.shards() {
+            let Opened {
+                format,
+                shards,
+                store,
+            } = client.open(shard).await?;
+            if format != FORMAT {
+                return Err(Error::Misconfigured(format!(
+                    "the tasks in Redis have format {format}, and this version of Hostel knows \
+                     {FORMAT}; use the version that wrote them, or another queue.prefix"
+                )));
+            }
+            if shards != configured {
+                return Err(Error::Misconfigured(format!(
+                    "the tasks in Redis are divided into {shards} shards, and queue.shards is \
+                     {configured}; all nodes need the same number"
+                )));
+            }
+            client.stores.record(shard, store);
+        }
+        Ok((Arc::new(client), Arc::new(durability)))
+    }
+
+    fn client(&self) -> Result<&Arc<ShardClient>, Error> {
+        if self.open.lock().is_none() {
+            return Err(closed());
+        }
+        Ok(&self.client)
+    }
+}
+
+#[async_trait]
+impl TaskQueue for RedisQueue {
+    async fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<Submitted>, Error> {
+        let senders = match &*self.open.lock() {
+            Some(open) => open.senders.clone(),
+            None => return Err(closed()),
+        };
+        let client = &self.client;
+        // Most calls bring one task.
+        if tasks.len() == 1 {
+            let shard = client.shard_of(tasks[0].id());
+            return submit_batcher::submit(&senders[shard], tasks).await;
+        }
+        let parts = split_by_shard(client, &tasks, Submission::id, submit_batcher::size);
+        let submit = parts.into_iter().map(|(shard, positions)| {
+            // Payloads are shared, so clones are cheap.
+            let part = positions.iter().map(|&position| tasks[position].clone());
+            let (part, sender) = (part.collect(), &senders[shard]);
+            async move {
+                let answers = submit_batcher::submit(sender, part).await?;
+                Ok::<Vec<_>, Error>(positions.into_iter().zip(answers).collect())
+            }
+        });
+        reassemble(tasks.len(), try_join_all(submit).await?)
+    }
+
+    async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error> {
+        let client = self.client()?.clone();
+        let first = self.next_shard.fetch_add(1, Ordering::Relaxed);
+        let (tracker, request) = (self.tracker.clone(), request.clone());
+        let coalescer = self.lease_coalescer.clone();
+        // Spawned, so that a caller that is cancelled leaves no lease behind.
+        let lease = self.tracker.spawn(async move {
+            coalescer.wait().await;
+            let begun = Instant::now();
+            let guard = leases::lease(client, tracker, request, first).await?;
+            coalescer.record(begun, guard.len());
+            Ok::<_, Error>(guard)
+        });
+        let guard = lease.await.map_err(|_| closed())??;
+        Ok(guard.take())
+    }
+
+    async fn renew(&self, held: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Error> {
+        finish::renew(self.client()?, held, ttl).await
+    }
+
+    async fn finish(&self, ended: Vec<Finish>) -> Result<Vec<Finished>, Error> {
+        let begun = Instant::now();
+        let finished = finish::finish(self.client()?, &ended).await?;
+        // The changes are published already, so this delays only the next call.
+        self.finish_coalescer.record(begun, ended.len());
+        self.finish_coalescer.wait().await;
+        Ok(finished)
+    }
+
+    async fn expired(
+        &self,
+        ttl: Duration,
+        except: &[Name],
+        max: usize,
+    ) -> Result<Vec<Expired>, Error> {
+        queries::expired(self.client()?, ttl, except, max).await
+    }
+
+    async fn cancel(&self, id: &TaskId) -> Result<Cancel, Error> {
+        control::cancel(self.client()?, id).await
+    }
+
+    async fn requeue(&self, id: &TaskId) -> Result<Requeue, Error> {
+        control::requeue(self.client()?, id).await
+    }
+
+    async fn get(&self, id: &TaskId) -> Result<Option<Task>, Error> {
+        queries::get(self.client()?, id).await
+    }
+
+    async fn list(&self, filter: &Filter, page: &Page) -> Result<Listing, Error> {
+        let after = queries::parse_token(page.after.as_deref())?;
+        queries::list(self.client()?, filter, page, after).await
+    }
+
+    async fn counts(&self) -> Result<Counts, Error> {
+        queries::counts(self.client()?).await
+    }
+
+    async fn next_due(&self, request: &LeaseRequest) -> Result<Option<Duration>, Error> {
+        queries::next_due(self.client()?, request).await
+    }
+
+    async fn oldest_blocked(&self, request: &LeaseRequest) -> Result<Option<Name>, Error> {
+        queries::oldest_blocked(self.client()?, request).await
+    }
+
+    async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error> {
+        control::purge(self.client()?, age, max).await
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn now(&self) -> UnixMs {
+        self.client.now()
+    }
+
+    fn durability(&self) -> Durability {
+        self.durability.get()
+    }
+
+    fn watch(&self) -> Watch {
+        match self.client() {
+            Ok(client) => client.publisher.watch(),
+            // The watch of a publisher that is gone ends at once.
+            Err(_) => Publisher::new().watch(),
+        }
+    }
+
+    /// Answers earlier submissions, and releases leased tasks that no caller has taken.
+    async fn close(&self) {
+        let Some(open) = self.open.lock().take() else {
+            return;
+        };
+        open.submitters.iter().for_each(Background::expect_end);
+        drop(open.senders);
+        for mut submitter in open.submitters {
+            submitter.ended().await;
+        }
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}

@@ -1,0 +1,238 @@
+-- The beginning of every script. One call changes one shard, and Redis runs it as a whole or not at all.
+-- All keys have the shard's hash tag, KEYS[1], so they are in one slot of a Redis Cluster. The tasks that
+-- a lease touches are only known inside the script, so their keys cannot be declared one by one.
+--
+-- The key KEYS[1] itself never exists, and KEYS[2] is TAG:n. While a slot moves from one node of a cluster
+-- to another, a script would fail halfway at a key that has moved, or find nothing on the new node and
+-- start from scratch there. With two declared keys of which one is missing, Redis refuses the script as a
+-- whole (TRYAGAIN) until the slot has moved.
+--
+-- TAG:t:ID      hash: one task, the source of truth about it (fields below)
+-- TAG:r:ROUTE   sorted set: the backlog of a route: its pending tasks, by due time
+-- TAG:r:ROUTE!  sorted set: the backlog of the route's suspects, of which a node runs one at a time
+-- TAG:heads     sorted set: the backlogs that have a task (their names behind TAG:r:), by the score of
+--               their first task
+-- TAG:leases    sorted set: running tasks, by the end of their lease
+-- TAG:ended     sorted set: ended tasks, by the time of their end less `idle`
+-- TAG:all       sorted set: all tasks, by the order of submission
+-- TAG:dead:S    sorted set: failed (S = f) and cancelled (S = x) tasks, by the order of submission
+-- TAG:n         hash: counters: how many tasks of a type are in a state, how many are open, the last
+--               order, number and fencing token, the progress of the reconciliation (reconcile.lua), when
+--               a node last queried expired leases and from when on they count (expired.lua), the identity
+--               of the store (open.lua), how many bytes submissions may take (submit.lua), skew and idle
+--               (below)
+-- TAG:pass      hash: the counts of the reconciliation so far
+-- TAG:events    stream: changes, bounded
+-- TAG:call:Q    string: the number of queue Q's last lease call and the tasks of its answer; for minutes
+-- TAG:want:Q    hash: the task types of queue Q's node (register_types.lua); for seconds
+--
+-- Fields of a task: m head: the submission without its payload (JSON), p payload, l route, o place in the
+-- order of submission, q number, t time of submission, s state (p r c f x), u due time, end of the lease
+-- or time of the end, a attempt, f fencing token, b start of the attempt, n node of the last lease,
+-- k cancellation requested, e error, w node, plugin and version that ran it (JSON), r result, z number of
+-- ends, g mark of the last outcome (finish.lua), d class of the error if it has one, v losses that were
+-- not charged.
+
+local TAG = KEYS[1]
+local N = TAG .. ':n'
+local FROM = ARGV[1] -- the id of the calling queue, which skips its own events
+
+-- A score is the due time with the low bits of the task's number, so that tasks due together are in the
+-- order of submission. The 53 bits of a double suffice until the year 2109.
+local STEP = 2048
+local clock = redis.call('TIME')
+local WALL = clock[1] * 1000 + math.floor(clock[2] / 1000)
+-- The queue's time follows the clock of Redis, but never goes back: if the clock is set back, the time
+-- stands still until a node queries expired leases, as each does once a second, and `skew` compensates for
+-- it (expired.lua). `idle` is the time beyond an hour in which no node queried them, or by which the clock
+-- was set forward: ended tasks do not age by it.
+local time = redis.call('HMGET', N, 'looked', 'skew', 'idle')
+local LOOKED = tonumber(time[1] or 0) or 0
+local SKEW, IDLE = tonumber(time[2] or 0) or 0, tonumber(time[3] or 0) or 0
+local NOW = math.max(WALL + SKEW, LOOKED)
+
+local function key(id) return TAG .. ':t:' .. id end
+local function backlog_key(route) return TAG .. ':r:' .. route end
+local function type_of(route) return string.match(route, '^[^@!]+') end
+local function integer(number) return string.format('%.0f', number) end
+
+-- Returns fields of a record; none if the key holds another type of value.
+local function read(id, ...)
+  local there = redis.pcall('HMGET', key(id), ...)
+  return there.err and {} or there
+end
+
+-- Whether all arguments are numbers.
+local function are_numbers(...)
+  for n = 1, select('#', ...) do
+    if not tonumber((select(n, ...))) then return false end
+  end
+  return true
+end
+
+-- Returns the route of a record, or nothing if it is malformed.
+local function valid_route(route) return route and type_of(route) and route end
+
+-- Changes are gathered here and written with one call for each set: a call costs more than an element.
+local counted, open, events = {}, 0, {}
+local added, removed = {}, {}
+-- Changes of tasks that the reconciliation has counted already, and the order up to which it has counted.
+local passed, pass = {}, nil
+
+-- Backlogs whose first task may have changed.
+local dirty = {}
+
+-- The number of losses that makes a task a suspect, as SUSPECT_AFTER of task::transition.
+local SUSPECT_AFTER = 2
+
+-- Returns the backlog of a task with so many losses.
+local function backlog_of(route, losses)
+  return (tonumber(losses) or 0) >= SUSPECT_AFTER and route .. '!' or route
+end
+
+local function add(set, score, id)
+  local list = added[set]
+  if not list then list = {}; added[set] = list end
+  list[#list + 1] = integer(score); list[#list + 1] = id
+end
+
+local function remove(set, id)
+  local list = removed[set]
+  if not list then list = {}; removed[set] = list end
+  list[#list + 1] = id
+end
+
+local function count(state, task_type, by, order)
+  local field = state .. ' ' .. task_type
+  counted[field] = (counted[field] or 0) + by
+  pass = pass or tonumber(redis.call('HGET', N, 'pass') or -1)
+  if order and order <= pass then passed[field] = (passed[field] or 0) + by end
+  if state == 'p' or state == 'r' then open = open + by end
+end
+
+local function emit(id, route, state)
+  events[#events + 1] = state .. ' ' .. id .. ' ' .. type_of(route)
+end
+
+-- Counts and emits a change of state; nil stands for a task that does not exist. `order` is its place in
+-- the order of submission.
+local function transition(id, route, from, to, order)
+  local task_type = type_of(route)
+  if from then count(from, task_type, -1, order) end
+  if to then count(to, task_type, 1, order); emit(id, route, to) end
+end
+
+local function enqueue(id, backlog, due, number)
+  add(backlog_key(backlog), due * STEP + number % STEP, id)
+  dirty[backlog] = true
+end
+
+local function dequeue(id, backlog)
+  remove(backlog_key(backlog), id)
+  dirty[backlog] = true
+end
+
+-- Reads a lease request from ARGV[i] on: the number under which the task types were registered
+-- (register_types.lua), the only requested type (or nothing), the available bytes and pool slots, 1 if a
+-- suspect is allowed, the number of targets, the targets as routes end with them, and types with their
+-- remaining numbers. Returns a function from a backlog to the requested type, and the available resources;
+-- nothing if the task types are not registered any more.
+local function matcher(i)
+  local registered = TAG .. ':want:' .. FROM
+  if redis.call('HGET', registered, '') ~= ARGV[i] then return nil end
+  local only, suspects = ARGV[i + 1], ARGV[i + 4] == '1'
+  local available = { bytes = tonumber(ARGV[i + 2]), slots = tonumber(ARGV[i + 3]) }
+  local targets, left, types = {}, {}, {}
+  local last = i + 5 + tonumber(ARGV[i + 5])
+  for t = i + 6, last do targets[ARGV[t]] = true end
+  for t = last + 1, #ARGV, 2 do left[ARGV[t]] = tonumber(ARGV[t + 1]) end
+
+  local function of_type(task_type)
+    local limits = (only == '' or only == task_type) and redis.call('HGET', registered, task_type)
+    if not limits then return false end
+    local max, cluster, bytes, slots = string.match(limits, '^(%S+) (%S+) (%S+) (%S+)$')
+    local requested = { left = left[task_type] or tonumber(max), bytes = tonumber(bytes), slots = tonumber(slots) }
+    cluster = tonumber(cluster)
+    if cluster >= 0 then
+      local running = tonumber(redis.call('HGET', N, 'r ' .. task_type) or 0)
+      requested.left = math.min(requested.left, math.max(0, cluster - running))
+    end
+    return requested
+  end
+
+  return function(backlog)
+    local route = string.gsub(backlog, '!$', '')
+    local suspect = route ~= backlog
+    local task_type = type_of(route)
+    if suspect and not suspects or not targets[string.sub(route, #task_type + 1)] then return nil end
+    if types[task_type] == nil then types[task_type] = of_type(task_type) end
+    return types[task_type] or nil, suspect
+  end, available
+end
+
+local function fits(requested, available)
+  return requested.bytes <= available.bytes and requested.slots <= available.slots
+end
+
+-- Adds an ended task to the sets of ended tasks.
+local function index_ended(id, state, order)
+  add(TAG .. ':ended', NOW - IDLE, id)
+  if state ~= 'c' then add(TAG .. ':dead:' .. state, order, id) end
+end
+
+-- Returns the route in the head of a record.
+local function route_of_head(head)
+  local is_json, submission = pcall(cjson.decode, head)
+  return is_json and type(submission) == 'table' and type(submission.lane) == 'string'
+    and valid_route(submission.lane)
+end
+
+-- Fails a task whose record is damaged, with the class `corrupt`, and returns its route. `why` says what
+-- is wrong. Required fields that are missing get a default, so that the task can be read and purged; payload
+-- and head stay as they are. Counters that the record does not determine are left to the reconciliation.
+local function fail_damaged(id, why)
+  local task = key(id)
+  local there = redis.pcall('HMGET', task, 's', 'l', 'm', 'o', 'q', 't', 'a', 'z')
+  if there.err then
+    redis.call('UNLINK', task)
+    there = {}
+  end
+  local state, known = there[1], valid_route(there[2]) or route_of_head(there[3] or '')
+  local route = known or 'unknown'
+  local order = tonumber(there[4]) or tonumber(redis.call('ZSCORE', TAG .. ':all', id)) or NOW * STEP
+  local function or_default(text, default) return integer(tonumber(text) or default) end
+  redis.call('HSET', task, 's', 'f', 'l', route, 'o', integer(order), 'u', integer(NOW), 'q', or_default(there[5], 0),
+    't', or_default(there[6], NOW), 'a', or_default(there[7], 0), 'z', integer((tonumber(there[8]) or 0) + 1),
+    'e', 'the record of this task in Redis is damaged: ' .. why, 'd', 'corrupt')
+  redis.call('HDEL', task, 'k')
+  remove(TAG .. ':leases', id)
+  dequeue(id, route)
+  dequeue(id, route .. '!')
+  add(TAG .. ':all', order, id)
+  index_ended(id, 'f', order)
+  if known and (state == 'p' or state == 'r') then count(state, type_of(route), -1, order) end
+  count('f', type_of(route), 1, order)
+  emit(id, route, 'd')
+  return route
+end
+
+local function write()
+  for set, list in pairs(removed) do redis.call('ZREM', set, unpack(list)) end
+  for set, list in pairs(added) do redis.call('ZADD', set, unpack(list)) end
+  for backlog in pairs(dirty) do
+    local head = redis.call('ZRANGE', backlog_key(backlog), 0, 0, 'WITHSCORES')
+    if head[1] then redis.call('ZADD', TAG .. ':heads', head[2], backlog)
+    else redis.call('ZREM', TAG .. ':heads', backlog) end
+  end
+  for field, by in pairs(counted) do
+    if by ~= 0 and redis.call('HINCRBY', N, field, by) == 0 then redis.call('HDEL', N, field) end
+  end
+  for field, by in pairs(passed) do
+    if by ~= 0 then redis.call('HINCRBY', TAG .. ':pass', field, by) end
+  end
+  if open ~= 0 then redis.call('HINCRBY', N, 'open', open) end
+  if #events > 0 then
+    redis.call('XADD', TAG .. ':events', 'MAXLEN', '~', 1024, '*',
+      'from', FROM, 'events', table.concat(events, '\n'))
+  end
+end

@@ -1,0 +1,271 @@
+//! The connection of a queue to its shards: runs scripts and commands on one of them, and holds what all
+//! parts of the queue share.
+
+use super::{
+    bulk::BulkConnection,
+    errors::{explain, no_answer},
+    faults::Faults,
+    lease_sequence::LeaseSequence,
+    scripts::{Scripts, ms},
+    store_identity::StoreIdentities,
+};
+use crate::{Error, Publisher, now, task_cache::TaskCache};
+use hostel_redis::{Connection, Server};
+use hostel_runtime::{health::Health, log_limit::LogLimit};
+use hostel_task::{TaskId, UnixMs};
+use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation};
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+/// How long a call may take, including the wait for a new connection and without the time that its bytes
+/// take on their way.
+const CALL: Duration = Duration::from_secs(5);
+
+/// The expected bytes of an answer after one that took too long, at first and at most: a lease returns up
+/// to 8 MiB and one task more.
+const EXPECTED: (usize, usize) = (2 << 20, 16 << 20);
+
+/// The version of the format of the keys.
+pub(super) const FORMAT: u32 = 1;
+
+/// The settings that are in force in a shard.
+pub(super) struct Opened {
+    pub format: u32,
+    pub shards: usize,
+    /// The identity of the store that the shard is in.
+    pub store: String,
+}
+
+/// Calls the shards of a queue.
+pub(super) struct ShardClient {
+    pub server: Server,
+    connection: Connection,
+    /// For results sent to Redis.
+    bulk: BulkConnection,
+    /// For payloads received from Redis, and the expected bytes of the next answer.
+    bulk_answers: BulkConnection,
+    expected: AtomicUsize,
+    pub scripts: Scripts,
+    /// The hash tag of each shard, with which all its keys begin.
+    pub tags: Vec<String>,
+    /// The lease calls to each shard.
+    pub lease_sequences: Vec<LeaseSequence>,
+    pub publisher: Publisher,
+    /// Tasks that this queue itself has leased and finished.
+    pub task_cache: TaskCache,
+    /// The age at which ended tasks are purged, in milliseconds.
+    pub keep_ended_ms: AtomicU64,
+    /// The id of this queue, which distinguishes its events from those of others.
+    pub queue_id: String,
+    pub settings: hostel_config::RedisQueue,
+    pub faults: Faults,
+    pub stores: StoreIdentities,
+    /// Limits the log lines about shards that fail.
+    pub log_limit: LogLimit,
+    clock: Clock,
+}
+
+/// The queue's time, as a script last returned it.
+struct Clock {
+    created: Instant,
+    /// The queue's time at `created`, in milliseconds; 0 before a script has returned it.
+    at_creation: AtomicU64,
+}
+
+impl ShardClient {
+    pub async fn connect(
+        settings: &hostel_config::RedisQueue,
+        health: Health,
+    ) -> Result<Self, Error> {
+        let server = Server::new(&settings.server, "queue", true).map_err(Error::Misconfigured)?;
+        let reserve_percent = settings.reserve_percent;
+        let connection = server.connect().await;
+        let connection = connection.map_err(|error| explain(&server, reserve_percent, &error))?;
+        let bulk = BulkConnection::connect(&server, reserve_percent).await?;
+        let bulk_answers = BulkConnection::connect(&server, reserve_percent).await?;
+        let prefix = &settings.server.prefix;
+        let shards = 0..settings.shards;
+        Ok(Self {
+            server,
+            connection,
+            bulk,
+            bulk_answers,
+            expected: AtomicUsize::new(0),
+            scripts: Scripts::default(),
+            tags: shards
+                .clone()
+                .map(|shard| format!("{{{prefix}:{shard}}}"))
+                .collect(),
+            lease_sequences: shards.map(|_| LeaseSequence::default()).collect(),
+            publisher: Publisher::new(),
+            task_cache: TaskCache::default(),
+            keep_ended_ms: AtomicU64::new(u64::MAX),
+            queue_id: uuid::Uuid::now_v7().simple().to_string(),
+            settings: settings.clone(),
+            faults: Faults::new(health),
+            stores: StoreIdentities::new(settings.shards),
+            log_limit: LogLimit::new(3, Duration::from_secs(10)),
+            clock: Clock {
+                created: Instant::now(),
+                at_creation: AtomicU64::new(0),
+            },
+        })
+    }
+
+    /// Records the queue's time that a script has returned.
+    pub fn set_time(&self, now: UnixMs) {
+        let at_creation = now.0.saturating_sub(ms(self.clock.created.elapsed()));
+        self.clock.at_creation.store(at_creation, Ordering::Relaxed);
+    }
+
+    /// The queue's time; this machine's time before a script has returned it.
+    pub fn now(&self) -> UnixMs {
+        match self.clock.at_creation.load(Ordering::Relaxed) {
+            0 => now(),
+            at_creation => UnixMs(at_creation).after(self.clock.created.elapsed()),
+        }
+    }
+
+    pub fn connection(&self) -> Connection {
+        self.connection.clone()
+    }
+
+    pub fn shards(&self) -> std::ops::Range<usize> {
+        0..self.tags.len()
+    }
+
+    /// The shard of a task. It is the same in every version: FNV-1a, 64 bits.
+    pub fn shard_of(&self, id: &TaskId) -> usize {
+        let hash = id
+            .as_str()
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        usize::try_from(hash % self.tags.len() as u64).unwrap_or_default()
+    }
+
+    /// Runs a script on a shard over a connection, without a time limit. `push_args` adds the arguments
+    /// after the queue's id. Of the two keys, the first never exists (see `scripts/common.lua`).
+    pub async fn run<T: FromRedisValue>(
+        &self,
+        shard: usize,
+        script: &Script,
+        mut connection: Connection,
+        push_args: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> RedisResult<T> {
+        let tag = &self.tags[shard];
+        let mut invocation = script.key(tag);
+        invocation.key(format!("{tag}:n")).arg(&self.queue_id);
+        push_args(&mut invocation);
+        invocation.invoke_async(&mut connection).await
+    }
+
+    /// Runs a script with a short call.
+    pub async fn call<T: FromRedisValue>(
+        &self,
+        shard: usize,
+        script: &Script,
+        push_args: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<T, Error> {
+        let answer = self.run(shard, script, self.connection(), push_args);
+        self.within(answer).await
+    }
+
+    /// Runs a script whose arguments have so many bytes.
+    pub async fn call_with_bulk_args<T: FromRedisValue>(
+        &self,
+        shard: usize,
+        script: &Script,
+        bytes: usize,
+        push_args: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<T, Error> {
+        let answer = self.run(shard, script, self.bulk.connection(), push_args);
+        self.bulk.within(CALL, bytes, answer).await
+    }
+
+    /// Runs a script whose answer carries payloads of unknown size: after a call that took too long the
+    /// next one may take longer, and after a success less long.
+    pub async fn call_for_bulk_answer<T: FromRedisValue>(
+        &self,
+        shard: usize,
+        script: &Script,
+        push_args: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<T, Error> {
+        let (expected, began) = (self.expected.load(Ordering::Relaxed), Instant::now());
+        let answer = self.run(shard, script, self.bulk_answers.connection(), push_args);
+        let answer = self.bulk_answers.within(CALL, expected, answer).await;
+        let expected = match &answer {
+            Ok(_) => expected / 2,
+            Err(_) if began.elapsed() < CALL => expected,
+            Err(_) => (expected * 2).clamp(EXPECTED.0, EXPECTED.1),
+        };
+        self.expected.store(expected, Ordering::Relaxed);
+        answer
+    }
+
+    /// Waits for the answer to a short call.
+    pub async fn within<T>(
+        &self,
+        answer: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(CALL, answer).await {
+            Ok(answer) => {
+                answer.map_err(|error| explain(&self.server, self.settings.reserve_percent, &error))
+            }
+            Err(_) => Err(no_answer(CALL)),
+        }
+    }
+
+    /// Waits for an answer over the caller's own bulk connection.
+    pub async fn within_bulk<T>(
+        &self,
+        bulk: &BulkConnection,
+        bytes: usize,
+        answer: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T, Error> {
+        bulk.within(CALL, bytes, answer).await
+    }
+
+    /// Returns the answers of the shards that succeeded, and logs a failure, at a limited rate. `Err` if
+    /// every shard failed. `what` completes "cannot ...".
+    pub fn collect_available<T>(
+        &self,
+        what: &str,
+        answers: impl IntoIterator<Item = (usize, Result<T, Error>)>,
+    ) -> Result<Vec<T>, Error> {
+        let (mut available, mut failed) = (Vec::new(), None);
+        for (shard, answer) in answers {
+            match answer {
+                Ok(answer) => available.push(answer),
+                Err(error) => failed = Some((shard, error)),
+            }
+        }
+        if let Some((shard, error)) = failed {
+            if available.is_empty() {
+                return Err(error);
+            }
+            if let Some(left_out) = self.log_limit.permit() {
+                tracing::warn!(shard, left_out, "cannot {what}: {error}");
+            }
+        }
+        Ok(available)
+    }
+
+    /// Prepares a shard for use, and returns the settings in force there.
+    pub async fn open(&self, shard: usize) -> Result<Opened, Error> {
+        let (shards, identity) = (self.tags.len(), uuid::Uuid::now_v7().simple().to_string());
+        let (format, shards, store) = self
+            .call(shard, &self.scripts.open, |call| {
+                call.arg(FORMAT).arg(shards).arg(identity);
+            })
+            .await?;
+        Ok(Opened {
+            format,
+            shards,
+            store,
+        })
+    }
+}

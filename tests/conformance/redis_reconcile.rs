@@ -1,0 +1,232 @@
+//! The reconciliation of the Redis queue: entries that were damaged by hand are repaired, and valid ones are
+//! left alone while tasks change.
+
+use super::{
+    queue::{finish_one, limited, name, request, task},
+    queue_redis::{open, say, until},
+};
+use crate::support::{
+    self,
+    servers::{Kind, Server},
+};
+use hostel::{
+    queue::{Counts, RedisQueue, Submitted, TaskQueue},
+    task::{Outcome, StateKind},
+};
+use libtest_mimic::Trial;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::task::JoinSet;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// How many passes reconcile all tasks while they change.
+const PASSES: u64 = 200;
+
+/// The script itself, for a test that cannot wait for the background maintenance.
+const RECONCILE: &str = concat!(
+    include_str!("../../host/queue/redis/scripts/common.lua"),
+    include_str!("../../host/queue/redis/scripts/reconcile.lua"),
+);
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("wrong_counters_are_corrected", wrong_counters_are_corrected),
+        trial("wrong_entries_are_removed", wrong_entries_are_removed),
+        trial(
+            "reconciliation_changes_no_valid_task",
+            reconciliation_changes_no_valid_task,
+        ),
+    ]
+}
+
+fn trial<F>(name: &str, case: impl FnOnce() -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = ()>,
+{
+    let name = format!("queue::redis::{name}");
+    support::trial_needing(&name, Kind::Redis.is_here(), case)
+}
+
+/// Creates two pending tasks, two running ones and a failed one.
+async fn some_tasks(queue: &RedisQueue) -> Counts {
+    let batch = (0..5).map(|n| task(&format!("t{n}"), "echo", b"x"));
+    queue.submit(batch.collect()).await.unwrap();
+    let leased = queue
+        .lease(&request(&[("echo", 3)], 3, HOUR))
+        .await
+        .unwrap();
+    let error = "no".into();
+    finish_one(queue, &leased[0].token, Outcome::Failed { error }).await;
+    let counts = queue.counts().await.unwrap();
+    let echo = |state| (name("echo"), state);
+    let expected = [
+        (echo(StateKind::Pending), 2),
+        (echo(StateKind::Running), 2),
+        (echo(StateKind::Failed), 1),
+    ];
+    assert_eq!(counts, expected.into_iter().collect());
+    counts
+}
+
+async fn wrong_counters_are_corrected() {
+    let server = Server::start(Kind::Redis).await;
+    let queue = open(&server).await;
+    let counts = some_tasks(&queue).await;
+    let wrong = [
+        "HSET",
+        "{test:0}:n",
+        "r echo",
+        "99",
+        "p ghost",
+        "7",
+        "c echo",
+        "-3",
+        "open",
+        "5000",
+    ];
+    say(&server, &wrong).await;
+    say(&server, &["HDEL", "{test:0}:n", "f echo"]).await;
+    // Limits that depend on the counters block.
+    let limited = limited(request(&[("echo", 1)], 1, HOUR), "echo", 3);
+    assert!(queue.lease(&limited).await.unwrap().is_empty());
+    let more = async || {
+        queue
+            .submit(vec![task("more", "echo", b"x")])
+            .await
+            .unwrap()
+    };
+    assert_eq!(more().await, [Submitted::Full]);
+    until("the counters are right", async || {
+        queue.counts().await.unwrap() == counts
+    })
+    .await;
+    assert_eq!(queue.lease(&limited).await.unwrap().len(), 1);
+    assert!(queue.lease(&limited).await.unwrap().is_empty(), "three run");
+    assert_eq!(more().await, [Submitted::Created]);
+    queue.close().await;
+}
+
+async fn wrong_entries_are_removed() {
+    let server = Server::start(Kind::Redis).await;
+    let queue = open(&server).await;
+    let counts = some_tasks(&queue).await;
+    let far = "9000000000000";
+    let places = [
+        ("ended", "t4"), // which is pending
+        ("ended", "nobody"),
+        ("dead:f", "t4"),
+        ("dead:x", "t0"), // which failed
+        ("leases", "t0"),
+        ("leases", "nobody"),
+    ];
+    for (set, id) in places {
+        say(&server, &["ZADD", &format!("{{test:0}}:{set}"), far, id]).await;
+    }
+    // A task in the backlog of another route is not leased from it.
+    say(&server, &["ZADD", "{test:0}:r:other", "1", "t4"]).await;
+    let other = request(&[("other", 1)], 1, HOUR);
+    assert!(queue.lease(&other).await.unwrap().is_empty());
+    // Purging does not delete a pending task.
+    say(&server, &["ZADD", "{test:0}:ended", "1", "t3"]).await;
+    assert_eq!(queue.purge(HOUR, 9).await.unwrap(), 1);
+    assert!(queue.get(&name("t3")).await.unwrap().is_some());
+    until("they are removed", async || {
+        let mut left = false;
+        for (set, id) in places {
+            let place = say(&server, &["ZSCORE", &format!("{{test:0}}:{set}"), id]).await;
+            left |= place != redis::Value::Nil;
+        }
+        !left
+    })
+    .await;
+    assert_eq!(queue.counts().await.unwrap(), counts);
+    queue.close().await;
+}
+
+async fn reconcile(server: &Server) -> (u64, u64) {
+    let keys = ["2", "{test:0}", "{test:0}:n"];
+    let words = [&["EVAL", RECONCILE][..], &keys, &["test", "7"]].concat();
+    let answer = say(server, &words).await;
+    redis::FromRedisValue::from_redis_value(answer).unwrap()
+}
+
+/// Each script that changes a task keeps the counts of the current pass in step.
+async fn reconciliation_changes_no_valid_task() {
+    let server = Server::start(Kind::Redis).await;
+    let queue = Arc::new(open(&server).await);
+    let over = Arc::new(AtomicBool::new(false));
+    let mut random = support::random("the reconciliation");
+    let mut doing = JoinSet::new();
+    for _ in 0..3 {
+        let (queue, over, random) = (queue.clone(), over.clone(), random.fork());
+        doing.spawn(async move { do_anything(&queue, &over, random).await });
+    }
+    // Each pass repairs the counter that was damaged at its beginning, and nothing else. Its counts match the
+    // sets at its end, or it would repair nothing.
+    let mut repaired_in_all = 0;
+    for pass in 0..PASSES {
+        say(&server, &["HSET", "{test:0}:n", "p ghost", "1"]).await;
+        let mut in_pass = 0;
+        loop {
+            let (repaired, is_over) = reconcile(&server).await;
+            in_pass += repaired;
+            if is_over == 1 {
+                break;
+            }
+        }
+        assert!(in_pass <= 1, "{in_pass} in pass {pass}");
+        repaired_in_all += in_pass;
+    }
+    over.store(true, Ordering::Relaxed);
+    while let Some(done) = doing.join_next().await {
+        done.unwrap();
+    }
+    // The queue's own maintenance may have ended some of the passes.
+    assert!(
+        repaired_in_all > PASSES * 9 / 10,
+        "{repaired_in_all} of {PASSES}"
+    );
+    queue.close().await;
+}
+
+async fn do_anything(queue: &RedisQueue, over: &AtomicBool, mut random: fastrand::Rng) {
+    while !over.load(Ordering::Relaxed) {
+        let id = format!("t{}", random.u8(..60));
+        match random.u8(..8) {
+            0..3 => {
+                queue.submit(vec![task(&id, "echo", b"x")]).await.unwrap();
+            }
+            3..5 => {
+                let request = request(&[("echo", 3)], 3, HOUR);
+                for leased in queue.lease(&request).await.unwrap() {
+                    let outcome = match random.u8(..5) {
+                        0 => Outcome::Completed { result: "x".into() },
+                        1 => Outcome::Failed { error: "x".into() },
+                        2 => Outcome::Cancelled,
+                        3 => Outcome::Released,
+                        _ => Outcome::Retry {
+                            after: Duration::ZERO,
+                            error: "x".into(),
+                        },
+                    };
+                    finish_one(queue, &leased.token, outcome).await;
+                }
+            }
+            5 => {
+                queue.cancel(&name(&id)).await.unwrap();
+            }
+            6 => {
+                queue.requeue(&name(&id)).await.unwrap();
+            }
+            _ => {
+                queue.purge(Duration::ZERO, 2).await.unwrap();
+            }
+        }
+    }
+}
