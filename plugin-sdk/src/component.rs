@@ -1,60 +1,61 @@
-//! What a component is to its author, and how the SDK holds one whose type it does not know.
+//! The `Component` trait, and the type-erased form in which the SDK keeps a component.
 
 use crate::{Answer, Input, Message, Result};
 
-/// A long-lived part of the node: one instance on each node that has the plugin, addressed by the
-/// plugin's name, that handles one message after the other with its state at hand.
+/// A component: one long-lived instance on each node that has the plugin, addressed by the plugin's
+/// name. It handles one message at a time and keeps its state in `&mut self`.
 ///
-/// An `Err` from [`on_message`](Self::on_message) is an answer that says what went wrong, and the
-/// instance goes on. A panic, or taking too long, ends the instance: the sender is told, and the
-/// node makes it anew with [`start`](Self::start). So what must last is saved with
+/// An `Err` from [`on_message`](Self::on_message) is sent to the sender as an answer, and the
+/// instance continues. A panic or a timeout ends the instance: the sender gets an error, and the node
+/// creates a new instance with [`start`](Self::start). Save state that must survive with
 /// [`kv`](crate::kv) before `on_message` returns.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no component",
+    message = "`{Self}` is not a component",
     label = "does not implement `Component`",
     note = "`component = Type` in `plugin!` takes a type with `impl Component for Type`"
 )]
 pub trait Component: Sized + 'static {
-    /// What it listens to besides its own name. Several plugins, and every node's instance, may
-    /// listen to one topic; each then gets the message.
+    /// The topics that the component subscribes to besides its own name. A message to a topic is
+    /// delivered to every subscriber, on every node.
     const TOPICS: &'static [&'static str] = &[];
 
-    /// What payloads are decoded to. One that does not decode is answered with an error, and
-    /// `on_message` does not see it.
+    /// The type that payloads are decoded to. A payload that cannot be decoded is answered with an
+    /// error, without a call of `on_message`.
     type In: Input;
 
-    /// What is answered: an [`Output`](crate::Output), an `Option` of one, or `()` for none.
+    /// The type of an answer: an [`Output`](crate::Output), an `Option` of one, or `()` for none.
     type Out: Answer;
 
-    /// Makes the instance. After an error or a panic the node tries again later; tasks of the same
-    /// plugin go on.
+    /// Creates the instance. After an error or a panic the node retries later; tasks of the same
+    /// plugin continue.
     fn start() -> Result<Self>;
 
     /// Handles one message.
     fn on_message(&mut self, payload: Self::In, message: &Message) -> Result<Self::Out>;
 
-    /// Handles what somebody answered to a message that this plugin published. Answers come here
-    /// and not to `on_message`, because their payload is another's; without this they are dropped.
-    /// The answer to a [`request`](crate::messaging::request) is what that returns.
+    /// Handles an answer to a message that this plugin published. Answers are separate from
+    /// `on_message` because the receiver chose their payload type. The default drops them. The answer
+    /// to a [`request`](crate::messaging::request) is returned by that function instead.
     fn on_answer(&mut self, _payload: Vec<u8>, _message: &Message) -> Result<()> {
         Ok(())
     }
 
-    /// Called when the node stops, the plugin goes away or a newer version has taken over; not
-    /// after a panic. The newer version has started by then, so this is no place to save.
+    /// Stops the component. Called when the node stops, the plugin is removed, or a newer version has
+    /// taken over, but not after a panic. The newer version has already started by then, so it is
+    /// too late to save state here.
     fn stop(&mut self) -> Result<()> {
         Ok(())
     }
 }
 
-/// A plugin's component before it is started.
+/// The component type of a plugin, which can start instances.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Declared {
+pub(crate) struct ComponentType {
     pub topics: &'static [&'static str],
     pub start: fn() -> Result<Box<dyn Instance>>,
 }
 
-impl Declared {
+impl ComponentType {
     pub fn of<C: Component>() -> Self {
         Self {
             topics: C::TOPICS,
@@ -63,7 +64,7 @@ impl Declared {
     }
 }
 
-/// A started component, from bytes to bytes.
+/// A started component whose payloads are bytes.
 pub(crate) trait Instance {
     fn receive(&mut self, payload: Vec<u8>, message: &Message) -> Result<Option<Vec<u8>>>;
     fn end(&mut self) -> Result<()>;

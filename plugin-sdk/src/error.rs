@@ -1,21 +1,21 @@
-//! How a handler fails: try again, or never again. Deciding how often and when belongs to the node.
+//! Errors of handlers: retryable or permanent. The node decides how often and when it retries.
 
 use crate::messaging;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-/// What a handler returns. Any result whose error turns into a [`TaskError`] does as well, such as
-/// `anyhow::Result` or `std::io::Result`.
+/// The result of a handler. Every result whose error converts into a [`TaskError`] works as well, for
+/// example `anyhow::Result` or `std::io::Result`.
 pub type Result<T, E = TaskError> = std::result::Result<T, E>;
 
-/// Why an attempt failed.
+/// The reason why an attempt failed.
 ///
-/// `?` makes a retryable one of any error, of `anyhow::Error` and of a plain text; its message is
-/// the error and each of its sources, joined by `: `. A message that the node refused to send, or that
-/// a component answered with a permanent error, makes a permanent one, as the same message would
-/// fail again. This type is no [`std::error::Error`]: the
-/// conversion could not exist beside that.
+/// `?` converts any error, `anyhow::Error` and plain text into a retryable error whose message is the
+/// error and each of its sources, joined by `: `. The errors
+/// [`Refused`](messaging::Error::Refused) and [`Permanent`](messaging::Error::Permanent) of a message
+/// become permanent errors, because the same message would fail again. This type does not implement
+/// [`std::error::Error`], which would conflict with that conversion.
 ///
 /// ```
 /// use hostel_sdk::{Result, ResultExt, TaskError};
@@ -31,18 +31,22 @@ pub type Result<T, E = TaskError> = std::result::Result<T, E>;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskError {
-    /// Another attempt may succeed.
+    /// The attempt failed; another one may succeed.
     Retryable {
+        /// A description of the failure.
         message: String,
-        /// When to try again; without it the backoff of the task type decides.
+        /// The delay before the next attempt. `None` uses the backoff of the task type.
         retry_after: Option<Duration>,
     },
-    /// No further attempt can succeed: the task fails now.
-    Permanent { message: String },
+    /// The task fails without further attempts.
+    Permanent {
+        /// A description of the failure.
+        message: String,
+    },
 }
 
 impl TaskError {
-    /// Another attempt may succeed.
+    /// Creates an error after which the node retries the task.
     pub fn retryable(message: impl Into<String>) -> Self {
         Self::Retryable {
             message: message.into(),
@@ -50,15 +54,15 @@ impl TaskError {
         }
     }
 
-    /// No further attempt can succeed.
+    /// Creates an error that fails the task without further attempts.
     pub fn permanent(message: impl Into<String>) -> Self {
         Self::Permanent {
             message: message.into(),
         }
     }
 
-    /// Asks for the next attempt after `delay`, whatever the backoff says. An error that names a
-    /// time for another attempt is a retryable one, so a permanent one becomes retryable.
+    /// Requests the next attempt after `delay`, in place of the backoff of the task type. A permanent
+    /// error becomes retryable.
     pub fn retry_after(self, delay: Duration) -> Self {
         Self::Retryable {
             message: self.into_message(),
@@ -66,12 +70,12 @@ impl TaskError {
         }
     }
 
-    /// Whether the task fails now.
+    /// Returns `true` if the task fails without further attempts.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Permanent { .. })
     }
 
-    /// What went wrong, in words.
+    /// Returns the description of the failure.
     pub fn message(&self) -> &str {
         match self {
             Self::Retryable { message, .. } | Self::Permanent { message } => message,
@@ -91,20 +95,21 @@ impl fmt::Display for TaskError {
     }
 }
 
-// A box of an error, and not the error itself, is what lets `anyhow::Error` and texts through: they
-// are no `Error` themselves.
+// The bound is a boxed error because `anyhow::Error` and strings convert into one without
+// implementing `Error`.
 impl<E: Into<Box<dyn Error>>> From<E> for TaskError {
     fn from(error: E) -> Self {
         let error = error.into();
         let message = chain(&*error);
-        match is_lasting(&*error) {
-            true => Self::permanent(message),
-            false => Self::retryable(message),
+        if is_lasting(&*error) {
+            Self::permanent(message)
+        } else {
+            Self::retryable(message)
         }
     }
 }
 
-/// Whether the error or one of its sources is of a message that will never have success.
+/// Returns `true` if the error or one of its sources is the error of a message that would always fail.
 fn is_lasting(error: &(dyn Error + 'static)) -> bool {
     use messaging::Error::{Permanent, Refused};
     let lasting = |error: &messaging::Error| matches!(error, Permanent(_) | Refused(_));
@@ -112,7 +117,7 @@ fn is_lasting(error: &(dyn Error + 'static)) -> bool {
     errors.any(|error| error.downcast_ref().is_some_and(lasting))
 }
 
-/// The error and its sources. Some errors repeat their source in their own text; it is said once.
+/// Formats the error and its sources. A source that an error repeats in its own text appears once.
 fn chain(error: &dyn Error) -> String {
     let mut message = error.to_string();
     let mut source = error.source();
@@ -127,12 +132,12 @@ fn chain(error: &dyn Error) -> String {
     message
 }
 
-/// Says on the way out what kind of failure an error is: `parse(text).permanent()?`.
+/// Converts the error of a result into a [`TaskError`] of one kind: `parse(text).permanent()?`.
 pub trait ResultExt<T> {
-    /// No further attempt can succeed.
+    /// Makes the error permanent.
     fn permanent(self) -> Result<T>;
 
-    /// Another attempt may succeed, after `delay`.
+    /// Makes the error retryable after `delay`.
     fn retry_after(self, delay: Duration) -> Result<T>;
 }
 
@@ -156,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_error_is_retryable() {
+    fn question_mark_makes_a_retryable_error() {
         assert_eq!(
             number("x"),
             Err(TaskError::retryable("invalid digit found in string"))
@@ -164,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_is_the_whole_chain() {
+    fn the_message_includes_all_sources() {
         fn fails() -> Result<u8> {
             let parsed = "x".parse::<u8>().context("the width").context("bad input");
             Ok(parsed?)
@@ -174,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_is_repeated_is_said_once() {
+    fn a_repeated_source_appears_once() {
         #[derive(Debug)]
         struct Repeats(std::num::ParseIntError);
         impl fmt::Display for Repeats {
@@ -195,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_boxes_and_task_errors_convert() {
+    fn strings_boxes_and_task_errors_convert() {
         fn text() -> Result<()> {
             Err("no")?
         }
@@ -212,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_node_refused_to_send_is_permanent() {
+    fn a_refused_message_is_a_permanent_error() {
         let error = |error: messaging::Error| TaskError::from(error);
         let refused = messaging::Error::Refused("no".into());
         let wrapped = anyhow::Error::new(refused.clone()).context("telling others");
@@ -225,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kind_can_be_said_on_the_way_out() {
+    fn result_ext_sets_the_kind_of_error() {
         let second = Duration::from_secs(1);
         let permanent = number("x").permanent();
         assert!(permanent.clone().is_err_and(|error| error.is_permanent()));

@@ -1,13 +1,12 @@
-//! Which functions can run a task. How one is named and bounded is in `task_type.rs`.
+//! The `Handler` trait: functions that can run a task. Names and defaults are in `task_type.rs`.
 
 use crate::Task;
 
 /// A function that runs a task: `Fn(In) -> Out` or `Fn(In, &Task) -> Out`, where `In` is an
 /// [`Input`](crate::Input) and `Out` an [`Output`](crate::Output), most often a
-/// [`Result`](crate::Result). `Shape` tells the two apart for the compiler and never has to be
-/// named.
-// What `In` and `Out` have to be is a bound of `task` and not of the implementations here, so that
-// the compiler names the one that does not fit.
+/// [`Result`](crate::Result). `Shape` lets the compiler distinguish the two forms; it is inferred.
+// The bounds of `In` and `Out` are on `task` and not on the implementations here, so that the
+// compiler's error names the type that does not satisfy them.
 #[diagnostic::on_unimplemented(
     message = "the arguments of `{Self}` are not those of a handler",
     label = "not a handler",
@@ -15,11 +14,12 @@ use crate::Task;
             after that nothing or `&Task`"
 )]
 pub trait Handler<Shape> {
-    /// What the payload is decoded to.
+    /// The type that the payload is decoded to.
     type In;
-    /// What is encoded to the result.
+    /// The type that is encoded as the result.
     type Out;
 
+    /// Runs one attempt.
     fn call(&self, payload: Self::In, task: &Task) -> Self::Out;
 }
 

@@ -1,5 +1,5 @@
-//! Keeps what must outlive an instance: stores of keys and values, on the node's disk. What a
-//! change means and how large things may be is the node's affair.
+//! Durable state: key-value stores on the node's disk, which outlive an instance. The node sets the
+//! limits of keys and values.
 //!
 //! ```
 //! # use hostel_sdk::prelude::*;
@@ -21,8 +21,12 @@ use crate::guest::kv::Bucket;
 #[cfg(not(target_family = "wasm"))]
 use crate::mock::kv::Bucket;
 
-/// The plugin's store of that name, made when it is first written to. Handlers and the component of
-/// a plugin share its stores; other plugins do not see them.
+/// Opens the plugin's store of that name. The store is created by its first write. Handlers and the
+/// component of a plugin share its stores; other plugins cannot access them.
+///
+/// # Errors
+///
+/// Returns a retryable error if the node cannot open the store.
 pub fn open(name: &str) -> Result<Store> {
     let bucket = Bucket::open(name).map_err(|why| {
         TaskError::retryable(format!("kv store `{name}` cannot be opened: {why}"))
@@ -33,38 +37,43 @@ pub fn open(name: &str) -> Result<Store> {
     })
 }
 
-/// An open store. A change that returned without an error is on disk. An error is retryable when
-/// the node could not read or write, and permanent when a value has not the form asked for.
+/// An open store.
+///
+/// A change is on disk when its method returns `Ok`. Errors are retryable if the node could not read
+/// or write, and permanent if a stored value cannot be decoded as the requested type.
 pub struct Store {
     name: String,
     bucket: Bucket,
 }
 
 impl Store {
+    /// Returns the decoded value of `key`, or `None` if there is none.
     pub fn get<T: Input>(&self, key: &str) -> Result<Option<T>> {
-        let value = self.told(key, self.bucket.get(key))?;
+        let value = self.located(key, self.bucket.get(key))?;
         value.map(|value| self.decoded(key, value)).transpose()
     }
 
+    /// Stores `value` under `key`.
     pub fn set(&self, key: &str, value: impl Output) -> Result<()> {
-        self.told(key, self.bucket.set(key, &value.encode()?))
+        self.located(key, self.bucket.set(key, &value.encode()?))
     }
 
-    /// A key that is not there is no error.
+    /// Deletes `key`. Deleting a missing key succeeds.
     pub fn delete(&self, key: &str) -> Result<()> {
-        self.told(key, self.bucket.delete(key))
+        self.located(key, self.bucket.delete(key))
     }
 
+    /// Returns `true` if `key` has a value.
     pub fn exists(&self, key: &str) -> Result<bool> {
-        self.told(key, self.bucket.exists(key))
+        self.located(key, self.bucket.exists(key))
     }
 
-    /// All keys, in no order that can be relied on.
+    /// Returns all keys, in no particular order.
     pub fn keys(&self) -> Result<Vec<String>> {
         let mut all = Vec::new();
         let mut cursor = None;
         loop {
-            let (keys, next) = self.told("", self.bucket.keys(cursor))?;
+            let (keys, next) = self.located("", self.bucket.keys(cursor))?;
             all.extend(keys);
             if next.is_none() {
                 return Ok(all);
@@ -73,26 +82,26 @@ impl Store {
         }
     }
 
-    /// Adds to a number, atomically, and returns the sum; a key that is not there counts as 0. Read
-    /// it with [`get`](Self::get) as `Json<u64>`.
+    /// Adds `delta` to a number atomically and returns the sum. A missing key counts as 0. The number
+    /// can be read with [`get`](Self::get) as `Json<u64>`.
     pub fn increment(&self, key: &str, delta: u64) -> Result<u64> {
-        self.told(key, self.bucket.increment(key, delta))
+        self.located(key, self.bucket.increment(key, delta))
     }
 
-    /// The values in the order of the keys.
+    /// Returns the values in the order of the keys.
     pub fn get_many<T: Input>(
         &self,
         keys: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Vec<Option<T>>> {
         let keys: Vec<_> = keys.into_iter().map(Into::into).collect();
-        let values = self.told("", self.bucket.get_many(&keys))?;
+        let values = self.located("", self.bucket.get_many(&keys))?;
         let decoded = |(key, value): (&String, Option<Vec<u8>>)| {
             value.map(|value| self.decoded(key, value)).transpose()
         };
         keys.iter().zip(values).map(decoded).collect()
     }
 
-    /// All of them or none.
+    /// Stores all entries or, on an error, none.
     pub fn set_many(
         &self,
         entries: impl IntoIterator<Item = (impl Into<String>, impl Output)>,
@@ -102,25 +111,25 @@ impl Store {
             .into_iter()
             .map(encoded)
             .collect::<Result<Vec<_>>>()?;
-        self.told("", self.bucket.set_many(&entries))
+        self.located("", self.bucket.set_many(&entries))
     }
 
-    /// All of them or none.
+    /// Deletes all keys or, on an error, none.
     pub fn delete_many(&self, keys: impl IntoIterator<Item = impl Into<String>>) -> Result<()> {
         let keys: Vec<_> = keys.into_iter().map(Into::into).collect();
-        self.told("", self.bucket.delete_many(&keys))
+        self.located("", self.bucket.delete_many(&keys))
     }
 
     fn decoded<T: Input>(&self, key: &str, value: Vec<u8>) -> Result<T> {
         T::decode(value).map_err(|error| {
             let place = self.place(key);
-            TaskError::permanent(format!("{place} holds something else: {error}"))
+            TaskError::permanent(format!("{place} has a value of another type: {error}"))
         })
     }
 
-    /// Says in which store, and with which key, something went wrong.
-    fn told<T>(&self, key: &str, done: Result<T, String>) -> Result<T> {
-        done.map_err(|why| TaskError::retryable(format!("{}: {why}", self.place(key))))
+    /// Adds the store and the key to an error.
+    fn located<T>(&self, key: &str, result: Result<T, String>) -> Result<T> {
+        result.map_err(|why| TaskError::retryable(format!("{}: {why}", self.place(key))))
     }
 
     fn place(&self, key: &str) -> String {
@@ -136,15 +145,15 @@ mod tests {
     use super::*;
     use crate::{Json, Plugin, mock::MockHost, task};
 
-    /// Runs a test where a node would run a handler.
-    fn inside(test: fn() -> Result<()>) -> Result<Vec<u8>> {
+    /// Runs a test as the handler of a task.
+    fn run_in_handler(test: fn() -> Result<()>) -> Result<Vec<u8>> {
         let plugin = Plugin::new("p", "1", "").with(task("test", move |()| test()));
         MockHost::new(plugin).run("test", "")
     }
 
     #[test]
-    fn values_come_back_as_what_is_asked_for() {
-        let done = inside(|| {
+    fn values_are_decoded_as_the_requested_type() {
+        let done = run_in_handler(|| {
             let store = open("a")?;
             assert_eq!(store.get::<String>("k")?, None);
             store.set("k", "x")?;
@@ -153,7 +162,7 @@ mod tests {
             assert_eq!(open("b")?.get::<String>("k")?, None);
             let error = store.get::<Json<u8>>("k").unwrap_err();
             assert!(error.is_permanent());
-            let start = "kv store `a`, key \"k\" holds something else: the payload is not as due";
+            let start = "kv store `a`, key \"k\" has a value of another type: the payload is not the expected JSON";
             assert!(error.message().starts_with(start), "{error}");
             store.delete("k")?;
             store.delete("k")?;
@@ -164,8 +173,8 @@ mod tests {
     }
 
     #[test]
-    fn many_are_in_the_order_of_their_keys() {
-        let done = inside(|| {
+    fn get_many_keeps_the_order_of_the_keys() {
+        let done = run_in_handler(|| {
             let store = open("a")?;
             store.set_many((0..2500).map(|n: u32| (format!("k{n}"), Json(n))))?;
             assert_eq!(store.keys()?.len(), 2500);
@@ -179,8 +188,8 @@ mod tests {
     }
 
     #[test]
-    fn numbers_add_up() {
-        let done = inside(|| {
+    fn increment_adds_to_a_number() {
+        let done = run_in_handler(|| {
             let store = open("a")?;
             assert_eq!((store.increment("n", 3)?, store.increment("n", 4)?), (3, 7));
             assert_eq!(store.get("n")?, Some(Json(7)));
@@ -194,9 +203,9 @@ mod tests {
     }
 
     #[test]
-    fn without_a_host_there_is_no_store() {
+    fn opening_a_store_needs_a_host() {
         let error = open("a").err().map(|error| error.message().to_owned());
-        let message = "kv store `a` cannot be opened: no MockHost runs this";
+        let message = "kv store `a` cannot be opened: this code is not run by a MockHost";
         assert_eq!(error.as_deref(), Some(message));
     }
 }

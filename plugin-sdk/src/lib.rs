@@ -1,27 +1,26 @@
-//! What a plugin author depends on: typed functions become task types of a Hostel node, and a struct
-//! becomes a component of it.
+//! Plugins for Hostel, written in Rust. Typed functions become task types of a node, and a struct
+//! becomes a component.
 //!
-//! This file holds the tutorial and the list of public names; the code is in the modules. Nothing
-//! here or below may need WIT, `unsafe` or a build script of an author.
+// This file has the tutorial and the list of public names; the code is in the modules. A plugin needs
+// no WIT, no `unsafe` and no build script.
+//! # A first plugin
 //!
-//! # A plugin from nothing
-//!
-//! Have the target once, and make a library:
+//! Install the target once, and create a library:
 //!
 //! ```text
 //! rustup target add wasm32-wasip2
 //! cargo new --lib shout && cd shout
 //! ```
 //!
-//! `Cargo.toml`. The name, the version and the description of the package are those of the plugin;
-//! the profile makes a small file, which loads faster:
+//! `Cargo.toml`. The name, the version and the description of the package become those of the plugin.
+//! The profile makes a small file, which loads faster:
 //!
 //! ```toml
 //! [package]
 //! name = "shout"
 //! version = "0.1.0"
 //! edition = "2024"
-//! description = "Says it louder"
+//! description = "Turns text into capitals"
 //!
 //! [lib]
 //! crate-type = ["cdylib"]
@@ -36,8 +35,8 @@
 //! strip = true
 //! ```
 //!
-//! `src/lib.rs`. A handler is a function from the payload to the result. It may take the [`Task`]
-//! as a second argument, log, read its configuration, and fail; `?` works on any error:
+//! `src/lib.rs`. A handler is a function from the payload to the result. It can take the [`Task`] as
+//! a second argument, write log records, read its configuration, and fail; `?` converts any error:
 //!
 //! ```
 //! use hostel_sdk::prelude::*;
@@ -55,16 +54,16 @@
 //!     cents: u64,
 //! }
 //!
-//! // Text in, text out. Bytes that are not UTF-8 never get here.
+//! // Text in, text out. A payload that is not UTF-8 fails before the handler is called.
 //! fn shout(text: String) -> Result<String> {
 //!     let mark = config::get("mark")?.unwrap_or("!".into());
 //!     Ok(text.to_uppercase() + &mark)
 //! }
 //!
-//! // JSON in, JSON out, and the task: its id, metadata, attempt and timeout.
+//! // JSON in, JSON out, and the task with its id, metadata, attempt and timeout.
 //! fn bill(Json(order): Json<Order>, task: &Task) -> Result<Json<Receipt>> {
 //!     log::info!("attempt {} of {}", task.attempt(), task.max_attempts());
-//!     // With `?` alone the task would be tried again; no later attempt can read this price.
+//!     // `?` alone would retry the task, but no later attempt can parse this price.
 //!     let euros: f64 = order.price.parse().permanent()?;
 //!     let discount = task.metadata_as::<f64>("discount")?.unwrap_or(0.0);
 //!     let cents = (euros * (1.0 - discount) * 100.0).round() as u64;
@@ -98,20 +97,21 @@
 //! # }
 //! ```
 //!
-//! Test natively (the macro adds a test of the manifest to yours), build, drop the file in:
+//! Run the tests natively (the macro adds one that checks the plugin), build the file, and copy it
+//! into the plugins directory of a node:
 //!
 //! ```text
 //! cargo test
 //! cargo build --release --target wasm32-wasip2
-//! cp target/wasm32-wasip2/release/shout.wasm /where/the/node/looks/plugins/
+//! cp target/wasm32-wasip2/release/shout.wasm /path/to/plugins/
 //! hostel submit shout --payload 'who is there' --wait
 //! ```
 //!
 //! # A component
 //!
-//! A task is run and forgotten. A [`Component`] lives as long as its node: one instance, with its
-//! state in `&mut self`, that handles one message after the other. It is addressed by the plugin's
-//! name, and listens to topics besides. A plugin has tasks, a component, or both:
+//! Each task runs in a new instance. A [`Component`] is one instance that lives as long as its node
+//! and keeps its state in `&mut self`. It handles one message at a time, is addressed by the plugin's
+//! name, and can subscribe to topics. A plugin has task types, a component, or both:
 //!
 //! ```
 //! use hostel_sdk::prelude::*;
@@ -122,9 +122,9 @@
 //! }
 //!
 //! impl Component for Visitors {
-//!     // Besides the plugin's name.
+//!     // Subscriptions besides the plugin's name.
 //!     const TOPICS: &'static [&'static str] = &["door.opened"];
-//!     // As for tasks: a name comes in, a text goes back.
+//!     // As for tasks: the types of the payload and of the answer.
 //!     type In = String;
 //!     type Out = String;
 //!
@@ -136,7 +136,7 @@
 //!
 //!     fn on_message(&mut self, name: String, message: &Message) -> Result<String> {
 //!         tracing::info!(sender = message.sender(), "{name} is here");
-//!         // Saved before it is answered: the instance may end at any time after that.
+//!         // Saved before the answer, because the instance may end at any time after it.
 //!         self.store.set("count", Json(self.count + 1))?;
 //!         self.count += 1;
 //!         if self.count % 100 == 0 {
@@ -146,7 +146,7 @@
 //!     }
 //! }
 //!
-//! // A task asks the component. In a node that runs the plugin `visitors`, that is its name.
+//! // A task sends a request to the component, whose id is the name of the plugin.
 //! fn greet(name: String, task: &Task) -> Result<String> {
 //!     let visitors = env!("CARGO_PKG_NAME");
 //!     Ok(messaging::request(visitors, "visit", name, task.timeout() / 2)?)
@@ -163,7 +163,7 @@
 //! assert_eq!(answer.as_deref(), Some(&b"Welcome, Ann. You are number 1."[..]));
 //! assert_eq!(host.run("greet", "Bob")?, b"Welcome, Bob. You are number 2.");
 //!
-//! // What a crash leaves is what was saved.
+//! // A crash loses the memory and keeps the store.
 //! host.restart()?;
 //! let answer = host.send_to("door.opened", "visit", "Cat")?;
 //! assert_eq!(answer.as_deref(), Some(&b"Welcome, Cat. You are number 3."[..]));
@@ -173,36 +173,45 @@
 //! # }
 //! ```
 //!
-//! An `Err` is an answer that says what went wrong, and the instance goes on; a task that asked fails
-//! for good with one that is permanent. A panic, or taking too
-//! long, ends the instance; the node makes it anew with `start`, and the next message is handled by
-//! that. When a newer version of the plugin is put in place, it starts before the old one stops, and
-//! takes over between two messages. What must outlive all this is saved with [`kv`] before
+//! An `Err` is sent as an answer, and the instance continues. If the error is permanent, a task that
+//! sent the request fails permanently. A panic or a timeout ends the instance; the node creates a new
+//! one with `start`, which handles the next message. A newer version of the plugin starts before the
+//! old one stops, and takes over between two messages. Save state that must survive with [`kv`] before
 //! `on_message` returns.
 //!
-//! `type Out = ()` never answers, and `Option<T>` sometimes does. What others answer to a message
-//! that was [published](messaging::publish) arrives at [`Component::on_answer`].
+//! `type Out = ()` never answers, and `Option<T>` answers with `Some`. Answers to a
+//! [published](messaging::publish) message arrive at [`Component::on_answer`].
 //!
-//! # What holds in the sandbox
+//! # The sandbox
 //!
-//! Every attempt runs in an instance of its own: statics start fresh and nothing is kept from one
-//! task to the next. There are no files, no environment and no network. A panic ends the attempt,
-//! which may then be tried again; its message and place go to the node's log and to the task's error. A node that is told to
-//! stop an attempt stops it between two instructions, so a handler need not watch the time.
+//! Each attempt runs in an instance of its own, with freshly initialized statics. There are no files,
+//! no environment variables and no network. A panic fails the attempt, which may be retried; its
+//! message and location appear in the node's log and in the task's error. The node interrupts an
+//! attempt that takes too long, so a handler does not have to watch the time.
 //!
-//! What is said through `log`, `tracing` or `println!` arrives in the node's log. (A span of `tracing`
-//! says its name once, if it has fields; entering and leaving it is not told.)
+//! The output of `log`, `tracing` and `println!` goes to the node's log. A span of `tracing` that has
+//! fields is logged once; entering and leaving it is not logged.
 //!
-//! # What goes in and out
+//! # Payloads and results
 //!
-//! | in Rust | in: the payload | out: the result |
+//! | type | payload | result |
 //! |---|---|---|
-//! | `Vec<u8>` | as it is, not copied | as it is, not copied |
-//! | `String` | UTF-8, or a permanent error | UTF-8 |
-//! | [`Json<T>`] | JSON, or a permanent error | JSON without white space |
-//! | `()` | empty, or a permanent error | empty |
+//! | `Vec<u8>` | any bytes, not copied | any bytes, not copied |
+//! | `String` | UTF-8, otherwise a permanent error | UTF-8 |
+//! | [`Json<T>`] | JSON, otherwise a permanent error | JSON without white space |
+//! | `()` | empty, otherwise a permanent error | empty |
 //!
-//! Types of your own implement [`Input`] and [`Output`].
+//! Other types can implement [`Input`] and [`Output`].
+//!
+//! # Other languages
+//!
+//! The contract between a plugin and a node is `wit/hostel.wit` in this package. Any language that
+//! compiles to WebAssembly components can implement it.
+
+/// Tests the examples of the readme.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod component;
 pub mod config;
@@ -232,10 +241,10 @@ pub use plugin::Plugin;
 pub use task::Task;
 pub use task_type::{TaskType, task};
 
-// Re-exported so that a plugin logs, and builds JSON by hand, without a dependency of its own.
+// Re-exported so that a plugin needs no dependency to write log records and to build JSON.
 pub use {log, serde_json, tracing};
 
-/// What a plugin file imports: `use hostel_sdk::prelude::*;`.
+/// The names that a plugin uses: `use hostel_sdk::prelude::*;`.
 pub mod prelude {
     #[cfg(not(target_family = "wasm"))]
     pub use crate::mock::MockHost;
@@ -246,9 +255,9 @@ pub mod prelude {
     pub use std::time::Duration;
 }
 
-/// What [`plugin!`] expands to needs these; nobody else does.
+/// Names for the expansion of [`plugin!`]; not part of the public interface.
 #[doc(hidden)]
 pub mod __private {
     #[cfg(target_family = "wasm")]
-    pub use crate::guest::{Source, describes, handles_tasks, is_component};
+    pub use crate::guest::{PluginSource, describes, handles_tasks, is_component};
 }

@@ -1,5 +1,5 @@
-//! The `log` facade's logger: hands each record to whatever hosts the plugin. What is kept is for
-//! the host to decide. Events of `tracing` come here too, as records.
+//! The logger of the `log` crate: passes each record to the node or, in native tests, to the mock
+//! host, which filters them. Events of `tracing` arrive as records.
 
 use log::{LevelFilter, Log, Metadata, Record};
 use std::borrow::Cow;
@@ -7,8 +7,8 @@ use std::borrow::Cow;
 struct Logger;
 
 impl Log for Logger {
-    /// `tracing` also tells when a span is entered, left and closed; nobody asked for that. One line
-    /// remains for each span that has fields, with their values.
+    /// `tracing` also logs when a span is entered, left and closed; these records are dropped. One
+    /// record remains for each span with fields, which has their values.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         !metadata.target().starts_with("tracing::span")
     }
@@ -30,8 +30,8 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Called before any code of the author's runs. Where a logger is already installed, as a native
-/// test may have done, that one stays.
+/// Installs the logger. Called before any code of the plugin runs. An already installed logger, for
+/// example one of a native test, is kept.
 pub(crate) fn install() {
     if log::set_logger(&Logger).is_ok() {
         log::set_max_level(LevelFilter::Trace);

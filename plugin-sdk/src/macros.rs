@@ -1,7 +1,8 @@
-//! `plugin!`: the one thing that has to expand in the author's own crate, because the exports and
-//! the Cargo package are there. It stays this thin; all that it does is in ordinary functions.
+//! The `plugin!` macro. It has to expand in the plugin's crate, which has the exports and the Cargo
+//! package. Everything else is in functions.
 
-/// Makes the crate a plugin, once, with the prelude in scope: task types, a component, or both.
+/// Turns the crate into a plugin with task types, a component, or both. Use it once, with the prelude
+/// in scope.
 ///
 /// ```text
 /// hostel_sdk::plugin! { task("name", handler), … }
@@ -10,8 +11,8 @@
 /// ```
 ///
 /// It defines `pub fn plugin() -> Plugin` with the name, version and description of the Cargo
-/// package, exports to the node what the plugin has and no more, and adds a native test that the
-/// node would accept it.
+/// package, exports the interfaces that the plugin implements, and adds a native test that checks the
+/// plugin as a node does.
 #[macro_export]
 macro_rules! plugin {
     () => {
@@ -33,30 +34,31 @@ macro_rules! plugin {
     };
 }
 
-/// Takes one task type after the other, so that what is none is named.
+/// Handles one task type at a time, so that the compiler names the one that is wrong.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tasks {
-    ([$($has:tt)*] [$($world:ident)+] component = $($rest:tt)*) => {
+    ([$($part:tt)*] [$($world:ident)+] component = $($rest:tt)*) => {
         ::core::compile_error! {
             "in plugin!, `component = Type` comes first and once, before the task types: \
              `plugin! { component = Type, task(\"name\", handler) }`"
         }
     };
-    ([$($has:tt)*] [$($world:ident)+] $task_type:expr, $($rest:tt)+) => {
-        $crate::__tasks! { [$($has)* .with($task_type)] [$($world)+] $($rest)+ }
+    ([$($part:tt)*] [$($world:ident)+] $task_type:expr, $($rest:tt)+) => {
+        $crate::__tasks! { [$($part)* .with($task_type)] [$($world)+] $($rest)+ }
     };
-    ([$($has:tt)*] [$($world:ident)+] $task_type:expr $(,)?) => {
-        $crate::__plugin! { [$($has)* .with($task_type)] $($world)+ }
+    ([$($part:tt)*] [$($world:ident)+] $task_type:expr $(,)?) => {
+        $crate::__plugin! { [$($part)* .with($task_type)] $($world)+ }
     };
 }
 
-/// What all forms have in common: what the plugin has, and the worlds that it exports.
+/// The common part of all forms: the calls that add the parts of the plugin, and the worlds that it
+/// exports.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __plugin {
-    ([$($has:tt)+] $($world:ident)+) => {
-        /// The plugin, for the node and for tests.
+    ([$($part:tt)+] $($world:ident)+) => {
+        /// Returns the plugin, for the node and for tests.
         #[allow(dead_code)]
         pub fn plugin() -> $crate::Plugin {
             $crate::Plugin::new(
@@ -64,21 +66,21 @@ macro_rules! __plugin {
                 env!("CARGO_PKG_VERSION"),
                 env!("CARGO_PKG_DESCRIPTION"),
             )
-            $($has)+
+            $($part)+
         }
 
         #[cfg(target_family = "wasm")]
         const _: () = {
-            struct Author;
+            struct ThisPlugin;
 
-            impl $crate::__private::Source for Author {
+            impl $crate::__private::PluginSource for ThisPlugin {
                 fn plugin() -> $crate::Plugin {
                     plugin()
                 }
             }
 
             $($crate::__private::$world::export! {
-                Author with_types_in $crate::__private::$world
+                ThisPlugin with_types_in $crate::__private::$world
             })+
         };
 
@@ -86,7 +88,7 @@ macro_rules! __plugin {
         #[test]
         fn the_node_accepts_this_plugin() {
             if let Err(faults) = plugin().check() {
-                panic!("the node would refuse this plugin:\n{faults}");
+                panic!("a node would reject this plugin:\n{faults}");
             }
         }
     };

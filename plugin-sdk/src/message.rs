@@ -1,6 +1,6 @@
-//! What a component may know about a message besides its payload.
+//! The attributes of a message.
 
-/// One message, without its payload.
+/// A message to a component, without its payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     pub(crate) id: String,
@@ -11,26 +11,27 @@ pub struct Message {
 }
 
 impl Message {
+    /// Returns the id of the message.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Who sent it, and hears the answer; empty when nobody does.
+    /// Returns the id of the sender, which gets the answer. Empty if no answer can be delivered.
     pub fn sender(&self) -> &str {
         &self.sender
     }
 
-    /// What it was sent to: the component's own name, or one of its topics.
+    /// Returns the destination: the component's name or one of its topics.
     pub fn to(&self) -> &str {
         &self.to
     }
 
-    /// What kind of message its sender calls it; may be empty.
+    /// Returns the type that the sender gave the message; may be empty.
     pub fn message_type(&self) -> &str {
         &self.message_type
     }
 
-    /// The id of the message that this one answers.
+    /// Returns the id of the message that this one answers.
     pub fn in_reply_to(&self) -> Option<&str> {
         Some(self.in_reply_to.as_str()).filter(|id| !id.is_empty())
     }

@@ -1,5 +1,4 @@
-//! Sends messages, from handlers and components alike. Who gets them, and the limits, are the
-//! node's affair.
+//! Sends messages from handlers and components. The node routes them and enforces the limits.
 
 use crate::{Input, Output, TaskError};
 use std::fmt;
@@ -10,19 +9,22 @@ use crate::guest::messaging as host;
 #[cfg(not(target_family = "wasm"))]
 use crate::mock::messaging as host;
 
-/// Why a message had no success. `?` makes a retryable [`TaskError`] of it, but a permanent one of
-/// [`Permanent`](Self::Permanent) and [`Refused`](Self::Refused). Each holds the node's words.
+/// The reason why a message failed, with the node's description.
+///
+/// `?` converts [`Permanent`](Self::Permanent) and [`Refused`](Self::Refused) into a permanent
+/// [`TaskError`] and the others into a retryable one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// It reached nobody: nobody listens, a mailbox is full, a component is down.
+    /// No receiver took the message: there is no subscriber, a mailbox is full, or a component is
+    /// down.
     Undeliverable(String),
-    /// It was handled, and what came back is an error, or cannot be read as what was asked for.
+    /// The receiver answered with an error, or with a payload that is not of the requested type.
     Failed(String),
-    /// It was handled, and what came back is a permanent error: the same message will fail again.
+    /// The receiver answered with a permanent error: the same message will fail again.
     Permanent(String),
-    /// There was no answer in time. It may have been handled.
+    /// No answer arrived in time. The message may have been handled.
     Timeout(String),
-    /// A name, a size or a number that is not allowed. The same message never is.
+    /// A name, a size or a number is not allowed. The same message will be refused again.
     Refused(String),
 }
 
@@ -39,12 +41,11 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What the text of an error begins with that no further try can mend, by the convention of
-/// `hostel.wit`.
+/// The prefix of the text of a permanent error, as `hostel.wit` defines it.
 const PERMANENT: &str = "permanent: ";
 
 impl Error {
-    /// The error that came back for an answer.
+    /// Converts the text of an error that was sent as an answer.
     pub(crate) fn from_answer(why: String) -> Self {
         match why.strip_prefix(PERMANENT) {
             Some(why) => Self::Permanent(why.to_owned()),
@@ -53,7 +54,7 @@ impl Error {
     }
 }
 
-/// A component's error as the text of an answer.
+/// Converts a component's error into the text of an answer.
 pub(crate) fn as_answer(error: &TaskError) -> String {
     match error {
         TaskError::Permanent { message } => format!("{PERMANENT}{message}"),
@@ -61,15 +62,25 @@ pub(crate) fn as_answer(error: &TaskError) -> String {
     }
 }
 
-/// Sends a message to a component, a node or a topic, and says how many it was handed to. What they
-/// answer arrives at [`on_answer`](crate::Component::on_answer) of this plugin's component, if it
-/// has one.
+/// Sends a message to a component, a node or a topic and returns the number of receivers. Their
+/// answers arrive at [`on_answer`](crate::Component::on_answer) of this plugin's component, if it has
+/// one.
+///
+/// # Errors
+///
+/// Returns an [`Error`] if no receiver took the message or the node refused it.
 pub fn publish(to: &str, message_type: &str, payload: impl Output) -> Result<u32, Error> {
     host::publish(to, message_type, encoded(payload)?)
 }
 
-/// The same, and waits for the first answer. A component must not ask itself: it answers one
-/// message after the other, so it would wait until the timeout.
+/// Sends a message to a component, a node or a topic and returns the first answer. A component must
+/// not send a request to itself: it handles one message at a time, so it would wait until the
+/// timeout.
+///
+/// # Errors
+///
+/// Returns an [`Error`] if the message cannot be delivered, the answer is an error or cannot be
+/// decoded, or no answer arrives within `timeout`.
 pub fn request<A: Input>(
     to: &str,
     message_type: &str,

@@ -1,46 +1,62 @@
-//! Bytes to Rust values and back: what handlers and components take and return, send and store.
-//! Bytes that do not decode are refused here, permanently: the same bytes come with every attempt.
+//! Conversions between bytes and the Rust values that handlers and components take, return, send and
+//! store. Bytes that cannot be decoded are a permanent error, because every attempt gets the same
+//! bytes.
 
 use crate::{Result, TaskError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What a payload can be made into: what handlers and components take, messages are answered with,
-/// and stores give back.
+/// A type that a payload can be decoded to: the argument of a handler or component, the answer to a
+/// request, or a value from a store.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no payload that can be taken",
+    message = "`{Self}` cannot be used as a payload",
     label = "takes a `{Self}`",
-    note = "a payload is taken as `Vec<u8>`, `String`, `Json<T>` or `()`, and `T` implements \
+    note = "a payload is decoded as `Vec<u8>`, `String`, `Json<T>` or `()`, and `T` implements \
             `serde::Deserialize`"
 )]
 pub trait Input: Sized {
-    /// Fails permanently, and says what is wrong and where.
+    /// Decodes a payload.
+    ///
+    /// # Errors
+    ///
+    /// Returns a permanent error that states what is wrong and where.
     fn decode(payload: Vec<u8>) -> Result<Self>;
 }
 
-/// What can be made into a payload: what handlers and components return, send and store.
+/// A type that can be encoded as a payload: the result of a handler or component, a message that is
+/// sent, or a value that is stored.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no result that can be returned",
+    message = "`{Self}` cannot be used as a result",
     label = "returns a `{Self}`",
     note = "a result is `Vec<u8>`, `String`, `Json<T>` or `()`, and `T` implements \
             `serde::Serialize`; or it is a `Result` of one of these"
 )]
 pub trait Output {
-    /// Whether it answers when a component returns it. Of the types here `()` alone does not.
+    /// `true` if a component that returns this type answers the message. Of the types in this crate,
+    /// only `()` does not.
     const ANSWERS: bool = true;
 
-    /// Fails permanently where the value has no form in bytes.
+    /// Encodes the value.
+    ///
+    /// # Errors
+    ///
+    /// Returns a permanent error if the value cannot be encoded.
     fn encode(self) -> Result<Vec<u8>>;
 }
 
-/// What a component can return for a message: any [`Output`] is the answer; `()`, and `None` of an
-/// `Option`, is no answer.
+/// A type that a component can return for a message. An [`Output`] is the answer; `()` and `None` send
+/// no answer.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot answer a message",
     label = "not an answer",
     note = "`Out` of a component is `Vec<u8>`, `String`, `Json<T>`, `()` or an `Option` of one"
 )]
 pub trait Answer {
+    /// Encodes the answer; `None` sends no answer.
+    ///
+    /// # Errors
+    ///
+    /// Returns a permanent error if the value cannot be encoded.
     fn encode_answer(self) -> Result<Option<Vec<u8>>>;
 }
 
@@ -57,7 +73,7 @@ impl<T: Output> Answer for Option<T> {
     }
 }
 
-/// A value that travels as JSON.
+/// A value that is encoded as JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Json<T>(pub T);
 
@@ -83,14 +99,15 @@ impl Input for String {
 
 impl<T: DeserializeOwned> Input for Json<T> {
     fn decode(payload: Vec<u8>) -> Result<Self> {
-        // The error's own text ends with the line and the column.
-        serde_json::from_slice(&payload)
-            .map(Json)
-            .map_err(|error| TaskError::permanent(format!("the payload is not as due: {error}")))
+        // The text of the error ends with the line and the column.
+        serde_json::from_slice(&payload).map(Json).map_err(|error| {
+            TaskError::permanent(format!("the payload is not the expected JSON: {error}"))
+        })
     }
 }
 
-/// For what needs no payload. One that comes all the same was meant for something else.
+/// The input of a handler without a payload. A payload is an error, because it was meant for another
+/// handler.
 impl Input for () {
     fn decode(payload: Vec<u8>) -> Result<Self> {
         if payload.is_empty() {
@@ -98,7 +115,7 @@ impl Input for () {
         }
         let len = payload.len();
         Err(TaskError::permanent(format!(
-            "no payload is taken here, and {len} bytes came"
+            "the payload has {len} bytes, and no payload is expected"
         )))
     }
 }
@@ -109,7 +126,7 @@ impl Output for Vec<u8> {
     }
 }
 
-/// For what is sent or stored; what a handler returns is owned.
+/// For messages and stored values; the result of a handler is owned.
 impl Output for &[u8] {
     fn encode(self) -> Result<Vec<u8>> {
         Ok(self.to_vec())
@@ -130,10 +147,11 @@ impl Output for String {
 
 impl<T: Serialize> Output for Json<T> {
     fn encode(self) -> Result<Vec<u8>> {
-        // A value without a JSON form, such as a map with keys that are no text, is a fault of the
-        // plugin: the same code makes it again.
-        serde_json::to_vec(&self.0)
-            .map_err(|error| TaskError::permanent(format!("the value has no JSON form: {error}")))
+        // A value that JSON cannot represent, such as a map whose keys are not strings, is an error in
+        // the plugin, so the error is permanent.
+        serde_json::to_vec(&self.0).map_err(|error| {
+            TaskError::permanent(format!("the value cannot be encoded as JSON: {error}"))
+        })
     }
 }
 
@@ -145,7 +163,7 @@ impl Output for () {
     }
 }
 
-/// A handler may fail or not: both `Json<T>` and `Result<Json<T>>` are outputs.
+/// For handlers that can fail: both `Json<T>` and `Result<Json<T>>` are outputs.
 impl<T: Output, E: Into<TaskError>> Output for Result<T, E> {
     const ANSWERS: bool = T::ANSWERS;
 
@@ -159,34 +177,34 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn refusal<T: Input + std::fmt::Debug>(payload: &[u8]) -> String {
+    fn decode_error<T: Input + std::fmt::Debug>(payload: &[u8]) -> String {
         let error = T::decode(payload.to_vec()).unwrap_err();
         assert!(error.is_permanent());
         error.message().to_owned()
     }
 
     #[test]
-    fn what_does_not_decode_says_where() {
+    fn decode_errors_name_the_position() {
         assert_eq!(
-            refusal::<String>(b"ab\xffc"),
+            decode_error::<String>(b"ab\xffc"),
             "the payload is not UTF-8: byte 0xff at offset 2"
         );
         assert_eq!(
-            refusal::<Json<Vec<u8>>>(b"[1,\n 2,"),
-            "the payload is not as due: EOF while parsing a value at line 2 column 3"
+            decode_error::<Json<Vec<u8>>>(b"[1,\n 2,"),
+            "the payload is not the expected JSON: EOF while parsing a value at line 2 column 3"
         );
         assert_eq!(
-            refusal::<Json<Vec<u8>>>(b"[1, 300]"),
-            "the payload is not as due: invalid value: integer `300`, expected u8 at line 1 column 7"
+            decode_error::<Json<Vec<u8>>>(b"[1, 300]"),
+            "the payload is not the expected JSON: invalid value: integer `300`, expected u8 at line 1 column 7"
         );
         assert_eq!(
-            refusal::<()>(b"abc"),
-            "no payload is taken here, and 3 bytes came"
+            decode_error::<()>(b"abc"),
+            "the payload has 3 bytes, and no payload is expected"
         );
     }
 
     #[test]
-    fn bytes_pass_without_a_copy() {
+    fn bytes_are_not_copied() {
         let payload = vec![7; 100];
         let place = payload.as_ptr();
         let result = Vec::<u8>::decode(payload).and_then(Output::encode).unwrap();
@@ -194,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_none_are_no_answers() {
+    fn unit_and_none_send_no_answer() {
         assert_eq!("yes".to_owned().encode_answer(), Ok(Some(b"yes".to_vec())));
         assert_eq!(String::new().encode_answer(), Ok(Some(Vec::new())));
         assert_eq!(Some(Json(1)).encode_answer(), Ok(Some(b"1".to_vec())));
@@ -204,11 +222,11 @@ mod tests {
     }
 
     #[test]
-    fn a_value_without_a_json_form_fails_permanently() {
+    fn a_value_that_json_cannot_represent_is_a_permanent_error() {
         let error = Json(BTreeMap::from([(vec![1], 1)])).encode().unwrap_err();
         assert_eq!(
             error,
-            TaskError::permanent("the value has no JSON form: key must be a string")
+            TaskError::permanent("the value cannot be encoded as JSON: key must be a string")
         );
     }
 }

@@ -1,29 +1,29 @@
-//! A plugin as the node sees it: who it is, which task types it runs and whether it has a component.
-//! Made by `plugin!`, used by the sandbox's bindings and by the mock host alike, so that both take
-//! the same way.
+//! A plugin: its identity, its task types and its component. The `plugin!` macro creates it; the
+//! bindings in the sandbox and the mock host run it through the same functions.
 
-use crate::component::{Component, Declared, Instance};
+use crate::component::{Component, ComponentType, Instance};
 use crate::{Result, Task, TaskError, TaskType};
 use std::time::Duration;
 
-// What the node allows, in its `plugin/manifest.rs`.
+// The limits of the node's `plugin/manifest.rs`.
 const MAX_TASK_TYPES: usize = 256;
 const MAX_TOPICS: usize = 256;
 const MAX_VERSION_BYTES: usize = 64;
 const MAX_DESCRIPTION_BYTES: usize = 1024;
 
-/// A plugin: identity, task types and component.
+/// A plugin: its identity, its task types and its component.
 #[derive(Debug)]
 pub struct Plugin {
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,
     pub(crate) description: &'static str,
     pub(crate) task_types: Vec<TaskType>,
-    component: Option<Declared>,
+    component: Option<ComponentType>,
 }
 
 impl Plugin {
-    /// A plugin that does nothing yet. The name obeys the rule for task types.
+    /// Creates a plugin without task types and component. The rule for task type names applies to
+    /// `name`.
     pub fn new(name: &'static str, version: &'static str, description: &'static str) -> Self {
         Self {
             name,
@@ -40,32 +40,35 @@ impl Plugin {
         self
     }
 
-    /// Makes `C` the component. A plugin has at most one; its id is the plugin's name.
+    /// Sets the component to `C`. A plugin has at most one; its id is the plugin's name.
     pub fn with_component<C: Component>(self) -> Self {
         Self {
-            component: Some(Declared::of::<C>()),
+            component: Some(ComponentType::of::<C>()),
             ..self
         }
     }
 
+    /// Returns the name of the plugin.
     pub fn name(&self) -> &str {
         self.name
     }
 
+    /// Returns the version of the plugin.
     pub fn version(&self) -> &str {
         self.version
     }
 
+    /// Returns the description of the plugin.
     pub fn description(&self) -> &str {
         self.description
     }
 
-    /// The names of the task types, in the order in which they were added.
+    /// Returns the names of the task types, in the order in which they were added.
     pub fn task_types(&self) -> impl Iterator<Item = &str> {
         self.task_types.iter().map(|task_type| task_type.name)
     }
 
-    /// What the component listens to besides the plugin's name.
+    /// Returns the topics that the component subscribes to besides the plugin's name.
     pub fn topics(&self) -> &'static [&'static str] {
         self.component.map_or(&[], |component| component.topics)
     }
@@ -82,7 +85,8 @@ impl Plugin {
         self.component.is_some()
     }
 
-    /// Runs one attempt: finds the handler, decodes, calls, encodes.
+    /// Runs one attempt: finds the handler, decodes the payload, calls the handler and encodes the
+    /// result.
     pub(crate) fn run(&self, payload: Vec<u8>, task: &Task) -> Result<Vec<u8>> {
         let name = task.task_type();
         let found = self.task_types.iter().find(|known| known.name == name);
@@ -95,8 +99,11 @@ impl Plugin {
         (task_type.run)(payload, task)
     }
 
-    /// Finds what a node would refuse the plugin for; all of it, one line each. `plugin!` adds a
-    /// test that calls this.
+    /// Checks the plugin against the rules of a node. `plugin!` adds a test that calls this.
+    ///
+    /// # Errors
+    ///
+    /// Returns all reasons why a node would reject the plugin, one a line.
     pub fn check(&self) -> Result<(), String> {
         let mut faults = Vec::new();
         if let Some(fault) = name_fault(self.name) {
@@ -115,7 +122,7 @@ impl Plugin {
         for (index, task_type) in self.task_types.iter().enumerate() {
             let name = task_type.name;
             if self.task_types().take(index).any(|other| other == name) {
-                faults.push(format!("task type {name:?} is there twice"));
+                faults.push(format!("task type {name:?} is declared twice"));
             }
             let all = task_type_faults(task_type);
             faults.extend(all.map(|fault| format!("task type {name:?} {fault}")));
@@ -132,15 +139,15 @@ impl Plugin {
         let topics = self.topics();
         let mut faults = Vec::new();
         if topics.len() > MAX_TOPICS {
-            faults.push("the component listens to more than 256 topics".to_owned());
+            faults.push("the component subscribes to more than 256 topics".to_owned());
         }
         for (index, &topic) in topics.iter().enumerate() {
             if let Some(fault) = name_fault(topic) {
                 faults.push(format!("topic {topic:?} {fault}"));
             } else if topics[..index].contains(&topic) {
-                faults.push(format!("topic {topic:?} is there twice"));
+                faults.push(format!("topic {topic:?} is declared twice"));
             } else if topic == self.name {
-                faults.push(format!("topic {topic:?} is the component's own name"));
+                faults.push(format!("topic {topic:?} is the name of the component"));
             }
         }
         faults
@@ -148,7 +155,7 @@ impl Plugin {
 }
 
 fn task_type_faults(task_type: &TaskType) -> impl Iterator<Item = &'static str> {
-    // The contract counts in milliseconds, and less than one would arrive as none.
+    // The contract has whole milliseconds, so a shorter time would become zero.
     let no_time = |time: Duration| time < Duration::from_millis(1);
     let in_ms = |(initial, max): (Duration, Duration)| (initial.as_millis(), max.as_millis());
     let backoff = task_type.backoff.map(in_ms);
@@ -158,20 +165,20 @@ fn task_type_faults(task_type: &TaskType) -> impl Iterator<Item = &'static str> 
         description_fault(task_type.description),
         (task_type.timeout.is_some_and(no_time)).then_some("has a timeout below a millisecond"),
         (task_type.attempts == Some(0)).then_some("has no attempts"),
-        (backoff.is_some()).then_some("has a first backoff above its longest"),
+        (backoff.is_some()).then_some("has an initial backoff above its maximum"),
         (task_type.concurrency == Some(0)).then_some("has no concurrency"),
     ]
     .into_iter()
     .flatten()
 }
 
-/// The rule of `hostel.wit` for names.
+/// Checks the rule of `hostel.wit` for names.
 pub(crate) fn name_fault(name: &str) -> Option<&'static str> {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._:-".contains(byte);
     if name.is_empty() || name.len() > 128 {
-        Some("is not 1 to 128 long")
+        Some("is not 1 to 128 bytes long")
     } else if !name.as_bytes().iter().all(allowed) {
-        Some("holds something else than A-Z a-z 0-9 . _ : -")
+        Some("has a character other than A-Z a-z 0-9 . _ : -")
     } else if !name.as_bytes()[0].is_ascii_alphanumeric() {
         Some("does not begin with a letter or a digit")
     } else {
@@ -185,7 +192,7 @@ fn version_fault(version: &str) -> Option<&'static str> {
     } else if version.len() > MAX_VERSION_BYTES {
         Some("has a version of more than 64 bytes")
     } else if version.contains(|c: char| is_unprintable(c) || c.is_whitespace()) {
-        Some("has a version with blanks or control characters")
+        Some("has a version with white space or control characters")
     } else {
         None
     }
@@ -201,7 +208,8 @@ fn description_fault(description: &str) -> Option<&'static str> {
     }
 }
 
-/// The node's own rule: control characters, what ends a line, and the format characters of Unicode.
+/// Applies the node's rule: control characters, line separators and Unicode format characters are
+/// unprintable.
 fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(

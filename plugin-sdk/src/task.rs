@@ -1,11 +1,11 @@
-//! What a handler may know about its task besides the payload.
+//! The attributes of a task.
 
 use crate::{Result, TaskError};
 use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// One attempt of a task.
+/// One attempt of a task, without its payload.
 #[derive(Clone, Debug)]
 pub struct Task {
     pub(crate) id: String,
@@ -17,58 +17,62 @@ pub struct Task {
 }
 
 impl Task {
-    /// The same for all attempts, so it serves as an idempotency key towards other systems.
+    /// Returns the id of the task. It is the same for all attempts, so it can be the idempotency key
+    /// of calls to other systems.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The name that the task was submitted under.
+    /// Returns the type of the task.
     pub fn task_type(&self) -> &str {
         &self.task_type
     }
 
-    /// What the submitter set for `key`.
+    /// Returns the metadata that the submitter set for `key`.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         let found = self.metadata.iter().find(|(name, _)| name == key);
         found.map(|(_, value)| value.as_str())
     }
 
-    /// What the submitter set for `key`, parsed. A value that does not parse is a permanent error
-    /// that names the key and the value.
+    /// Returns the parsed metadata of `key`, or `None` if the submitter has not set it.
+    ///
+    /// # Errors
+    ///
+    /// Returns a permanent error that names the key and the value if the value cannot be parsed.
     pub fn metadata_as<T: FromStr<Err: Display>>(&self, key: &str) -> Result<Option<T>> {
         self.metadata(key)
             .map(|value| parse("metadata", key, value).map_err(TaskError::permanent))
             .transpose()
     }
 
-    /// All that the submitter set, as pairs of key and value.
+    /// Returns all metadata as pairs of key and value.
     pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &str)> {
         let pairs = self.metadata.iter();
         pairs.map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// 1 for the first attempt.
+    /// Returns the number of this attempt, starting with 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// How many attempts the task gets, the first included.
+    /// Returns the number of attempts of the task, including the first.
     pub fn max_attempts(&self) -> u32 {
         self.max_attempts
     }
 
-    /// Whether a retryable error would end the task.
+    /// Returns `true` if a retryable error would fail the task.
     pub fn is_last_attempt(&self) -> bool {
         self.attempt >= self.max_attempts
     }
 
-    /// How long this attempt may take before the node interrupts it.
+    /// Returns the time after which the node interrupts this attempt.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 }
 
-/// Parses a setting, with a message that names it.
+/// Parses a value; the error names its kind, key and text.
 pub(crate) fn parse<T: FromStr<Err: Display>>(
     kind: &str,
     key: &str,

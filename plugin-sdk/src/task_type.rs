@@ -1,12 +1,12 @@
-//! A task type: its name, its handler and its defaults. The rules for it are in `plugin.rs`, which
-//! sees all of a plugin's types at once.
+//! A task type: its name, its handler and its defaults. `plugin.rs` checks all task types of a plugin
+//! together.
 
 use crate::{Handler, Input, Output, Result, Task};
 use std::fmt;
 use std::time::Duration;
 
-/// A task type and its defaults. Where a default is not set the node's is taken, and the operator's
-/// configuration has the last word.
+/// A task type and its defaults. Defaults that are not set are the node's. The operator's
+/// configuration overrides both.
 pub struct TaskType {
     pub(crate) name: &'static str,
     pub(crate) description: &'static str,
@@ -19,8 +19,8 @@ pub struct TaskType {
 
 pub(crate) type Run = dyn Fn(Vec<u8>, &Task) -> Result<Vec<u8>>;
 
-/// Tasks submitted as `name` are run by `handler`. The name is 1 to 128 of `A-Z a-z 0-9 . _ : -`
-/// and begins with a letter or a digit.
+/// Creates a task type whose tasks are run by `handler`. The name has 1 to 128 characters of
+/// `A-Z a-z 0-9 . _ : -` and starts with a letter or a digit.
 pub fn task<Shape, H>(name: &'static str, handler: H) -> TaskType
 where
     H: Handler<Shape, In: Input, Out: Output> + 'static,
@@ -32,7 +32,7 @@ where
         attempts: None,
         backoff: None,
         concurrency: None,
-        // A plain function has no size, so the box of it allocates nothing.
+        // A function item has no size, so boxing it allocates nothing.
         run: Box::new(move |payload, task| {
             let payload = H::In::decode(payload)?;
             handler.call(payload, task).encode()
@@ -41,7 +41,7 @@ where
 }
 
 impl TaskType {
-    /// One line for those who choose what to submit.
+    /// Sets the description, one line of text.
     pub fn description(self, description: &'static str) -> Self {
         Self {
             description,
@@ -49,7 +49,7 @@ impl TaskType {
         }
     }
 
-    /// How long one attempt may take by the clock on the wall; at least a millisecond.
+    /// Sets the timeout of one attempt in wall-clock time; at least a millisecond.
     pub fn timeout(self, timeout: Duration) -> Self {
         Self {
             timeout: Some(timeout),
@@ -57,7 +57,7 @@ impl TaskType {
         }
     }
 
-    /// How many attempts a task gets, the first included; at least one.
+    /// Sets the number of attempts of a task, including the first; at least one.
     pub fn attempts(self, attempts: u32) -> Self {
         Self {
             attempts: Some(attempts),
@@ -65,8 +65,8 @@ impl TaskType {
         }
     }
 
-    /// The delay before the second attempt, which doubles with each further one, and what it never
-    /// exceeds.
+    /// Sets the delay before the second attempt, which doubles for each further attempt, and its upper
+    /// bound.
     pub fn backoff(self, initial: Duration, max: Duration) -> Self {
         Self {
             backoff: Some((initial, max)),
@@ -74,7 +74,7 @@ impl TaskType {
         }
     }
 
-    /// How many tasks of this type one node runs at once; at least one.
+    /// Sets the number of tasks of this type that one node runs at the same time; at least one.
     pub fn concurrency(self, concurrency: u32) -> Self {
         Self {
             concurrency: Some(concurrency),

@@ -1,16 +1,16 @@
-//! What the node calls: the generated traits, for every plugin. Between them and the SDK's own types
-//! things are moved, never copied: a payload may be megabytes.
+//! The functions that the node calls: implementations of the generated traits for every plugin.
+//! Payloads are moved and never copied, since they may have megabytes.
 
 use super::describes::exports::hostel::plugin::manifest;
 use super::handles_tasks::exports::hostel::plugin::task_handler;
 use super::is_component::exports::hostel::plugin::{component, message_handler};
-use super::{Source, millis, prepare};
+use super::{PluginSource, millis, prepare};
 use crate::component::Instance;
 use crate::{Message, Result, Task, TaskError, TaskType, messaging};
 use std::cell::RefCell;
 use std::time::Duration;
 
-impl<T: Source> manifest::Guest for T {
+impl<T: PluginSource> manifest::Guest for T {
     fn describe() -> manifest::Description {
         prepare();
         let plugin = T::plugin();
@@ -37,7 +37,7 @@ fn describe(task_type: &TaskType) -> manifest::TaskType {
     }
 }
 
-impl<T: Source> task_handler::Guest for T {
+impl<T: PluginSource> task_handler::Guest for T {
     fn handle(task: task_handler::Task) -> Result<Vec<u8>, task_handler::TaskError> {
         prepare();
         let payload = task.payload;
@@ -67,11 +67,11 @@ fn error(error: TaskError) -> task_handler::TaskError {
 }
 
 thread_local! {
-    /// The component, from `start` to `stop`. The node makes one call after the other.
+    /// The component between `start` and `stop`. The node's calls never overlap.
     static COMPONENT: RefCell<Option<Box<dyn Instance>>> = const { RefCell::new(None) };
 }
 
-impl<T: Source> component::Guest for T {
+impl<T: PluginSource> component::Guest for T {
     fn start() -> Result<(), String> {
         prepare();
         let instance = T::plugin().start().map_err(text)?;
@@ -87,7 +87,7 @@ impl<T: Source> component::Guest for T {
     }
 }
 
-impl<T: Source> message_handler::Guest for T {
+impl<T: PluginSource> message_handler::Guest for T {
     fn on_message(message: message_handler::Message) -> Result<Option<Vec<u8>>, String> {
         let payload = message.payload;
         let message = Message {
@@ -104,8 +104,8 @@ impl<T: Source> message_handler::Guest for T {
     }
 }
 
-/// For messages there is no kind of error, only its words, and the convention of `hostel.wit` for
-/// what no further try can mend.
+/// Converts an error into text: the errors of messages have no variants. `hostel.wit` defines the
+/// prefix of permanent errors.
 fn text(error: TaskError) -> String {
     messaging::as_answer(&error)
 }

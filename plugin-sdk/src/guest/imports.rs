@@ -1,4 +1,4 @@
-//! What a plugin calls of the node: configuration, log and messages, in the SDK's own types.
+//! The node's functions for configuration, log and messages, with the types of the SDK.
 
 use super::describes::wasi::config::store;
 use super::describes::wasi::logging::logging;

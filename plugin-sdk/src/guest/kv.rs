@@ -1,4 +1,4 @@
-//! A store of the node's: wasi:keyvalue behind the calls that `kv.rs` of the SDK makes.
+//! A store of the node: wasi:keyvalue with the interface that the SDK's `kv.rs` uses.
 
 use super::describes::wasi::keyvalue::{atomics, batch, store};
 

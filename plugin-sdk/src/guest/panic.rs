@@ -1,12 +1,13 @@
-//! What a panic says, handed to the node whole: a record of level critical is the reason that the node
-//! gives for the failure that follows. The standard hook writes lines to stderr, of which a node
-//! could not know where the message ends.
+//! The panic hook: logs the whole message as one record of level critical, which the node reports as
+//! the reason of the failure. The standard hook writes lines to stderr, where the node could not tell
+//! where the message ends.
 
 use super::describes::wasi::logging::logging;
 use std::panic::{PanicHookInfo, set_hook};
 use std::sync::Once;
 
-/// Called before any code of the author's runs. A hook that the author sets later stays.
+/// Installs the hook. Called before any code of the plugin runs, so that a hook that the plugin sets
+/// replaces it.
 pub(super) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| set_hook(Box::new(report)));

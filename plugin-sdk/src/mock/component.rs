@@ -1,4 +1,4 @@
-//! The mock host's side for components: starts, sends, stops, and shows what came of it.
+//! The methods of the mock host for components: start, send, stop, and inspection of the effects.
 
 use super::{MockHost, Published};
 use crate::{Message, Result, TaskError, messaging};
@@ -6,31 +6,50 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 impl MockHost {
-    /// Starts the component unless it runs. [`send`](Self::send) does so by itself, as the node
-    /// would.
+    /// Starts the component if it is not running. [`send`](Self::send) starts it as well.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `start`.
     pub fn start(&self) -> Result<()> {
         self.node.start()
     }
 
-    /// Sends a message to the component, and returns what it answers. Its state is kept from one
-    /// message to the next, until it panics.
+    /// Sends a message to the component and returns its answer. The component keeps its state between
+    /// messages until it panics.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `start`, of decoding or of `on_message`.
     pub fn send(&self, message_type: &str, payload: impl Into<Vec<u8>>) -> Result<Option<Vec<u8>>> {
         self.deliver(self.node.plugin.name(), message_type, payload.into(), "")
     }
 
-    /// Sends a message to one of the component's topics. Panics if it does not listen there.
+    /// Sends a message to one of the component's topics and returns its answer.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `start`, of decoding or of `on_message`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the component does not subscribe to `topic`.
     pub fn send_to(
         &self,
         topic: &str,
         message_type: &str,
         payload: impl Into<Vec<u8>>,
     ) -> Result<Option<Vec<u8>>> {
-        let listens = self.node.plugin.topics().contains(&topic);
-        assert!(listens, "the component does not listen on {topic:?}");
+        let subscribes = self.node.plugin.topics().contains(&topic);
+        assert!(subscribes, "the component does not subscribe to {topic:?}");
         self.deliver(topic, message_type, payload.into(), "")
     }
 
     /// Sends an answer to a message that the plugin published.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `start` or of `on_answer`.
     pub fn send_answer(&self, payload: impl Into<Vec<u8>>) -> Result<()> {
         let to = self.node.plugin.name();
         self.deliver(to, "answer", payload.into(), "mock-published")?;
@@ -53,30 +72,38 @@ impl MockHost {
         };
         self.node
             .receive(payload, &message)
-            .unwrap_or_else(|| Err(TaskError::retryable("the component is at work")))
+            .unwrap_or_else(|| Err(TaskError::retryable("the component is handling a message")))
     }
 
-    /// Stops the component, if it runs.
+    /// Stops the component if it is running.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `stop`.
     pub fn stop(&self) -> Result<()> {
         self.node.stop()
     }
 
-    /// Ends the component without `stop`, as a panic or a crash of the node would, and starts it
-    /// anew: its memory is gone, its stores are there.
+    /// Drops the component without a call of `stop`, as a panic or a crash of the node does, and
+    /// starts it again. It loses its memory and keeps its stores.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `start`.
     pub fn restart(&self) -> Result<()> {
-        self.node.forget();
+        self.node.drop_component();
         self.node.start()
     }
 
-    /// Sets who sends the messages; it is `mock-sender` otherwise.
+    /// Sets the sender of the messages. The default is `mock-sender`.
     pub fn sender(mut self, sender: impl Into<String>) -> Self {
         self.sender = sender.into();
         self
     }
 
-    /// Has somebody listen on `to`, who answers requests. What is published there is heard as well,
-    /// and fails where the answer is undeliverable or refused. Without this, publishing succeeds,
-    /// and a request reaches nobody but the plugin's own component.
+    /// Adds a listener at `to` that answers requests. It also receives published messages; publishing
+    /// fails if the answer is `Undeliverable` or `Refused`. Without a listener, publishing succeeds,
+    /// and only requests to the plugin's own component are answered.
     pub fn answers(
         self,
         to: impl Into<String>,
@@ -87,19 +114,19 @@ impl MockHost {
         self
     }
 
-    /// What has been published so far, in order; requests are not among it.
+    /// Returns the published messages in order, without requests.
     pub fn published(&self) -> Vec<Published> {
         self.node.published.borrow().clone()
     }
 
-    /// Puts a value into a store.
+    /// Adds an entry to a store.
     pub fn stored(self, store: &str, key: &str, value: impl Into<Vec<u8>>) -> Self {
-        // Memory refuses nothing.
+        // A store in memory never fails.
         let _ = self.node.stores.open(store).set(key, &value.into());
         self
     }
 
-    /// All that is in a store.
+    /// Returns all entries of a store.
     pub fn store(&self, name: &str) -> BTreeMap<String, Vec<u8>> {
         self.node.stores.entries(name)
     }

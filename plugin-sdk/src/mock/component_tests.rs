@@ -1,10 +1,10 @@
-//! Components on the mock host.
+//! Tests of components on the mock host.
 
 use super::*;
 use crate::{Component, Json, Message, TaskError, config, kv, messaging, task};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Counts in memory and in a store, and does what the payload says.
+/// Counts messages in memory and in a store, and acts on the payload.
 struct Probe {
     count: u32,
     answers: Vec<String>,
@@ -77,7 +77,7 @@ fn answer(host: &MockHost, payload: &str) -> String {
 }
 
 #[test]
-fn state_is_kept_until_a_restart_and_stores_beyond() {
+fn memory_lasts_until_a_restart_and_stores_survive_it() {
     let host = MockHost::new(plugin());
     host.start().unwrap();
     assert_eq!(host.send("", "silent"), Ok(None));
@@ -95,7 +95,7 @@ fn state_is_kept_until_a_restart_and_stores_beyond() {
 }
 
 #[test]
-fn an_error_is_an_answer_and_a_panic_the_end() {
+fn an_error_keeps_the_instance_and_a_panic_ends_it() {
     let host = MockHost::new(plugin());
     let error = host.send("", "error").unwrap_err();
     assert_eq!(error.message(), "as asked");
@@ -108,7 +108,7 @@ fn an_error_is_an_answer_and_a_panic_the_end() {
 }
 
 #[test]
-fn a_failed_start_is_told() {
+fn a_failed_start_is_returned() {
     let host = MockHost::new(plugin()).config("broken", "true");
     assert_eq!(host.start(), Err(TaskError::retryable("broken")));
     assert_eq!(host.send("", "count"), Err(TaskError::retryable("broken")));
@@ -119,7 +119,7 @@ fn a_failed_start_is_told() {
 }
 
 #[test]
-fn a_message_says_where_it_comes_from() {
+fn a_message_has_its_sender_and_destination() {
     let host = MockHost::new(plugin()).sender("ann");
     let about = host.send_to("news", "t", "about").unwrap().unwrap();
     assert_eq!(
@@ -132,7 +132,7 @@ fn a_message_says_where_it_comes_from() {
 }
 
 #[test]
-fn requests_reach_the_listeners_and_the_own_component() {
+fn requests_reach_listeners_and_the_component() {
     let host = MockHost::new(plugin()).answers("other", |message| match &*message.payload {
         b"error" => Err(messaging::Error::Failed("no".into())),
         payload => Ok([payload, b"!"].concat()),
@@ -146,16 +146,20 @@ fn requests_reach_the_listeners_and_the_own_component() {
         assert!(error.message().contains("no answer in time"), "{error}");
     }
     let error = host.run("ask", "nobody x").unwrap_err();
-    assert!(error.message().starts_with("undeliverable: nobody"));
+    assert!(
+        error
+            .message()
+            .starts_with("undeliverable: nothing listens")
+    );
     assert!(host.run("ask", "a/b x").unwrap_err().is_permanent());
-    // What the component calls permanent is so for the task that asked.
+    // A permanent error of the component fails the requesting task permanently.
     let error = host.run("ask", "p error").unwrap_err();
     assert_eq!(error, TaskError::permanent("as asked"));
     assert_eq!(host.published(), []);
 }
 
 #[test]
-fn what_is_published_is_kept() {
+fn published_messages_are_recorded() {
     let full = || messaging::Error::Undeliverable("full".into());
     let host = MockHost::new(plugin()).answers("full", move |_| Err(full()));
     assert_eq!(host.run("tell", "news 1").unwrap(), b"1");

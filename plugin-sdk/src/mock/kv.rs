@@ -1,12 +1,12 @@
-//! Stores in memory, with what the node says about theirs: pages of keys, numbers as decimal text,
-//! all or nothing. They outlive the component, and are gone with the host.
+//! Stores in memory that behave like a node's: keys come in pages, numbers are decimal text, batches
+//! apply completely or not at all. They live as long as the mock host.
 
 use super::node::{NO_HOST, current};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Small enough that a test of a store with some keys sees several.
+/// The number of keys of a page; small, so that tests cover several pages.
 const PAGE: usize = 100;
 
 type Entries = BTreeMap<String, Vec<u8>>;
@@ -29,7 +29,7 @@ pub(crate) struct Bucket(Rc<RefCell<Entries>>);
 
 type Result<T> = std::result::Result<T, String>;
 
-// What can fail in a node fails nowhere here, but has the same shape.
+// The methods have the signatures of the node's store, although most of them cannot fail here.
 impl Bucket {
     pub fn open(name: &str) -> Result<Self> {
         current()
@@ -55,7 +55,7 @@ impl Bucket {
         Ok(self.0.borrow().contains_key(key))
     }
 
-    /// The cursor is how many keys came before.
+    /// Returns one page of keys. The cursor is the number of keys before it.
     pub fn keys(&self, cursor: Option<u64>) -> Result<(Vec<String>, Option<u64>)> {
         let from = cursor.map_or(0, |cursor| usize::try_from(cursor).unwrap_or(usize::MAX));
         let keys = self.0.borrow();
@@ -67,7 +67,7 @@ impl Bucket {
     pub fn increment(&self, key: &str, delta: u64) -> Result<u64> {
         let value = self.get(key)?.unwrap_or_else(|| b"0".to_vec());
         let number = String::from_utf8(value).ok().and_then(|n| n.parse().ok());
-        let number: u64 = number.ok_or("the value is no number")?;
+        let number: u64 = number.ok_or("the value is not a number")?;
         let sum = number.checked_add(delta).ok_or("the sum is too large")?;
         self.set(key, sum.to_string().as_bytes())?;
         Ok(sum)

@@ -1,5 +1,5 @@
-//! Where a running plugin's messages go: to the test's own listeners, and requests to the plugin's
-//! name to its own component.
+//! Delivers the messages of a running plugin: to the listeners of the test, and requests to the
+//! plugin's name to its component.
 
 use super::Published;
 use super::node::{NO_HOST, Node, current};
@@ -10,10 +10,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) fn publish(to: &str, message_type: &str, payload: Vec<u8>) -> Result<u32, Error> {
-    let (node, message) = sent(to, message_type, payload)?;
+    let (node, message) = message_to(to, message_type, payload)?;
     let listener = node.listeners.borrow().get(to).cloned();
-    let heard = listener.map(|listener| listener(&message));
-    if let Some(Err(error @ (Error::Undeliverable(_) | Error::Refused(_)))) = heard {
+    let answer = listener.map(|listener| listener(&message));
+    if let Some(Err(error @ (Error::Undeliverable(_) | Error::Refused(_)))) = answer {
         return Err(error);
     }
     node.published.borrow_mut().push(message);
@@ -26,19 +26,21 @@ pub(crate) fn request(
     payload: Vec<u8>,
     _: Duration,
 ) -> Result<Vec<u8>, Error> {
-    let (node, message) = sent(to, message_type, payload)?;
+    let (node, message) = message_to(to, message_type, payload)?;
     let listener = node.listeners.borrow().get(to).cloned();
     match listener {
         Some(listener) => listener(&message),
-        None if to == node.plugin.name() && node.plugin.has_component() => own(&node, message),
+        None if to == node.plugin.name() && node.plugin.has_component() => {
+            request_own_component(&node, message)
+        }
         None => Err(Error::Undeliverable(format!(
-            "nobody listens on {to}: MockHost::answers gives it somebody who does"
+            "nothing listens on {to}; add a listener with MockHost::answers"
         ))),
     }
 }
 
-/// Asks the plugin's own component.
-fn own(node: &Rc<Node>, message: Published) -> Result<Vec<u8>, Error> {
+/// Sends a request to the plugin's own component.
+fn request_own_component(node: &Rc<Node>, message: Published) -> Result<Vec<u8>, Error> {
     let about = Message {
         id: node.next_message_id(),
         sender: message.to.clone(),
@@ -51,12 +53,16 @@ fn own(node: &Rc<Node>, message: Published) -> Result<Vec<u8>, Error> {
         Some(Ok(None)) => Err(Error::Timeout("the component gave no answer".into())),
         Some(Err(error)) => Err(Error::from_answer(as_answer(&error))),
         None => Err(Error::Timeout(
-            "the component is at work: it cannot ask itself".into(),
+            "the component is handling a message and cannot send a request to itself".into(),
         )),
     }
 }
 
-fn sent(to: &str, message_type: &str, payload: Vec<u8>) -> Result<(Rc<Node>, Published), Error> {
+fn message_to(
+    to: &str,
+    message_type: &str,
+    payload: Vec<u8>,
+) -> Result<(Rc<Node>, Published), Error> {
     let Some(node) = current() else {
         return Err(Error::Undeliverable(NO_HOST.into()));
     };

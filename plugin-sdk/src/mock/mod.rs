@@ -1,7 +1,7 @@
-//! A host for native tests: runs handlers and the component as the sandbox does, from bytes to bytes,
-//! with a given task, configuration and listeners, stores in memory and a captured log. It has none
-//! of the sandbox's limits, and no queue: whether a failed attempt is tried again is the node's
-//! affair. Tasks are run here; the component is driven in `component.rs`.
+//! A host for native tests. It runs handlers and the component on bytes, as the sandbox does, with a
+//! configurable task, configuration and listeners, stores in memory and a captured log. It has no
+//! limits and no queue, so it does not retry failed attempts. This file runs tasks; `component.rs`
+//! has the methods for components.
 
 mod component;
 pub(crate) mod kv;
@@ -13,40 +13,48 @@ use node::Node;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Runs the tasks and the component of one plugin. What is set before a run holds for all runs after
-/// it.
+/// Runs the tasks and the component of one plugin. Settings apply to all later runs.
 ///
-/// Code that panics panics through here; in the node it would be a failed attempt, or the end of
-/// the component's instance.
+/// A panic in the plugin's code unwinds through these methods. In a node, it would fail the attempt or
+/// end the instance of the component.
 pub struct MockHost {
     node: Rc<Node>,
     task: Task,
     sender: String,
 }
 
-/// A line that was logged through the `log` or the `tracing` crate.
+/// A record that was logged through the `log` or the `tracing` crate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
+    /// The level of the record.
     pub level: log::Level,
-    /// The module that logged, or the target that it named.
+    /// The module that logged the record, or the target that it set.
     pub target: String,
+    /// The formatted message.
     pub message: String,
 }
 
 /// A message that the plugin sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
+    /// The destination: a component, a node or a topic.
     pub to: String,
+    /// The type of the message; may be empty.
     pub message_type: String,
+    /// The encoded payload.
     pub payload: Vec<u8>,
 }
 
 impl MockHost {
-    /// A host without configuration, for tasks without metadata in their first of 5 attempts, with
-    /// a timeout of 60 s. Panics if a node would refuse the plugin.
+    /// Creates a host without configuration. Its tasks have no metadata, are in the first of 5
+    /// attempts, and have a timeout of 60 s.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a node would reject the plugin.
     pub fn new(plugin: Plugin) -> Self {
         if let Err(faults) = plugin.check() {
-            panic!("the node would refuse this plugin:\n{faults}");
+            panic!("a node would reject this plugin:\n{faults}");
         }
         Self {
             node: Rc::new(Node::new(plugin)),
@@ -62,7 +70,7 @@ impl MockHost {
         }
     }
 
-    /// Sets what [`config::get`](crate::config::get) answers for `key`.
+    /// Sets the value that [`config::get`](crate::config::get) returns for `key`.
     pub fn config(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.node
             .config
@@ -71,7 +79,7 @@ impl MockHost {
         self
     }
 
-    /// Sets the id of the tasks; it is `mock-task` otherwise.
+    /// Sets the id of the tasks. The default is `mock-task`.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.task.id = id.into();
         self
@@ -85,30 +93,34 @@ impl MockHost {
         self
     }
 
-    /// Runs tasks as attempt number `attempt`, from 1, of `max`.
+    /// Sets the number of the attempt, starting with 1, and the number of attempts.
     pub fn attempt(mut self, attempt: u32, max: u32) -> Self {
         self.task.attempt = attempt;
         self.task.max_attempts = max;
         self
     }
 
-    /// Sets what a handler reads as its timeout. Nothing interrupts it here.
+    /// Sets the timeout that a handler reads. The mock host never interrupts a handler.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.task.timeout = timeout;
         self
     }
 
-    /// Runs one task, from the bytes of its payload to the bytes of its result.
+    /// Runs one task and returns its encoded result.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of decoding, of the handler or of encoding.
     pub fn run(&self, task_type: &str, payload: impl Into<Vec<u8>>) -> Result<Vec<u8>> {
         let task = Task {
             task_type: task_type.to_owned(),
             ..self.task.clone()
         };
         self.node
-            .inside(|| self.node.plugin.run(payload.into(), &task))
+            .enter(|| self.node.plugin.run(payload.into(), &task))
     }
 
-    /// What the runs so far have logged, in order.
+    /// Returns the records that were logged so far, in order.
     pub fn logs(&self) -> Vec<LogLine> {
         self.node.logs.borrow().clone()
     }

@@ -1,6 +1,5 @@
-//! The node that a running plugin finds itself in: what its calls to `config`, `kv`, `messaging`
-//! and the log reach. It belongs to the thread, because the functions that authors call take no
-//! host, and tests run side by side.
+//! The node that a running plugin calls through `config`, `kv`, `messaging` and the log. It is a
+//! thread-local, because these functions have no host parameter and tests run in parallel.
 
 use super::kv::Stores;
 use super::{LogLine, Published};
@@ -19,7 +18,7 @@ pub(super) struct Node {
     pub stores: Stores,
     pub published: RefCell<Vec<Published>>,
     pub listeners: RefCell<HashMap<String, Rc<Listener>>>,
-    /// Borrowed while the component is at work.
+    /// Borrowed while the component handles a message.
     component: RefCell<Option<Box<dyn Instance>>>,
     messages: Cell<u64>,
 }
@@ -38,40 +37,40 @@ impl Node {
         }
     }
 
-    /// Runs the author's code in this node. What was around it before is back afterwards, after a
-    /// panic too.
-    pub fn inside<T>(self: &Rc<Self>, run: impl FnOnce() -> T) -> T {
-        struct Back(Option<Rc<Node>>);
-        impl Drop for Back {
+    /// Runs the plugin's code in this node and restores the previous node afterwards, also after a
+    /// panic.
+    pub fn enter<T>(self: &Rc<Self>, run: impl FnOnce() -> T) -> T {
+        struct Restore(Option<Rc<Node>>);
+        impl Drop for Restore {
             fn drop(&mut self) {
                 CURRENT.set(self.0.take());
             }
         }
         logger::install();
-        let _back = Back(CURRENT.replace(Some(self.clone())));
+        let _restore = Restore(CURRENT.replace(Some(self.clone())));
         run()
     }
 
-    /// Starts the component unless it runs.
+    /// Starts the component if it is not running.
     pub fn start(self: &Rc<Self>) -> Result<()> {
         let mut component = self.component.borrow_mut();
         if component.is_none() {
-            *component = Some(self.inside(|| self.plugin.start())?);
+            *component = Some(self.enter(|| self.plugin.start())?);
         }
         Ok(())
     }
 
-    /// Ends the instance without a word, as a panic would.
-    pub fn forget(&self) {
+    /// Drops the instance without a call of `stop`, as a panic does.
+    pub fn drop_component(&self) {
         drop(self.component.take());
     }
 
     pub fn stop(self: &Rc<Self>) -> Result<()> {
         let component = self.component.take();
-        self.inside(|| component.map_or(Ok(()), |mut component| component.end()))
+        self.enter(|| component.map_or(Ok(()), |mut component| component.end()))
     }
 
-    /// `None` while the component is at work, since it handles one message after the other.
+    /// Delivers a message to the component. Returns `None` while the component handles another.
     pub fn receive(
         self: &Rc<Self>,
         payload: Vec<u8>,
@@ -82,9 +81,9 @@ impl Node {
             return Some(Err(error));
         }
         let mut component = self.component.try_borrow_mut().ok()?;
-        // Taken out, so that a panic ends it and the next message starts another.
+        // The instance is taken out so that a panic drops it and the next message starts a new one.
         let mut instance = component.take()?;
-        let answer = self.inside(|| instance.receive(payload, message));
+        let answer = self.enter(|| instance.receive(payload, message));
         *component = Some(instance);
         Some(answer)
     }
@@ -99,7 +98,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Node>>> = const { RefCell::new(None) };
 }
 
-/// The node around the code that runs, if a `MockHost` runs it.
+/// Returns the node of the running code, if a `MockHost` runs it.
 pub(super) fn current() -> Option<Rc<Node>> {
     CURRENT.with_borrow(Clone::clone)
 }
@@ -108,7 +107,7 @@ pub(crate) fn config(key: &str) -> Option<String> {
     current()?.config.borrow().get(key).cloned()
 }
 
-/// What is logged outside of a node is nobody's.
+/// Records a log line of the running node. Lines that are logged outside a node are dropped.
 pub(crate) fn capture(level: log::Level, target: &str, message: String) {
     if let Some(node) = current() {
         node.logs.borrow_mut().push(LogLine {
@@ -119,4 +118,4 @@ pub(crate) fn capture(level: log::Level, target: &str, message: String) {
     }
 }
 
-pub(super) const NO_HOST: &str = "no MockHost runs this";
+pub(super) const NO_HOST: &str = "this code is not run by a MockHost";

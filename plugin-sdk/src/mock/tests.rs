@@ -1,4 +1,4 @@
-//! The mock host's own tests.
+//! Tests of tasks on the mock host.
 
 use super::*;
 use crate::{TaskError, config, task, tracing};
@@ -28,7 +28,7 @@ fn plugin() -> Plugin {
 }
 
 #[test]
-fn a_handler_sees_its_task() {
+fn a_handler_gets_its_task() {
     let host = MockHost::new(plugin());
     assert_eq!(
         host.run("about", "").unwrap(),
@@ -43,7 +43,7 @@ fn a_handler_sees_its_task() {
 }
 
 #[test]
-fn configuration_belongs_to_the_host_that_runs() {
+fn each_host_has_its_own_configuration() {
     let host = MockHost::new(plugin()).config("n", "7").config("x", "?");
     assert_eq!(host.run("config", "n").unwrap(), b"Some(7)");
     assert_eq!(host.run("config", "other").unwrap(), b"None");
@@ -56,10 +56,10 @@ fn configuration_belongs_to_the_host_that_runs() {
 }
 
 #[test]
-fn what_is_logged_is_kept_in_order() {
+fn log_records_are_kept_in_order() {
     let host = MockHost::new(plugin());
     host.run("config", "a").unwrap();
-    log::error!("nobody's");
+    log::error!("outside a host");
     host.run("config", "b").unwrap();
     let line = |message: &str| LogLine {
         level: log::Level::Warn,
@@ -70,7 +70,7 @@ fn what_is_logged_is_kept_in_order() {
 }
 
 #[test]
-fn a_panic_leaves_nothing_behind() {
+fn a_panic_restores_the_previous_host() {
     let host = MockHost::new(plugin()).config("n", "7");
     assert!(catch_unwind(AssertUnwindSafe(|| host.run("panic", ""))).is_err());
     assert_eq!(config::get("n"), Ok(None));
@@ -78,7 +78,7 @@ fn a_panic_leaves_nothing_behind() {
 }
 
 #[test]
-fn an_unknown_type_is_a_permanent_error() {
+fn an_unknown_task_type_is_a_permanent_error() {
     assert_eq!(
         MockHost::new(plugin()).run("abuot", ""),
         Err(TaskError::permanent(
@@ -88,13 +88,13 @@ fn an_unknown_type_is_a_permanent_error() {
 }
 
 #[test]
-#[should_panic(expected = "task type \"about\" is there twice")]
-fn a_plugin_that_the_node_would_refuse_does_not_run() {
+#[should_panic(expected = "task type \"about\" is declared twice")]
+fn an_invalid_plugin_does_not_run() {
     MockHost::new(plugin().with(task("about", |()| ())));
 }
 
 #[test]
-fn events_of_tracing_are_logged_and_spans_do_not_flood() {
+fn tracing_events_are_logged_and_span_transitions_are_not() {
     #[tracing::instrument]
     fn inner(number: u32) {
         tracing::warn!(number, "inside");

@@ -1,4 +1,4 @@
-//! What a node would refuse a plugin for.
+//! The rules that a plugin is checked against.
 
 use super::*;
 use crate::{Message, task};
@@ -8,13 +8,13 @@ fn same(payload: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
-fn a_good_plugin_passes() {
+fn a_valid_plugin_passes() {
     let good = Plugin::new("p", "1.0.0", "").with(task("a.b_c:d-9", same));
     assert_eq!(good.check(), Ok(()));
 }
 
 #[test]
-fn all_faults_are_found_at_once() {
+fn all_faults_are_reported_at_once() {
     let second = Duration::from_secs(1);
     let bad = Plugin::new("my plugin", "", "")
         .with(task("twice", same).attempts(0).concurrency(0))
@@ -26,15 +26,15 @@ fn all_faults_are_found_at_once() {
     assert_eq!(
         faults,
         [
-            "plugin name \"my plugin\" holds something else than A-Z a-z 0-9 . _ : -",
+            "plugin name \"my plugin\" has a character other than A-Z a-z 0-9 . _ : -",
             "the plugin has no version",
             "task type \"twice\" has no attempts",
             "task type \"twice\" has no concurrency",
-            "task type \"twice\" is there twice",
+            "task type \"twice\" is declared twice",
             "task type \"twice\" has a timeout below a millisecond",
             "task type \"-dash\" does not begin with a letter or a digit",
-            "task type \"-dash\" has a first backoff above its longest",
-            "task type \"\" is not 1 to 128 long",
+            "task type \"-dash\" has an initial backoff above its maximum",
+            "task type \"\" is not 1 to 128 bytes long",
         ]
     );
     assert!(Plugin::new("p", "1", "").check().is_err());
@@ -61,7 +61,7 @@ impl<const CASE: usize> Component for Listens<CASE> {
 }
 
 #[test]
-fn a_component_is_enough_and_its_topics_are_checked() {
+fn topics_of_a_component_are_checked() {
     let check = |plugin: Plugin| plugin.check();
     let new = || Plugin::new("p", "1", "");
     assert_eq!(check(new().with_component::<Listens<0>>()), Ok(()));
@@ -70,20 +70,20 @@ fn a_component_is_enough_and_its_topics_are_checked() {
     assert_eq!(
         faults,
         [
-            "topic \"\" is not 1 to 128 long",
-            "topic \"twice\" is there twice",
-            "topic \"a/b\" holds something else than A-Z a-z 0-9 . _ : -",
-            "topic \"p\" is the component's own name",
+            "topic \"\" is not 1 to 128 bytes long",
+            "topic \"twice\" is declared twice",
+            "topic \"a/b\" has a character other than A-Z a-z 0-9 . _ : -",
+            "topic \"p\" is the name of the component",
             "topic \"-\" does not begin with a letter or a digit",
         ]
     );
     let faults = check(new().with_component::<Listens<2>>()).unwrap_err();
-    let first = "the component listens to more than 256 topics";
+    let first = "the component subscribes to more than 256 topics";
     assert_eq!(faults.lines().next(), Some(first));
 }
 
 #[test]
-fn the_limits_of_texts_and_numbers_are_the_nodes() {
+fn lengths_and_counts_have_the_limits_of_a_node() {
     let at_most = "x".repeat(64).leak();
     let too_long = "x".repeat(65).leak();
     let line = "x".repeat(1024).leak();

@@ -1,4 +1,4 @@
-//! The smallest plugin: gives back what it gets. For trying out a node and measuring one.
+//! The smallest plugin: returns its payload, for trying out and measuring a node.
 
 use hostel_sdk::prelude::*;
 

@@ -1,7 +1,6 @@
-//! A table of how often things happen. The task `record-event` counts one event or several; the
-//! component `rates` keeps the table, answers queries, and publishes a summary to `rates.summary`
-//! every so many events. The task is completed only once the event is on disk, and one that is tried
-//! again is counted once.
+//! A table of event rates. The task `record-event` counts one or more events; the component `rates` keeps
+//! the table, answers queries, and publishes a summary to `rates.summary` after a number of events. A
+//! task completes once its event is on disk. Retries are counted once.
 
 mod table;
 
@@ -13,10 +12,10 @@ use table::{Recent, Saved, Table};
 
 const MAX_NAME_BYTES: usize = 128;
 
-/// How many events lie between two summaries, where the configuration has no `summary_every`.
+/// The default of `summary_every`, the number of events between two summaries.
 const SUMMARY_EVERY: u64 = 100;
 
-/// What is submitted as `record-event`.
+/// The payload of `record-event`.
 #[derive(Serialize, Deserialize)]
 struct Event {
     name: String,
@@ -28,7 +27,7 @@ fn one() -> u64 {
     1
 }
 
-/// What the component is sent, such as `{"query":{}}` or `{"query":{"name":"login"}}`.
+/// The payload of a message to the component, such as `{"query":{}}` or `{"query":{"name":"login"}}`.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Request {
@@ -36,7 +35,7 @@ enum Request {
     Query { name: Option<String> },
 }
 
-/// What it answers, and publishes: a rate for each name that was asked for.
+/// The payload of an answer or a summary: the rate of each requested name.
 type Rates = BTreeMap<String, Rate>;
 
 #[derive(Serialize, Deserialize)]
@@ -55,7 +54,7 @@ fn record(Json(event): Json<Event>, task: &Task) -> Result<Json<Rates>> {
         task: task_id,
         event,
     };
-    // Half of the time, so that there is some left to say what went wrong.
+    // Half of the timeout, so that there is time left to return an error.
     let timeout = task.timeout() / 2;
     Ok(messaging::request(
         "rates",
@@ -99,8 +98,9 @@ impl Component for RateTable {
 }
 
 impl RateTable {
-    /// Counts, saves, and only then remembers: whatever fails has changed nothing. The event and its
-    /// task's id are saved as one, or a crash between them could count the event twice.
+    /// Counts an event, saves it, and then updates the memory, so that a failure changes nothing. The
+    /// event and the id of its task are saved together; otherwise a crash between the two could count
+    /// the event twice.
     fn record(&mut self, task: String, event: Event) -> Result<Json<Rates>> {
         if !self.recent.contains(&task) {
             let counter = self.table.counted(&event.name, event.count, now())?;
@@ -120,8 +120,8 @@ impl RateTable {
         Ok(Json(self.table.rates(now(), Some(&event.name))))
     }
 
-    /// Publishes the table when the number of events has passed the next mark. The event is counted
-    /// by then, so whether anybody hears of it is not its task's concern.
+    /// Publishes the table when the number of events has passed the next multiple of `summary_every`.
+    /// The event is already counted, so a failure does not fail its task.
     fn summarise(&self, before: u64) {
         let marks = |total: u64| total.checked_div(self.summary_every);
         if marks(before) != marks(self.table.total()) {
@@ -133,7 +133,7 @@ impl RateTable {
     }
 }
 
-/// Seconds by the clock on the wall.
+/// Returns the wall-clock time in seconds.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.unwrap_or_default().as_secs()

@@ -1,5 +1,5 @@
-//! The table in memory and what of it is stored: a counter for each name, and the ids of the last
-//! tasks. Nothing here knows of messages, and the time is always given.
+//! The table in memory and its stored form: a counter for each name, and the ids of the last tasks. The
+//! caller passes the time.
 
 use super::{Rate, Rates};
 use hostel_sdk::prelude::*;
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 const MAX_NAMES: usize = 10_000;
 
-/// How many tasks are remembered: as many as may be counted between two attempts of one.
+/// The number of remembered tasks: an upper bound of the tasks between two attempts of one.
 const MAX_RECENT: u64 = 10_000;
 
 const MINUTE: u64 = 60;
@@ -18,14 +18,14 @@ const MINUTE: u64 = 60;
 #[serde(rename_all = "lowercase")]
 pub enum Saved {
     Counter(Counter),
-    /// The `number`th task that was counted.
+    /// The id of the `number`th counted task.
     Task {
         number: u64,
         id: String,
     },
 }
 
-/// How often something happened: ever, and in each of the last seconds in which it did.
+/// The number of events of one name: in total, and in each of the last seconds with events.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Counter {
     count: u64,
@@ -36,7 +36,7 @@ impl Counter {
     fn add(&mut self, count: u64, now: u64) {
         self.count = self.count.saturating_add(count);
         match self.seconds.back_mut() {
-            // A clock that was set back must not bring the seconds out of order.
+            // The seconds stay in order if the clock is set back.
             Some((second, sum)) if *second >= now => *sum = sum.saturating_add(count),
             _ => self.seconds.push_back((now, count)),
         }
@@ -65,11 +65,11 @@ impl Table {
         self.total
     }
 
-    /// What the counter would be with another event.
+    /// Returns the counter with further events, without changing the table.
     pub fn counted(&self, name: &str, count: u64, now: u64) -> Result<Counter> {
         let counter = self.counters.get(name);
         if counter.is_none() && self.counters.len() >= MAX_NAMES {
-            let message = format!("there are {MAX_NAMES} names of events; no other is taken");
+            let message = format!("there are already {MAX_NAMES} names of events");
             return Err(TaskError::permanent(message));
         }
         let mut counter = counter.cloned().unwrap_or_default();
@@ -77,7 +77,7 @@ impl Table {
         Ok(counter)
     }
 
-    /// Takes a counter, which counts no less than the one that it replaces.
+    /// Replaces a counter with one that counts at least as much.
     pub fn put(&mut self, name: &str, counter: Counter) {
         let count = counter.count;
         let before = self.counters.insert(name.to_owned(), counter);
@@ -85,7 +85,7 @@ impl Table {
         self.total = self.total.saturating_add(more);
     }
 
-    /// The rate of one name or of all.
+    /// Returns the rate of one name or of all.
     pub fn rates(&self, now: u64, name: Option<&str>) -> Rates {
         let asked = |(other, _): &(&String, &Counter)| name.is_none_or(|name| name == *other);
         let rate = |(name, counter): (&String, &Counter)| (name.clone(), counter.rate(now));
@@ -93,12 +93,12 @@ impl Table {
     }
 }
 
-/// The ids of the last tasks that were counted.
+/// The ids of the last counted tasks.
 #[derive(Default)]
 pub struct Recent {
     order: VecDeque<String>,
     known: HashSet<String>,
-    /// How many tasks there have been.
+    /// The number of counted tasks.
     next: u64,
 }
 
@@ -107,8 +107,8 @@ impl Recent {
         self.known.contains(id)
     }
 
-    /// Where the next id is to be stored, and as what. There is a fixed number of places, so that
-    /// the newest takes the place of the oldest.
+    /// Returns the key and the value that store the next id. The number of keys is fixed, so that the
+    /// newest id replaces the oldest.
     pub fn next(&self, id: &str) -> (String, Saved) {
         let place = format!("task:{}", self.next % MAX_RECENT);
         let task = Saved::Task {
@@ -130,12 +130,12 @@ impl Recent {
     }
 }
 
-/// Where the counter of an event is stored.
+/// Returns the key of an event's counter.
 pub fn key(name: &str) -> String {
     format!("event:{name}")
 }
 
-/// Everything that was saved.
+/// Reads the stored table.
 pub fn restore(store: &kv::Store) -> Result<(Table, Recent)> {
     let mut table = Table::default();
     let mut tasks = BTreeMap::new();
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_of_the_last_sixty_seconds() {
+    fn a_rate_covers_sixty_seconds() {
         let mut counter = Counter::default();
         for (count, now) in [(1, 1000), (2, 1000), (4, 1030), (8, 1059)] {
             counter.add(count, now);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn old_seconds_are_not_kept_and_a_clock_may_go_back() {
+    fn old_seconds_are_dropped_and_the_clock_may_go_back() {
         let mut counter = Counter::default();
         for now in 0..1000 {
             counter.add(1, now);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_tasks_are_remembered() {
+    fn the_number_of_remembered_tasks_is_bounded() {
         let mut recent = Recent::default();
         for number in 0..=MAX_RECENT {
             recent.push(number.to_string());

@@ -1,4 +1,4 @@
-//! Native tests of the rate table: tasks and component together, as on a node.
+//! Native tests of the tasks and the component together.
 
 use super::*;
 use hostel_sdk::serde_json::{Value, from_slice, json};
@@ -39,7 +39,7 @@ fn events_are_counted() {
 }
 
 #[test]
-fn a_task_that_is_tried_again_is_counted_once() {
+fn a_retried_task_is_counted_once() {
     let host = host().id("1");
     for attempt in 1..=3 {
         let rates = record(&host, json!({"name": "login"})).unwrap();
@@ -67,7 +67,7 @@ fn a_restart_loses_nothing() {
 }
 
 #[test]
-fn a_summary_is_published_every_so_many_events() {
+fn a_summary_is_published_after_the_configured_number_of_events() {
     let mut host = host().config("summary_every", "10");
     for (number, count) in [3, 6, 1, 9, 25].into_iter().enumerate() {
         host = host.id(number.to_string());
@@ -86,7 +86,7 @@ fn a_summary_is_published_every_so_many_events() {
 }
 
 #[test]
-fn nobody_has_to_hear_the_summary() {
+fn an_undeliverable_summary_does_not_fail_the_task() {
     let nobody = || messaging::Error::Undeliverable("nobody listens".into());
     let host = host()
         .config("summary_every", "1")
@@ -96,12 +96,16 @@ fn nobody_has_to_hear_the_summary() {
 }
 
 #[test]
-fn what_is_no_event_is_refused_for_good() {
+fn an_invalid_event_fails_permanently() {
     let long = "x".repeat(129);
     for payload in [json!({}), json!({"name": ""}), json!({"name": long})] {
         let error = record(&host(), payload).unwrap_err();
         assert!(error.is_permanent(), "{error}");
     }
     let error = host().send("", "who?").unwrap_err();
-    assert!(error.message().starts_with("the payload is not as due"));
+    assert!(
+        error
+            .message()
+            .starts_with("the payload is not the expected JSON")
+    );
 }

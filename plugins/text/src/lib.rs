@@ -1,5 +1,5 @@
-//! Counts what is in a text. Words are what Unicode says they are (UAX #29), so this works beyond
-//! English, and punctuation is in none.
+//! Counts the bytes, lines and words of a text. Words follow Unicode (UAX #29), so other scripts work and
+//! punctuation is not part of a word.
 
 use hostel_sdk::prelude::*;
 use serde::Serialize;
@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use unicode_segmentation::UnicodeSegmentation;
 
-/// How many of the most frequent words are listed.
+/// The number of listed words.
 const TOP: usize = 10;
 
 #[derive(Serialize)]
@@ -15,19 +15,19 @@ struct Counts {
     bytes: usize,
     lines: usize,
     words: usize,
-    /// By count, then by word.
+    /// The most frequent words, ordered by count and then by word.
     top: Vec<Word>,
 }
 
 #[derive(Serialize)]
 struct Word {
-    /// In lower case: `The` and `the` are one word.
+    /// The word in lower case: `The` and `the` are the same word.
     word: String,
     count: usize,
 }
 
 fn word_count(text: String) -> Json<Counts> {
-    // A map in order, so that equal counts come out sorted by word.
+    // An ordered map, so that words with equal counts are sorted.
     let mut counts = BTreeMap::<String, usize>::new();
     for word in text.unicode_words() {
         *counts.entry(word.to_lowercase()).or_default() += 1;
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn words_beyond_ascii_are_words() {
+    fn words_may_have_any_script() {
         let counts = count("Größe größe नमस्ते — 3.14");
         assert_eq!(counts["words"], 4);
         assert_eq!(counts["top"][0], json!({"word": "größe", "count": 2}));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_refused() {
+    fn invalid_utf8_fails_permanently() {
         let error = MockHost::new(plugin())
             .run("word-count", b"ab\xff")
             .unwrap_err();

@@ -1,5 +1,5 @@
-//! Makes a small PNG of a PNG or JPEG picture. Metadata `width` and `height` say what it has to fit
-//! into; the shape of the picture stays, and a picture that fits already is not enlarged.
+//! Makes a small PNG of a PNG or JPEG picture. The metadata `width` and `height` set the bounding box. The
+//! aspect ratio is kept, and a picture that fits is not enlarged.
 
 use hostel_sdk::prelude::*;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -7,13 +7,13 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use std::io::Cursor;
 
-/// The sides of the box, in pixels, where the metadata names neither.
+/// The default sides of the box in pixels.
 const DEFAULT_SIDE: u32 = 128;
-/// What a side is at most: the result of a task has a size limit too.
+/// The largest side of the box; the result of a task has a size limit.
 const MAX_SIDE: u32 = 4096;
-/// How large a decoded picture may be, in MiB: 16 million pixels of a photograph. With the default
-/// memory of 64 MiB for a task this leaves room for two copies of the payload (the JPEG decoder
-/// makes one). A progressive JPEG needs as much again, so a large one can still meet that limit.
+/// The default limit of a decoded picture in MiB: 16 million pixels of a photograph. With the default
+/// memory of 64 MiB for a task, this leaves room for two copies of the payload (the JPEG decoder makes
+/// one). A progressive JPEG needs twice as much, so a large one can still exceed the memory limit.
 const DEFAULT_DECODED_MIB: u64 = 48;
 
 fn thumbnail(picture: Vec<u8>, task: &Task) -> Result<Vec<u8>> {
@@ -21,7 +21,7 @@ fn thumbnail(picture: Vec<u8>, task: &Task) -> Result<Vec<u8>> {
     let decoded_mib = config::get_as("max_decoded_mib")?.unwrap_or(DEFAULT_DECODED_MIB);
     let (picture, orientation) = decode(picture, decoded_mib)?;
 
-    // Turning the small picture is cheaper than turning the large one, so the box turns first.
+    // Rotating the small picture is cheaper, so the box is rotated before the picture is resized.
     let (width, height) = match orientation {
         Orientation::Rotate90
         | Orientation::Rotate270
@@ -43,7 +43,7 @@ fn thumbnail(picture: Vec<u8>, task: &Task) -> Result<Vec<u8>> {
     Ok(png)
 }
 
-/// The box to fit into. If the task names one side only, the other is free.
+/// Returns the bounding box. If the task sets one side only, the other is unbounded.
 fn bounds(task: &Task) -> Result<(u32, u32)> {
     let side = |key| match task.metadata_as::<u32>(key)? {
         Some(side) if !(1..=MAX_SIDE).contains(&side) => Err(TaskError::permanent(format!(
@@ -57,7 +57,7 @@ fn bounds(task: &Task) -> Result<(u32, u32)> {
     })
 }
 
-/// The picture as it is stored, and how a camera said that it has to be turned.
+/// Returns the stored picture and the orientation that its metadata requests.
 fn decode(picture: Vec<u8>, max_mib: u64) -> Result<(DynamicImage, Orientation)> {
     let unreadable = |error| {
         TaskError::permanent(format!(
@@ -71,14 +71,14 @@ fn decode(picture: Vec<u8>, max_mib: u64) -> Result<(DynamicImage, Orientation)>
     let mut reader = ImageReader::new(Cursor::new(picture)).with_guessed_format()?;
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(unreadable)?;
-    // Looked at before anything of that size is allocated: a few bytes of PNG can claim gigabytes.
+    // Checked before memory is allocated: a few bytes of PNG can claim gigabytes.
     let (width, height) = decoder.dimensions();
     if decoder.total_bytes() > max {
         return Err(TaskError::permanent(format!(
             "the picture is too large: {width} × {height} pixels do not fit into {max_mib} MiB"
         )));
     }
-    // A picture whose notes cannot be read is shown as it is stored.
+    // A picture with invalid metadata is not rotated.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let picture = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
     Ok((picture, orientation))

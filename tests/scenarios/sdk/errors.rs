@@ -1,4 +1,4 @@
-//! What the compiler tells the author of a plugin that is not right: which part of it does not fit.
+//! The compiler's errors for invalid plugins: they name the part that is wrong.
 
 use crate::support::{plugins::source, trial_needing};
 use libtest_mimic::Trial;
@@ -10,9 +10,9 @@ use std::{
 
 pub fn trials() -> Vec<Trial> {
     vec![trial_needing(
-        "sdk_errors::the_part_that_does_not_fit_is_named",
+        "sdk::the_compiler_names_the_mismatched_part",
         true,
-        named,
+        the_compiler_names_the_mismatched_part,
     )]
 }
 
@@ -26,15 +26,15 @@ impl Component for C {
 fn good(text: String) -> String { text }
 ";
 
-async fn named() {
+async fn the_compiler_names_the_mismatched_part() {
     let sdk = sdk();
     let dir = tempfile::tempdir().expect("a directory");
-    let told = |items: &str, plugin: &str| {
+    let errors = |items: &str, plugin: &str| {
         let text = format!("{COMPONENT}{items}\nhostel_sdk::plugin! {{ {plugin} }}");
         check(&sdk, dir.path(), &text)
     };
     let a = "task(\"a\", a)";
-    assert_eq!(told("", "component = C, task(\"a\", good)"), "");
+    assert_eq!(errors("", "component = C, task(\"a\", good)"), "");
     for (items, plugin, words) in [
         ("", "", "plugin! is empty: a plugin has task types"),
         (
@@ -47,21 +47,21 @@ async fn named() {
             "component = C, component = C",
             "`component = Type` comes first and once",
         ),
-        ("struct D;", "component = D", "`D` is no component"),
+        ("struct D;", "component = D", "`D` is not a component"),
         (
             "fn a(_: u32) -> String { todo!() }",
             a,
-            "`u32` is no payload that can be taken",
+            "`u32` cannot be used as a payload",
         ),
         (
             "fn a(_: &str) -> String { todo!() }",
             a,
-            "`&str` is no payload that can be taken",
+            "`&str` cannot be used as a payload",
         ),
         (
             "fn a(_: String) -> Result<u32> { todo!() }",
             a,
-            "`u32` is no result that can be returned",
+            "`u32` cannot be used as a result",
         ),
         (
             "fn a(_: String, _: Task) -> String { todo!() }",
@@ -74,12 +74,15 @@ async fn named() {
             "takes the payload, owned, and after that nothing or `&Task`",
         ),
     ] {
-        let told = told(items, plugin);
-        assert!(told.contains(words), "{items} {plugin}: {words}\n{told}");
+        let errors = errors(items, plugin);
+        assert!(
+            errors.contains(words),
+            "{items} {plugin}: {words}\n{errors}"
+        );
     }
 }
 
-/// The SDK as a library for this machine, and where what it needs lies.
+/// Builds the SDK for this machine and returns the library.
 fn sdk() -> PathBuf {
     let built = Command::new(env!("CARGO"))
         .current_dir(source())
@@ -87,12 +90,12 @@ fn sdk() -> PathBuf {
         .env("CARGO_TARGET_DIR", source().join("target"))
         .output()
         .expect("cargo runs");
-    let told = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "{told}");
+    let errors = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{errors}");
     source().join("target/release/libhostel_sdk.rlib")
 }
 
-/// What the compiler says of a plugin; nothing when it takes it.
+/// Returns the compiler's errors for a plugin; empty if it is valid.
 fn check(sdk: &Path, dir: &Path, text: &str) -> String {
     let file = dir.join("lib.rs");
     let text = format!("#![allow(warnings)]\nuse hostel_sdk::prelude::*;\n{text}");

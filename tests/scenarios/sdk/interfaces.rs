@@ -1,9 +1,9 @@
-//! What the SDK makes of `plugin!`: a file exports the interfaces that the author meant, and imports
-//! what the author called. Read from real builds.
+//! The interfaces of a plugin that is built with the SDK: it exports those that it implements, and
+//! imports those that it calls.
 
 use crate::support::{
     node::hostel,
-    plugins::{from_source, probe, showcase},
+    plugins::{build_source, probe, showcase},
     trial,
 };
 use libtest_mimic::Trial;
@@ -11,8 +11,8 @@ use std::{collections::BTreeSet, path::Path};
 
 pub fn trials() -> Vec<Trial> {
     vec![trial(
-        "exports::what_the_author_meant",
-        what_the_author_meant,
+        "sdk::a_plugin_has_only_the_interfaces_it_declares",
+        a_plugin_has_only_the_interfaces_it_declares,
     )]
 }
 
@@ -39,7 +39,7 @@ hostel_sdk::plugin! {
 }
 "#;
 
-async fn what_the_author_meant() {
+async fn a_plugin_has_only_the_interfaces_it_declares() {
     let [manifest, tasks] = ["manifest", "task-handler"];
     let component = ["component", "message-handler"];
     let both = [manifest, tasks, component[0], component[1]];
@@ -50,7 +50,7 @@ async fn what_the_author_meant() {
     );
     assert_eq!(imported(&showcase("echo")), ["wasi:logging/logging"]);
 
-    let alone = from_source("silent", "1.0.0", COMPONENT_ALONE);
+    let alone = build_source("silent", "1.0.0", COMPONENT_ALONE);
     let expected = [manifest, component[0], component[1]].map(own);
     assert_eq!(listed("exports", &alone), BTreeSet::from(expected));
     assert_eq!(imported(&alone), ["wasi:logging/logging"]);
@@ -73,7 +73,7 @@ fn own(interface: &str) -> String {
     format!("hostel:plugin/{interface}")
 }
 
-/// What a plugin imports besides what Rust's standard library wants of WASI.
+/// Returns the imports of a plugin without those of Rust's standard library.
 fn imported(file: &Path) -> Vec<String> {
     let standard = [
         "wasi:io",
@@ -86,7 +86,7 @@ fn imported(file: &Path) -> Vec<String> {
     listed("imports", file).into_iter().filter(ours).collect()
 }
 
-/// The interfaces that `hostel plugins inspect` lists, without their versions, in order.
+/// Returns the interfaces that `hostel plugins inspect` lists, without versions and in order.
 fn listed(what: &str, file: &Path) -> BTreeSet<String> {
     let ran = hostel().args(["plugins", "inspect"]).arg(file).output();
     let out = String::from_utf8(ran.expect("hostel runs").stdout).expect("text");
