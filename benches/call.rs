@@ -1,5 +1,5 @@
-//! One call of the echo plugin in a fresh instance: through the catalog, with limits, deadlines and
-//! everything, beside wasmtime alone with the same engine settings. Both on the guests' threads.
+//! One call of the echo plugin in a new instance: through the catalog with limits and deadlines, compared
+//! with wasmtime alone and the same engine settings. Both run on the threads of guests.
 
 use crate::{
     median,
@@ -46,7 +46,7 @@ pub fn rows() -> Vec<Row> {
     let handler = host.catalog().resolve("echo").expect("a handler");
     let bare = Arc::new(Bare::new(&config, &showcase("echo")));
     let measured: Vec<[f64; 3]> = rounds(|_| {
-        // On the guests' own threads, as in a node; then from another thread.
+        // On the threads of guests, as in a node; then from another thread.
         let guests = host.runtime();
         let raw = guests.spawn(us(bare.clone(), |bare| async move { bare.call().await }));
         let raw = runtime.block_on(raw).expect("a measurement");
@@ -96,7 +96,7 @@ fn check(finished: Finished) {
     );
 }
 
-/// Microseconds a call.
+/// Measures the microseconds of a call.
 async fn us<T: Clone, F: Future<Output = ()>>(of: T, call: impl Fn(T) -> F) -> f64 {
     for _ in 0..CALLS / 10 {
         call(of.clone()).await;
@@ -108,7 +108,7 @@ async fn us<T: Clone, F: Future<Output = ()>>(of: T, call: impl Fn(T) -> F) -> f
     begin.elapsed().as_secs_f64() * 1e6 / f64::from(CALLS)
 }
 
-/// wasmtime, with what the settings demand and nothing else.
+/// wasmtime with the engine settings of a node and without its other parts.
 struct Bare {
     engine: Engine,
     pre: InstancePre<()>,
@@ -120,7 +120,7 @@ impl Bare {
         let engine = Engine::new(&engine_settings(config)).expect("an engine");
         let component = Component::from_file(&engine, file).expect("a component");
         let mut linker = Linker::new(&engine);
-        // The echo calls none of its imports.
+        // The echo plugin calls none of its imports.
         linker
             .define_unknown_imports_as_traps(&component)
             .expect("imports");

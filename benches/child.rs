@@ -1,5 +1,5 @@
-//! Servers as processes of their own, so that they have their own threads and memory like the node
-//! that they are held against: this program started again in another role.
+//! Servers in processes of their own, with their own threads and memory like the node that they are
+//! compared with. They are this program in another role.
 
 use crate::echo;
 use hostel::{
@@ -21,7 +21,7 @@ use std::{
 /// The first argument of a child.
 pub const ROLE: &str = "play";
 
-/// A running server; dropping it ends it.
+/// A running server. Dropping it ends the process.
 pub struct Server {
     process: Child,
     pub address: String,
@@ -29,12 +29,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// A bare tonic server: `echo::serve`.
+    /// Starts a bare tonic server: `echo::serve`.
     pub fn echo() -> Self {
         Self::start("echo")
     }
 
-    /// The API over a queue on disk, and nobody who runs the tasks.
+    /// Starts the API with a queue on disk and without a worker.
     pub fn without_worker() -> Self {
         Self::start("without-worker")
     }
@@ -50,9 +50,9 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()
             .expect("a child");
-        let mut stdout = BufReader::new(process.stdout.take().expect("its output"));
+        let mut stdout = BufReader::new(process.stdout.take().expect("the output"));
         let mut address = String::new();
-        stdout.read_line(&mut address).expect("its address");
+        stdout.read_line(&mut address).expect("an address");
         Self {
             process,
             address: address.trim().into(),
@@ -68,9 +68,9 @@ impl Drop for Server {
     }
 }
 
-/// The child's side.
+/// Runs the role of the child process.
 pub fn play(role: &str) -> ExitCode {
-    // As the node has it.
+    // The runtime of a node.
     let runtime = hostel::node::runtime().expect("a runtime");
     match role {
         "echo" => runtime.block_on(echo::serve(announce)),
@@ -84,7 +84,7 @@ fn announce(address: std::net::SocketAddr) {
     println!("{address}");
 }
 
-/// Until the parent is gone.
+/// Blocks until the parent process has ended.
 pub fn orphaned() {
     let _ = std::io::stdin().read(&mut [0]);
 }
@@ -118,7 +118,7 @@ async fn without_worker() {
     .await
     .expect("a node");
     node.start().await.expect("a start");
-    // After the node's own record, which it takes the place of.
+    // After the node's own record, which it replaces.
     discovery.register_node(record).await.expect("a record");
     announce(node.address());
     let _ = tokio::task::spawn_blocking(orphaned).await;

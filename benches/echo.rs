@@ -1,5 +1,5 @@
-//! The raw limit of a call and of a stream: the same service with the same server settings, that
-//! answers SubmitTask, SendMessage and StreamMessages without doing anything.
+//! The limit of a call and of a stream: the same service with the same server settings, which answers
+//! SubmitTask, SendMessage and StreamMessages at once.
 
 use hostel::{
     Config, config,
@@ -76,13 +76,13 @@ impl DistributedService for Echo {
     }
 }
 
-/// Serves until the parent is gone, and says where.
+/// Announces the address and serves until the parent process has ended.
 pub async fn serve(announce: fn(SocketAddr)) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a port");
     announce(listener.local_addr().expect("an address"));
-    // As the node does: an answer in two pieces must not wait for an acknowledgement.
+    // As in the node: an answer in two packets must not wait for an acknowledgement.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let orphaned = async {
         let _ = tokio::task::spawn_blocking(crate::child::orphaned).await;
@@ -94,7 +94,7 @@ pub async fn serve(announce: fn(SocketAddr)) {
         .expect("a server");
 }
 
-/// A tonic server with the limits that the node has, and nothing else of the node's.
+/// Returns a tonic server with the limits of a node.
 fn server(limits: &config::Limits) -> Server {
     Server::builder()
         .max_concurrent_streams(limits.max_streams_per_connection)

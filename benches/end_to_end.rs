@@ -1,6 +1,5 @@
-//! Tasks through the whole node: submitted, run in a fresh sandbox, their results read back and
-//! compared. Measured twice: with the result in the answer to the submission, which is how the
-//! client waits, and with a second call that asks for it.
+//! Tasks through the whole node: submitted, run in a new instance, and their results compared. Measured
+//! with the result in the answer to the submission, as the client waits, and with a second call.
 
 use crate::{
     child::Server,

@@ -1,4 +1,4 @@
-//! What a node costs that does nothing, and how soon it serves.
+//! The cost of an idle node, and the time until a node serves.
 
 use crate::{
     median,
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a node settles before its memory is read.
+/// The time before the memory of an idle node is measured.
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub fn rows() -> Vec<Row> {
@@ -44,7 +44,7 @@ pub fn rows() -> Vec<Row> {
     ]
 }
 
-/// Until the node has said where it listens, which it does when it is ready.
+/// Waits until the node has written its address, which it does when it is ready.
 fn start(node: &mut Node) {
     node.spawn();
     while !node.path("ports.json").exists() {

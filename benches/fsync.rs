@@ -1,4 +1,4 @@
-//! What the disk takes to make 4 KiB durable: the least that any acknowledged submission waits for.
+//! The time of the disk for a durable write of 4 KiB, which every acknowledged submission waits for.
 
 use crate::{ROUNDS, median, report::Row, rounds};
 use std::{
@@ -12,7 +12,7 @@ pub fn rows() -> Vec<Row> {
     vec![Row::new(what, "ms", p50)]
 }
 
-/// The median of `count` appends to a file of their own, each followed by a sync.
+/// Returns the median time of `count` appends to a new file, each followed by a sync.
 pub fn p50_ms(count: usize) -> f64 {
     let mut file = tempfile::tempfile().expect("a file in the data directory");
     let block = [0x5a; 4096];

@@ -1,5 +1,5 @@
-//! The key-value store without a node around it: values set a second, each acknowledged once it is
-//! on disk, beside what the disk does for one caller who syncs each append.
+//! The key-value store without a node: durable writes a second, compared with one caller that syncs each
+//! append.
 
 use crate::{fsync, median, report::Row, rounds, runtime};
 use hostel::{
@@ -21,7 +21,7 @@ const KEYS: usize = 100;
 
 pub fn rows() -> Vec<Row> {
     let row = |callers| {
-        // The disk is asked again each time, because it changes its mind.
+        // The disk is measured again each time, because its speed varies.
         let measured: Vec<(f64, f64)> = rounds(|_| {
             let syncs = 1000.0 / fsync::p50_ms(300);
             (syncs, runtime().block_on(sets_per_second(callers)))
@@ -54,7 +54,7 @@ async fn sets_per_second(callers: usize) -> f64 {
         running.spawn(async move {
             let mut count: usize = 0;
             while begin.elapsed() < TIME {
-                // Never what is there already: SQLite writes nothing then, and syncs nothing.
+                // Never the stored value, for which SQLite would not write and sync anything.
                 let mut value = vec![7; 256];
                 value[..8].copy_from_slice(&count.to_le_bytes());
                 let key = format!("{caller}-{}", count % KEYS);

@@ -1,5 +1,5 @@
-//! One task at a time, from its submission to its result, beside what it cannot do without: a sync
-//! of the disk and calls.
+//! The latency of one task at a time, from its submission to its result, compared with a sync of the disk
+//! and a call.
 
 use crate::{
     child::Server,
@@ -41,13 +41,13 @@ pub fn rows() -> Vec<Row> {
         Row::new("one unary echo, p50", "ms", column(1)),
         Row::new("one task from submit to result, p50", "ms", column(2))
             .beside("one sync", disk)
-            // On a disk that syncs in a millisecond; a faster one leaves calls and threads.
+            // For a disk that syncs in a millisecond; with a faster one, calls and threads dominate.
             .aim(Aim::AtMost((3.0 * disk.max(1.0)).round())),
         Row::new("the same, p99", "ms", column(3)).beside("one sync", disk),
     ]
 }
 
-/// p50 and p99 in milliseconds of one call after the other.
+/// Returns the median and the 99th percentile in milliseconds of sequential calls.
 pub async fn times<F: Future<Output = ()>>(
     client: Client,
     call: impl Fn(Client) -> F,
@@ -56,7 +56,7 @@ pub async fn times<F: Future<Output = ()>>(
     for index in 0..TASKS + TASKS / 10 {
         let begin = Instant::now();
         call(client.clone()).await;
-        // The first tenth warms up.
+        // The first tenth is the warm-up.
         if index >= TASKS / 10 {
             let us = begin.elapsed().as_micros();
             let us = u64::try_from(us).expect("a short time");

@@ -1,5 +1,5 @@
-//! Clients in a closed loop: so many calls in flight over so many connections, each followed by
-//! the next as soon as it is answered. Counts answers and nothing else.
+//! Closed-loop clients: a fixed number of calls in flight over a fixed number of connections. They count
+//! the answers.
 
 use crate::machine;
 use hostel::proto::distributed::{
@@ -23,14 +23,14 @@ pub const PAYLOAD_BYTES: usize = 256;
 pub const WARM_UP: Duration = Duration::from_millis(500);
 pub const MEASURED: Duration = Duration::from_millis(2500);
 
-/// How long one call waits for a task's end.
+/// The time that a call waits for the end of its task.
 const WAIT_MS: u64 = 30_000;
 
 #[derive(Clone)]
 pub struct Client(DistributedServiceClient<Channel>);
 
 impl Client {
-    /// A connection of its own.
+    /// Connects a client on a new connection.
     pub async fn connect(address: &str) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         let channel = endpoint
@@ -41,7 +41,7 @@ impl Client {
         Self(DistributedServiceClient::new(channel))
     }
 
-    /// Returns once the message has been answered, and well.
+    /// Sends a message and checks the answer.
     pub async fn ask(&mut self, mut message: Message) {
         message.reply_timeout_ms = WAIT_MS;
         let payload = message.payload.clone();
@@ -58,14 +58,14 @@ impl Client {
         answers.expect("a stream").into_inner()
     }
 
-    /// Returns once the server has acknowledged.
+    /// Submits a task and waits for the acknowledgement.
     pub async fn submit(&mut self, task: Task) {
         let answer = self.0.submit_task(task).await.expect("an acknowledgement");
         assert!(answer.into_inner().accepted);
     }
 
-    /// Returns once the task's result is there, and is what was sent. One call, as
-    /// `DistributedClient::submit_and_wait` makes it.
+    /// Submits a task, waits for its end in the same call, as `DistributedClient::submit_and_wait` does,
+    /// and compares the result.
     pub async fn submit_and_compare(&mut self, mut task: Task) {
         let payload = task.payload.clone();
         task.wait_ms = WAIT_MS;
@@ -74,7 +74,7 @@ impl Client {
         compare(&status, &payload);
     }
 
-    /// The same in two calls: submits, then asks for the result.
+    /// Submits a task, waits for its end in a second call, and compares the result.
     pub async fn submit_then_compare(&mut self, task: Task) {
         let (task_id, payload) = (task.task_id.clone(), task.payload.clone());
         self.submit(task).await;
@@ -92,14 +92,14 @@ fn compare(status: &TaskStatus, payload: &[u8]) {
     assert_eq!(status.result, payload);
 }
 
-/// An echo task like no other.
+/// Returns a unique echo task.
 pub fn task() -> Task {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Relaxed);
     let mut payload = vec![0; PAYLOAD_BYTES];
     payload[..8].copy_from_slice(&number.to_le_bytes());
     Task {
-        // As a client makes ids: in order of time, the process told apart.
+        // Ordered by time and unique for the process, like the ids of clients.
         task_id: format!("bench-{}-{number:012}", std::process::id()),
         task_type: "echo".into(),
         payload: payload.into(),
@@ -107,15 +107,16 @@ pub fn task() -> Task {
     }
 }
 
-/// What a server did for its clients.
+/// The throughput of a server.
 #[derive(Clone, Copy)]
 pub struct Done {
     pub per_second: f64,
-    /// The server's processor time for each, in microseconds: says the same on a busy machine.
+    /// The processor time of the server for each call in microseconds, which hardly depends on other
+    /// load.
     pub cpu_us: f64,
 }
 
-/// How many answers `call` gets, and what they cost the server `pid`.
+/// Measures the rate of answers to `call` and the processor time of the server `pid`.
 pub async fn rate<F>(address: &str, pid: u32, call: fn(Client, Task) -> F) -> Done
 where
     F: Future<Output = ()> + Send + 'static,
@@ -157,7 +158,7 @@ where
     }
 }
 
-/// As many acknowledgements.
+/// Measures the rate of acknowledgements.
 pub async fn submit_rate(address: &str, pid: u32) -> Done {
     rate(address, pid, |mut client, task| async move {
         client.submit(task).await;
@@ -165,7 +166,7 @@ pub async fn submit_rate(address: &str, pid: u32) -> Done {
     .await
 }
 
-/// As many results, each in the answer to its submission.
+/// Measures the rate of results in the answers to submissions.
 pub async fn result_rate(address: &str, pid: u32) -> Done {
     rate(address, pid, |mut client, task| async move {
         client.submit_and_compare(task).await;
@@ -173,7 +174,7 @@ pub async fn result_rate(address: &str, pid: u32) -> Done {
     .await
 }
 
-/// As many results, each asked for after its submission.
+/// Measures the rate of results that a second call returns.
 pub async fn two_call_rate(address: &str, pid: u32) -> Done {
     rate(address, pid, |mut client, task| async move {
         client.submit_then_compare(task).await;

@@ -1,8 +1,8 @@
-//! The machine that the figures belong to, and its own clocks. Knows nothing of Hostel.
+//! The description of the machine and its processor clocks.
 
 use std::{fs, time::Duration};
 
-/// One line: processor, cores, kernel, load by others.
+/// Describes the machine in one line: processor, cores, memory, kernel and disk.
 pub fn describe() -> String {
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let processors = read("/proc/cpuinfo");
@@ -25,10 +25,10 @@ pub fn describe() -> String {
     )
 }
 
-/// Processor time that the process `pid` has used.
+/// Returns the processor time of the process `pid`.
 pub fn cpu_time_of(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a live process");
-    // The name, in parentheses, may hold anything.
+    // The name in parentheses may contain any character.
     let fields = stat.rsplit(')').next().unwrap_or_default();
     let ticks: u64 = fields
         .split_whitespace()
@@ -40,7 +40,7 @@ pub fn cpu_time_of(pid: u32) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// Processor time that this process has used, on all threads.
+/// Returns the processor time of all threads of this process.
 pub fn cpu_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(

@@ -1,6 +1,6 @@
-//! `cargo bench [-- [--json] [--] FILTER...]`: what the node does beside what the machine, tonic,
-//! wasmtime and the disk could do at most, measured in the same run. This page picks the rows;
-//! a module measures one idea each. No number here passes or fails anything.
+//! `cargo bench [-- [--json] [--] FILTER...]`: measures the node together with the limits that the
+//! machine, tonic, wasmtime and the disk set, in the same run. This file selects the rows; each module
+//! measures one thing. No result passes or fails.
 
 mod call;
 mod child;
@@ -27,12 +27,12 @@ mod support;
 use report::Row;
 use std::{path::Path, process::ExitCode};
 
-/// How often each thing is measured; the median counts.
+/// The number of measurements, of which the median is reported.
 const ROUNDS: usize = 3;
 
 type Measure = fn() -> Vec<Row>;
 
-/// What can be asked for by name, in the order of the table.
+/// The measurements by name, in the order of the table.
 const MEASURES: [(&str, Measure); 11] = [
     ("fsync", fsync::rows),
     ("submits", submits::rows),
@@ -55,14 +55,14 @@ fn main() -> ExitCode {
         return child::play(name);
     }
     let json = arguments.iter().any(|argument| argument == "--json");
-    // Whatever else begins with a dash is cargo's, such as --bench.
+    // Other options are cargo's, such as --bench.
     let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
-    // Where data directories live has to be a disk, which /tmp often is not.
+    // Data directories have to be on a disk, and /tmp often is not.
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
     if std::fs::create_dir_all(scratch).is_err()
         || tempfile::env::override_temp_dir(scratch).is_err()
     {
-        eprintln!("no place for data in {}", scratch.display());
+        eprintln!("cannot write data to {}", scratch.display());
         return ExitCode::FAILURE;
     }
     let mut rows = Vec::new();
@@ -75,26 +75,27 @@ fn main() -> ExitCode {
     let machine = machine::describe();
     println!(
         "{}",
-        match json {
-            true => report::json(&machine, &rows),
-            false => report::table(&machine, &rows),
+        if json {
+            report::json(&machine, &rows)
+        } else {
+            report::table(&machine, &rows)
         }
     );
     ExitCode::SUCCESS
 }
 
-/// The middle one; what is measured is never not a number.
+/// Returns the median; measured values are never NaN.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// One value a round, for as many rounds as are measured.
+/// Measures one value for each round.
 fn rounds<T>(measure: impl FnMut(usize) -> T) -> Vec<T> {
     (0..ROUNDS).map(measure).collect()
 }
 
-/// The runtime that clients live on, the same for every row. Servers have the node's.
+/// Returns the runtime of the clients, the same for every row. Servers use the node's runtime.
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Runtime::new().expect("a runtime")
 }

@@ -1,5 +1,5 @@
-//! Messages: over a stream beside a bare stream, to a component and back beside a unary echo, and
-//! into a component beside the bare call of a warm instance.
+//! Messages: over a stream, compared with a bare stream; to a component and back, compared with a unary
+//! echo; and within a node, compared with bare calls of a warm instance.
 
 use crate::{
     child::Server,
@@ -8,7 +8,7 @@ use crate::{
     median,
     report::{Aim, Row},
     rounds, runtime,
-    support::{node::Node, plugins::from_source},
+    support::{node::Node, plugins::build_source},
     warm::Warm,
 };
 use bytes::Bytes;
@@ -31,12 +31,12 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
-/// How many messages one stream has under way: so many that neither side waits for the other.
+/// The number of messages in flight on a stream, large enough that neither side waits.
 const WINDOW: usize = 1024;
-/// How many questions wait for a component.
+/// The number of requests in flight to a component.
 const ASKING: usize = 64;
 
-/// A component that answers with what it gets.
+/// A component that answers with the payload.
 const PARROT: &str = r#"use hostel_sdk::prelude::*;
 
 struct Parrot;
@@ -60,7 +60,7 @@ hostel_sdk::plugin! {
 "#;
 
 pub fn parrot() -> PathBuf {
-    from_source("parrot", "1.0.0", PARROT)
+    build_source("parrot", "1.0.0", PARROT)
 }
 
 pub fn message(to: &str) -> Message {
@@ -115,15 +115,15 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-/// How many messages a second are answered on streams that always have a window full under way.
-/// With a topic, which is the stream's own, each has to arrive there before the next.
+/// Measures the messages a second on streams with a full window in flight. With a topic, to which the
+/// stream itself subscribes, each message has to arrive there as well.
 async fn stream_rate(address: &str, to: &'static str) -> f64 {
     let begin = Instant::now() + WARM_UP;
     let end = begin + MEASURED;
     let mut streams = Vec::new();
     for index in 0..CONNECTIONS {
         let mut client = Client::connect(address).await;
-        // Each stream has a topic of its own.
+        // Each stream has its own topic.
         let own = format!("bench-{index}");
         let next = move || Message {
             from_node: own.clone(),
@@ -144,7 +144,7 @@ async fn stream_rate(address: &str, to: &'static str) -> f64 {
             loop {
                 let heard = hear.next().await.expect("a stream").expect("a message");
                 assert_eq!(heard.error, "");
-                // With a topic two come for each: the response, and the message itself.
+                // With a topic, both the response and the message arrive.
                 if to.is_empty() != (heard.message_type == "response") {
                     continue;
                 }
@@ -164,8 +164,8 @@ async fn stream_rate(address: &str, to: &'static str) -> f64 {
     f64::from(counted) / MEASURED.as_secs_f64()
 }
 
-/// Within one process and without gRPC: from the router through the mailbox and back, beside the
-/// guest's function alone.
+/// Measures messages within one process and without gRPC: from the router through the mailbox and back,
+/// compared with calls of the guest's function.
 fn inside(runtime: &tokio::runtime::Runtime) -> Vec<Row> {
     let dir = tempfile::tempdir().expect("a directory");
     let config = config(dir.path());

@@ -1,5 +1,5 @@
-//! The SQLite queue without a node around it: processor time for the three steps of a task, two of
-//! them synced to disk.
+//! The SQLite queue without a node: processor time for the three steps of a task, two of which are
+//! synced to disk.
 
 use crate::{
     machine, median,

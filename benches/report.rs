@@ -1,18 +1,18 @@
-//! Rows, and how they are printed: for people or as JSON. Measures nothing.
+//! Rows of the report, printed as a table or as JSON.
 
 use serde_json::json;
 
-/// What was measured, beside the most that could be.
+/// A measured value and the limit that it is compared with.
 pub struct Row {
     pub what: String,
     pub unit: &'static str,
     pub ours: f64,
-    /// What the limit is, and how much.
+    /// The name and the value of the limit.
     pub raw: Option<(&'static str, f64)>,
     pub aim: Option<Aim>,
 }
 
-/// What the row should come to.
+/// The target of a row.
 #[derive(Clone, Copy)]
 pub enum Aim {
     RatioAtLeast(f64),
@@ -65,7 +65,7 @@ impl Aim {
     }
 }
 
-/// A Markdown table with even columns, as the README has it.
+/// Formats the rows as a Markdown table with aligned columns.
 pub fn table(machine: &str, rows: &[Row]) -> String {
     let head = ["what", "raw limit", "ours", "ratio", "aim"].map(str::to_owned);
     let mut lines = vec![head];
@@ -112,7 +112,7 @@ fn cells(row: &Row) -> [String; 5] {
     ]
 }
 
-/// Three digits that mean something.
+/// Formats a value with three significant digits.
 fn number(value: f64) -> String {
     match value {
         v if v >= 100.0 => format!("{v:.0}"),

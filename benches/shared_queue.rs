@@ -1,6 +1,6 @@
-//! Tasks through a queue in Redis, beside what the same server takes of bare entries: with one, two
-//! and three nodes on this machine, synced every second and always. The cores are shared by nodes,
-//! clients and Redis, so more nodes are not more work done here.
+//! Tasks through a queue in Redis, compared with bare entries on the same server: with one, two and three
+//! nodes, synced every second and always. Nodes, clients and Redis share the cores of this machine, so
+//! more nodes do not increase the throughput.
 
 use crate::{
     load::{CONNECTIONS, Done, IN_FLIGHT, MEASURED, PAYLOAD_BYTES, result_rate, submit_rate},
@@ -16,12 +16,12 @@ use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use std::time::Instant;
 
-/// How many entries go to Redis at once, and over how many connections.
+/// The number of entries of a pipeline, and the number of connections.
 const PIPELINE: usize = 64;
 const PIPELINES: usize = 4;
 
 pub fn rows() -> Vec<Row> {
-    if !Kind::Redis.is_here() {
+    if !Kind::Redis.is_installed() {
         eprintln!("shared-queue: redis-server is not installed");
         return Vec::new();
     }
@@ -69,7 +69,7 @@ async fn with(sync: &str) -> Vec<Row> {
         );
         rows.push(Row::new(what, "/s", per_second).beside(limit, bare));
         if nodes.len() == 1 {
-            // The warm-up has its share in both.
+            // Both include the warm-up.
             let all = cpu / (per_second * 1.2 * MEASURED.as_secs_f64());
             let what = format!("{sync}: processor time of Redis for one task");
             rows.push(Row::new(what, "µs", all * 1e6));
@@ -78,7 +78,7 @@ async fn with(sync: &str) -> Vec<Row> {
     rows
 }
 
-/// Waits until all that was submitted has been run: results would wait behind it.
+/// Waits until all submitted tasks have run, because results would wait behind them.
 async fn run_out(redis: &mut MultiplexedConnection) {
     let mut open = redis::cmd("HGET");
     open.arg("{hostel:0}:n").arg("open");
@@ -91,7 +91,7 @@ async fn run_out(redis: &mut MultiplexedConnection) {
     }
 }
 
-/// Entries a second.
+/// Measures the bare entries a second.
 async fn bare(connections: Vec<redis::RedisResult<MultiplexedConnection>>) -> f64 {
     let payload = vec![7_u8; PAYLOAD_BYTES];
     let end = Instant::now() + MEASURED;
@@ -117,7 +117,7 @@ async fn bare(connections: Vec<redis::RedisResult<MultiplexedConnection>>) -> f6
     added as f64 / MEASURED.as_secs_f64()
 }
 
-/// What Redis has used of processors so far, in seconds.
+/// Returns the processor time of Redis in seconds.
 async fn redis_cpu(redis: &mut MultiplexedConnection) -> f64 {
     let mut info = redis::cmd("INFO");
     let info: String = info.arg("cpu").query_async(redis).await.expect("its state");

@@ -1,5 +1,5 @@
-//! Acknowledged durable submissions, beside calls that do nothing. Measured twice: with nobody who
-//! runs the tasks, and in a whole node whose worker runs them meanwhile.
+//! Durable submissions, compared with calls that do nothing. Measured without a worker, and in a whole
+//! node whose worker runs the tasks at the same time.
 
 use crate::{
     child::Server,
@@ -17,7 +17,7 @@ pub fn rows() -> Vec<Row> {
         runtime.block_on(async {
             let raw = submit_rate(&echo.address, echo.pid()).await;
             let held_back = submit_rate(&queue.address, queue.pid()).await;
-            // Of its own each round: it has work left when the clients stop.
+            // A new node each round, because work is left when the clients stop.
             let node = Node::start(&[&showcase("echo")], "").await;
             let running = submit_rate(node.address(), node.pid()).await;
             [raw, held_back, running]

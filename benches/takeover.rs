@@ -1,5 +1,5 @@
-//! How long a task stands still when the node that runs it is killed: until it runs on another. Most of
-//! it is the lease, which the dead node can no longer give back.
+//! The time from the kill of a node until its running task runs on another node. Most of it is the lease,
+//! which the dead node cannot release.
 
 use crate::{
     median,
@@ -17,14 +17,14 @@ use crate::{
 use hostel::plugin::Sample;
 use std::time::Duration;
 
-/// The default, and one for those who would rather have it sooner.
+/// The default and a short lease.
 const LEASES: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(3)];
 
-/// How long the task would run: longer than anything here.
+/// The run time of the task, longer than the benchmark.
 const RUNS_MS: u32 = 600_000;
 
 pub fn rows() -> Vec<Row> {
-    if !Kind::Redis.is_here() {
+    if !Kind::Redis.is_installed() {
         eprintln!("takeover: redis-server is not installed");
         return Vec::new();
     }
@@ -75,7 +75,7 @@ async fn takeover(lease: Duration, round: usize) -> f64 {
     };
     assert_eq!(started_on(&first, &id).await.node_id, "a");
     let second = second.started().await;
-    // A lease is renewed three times in its time; each round is at another point between two of them.
+    // A lease is renewed three times within its TTL; each round kills at another time between renewals.
     tokio::time::sleep(lease / 9 * u32::try_from(round).unwrap_or_default()).await;
     let killed_at = now_ms();
     first.kill();

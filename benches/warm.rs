@@ -1,5 +1,5 @@
-//! The raw limit of a component: wasmtime alone, one warm instance with the node's engine settings,
-//! called again and again.
+//! The limit of a component: repeated calls of one warm instance in wasmtime alone, with the engine
+//! settings of a node.
 
 use crate::load::PAYLOAD_BYTES;
 use hostel::{Config, plugin::engine_settings};
@@ -40,7 +40,7 @@ impl Warm {
         Self { engine, pre }
     }
 
-    /// Calls of `on-message` a second.
+    /// Measures the calls of `on-message` a second.
     pub async fn per_second(self) -> f64 {
         let mut store = Store::new(&self.engine, ());
         store.set_epoch_deadline(u64::MAX / 2);

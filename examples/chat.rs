@@ -1,13 +1,13 @@
-//! A room to talk in, made of topics. Everybody listens to two: the room, and the own name. With a
-//! node running, in as many terminals as there are people:
+//! A chat over topics: each client subscribes to a room and to its own name. Run it beside a node, in one
+//! terminal for each person:
 //!
 //! ```text
 //! cargo run --release --example chat -- --name ann --room kitchen
 //! ```
 //!
-//! A line goes to the room. `@bob hello` goes to bob alone, and `@rates {"query":{}}` to a component,
-//! whose answer comes back. Who joins late sees what is said from then on, and who stops reading is
-//! cut off by the node: topics keep nothing.
+//! A line is sent to the room, `@bob hello` to bob, and `@rates {"query":{}}` to a component, whose answer
+//! is printed. Topics store nothing: a client gets the messages after it has joined, and the node
+//! disconnects a client that does not read.
 
 use anyhow::Context;
 use clap::Parser;
@@ -16,15 +16,15 @@ use std::{io::BufRead, time::Duration};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
-/// How long answers may still come after the last line.
+/// The time to wait for answers after the last line.
 const LINGER: Duration = Duration::from_secs(1);
 
 #[derive(Parser)]
 struct Arguments {
-    /// Who you are; what is sent to this name comes to you
+    /// Your name; messages to it are for you
     #[arg(long)]
     name: String,
-    /// Where you talk
+    /// The room to join
     #[arg(long, default_value = "lobby")]
     room: String,
     /// The address of a node
@@ -40,7 +40,7 @@ async fn main() -> anyhow::Result<()> {
         .with_context(|| format!("no node answers at {}", me.server))?;
 
     let (outgoing, messages) = mpsc::channel(16);
-    // The first message says who speaks and what to listen to. It is for nobody.
+    // The first message sets the sender and the topics. It has no destination.
     outgoing.send(me.joining()).await?;
     let mut incoming = client
         .stream_messages(ReceiverStream::new(messages))
@@ -56,7 +56,7 @@ async fn main() -> anyhow::Result<()> {
             },
             message = incoming.next() => match message {
                 Some(message) => me.print(&message?),
-                None => anyhow::bail!("the node ended the conversation"),
+                None => anyhow::bail!("the node closed the stream"),
             },
         }
     }
@@ -79,7 +79,7 @@ impl Arguments {
         }
     }
 
-    /// `@somebody text` is for somebody, everything else for the room.
+    /// Returns the message of a line: `@name text` is sent to `name`, any other line to the room.
     fn message(&self, line: &str) -> Message {
         let (to, text) = match line.strip_prefix('@') {
             Some(addressed) => addressed.split_once(' ').unwrap_or((addressed, "")),
@@ -95,14 +95,14 @@ impl Arguments {
     }
 
     fn print(&self, message: &Message) {
-        // Others must not get to steer this terminal.
+        // Untrusted text must not control the terminal.
         let text = Untrusted::new(String::from_utf8_lossy(&message.payload));
         let from = Untrusted::new(&*message.from_node);
         match message.message_type.as_str() {
-            // Each message that was sent has exactly one; it is worth a line when it went wrong.
+            // Each message has one response, which is printed if it is an error.
             "response" if message.error.is_empty() => {}
             _ if !message.error.is_empty() => eprintln!("! {}", Untrusted::new(&*message.error)),
-            // Of what is said in the room, the own words too come back.
+            // The client's own messages to the room come back as well.
             _ if message.from_node == self.name && message.to_node == self.room => {}
             _ if message.to_node == self.room => println!("{from}: {text}"),
             _ => println!("{from}, to you: {text}"),
@@ -110,7 +110,7 @@ impl Arguments {
     }
 }
 
-/// What is typed, on a thread of its own: nothing else can be told to stop reading a terminal.
+/// Reads lines on a thread of its own, because reading a terminal cannot be cancelled.
 fn lines() -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel(16);
     std::thread::spawn(move || {

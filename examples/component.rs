@@ -1,5 +1,5 @@
-//! A native component: Rust code that lives in a node beside its plugins, is started and stopped with
-//! it, and answers what is sent to its id. Run it with `cargo run --release --example component`.
+//! A native component: Rust code in a node, next to its plugins. It is started and stopped with the
+//! node and answers the messages to its id. Run it with `cargo run --release --example component`.
 
 use async_trait::async_trait;
 use hostel::{
@@ -10,10 +10,11 @@ use hostel::{
     proto::distributed::Message,
     task::Name,
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
 
-/// How many messages may wait for it; a further one is refused.
+/// The capacity of the mailbox; further messages are rejected.
 const MAILBOX: usize = 64;
 
 #[tokio::main]
@@ -30,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
     let settings = settings.map(|(name, value)| (name.to_owned(), value));
     let mut node = DistributedNode::from_config(&Config::parse("", settings.into_iter())?).await?;
     node.start().await?;
-    // Before the start or after it: in a node that runs, a component starts at once.
+    // Before the start or after it; in a running node, the component starts at once.
     let greeter = Greeter::new(node.router().clone())?;
     node.add_component(Box::new(greeter)).await?;
 
@@ -49,11 +50,11 @@ async fn main() -> anyhow::Result<()> {
     Ok(std::fs::remove_dir_all(dir)?)
 }
 
-/// Greets whoever sends a name.
+/// Answers a name with a greeting.
 struct Greeter {
     id: Name,
     router: Arc<Router>,
-    /// Dropped at stop, which ends the loop and gives the id up.
+    /// The task that handles messages. Dropping it ends the loop and releases the id.
     running: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
@@ -67,7 +68,7 @@ impl Greeter {
     }
 
     fn run(&self, task: Option<AbortOnDropHandle<()>>) {
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = task;
+        *self.running.lock() = task;
     }
 }
 

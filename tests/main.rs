@@ -2,7 +2,7 @@
 //! cannot be set up here is reported as ignored, never as passed; in CI it runs and fails.
 
 mod conformance;
-mod house;
+mod layering;
 mod scenarios;
 mod support;
 
@@ -15,6 +15,10 @@ fn main() -> ExitCode {
         return conformance::play(dir.as_ref());
     }
     let arguments = Arguments::from_args();
-    let trials = [house::trials(), conformance::trials(), scenarios::trials()];
+    let trials = [
+        layering::trials(),
+        conformance::trials(),
+        scenarios::trials(),
+    ];
     run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

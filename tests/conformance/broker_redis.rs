@@ -85,7 +85,7 @@ where
     F: Future<Output = ()>,
 {
     let name = format!("broker::redis::{name}");
-    support::trial_needing(&name, Kind::Redis.is_here(), case)
+    support::trial_needing(&name, Kind::Redis.is_installed(), case)
 }
 
 async fn connect(server: &Server) -> Arc<dyn MessageBroker> {
@@ -151,7 +151,7 @@ async fn the_first_message_after_an_idle_time_arrives() {
     tokio::time::sleep(IDLE).await;
     assert_eq!(publish(&broker, &topic, "a", 2).await, 0);
     server
-        .say(&["CONFIG", "SET", "timeout", "1"])
+        .command(&["CONFIG", "SET", "timeout", "1"])
         .await
         .unwrap();
     for number in 3..5 {
@@ -297,7 +297,7 @@ async fn a_refused_user_reports_what_to_check() {
     .await;
     assert_eq!(publish(&broker, &another, "a", 1).await, 1);
     received(&mut other).await;
-    let denied = server.say(&["ACL", "LOG"]).await.unwrap();
+    let denied = server.command(&["ACL", "LOG"]).await.unwrap();
     assert_eq!(denied, redis::Value::Array(Vec::new()));
 
     let broker: Arc<dyn MessageBroker> =

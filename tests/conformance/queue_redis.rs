@@ -2,7 +2,7 @@
 
 use super::queue::{self, Case, MAX_OPEN_TASKS, finish_one, name, request, task};
 use crate::support::{
-    self, PATIENCE,
+    self, DEADLINE,
     servers::{Kind, Server},
 };
 use hostel::{
@@ -63,7 +63,7 @@ where
     F: Future<Output = ()>,
 {
     let name = format!("queue::redis::{name}");
-    support::trial_needing(&name, Kind::Redis.is_here(), case)
+    support::trial_needing(&name, Kind::Redis.is_installed(), case)
 }
 
 async fn on_redis(case: Case, shards: u32) {
@@ -104,13 +104,13 @@ pub(super) async fn refusal(settings: &config::RedisQueue) -> String {
 
 /// Sends a command to the server.
 pub(super) async fn say(server: &Server, words: &[&str]) -> redis::Value {
-    server.say(words).await.unwrap()
+    server.command(words).await.unwrap()
 }
 
 pub(super) async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
     let since = Instant::now();
     while !ask().await {
-        assert!(since.elapsed() < PATIENCE, "never happened: {what}");
+        assert!(since.elapsed() < DEADLINE, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -22,9 +22,11 @@ const COUNTERS: &str = "{test:0}:n";
 
 pub fn trials() -> Vec<Trial> {
     let case = "queue::redis::a_changed_clock_delays_and_purges_nothing";
-    vec![support::trial_needing(case, Kind::Redis.is_here(), || {
-        set_back_and_right()
-    })]
+    vec![support::trial_needing(
+        case,
+        Kind::Redis.is_installed(),
+        || set_back_and_right(),
+    )]
 }
 
 async fn set(server: &Server, field: &str, value: u64) {

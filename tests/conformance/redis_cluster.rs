@@ -94,7 +94,7 @@ where
     F: Future<Output = ()>,
 {
     let name = format!("{what}::redis_cluster::{name}");
-    support::trial_needing(&name, Kind::Redis.is_here(), case)
+    support::trial_needing(&name, Kind::Redis.is_installed(), case)
 }
 
 /// Returns settings with a prefix for the case, under which each shard is on another node.

@@ -50,7 +50,7 @@ where
     F: Future<Output = ()>,
 {
     let name = format!("queue::redis::{name}");
-    support::trial_needing(&name, Kind::Redis.is_here(), case)
+    support::trial_needing(&name, Kind::Redis.is_installed(), case)
 }
 
 /// Creates two pending tasks, two running ones and a failed one.

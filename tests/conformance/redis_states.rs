@@ -40,7 +40,7 @@ where
     F: Future<Output = ()>,
 {
     let name = format!("queue::redis::{name}");
-    support::trial_needing(&name, Kind::Redis.is_here(), case)
+    support::trial_needing(&name, Kind::Redis.is_installed(), case)
 }
 
 /// Starts a replica of a server.
@@ -179,7 +179,7 @@ async fn a_loading_server_is_reported() {
         info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0")
     })
     .await;
-    server.begin_again();
+    server.restart_without_waiting();
     until("the server reports that it loads", async || {
         match submit(&queue, "t0").await {
             Err(Error::Unavailable { reason, .. }) => reason.contains("LOADING"),
@@ -188,7 +188,7 @@ async fn a_loading_server_is_reported() {
     })
     .await;
     // Opening a queue now waits until the server has loaded.
-    let other = tokio::time::timeout(support::PATIENCE, async {
+    let other = tokio::time::timeout(support::DEADLINE, async {
         loop {
             match RedisQueue::open(&settings(&server)).await {
                 Ok(queue) => return queue,

@@ -48,7 +48,7 @@ where
     F: Future<Output = ()>,
 {
     let name = format!("{what}::redis_tls::{name}");
-    support::trial_needing(&name, Kind::Redis.is_here(), case)
+    support::trial_needing(&name, Kind::Redis.is_installed(), case)
 }
 
 /// A Redis with TLS, and the files of a node.

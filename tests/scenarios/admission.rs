@@ -1,5 +1,5 @@
-//! What a node takes on: only what can run now, whatever other tasks, components and nodes hold; and
-//! who is charged when a node dies.
+//! Admission: a node leases only tasks for which it has memory, large tasks are not starved, and the
+//! death of a node costs only the task that caused it.
 
 use super::cluster::{self, Shared};
 use crate::support::{
@@ -18,34 +18,34 @@ use std::time::Duration;
 
 const FOR_EVER: u32 = u32::MAX;
 
-/// How long a dead node is still listed.
+/// The time after which a dead node is no longer listed.
 const TTL: Duration = Duration::from_secs(2);
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![
         trial(
-            "admission::components_take_no_memory_of_tasks",
-            components_take_no_memory_of_tasks,
+            "admission::component_memory_is_separate_from_task_memory",
+            component_memory_is_separate_from_task_memory,
         ),
         trial_needing(
-            "admission::limits_are_held_against_the_machine",
+            "admission::memory_limits_are_compared_with_the_machine",
             true,
-            limits_are_held_against_the_machine,
+            memory_limits_are_compared_with_the_machine,
         ),
         cluster::trial(
-            "who_has_no_room_leaves_tasks_to_others",
-            who_has_no_room_leaves_tasks_to_others,
+            "a_node_without_room_leaves_tasks_to_others",
+            a_node_without_room_leaves_tasks_to_others,
         ),
     ];
     trials.extend(on_both_needing(
-        "admission::small_tasks_pass_a_large_one_that_has_no_room",
+        "admission::small_tasks_overtake_a_large_one_without_room",
         true,
-        small_tasks_pass_a_large_one,
+        small_tasks_overtake_a_large_one_without_room,
     ));
     trials.extend(on_both_needing(
-        "admission::a_large_task_gets_its_turn",
+        "admission::a_large_task_is_not_starved",
         true,
-        a_large_task_gets_its_turn,
+        a_large_task_is_not_starved,
     ));
     trials.extend(on_both_needing(
         "admission::a_task_that_kills_its_nodes_fails_alone",
@@ -55,7 +55,7 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
-/// A plugin with one task type, both of that name.
+/// Returns a plugin with one task type of the same name.
 fn plugin(name: &str, handle: &str) -> Vec<u8> {
     guest(&Sample {
         name,
@@ -65,8 +65,8 @@ fn plugin(name: &str, handle: &str) -> Vec<u8> {
     })
 }
 
-/// Time enough for work without end, for a plugin with one task type.
-fn patient(name: &str) -> String {
+/// Returns settings that allow work without end, for a plugin with one task type.
+fn unlimited_time(name: &str) -> String {
     format!(
         "[plugin.{name}.limits]\nmax_cpu_ms = 3600000\n\
          [plugin.{name}.task.{name}]\ntimeout_ms = 3600000\nmax_attempts = 2\n\
@@ -78,7 +78,7 @@ fn busy_for(task_type: &str, ms: u32) -> Task {
     task(task_type, ms.to_le_bytes())
 }
 
-async fn is(node: &Node, id: &str, state: &str) -> TaskStatus {
+async fn wait_for_state(node: &Node, id: &str, state: &str) -> TaskStatus {
     eventually(&format!("{id} is {state}"), async || {
         let status = node.client().get_task_status(id).await.expect("known");
         (status.status == state).then_some(status)
@@ -86,9 +86,9 @@ async fn is(node: &Node, id: &str, state: &str) -> TaskStatus {
     .await
 }
 
-/// A component has all the memory that it may have for as long as it lives.
-async fn components_take_no_memory_of_tasks() {
-    // Room for one guest in all: it is the tasks', and the component is refused.
+/// A component reserves its memory limit for as long as it lives.
+async fn component_memory_is_separate_from_task_memory() {
+    // Memory for one guest in all: it belongs to tasks, and the component is rejected.
     let tight = "[plugins]\nmax_total_memory_bytes = 104857600\n";
     let node = Node::prepare(&[&showcase("rates")], tight);
     node.add_wasm("sample.wasm", &Sample::default().wasm().unwrap());
@@ -104,7 +104,7 @@ async fn components_take_no_memory_of_tasks() {
         assert!(listed.contains(setting), "{listed}");
     }
 
-    // Room for one of each.
+    // Memory for one task and one component.
     let wide = "[plugins]\nmax_total_memory_bytes = 134217728\n";
     let node = Node::prepare(&[&showcase("rates")], wide);
     node.add_wasm("sample.wasm", &Sample::default().wasm().unwrap());
@@ -119,13 +119,13 @@ async fn components_take_no_memory_of_tasks() {
     assert_eq!(status.unwrap().status, "completed");
 }
 
-async fn limits_are_held_against_the_machine() {
+async fn memory_limits_are_compared_with_the_machine() {
     let settings = "[plugins]\nmax_total_memory_bytes = 70368744177664\n";
     let node = Node::start(&[], settings).await;
     let log = node.log();
     assert!(
         log.contains("this machine or its cgroup has"),
-        "nothing of the total: {log}"
+        "the total is not reported: {log}"
     );
     let settings = "[plugins]\nmax_total_memory_bytes = 268435456\nmax_tasks = 9\n";
     let node = Node::start(&[], settings).await;
@@ -133,13 +133,13 @@ async fn limits_are_held_against_the_machine() {
     assert!(log.contains("3 of 9 tasks (plugins.max_tasks)"), "{log}");
 }
 
-/// A node for small tasks of 20 MiB and large ones of 90 MiB, with 100 MiB for all of them.
+/// Starts a node with 100 MiB for tasks, small tasks of 20 MiB and large ones of 90 MiB.
 async fn sized(on: Backend) -> Node {
     let settings = format!(
         "[plugins]\nmax_total_memory_bytes = 105906176\nmax_component_memory_bytes = 1048576\n\
          [plugins.sandbox]\nmax_memory_bytes = 20971520\n{}{}",
-        patient("small"),
-        patient("large").replace("limits]\n", "limits]\nmax_memory_bytes = 94371840\n"),
+        unlimited_time("small"),
+        unlimited_time("large").replace("limits]\n", "limits]\nmax_memory_bytes = 94371840\n"),
     );
     let node = on.prepare(&[], &settings).await;
     node.add_wasm("small.wasm", &plugin("small", BUSY));
@@ -147,30 +147,30 @@ async fn sized(on: Backend) -> Node {
     node.started().await
 }
 
-async fn small_tasks_pass_a_large_one(on: Backend) {
+async fn small_tasks_overtake_a_large_one_without_room(on: Backend) {
     let node = sized(on).await;
     let mut client = node.client();
     let endless = client.submit_task(busy_for("small", FOR_EVER)).await;
     let endless = endless.expect("accepted");
-    is(&node, &endless, "running").await;
+    wait_for_state(&node, &endless, "running").await;
     let large = client.submit_task(busy_for("large", 0)).await;
     let large = large.expect("accepted");
-    // Longer than its first turn lasts.
+    // For longer than the large task has its first turn.
     for _ in 0..15 {
         let small = client.submit_and_wait(busy_for("small", 200)).await;
         assert_eq!(small.unwrap().status, "completed");
     }
     let waiting = client.get_task_status(&large).await.expect("known");
     assert_eq!((waiting.status.as_str(), waiting.attempts), ("pending", 0));
-    client.cancel_task(&endless).await.expect("asked");
+    client.cancel_task(&endless).await.expect("an answer");
     let ended = client.wait_for_task(&large).await.expect("known");
     assert_eq!((ended.status.as_str(), ended.attempts), ("completed", 1));
 }
 
-async fn a_large_task_gets_its_turn(on: Backend) {
+async fn a_large_task_is_not_starved(on: Backend) {
     let node = sized(on).await;
     let mut client = node.client();
-    // There is always a small one that is due, and one that runs.
+    // At any time a small task is due and another one runs.
     let small = async || {
         let mut client = node.client();
         loop {
@@ -191,31 +191,30 @@ async fn a_large_task_gets_its_turn(on: Backend) {
     }
 }
 
-/// A node leases what it can run, and another has the rest.
-async fn who_has_no_room_leaves_tasks_to_others() {
+/// A node leases the tasks that it can run; another node runs the others.
+async fn a_node_without_room_leaves_tasks_to_others() {
     let shared = Shared::start().await;
     let prepare = |id, bytes: usize| {
-        let node = shared.prepare_sharing_tasks(id, &[], TTL);
-        let mut node = node;
+        let mut node = shared.prepare_sharing_tasks(id, &[], TTL);
         node.add_settings(&format!(
             "[plugins]\nmax_total_memory_bytes = {bytes}\n{}",
-            patient("busy")
+            unlimited_time("busy")
         ));
         node.add_wasm("busy.wasm", &plugin("busy", BUSY));
         node
     };
-    // 96 MiB for tasks of 64 MiB, and 768.
+    // 96 MiB and 768 MiB for tasks of 64 MiB.
     let small = prepare("small", 128 << 20).started().await;
     let mut client = small.client();
     let endless = client.submit_task(busy_for("busy", FOR_EVER)).await;
     let endless = endless.expect("accepted");
-    is(&small, &endless, "running").await;
+    wait_for_state(&small, &endless, "running").await;
     let mut waiting = Vec::new();
     for _ in 0..20 {
         let id = client.submit_task(busy_for("busy", 0)).await;
         waiting.push(id.expect("accepted"));
     }
-    // Time to take them, if it did.
+    // Time in which a node that took too much would lease them.
     tokio::time::sleep(Duration::from_secs(2)).await;
     for id in &waiting {
         let status = client.get_task_status(id).await.expect("known");
@@ -231,33 +230,33 @@ async fn who_has_no_room_leaves_tasks_to_others() {
     }
 }
 
-/// A guest that says in its node's log that it runs, and is busy then.
-fn telling(name: &str) -> Vec<u8> {
-    let says = format!("{name} begins");
-    let say = format!(
+/// Returns a guest that logs the start of an attempt and then computes.
+fn logging_guest(name: &str) -> Vec<u8> {
+    let text = format!("{name} begins");
+    let log = format!(
         "(call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const {}))",
-        says.len()
+        text.len()
     );
     guest(&Sample {
         name,
         task_types: &[name],
-        handle: &format!("{say} {BUSY}"),
-        extra: &format!("(data (i32.const 5000) \"{says}\")"),
+        handle: &format!("{log} {BUSY}"),
+        extra: &format!("(data (i32.const 5000) \"{text}\")"),
         ..Sample::default()
     })
 }
 
-fn begun(node: &Node, name: &str) -> usize {
+fn attempts_of(node: &Node, name: &str) -> usize {
     node.log().matches(&format!("{name} begins")).count()
 }
 
-/// Whoever runs the killer is killed. What runs beside it is lost with it, and not for it.
+/// Every node that runs the killer is killed. The losses are not charged to the other task.
 async fn a_task_that_kills_its_nodes_fails_alone(on: Backend) {
-    let settings = patient("killer") + &patient("bystander");
+    let settings = unlimited_time("killer") + &unlimited_time("bystander");
     let mut node = on.prepare(&[], &settings).await;
     node.set_in("queue", "lease_ttl_ms = 1000");
-    node.add_wasm("killer.wasm", &telling("killer"));
-    node.add_wasm("bystander.wasm", &telling("bystander"));
+    node.add_wasm("killer.wasm", &logging_guest("killer"));
+    node.add_wasm("bystander.wasm", &logging_guest("bystander"));
     node.restart().await;
     let mut client = node.client();
     let bystander = client.submit_task(busy_for("bystander", 3000)).await;
@@ -266,10 +265,12 @@ async fn a_task_that_kills_its_nodes_fails_alone(on: Backend) {
     let killer = killer.expect("accepted");
     let mut kills = 0;
     loop {
-        // As long as neither is suspected, both run.
+        // Both run until the killer is suspected.
         let together = kills < 2;
         let ended = eventually("the killer runs or has ended", async || {
-            if begun(&node, "killer") > kills && (!together || begun(&node, "bystander") > kills) {
+            if attempts_of(&node, "killer") > kills
+                && (!together || attempts_of(&node, "bystander") > kills)
+            {
                 return Some(None);
             }
             let status = node.client().get_task_status(&killer).await.expect("known");
@@ -280,7 +281,7 @@ async fn a_task_that_kills_its_nodes_fails_alone(on: Backend) {
             assert_eq!((failed.attempts, failed.losses), (2, 2), "{failed:?}");
             break;
         }
-        kills = begun(&node, "killer");
+        kills = attempts_of(&node, "killer");
         node.kill();
         node.restart().await;
     }

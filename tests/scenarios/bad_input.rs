@@ -1,5 +1,5 @@
-//! Bad input over gRPC: everything that a client can get wrong is refused with the code that says
-//! so and words that say what to change, nothing is stored, and the node lives.
+//! Invalid input over gRPC: each kind is rejected with the right code and a text that states what to
+//! change. Nothing is stored, and the node keeps serving.
 
 use crate::support::{
     backend::{Backend, on_both},
@@ -19,38 +19,53 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 
 pub fn trials() -> Vec<Trial> {
-    // What a guest makes of its payload is its own affair.
-    let payloads = trial("bad_input::payloads_that_do_not_decode", payloads);
+    // How a guest decodes its payload does not depend on the backend.
+    let on_guests = trial(
+        "bad_input::undecodable_payloads_fail_permanently",
+        undecodable_payloads_fail_permanently,
+    );
     [
-        on_both("bad_input::names_and_ids", names_and_ids),
-        on_both("bad_input::sizes", sizes),
-        on_both("bad_input::messages", messages),
-        on_both("bad_input::pages_and_states", pages_and_states),
+        on_both(
+            "bad_input::invalid_names_and_ids_are_rejected",
+            invalid_names_and_ids_are_rejected,
+        ),
+        on_both(
+            "bad_input::oversized_input_is_rejected",
+            oversized_input_is_rejected,
+        ),
+        on_both(
+            "bad_input::invalid_messages_are_rejected",
+            invalid_messages_are_rejected,
+        ),
+        on_both(
+            "bad_input::invalid_page_tokens_and_states_are_rejected",
+            invalid_page_tokens_and_states_are_rejected,
+        ),
     ]
     .into_iter()
     .flatten()
-    .chain([payloads])
+    .chain([on_guests])
     .collect()
 }
 
-/// What the default configuration accepts.
+/// The default of `limits.max_payload_bytes`.
 const MAX_PAYLOAD: usize = (4 << 20) - (64 << 10);
 
-fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, words: &str) {
+fn assert_rejected<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, words: &str) {
     let status = answer.expect_err(words);
     assert_eq!(status.code(), code, "{words}: {status}");
     assert!(status.message().contains(words), "{words}: {status}");
-    // What was sent is not sent back at length, nor as it is.
+    // The error quotes only the start of the input, without control characters.
     assert!(status.message().len() < 600, "{words}: {status}");
     assert!(!status.message().contains(char::is_control), "{status:?}");
 }
 
-async fn lives(client: &mut DistributedClient) {
+async fn assert_serves(client: &mut DistributedClient) {
     let echoed = client.submit_and_wait(task("echo", "over")).await.unwrap();
     assert_eq!(echoed.status, "completed");
 }
 
-async fn names_and_ids(on: Backend) {
+async fn invalid_names_and_ids_are_rejected(on: Backend) {
     let node = on.start(&[&showcase("echo")], "").await;
     let mut client = node.client();
     let before = count(&mut client).await;
@@ -80,63 +95,68 @@ async fn names_and_ids(on: Backend) {
             task_id: id.into(),
             ..task(task_type, "x")
         };
-        refused(client.submit_task(named("a", bad)).await, invalid, words);
-        refused(client.get_task_status(bad).await, invalid, words);
-        refused(client.cancel_task(bad).await, invalid, words);
-        refused(client.requeue_task(bad).await, invalid, words);
-        refused(client.discover(bad).await, invalid, words);
+        assert_rejected(client.submit_task(named("a", bad)).await, invalid, words);
+        assert_rejected(client.get_task_status(bad).await, invalid, words);
+        assert_rejected(client.cancel_task(bad).await, invalid, words);
+        assert_rejected(client.requeue_task(bad).await, invalid, words);
+        assert_rejected(client.discover(bad).await, invalid, words);
         for (node_id, service_name) in [(bad, "web"), ("a", bad)] {
             let service = RegisterRequest {
                 node_id: node_id.into(),
                 service_name: service_name.into(),
                 ..Default::default()
             };
-            refused(client.register(service).await, invalid, words);
+            assert_rejected(client.register(service).await, invalid, words);
         }
         let to = |to: &str, from: &str| Message {
             to_node: to.into(),
             from_node: from.into(),
             ..Default::default()
         };
-        refused(client.send_message(to(bad, "a")).await, invalid, words);
-        // An empty id asks for one, nobody need say who sends, and no type lists all.
+        assert_rejected(client.send_message(to(bad, "a")).await, invalid, words);
+        // Here an empty value is allowed: the node chooses the id, the sender is optional, and all
+        // task types are listed.
         if !bad.is_empty() {
-            refused(client.submit_task(named(bad, "echo")).await, invalid, words);
-            refused(client.send_message(to("a", bad)).await, invalid, words);
+            assert_rejected(client.submit_task(named(bad, "echo")).await, invalid, words);
+            assert_rejected(client.send_message(to("a", bad)).await, invalid, words);
             let list = ListTasksRequest {
                 task_type: bad.into(),
                 ..Default::default()
             };
-            refused(client.list_tasks(list).await, invalid, words);
+            assert_rejected(client.list_tasks(list).await, invalid, words);
         }
     }
 
     let missing = "no task has the id nobody";
     let not_found = Code::NotFound;
-    refused(client.get_task_status("nobody").await, not_found, missing);
-    refused(client.cancel_task("nobody").await, not_found, missing);
-    refused(client.requeue_task("nobody").await, not_found, missing);
+    assert_rejected(client.get_task_status("nobody").await, not_found, missing);
+    assert_rejected(client.cancel_task("nobody").await, not_found, missing);
+    assert_rejected(client.requeue_task("nobody").await, not_found, missing);
     let nodes = RegisterRequest {
         node_id: "a".into(),
         service_name: "distributed_node".into(),
         ..Default::default()
     };
     let own = "names the nodes themselves";
-    refused(client.register(nodes).await, Code::InvalidArgument, own);
+    assert_rejected(client.register(nodes).await, Code::InvalidArgument, own);
     let unknown = client.submit_task(task("nothing", "")).await;
-    refused(unknown, Code::FailedPrecondition, "known task types: echo");
+    assert_rejected(unknown, Code::FailedPrecondition, "known task types: echo");
 
-    assert_eq!(count(&mut client).await, before, "something was stored");
-    lives(&mut client).await;
+    assert_eq!(
+        count(&mut client).await,
+        before,
+        "a rejected task was stored"
+    );
+    assert_serves(&mut client).await;
 }
 
-/// How many tasks there are.
+/// Returns the number of tasks.
 async fn count(client: &mut DistributedClient) -> usize {
     let listed = client.list_tasks(ListTasksRequest::default()).await;
     listed.unwrap().tasks.len()
 }
 
-async fn sizes(on: Backend) {
+async fn oversized_input_is_rejected(on: Backend) {
     let node = on.start(&[&showcase("echo")], "").await;
     let mut client = node.client();
     let invalid = Code::InvalidArgument;
@@ -146,11 +166,11 @@ async fn sizes(on: Backend) {
     assert_eq!(echoed.result, largest.payload, "{}", echoed.error);
     let words = "4128769 bytes; this node accepts 4128768 (limits.max_payload_bytes)";
     let too_large = task("echo", vec![7; MAX_PAYLOAD + 1]);
-    refused(client.submit_task(too_large).await, invalid, words);
-    // Beyond what a message may hold, its length is enough.
+    assert_rejected(client.submit_task(too_large).await, invalid, words);
+    // A message above the limit is rejected by its length.
     let far_too_large = task("echo", vec![7; 5 << 20]);
     let words = "this node accepts 4194304 (limits.max_message_bytes)";
-    refused(
+    assert_rejected(
         client.submit_task(far_too_large).await,
         Code::ResourceExhausted,
         words,
@@ -161,18 +181,18 @@ async fn sizes(on: Backend) {
         ..task("echo", "x")
     };
     let entries = |count: usize| (0..count).map(|n| (format!("k{n}"), "v".into())).collect();
-    lives(&mut client).await;
+    assert_serves(&mut client).await;
     client.submit_task(with(entries(64))).await.unwrap();
     let words = "65 metadata entries; this node accepts 64 (limits.max_metadata_entries)";
-    refused(client.submit_task(with(entries(65))).await, invalid, words);
+    assert_rejected(client.submit_task(with(entries(65))).await, invalid, words);
     let value = |bytes: usize| HashMap::from([("k".into(), "v".repeat(bytes - 1))]);
     client.submit_task(with(value(16384))).await.unwrap();
     let words = "16385 bytes; this node accepts 16384 (limits.max_metadata_bytes)";
-    refused(client.submit_task(with(value(16385))).await, invalid, words);
+    assert_rejected(client.submit_task(with(value(16385))).await, invalid, words);
     let nameless = HashMap::from([(String::new(), "v".into())]);
     let words = "a metadata key is empty";
-    refused(client.submit_task(with(nameless)).await, invalid, words);
-    // Any text is good metadata.
+    assert_rejected(client.submit_task(with(nameless)).await, invalid, words);
+    // Metadata may contain any text.
     let odd = HashMap::from([("{a}\n\0".into(), "\u{202e}🦀".into())]);
     let ended = client.submit_and_wait(with(odd)).await.unwrap();
     assert_eq!(ended.status, "completed", "{ended:?}");
@@ -185,11 +205,11 @@ async fn sizes(on: Backend) {
     };
     let words = "a service may say";
     let large = HashMap::from([("k".into(), "v".repeat(1 << 20))]);
-    refused(client.register(service(large)).await, invalid, words);
-    lives(&mut client).await;
+    assert_rejected(client.register(service(large)).await, invalid, words);
+    assert_serves(&mut client).await;
 }
 
-async fn messages(on: Backend) {
+async fn invalid_messages_are_rejected(on: Backend) {
     let node = on.start(&[&showcase("echo")], "").await;
     let mut client = node.client();
     let message = |to: &str, payload: usize| Message {
@@ -200,7 +220,7 @@ async fn messages(on: Backend) {
     };
     let words = "4128769 bytes; this node accepts 4128768 (limits.max_payload_bytes)";
     let too_large = message("you", MAX_PAYLOAD + 1);
-    refused(
+    assert_rejected(
         client.send_message(too_large.clone()).await,
         Code::InvalidArgument,
         words,
@@ -218,19 +238,19 @@ async fn messages(on: Backend) {
         ),
         (long(|m, x| m.in_reply_to = x), "in_reply_to has 129 bytes"),
     ] {
-        refused(
+        assert_rejected(
             client.send_message(long).await,
             Code::InvalidArgument,
             words,
         );
     }
-    // Nobody there is an answer and no error.
+    // A missing receiver is a normal answer.
     let sent = client.send_message(message("nobody", 1)).await.unwrap();
     assert!(!sent.success && sent.message.contains("nobody listens on nobody"));
 
-    // A stream answers each bad message and goes on; the largest good one passes both ways.
+    // A stream answers each invalid message and continues; the largest valid one passes both ways.
     let largest = message("me", MAX_PAYLOAD);
-    let speaks_for_another = Message {
+    let other_sender = Message {
         from_node: "you".into(),
         ..message("me", 1)
     };
@@ -238,7 +258,7 @@ async fn messages(on: Backend) {
         message("", 1),
         message("a b", 1),
         too_large,
-        speaks_for_another,
+        other_sender,
         largest.clone(),
     ];
     let stream =
@@ -247,7 +267,7 @@ async fn messages(on: Backend) {
     let mut responses = Vec::new();
     let mut delivered = Vec::new();
     while responses.len() < 5 || delivered.is_empty() {
-        let message = incoming.message().await.unwrap().expect("it goes on");
+        let message = incoming.message().await.unwrap().expect("an open stream");
         match message.message_type.as_str() {
             "response" => responses.push(message),
             _ => delivered.push(message),
@@ -266,7 +286,7 @@ async fn messages(on: Backend) {
     assert_eq!(responses[4].payload, largest.payload);
     assert_eq!(delivered[0].payload, largest.payload);
 
-    // Who cannot say who speaks has no stream.
+    // An invalid sender ends the stream.
     let nameless = Message {
         from_node: "a b".into(),
         ..Default::default()
@@ -276,11 +296,11 @@ async fn messages(on: Backend) {
         .await
         .unwrap();
     let answer = refused_stream.message().await;
-    refused(answer, Code::InvalidArgument, "from_node \"a b\" has ' '");
-    lives(&mut client).await;
+    assert_rejected(answer, Code::InvalidArgument, "from_node \"a b\" has ' '");
+    assert_serves(&mut client).await;
 }
 
-async fn payloads() {
+async fn undecodable_payloads_fail_permanently() {
     let node = Node::start(&[&showcase("text"), &showcase("thumbnail")], "").await;
     let mut client = node.client();
     let mut half_a_picture = b"\x89PNG\r\n\x1a\n".to_vec();
@@ -324,11 +344,11 @@ async fn payloads() {
     assert_eq!(counted.status, "completed", "{counted:?}");
 }
 
-async fn pages_and_states(on: Backend) {
+async fn invalid_page_tokens_and_states_are_rejected(on: Backend) {
     let node = on.start(&[&showcase("echo")], "").await;
     let mut client = node.client();
     for _ in 0..3 {
-        lives(&mut client).await;
+        assert_serves(&mut client).await;
     }
     let invalid = Code::InvalidArgument;
     for token in [
@@ -343,21 +363,21 @@ async fn pages_and_states(on: Backend) {
             page_token: token.into(),
             ..Default::default()
         };
-        refused(client.list_tasks(list).await, invalid, "page token");
+        assert_rejected(client.list_tasks(list).await, invalid, "page token");
     }
     for state in ["done", "Completed", "completed ", "0", "\0"] {
         let list = ListTasksRequest {
             status: state.into(),
             ..Default::default()
         };
-        refused(
+        assert_rejected(
             client.list_tasks(list).await,
             invalid,
             "pending, running, completed",
         );
     }
 
-    // A good token works with another size, and every task comes once.
+    // A valid token works with another page size, and every task is listed once.
     let mut seen = Vec::new();
     let mut list = ListTasksRequest {
         page_size: 1,

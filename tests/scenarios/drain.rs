@@ -1,5 +1,5 @@
-//! Endings that somebody else decides: a node that is told to stop while tasks run, a task that is
-//! cancelled, requeued, timed out, or kept waiting by the limit of its type.
+//! Attempts that end from outside: the node stops, or the task is cancelled, requeued or timed out; and
+//! tasks that wait for the concurrency limit of their type.
 
 use crate::support::{
     backend::{Backend, on_both},
@@ -25,13 +25,22 @@ use tonic::Code;
 
 pub fn trials() -> Vec<Trial> {
     [
-        on_both("drain::a_stop_loses_nothing", a_stop_loses_nothing),
-        on_both("drain::a_cancel_interrupts", a_cancel_interrupts),
-        on_both("drain::a_dead_letter_runs_again", a_dead_letter_runs_again),
-        on_both("drain::a_timeout_ends_the_attempt", a_timeout_ends),
+        on_both("drain::a_stop_loses_nothing", a_graceful_stop_loses_no_task),
         on_both(
-            "drain::a_type_keeps_to_its_limit",
-            a_type_keeps_to_its_limit,
+            "drain::a_cancellation_interrupts_a_running_attempt",
+            a_cancellation_interrupts_a_running_attempt,
+        ),
+        on_both(
+            "drain::a_requeued_dead_letter_runs_again",
+            a_requeued_dead_letter_runs_again,
+        ),
+        on_both(
+            "drain::a_timeout_ends_the_attempt",
+            a_timeout_ends_the_attempt,
+        ),
+        on_both(
+            "drain::a_task_type_keeps_its_concurrency_limit",
+            a_task_type_keeps_its_concurrency_limit,
         ),
     ]
     .into_iter()
@@ -39,14 +48,14 @@ pub fn trials() -> Vec<Trial> {
     .collect()
 }
 
-/// Milliseconds of work that nobody waits for the end of.
+/// A number of milliseconds that never pass.
 const FOR_EVER: u32 = u32::MAX;
 
-/// Time enough for work without end.
-const PATIENT: &str = "[plugin.busy.limits]\nmax_cpu_ms = 3600000\n\
+/// Settings that allow work without end.
+const UNLIMITED_TIME: &str = "[plugin.busy.limits]\nmax_cpu_ms = 3600000\n\
     [plugin.busy.task.busy]\ntimeout_ms = 3600000\nmax_attempts = 1\n";
 
-/// A plugin that is busy for as long as a task says, then echoes.
+/// Returns a plugin that computes for the time in the payload and then returns the payload.
 fn busy_plugin(version: &str, handle: &str) -> Vec<u8> {
     guest(&Sample {
         name: "busy",
@@ -61,7 +70,7 @@ fn busy_for(ms: u32) -> Task {
     task("busy", ms.to_le_bytes())
 }
 
-/// A node with that plugin as version 1.
+/// Starts a node with version 1 of that plugin.
 async fn busy_node(on: Backend, settings: &str) -> Node {
     let mut node = on.prepare(&[&showcase("echo")], settings).await;
     node.add_wasm("busy.wasm", &busy_plugin("1", BUSY));
@@ -69,7 +78,7 @@ async fn busy_node(on: Backend, settings: &str) -> Node {
     node
 }
 
-async fn is(client: &DistributedClient, id: &str, state: &str) -> TaskStatus {
+async fn wait_for_state(client: &DistributedClient, id: &str, state: &str) -> TaskStatus {
     eventually(&format!("{id} is {state}"), async || {
         let status = client.clone().get_task_status(id).await.expect("known");
         (status.status == state).then_some(status)
@@ -77,8 +86,8 @@ async fn is(client: &DistributedClient, id: &str, state: &str) -> TaskStatus {
     .await
 }
 
-async fn a_stop_loses_nothing(on: Backend) {
-    let mut node = busy_node(on, PATIENT).await;
+async fn a_graceful_stop_loses_no_task(on: Backend) {
+    let mut node = busy_node(on, UNLIMITED_TIME).await;
     let mut client = node.client();
     let mut short = Vec::new();
     let mut endless = Vec::new();
@@ -86,7 +95,7 @@ async fn a_stop_loses_nothing(on: Backend) {
         short.push(client.submit_task(busy_for(1500)).await.unwrap());
         endless.push(client.submit_task(busy_for(FOR_EVER)).await.unwrap());
     }
-    // Callers that wait for one more of each in the call that submits it.
+    // Two further calls that wait for the end of their task.
     let waits = |id: &str, ms| {
         let task = Task {
             task_id: id.into(),
@@ -104,10 +113,10 @@ async fn a_stop_loses_nothing(on: Backend) {
             client.clone().get_task_status(id).await.ok()
         })
         .await;
-        is(&client, id, "running").await;
+        wait_for_state(&client, id, "running").await;
     }
 
-    // Clients that go on submitting until nobody answers.
+    // A client that submits until a call fails.
     let stopping = Arc::new(AtomicBool::new(false));
     let submitting = tokio::spawn({
         let (mut client, stopping) = (node.client(), stopping.clone());
@@ -123,20 +132,20 @@ async fn a_stop_loses_nothing(on: Backend) {
             }
         }
     });
-    node.ask_to_stop();
+    node.request_stop();
     stopping.store(true, SeqCst);
-    // The drain time is 10 s, so these end within it, and the node still answers.
+    // These tasks end within the drain time of 10 s, and the node still answers.
     for id in &short {
         let status = client.wait_for_task(id).await.unwrap();
         assert_eq!(status.status, "completed", "{status:?}");
     }
-    let status = node.ended().await;
+    let status = node.wait_for_exit().await;
     assert_eq!(status.code(), Some(0), "{status}:\n{}", node.log());
-    // Who waited was answered.
+    // No waiting call was cut off.
     assert!(!node.log().contains("were cut off"), "{}", node.log());
     let answered = answered.await.unwrap().unwrap();
     assert_eq!(answered.status, "completed", "{answered:?}");
-    // The task was taken all the same: it ends below.
+    // The task was accepted nevertheless; it ends below.
     let cut_off = cut_off.await.unwrap().unwrap_err();
     assert_ne!(cut_off.code(), Code::FailedPrecondition, "{cut_off}");
     let (acknowledged, end) = submitting.await.unwrap();
@@ -145,8 +154,8 @@ async fn a_stop_loses_nothing(on: Backend) {
     println!("drain: {during} tasks accepted while the node stopped");
     assert!(during > 0, "nothing was submitted while the node stopped");
 
-    // The next version can finish what the first could not. An attempt given back is not counted:
-    // these tasks have only one.
+    // The next version finishes the remaining tasks. A released attempt is not counted: these tasks
+    // have only one.
     let echoes = Sample::default().handle;
     node.add_wasm("busy.wasm", &busy_plugin("2", echoes));
     node.restart().await;
@@ -169,12 +178,12 @@ async fn a_stop_loses_nothing(on: Backend) {
     assert_eq!(status.code(), Some(0), "{status}:\n{}", node.log());
 }
 
-async fn a_cancel_interrupts(on: Backend) {
-    let settings = format!("{PATIENT}max_concurrency = 1\n");
+async fn a_cancellation_interrupts_a_running_attempt(on: Backend) {
+    let settings = format!("{UNLIMITED_TIME}max_concurrency = 1\n");
     let node = busy_node(on, &settings).await;
     let mut client = node.client();
     let running = client.submit_task(busy_for(FOR_EVER)).await.unwrap();
-    is(&client, &running, "running").await;
+    wait_for_state(&client, &running, "running").await;
     let waiting = client.submit_task(busy_for(0)).await.unwrap();
 
     assert_eq!(client.cancel_task(&waiting).await.unwrap(), "cancelled");
@@ -183,16 +192,16 @@ async fn a_cancel_interrupts(on: Backend) {
     assert_eq!((status.attempts, status.finishes), (0, 1), "{status:?}");
     assert_eq!(status.started_at_ms, 0);
 
-    // It spins and asks nobody, and its timeout is an hour away.
+    // The guest never yields, and its timeout is an hour away.
     assert_eq!(client.cancel_task(&running).await.unwrap(), "asked");
-    let status = is(&client, &running, "cancelled").await;
+    let status = wait_for_state(&client, &running, "cancelled").await;
     assert_eq!((status.attempts, status.finishes), (1, 1), "{status:?}");
     assert!(status.result.is_empty());
     assert_eq!(client.cancel_task(&running).await.unwrap(), "cancelled");
     let again = client.get_task_status(&running).await.unwrap();
     assert_eq!(again, status);
 
-    // Its place is free again, and what was cancelled can be asked for once more.
+    // Its place is free, and a cancelled task can be requeued.
     client.requeue_task(&waiting).await.unwrap();
     let status = client.wait_for_task(&waiting).await.unwrap();
     assert_eq!(status.status, "completed", "{status:?}");
@@ -204,7 +213,7 @@ async fn a_cancel_interrupts(on: Backend) {
     assert_eq!(unknown.code(), Code::NotFound, "{unknown}");
 }
 
-async fn a_dead_letter_runs_again(on: Backend) {
+async fn a_requeued_dead_letter_runs_again(on: Backend) {
     let settings = "[plugin.busy.task.busy]\nmax_attempts = 3\n\
         backoff_initial_ms = 1\nbackoff_max_ms = 1\n";
     let node = busy_node(on, settings).await;
@@ -222,7 +231,7 @@ async fn a_dead_letter_runs_again(on: Backend) {
     assert_eq!(failed.plugin_version, "2");
 
     node.add_wasm("busy.wasm", &busy_plugin("3", BUSY));
-    eventually("the mended version serves", async || {
+    eventually("the fixed version serves", async || {
         let list = node.client().list_plugins().await.unwrap();
         list.plugins.iter().any(|p| p.version == "3").then_some(())
     })
@@ -236,7 +245,7 @@ async fn a_dead_letter_runs_again(on: Backend) {
     assert_eq!(status.plugin_version, "3");
 }
 
-async fn a_timeout_ends(on: Backend) {
+async fn a_timeout_ends_the_attempt(on: Backend) {
     let settings = "[plugin.busy.task.busy]\ntimeout_ms = 200\nmax_attempts = 2\n\
         backoff_initial_ms = 1\nbackoff_max_ms = 1\n";
     let node = busy_node(on, settings).await;
@@ -250,41 +259,41 @@ async fn a_timeout_ends(on: Backend) {
         failed.finished_at_ms >= failed.started_at_ms + 200,
         "{failed:?}"
     );
-    // It went no further than its own task.
+    // Other tasks are not affected.
     let echoed = client.submit_and_wait(task("echo", "on")).await.unwrap();
     assert_eq!(echoed.status, "completed");
 }
 
-async fn a_type_keeps_to_its_limit(on: Backend) {
-    let settings = format!("{PATIENT}max_concurrency = 2\n");
+async fn a_task_type_keeps_its_concurrency_limit(on: Backend) {
+    let settings = format!("{UNLIMITED_TIME}max_concurrency = 2\n");
     let node = busy_node(on, &settings).await;
     let mut client = node.client();
     let mut open = Vec::new();
     for _ in 0..6 {
         open.push(client.submit_task(busy_for(FOR_EVER)).await.unwrap());
     }
-    // None of them ends by itself, so what runs is what was let in.
+    // No task ends by itself, so the running ones are those that were admitted.
     while !open.is_empty() {
         let expected = open.len().min(2);
-        let running = eventually("as many run as may", async || {
+        let running = eventually("the limit is used", async || {
             let running = running_ids(&node).await;
             assert!(running.len() <= 2, "{running:?}");
             (running.len() == expected).then_some(running)
         })
         .await;
-        // Others have room enough; the dispatcher passes by the waiting ones each time.
+        // Tasks of other types overtake the waiting ones.
         for _ in 0..20 {
             let echoed = client.submit_and_wait(task("echo", "by")).await.unwrap();
             assert_eq!(echoed.status, "completed");
             assert_eq!(running_ids(&node).await, running);
         }
         assert_eq!(client.cancel_task(&running[0]).await.unwrap(), "asked");
-        is(&client, &running[0], "cancelled").await;
+        wait_for_state(&client, &running[0], "cancelled").await;
         open.retain(|id| *id != running[0]);
     }
 }
 
-/// The busy tasks that run, in order.
+/// Returns the ids of the running busy tasks in order.
 async fn running_ids(node: &Node) -> Vec<String> {
     let request = ListTasksRequest {
         status: "running".into(),

@@ -1,4 +1,4 @@
-//! The main job: drop plugins in, submit tasks, read their results.
+//! The basic use: add plugins, submit tasks, and read their results.
 
 use crate::support::{
     backend::{Backend, on_both},
@@ -10,26 +10,32 @@ use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     [
-        on_both("first_task::results_come_back", results_come_back),
-        on_both("first_task::one_call_brings_the_result", one_call),
-        on_both("first_task::the_id_is_the_idempotency_key", same_id),
+        on_both("first_task::a_result_is_returned", a_result_is_returned),
+        on_both(
+            "first_task::a_submission_can_wait_for_its_result",
+            a_submission_can_wait_for_its_result,
+        ),
+        on_both(
+            "first_task::the_id_is_the_idempotency_key",
+            the_id_is_the_idempotency_key,
+        ),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-async fn results_come_back(on: Backend) {
+async fn a_result_is_returned(on: Backend) {
     let node = on.start(&[&showcase("echo"), &showcase("text")], "").await;
     let mut client = node.client();
-    // It stands on what the trial's name says.
+    // The backend is the one that the name of the trial states.
     let own_queue = node.path("data/queue.db").exists();
     assert_eq!(own_queue, on == Backend::Embedded);
-    // Tasks are shared with other nodes then, and what plugins keep is not.
-    let told = node
+    // A node with a shared queue reports that its key-value store is not shared.
+    let reported = node
         .log()
         .contains("each node has a key-value store of its own");
-    assert_eq!(told, on == Backend::Shared, "{}", node.log());
+    assert_eq!(reported, on == Backend::Shared, "{}", node.log());
 
     let echoed = client.submit_and_wait(task("echo", "over")).await.unwrap();
     assert_eq!(echoed.status, "completed");
@@ -51,7 +57,7 @@ async fn results_come_back(on: Backend) {
     assert!(unknown.message().contains("echo, word-count"), "{unknown}");
 }
 
-async fn one_call(on: Backend) {
+async fn a_submission_can_wait_for_its_result(on: Backend) {
     let node = on.start(&[&showcase("echo")], "").await;
     let mut client = DistributedServiceClient::connect(format!("http://{}", node.address()))
         .await
@@ -69,7 +75,7 @@ async fn one_call(on: Backend) {
     assert_eq!((&*status.task_id, &*status.result), ("order:1", &b"a"[..]));
     assert_eq!((status.attempts, status.finishes), (1, 1));
 
-    // One that has ended is answered at once, by memory or by the file.
+    // The status of an ended task comes at once, from memory or from the database.
     let mut node = node;
     for restart in [false, true] {
         if restart {
@@ -82,7 +88,7 @@ async fn one_call(on: Backend) {
         let again = again.into_inner();
         assert!(again.accepted && again.existing);
         assert_eq!(again.status.unwrap(), status);
-        // Nobody who does not ask gets a status, and the wait is no part of the content.
+        // A call that does not wait gets no status, and the wait is not part of the content.
         let bare = client
             .submit_task(named("a", 0))
             .await
@@ -95,7 +101,7 @@ async fn one_call(on: Backend) {
     }
 }
 
-async fn same_id(on: Backend) {
+async fn the_id_is_the_idempotency_key(on: Backend) {
     let node = on.start(&[&showcase("echo")], "").await;
     let mut client = node.client();
     let named = |payload: &str| Task {

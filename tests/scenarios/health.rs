@@ -1,4 +1,4 @@
-//! What is wrong with a node, where people look: gRPC health, `GetHealth` and `hostel nodes health`.
+//! The health of a node: gRPC health, `GetHealth` and `hostel nodes health`.
 
 use crate::support::{
     backend::Shared,
@@ -16,18 +16,18 @@ use tonic_health::pb::{
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("health::every_part_is_known_and_well", || {
-            crate::support::run(every_part_is_known_and_well)
+        Trial::test("health::every_part_of_a_healthy_node_is_serving", || {
+            crate::support::run(every_part_of_a_healthy_node_is_serving)
         }),
         trial_needing(
-            "health::a_part_that_is_away_is_named_with_its_reason",
-            Shared::is_here(),
-            a_part_that_is_away_is_named_with_its_reason,
+            "health::an_unavailable_part_is_reported_with_its_reason",
+            Shared::is_installed(),
+            an_unavailable_part_is_reported_with_its_reason,
         ),
     ]
 }
 
-/// What gRPC health says of a service.
+/// Returns the gRPC health status of a service.
 async fn status(node: &Node, service: &str) -> ServingStatus {
     let mut health = HealthClient::new(channel(node.address()));
     let service = service.to_owned();
@@ -43,7 +43,7 @@ async fn becomes(node: &Node, service: &str, expected: ServingStatus) {
     .await;
 }
 
-async fn every_part_is_known_and_well() {
+async fn every_part_of_a_healthy_node_is_serving() {
     let node = Node::start(&[], "").await;
     for service in [
         "",
@@ -74,7 +74,7 @@ async fn every_part_is_known_and_well() {
     assert!(parts.iter().all(|part| part["state"] == "ok"), "{shown}");
 }
 
-async fn a_part_that_is_away_is_named_with_its_reason() {
+async fn an_unavailable_part_is_reported_with_its_reason() {
     let redis = Server::start(Kind::Redis).await;
     let broker = format!("[broker]\nkind = \"redis\"\nurl = \"{}\"\n", redis.url());
     let node = Node::start(&[], &broker).await;
@@ -82,7 +82,7 @@ async fn a_part_that_is_away_is_named_with_its_reason() {
     let mut redis = redis;
     redis.kill();
     becomes(&node, "broker", ServingStatus::NotServing).await;
-    // The node runs tasks without it.
+    // The node runs tasks without a broker.
     assert_eq!(status(&node, "").await, ServingStatus::Serving);
     let seen = node.client().get_health().await.expect("its health");
     assert!(seen.serving);

@@ -1,5 +1,5 @@
-//! kill -9, again and again, under load and during start: whatever was acknowledged ends, exactly
-//! once, and what has ended never changes.
+//! A node that is killed repeatedly, under load and during its start: acknowledged tasks end exactly
+//! once, and ended tasks never change.
 
 use crate::support::{
     backend::{Backend, on_both},
@@ -14,16 +14,16 @@ const KILLS: usize = 50;
 
 pub fn trials() -> Vec<Trial> {
     on_both(
-        "kill::what_was_acknowledged_ends_once",
-        what_was_acknowledged_ends_once,
+        "kill::acknowledged_tasks_end_exactly_once",
+        acknowledged_tasks_end_exactly_once,
     )
     .into()
 }
 
-async fn what_was_acknowledged_ends_once(on: Backend) {
+async fn acknowledged_tasks_end_exactly_once(on: Backend) {
     let mut rng = random("kill");
     let mut node = on.prepare(&[&showcase("echo")], SETTINGS).await;
-    // Nobody else is there to see that a holder has died: its lease has to end.
+    // With a shared queue, the leases of a killed node have to expire.
     node.set_in("queue", "lease_ttl_ms = 2000");
     let mut load = Load::start(&mut rng);
     let mut in_start = 0;
@@ -35,13 +35,13 @@ async fn what_was_acknowledged_ends_once(on: Backend) {
             node.kill();
             continue;
         }
-        node.serves().await;
-        load.serve_at(vec![node.address().into()]);
+        node.wait_until_serving().await;
+        load.set_addresses(vec![node.address().into()]);
         load.ledger.audit(node.address(), &mut rng).await;
-        load.goes_on(rng.u64(..300)).await;
+        load.wait_for_more(rng.u64(..300)).await;
         tokio::time::sleep(Duration::from_micros(rng.u64(..30_000))).await;
-        load.serve_at(Vec::new());
-        // Now and then what it stands on is killed as well, just before.
+        load.set_addresses(Vec::new());
+        // At times the servers are killed as well, just before the node.
         if kill % 3 == 0
             && let Some(shared) = &mut node.shared
         {
@@ -50,7 +50,7 @@ async fn what_was_acknowledged_ends_once(on: Backend) {
         node.kill();
     }
     node.restart().await;
-    load.serve_at(vec![node.address().into()]);
+    load.set_addresses(vec![node.address().into()]);
     let ledger = load.ledger.clone();
     let (tasks, lost) = load.settle(node.address()).await;
     println!(
@@ -58,5 +58,8 @@ async fn what_was_acknowledged_ends_once(on: Backend) {
          {} calls broken, {lost} attempts lost and made good",
         ledger.broken_calls.load(Relaxed)
     );
-    assert!(lost > 0, "no kill hit a running task: this proves nothing");
+    assert!(
+        lost > 0,
+        "no kill hit a running task, so the test shows nothing"
+    );
 }

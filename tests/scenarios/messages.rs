@@ -1,8 +1,8 @@
-//! Services that register and expire, and messages: sent, streamed, answered each exactly once, and
-//! a receiver that is too slow for the others.
+//! Services that register and expire, and messages: sending, streaming, one response for each, and slow
+//! subscribers.
 
 use crate::support::{
-    PATIENCE,
+    DEADLINE,
     backend::{Backend, on_both},
     eventually,
     node::Node,
@@ -22,18 +22,30 @@ use tonic::{Code, Status, Streaming};
 
 pub fn trials() -> Vec<Trial> {
     [
-        on_both("messages::a_service_lives_while_it_renews", services),
-        on_both("messages::sent_to_who_listens", sent),
-        on_both("messages::one_response_for_each", one_response_for_each),
-        on_both("messages::a_stream_speaks_for_one", a_stream_speaks_for_one),
-        on_both("messages::the_slow_are_cut_off", the_slow_are_cut_off),
+        on_both(
+            "messages::a_service_expires_unless_renewed",
+            a_service_expires_unless_renewed,
+        ),
+        on_both(
+            "messages::a_message_reaches_every_subscriber",
+            a_message_reaches_every_subscriber,
+        ),
+        on_both(
+            "messages::each_streamed_message_gets_one_response",
+            each_streamed_message_gets_one_response,
+        ),
+        on_both("messages::a_stream_has_one_sender", a_stream_has_one_sender),
+        on_both(
+            "messages::slow_subscribers_are_disconnected",
+            slow_subscribers_are_disconnected,
+        ),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-async fn services(on: Backend) {
+async fn a_service_expires_unless_renewed(on: Backend) {
     let node = on.start(&[], "").await;
     let mut client = node.client();
     let service = |id: &str, ttl_ms| RegisterRequest {
@@ -46,7 +58,7 @@ async fn services(on: Backend) {
     let ttl = client.register(service("lasting", 0)).await.unwrap();
     assert_eq!(ttl, Duration::from_secs(60), "the default");
 
-    // Renewed for three times its time to live, and there all the while.
+    // Renewed for three times its TTL, the service is always found.
     let ttl = Duration::from_secs(2);
     let begun = Instant::now();
     while begun.elapsed() < 3 * ttl {
@@ -54,7 +66,7 @@ async fn services(on: Backend) {
         assert_eq!(client.register(service("brief", 2000)).await.unwrap(), ttl);
         tokio::time::sleep(Duration::from_millis(200)).await;
         let found = client.discover("web").await.unwrap();
-        // A machine that was too busy to ask in time has proved nothing.
+        // On a machine that was too busy to renew in time, the service may have expired.
         if renewed.elapsed() < ttl {
             assert_eq!(ids(&found), ["brief", "lasting"]);
         }
@@ -76,7 +88,7 @@ async fn services(on: Backend) {
     .await;
     assert!(since.elapsed() >= ttl, "it expired too early");
 
-    // The nodes themselves, for whom nobody else may speak.
+    // Nodes are listed as a service that clients cannot register.
     let nodes = client.discover("distributed_node").await.unwrap();
     assert_eq!(ids(&nodes), ["test"]);
     assert_eq!(nodes[0].address, node.address());
@@ -93,13 +105,13 @@ fn ids(found: &[Found]) -> Vec<&str> {
     found.iter().map(|node| node.node_id.as_str()).collect()
 }
 
-async fn sent(on: Backend) {
+async fn a_message_reaches_every_subscriber(on: Backend) {
     let node = on.start(&[], "").await;
     let mut client = node.client();
-    let unheard = client.send_message(message("a", "b", "1")).await.unwrap();
-    assert!(!unheard.success);
-    assert_eq!(unheard.receivers, 0);
-    assert!(unheard.message.contains('b'), "{}", unheard.message);
+    let undelivered = client.send_message(message("a", "b", "1")).await.unwrap();
+    assert!(!undelivered.success);
+    assert_eq!(undelivered.receivers, 0);
+    assert!(undelivered.message.contains('b'), "{}", undelivered.message);
 
     let mut first = Conversation::open(&node, "b").await;
     let mut second = Conversation::open(&node, "b").await;
@@ -107,23 +119,23 @@ async fn sent(on: Backend) {
         message_type: "greeting".into(),
         ..message("a", "b", "2")
     };
-    let heard = client.send_message(sent.clone()).await.unwrap();
-    assert!(heard.success);
-    // Through Redis they are the nodes that took it.
+    let received = client.send_message(sent.clone()).await.unwrap();
+    assert!(received.success);
+    // Redis counts nodes and not subscribers.
     let receivers = match on {
         Backend::Embedded => 2,
         Backend::Shared => 1,
     };
     assert_eq!(
-        (heard.receivers, heard.message_id.as_str()),
+        (received.receivers, received.message_id.as_str()),
         (receivers, "2")
     );
     assert_eq!(first.next().await.unwrap(), sent);
     assert_eq!(second.next().await.unwrap(), sent);
 
-    // Who hangs up is no receiver any more.
+    // A closed stream is no longer a subscriber.
     drop(first);
-    eventually("one is left", async || {
+    eventually("one subscriber is left", async || {
         let answer = node.client().send_message(message("a", "b", "3")).await;
         (answer.unwrap().receivers == 1).then_some(())
     })
@@ -132,93 +144,119 @@ async fn sent(on: Backend) {
     assert_eq!(bad.unwrap_err().code(), Code::InvalidArgument);
 }
 
-async fn one_response_for_each(on: Backend) {
+async fn each_streamed_message_gets_one_response(on: Backend) {
     const EACH: usize = 200;
     let node = on.start(&[], "").await;
     let left = Conversation::open(&node, "left").await;
     let right = Conversation::open(&node, "right").await;
-    let talk = |conversation: Conversation, own: &'static str, other: &'static str| async move {
-        let Conversation { say, mut hear } = conversation;
-        let saying = tokio::spawn(async move {
+    let exchange = |conversation: Conversation, own: &'static str, other: &'static str| async move {
+        let Conversation {
+            outgoing,
+            mut incoming,
+        } = conversation;
+        let sending = tokio::spawn(async move {
             for number in 0..EACH {
                 let id = format!("{own}-{number}");
-                say.send(message(own, other, &id)).await.unwrap();
+                outgoing.send(message(own, other, &id)).await.unwrap();
             }
-            say
+            outgoing
         });
         let (mut responses, mut deliveries) = (Vec::new(), Vec::new());
         while responses.len() + deliveries.len() < 2 * EACH {
-            let heard = hear_next(&mut hear).await.unwrap();
-            if heard.message_type == "response" {
+            let received = receive_next(&mut incoming).await.unwrap();
+            if received.message_type == "response" {
                 assert_eq!(
-                    (heard.from_node.as_str(), heard.error.as_str()),
+                    (received.from_node.as_str(), received.error.as_str()),
                     ("test", "")
                 );
-                assert_eq!(heard.payload, heard.in_reply_to.as_bytes());
-                assert_eq!(heard.to_node, own);
-                responses.push(heard.in_reply_to);
+                assert_eq!(received.payload, received.in_reply_to.as_bytes());
+                assert_eq!(received.to_node, own);
+                responses.push(received.in_reply_to);
             } else {
-                assert_eq!((&*heard.from_node, &*heard.to_node), (other, own));
-                assert_eq!(heard.payload, heard.message_id.as_bytes());
-                deliveries.push(heard.message_id);
+                assert_eq!((&*received.from_node, &*received.to_node), (other, own));
+                assert_eq!(received.payload, received.message_id.as_bytes());
+                deliveries.push(received.message_id);
             }
         }
-        // Hanging up ends the stream, and nothing is left in it.
-        drop(saying.await.unwrap());
-        assert!(hear.next().await.is_none(), "more than one response");
+        // Closing the outgoing side ends the stream, without further messages.
+        drop(sending.await.unwrap());
+        assert!(incoming.next().await.is_none(), "more than one response");
         let all_of = |who: &str| (0..EACH).map(|n| format!("{who}-{n}")).collect::<Vec<_>>();
         assert_eq!(responses, all_of(own));
         assert_eq!(deliveries, all_of(other));
     };
-    let left = tokio::spawn(talk(left, "left", "right"));
-    let right = tokio::spawn(talk(right, "right", "left"));
+    let left = tokio::spawn(exchange(left, "left", "right"));
+    let right = tokio::spawn(exchange(right, "right", "left"));
     left.await.unwrap();
     right.await.unwrap();
 }
 
-async fn a_stream_speaks_for_one(on: Backend) {
+async fn a_stream_has_one_sender(on: Backend) {
     let node = on.start(&[], "").await;
     let mut own = Conversation::open(&node, "own").await;
-    let mut ear = Conversation::open(&node, "ear").await;
+    let mut listener = Conversation::open(&node, "listener").await;
 
-    own.say.send(message("another", "ear", "1")).await.unwrap();
+    own.outgoing
+        .send(message("another", "listener", "1"))
+        .await
+        .unwrap();
     let response = own.next().await.unwrap();
     assert_eq!(response.in_reply_to, "1");
     assert_eq!(response.message_type, "response");
     assert!(response.error.contains("own"), "{response:?}");
 
-    own.say.send(message("own", "nobody", "2")).await.unwrap();
+    own.outgoing
+        .send(message("own", "nobody", "2"))
+        .await
+        .unwrap();
     let response = own.next().await.unwrap();
     assert_eq!(response.in_reply_to, "2");
     assert!(response.error.contains("nobody"), "{response:?}");
 
-    own.say.send(message("own", "no/name", "3")).await.unwrap();
+    own.outgoing
+        .send(message("own", "no/name", "3"))
+        .await
+        .unwrap();
     let response = own.next().await.unwrap();
     assert_eq!(response.in_reply_to, "3");
     assert!(!response.error.is_empty(), "{response:?}");
 
-    // Neither refusal ended the stream, and the false one was heard by nobody.
-    own.say.send(message("own", "ear", "4")).await.unwrap();
+    // The errors did not end the stream, and the message of the false sender was not delivered.
+    own.outgoing
+        .send(message("own", "listener", "4"))
+        .await
+        .unwrap();
     assert_eq!(own.next().await.unwrap().error, "");
-    let heard = ear.next().await.unwrap();
-    assert_eq!((&*heard.message_id, &*heard.from_node), ("4", "own"));
+    let received = listener.next().await.unwrap();
+    assert_eq!((&*received.message_id, &*received.from_node), ("4", "own"));
 
-    // A stream without a name of its own can speak, and hears only its responses.
+    // A stream without a sender can send, and receives only its responses.
     let mut nameless = Conversation::begin(&node).await;
-    nameless.say.send(message("", "ear", "5")).await.unwrap();
+    nameless
+        .outgoing
+        .send(message("", "listener", "5"))
+        .await
+        .unwrap();
     let response = nameless.next().await.unwrap();
     assert_eq!((&*response.in_reply_to, &*response.error), ("5", ""));
-    assert_eq!(ear.next().await.unwrap().message_id, "5");
-    // The node makes an id up, and both hear the same.
-    nameless.say.send(message("", "ear", "")).await.unwrap();
+    assert_eq!(listener.next().await.unwrap().message_id, "5");
+    // The node chooses an id, which both sides get.
+    nameless
+        .outgoing
+        .send(message("", "listener", ""))
+        .await
+        .unwrap();
     let response = nameless.next().await.unwrap();
     assert_ne!(response.in_reply_to, "");
-    assert_eq!(ear.next().await.unwrap().message_id, response.in_reply_to);
-    drop(nameless.say);
-    assert!(nameless.hear.next().await.is_none());
+    assert_eq!(
+        listener.next().await.unwrap().message_id,
+        response.in_reply_to
+    );
+    drop(nameless.outgoing);
+    assert!(nameless.incoming.next().await.is_none());
 }
 
-async fn the_slow_are_cut_off(on: Backend) {
+async fn slow_subscribers_are_disconnected(on: Backend) {
     const BACKLOG: u64 = 8;
     let settings = format!("[limits]\nsubscriber_backlog = {BACKLOG}\n");
     let node = on.start(&[], &settings).await;
@@ -229,7 +267,7 @@ async fn the_slow_are_cut_off(on: Backend) {
         payload: vec![7; 64 << 10].into(),
         ..message("sender", to, &number.to_string())
     };
-    // Nobody reads there: the windows of the connection fill up, then the backlog.
+    // The slow stream is not read: first the windows of the connection fill up, then the backlog.
     let mut sent = 0;
     loop {
         let answer = sender.send_message(large("slow", sent)).await.unwrap();
@@ -237,28 +275,28 @@ async fn the_slow_are_cut_off(on: Backend) {
             break;
         }
         sent += 1;
-        assert!(sent < 10_000, "nobody is cut off");
-        // The others do not notice.
+        assert!(sent < 10_000, "the slow subscriber is not disconnected");
+        // Other subscribers are not affected.
         let answer = sender.send_message(large("quick", sent)).await.unwrap();
         assert_eq!(answer.receivers, 1);
         assert_eq!(quick.next().await.unwrap().message_id, sent.to_string());
     }
-    println!("messages: cut off with {sent} messages unread");
+    println!("messages: disconnected with {sent} messages unread");
     assert!(sent >= BACKLOG);
-    // What was delivered before is still there; then it is told why nothing follows.
-    let mut heard = 0;
+    // The delivered messages can still be read; the reason for the end follows them.
+    let mut received = 0;
     let end = loop {
         match slow.next().await {
-            Ok(message) => assert_eq!(message.message_id, heard.to_string()),
+            Ok(message) => assert_eq!(message.message_id, received.to_string()),
             Err(status) => break status,
         }
-        heard += 1;
+        received += 1;
     };
-    assert!(heard >= BACKLOG);
+    assert!(received >= BACKLOG);
     match on {
-        Backend::Embedded => assert_eq!(heard, sent),
-        // Through Redis a sender learns of the cut a little later.
-        Backend::Shared => assert!(heard <= sent),
+        Backend::Embedded => assert_eq!(received, sent),
+        // Through Redis, the sender learns of the end a little later.
+        Backend::Shared => assert!(received <= sent),
     }
     assert_eq!(end.code(), Code::ResourceExhausted, "{end}");
     assert!(end.message().contains("subscriber_backlog"), "{end}");
@@ -269,18 +307,19 @@ async fn the_slow_are_cut_off(on: Backend) {
     assert_eq!(again.next().await.unwrap().message_id, "0");
 }
 
-/// One stream, on a connection of its own.
+/// A stream on its own connection.
 struct Conversation {
-    say: mpsc::Sender<Message>,
-    hear: Streaming<Message>,
+    outgoing: mpsc::Sender<Message>,
+    incoming: Streaming<Message>,
 }
 
 impl Conversation {
-    /// Subscribed to `own`: an empty topic only subscribes, and is answered like anything else.
+    /// Opens a stream that subscribes to `own`. A message without a destination only subscribes, and
+    /// gets a response.
     async fn open(node: &Node, own: &str) -> Self {
         let mut conversation = Self::begin(node).await;
         let hello = message(own, "", "hello");
-        conversation.say.send(hello).await.unwrap();
+        conversation.outgoing.send(hello).await.unwrap();
         let response = conversation.next().await.unwrap();
         assert_eq!(response.message_type, "response");
         assert_eq!(response.to_node, own);
@@ -291,24 +330,23 @@ impl Conversation {
 
     async fn begin(node: &Node) -> Self {
         let mut client = DistributedClient::connect(node.address()).await.unwrap();
-        let (say, said) = mpsc::channel(16);
-        let hear = client.stream_messages(ReceiverStream::new(said)).await;
-        let hear = hear.expect("a stream");
-        Self { say, hear }
+        let (outgoing, receiver) = mpsc::channel(16);
+        let incoming = client.stream_messages(ReceiverStream::new(receiver)).await;
+        let incoming = incoming.expect("a stream");
+        Self { outgoing, incoming }
     }
 
     async fn next(&mut self) -> Result<Message, Status> {
-        hear_next(&mut self.hear).await
+        receive_next(&mut self.incoming).await
     }
 }
 
-async fn hear_next(hear: &mut Streaming<Message>) -> Result<Message, Status> {
-    let next = tokio::time::timeout(PATIENCE, hear.next()).await;
-    next.expect("something is heard")
-        .expect("the stream goes on")
+async fn receive_next(incoming: &mut Streaming<Message>) -> Result<Message, Status> {
+    let next = tokio::time::timeout(DEADLINE, incoming.next()).await;
+    next.expect("a message in time").expect("an open stream")
 }
 
-/// A message whose payload is its id.
+/// Returns a message whose payload is its id.
 fn message(from: &str, to: &str, id: &str) -> Message {
     Message {
         from_node: from.into(),

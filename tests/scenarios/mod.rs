@@ -1,15 +1,15 @@
-//! What Hostel promises, watched from outside: a node as a process, clients over gRPC, a ledger of
-//! its own for each scenario. One promise a file.
+//! Scenarios: the promises of Hostel, tested from outside with nodes as processes and clients over
+//! gRPC. One promise a file.
 
-mod access;
 mod admission;
 mod bad_input;
+mod client_only;
 mod cluster;
 mod command_line;
 mod components;
 mod drain;
-mod exports;
-mod faults;
+mod environment;
+mod examples;
 mod first_task;
 mod health;
 mod hostile;
@@ -19,32 +19,30 @@ mod messages;
 mod nodes;
 mod probes;
 mod python;
-mod refused;
 mod reload;
-mod sdk_errors;
-mod shared_queue;
+mod sdk;
+mod security;
 mod signals;
+mod slow_connection;
 mod soak;
-mod starting;
+mod startup;
 mod stored;
 mod supervision;
-mod surroundings;
-mod thin_line;
 mod untrusted;
 
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     [
-        access::trials(),
         admission::trials(),
         bad_input::trials(),
+        client_only::trials(),
         cluster::trials(),
         command_line::trials(),
         components::trials(),
         drain::trials(),
-        exports::trials(),
-        faults::trials(),
+        environment::trials(),
+        examples::trials(),
         first_task::trials(),
         health::trials(),
         hostile::trials(),
@@ -54,18 +52,16 @@ pub fn trials() -> Vec<Trial> {
         nodes::trials(),
         probes::trials(),
         python::trials(),
-        refused::trials(),
         reload::trials(),
-        sdk_errors::trials(),
-        shared_queue::trials(),
+        sdk::trials(),
+        security::trials(),
         signals::trials(),
-        starting::trials(),
+        slow_connection::trials(),
         soak::trials(),
+        startup::trials(),
         stored::trials(),
         supervision::trials(),
-        surroundings::trials(),
         untrusted::trials(),
-        thin_line::trials(),
     ]
     .into_iter()
     .flatten()

@@ -1,5 +1,5 @@
-//! Nodes as operators see them: what the list says, and nodes that are drained: they finish what
-//! runs and take nothing new, until they are undrained.
+//! The operator's view of nodes: the list, and drained nodes, which finish their running tasks and
+//! lease nothing until they are undrained.
 
 use super::cluster::{self, Shared};
 use crate::support::{
@@ -22,15 +22,21 @@ use tonic::Code;
 pub fn trials() -> Vec<Trial> {
     vec![
         trial(
-            "nodes::a_drained_node_takes_nothing",
-            a_drained_node_takes_nothing,
+            "nodes::a_drained_node_leases_nothing",
+            a_drained_node_leases_nothing,
         ),
-        trial("nodes::the_command", the_command),
+        trial(
+            "nodes::the_command_lists_drains_and_undrains",
+            the_command_lists_drains_and_undrains,
+        ),
         cluster::trial(
-            "a_drained_node_is_so_after_its_kill",
-            a_drained_node_is_so_after_its_kill,
+            "a_drain_request_survives_a_kill",
+            a_drain_request_survives_a_kill,
         ),
-        cluster::trial("differences_are_listed", differences_are_listed),
+        cluster::trial(
+            "version_differences_and_stale_views_are_listed",
+            version_differences_and_stale_views_are_listed,
+        ),
     ]
 }
 
@@ -44,7 +50,7 @@ fn busy_plugin(version: &'static str) -> Vec<u8> {
     })
 }
 
-async fn is(client: &DistributedClient, id: &str, state: &str) -> TaskStatus {
+async fn wait_for_state(client: &DistributedClient, id: &str, state: &str) -> TaskStatus {
     eventually(&format!("{id} is {state}"), async || {
         let status = client.clone().get_task_status(id).await.expect("known");
         (status.status == state).then_some(status)
@@ -52,8 +58,8 @@ async fn is(client: &DistributedClient, id: &str, state: &str) -> TaskStatus {
     .await
 }
 
-/// A task that has not run yet, and why.
-async fn waits(client: &DistributedClient, id: &str, why: &str) {
+/// Checks that a task is pending for a reason that contains `why`.
+async fn assert_waiting(client: &DistributedClient, id: &str, why: &str) {
     let status = client.clone().get_task_status(id).await.expect("known");
     assert_eq!(status.status, "pending", "{status:?}");
     assert_eq!(
@@ -64,7 +70,7 @@ async fn waits(client: &DistributedClient, id: &str, why: &str) {
     assert!(status.waiting_for.contains(why), "{status:?}");
 }
 
-/// Runs once, and not before it could.
+/// Waits until a task has run, and checks that it ran once and not before `undrained_at`.
 async fn runs_after(client: &DistributedClient, id: &str, undrained_at: u64) {
     let status = client.clone().wait_for_task(id).await.expect("known");
     assert_eq!(status.status, "completed", "{status:?}");
@@ -72,11 +78,11 @@ async fn runs_after(client: &DistributedClient, id: &str, undrained_at: u64) {
     assert!(status.started_at_ms >= undrained_at, "{status:?}");
 }
 
-/// Waits until a node leases nothing more: it has been drained that often since its first start.
-async fn hears_of_it(node: &Node, times: usize) {
-    eventually("it has heard that it is drained", async || {
-        let said = node.log().matches("takes no new task").count();
-        (said == times).then_some(())
+/// Waits until a node has logged `times` times that it leases nothing.
+async fn wait_until_drained(node: &Node, times: usize) {
+    eventually("the node knows that it is drained", async || {
+        let count = node.log().matches("takes no new task").count();
+        (count == times).then_some(())
     })
     .await;
 }
@@ -86,7 +92,7 @@ async fn seen(node: &Node, id: &str) -> Option<v1::Node> {
     listed.nodes.into_iter().find(|node| node.id == id)
 }
 
-async fn a_drained_node_takes_nothing() {
+async fn a_drained_node_leases_nothing() {
     let settings = "[plugin.busy.task.busy]\nmax_attempts = 1\n";
     let mut node = Node::prepare(&[&showcase("echo")], settings);
     node.add_wasm("busy.wasm", &busy_plugin("1"));
@@ -94,14 +100,14 @@ async fn a_drained_node_takes_nothing() {
     let mut client = node.client();
     let running = client.submit_task(task("busy", 3000_u32.to_le_bytes()));
     let running = running.await.unwrap();
-    is(&client, &running, "running").await;
+    wait_for_state(&client, &running, "running").await;
 
     for _ in 0..2 {
         client.drain_node("test").await.unwrap();
         assert!(seen(&node, "test").await.expect("this node").drained);
     }
-    hears_of_it(&node, 1).await;
-    // It is drained, and not away: what it could run is still taken in.
+    wait_until_drained(&node, 1).await;
+    // The drained node still accepts tasks of its types.
     let mut waiting = Vec::new();
     for _ in 0..3 {
         waiting.push(client.submit_task(task("echo", "on")).await.unwrap());
@@ -110,7 +116,7 @@ async fn a_drained_node_takes_nothing() {
     assert_eq!(finished.status, "completed", "{finished:?}");
     assert_eq!((finished.attempts, finished.finishes), (1, 1));
     for id in &waiting {
-        waits(&client, id, "drained").await;
+        assert_waiting(&client, id, "drained").await;
     }
 
     let undrained_at = now_ms();
@@ -122,9 +128,9 @@ async fn a_drained_node_takes_nothing() {
         runs_after(&client, id, undrained_at).await;
     }
 
-    // A stop of a drained node is a stop like any other, and a node by itself forgets.
+    // A drained node stops as usual, and without etcd it is not drained after a restart.
     client.drain_node("test").await.unwrap();
-    hears_of_it(&node, 2).await;
+    wait_until_drained(&node, 2).await;
     let left = client.submit_task(task("echo", "left")).await.unwrap();
     assert!(node.terminate().await.success());
     let restarted_at = now_ms();
@@ -132,7 +138,7 @@ async fn a_drained_node_takes_nothing() {
     runs_after(&node.client(), &left, restarted_at).await;
 }
 
-async fn the_command() {
+async fn the_command_lists_drains_and_undrains() {
     let mut node = Node::prepare(&[&showcase("echo")], "[plugins]\nmax_tasks = 7\n").named("one");
     node.set("labels = [\"gpu\", \"eu\"]");
     node.restart().await;
@@ -170,8 +176,8 @@ async fn the_command() {
     for command in ["drain", "undrain"] {
         let refused = hostel(&[command, "two"]);
         assert_eq!(refused.status.code(), Some(4), "{refused:?}");
-        let said = text(&refused.stderr);
-        assert!(said.contains("two; known nodes: one"), "{said}");
+        let errors = text(&refused.stderr);
+        assert!(errors.contains("two; known nodes: one"), "{errors}");
         assert_eq!(hostel(&[command, "t/o"]).status.code(), Some(4));
         assert_eq!(hostel(&[command]).status.code(), Some(2));
         let help = text(&hostel(&[command, "--help"]).stdout);
@@ -181,9 +187,9 @@ async fn the_command() {
     assert_eq!(unknown.code(), Code::NotFound);
 }
 
-async fn a_drained_node_is_so_after_its_kill() {
+async fn a_drain_request_survives_a_kill() {
     let shared = Shared::start().await;
-    // Long enough to notice if somebody waited for its end.
+    // Long enough that waiting for its end would be noticed.
     let ttl = Duration::from_secs(300);
     let a = shared.prepare_with("a", &[], ttl).started().await;
     let mut b = shared
@@ -195,25 +201,25 @@ async fn a_drained_node_is_so_after_its_kill() {
     let drained = a.cli(&["nodes", "drain", "b"]);
     assert!(drained.status.success(), "{drained:?}");
     assert!(seen(&a, "b").await.expect("b").drained);
-    hears_of_it(&b, 1).await;
+    wait_until_drained(&b, 1).await;
     let echoed = b.client().submit_task(task("echo", "on")).await.unwrap();
-    waits(&b.client(), &echoed, "drained").await;
+    assert_waiting(&b.client(), &echoed, "drained").await;
 
     b.kill();
     let since = Instant::now();
     b.restart().await;
-    assert!(since.elapsed() < ttl / 2, "it takes its own record over");
-    hears_of_it(&b, 2).await;
-    waits(&b.client(), &echoed, "drained").await;
+    assert!(since.elapsed() < ttl / 2, "it takes over its own record");
+    wait_until_drained(&b, 2).await;
+    assert_waiting(&b.client(), &echoed, "drained").await;
     eventually("a sees b at its new address", async || {
         let node = seen(&a, "b").await?;
         (node.drained && node.address == b.address()).then_some(())
     })
     .await;
 
-    // The node may be away when it is undrained, too.
+    // A stopped node can be undrained.
     assert!(b.terminate().await.success());
-    eventually("b has gone", async || {
+    eventually("b is not listed", async || {
         seen(&a, "b").await.is_none().then_some(())
     })
     .await;
@@ -230,17 +236,17 @@ async fn a_drained_node_is_so_after_its_kill() {
     b.restart().await;
     runs_after(&b.client(), &echoed, undrained_at).await;
 
-    // And without a restart.
+    // A running node can be drained and undrained.
     a.client().drain_node("b").await.unwrap();
-    hears_of_it(&b, 3).await;
+    wait_until_drained(&b, 3).await;
     let echoed = b.client().submit_task(task("echo", "on")).await.unwrap();
-    waits(&b.client(), &echoed, "drained").await;
+    assert_waiting(&b.client(), &echoed, "drained").await;
     let undrained_at = now_ms();
     a.client().undrain_node("b").await.unwrap();
     runs_after(&b.client(), &echoed, undrained_at).await;
 }
 
-async fn differences_are_listed() {
+async fn version_differences_and_stale_views_are_listed() {
     let mut shared = Shared::start().await;
     let ttl = Duration::from_secs(10);
     let mut a = shared.prepare_with("a", &[], ttl);
@@ -258,32 +264,32 @@ async fn differences_are_listed() {
         .await;
     }
     b.add_wasm("busy.wasm", &busy_plugin("1.0.0"));
-    eventually("they are the same again", async || {
+    eventually("the versions are the same", async || {
         let table = text(a.cli(&["nodes", "list"]).stdout);
         (!table.contains("Not the same") && table.contains("\nb ")).then_some(())
     })
     .await;
 
     shared.etcd.kill();
-    let said = eventually("the list says that it is stale", async || {
+    let errors = eventually("the list is marked as stale", async || {
         let listed = a.cli(&["nodes", "list", "--json"]);
         assert!(listed.status.success(), "{listed:?}");
         let json: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
         let nodes = json["nodes"].as_array().expect("an array");
-        assert_eq!(nodes.len(), 2, "the last view serves");
+        assert_eq!(nodes.len(), 2, "the last view is listed");
         let listed = a.cli(&["nodes", "list"]);
-        let said = text(listed.stderr);
-        (said.contains("stale") && json["stale_since_ms"].is_u64()).then_some(said)
+        let errors = text(listed.stderr);
+        (errors.contains("stale") && json["stale_since_ms"].is_u64()).then_some(errors)
     })
     .await;
-    println!("{said}");
+    println!("{errors}");
     let seen = a.client().list_nodes().await.unwrap();
     assert!(seen.stale && seen.stale_since_ms <= now_ms(), "{seen:?}");
     assert!(seen.stale_since_ms > now_ms() - 300_000, "{seen:?}");
     let refused = a.client().drain_node("b").await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     shared.etcd.restart().await;
-    eventually("it is fresh again", async || {
+    eventually("the list is current again", async || {
         let seen = a.client().list_nodes().await.unwrap();
         (!seen.stale && seen.stale_since_ms == 0).then_some(())
     })

@@ -1,6 +1,6 @@
-//! What tools ask of any gRPC server: health and reflection, as their protocols have it.
+//! The standard gRPC services for tools: health and reflection.
 
-use crate::support::{PATIENCE, eventually, node::Node, trial_needing};
+use crate::support::{DEADLINE, eventually, node::Node, trial_needing};
 use libtest_mimic::Trial;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -13,15 +13,19 @@ use tonic_reflection::pb::{v1, v1alpha};
 pub fn trials() -> Vec<Trial> {
     vec![
         trial_needing(
-            "probes::reflection_goes_on_after_a_question_without_an_answer",
+            "probes::reflection_continues_after_an_unknown_symbol",
             true,
-            reflection,
+            reflection_continues_after_an_unknown_symbol,
         ),
-        trial_needing("probes::health_knows_every_service", true, services),
         trial_needing(
-            "probes::a_watch_waits_for_a_service_and_ends_with_the_node",
+            "probes::health_reports_every_service",
             true,
-            watches,
+            health_reports_every_service,
+        ),
+        trial_needing(
+            "probes::a_health_watch_ends_with_the_node",
+            true,
+            a_health_watch_ends_with_the_node,
         ),
     ]
 }
@@ -31,7 +35,7 @@ async fn channel(node: &Node) -> Channel {
     endpoint.unwrap().connect().await.unwrap()
 }
 
-/// The answers of one version of reflection to these questions, on one stream.
+/// Returns the answers of one version of the reflection service to requests on one stream.
 macro_rules! answers {
     ($version:ident, $channel:expr, $questions:expr) => {{
         use $version::{ServerReflectionRequest, server_reflection_client::ServerReflectionClient};
@@ -88,13 +92,13 @@ macro_rules! reflects {
     }};
 }
 
-async fn reflection() {
+async fn reflection_continues_after_an_unknown_symbol() {
     let node = Node::start(&[], "").await;
     reflects!(v1, channel(&node).await);
     reflects!(v1alpha, channel(&node).await);
 }
 
-async fn services() {
+async fn health_reports_every_service() {
     use v1::{
         server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
     };
@@ -122,7 +126,7 @@ async fn services() {
     assert_eq!(unknown.code(), Code::NotFound);
 }
 
-async fn watches() {
+async fn a_health_watch_ends_with_the_node() {
     let mut node = Node::start(&[], "").await;
     let mut client = HealthClient::new(channel(&node).await);
     let mut watch = async |service: &str| {
@@ -133,21 +137,21 @@ async fn watches() {
     };
     let mut of_nothing = watch("nothing").await;
     let mut of_node = watch("").await;
-    let told = of_nothing.message().await.unwrap().unwrap();
-    assert_eq!(told.status(), ServingStatus::ServiceUnknown);
-    let told = of_node.message().await.unwrap().unwrap();
-    assert_eq!(told.status(), ServingStatus::Serving);
+    let answer = of_nothing.message().await.unwrap().unwrap();
+    assert_eq!(answer.status(), ServingStatus::ServiceUnknown);
+    let answer = of_node.message().await.unwrap().unwrap();
+    assert_eq!(answer.status(), ServingStatus::Serving);
     let more = timeout(Duration::from_millis(300), of_nothing.message()).await;
     assert!(more.is_err(), "{more:?}");
 
-    // Nobody has to cut the streams off.
-    node.ask_to_stop();
-    let told = timeout(PATIENCE, of_node.message()).await.unwrap();
-    assert_eq!(told.unwrap().unwrap().status(), ServingStatus::NotServing);
-    let end = timeout(PATIENCE, of_nothing.message()).await.unwrap();
+    // The streams end by themselves.
+    node.request_stop();
+    let answer = timeout(DEADLINE, of_node.message()).await.unwrap();
+    assert_eq!(answer.unwrap().unwrap().status(), ServingStatus::NotServing);
+    let end = timeout(DEADLINE, of_nothing.message()).await.unwrap();
     assert_eq!(end.unwrap_err().code(), Code::Unavailable);
-    assert!(node.ended().await.success());
-    eventually("the log is there", async || {
+    assert!(node.wait_for_exit().await.success());
+    eventually("the log is written", async || {
         let log = node.log();
         (!log.is_empty()).then(|| assert!(!log.contains("were cut off"), "{log}"))
     })

@@ -1,28 +1,34 @@
-//! A client in another language, made from the seed's own proto text and nothing of ours.
+//! A Python client that is generated from the original proto text, without files of this project.
 
 use crate::support::{
     backend::{Backend, Shared},
     plugins::{can_build, showcase, source},
     python::python,
-    trial_or_why_not,
+    trial_if,
 };
 use libtest_mimic::Trial;
 use std::process::Command;
 
 pub fn trials() -> Vec<Trial> {
-    let possible = || match can_build() {
-        true => python().map(|_| ()),
-        false => Err("the wasm target is needed".into()),
+    let possible = || {
+        if can_build() {
+            python().map(|_| ())
+        } else {
+            Err("the wasm target is needed".into())
+        }
     };
-    let on_redis = move || match Shared::is_here() {
-        true => possible(),
-        false => Err("redis-server and etcd are needed".into()),
+    let on_redis = move || {
+        if Shared::is_installed() {
+            possible()
+        } else {
+            Err("redis-server and etcd are needed".into())
+        }
     };
     vec![
-        trial_or_why_not("python::all_six_calls", possible, || {
+        trial_if("python::all_six_calls", possible, || {
             all_six_calls(Backend::Embedded)
         }),
-        trial_or_why_not("python::all_six_calls_on_redis", on_redis, || {
+        trial_if("python::all_six_calls_on_redis", on_redis, || {
             all_six_calls(Backend::Shared)
         }),
     ]

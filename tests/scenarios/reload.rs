@@ -1,5 +1,5 @@
-//! Reload under load: a plugin is replaced two hundred times, in every way that people replace
-//! files, while tasks flow. The ledger of swaps and tasks is kept here, outside of the node.
+//! Reload under load: a plugin is replaced two hundred times, in all usual ways, while tasks run. The
+//! ledger of replacements and tasks is kept outside the node.
 
 use crate::support::{
     backend::{Backend, on_both},
@@ -15,6 +15,7 @@ use hostel::{
     proto::hostel::v1::{ListPluginsResponse, Plugin},
 };
 use libtest_mimic::Trial;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
@@ -23,7 +24,7 @@ use std::{
     os::unix::fs::symlink,
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -33,15 +34,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 const LOADERS: u64 = 4;
-/// How many tasks have to run on a new version before it is replaced in turn.
+/// The number of tasks that have to run on a version before the next replacement.
 const TASKS_BETWEEN: usize = 20;
 
-/// Only change events wake the loader: a test that sleeps through them gets stuck.
+/// Disables rescans, so that a missed file event makes the test fail.
 const NO_RESCAN: &str = "[plugins]\nrescan_ms = 3600000\n";
 
 pub fn trials() -> Vec<Trial> {
     [
-        on_both("reload::under_load", under_load),
+        on_both(
+            "reload::reloads_under_load_lose_no_task",
+            reloads_under_load_lose_no_task,
+        ),
         on_both(
             "reload::a_task_waits_for_its_plugin",
             a_task_waits_for_its_plugin,
@@ -52,7 +56,7 @@ pub fn trials() -> Vec<Trial> {
     .collect()
 }
 
-async fn under_load(on: Backend) {
+async fn reloads_under_load_lose_no_task(on: Backend) {
     let mut rng = random("reload");
     let versions = ["1.0.0", "2.0.0"].map(Version::build);
     let node = on.prepare(&[], NO_RESCAN).await;
@@ -63,7 +67,7 @@ async fn under_load(on: Backend) {
     }
     let swaps = on.times(200, 100);
     let ledger = Arc::<Ledger>::default();
-    ledger.swaps.lock().unwrap().push(Swap {
+    ledger.swaps.lock().push(Swap {
         begun: 0,
         complete: now_ms(),
         version: versions[0].name,
@@ -87,13 +91,13 @@ async fn under_load(on: Backend) {
         let begun = now_ms();
         operator.replace(way, version, &mut rng).await;
         let complete = operator.serves(version, way).await;
-        ledger.swaps.lock().unwrap().push(Swap {
+        ledger.swaps.lock().push(Swap {
             begun,
             complete,
             version: version.name,
         });
         ledger.some_more(complete, &mut loaders).await;
-        // Not while the file is a link: what is written would land in the version itself.
+        // Not while the file is a link, since the write would change the version itself.
         if way == Way::InPlace && swap % 3 == 0 {
             operator.spoil(swap / 3, version).await;
             ledger.some_more(now_ms(), &mut loaders).await;
@@ -107,10 +111,10 @@ async fn under_load(on: Backend) {
         ended.expect("no loader fails");
     }
     let tasks = ledger.check();
-    let refused = ledger.refused.lock().unwrap().len();
+    let rejected = ledger.rejected.lock().len();
     println!(
-        "reload: {tasks} tasks over {swaps} swaps; {refused} submissions refused while the plugin \
-         was gone; resident after 20 swaps {} KiB, after {swaps} {} KiB",
+        "reload: {tasks} tasks over {swaps} swaps; {rejected} submissions rejected while the plugin \
+         was removed; resident after 20 swaps {} KiB, after {swaps} {} KiB",
         resident[0], resident[1]
     );
     assert!(
@@ -119,8 +123,7 @@ async fn under_load(on: Backend) {
     );
 }
 
-/// The database keeps pages in memory up to a limit. Reached before the first look at memory, so
-/// that what grows afterwards grows with the reloads.
+/// Fills the page cache of the database up to its limit, so that later growth comes from the reloads.
 async fn fill_caches(node: &Node) {
     let large = vec![7; 256 << 10];
     let fill = |mut client: DistributedClient| {
@@ -141,7 +144,7 @@ async fn fill_caches(node: &Node) {
     }
 }
 
-/// The least of several looks: the load comes and goes.
+/// Returns the minimum of several measurements, since the load varies.
 async fn settled_kib(node: &Node) -> u64 {
     let mut least = u64::MAX;
     for _ in 0..40 {
@@ -184,7 +187,7 @@ enum Way {
     Symlink,
 }
 
-/// In turn. A link has to be followed by something that replaces it, not what it points to.
+/// The order of the ways. The one after a link must replace the link and not its target.
 const WAYS: [Way; 5] = [
     Way::Rename,
     Way::Copy,
@@ -193,7 +196,7 @@ const WAYS: [Way; 5] = [
     Way::Symlink,
 ];
 
-/// Whoever looks after the plugins directory.
+/// Replaces the file in the plugins directory.
 struct Operator<'n> {
     file: PathBuf,
     beside: PathBuf,
@@ -209,7 +212,7 @@ impl Operator<'_> {
             }
             Way::DeleteAndBack => {
                 fs::remove_file(&self.file).expect("a file");
-                eventually("the node lets go of it", async || {
+                eventually("the node unloads it", async || {
                     self.serving().await.is_none().then_some(())
                 })
                 .await;
@@ -228,7 +231,7 @@ impl Operator<'_> {
         fs::rename(&self.beside, &self.file).expect("in place");
     }
 
-    /// In pieces, with pauses in which the node may look at half of it.
+    /// Writes in chunks, with pauses in which the node may read a partial file.
     async fn write_in_place(&self, bytes: &[u8], rng: &mut fastrand::Rng) {
         let mut file = File::create(&self.file).expect("a file");
         for piece in bytes.chunks(bytes.len() / 3) {
@@ -237,7 +240,8 @@ impl Operator<'_> {
         }
     }
 
-    /// Something that cannot be loaded; what serves goes on, and the node says what is wrong.
+    /// Writes a file that cannot be loaded, and checks that the serving version stays and the node
+    /// reports the error.
     async fn spoil(&self, kind: usize, serving: &Version) {
         let half = &serving.wasm[..serving.wasm.len() / 2];
         let traps = Sample {
@@ -256,10 +260,10 @@ impl Operator<'_> {
             0 => self.rename_into_place(&bytes),
             _ => fs::write(&self.file, &bytes).expect("in place"),
         }
-        let error = eventually("the file is refused", async || {
+        let error = eventually("the file is rejected", async || {
             let list = self.list().await;
             let serves = list.plugins.iter().find(|plugin| plugin.name == "echo");
-            let serves = serves.expect("the good one goes on serving");
+            let serves = serves.expect("the valid version serves");
             assert_eq!(serves.sha256, serving.sha256);
             let mut rejected = list.rejected.into_iter();
             let ours = rejected.find(|rejected| rejected.file == "echo.wasm");
@@ -269,7 +273,7 @@ impl Operator<'_> {
         assert!(!error.is_empty() && error.contains(expected), "{error}");
     }
 
-    /// Waits until the version serves and gives the time when it was seen to.
+    /// Waits until the version serves and returns the time of the observation.
     async fn serves(&self, version: &Version, way: Way) -> u64 {
         let what = format!("{} serves after {way:?}", version.name);
         eventually(&what, async || {
@@ -293,14 +297,14 @@ impl Operator<'_> {
     }
 }
 
-/// What happened, by this side's clock, which is the node's as well. Times in milliseconds.
+/// The observed events, with times in milliseconds of the clock that the node uses as well.
 #[derive(Default)]
 struct Ledger {
     accepted: AtomicU64,
     ran: Mutex<Vec<Ran>>,
     swaps: Mutex<Vec<Swap>>,
-    /// Submissions that found no plugin: when they were sent and answered.
-    refused: Mutex<Vec<(u64, u64)>>,
+    /// Submissions without a plugin: the times of the call and of the answer.
+    rejected: Mutex<Vec<(u64, u64)>>,
 }
 
 struct Ran {
@@ -309,7 +313,7 @@ struct Ran {
     finished: u64,
 }
 
-/// From the first touch of the file to the moment when the node said that the version serves.
+/// The time from the first change of the file until the node reported that the version serves.
 struct Swap {
     begun: u64,
     complete: u64,
@@ -317,7 +321,7 @@ struct Swap {
 }
 
 impl Ledger {
-    /// Submits and waits, one task after the other.
+    /// Submits one task at a time and waits for its end.
     async fn load(
         self: Arc<Self>,
         mut client: DistributedClient,
@@ -333,7 +337,7 @@ impl Ledger {
                 Ok(id) => id,
                 Err(status) => {
                     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
-                    self.refused.lock().unwrap().push((sent, now_ms()));
+                    self.rejected.lock().push((sent, now_ms()));
                     tokio::time::sleep(Duration::from_millis(5)).await;
                     continue;
                 }
@@ -343,10 +347,10 @@ impl Ledger {
             assert_eq!(status.status, "completed", "{status:?}");
             assert_eq!((status.attempts, status.finishes), (1, 1), "{status:?}");
             assert_eq!(status.plugin, "echo");
-            // The guest signs its work, so the record is held against who really did it.
+            // The result contains the version that ran, which must be the recorded one.
             let signed = format!("{payload}@{}", status.plugin_version);
             assert_eq!(status.result, signed.as_bytes());
-            self.ran.lock().unwrap().push(Ran {
+            self.ran.lock().push(Ran {
                 version: status.plugin_version,
                 started: status.started_at_ms,
                 finished: status.finished_at_ms,
@@ -354,13 +358,13 @@ impl Ledger {
         }
     }
 
-    /// Waits until enough tasks have run that were started after `time`.
+    /// Waits until enough tasks that started after `time` have run.
     async fn some_more(&self, time: u64, loaders: &mut JoinSet<()>) {
-        eventually("tasks go on", || {
+        eventually("tasks run", || {
             if let Some(ended) = loaders.try_join_next() {
                 panic!("a loader ended: {ended:?}");
             }
-            let ran = self.ran.lock().unwrap();
+            let ran = self.ran.lock();
             let newest_first = ran.iter().rev().take(10 * TASKS_BETWEEN);
             let later = newest_first.filter(|ran| ran.started > time).count();
             ready((later >= TASKS_BETWEEN).then_some(()))
@@ -368,15 +372,15 @@ impl Ledger {
         .await;
     }
 
-    /// Every task ran on a version that could serve then, every refusal met a missing file, and
-    /// nothing was lost. Returns how many tasks there were.
+    /// Checks that every task ran on a version that could serve at the time, every rejection happened
+    /// while the file was missing, and no task was lost. Returns the number of tasks.
     fn check(&self) -> usize {
-        let (ran, swaps) = (self.ran.lock().unwrap(), self.swaps.lock().unwrap());
+        let (ran, swaps) = (self.ran.lock(), self.swaps.lock());
         assert_eq!(ran.len() as u64, self.accepted.load(Relaxed), "tasks lost");
         for ran in &*ran {
             let before = swaps.partition_point(|swap| swap.complete < ran.started);
             let first = before.saturating_sub(1);
-            // What serves since before it started, or what came while it ran.
+            // The version that served at its start, or one that came while it ran.
             let mut possible = swaps[first..]
                 .iter()
                 .enumerate()
@@ -390,14 +394,14 @@ impl Ledger {
                 swaps[first].complete
             );
         }
-        for &(sent, answered) in &*self.refused.lock().unwrap() {
+        for &(sent, answered) in &*self.rejected.lock() {
             let missing = |(index, swap): (usize, &Swap)| {
                 WAYS[index % WAYS.len()] == Way::DeleteAndBack
                     && swap.begun <= answered
                     && sent <= swap.complete
             };
             let excused = swaps.iter().enumerate().skip(1).any(missing);
-            assert!(excused, "refused between {sent} and {answered}");
+            assert!(excused, "rejected between {sent} and {answered}");
         }
         ran.len()
     }
@@ -430,7 +434,7 @@ async fn a_task_waits_for_its_plugin(on: Backend) {
     .await;
 
     fs::remove_file(node.plugins_dir().join("late.wasm")).unwrap();
-    let waits = eventually("it says what it waits for", async || {
+    let waits = eventually("the status states what the task waits for", async || {
         let status = node.client().get_task_status(&id).await.unwrap();
         status.waiting_for.contains("plugin").then_some(status)
     })

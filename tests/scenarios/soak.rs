@@ -1,9 +1,10 @@
-//! Everything at once, beside ordinary load: hostile files that come and go, hostile tasks, results of
-//! a megabyte over a thin line, a full store, clients that do not read or go away, and kills of another
-//! node. No node ends unasked, memory does not grow, and the ledger is whole.
+//! All faults at once, with ordinary load: hostile files and tasks, results of a megabyte over a slow
+//! connection, a full store, clients that do not read or disconnect, and kills of another node. The node
+//! keeps running, its memory does not grow, and the ledger is complete.
 //!
-//! `HOSTEL_TEST_LONG` gives it an hour (or as many seconds as it says, from 60 on), and then the memory
-//! and the latency of the ordinary load are held to their bounds; a short run only reports them.
+//! `HOSTEL_TEST_LONG` makes it run for an hour, or for its value in seconds if that is at least 60. A
+//! long run checks bounds of the memory and of the latency of the ordinary load; a short one only prints
+//! them.
 
 use super::cluster::Shared;
 use crate::support::{
@@ -20,6 +21,7 @@ use hostel::{
     proto::distributed::Message,
 };
 use libtest_mimic::Trial;
+use parking_lot::Mutex;
 use std::{
     env,
     sync::{
@@ -30,26 +32,26 @@ use std::{
 };
 use tokio::{task::JoinSet, time::sleep};
 
-/// What the line to Redis carries in a second.
-const LINE: usize = 12 << 20;
+/// The bandwidth of the connection to Redis in bytes a second.
+const BANDWIDTH: usize = 12 << 20;
 
-/// The memory of Redis while it is not full: enough for an hour of all of it.
+/// The memory limit of Redis while it is not full, which suffices for an hour.
 const STORE: &str = "4gb";
 
-/// How long each client of the ordinary load rests between two tasks.
+/// The pause of each client of the ordinary load between two tasks.
 const PAUSE: Duration = Duration::from_millis(300);
 
 const LARGE: usize = 1 << 20;
 
 pub fn trials() -> Vec<Trial> {
     vec![trial_needing(
-        "soak::all_of_it_at_once",
-        Shared::is_here() && can_build(),
-        all_of_it_at_once,
+        "soak::acknowledged_tasks_survive_all_faults_at_once",
+        Shared::is_installed() && can_build(),
+        acknowledged_tasks_survive_all_faults_at_once,
     )]
 }
 
-/// How long the storm lasts, and whether that is long enough to hold it to its bounds.
+/// Returns the duration of the faults, and whether it is long enough to check the bounds.
 fn length() -> (Duration, bool) {
     match env::var("HOSTEL_TEST_LONG") {
         Ok(given) => {
@@ -61,7 +63,7 @@ fn length() -> (Duration, bool) {
     }
 }
 
-/// What misbehaves when it runs, each a task type that is called as its plugin.
+/// Task types that misbehave, with the code of each. The plugin has the same name.
 const HOSTILE: [(&str, &str); 4] = [
     ("traps", sample::TRAP),
     ("spins", sample::SPIN),
@@ -96,12 +98,13 @@ fn prepare(id: &str, settings: &str) -> Node {
     node
 }
 
-async fn all_of_it_at_once() {
+async fn acknowledged_tasks_survive_all_faults_at_once() {
     let (length, is_long) = length();
     let mut rng = random("soak");
     let shared = Shared::start_with(&["--maxmemory", STORE]).await;
-    let proxy = Proxy::thin(&format!("127.0.0.1:{}", shared.redis.port()), LINE).await;
-    let settings = shared.presence()
+    let proxy =
+        Proxy::with_bandwidth(&format!("127.0.0.1:{}", shared.redis.port()), BANDWIDTH).await;
+    let settings = shared.discovery_settings()
         + &format!(
             "[queue]\nkind = \"redis\"\nurl = \"redis://{}\"\n",
             proxy.address()
@@ -111,31 +114,31 @@ async fn all_of_it_at_once() {
 
     let mut load = Load::start_paced(&mut rng, PAUSE);
     load.ledger.may_be_full.store(true, Relaxed);
-    load.serve_at(vec![steady.address().into()]);
-    load.goes_on(50).await;
+    load.set_addresses(vec![steady.address().into()]);
+    load.wait_for_more(50).await;
     let quiet = Probe::start(&steady);
     sleep(length / 10).await;
     let quiet = quiet.stop().await;
 
-    let done = Arc::<Done>::default();
-    let mut storm = JoinSet::new();
-    storm.spawn(hostile_tasks(steady.client(), done.clone()));
-    storm.spawn(large_results(steady.client(), done.clone()));
-    storm.spawn(unread_stream(steady.client(), done.clone()));
-    storm.spawn(calls_given_up(steady.client(), done.clone()));
-    storm.spawn(full_store(shared.redis.url(), done.clone()));
-    let stormy = Probe::start(&steady);
+    let done = Arc::<Faults>::default();
+    let mut faults = JoinSet::new();
+    faults.spawn(hostile_tasks(steady.client(), done.clone()));
+    faults.spawn(large_results(steady.client(), done.clone()));
+    faults.spawn(unread_stream(steady.client(), done.clone()));
+    faults.spawn(abandoned_calls(steady.client(), done.clone()));
+    faults.spawn(full_store(shared.redis.url(), done.clone()));
+    let with_faults = Probe::start(&steady);
     let begun = Instant::now();
     let mut at_minute_ten = 0;
     let mut turn = 0;
     while begun.elapsed() < length {
-        come_and_go(&steady, turn);
+        change_files(&steady, turn);
         if turn % 3 == 2 {
             killed.kill();
             killed.restart().await;
             done.kills.fetch_add(1, Relaxed);
         }
-        load.goes_on(10).await;
+        load.wait_for_more(10).await;
         load.ledger.audit(steady.address(), &mut rng).await;
         sleep(length.min(Duration::from_secs(60)) / 12).await;
         if let Some(status) = steady.exit_status() {
@@ -144,19 +147,19 @@ async fn all_of_it_at_once() {
         if at_minute_ten == 0 && begun.elapsed() > Duration::from_secs(600) {
             at_minute_ten = steady.resident_kib();
         }
-        if let Some(ended) = storm.try_join_next() {
-            panic!("a part of the storm ended: {ended:?}");
+        if let Some(ended) = faults.try_join_next() {
+            panic!("a source of faults ended: {ended:?}");
         }
         turn += 1;
     }
     let at_end = steady.resident_kib();
-    storm.shutdown().await;
-    let stormy = stormy.stop().await;
-    come_and_go(&steady, usize::MAX);
+    faults.shutdown().await;
+    let with_faults = with_faults.stop().await;
+    change_files(&steady, usize::MAX);
     let (tasks, lost) = load.settle(steady.address()).await;
     println!(
-        "soak: {tasks} tasks of ordinary load, {lost} attempts lost and made good; {done:?}; \
-         p99 {quiet:?} before and {stormy:?} during the storm; {at_minute_ten} KiB resident after \
+        "soak: {tasks} tasks of ordinary load, {lost} attempts lost and repeated; {done:?}; \
+         p99 {quiet:?} before and {with_faults:?} during the faults; {at_minute_ten} KiB resident after \
          ten minutes, {at_end} KiB at the end, {} KiB at most",
         steady.peak_resident_kib()
     );
@@ -166,46 +169,37 @@ async fn all_of_it_at_once() {
             at_end <= at_minute_ten + at_minute_ten / 10,
             "memory has grown"
         );
-        assert!(stormy <= quiet * 3, "ordinary tasks waited too long");
+        assert!(with_faults <= quiet * 3, "ordinary tasks waited too long");
     }
     assert!(steady.terminate().await.success());
 }
 
-/// What the storm has done so far.
+/// Counts of the faults so far.
 #[derive(Debug, Default)]
-struct Done {
+struct Faults {
     hostile: AtomicU64,
     large: AtomicU64,
     floods: AtomicU64,
-    given_up: AtomicU64,
+    abandoned: AtomicU64,
     fillings: AtomicU64,
     kills: AtomicU64,
 }
 
-/// The time from a submission to its result, again and again, for a small task of the ordinary kind.
-struct Probe(
-    tokio::task::JoinHandle<()>,
-    Arc<std::sync::Mutex<Histogram<u64>>>,
-);
+/// Measures the time from a submission to its result, repeatedly, for a small ordinary task.
+struct Probe(tokio::task::JoinHandle<()>, Arc<Mutex<Histogram<u64>>>);
 
 impl Probe {
     fn start(node: &Node) -> Self {
-        let times = Arc::new(std::sync::Mutex::new(
-            Histogram::new(3).expect("a histogram"),
-        ));
+        let times = Arc::new(Mutex::new(Histogram::new(3).expect("a histogram")));
         let (mut client, recorded) = (node.client(), times.clone());
         let probing = tokio::spawn(async move {
             loop {
                 let since = Instant::now();
                 let done = client.submit_and_wait(task("echo", "probe")).await;
-                // While the store is full it is refused, which is no answer to wait for.
+                // A full store rejects the task; such calls are not measured.
                 if done.is_ok_and(|done| done.status == "completed") {
                     let micros = since.elapsed().as_micros().try_into().expect("a time");
-                    recorded
-                        .lock()
-                        .expect("no panic")
-                        .record(micros)
-                        .expect("a time");
+                    recorded.lock().record(micros).expect("a time");
                 }
                 sleep(Duration::from_millis(20)).await;
             }
@@ -216,14 +210,14 @@ impl Probe {
     async fn stop(self) -> Duration {
         self.0.abort();
         let _ = self.0.await;
-        let times = self.1.lock().expect("no panic");
+        let times = self.1.lock();
         assert!(!times.is_empty(), "no ordinary task was completed");
         Duration::from_micros(times.value_at_quantile(0.99))
     }
 }
 
-/// Files that no node can load come and go in turn.
-fn come_and_go(node: &Node, turn: usize) {
+/// Replaces the files that no node can load.
+fn change_files(node: &Node, turn: usize) {
     let describe = |describe| {
         guest(&Sample {
             name: "hostile",
@@ -246,12 +240,13 @@ fn come_and_go(node: &Node, turn: usize) {
     node.add_wasm(["a.wasm", "b.wasm"][turn % 2], &file);
 }
 
-/// A component of a few kilobytes whose types are nested so deeply that a compiler's stack overflows.
+/// Returns a component of a few kilobytes whose types are nested so deeply that the compiler's stack
+/// overflows.
 fn nested(depth: usize) -> Vec<u8> {
     let mut wasm = b"\0asm\x0d\0\x01\0".to_vec();
     let mut types = vec![0x42, 0x00];
     for _ in 0..depth {
-        // An instance type of one type: the one before.
+        // An instance type that contains the previous type.
         types = [&[0x42, 0x01, 0x01][..], &types].concat();
     }
     types.insert(0, 1);
@@ -266,7 +261,7 @@ fn nested(depth: usize) -> Vec<u8> {
     wasm
 }
 
-async fn hostile_tasks(mut client: DistributedClient, done: Arc<Done>) {
+async fn hostile_tasks(mut client: DistributedClient, done: Arc<Faults>) {
     for turn in 0.. {
         let (name, _) = HOSTILE[turn % HOSTILE.len()];
         if client.submit_task(task(name, "x")).await.is_ok() {
@@ -276,7 +271,7 @@ async fn hostile_tasks(mut client: DistributedClient, done: Arc<Done>) {
     }
 }
 
-async fn large_results(mut client: DistributedClient, done: Arc<Done>) {
+async fn large_results(mut client: DistributedClient, done: Arc<Faults>) {
     loop {
         let ended = client.submit_and_wait(task("large", "x")).await;
         if let Ok(ended) = ended
@@ -289,18 +284,18 @@ async fn large_results(mut client: DistributedClient, done: Arc<Done>) {
     }
 }
 
-/// Subscribes to a topic, reads nothing, and is sent more than anybody holds for it.
-async fn unread_stream(mut client: DistributedClient, done: Arc<Done>) {
+/// Subscribes to a topic, reads nothing, and gets more messages than any backlog holds.
+async fn unread_stream(mut client: DistributedClient, done: Arc<Faults>) {
     loop {
         let hello = Message {
             from_node: "unread".into(),
             ..Message::default()
         };
-        let said = async_stream::stream! {
+        let outgoing = async_stream::stream! {
             yield hello;
             std::future::pending::<()>().await;
         };
-        let stream = client.stream_messages(said).await;
+        let stream = client.stream_messages(outgoing).await;
         for _ in 0..200 {
             let message = Message {
                 to_node: "unread".into(),
@@ -315,8 +310,8 @@ async fn unread_stream(mut client: DistributedClient, done: Arc<Done>) {
     }
 }
 
-/// Submits, waits, and goes away before the end.
-async fn calls_given_up(client: DistributedClient, done: Arc<Done>) {
+/// Submits tasks and abandons the calls before their end.
+async fn abandoned_calls(client: DistributedClient, done: Arc<Faults>) {
     loop {
         let mut calls = JoinSet::new();
         for _ in 0..50 {
@@ -327,29 +322,29 @@ async fn calls_given_up(client: DistributedClient, done: Arc<Done>) {
                 let _ = tokio::time::timeout(wait, client.submit_and_wait(brief)).await;
             });
         }
-        done.given_up.fetch_add(50, Relaxed);
+        done.abandoned.fetch_add(50, Relaxed);
         calls.join_all().await;
         sleep(Duration::from_secs(3)).await;
     }
 }
 
-/// Has Redis reach its bound now and then: what it holds at that moment is all that it may hold.
-async fn full_store(redis: String, done: Arc<Done>) {
+/// Fills Redis at times by lowering its memory limit.
+async fn full_store(redis: String, done: Arc<Faults>) {
     let client = redis::Client::open(redis).expect("an address");
     let mut connection = client
         .get_multiplexed_async_connection()
         .await
         .expect("a connection");
-    let mut bound = async |bytes: String| {
+    let mut set_limit = async |bytes: String| {
         let mut set = redis::cmd("CONFIG");
         set.arg("SET").arg("maxmemory").arg(bytes);
         set.query_async::<()>(&mut connection).await.expect("set");
     };
     loop {
         sleep(Duration::from_secs(5)).await;
-        bound("1mb".into()).await;
+        set_limit("1mb".into()).await;
         sleep(Duration::from_secs(2)).await;
-        bound(STORE.into()).await;
+        set_limit(STORE.into()).await;
         done.fillings.fetch_add(1, Relaxed);
     }
 }

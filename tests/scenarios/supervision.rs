@@ -1,5 +1,5 @@
-//! Background tasks that fail: each is missed at once, in health and in the log, and starts again or
-//! ends the node. The nodes live in this process, so that a task of theirs can be made to panic.
+//! Background tasks that fail: health and the log report each at once, and it restarts or ends the node.
+//! The nodes run in this process, so that tests can make their tasks panic.
 
 use crate::support::{
     backend::Shared,
@@ -21,7 +21,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-/// Threads of the embedded stores and the plugin host; what their panic does is shown where they are.
+/// Threads of the embedded stores and the plugin host. Their panics are tested in their modules.
 const THREADS: [&str; 8] = [
     "epoch-ticker",
     "keyvalue-lists",
@@ -33,9 +33,10 @@ const THREADS: [&str; 8] = [
     "queue-writer",
 ];
 
-/// Their end is the end of the node.
+/// Background tasks whose end ends the node.
 const VITAL: [&str; 2] = ["finisher", "grpc-server"];
 
+/// Background tasks that restart after a panic.
 const RESTARTING: [&str; 14] = [
     "announcer",
     "component",
@@ -53,7 +54,7 @@ const RESTARTING: [&str; 14] = [
     "stall-watcher",
 ];
 
-/// What a node has besides that shares its queue, its discovery and its broker.
+/// Additional background tasks of a node with shared backends.
 const SHARED: [&str; 6] = [
     "etcd-registration",
     "etcd-watcher",
@@ -66,29 +67,29 @@ const SHARED: [&str; 6] = [
 pub fn trials() -> Vec<Trial> {
     vec![
         trial(
-            "supervision::a_background_task_that_panics_is_missed_and_starts_again",
-            || a_task_that_panics_starts_again(None),
+            "supervision::a_panicked_background_task_is_reported_and_restarts",
+            || a_panicked_background_task_restarts(None),
         ),
         trial_needing(
-            "supervision::a_background_task_that_panics_starts_again_on_redis",
-            can_build() && Shared::is_here(),
+            "supervision::a_panicked_background_task_is_reported_and_restarts_on_redis",
+            can_build() && Shared::is_installed(),
             || async {
                 let shared = Shared::start().await;
-                a_task_that_panics_starts_again(Some(&shared)).await;
+                a_panicked_background_task_restarts(Some(&shared)).await;
             },
         ),
         trial(
-            "supervision::without_a_dispatcher_a_node_does_not_serve",
-            without_a_dispatcher_a_node_does_not_serve,
+            "supervision::a_node_without_a_dispatcher_is_not_serving",
+            a_node_without_a_dispatcher_is_not_serving,
         ),
         trial(
-            "supervision::the_end_of_a_vital_task_ends_the_node",
-            the_end_of_a_vital_task_ends_the_node,
+            "supervision::a_node_ends_with_a_vital_background_task",
+            a_node_ends_with_a_vital_background_task,
         ),
     ]
 }
 
-/// A node within this process, with a component and a task type.
+/// Starts a node in this process, with a component and a task type.
 async fn start(shared: Option<&Shared>) -> (DistributedNode, TempDir) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let plugins = dir.path().join("plugins");
@@ -112,8 +113,8 @@ fn client(node: &DistributedNode) -> DistributedClient {
     DistributedClient::connect_lazy(&node.address().to_string()).expect("an address")
 }
 
-/// It runs a task, and its component answers.
-async fn works(node: &DistributedNode) {
+/// Checks that the node runs a task and its component answers.
+async fn assert_works(node: &DistributedNode) {
     let done = client(node)
         .submit_and_wait(task("sample", "payload"))
         .await;
@@ -134,16 +135,16 @@ async fn works(node: &DistributedNode) {
     .await;
 }
 
-/// Waits for a fault of this name to come, or to go.
-async fn fault(health: &Health, name: &'static str, is_there: bool) {
+/// Waits until a fault of this name is reported or resolved.
+async fn wait_for_fault(health: &Health, name: &'static str, is_there: bool) {
     let mut changed = health.changed();
     let seen = changed.wait_for(|faults| faults.keys().any(|(_, kind)| *kind == name) == is_there);
     let seen = tokio::time::timeout(Duration::from_secs(60), seen).await;
-    seen.unwrap_or_else(|_| panic!("{name}: a fault is there: {is_there}"))
+    seen.unwrap_or_else(|_| panic!("{name}: a fault is reported: {is_there}"))
         .expect("its health");
 }
 
-async fn a_task_that_panics_starts_again(shared: Option<&Shared>) {
+async fn a_panicked_background_task_restarts(shared: Option<&Shared>) {
     let (node, _dir) = start(shared).await;
     let health = node.health();
     let running: BTreeSet<_> = health.background_names().into_iter().collect();
@@ -154,7 +155,7 @@ async fn a_task_that_panics_starts_again(shared: Option<&Shared>) {
         expected.extend(SHARED);
     }
     assert_eq!(running, expected);
-    works(&node).await;
+    assert_works(&node).await;
     let (threads, vital) = (BTreeSet::from(THREADS), BTreeSet::from(VITAL));
     let restarting = || {
         running
@@ -163,25 +164,25 @@ async fn a_task_that_panics_starts_again(shared: Option<&Shared>) {
     };
     for name in restarting() {
         assert!(health.inject_panic(name) > 0, "{name}");
-        fault(health, name, true).await;
+        wait_for_fault(health, name, true).await;
     }
     for name in restarting() {
-        fault(health, name, false).await;
+        wait_for_fault(health, name, false).await;
     }
-    works(&node).await;
+    assert_works(&node).await;
     let now: BTreeSet<_> = health.background_names().into_iter().collect();
     assert_eq!(now, running);
     node.stop().await.expect("it stops");
     assert!(health.faults().is_empty(), "{:?}", health.faults());
 }
 
-async fn without_a_dispatcher_a_node_does_not_serve() {
+async fn a_node_without_a_dispatcher_is_not_serving() {
     let (node, _dir) = start(None).await;
-    let mut asked = HealthClient::new(channel(&node.address().to_string()));
+    let mut health_client = HealthClient::new(channel(&node.address().to_string()));
     let mut status = async |service: &str| {
         let service = service.to_owned();
         let request = HealthCheckRequest { service };
-        let answer = asked.check(request).await.expect("a known service");
+        let answer = health_client.check(request).await.expect("a known service");
         answer.into_inner().status()
     };
     let all = ["", "distributed.DistributedService", "worker"];
@@ -189,7 +190,7 @@ async fn without_a_dispatcher_a_node_does_not_serve() {
         assert_eq!(status(service).await, ServingStatus::Serving, "{service}");
     }
     let health = node.health();
-    // Again and again, so that it is down however slowly this test looks.
+    // Repeated, so that it stays down however slow this test is.
     let failing = health.clone();
     let failing = tokio::spawn(async move {
         loop {
@@ -197,7 +198,7 @@ async fn without_a_dispatcher_a_node_does_not_serve() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    fault(health, "dispatcher", true).await;
+    wait_for_fault(health, "dispatcher", true).await;
     for service in all {
         while status(service).await == ServingStatus::Serving {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -212,20 +213,20 @@ async fn without_a_dispatcher_a_node_does_not_serve() {
     assert!(!seen.serving && worker.state == "down", "{seen:?}");
     assert!(worker.faults[0].reason.contains("panicked"), "{seen:?}");
     failing.abort();
-    fault(health, "dispatcher", false).await;
-    works(&node).await;
+    wait_for_fault(health, "dispatcher", false).await;
+    assert_works(&node).await;
     assert_eq!(status("").await, ServingStatus::Serving);
     node.stop().await.expect("it stops");
 }
 
-async fn the_end_of_a_vital_task_ends_the_node() {
+async fn a_node_ends_with_a_vital_background_task() {
     for name in VITAL {
         let (node, _dir) = start(None).await;
-        works(&node).await;
+        assert_works(&node).await;
         assert_eq!(node.health().inject_panic(name), 1);
         let why = node.failed().await;
         assert!(why.starts_with(name) && why.contains("panicked"), "{why}");
-        // What is left of it stops in order.
+        // The other parts stop in order.
         node.stop().await.expect("it stops");
     }
 }

@@ -1,8 +1,7 @@
-//! Text that guests, clients and files give: nothing of it moves a terminal or forges a line, on the
-//! command line and in the log, and JSON has it as it was. What failed says why, in the log too, at
-//! a bounded rate.
+//! Untrusted text from guests, clients and files: the command line and the log escape it, and JSON
+//! contains it unchanged. Failures are reported with their reason, in the log at a bounded rate.
 
-use crate::support::{eventually, node::Node, plugins::from_source, task, trial, trial_needing};
+use crate::support::{eventually, node::Node, plugins::build_source, task, trial, trial_needing};
 use hostel::proto::distributed::Message;
 use libtest_mimic::Trial;
 use std::path::PathBuf;
@@ -10,26 +9,29 @@ use std::path::PathBuf;
 pub fn trials() -> Vec<Trial> {
     vec![
         trial(
-            "untrusted::no_text_moves_a_terminal_or_forges_a_line",
-            shown,
+            "untrusted::control_characters_are_escaped_in_output_and_log",
+            control_characters_are_escaped_in_output_and_log,
         ),
         trial(
             "untrusted::a_failed_attempt_keeps_its_whole_message",
-            whole_message,
+            a_failed_attempt_keeps_its_whole_message,
         ),
         trial(
-            "untrusted::failures_are_logged_with_their_class_at_a_rate",
-            logged,
+            "untrusted::failures_are_logged_with_their_class_at_a_bounded_rate",
+            failures_are_logged_with_their_class_at_a_bounded_rate,
         ),
-        trial("untrusted::refused_messages_are_logged_at_a_rate", refused),
         trial(
-            "untrusted::a_permanent_error_of_a_component_is_one_for_the_task",
-            permanent,
+            "untrusted::rejected_messages_are_logged_at_a_bounded_rate",
+            rejected_messages_are_logged_at_a_bounded_rate,
+        ),
+        trial(
+            "untrusted::a_permanent_component_error_fails_the_task_permanently",
+            a_permanent_component_error_fails_the_task_permanently,
         ),
         trial_needing(
-            "untrusted::a_refusal_is_short_whatever_the_file_holds",
+            "untrusted::a_rejection_is_short_whatever_the_file_holds",
             true,
-            short,
+            a_rejection_is_short_whatever_the_file_holds,
         ),
     ]
 }
@@ -63,8 +65,8 @@ fn again(text: String) -> Result<()> {
 }
 
 fn equal(_: ()) {
-    let told = "the sum\nof it";
-    assert_eq!(1 + 1, 3, "{told}");
+    let text = "the sum\nof it";
+    assert_eq!(1 + 1, 3, "{text}");
 }
 
 fn trace(_: ()) {
@@ -97,13 +99,13 @@ hostel_sdk::plugin! {
 "#;
 
 fn loud() -> PathBuf {
-    from_source("loud", "1.0.0", SOURCE)
+    build_source("loud", "1.0.0", SOURCE)
 }
 
 const EVIL: &str = "\u{1b}[2J\u{9b}2J\u{202e}\u{7f}\u{200b}\u{2028}\rforged\nforged line";
 
-/// Fails if a terminal that gets `text` would obey it, or if a line of it is one that was made up.
-fn harmless(text: &str, of: &str) {
+/// Checks that `text` contains no control characters and no forged line.
+fn assert_escaped(text: &str, of: &str) {
     let moves = |c: char| {
         c != '\n'
             && (c.is_control()
@@ -114,17 +116,17 @@ fn harmless(text: &str, of: &str) {
     assert_eq!(forged, None, "{of}: {text:?}");
 }
 
-async fn shown() {
+async fn control_characters_are_escaped_in_output_and_log() {
     let node = Node::prepare(&[&loud()], "");
     node.add_wasm(&format!("{EVIL}.wasm"), b"rubbish");
     let node = node.started().await;
     let mut client = node.client();
     let failed = task("fail", EVIL);
     let failed = client.submit_and_wait(failed).await.expect("an answer");
-    // The record has what the guest said, as it said it.
+    // The record has the unchanged text of the guest.
     assert_eq!((&*failed.status, &*failed.error), ("failed", EVIL));
     let id = failed.task_id.as_str();
-    eventually("the component answers", || async {
+    eventually("the component runs", || async {
         let listed = node.cli(&["components", "list"]);
         String::from_utf8_lossy(&listed.stdout)
             .contains("running")
@@ -145,10 +147,10 @@ async fn shown() {
         &["plugins", "inspect", &format!("plugins/{EVIL}.wasm")],
         &["submit", EVIL],
     ] {
-        let said = node.cli(arguments);
-        for bytes in [said.stdout, said.stderr] {
+        let output = node.cli(arguments);
+        for bytes in [output.stdout, output.stderr] {
             let text = String::from_utf8(bytes).expect("text");
-            harmless(&text, &arguments.join(" "));
+            assert_escaped(&text, &arguments.join(" "));
         }
     }
     let json = node.cli(&["tasks", "get", id, "--json"]).stdout;
@@ -157,11 +159,11 @@ async fn shown() {
     let listed = node.cli(&["plugins", "list", "--json"]).stdout;
     let listed: serde_json::Value = serde_json::from_slice(&listed).expect("JSON");
     assert_eq!(listed["rejected"][0]["file"], format!("{EVIL}.wasm"));
-    harmless(&node.log(), "the log");
+    assert_escaped(&node.log(), "the log");
     assert!(node.log().contains("forged line"), "{}", node.log());
 }
 
-async fn whole_message() {
+async fn a_failed_attempt_keeps_its_whole_message() {
     let node = Node::start(&[&loud()], "").await;
     let mut client = node.client();
     let equal = client.submit_and_wait(task("equal", "")).await.unwrap();
@@ -187,7 +189,7 @@ async fn whole_message() {
     assert!(trace.error.len() <= 4 << 10, "{}", trace.error.len());
 }
 
-async fn logged() {
+async fn failures_are_logged_with_their_class_at_a_bounded_rate() {
     let node = Node::start(&[&loud()], "").await;
     let mut client = node.client();
     for (task_type, class) in [
@@ -227,7 +229,7 @@ async fn logged() {
     assert_eq!(lines.count(), 10, "{log}");
 }
 
-async fn refused() {
+async fn rejected_messages_are_logged_at_a_bounded_rate() {
     let node = Node::start(&[&loud()], "").await;
     let mut client = node.client();
     for _ in 0..50 {
@@ -258,20 +260,20 @@ async fn refused() {
     assert!(log.contains(answered), "{log}");
 }
 
-async fn permanent() {
+async fn a_permanent_component_error_fails_the_task_permanently() {
     let node = Node::start(&[&loud()], "").await;
     let mut client = node.client();
-    let asked = client
+    let ended = client
         .submit_and_wait(task("ask", "permanent"))
         .await
         .unwrap();
-    assert_eq!((&*asked.status, asked.attempts), ("failed", 1), "{asked:?}");
-    assert_eq!(asked.error, "too old");
-    let asked = client.submit_and_wait(task("ask", "other")).await.unwrap();
-    assert_eq!((&*asked.status, asked.attempts), ("failed", 2), "{asked:?}");
+    assert_eq!((&*ended.status, ended.attempts), ("failed", 1), "{ended:?}");
+    assert_eq!(ended.error, "too old");
+    let ended = client.submit_and_wait(task("ask", "other")).await.unwrap();
+    assert_eq!((&*ended.status, ended.attempts), ("failed", 2), "{ended:?}");
 }
 
-async fn short() {
+async fn a_rejection_is_short_whatever_the_file_holds() {
     let imports: String = (0..10_000)
         .map(|n| format!("(import \"missing-{n}\" (func))"))
         .collect();
@@ -279,13 +281,13 @@ async fn short() {
     let node = Node::prepare(&[], "");
     node.add_wasm("greedy.wasm", &wasm);
     let node = node.started().await;
-    let told = node.cli(&["plugins", "verify", "plugins/greedy.wasm"]);
-    let told = String::from_utf8(told.stdout).unwrap();
-    assert!(told.contains("imports missing-0"), "{told}");
-    assert!(told.contains("and 9991 more faults"), "{told}");
+    let output = node.cli(&["plugins", "verify", "plugins/greedy.wasm"]);
+    let output = String::from_utf8(output.stdout).unwrap();
+    assert!(output.contains("imports missing-0"), "{output}");
+    assert!(output.contains("and 9991 more faults"), "{output}");
     let listed = node.cli(&["plugins", "list"]).stdout;
     for (of, bytes) in [
-        ("verify", told.len()),
+        ("verify", output.len()),
         ("list", listed.len()),
         ("log", node.log().len()),
     ] {

@@ -1,5 +1,5 @@
-//! What a node stands on: files of its own, or a Redis and an etcd. A scenario that takes a `Backend`
-//! is written once and runs on both; the second of its trials has `_on_redis` at the end of its name.
+//! The backends of a node: its own files, or a Redis and an etcd. A scenario with a `Backend`
+//! parameter is written once and runs on both; the name of its second trial ends with `_on_redis`.
 
 use super::{
     node::Node,
@@ -12,19 +12,19 @@ use std::path::Path;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
-    /// SQLite, and nobody else to find or to talk to.
+    /// A SQLite queue, local discovery and the local broker.
     Embedded,
-    /// Tasks and messages in a Redis, who is there in an etcd, both for this node alone.
+    /// A queue and a broker in Redis, and discovery in etcd. Both servers belong to this node alone.
     Shared,
 }
 
-/// A Redis and an etcd, for one node or several.
+/// A Redis and an etcd that one or more nodes share.
 pub struct Shared {
     pub etcd: Server,
     pub redis: Server,
 }
 
-/// The trials of a scenario that needs plugins built from source: one for each backend. The second is
+/// Returns the two trials of a scenario that needs plugins built from source. The second trial is
 /// ignored where redis-server or etcd is missing, except in CI.
 pub fn on_both<F>(
     name: &str,
@@ -36,7 +36,7 @@ where
     on_both_needing(name, can_build(), scenario)
 }
 
-/// The same for a scenario that can only run where `possible`.
+/// Returns the two trials of a scenario that can only run if `possible`.
 pub fn on_both_needing<F>(
     name: &str,
     possible: bool,
@@ -51,7 +51,7 @@ where
         trial_needing(name, possible, embedded),
         trial_needing(
             &format!("{name}_on_redis"),
-            possible && Shared::is_here(),
+            possible && Shared::is_installed(),
             shared,
         ),
     ]
@@ -68,15 +68,15 @@ impl Backend {
         match self {
             Self::Embedded => Node::prepare(plugins, settings),
             Self::Shared => {
-                // A Redis that dies then loses nothing, just as SQLite does not.
+                // A killed Redis then loses nothing, as SQLite loses nothing.
                 let shared = Shared::start_with(&["--appendfsync", "always"]).await;
                 let all = shared.settings() + settings;
-                Node::prepare(plugins, &all).keeping(shared)
+                Node::prepare(plugins, &all).with_servers(shared)
             }
         }
     }
 
-    /// As often as the issue asks for; less often on the second backend, since the first has shown it.
+    /// Returns the number of repetitions on this backend.
     pub fn times(self, embedded: usize, shared: usize) -> usize {
         match self {
             Self::Embedded => embedded,
@@ -86,16 +86,16 @@ impl Backend {
 }
 
 impl Shared {
-    /// Whether both are installed.
-    pub fn is_here() -> bool {
-        Kind::Redis.is_here() && Kind::Etcd.is_here()
+    /// Returns `true` if both servers are installed.
+    pub fn is_installed() -> bool {
+        Kind::Redis.is_installed() && Kind::Etcd.is_installed()
     }
 
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// With further arguments for Redis.
+    /// Starts both servers with additional arguments for Redis.
     pub async fn start_with(redis: &'static [&'static str]) -> Self {
         let more = |_: &Path, _| redis.iter().map(|&word| word.to_owned()).collect();
         let redis = Server::start_with(Kind::Redis, more);
@@ -103,18 +103,18 @@ impl Shared {
         Self { etcd, redis }
     }
 
-    /// kill -9 of both, and started again with what they have on disk.
+    /// Kills both servers with SIGKILL and starts them again with their data.
     pub async fn restart(&mut self) {
         tokio::join!(self.etcd.restart(), self.redis.restart());
     }
 
-    /// Settings of a node that has everything here.
+    /// Returns the settings of a node with all shared backends on these servers.
     pub fn settings(&self) -> String {
-        self.presence() + &self.tasks()
+        self.discovery_settings() + &self.queue_settings()
     }
 
-    /// Settings of a node that is found here and gets its messages here.
-    pub fn presence(&self) -> String {
+    /// Returns the settings of a node with discovery and broker on these servers.
+    pub fn discovery_settings(&self) -> String {
         let (etcd, redis) = (self.etcd.url(), self.redis.url());
         format!(
             "[discovery]\nkind = \"etcd\"\nendpoints = [\"{etcd}\"]\n\
@@ -122,8 +122,8 @@ impl Shared {
         )
     }
 
-    /// Settings of a node that keeps its tasks here.
-    pub fn tasks(&self) -> String {
+    /// Returns the settings of a node with its queue in this Redis.
+    pub fn queue_settings(&self) -> String {
         format!(
             "[queue]\nkind = \"redis\"\nurl = \"{}\"\n",
             self.redis.url()

@@ -1,4 +1,4 @@
-//! Certificates for tests: authorities, and what they sign. Nothing here is kept beyond a run.
+//! Certificate authorities for tests and the certificates that they sign. They last for one run.
 
 use hostel::ClientOptions;
 use rcgen::{
@@ -12,10 +12,10 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Who signs certificates.
+/// A certificate authority.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate, in PEM.
+    /// The certificate of the authority, in PEM.
     pub pem: String,
 }
 
@@ -37,17 +37,17 @@ impl Authority {
         Self { issuer, pem }
     }
 
-    /// For a node that is reached under these names and addresses.
+    /// Signs the certificate of a node with these names and addresses.
     pub fn node(&self, names: &[&str]) -> Signed {
         self.sign(names, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    /// For a client of this name.
+    /// Signs the certificate of a client with this name.
     pub fn client(&self, name: &str) -> Signed {
         self.sign(&[name], ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    /// Its own certificate with its key, which is for nobody but a CA.
+    /// Returns the authority's own certificate and key, which a node must not use.
     pub fn own(&self) -> Signed {
         Signed {
             cert: self.pem.clone(),
@@ -55,7 +55,8 @@ impl Authority {
         }
     }
 
-    /// For a node, until that many days from now; less than none for one that has expired.
+    /// Signs the certificate of a node that expires in `days` days; a negative number makes an expired
+    /// one.
     pub fn node_for_days(&self, names: &[&str], days: i64) -> Signed {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -72,7 +73,7 @@ impl Authority {
         self.sign_until(names, purpose, None)
     }
 
-    /// Until `end`, counted from 1970.
+    /// Signs a certificate that expires at `end`, the time since 1970.
     fn sign_until(
         &self,
         names: &[&str],
@@ -93,14 +94,14 @@ impl Authority {
         }
     }
 
-    /// What a server on this machine is started with: `server.pem`, `server.key` and `ca.pem`.
+    /// Writes the files of a server on this machine: `server.pem`, `server.key` and `ca.pem`.
     pub fn write_server(&self, dir: &Path) {
         self.node(&["127.0.0.1"]).write(dir, "server");
         fs::write(dir.join("ca.pem"), &self.pem).expect("a file");
     }
 
-    /// What its client is given: `node.pem`, `node.key`, `ca.pem`, and in `other.pem` an authority
-    /// that has signed nothing of this.
+    /// Writes the files of a client: `node.pem`, `node.key`, `ca.pem`, and the certificate of an
+    /// unrelated authority in `other.pem`.
     pub fn write_client(&self) -> TempDir {
         let dir = tempfile::tempdir().expect("a directory");
         self.client("a node").write(dir.path(), "node");
@@ -110,14 +111,14 @@ impl Authority {
         dir
     }
 
-    /// A client that trusts this authority alone.
+    /// Returns the options of a client that trusts only this authority.
     pub fn trusted(&self) -> ClientOptions {
         ClientOptions::new().ca_pem(&self.pem)
     }
 }
 
 impl Signed {
-    /// Into `dir` as `NAME.pem` and `NAME.key`.
+    /// Writes `NAME.pem` and `NAME.key` into `dir`.
     pub fn write(&self, dir: &Path, name: &str) {
         fs::write(dir.join(format!("{name}.pem")), &self.cert).expect("a file");
         fs::write(dir.join(format!("{name}.key")), &self.key).expect("a file");

@@ -1,7 +1,7 @@
-//! A ledger outside of the nodes: what was acknowledged ends, exactly once, and what has ended never
-//! changes. And the clients that fill it. Knows no fault.
+//! A ledger outside the nodes and the clients that fill it. It checks that acknowledged tasks end
+//! exactly once and that ended tasks never change. The scenarios cause the faults.
 
-use super::{PATIENCE, eventually, task};
+use super::{DEADLINE, eventually, task};
 use futures_util::{StreamExt, stream};
 use hostel::proto::{
     distributed::{
@@ -10,10 +10,11 @@ use hostel::proto::{
     },
     hostel::v1::{CountTasksRequest, task_service_client::TaskServiceClient},
 };
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -27,37 +28,37 @@ use tonic::{
 
 const CLIENTS: u64 = 6;
 
-/// A fault can cost any task an attempt; none may run out of them.
+/// Settings with enough attempts, since every fault can cost a task an attempt.
 pub const SETTINGS: &str = "[plugin.echo.task.echo]\n\
     max_attempts = 100\nbackoff_initial_ms = 20\nbackoff_max_ms = 200\n";
 
-/// What clients know: outside of the node, and never taken from it.
+/// The facts that clients know, independent of the nodes.
 #[derive(Default)]
 pub struct Ledger {
-    /// By id, what the payload was made from.
+    /// The seed of the payload of each acknowledged task, by id.
     acknowledged: Mutex<HashMap<String, u64>>,
     pub acknowledgements: AtomicU64,
     pub broken_calls: AtomicU64,
-    /// The store may be full now and then, and a submission refused for that.
+    /// Set if the store may be full at times, which rejects submissions.
     pub may_be_full: AtomicBool,
-    /// Each task as it was when it was first seen to have ended, without its result.
+    /// Each ended task as it was first observed, without its result.
     ended: Mutex<HashMap<String, TaskStatus>>,
 }
 
 impl Ledger {
     fn acknowledge(&self, id: String, content: u64) {
-        self.acknowledged.lock().unwrap().insert(id, content);
+        self.acknowledged.lock().insert(id, content);
         self.acknowledgements.fetch_add(1, Relaxed);
     }
 
-    /// Asks for a task and holds the answer against what was seen of it before.
-    async fn look(
+    /// Reads a task and compares it with earlier observations.
+    async fn check(
         &self,
         client: &mut Client<Channel>,
         id: &str,
         wait: Duration,
     ) -> Result<TaskStatus, Status> {
-        let had_ended = self.ended.lock().unwrap().contains_key(id);
+        let had_ended = self.ended.lock().contains_key(id);
         let request = TaskStatusRequest {
             task_id: id.into(),
             wait_ms: u64::try_from(wait.as_millis()).expect("a short time"),
@@ -71,41 +72,41 @@ impl Ledger {
         let result = std::mem::take(&mut status.result);
         assert_eq!(status.status, "completed", "{status:?}");
         assert_eq!(status.finishes, 1, "{status:?}");
-        let content = self.acknowledged.lock().unwrap()[id];
+        let content = self.acknowledged.lock()[id];
         assert!(result == payload(content), "{id} has another's result");
-        let mut ended = self.ended.lock().unwrap();
+        let mut ended = self.ended.lock();
         let first = ended.entry(id.into()).or_insert_with(|| status.clone());
         assert_eq!(*first, status, "an ended task has changed");
         Ok(status)
     }
 
-    /// Looks again at some tasks that had ended, and at some that had not.
+    /// Reads a sample of ended tasks and of all tasks again.
     pub async fn audit(&self, address: &str, rng: &mut fastrand::Rng) {
-        let mut known: Vec<String> = self.ended.lock().unwrap().keys().cloned().collect();
-        // The order of a map is not the seed's.
+        let mut known: Vec<String> = self.ended.lock().keys().cloned().collect();
+        // The order of a map does not depend on the seed.
         known.sort_unstable();
         let mut sample = rng.choose_multiple(known, 20);
-        let mut all: Vec<String> = self.acknowledged.lock().unwrap().keys().cloned().collect();
+        let mut all: Vec<String> = self.acknowledged.lock().keys().cloned().collect();
         all.sort_unstable();
         sample.extend(rng.choose_multiple(all, 10));
         let mut client = client(address);
         for id in sample {
-            let looked = self.look(&mut client, &id, Duration::ZERO).await;
-            looked.expect("what was acknowledged is known");
+            let checked = self.check(&mut client, &id, Duration::ZERO).await;
+            checked.expect("what was acknowledged is known");
         }
     }
 
-    /// Waits for the end of every task. Returns how many there are and how many attempts were lost.
+    /// Waits for the end of every task. Returns the number of tasks and of lost attempts.
     pub async fn settle(&self, address: &str) -> (usize, u64) {
-        let ids: Vec<String> = self.acknowledged.lock().unwrap().keys().cloned().collect();
+        let ids: Vec<String> = self.acknowledged.lock().keys().cloned().collect();
         let lost = AtomicU64::new(0);
         let shared = client(address);
         stream::iter(&ids)
             .for_each_concurrent(16, async |id| {
                 let status = eventually("it ends", async || {
-                    let wait = PATIENCE / 10;
-                    let looked = self.look(&mut shared.clone(), id, wait).await;
-                    let status = looked.expect("what was acknowledged is known");
+                    let wait = DEADLINE / 10;
+                    let checked = self.check(&mut shared.clone(), id, wait).await;
+                    let status = checked.expect("what was acknowledged is known");
                     (status.status == "completed").then_some(status)
                 });
                 let status = status.await;
@@ -113,7 +114,7 @@ impl Ledger {
                 lost.fetch_add(all - 1, Relaxed);
             })
             .await;
-        // Tasks whose submitter never heard of them end as well.
+        // Tasks whose submitters got no reply have to end as well.
         let tasks = TaskServiceClient::new(channel(address));
         let total = eventually("nothing but completed tasks", async || {
             let counts = tasks
@@ -131,7 +132,7 @@ impl Ledger {
     }
 }
 
-/// Clients that submit for as long as they are not stopped, each to any of the nodes that serve.
+/// Clients that submit tasks to randomly chosen nodes until they are stopped.
 pub struct Load {
     pub ledger: Arc<Ledger>,
     addresses: watch::Sender<Vec<String>>,
@@ -144,7 +145,7 @@ impl Load {
         Self::start_paced(rng, Duration::ZERO)
     }
 
-    /// The same with clients that pause between their submissions.
+    /// Starts clients that pause between submissions.
     pub fn start_paced(rng: &mut fastrand::Rng, pause: Duration) -> Self {
         let ledger = Arc::<Ledger>::default();
         let (addresses, receiver) = watch::channel(Vec::new());
@@ -168,13 +169,13 @@ impl Load {
         }
     }
 
-    /// Where clients find a node from now on.
-    pub fn serve_at(&self, addresses: Vec<String>) {
+    /// Sets the addresses of the nodes that clients use from now on.
+    pub fn set_addresses(&self, addresses: Vec<String>) {
         self.addresses.send_replace(addresses);
     }
 
-    /// Waits for `more` acknowledgements from now.
-    pub async fn goes_on(&mut self, more: u64) {
+    /// Waits for `more` further acknowledgements.
+    pub async fn wait_for_more(&mut self, more: u64) {
         let acknowledged = || self.ledger.acknowledgements.load(Relaxed);
         let target = acknowledged() + more;
         let since = Instant::now();
@@ -183,15 +184,15 @@ impl Load {
                 panic!("a client ended: {ended:?}");
             }
             assert!(
-                since.elapsed() < PATIENCE,
-                "nothing is acknowledged any more"
+                since.elapsed() < DEADLINE,
+                "no task was acknowledged in time"
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Stops the clients and waits until everything has ended. Returns how many tasks there were and
-    /// how many attempts were lost.
+    /// Stops the clients and waits until every task has ended. Returns the number of tasks and of lost
+    /// attempts.
     pub async fn settle(mut self, address: &str) -> (usize, u64) {
         self.stop.cancel();
         while let Some(ended) = self.clients.join_next().await {
@@ -201,13 +202,13 @@ impl Load {
     }
 }
 
-/// Submits one task after the other, half of them under an id of its own that it submits again
-/// until it gets an answer.
+/// A client that submits one task at a time. Half of the tasks have an id that the client chose, and
+/// are submitted again until there is a reply.
 struct LoadClient {
     number: u64,
     pause: Duration,
     rng: fastrand::Rng,
-    /// Of the nodes that serve; changes with each start.
+    /// The addresses of the serving nodes, which change with each start.
     addresses: watch::Receiver<Vec<String>>,
     ledger: Arc<Ledger>,
 }
@@ -222,9 +223,10 @@ impl LoadClient {
             let content = self.rng.u64(..);
             let own_id = self.rng.bool();
             let task = Task {
-                task_id: match own_id {
-                    true => format!("client-{}:{submitted}", self.number),
-                    false => String::new(),
+                task_id: if own_id {
+                    format!("client-{}:{submitted}", self.number)
+                } else {
+                    String::new()
                 },
                 ..task("echo", payload(content))
             };
@@ -236,7 +238,7 @@ impl LoadClient {
                 match client.submit_task(task.clone()).await {
                     Ok(response) => break Some(response.into_inner().task_id),
                     Err(status) => {
-                        self.gone(&status).await;
+                        self.expect_broken_call(&status).await;
                         node = None;
                     }
                 }
@@ -250,25 +252,25 @@ impl LoadClient {
             if self.rng.bool()
                 && let Some(client) = &mut node
             {
-                let looked = self.ledger.look(client, &id, Duration::from_secs(2));
-                if let Err(status) = looked.await {
-                    self.gone(&status).await;
+                let checked = self.ledger.check(client, &id, Duration::from_secs(2));
+                if let Err(status) = checked.await {
+                    self.expect_broken_call(&status).await;
                     node = None;
                 }
             }
         }
     }
 
-    /// A client of one of the nodes.
+    /// Connects to one of the nodes.
     async fn connect(&mut self) -> Client<Channel> {
         let some = self.addresses.wait_for(|addresses| !addresses.is_empty());
-        let some = tokio::time::timeout(PATIENCE, some).await;
+        let some = tokio::time::timeout(DEADLINE, some).await;
         let addresses = some.expect("a node serves").expect("a publisher").clone();
         client(&addresses[self.rng.usize(..addresses.len())])
     }
 
-    /// A killed node may break calls, and never answers them wrongly.
-    async fn gone(&self, status: &Status) {
+    /// Checks that a failed call was broken by a fault: a killed node must not return wrong answers.
+    async fn expect_broken_call(&self, status: &Status) {
         use Code::{Cancelled, Internal, Unavailable, Unknown};
         let broken = [Cancelled, Internal, Unavailable, Unknown].contains(&status.code());
         let full = status.code() == Code::ResourceExhausted;
@@ -279,7 +281,7 @@ impl LoadClient {
     }
 }
 
-/// Mostly small, now and then large.
+/// Returns the payload of a seed; most are small and some are large.
 fn payload(content: u64) -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(content);
     let largest = match rng.u8(..100) {

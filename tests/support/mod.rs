@@ -1,8 +1,9 @@
-//! What scenarios stand on: a node as a process of its own, plugins built once, waiting without
-//! guessing how fast the machine is. No assertions about Hostel live here.
+//! Tools for scenarios: nodes as processes, plugins that are built once, servers, and waiting that does
+//! not depend on the speed of the machine. There are no assertions about Hostel here.
 
 pub mod backend;
 pub mod certificates;
+pub mod crates;
 pub mod ledger;
 pub mod node;
 pub mod plugins;
@@ -18,10 +19,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// How long anything may take before a test calls it stuck. Generous: it is no measurement.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// The time after which a test counts as stuck. It is generous, because it measures nothing.
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Asks again and again until the answer is `Some`; panics with `what` when patience is over.
+/// Polls until the result is `Some`. Panics with `what` after [`DEADLINE`].
 pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
@@ -31,12 +32,13 @@ where
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(since.elapsed() < PATIENCE, "never happened: {what}");
+        assert!(since.elapsed() < DEADLINE, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// A trial that needs plugins built from source; ignored where they cannot be, except in CI.
+/// Returns a trial that needs plugins built from source. It is ignored where they cannot be built,
+/// except in CI.
 pub fn trial<F>(name: &str, scenario: impl FnOnce() -> F + Send + 'static) -> Trial
 where
     F: Future<Output = ()>,
@@ -44,7 +46,8 @@ where
     trial_needing(name, plugins::can_build(), scenario)
 }
 
-/// A trial that can only run where `possible`; ignored elsewhere, except in CI, where it must run.
+/// Returns a trial that can only run if `possible`. It is ignored otherwise, except in CI, where it has
+/// to run.
 pub fn trial_needing<F>(
     name: &str,
     possible: bool,
@@ -56,9 +59,9 @@ where
     Trial::test(name, || run(scenario)).with_ignored_flag(!possible && !in_ci())
 }
 
-/// A trial that finds out only when it runs whether it can, because that takes a while; ignored
-/// where it cannot, except in CI, where it must.
-pub fn trial_or_why_not<F>(
+/// Returns a trial that checks when it runs whether it can run, because the check takes a while. It is
+/// ignored if it cannot run, except in CI, where it fails.
+pub fn trial_if<F>(
     name: &str,
     possible: impl FnOnce() -> Result<(), String> + Send + 'static,
     scenario: impl FnOnce() -> F + Send + 'static,
@@ -86,7 +89,7 @@ pub fn run<F: Future<Output = ()>>(scenario: impl FnOnce() -> F) -> Result<(), F
     Ok(())
 }
 
-/// A task without id and metadata.
+/// Returns a task without id and metadata.
 pub fn task(task_type: &str, payload: impl Into<Vec<u8>>) -> Task {
     Task {
         task_type: task_type.into(),
@@ -95,14 +98,14 @@ pub fn task(task_type: &str, payload: impl Into<Vec<u8>>) -> Task {
     }
 }
 
-/// The clock that the node on this machine has too, in its unit.
+/// Returns the current time in milliseconds, from the clock that nodes on this machine use.
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     u64::try_from(since.expect("a time after 1970").as_millis()).expect("a time")
 }
 
-/// Random numbers that a failed run can be repeated with: the seed is printed, and
-/// `HOSTEL_TEST_SEED` sets it.
+/// Returns a random number generator whose seed is printed. `HOSTEL_TEST_SEED` sets the seed, so that
+/// a failed run can be repeated.
 pub fn random(what: &str) -> fastrand::Rng {
     let given = std::env::var("HOSTEL_TEST_SEED").ok();
     let seed = given.map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("a number"));

@@ -1,7 +1,6 @@
-//! A `hostel serve` process with a directory of its own: started, killed, stopped and started again
-//! on the same data.
+//! A `hostel serve` process with its own directory, which tests start, kill, stop and restart.
 
-use super::{PATIENCE, backend::Shared};
+use super::{DEADLINE, backend::Shared};
 use hostel::DistributedClient;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
@@ -12,20 +11,19 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// A node and everything it keeps. Dropping it kills it and, unless the test is failing, removes
-/// its files.
+/// A node process and its files. Dropping it kills the process and removes the files.
 pub struct Node {
     dir: TempDir,
     config: String,
     process: Option<Child>,
     address: String,
-    /// What the data directory is: a file system of this size, the process's own.
+    /// The size of the file system that is mounted as the data directory, if any.
     disk: Option<&'static str>,
-    /// What it logs, where that is not the usual.
+    /// The value of `RUST_LOG`, if not the default.
     filter: Option<&'static str>,
-    /// The program that it runs, where that is not the binary under test.
+    /// The program to run, if not the binary under test.
     program: Option<PathBuf>,
-    /// What it stands on besides its files. Goes after the process.
+    /// The servers that belong to the node. Dropped after the process.
     pub shared: Option<Shared>,
 }
 
@@ -39,11 +37,11 @@ const CONNECTION: [&str; 7] = [
     "HOSTEL_CLIENT",
 ];
 
-/// The binary under test.
+/// Returns a command that runs the binary under test.
 pub fn hostel() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hostel"));
     command.env("NO_COLOR", "1");
-    // What the user at this machine has for nodes of their own.
+    // The user of this machine may have set these for other nodes.
     for name in CONNECTION {
         command.env_remove(name);
     }
@@ -51,7 +49,7 @@ pub fn hostel() -> Command {
     command
 }
 
-/// Whether `Node::on_small_disk` works here.
+/// Returns `true` if `Node::with_small_disk` works here.
 pub fn can_mount() -> bool {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mounted = in_own_mounts("mount -t tmpfs tmpfs \"$0\"")
@@ -70,7 +68,7 @@ fn hostel_on_disk(size: &str, dir: &Path) -> Command {
     command
 }
 
-/// The child processes of a process: each belongs to the thread that started it.
+/// Returns the child processes of a process. Linux lists them by the thread that started them.
 pub fn children_of(pid: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task"));
     let threads = threads.into_iter().flatten().flatten();
@@ -85,7 +83,7 @@ pub fn children_of(pid: u32) -> Vec<u32> {
     children
 }
 
-/// A shell that may mount and whose mounts end with it.
+/// Returns a shell command with its own mount namespace.
 fn in_own_mounts(script: &str) -> Command {
     let mut command = Command::new("unshare");
     if !rustix::process::geteuid().is_root() {
@@ -96,14 +94,13 @@ fn in_own_mounts(script: &str) -> Command {
 }
 
 impl Node {
-    /// A node over `plugins`, copied into its plugins directory, with further settings as TOML
-    /// (whole sections; `[node]` belongs to this function).
+    /// Starts a node with these plugins and additional settings: sections in TOML, without `[node]`.
     pub async fn start(plugins: &[&Path], settings: &str) -> Self {
         let node = Self::prepare(plugins, settings);
         node.started().await
     }
 
-    /// The same without starting it.
+    /// Prepares a node in the same way without starting it.
     pub fn prepare(plugins: &[&Path], settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         fs::create_dir(dir.path().join("plugins")).expect("the plugins directory");
@@ -126,32 +123,32 @@ impl Node {
         node
     }
 
-    /// With a data directory that is a file system of its own, of this size (`8m`). Nobody outside
-    /// the process sees it mounted, so nothing is left behind; it is empty at each start.
-    pub fn on_small_disk(mut self, size: &'static str) -> Self {
+    /// Mounts a file system of this size (`8m`) as the data directory. The mount is only visible to the
+    /// process and disappears with it; the directory is empty at each start.
+    pub fn with_small_disk(mut self, size: &'static str) -> Self {
         fs::create_dir(self.path("data")).expect("the data directory");
         self.disk = Some(size);
         self
     }
 
-    /// Another id than the one that all nodes of tests have.
+    /// Sets the node's id. The default is `test`.
     pub fn named(mut self, id: &str) -> Self {
         self.config = self.config.replace("\"test\"", &format!("{id:?}"));
         self
     }
 
-    /// With servers that live as long as it does.
-    pub fn keeping(mut self, shared: Shared) -> Self {
+    /// Ties servers to the lifetime of the node.
+    pub fn with_servers(mut self, shared: Shared) -> Self {
         self.shared = Some(shared);
         self
     }
 
-    /// One more setting of `[node]`, as its line.
+    /// Adds a line to the section `[node]`.
     pub fn set(&mut self, line: &str) {
         self.set_in("node", line);
     }
 
-    /// One more setting of that section, which may be there already.
+    /// Adds a line to a section, which is created if it is missing.
     pub fn set_in(&mut self, section: &str, line: &str) {
         let head = format!("[{section}]\n");
         if !self.config.contains(&head) {
@@ -160,39 +157,39 @@ impl Node {
         self.config = self.config.replacen(&head, &format!("{head}{line}\n"), 1);
     }
 
-    /// Further settings, as whole sections.
+    /// Adds sections to the settings.
     pub fn add_settings(&mut self, sections: &str) {
         self.config.push_str(sections);
     }
 
-    /// Another value wherever this one stands in the settings.
+    /// Replaces a value everywhere in the settings.
     pub fn replace_setting(&mut self, value: &str, other: &str) {
         self.config = self.config.replace(value, other);
     }
 
-    /// What the node logs, as `RUST_LOG` has it.
-    pub fn logging(&mut self, filter: &'static str) {
+    /// Sets `RUST_LOG`.
+    pub fn set_log_filter(&mut self, filter: &'static str) {
         self.filter = Some(filter);
     }
 
-    /// Another program than the binary under test, such as an earlier release.
-    pub fn run_by(&mut self, program: PathBuf) {
+    /// Sets the program to run, for example an earlier release.
+    pub fn set_program(&mut self, program: PathBuf) {
         self.program = Some(program);
     }
 
-    /// Another address than a free port of loopback.
-    pub fn listen(&mut self, address: &str) {
+    /// Sets the address to listen on. The default is a free port of the loopback interface.
+    pub fn set_listen(&mut self, address: &str) {
         self.config = self.config.replace("127.0.0.1:0", address);
     }
 
-    /// The data directory as the process sees it.
+    /// Returns the path of the data directory as the process sees it.
     pub fn data_dir(&self) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.pid()));
         let inside = self.path("data");
         root.join(inside.strip_prefix("/").expect("an absolute path"))
     }
 
-    /// A prepared node, started.
+    /// Starts a prepared node.
     pub async fn started(mut self) -> Self {
         self.restart().await;
         self
@@ -201,18 +198,18 @@ impl Node {
     /// Starts the process and waits until it serves.
     pub async fn restart(&mut self) {
         self.spawn();
-        self.serves().await;
+        self.wait_until_serving().await;
     }
 
-    /// Waits until a process that was spawned serves.
-    pub async fn serves(&mut self) {
+    /// Waits until the process serves.
+    pub async fn wait_until_serving(&mut self) {
         let ports = self.path("ports.json");
         let since = Instant::now();
         while !ports.exists() {
             if let Some(status) = self.exit_status() {
                 panic!("the node ended with {status}:\n{}", self.log());
             }
-            assert!(since.elapsed() < PATIENCE, "no start:\n{}", self.log());
+            assert!(since.elapsed() < DEADLINE, "no start:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let ports = fs::read_to_string(ports).expect("the ports file");
@@ -220,7 +217,7 @@ impl Node {
         self.address = ports["grpc"].as_str().expect("an address").into();
     }
 
-    /// Starts the process and does not wait.
+    /// Starts the process without waiting.
     pub fn spawn(&mut self) {
         let _ = fs::remove_file(self.path("ports.json"));
         fs::write(self.path("hostel.toml"), &self.config).expect("the configuration");
@@ -259,26 +256,26 @@ impl Node {
         self.path("plugins")
     }
 
-    /// Renamed into place, so that the node never sees half of it.
+    /// Adds a plugin by rename, so that the node never reads a partial file.
     pub fn add_plugin(&self, file: &Path) {
         let name = file.file_name().expect("a file name");
         let bytes = fs::read(file).expect("the plugin");
         self.add_wasm(&name.to_string_lossy(), &bytes);
     }
 
-    /// The same from memory.
+    /// Adds a plugin from memory in the same way.
     pub fn add_wasm(&self, name: &str, bytes: &[u8]) {
         let beside = self.path("incoming");
         fs::write(&beside, bytes).expect("the plugin");
         fs::rename(beside, self.plugins_dir().join(name)).expect("the plugin");
     }
 
-    /// `host:port`.
+    /// Returns the address as `host:port`.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// A client that does not try again by itself: the test sees what happens.
+    /// Returns a client that does not retry, so that the test observes every error.
     pub fn client(&self) -> DistributedClient {
         DistributedClient::connect_lazy(&self.address)
             .expect("an address")
@@ -289,7 +286,7 @@ impl Node {
         self.process.as_ref().expect("a process").id()
     }
 
-    /// kill -9, and waits until the process is gone.
+    /// Kills the process with SIGKILL and waits for its end.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
@@ -297,14 +294,14 @@ impl Node {
         }
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM and waits for the end of the process.
     pub async fn terminate(&mut self) -> ExitStatus {
-        self.ask_to_stop();
-        self.ended().await
+        self.request_stop();
+        self.wait_for_exit().await
     }
 
-    /// SIGTERM, without waiting.
-    pub fn ask_to_stop(&self) {
+    /// Sends SIGTERM without waiting.
+    pub fn request_stop(&self) {
         self.signal(Signal::TERM);
     }
 
@@ -313,42 +310,42 @@ impl Node {
         kill_process(Pid::from_child(process), signal).expect("a signal");
     }
 
-    /// Other settings, for a process that reads them again.
-    pub fn rewrite_config(&mut self, change: impl FnOnce(&mut String)) {
+    /// Edits the configuration file of a running process.
+    pub fn edit_config(&mut self, change: impl FnOnce(&mut String)) {
         change(&mut self.config);
         fs::write(self.path("hostel.toml"), &self.config).expect("the configuration");
     }
 
     /// Waits for the end of the process.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub async fn wait_for_exit(&mut self) -> ExitStatus {
         let since = Instant::now();
         loop {
             if let Some(status) = self.exit_status() {
                 self.process = None;
                 return status;
             }
-            assert!(since.elapsed() < PATIENCE, "no end:\n{}", self.log());
+            assert!(since.elapsed() < DEADLINE, "no end:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// The exit status, if the process has ended by itself.
+    /// Returns the exit status if the process has ended.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         let process = self.process.as_mut().expect("a process");
         process.try_wait().expect("a status")
     }
 
-    /// The processes that it has started and that have not been reaped.
+    /// Returns the running child processes of the node.
     pub fn children(&self) -> Vec<u32> {
         children_of(self.pid())
     }
 
-    /// Resident memory in KiB.
+    /// Returns the resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
         self.memory_kib("VmRSS:")
     }
 
-    /// The most that resident memory has been since the process started.
+    /// Returns the peak resident memory in KiB since the start of the process.
     pub fn peak_resident_kib(&self) -> u64 {
         self.memory_kib("VmHWM:")
     }
@@ -361,7 +358,7 @@ impl Node {
         number.and_then(|number| number.parse().ok()).expect(field)
     }
 
-    /// Everything the node has logged.
+    /// Returns the node's log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }

@@ -1,26 +1,27 @@
-//! Plugins for tests, built once a run with `hostel plugins build`, as an author would.
+//! Plugins for tests. They are built once a run with `hostel plugins build`, as authors do.
 
-use super::node::hostel;
+use super::{crates, node::hostel};
 use hostel::plugin::Sample;
+use parking_lot::Mutex;
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::OnceLock,
 };
 
-/// The root of the source tree.
+/// Returns the root of the source tree.
 pub fn source() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where built plugins are kept between runs.
+/// Returns the directory of built plugins, which is kept between runs.
 pub fn built() -> PathBuf {
     source().join("target/test-plugins")
 }
 
-/// Whether plugins can be built here: the wasm target is there or rustup can add it.
+/// Returns `true` if plugins can be built: the wasm target is installed or rustup can add it.
 pub fn can_build() -> bool {
     static CAN: OnceLock<bool> = OnceLock::new();
     *CAN.get_or_init(|| {
@@ -36,7 +37,7 @@ pub fn can_build() -> bool {
     })
 }
 
-/// A showcase plugin: `echo`, `rates`, `text` or `thumbnail`.
+/// Returns the file of a showcase plugin: `echo`, `rates`, `text` or `thumbnail`.
 pub fn showcase(name: &'static str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -47,18 +48,19 @@ pub fn showcase(name: &'static str) -> PathBuf {
     built().join(format!("{name}.wasm"))
 }
 
-/// The plugin of `tests/guests`: a task type for each way of misbehaving.
+/// Returns the file of the plugin in `tests/guests`, which has one task type for each kind of
+/// misbehaviour.
 pub fn hostile() -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| build(&source().join("tests/guests"), &built()));
     built().join("hostel-test-guests.wasm")
 }
 
-/// The plugin of `tests/components`, called `probe`: a component that does what a message says. Of
-/// that version, which its answers name.
+/// Returns the file of the plugin `probe` in `tests/components`, whose component acts on the content of
+/// its messages. The answers contain the version.
 pub fn probe(version: &str) -> PathBuf {
     let source = source().join("tests/components/src/lib.rs");
-    from_source(
+    build_source(
         "probe",
         version,
         &fs::read_to_string(source).expect("the source"),
@@ -77,70 +79,72 @@ hostel_sdk::plugin! {
 }
 "#;
 
-/// A plugin called `echo`, of that version, that signs each result: `@` and its version follow the
-/// payload.
+/// Returns the file of a plugin called `echo` that appends `@` and its version to the payload.
 pub fn signing_echo(version: &str) -> PathBuf {
-    from_source("echo", version, SIGNING)
+    build_source("echo", version, SIGNING)
 }
 
-/// A plugin of that name and version, from what its `src/lib.rs` shall be. Built once a run, since
-/// the source or the SDK may have changed after an earlier one.
-pub fn from_source(name: &str, version: &str, text: &str) -> PathBuf {
-    // Within one target directory libraries of the same name take each other's place.
+/// Builds a plugin from the text of its `src/lib.rs` and returns the file. It is built once a run,
+/// since the source or the SDK may have changed since an earlier run.
+pub fn build_source(name: &str, version: &str, text: &str) -> PathBuf {
+    // Libraries of the same name overwrite each other in the target directory.
     let library = format!("{name}_{}", version.replace(['.', '-'], "_"));
     let file = built().join(format!("{library}.wasm"));
     static DONE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut done = DONE.lock();
     if done.contains(&file) {
         return file;
     }
     let copy = built().join("source").join(&library);
-    author(&copy, name, version, &library, "Another version", text);
-    // Every version is called as its plugin is, so each is built into a directory of its own.
+    write_crate(&copy, name, version, &library, "Another version", text);
+    // The file is called like the plugin in every version, so each version has its own directory.
     build(&copy, &copy);
     fs::rename(copy.join(name).with_extension("wasm"), &file).expect("a file");
     done.insert(file.clone());
     file
 }
 
-/// A crate in `dir` of what an author writes: a plugin whose library is called `library`.
-pub fn author(dir: &Path, name: &str, version: &str, library: &str, description: &str, text: &str) {
-    fs::create_dir_all(dir.join("src")).expect("a directory");
-    fs::write(dir.join("src/lib.rs"), text).expect("the source");
+/// Writes the crate of a plugin whose library is called `library` into `dir`.
+pub fn write_crate(
+    dir: &Path,
+    name: &str,
+    version: &str,
+    library: &str,
+    description: &str,
+    text: &str,
+) {
     let sdk = source().join("plugin-sdk");
     let manifest = format!(
         "[package]\nname = \"{name}\"\nversion = \"{version}\"\nedition = \"2024\"\n\
          description = \"{description}\"\n\
          [lib]\nname = \"{library}\"\ncrate-type = [\"cdylib\"]\n\
          [dependencies]\nhostel-sdk = {{ path = {sdk:?} }}\n\
-         [profile.release]\nstrip = true\n[workspace]\n"
+         [profile.release]\nstrip = true\n"
     );
-    fs::write(dir.join("Cargo.toml"), manifest).expect("the manifest");
-    // The workspace's own lock file keeps the versions that are built already.
-    fs::copy(source().join("Cargo.lock"), dir.join("Cargo.lock")).expect("the lock file");
+    crates::write(dir, &manifest, "src/lib.rs", text);
 }
 
-/// A guest written by hand, as its file's bytes.
+/// Returns the bytes of a hand-written guest.
 pub fn guest(sample: &Sample) -> Vec<u8> {
     sample.wasm().expect("valid text")
 }
 
-/// What `handle` of a guest does to be busy for as many milliseconds as the payload's first four
-/// bytes say, little end first, and then to echo. `u32::MAX` is for ever.
+/// A `handle` that computes for the number of milliseconds in the first four bytes of the payload, in
+/// little-endian order, and then returns the payload. `u32::MAX` never ends.
 pub const BUSY: &str = "(i64.store (i32.const 4096) (i64.add (call $now)
       (i64.mul (i64.extend_i32_u (i32.load (local.get $payload))) (i64.const 1000000))))
     (loop $l (br_if $l (i64.lt_u (call $now) (i64.load (i32.const 4096)))))
     (local.set $result (local.get $payload))
     (local.set $result-len (local.get $payload-len))";
 
-/// As `handle` or `describe` of a guest.
+/// A `handle` or `describe` that traps.
 pub const TRAP: &str = "unreachable";
 
-/// `hostel plugins build`, in the one target directory, one after the other: libraries of the same
-/// name leave their file at the same place there.
+/// Runs `hostel plugins build`. Builds run one at a time, because libraries of the same name write the
+/// same file of the target directory.
 pub fn build(dir: &Path, out: &Path) {
     static BUILDING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one_at_a_time = BUILDING.lock();
     let built = hostel()
         .args(["plugins", "build"])
         .arg(dir)

@@ -1,12 +1,13 @@
-//! A way between a node and a server that a test can cut: connections break, and new ones get no
-//! answer, as behind a firewall. It may be thin: then it carries so many bytes a second each way, of all
-//! connections together.
+//! A TCP proxy between a node and a server. A test can cut it: open connections break and new ones get
+//! no answer, as behind a firewall. Its bandwidth can be limited, for all connections together and
+//! each direction.
 
+use parking_lot::Mutex;
 use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -27,24 +28,24 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// To `server`, which is `host:port`.
+    /// Starts a proxy to `server`, which is `host:port`.
     pub async fn to(server: &str) -> Self {
-        Self::thin(server, usize::MAX).await
+        Self::with_bandwidth(server, usize::MAX).await
     }
 
-    /// The same with a line that carries so many bytes a second.
-    pub async fn thin(server: &str, rate: usize) -> Self {
+    /// Starts a proxy with a bandwidth of `rate` bytes a second in each direction.
+    pub async fn with_bandwidth(server: &str, rate: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let cut = Arc::new(watch::Sender::new(false));
         let connections = Arc::<AtomicUsize>::default();
-        let serving = Serving {
+        let acceptor = Acceptor {
             server: server.to_owned(),
             cut: cut.clone(),
             connections: connections.clone(),
             rate,
         };
-        let task = tokio::spawn(serving.run(listener));
+        let task = tokio::spawn(acceptor.run(listener));
         Self {
             address,
             cut,
@@ -57,7 +58,7 @@ impl Proxy {
         self.address
     }
 
-    /// How many came this way so far.
+    /// Returns the number of connections so far.
     pub fn connections(&self) -> usize {
         self.connections.load(Relaxed)
     }
@@ -66,7 +67,7 @@ impl Proxy {
         self.cut.send_replace(true);
     }
 
-    pub fn mend(&self) {
+    pub fn restore(&self) {
         self.cut.send_replace(false);
     }
 }
@@ -77,13 +78,13 @@ impl Drop for Proxy {
     }
 }
 
-/// One direction of the line.
-struct Way {
+/// One direction of the proxy.
+struct Direction {
     rate: usize,
     free_at: Mutex<Instant>,
 }
 
-impl Way {
+impl Direction {
     fn new(rate: usize) -> Arc<Self> {
         let free_at = Mutex::new(Instant::now());
         Arc::new(Self { rate, free_at })
@@ -91,7 +92,7 @@ impl Way {
 
     async fn carry(&self, bytes: usize) {
         let arrived = {
-            let mut free_at = self.free_at.lock().expect("no panic");
+            let mut free_at = self.free_at.lock();
             let time = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
             *free_at = (*free_at).max(Instant::now()) + time;
             *free_at
@@ -103,36 +104,36 @@ impl Way {
 async fn copy(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
-    way: &Way,
+    direction: &Direction,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 32 << 10];
     loop {
         match from.read(&mut buffer).await? {
             0 => return to.shutdown().await,
             bytes => {
-                way.carry(bytes).await;
+                direction.carry(bytes).await;
                 to.write_all(&buffer[..bytes]).await?;
             }
         }
     }
 }
 
-/// What the proxy does for whoever comes.
-struct Serving {
+/// The task that accepts connections.
+struct Acceptor {
     server: String,
     cut: Arc<watch::Sender<bool>>,
     connections: Arc<AtomicUsize>,
     rate: usize,
 }
 
-impl Serving {
+impl Acceptor {
     async fn run(self, listener: TcpListener) {
-        let ways = [Way::new(self.rate), Way::new(self.rate)];
+        let directions = [Direction::new(self.rate), Direction::new(self.rate)];
         let mut open = JoinSet::new();
         while let Ok((client, _)) = listener.accept().await {
             self.connections.fetch_add(1, Relaxed);
             let (server, is_cut) = (self.server.clone(), self.cut.subscribe());
-            open.spawn(connect(client, server, is_cut, ways.clone()));
+            open.spawn(connect(client, server, is_cut, directions.clone()));
         }
     }
 }
@@ -141,9 +142,9 @@ async fn connect(
     mut client: TcpStream,
     server: String,
     mut is_cut: watch::Receiver<bool>,
-    [there, back]: [Arc<Way>; 2],
+    [there, back]: [Arc<Direction>; 2],
 ) {
-    // Who comes while it is cut waits, and is not told anything.
+    // A connection during the cut waits without an answer.
     let _ = is_cut.wait_for(|cut| !cut).await;
     let Ok(mut server) = TcpStream::connect(&server).await else {
         return;

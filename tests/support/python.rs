@@ -1,4 +1,4 @@
-//! A Python with grpcio, in an environment of its own below `target/`.
+//! A Python environment with grpcio below `target/`.
 
 use super::plugins::source;
 use std::{
@@ -7,7 +7,7 @@ use std::{
     sync::OnceLock,
 };
 
-/// What is installed, and what to import to see that it is.
+/// The packages to install, and the imports that check the installation.
 const PACKAGES: [&str; 4] = [
     "grpcio",
     "grpcio-tools",
@@ -16,7 +16,8 @@ const PACKAGES: [&str; 4] = [
 ];
 const IMPORTS: &str = "import grpc, grpc_tools, grpc_health, grpc_reflection";
 
-/// The interpreter, or why there is none. Installs the packages from PyPI the first time.
+/// Returns the interpreter, or the reason why there is none. The first call installs the packages from
+/// PyPI.
 pub fn python() -> Result<PathBuf, String> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     PYTHON.get_or_init(prepare).clone()
@@ -34,9 +35,10 @@ fn prepare() -> Result<PathBuf, String> {
     }
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet"]).args(PACKAGES);
-    match runs(&mut pip) && ready() {
-        true => Ok(python),
-        false => Err(format!("pip cannot install {}", PACKAGES.join(", "))),
+    if runs(&mut pip) && ready() {
+        Ok(python)
+    } else {
+        Err(format!("pip cannot install {}", PACKAGES.join(", ")))
     }
 }
 

@@ -1,5 +1,5 @@
-//! A Redis Cluster of a test's own: three masters on ports that were free. Knows how to kill one of
-//! them and how to move a slot to another; nothing about Hostel.
+//! A Redis Cluster for one test: three masters on free ports. It can move slots between them and add
+//! replicas.
 
 use super::{
     eventually,
@@ -12,13 +12,14 @@ const MASTERS: usize = 3;
 const SLOTS: usize = 16384;
 
 pub struct RedisCluster {
-    /// The masters first.
+    /// The masters, followed by the replicas.
     pub nodes: Vec<Server>,
     patience: Duration,
 }
 
 impl RedisCluster {
-    /// Started, and every slot served. A node that does not answer for `patience` is taken to be down.
+    /// Starts a cluster and waits until every slot is served. A node that does not answer for `patience`
+    /// counts as down.
     pub async fn start(patience: Duration) -> Self {
         let mut nodes = Vec::new();
         for _ in 0..MASTERS {
@@ -29,8 +30,8 @@ impl RedisCluster {
             let (first, last) = (index * SLOTS / MASTERS, (index + 1) * SLOTS / MASTERS - 1);
             let (first, last) = (first.to_string(), last.to_string());
             let epoch = (index + 1).to_string();
-            let () = said(node, &["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;
-            let () = said(node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
+            let () = query(node, &["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;
+            let () = query(node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
         }
         for node in &cluster.nodes[1..] {
             cluster.meet(node).await;
@@ -39,19 +40,19 @@ impl RedisCluster {
         cluster
     }
 
-    /// One that takes over when its master dies.
+    /// Adds a replica, which takes over when its master dies.
     pub async fn add_replica(&mut self, master: usize) {
         let replica = node(self.patience).await;
         self.meet(&replica).await;
         let master = id(&self.nodes[master]).await;
         eventually("it knows its master", async || {
             let replicate = ["CLUSTER", "REPLICATE", &master];
-            ask::<()>(&replica, &replicate).await.ok()
+            try_query::<()>(&replica, &replicate).await.ok()
         })
         .await;
         eventually("it has what its master has", async || {
-            let said: String = ask(&replica, &["INFO", "replication"]).await.ok()?;
-            said.contains("master_link_status:up").then_some(())
+            let info: String = try_query(&replica, &["INFO", "replication"]).await.ok()?;
+            info.contains("master_link_status:up").then_some(())
         })
         .await;
         self.nodes.push(replica);
@@ -60,22 +61,22 @@ impl RedisCluster {
 
     async fn meet(&self, node: &Server) {
         let first = &self.nodes[0];
-        let bus: (String, String) = said(first, &["CONFIG", "GET", "cluster-port"]).await;
+        let bus: (String, String) = query(first, &["CONFIG", "GET", "cluster-port"]).await;
         let port = first.port().to_string();
-        let () = said(node, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus.1]).await;
+        let () = query(node, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus.1]).await;
     }
 
-    /// Waits until every node says that every slot is served, and is linked to every other: what is
-    /// published goes only where there is a link, and is lost elsewhere.
+    /// Waits until every node reports that every slot is served and is linked to all others: published
+    /// messages only reach linked nodes.
     pub async fn is_whole(&self) {
         for node in &self.nodes {
             eventually("the cluster is whole", async || {
-                let info: String = ask(node, &["CLUSTER", "INFO"]).await.ok()?;
+                let info: String = try_query(node, &["CLUSTER", "INFO"]).await.ok()?;
                 let has = |line: &str| info.lines().any(|found| found == line);
                 let whole = has("cluster_state:ok")
                     && has("cluster_slots_ok:16384")
                     && has(&format!("cluster_known_nodes:{}", self.nodes.len()));
-                let nodes: String = ask(node, &["CLUSTER", "NODES"]).await.ok()?;
+                let nodes: String = try_query(node, &["CLUSTER", "NODES"]).await.ok()?;
                 let linked = !nodes.contains("disconnected") && !nodes.contains("handshake");
                 (whole && linked).then_some(())
             })
@@ -83,21 +84,21 @@ impl RedisCluster {
         }
     }
 
-    /// All nodes, as the configuration takes them.
+    /// Returns the URLs of all nodes for the configuration.
     pub fn url(&self) -> String {
         let urls: Vec<String> = self.nodes.iter().map(Server::url).collect();
         urls.join(",")
     }
 
     pub async fn slot(&self, key: &str) -> u16 {
-        said(&self.nodes[0], &["CLUSTER", "KEYSLOT", key]).await
+        query(&self.nodes[0], &["CLUSTER", "KEYSLOT", key]).await
     }
 
-    /// Which node serves a key, as the first one sees it.
+    /// Returns the index of the node that serves a key, as reported by the first node.
     pub async fn owner(&self, key: &str) -> usize {
         let slot = self.slot(key).await;
-        // First and last slot, and behind them the nodes: address, port and more.
-        let ranges: Vec<Vec<Value>> = said(&self.nodes[0], &["CLUSTER", "SLOTS"]).await;
+        // Each range has the first slot, the last slot, and the nodes with address, port and more.
+        let ranges: Vec<Vec<Value>> = query(&self.nodes[0], &["CLUSTER", "SLOTS"]).await;
         let number = |value: &Value| match value {
             Value::Int(number) => u16::try_from(*number).expect("a slot or a port"),
             other => panic!("{other:?}"),
@@ -112,38 +113,38 @@ impl RedisCluster {
         nodes.position(|node| node.port() == port).expect("a node")
     }
 
-    /// From here on the slot is half here, half there.
+    /// Begins to move a slot between two nodes.
     pub async fn begin_to_move(&self, slot: u16, from: usize, to: usize) {
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
         let slot = slot.to_string();
         let (here, there) = (id(source).await, id(target).await);
         let words = ["CLUSTER", "SETSLOT", &slot];
-        let () = said(target, &[&words[..], &["IMPORTING", &here]].concat()).await;
-        let () = said(source, &[&words[..], &["MIGRATING", &there]].concat()).await;
+        let () = query(target, &[&words[..], &["IMPORTING", &here]].concat()).await;
+        let () = query(source, &[&words[..], &["MIGRATING", &there]].concat()).await;
     }
 
-    /// Moves so many of the slot's keys; says how many it found.
+    /// Moves at most `max` keys of the slot and returns their number.
     pub async fn move_keys(&self, slot: u16, from: usize, to: usize, max: usize) -> usize {
         let (slot, max) = (slot.to_string(), max.to_string());
         let get = ["CLUSTER", "GETKEYSINSLOT", &slot, &max];
-        let keys: Vec<String> = said(&self.nodes[from], &get).await;
+        let keys: Vec<String> = query(&self.nodes[from], &get).await;
         if !keys.is_empty() {
             let port = self.nodes[to].port().to_string();
             let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
             migrate.extend(keys.iter().map(String::as_str));
-            let () = said(&self.nodes[from], &migrate).await;
+            let () = query(&self.nodes[from], &migrate).await;
         }
         keys.len()
     }
 
-    /// The slot is another node's now.
+    /// Ends the move: the slot belongs to the other node.
     pub async fn end_move(&self, slot: u16, from: usize, to: usize) {
         let slot = slot.to_string();
         let owner = id(&self.nodes[to]).await;
         let others = (0..self.nodes.len()).filter(|&node| node != to && node != from);
         for node in [to, from].into_iter().chain(others) {
             let words = ["CLUSTER", "SETSLOT", &slot, "NODE", &owner];
-            let () = said(&self.nodes[node], &words).await;
+            let () = query(&self.nodes[node], &words).await;
         }
     }
 }
@@ -162,14 +163,14 @@ async fn node(patience: Duration) -> Server {
 }
 
 async fn id(node: &Server) -> String {
-    said(node, &["CLUSTER", "MYID"]).await
+    query(node, &["CLUSTER", "MYID"]).await
 }
 
-async fn ask<T: FromRedisValue>(node: &Server, words: &[&str]) -> RedisResult<T> {
-    Ok(T::from_redis_value(node.say(words).await?)?)
+async fn try_query<T: FromRedisValue>(node: &Server, words: &[&str]) -> RedisResult<T> {
+    Ok(T::from_redis_value(node.command(words).await?)?)
 }
 
-async fn said<T: FromRedisValue>(node: &Server, words: &[&str]) -> T {
-    let answer = ask(node, words).await;
+async fn query<T: FromRedisValue>(node: &Server, words: &[&str]) -> T {
+    let answer = try_query(node, words).await;
     answer.unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }

@@ -1,7 +1,7 @@
-//! A Redis or an etcd of a test's own: on a port that was free, with a data directory of its own;
-//! killed, paused and started again at the same place.
+//! A Redis or an etcd for one test, on a free port and with its own data directory. Tests kill, pause
+//! and restart it.
 
-use super::PATIENCE;
+use super::DEADLINE;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::{self, File},
@@ -18,8 +18,8 @@ pub struct Server {
     kind: Kind,
     port: u16,
     dir: TempDir,
-    /// Further arguments.
-    more: Vec<String>,
+    /// Additional arguments.
+    arguments: Vec<String>,
     process: Option<Child>,
 }
 
@@ -37,8 +37,15 @@ impl Kind {
         }
     }
 
-    /// Whether it is installed.
-    pub fn is_here(self) -> bool {
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Redis => 6379,
+            Self::Etcd => 2379,
+        }
+    }
+
+    /// Returns `true` if the server is installed.
+    pub fn is_installed(self) -> bool {
         let mut command = Command::new(self.program());
         let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
         quiet.arg("--version").status().is_ok()
@@ -46,41 +53,54 @@ impl Kind {
 }
 
 impl Server {
-    /// Started and answering.
+    /// Starts a server and waits until it answers.
     pub async fn start(kind: Kind) -> Self {
         Self::start_with(kind, |_, _| Vec::new()).await
     }
 
-    /// With further arguments, which may name files in the directory and the port that they are given,
-    /// and further ports.
-    pub async fn start_with(kind: Kind, more: impl Fn(&Path, u16) -> Vec<String>) -> Self {
-        // Another process may take a port between the look for a free one and the start.
+    /// Starts a server at its default port, for a process with a network namespace of its own.
+    pub async fn start_at_default_port(kind: Kind) -> Self {
+        let mut server = Self {
+            kind,
+            port: kind.default_port(),
+            dir: tempfile::tempdir().expect("a temporary directory"),
+            arguments: Vec::new(),
+            process: None,
+        };
+        server.spawn();
+        assert!(server.becomes_ready().await, "no start:\n{}", server.log());
+        server
+    }
+
+    /// Starts a server with additional arguments, which `arguments` derives from the directory and the port.
+    pub async fn start_with(kind: Kind, arguments: impl Fn(&Path, u16) -> Vec<String>) -> Self {
+        // Another process may take the port before the server starts.
         for _ in 0..5 {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let port = free_port();
             let mut server = Self {
                 kind,
                 port,
-                more: more(dir.path(), port),
+                arguments: arguments(dir.path(), port),
                 dir,
                 process: None,
             };
             server.spawn();
-            if server.answers().await {
+            if server.becomes_ready().await {
                 return server;
             }
         }
         panic!("{} does not start", kind.program());
     }
 
-    /// Started again where it was, with what it has on disk.
+    /// Restarts the server on the same port with its data.
     pub async fn restart(&mut self) {
-        self.begin_again();
-        assert!(self.answers().await, "no restart:\n{}", self.log());
+        self.restart_without_waiting();
+        assert!(self.becomes_ready().await, "no restart:\n{}", self.log());
     }
 
-    /// The same, without waiting until it answers.
-    pub fn begin_again(&mut self) {
+    /// Restarts the server without waiting until it answers.
+    pub fn restart_without_waiting(&mut self) {
         self.kill();
         self.spawn();
     }
@@ -105,13 +125,13 @@ impl Server {
                     .args(["--listen-peer-urls", &peer])
                     .args(["--initial-advertise-peer-urls", &peer])
                     .args(["--initial-cluster", &format!("test={peer}")])
-                    // Short elections, since a lease is never shorter than one and a half.
+                    // The election timeout is short because the minimum TTL of a lease depends on it.
                     .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
                     .args(["--logger", "zap", "--log-level", "warn"])
             }
         };
         let process = command
-            .args(&self.more)
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log"))
             .stderr(log)
@@ -120,41 +140,41 @@ impl Server {
         self.process = Some(process);
     }
 
-    /// Waits until it serves; `false` when it has ended instead.
-    async fn answers(&mut self) -> bool {
+    /// Waits until the server answers. Returns `false` if the process has ended instead.
+    async fn becomes_ready(&mut self) -> bool {
         let since = Instant::now();
-        while !self.is_well() {
+        while !self.is_ready() {
             let process = self.process.as_mut().expect("a process");
             if process.try_wait().expect("a status").is_some() {
                 return false;
             }
-            assert!(since.elapsed() < PATIENCE, "no start:\n{}", self.log());
+            assert!(since.elapsed() < DEADLINE, "no start:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         true
     }
 
-    fn is_well(&self) -> bool {
+    fn is_ready(&self) -> bool {
         let (question, answer) = match self.kind {
             Kind::Redis => ("PING\r\n", "+PONG"),
             Kind::Etcd => ("GET /health HTTP/1.0\r\n\r\n", "\"true\""),
         };
-        let asked = || -> std::io::Result<bool> {
+        let responds = || -> std::io::Result<bool> {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
             let mut stream = TcpStream::connect(address)?;
             stream.set_read_timeout(Some(Duration::from_millis(500)))?;
             stream.write_all(question.as_bytes())?;
-            let mut said = String::new();
+            let mut response = String::new();
             let mut part = [0; 512];
-            while !said.contains(answer) {
+            while !response.contains(answer) {
                 match stream.read(&mut part)? {
                     0 => return Ok(false),
-                    read => said.push_str(&String::from_utf8_lossy(&part[..read])),
+                    read => response.push_str(&String::from_utf8_lossy(&part[..read])),
                 }
             }
             Ok(true)
         };
-        asked().unwrap_or(false)
+        responds().unwrap_or(false)
     }
 
     pub fn url(&self) -> String {
@@ -164,7 +184,7 @@ impl Server {
         }
     }
 
-    /// Where it keeps what it has on disk.
+    /// Returns the directory with the server's data.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -173,8 +193,8 @@ impl Server {
         self.port
     }
 
-    /// Says something to a Redis.
-    pub async fn say(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
+    /// Sends a command to a Redis.
+    pub async fn command(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
         let client = redis::Client::open(self.url())?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         let mut command = redis::cmd(words[0]);
@@ -182,7 +202,7 @@ impl Server {
         command.query_async(&mut connection).await
     }
 
-    /// kill -9, and waits until the process is gone.
+    /// Kills the process with SIGKILL and waits for its end.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
@@ -190,12 +210,12 @@ impl Server {
         }
     }
 
-    /// What it has on disk is gone, as after an accident.
-    pub fn forget(&self) {
+    /// Deletes the data of an etcd, as after a disk failure.
+    pub fn delete_data(&self) {
         let _ = fs::remove_dir_all(self.dir.path().join("data"));
     }
 
-    /// Stops it where it is: its sockets stay open and nothing answers.
+    /// Stops the process with SIGSTOP: its sockets stay open without answers.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }

@@ -103,7 +103,7 @@ async fn drain_requests_hold_while_etcd_is_away() {
 
 async fn lose_data(server: &mut Server) {
     server.kill();
-    server.forget();
+    server.delete_data();
     server.restart().await;
 }
 
@@ -163,7 +163,7 @@ async fn a_withdrawn_drain_request_does_not_return() {
     .await;
     sees_drained(&there, false).await;
     assert!(away.is_drained(&b()));
-    proxy.mend();
+    proxy.restore();
     sees_drained(&away, false).await;
     sees(&away, "a b c").await;
     assert!(!a.is_drained(&b()) && !there.is_drained(&b()));

@@ -100,7 +100,7 @@ async fn an_id_that_another_node_took_is_contested() {
         }
     });
     taken.await.unwrap();
-    proxy.mend();
+    proxy.restore();
     let is_reported = || health.faults().contains_key(&(Part::Discovery, "id-taken"));
     support::eventually("the first node reports it", async || {
         (a.is_id_contested() && is_reported()).then_some(())

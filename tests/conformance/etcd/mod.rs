@@ -49,7 +49,7 @@ where
     F: Future<Output = ()>,
 {
     let name = format!("discovery::etcd::{name}");
-    support::trial_needing(&name, Kind::Etcd.is_here(), case)
+    support::trial_needing(&name, Kind::Etcd.is_installed(), case)
 }
 
 fn settings(server: &Server) -> Etcd {

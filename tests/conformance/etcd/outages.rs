@@ -221,7 +221,7 @@ async fn nodes_register_again_after_etcd_lost_its_data() {
     let (a, b) = (node(&server, "a").await, node(&server, "b").await);
     sees(&a, "a b").await;
     server.kill();
-    server.forget();
+    server.delete_data();
     server.restart().await;
     for node in [&a, &b] {
         support::eventually("the view is fresh", async || {

@@ -294,7 +294,7 @@ pub async fn build_puts_what_a_node_takes() {
     let dir = tempfile::tempdir().unwrap();
     let (source, out) = (built().join("source/big-desc"), dir.path().join("out"));
     let build = |description: &str| {
-        author(&source, "big-desc", "1.0.0", "big_desc", description, ECHO);
+        write_crate(&source, "big-desc", "1.0.0", "big_desc", description, ECHO);
         let mut build = hostel();
         build
             .args(["plugins", "build"])

@@ -6,11 +6,11 @@ mod files;
 mod tasks;
 
 use crate::support::{
-    PATIENCE,
+    DEADLINE,
     backend::{Backend, Shared, on_both},
     eventually,
     node::{Node, hostel},
-    plugins::{author, built, can_build, hostile, showcase, source},
+    plugins::{built, can_build, hostile, showcase, source, write_crate},
     trial, trial_needing,
 };
 use hostel::plugin::Sample;
@@ -50,12 +50,12 @@ pub fn trials() -> Vec<Trial> {
         trial_needing("command_line::config", true, files::config),
         trial_needing(
             "command_line::demo_cluster",
-            can_build() && Shared::is_here(),
+            can_build() && Shared::is_installed(),
             demo::cluster,
         ),
         trial_needing(
             "command_line::demo_cluster_killed",
-            cfg!(target_os = "linux") && can_build() && Shared::is_here(),
+            cfg!(target_os = "linux") && can_build() && Shared::is_installed(),
             demo::cluster_killed,
         ),
         trial_needing(
@@ -264,7 +264,7 @@ async fn serve() {
         .env("HOSTEL__NODE__LISTEN", "127.0.0.1:0")
         .env("HOSTEL__NODE__DATA_DIR", "data");
     let told = tokio::task::spawn_blocking(move || run(&mut command));
-    let told = tokio::time::timeout(PATIENCE, told)
+    let told = tokio::time::timeout(DEADLINE, told)
         .await
         .expect("it ends")
         .unwrap();

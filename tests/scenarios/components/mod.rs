@@ -1,10 +1,10 @@
-//! Components in a running node: what they answer, how they fail, how they are replaced and how they
-//! stop. All of them are the plugin `probe`, which does what a message says.
+//! Components in a running node: messaging, failures, reloads and shutdown. All of them are the plugin
+//! `probe`, which acts on the content of a message.
 
-mod failing;
+mod failures;
+mod messaging;
 mod reload;
-mod stopping;
-mod talking;
+mod shutdown;
 
 use crate::support::{eventually, node::Node};
 use hostel::{
@@ -18,18 +18,18 @@ use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     [
-        failing::trials(),
+        failures::trials(),
         reload::trials(),
-        stopping::trials(),
-        talking::trials(),
+        shutdown::trials(),
+        messaging::trials(),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// A question to `probe`. Nobody waits longer for the answer than a test may take.
-fn question(message_type: &str, payload: impl Into<Vec<u8>>) -> Message {
+/// Returns a request to `probe`.
+fn request(message_type: &str, payload: impl Into<Vec<u8>>) -> Message {
     Message {
         to_node: "probe".into(),
         message_type: message_type.into(),
@@ -39,13 +39,13 @@ fn question(message_type: &str, payload: impl Into<Vec<u8>>) -> Message {
     }
 }
 
-async fn ask(client: &mut DistributedClient, question: Message) -> MessageResponse {
-    client.send_message(question).await.expect("a reply")
+async fn ask(client: &mut DistributedClient, request: Message) -> MessageResponse {
+    client.send_message(request).await.expect("a reply")
 }
 
-/// The answer as text; panics when there is none.
+/// Returns the answer as text; panics if there is none.
 async fn answer(node: &Node, message_type: &str, payload: &str) -> String {
-    let response = ask(&mut node.client(), question(message_type, payload)).await;
+    let response = ask(&mut node.client(), request(message_type, payload)).await;
     assert!(response.success, "{message_type}: {}", response.message);
     text(response)
 }
@@ -55,9 +55,9 @@ fn text(response: MessageResponse) -> String {
     String::from_utf8(reply.payload.to_vec()).expect("text")
 }
 
-/// Why there is no answer.
+/// Returns the reason why there is no answer.
 async fn refusal(node: &Node, message_type: &str, payload: &str) -> String {
-    let response = ask(&mut node.client(), question(message_type, payload)).await;
+    let response = ask(&mut node.client(), request(message_type, payload)).await;
     assert!(
         !response.success,
         "{message_type} is answered: {response:?}"
@@ -65,7 +65,7 @@ async fn refusal(node: &Node, message_type: &str, payload: &str) -> String {
     response.message
 }
 
-/// `probe` as the node lists it.
+/// Returns `probe` as listed by the node.
 async fn listed(node: &Node) -> Component {
     let components = node.client().list_components().await.expect("a list");
     let probe = components.into_iter().find(|one| one.id == "probe");

@@ -1,9 +1,9 @@
-//! A component that is replaced a hundred times while a thousand messages a second arrive: each is
-//! handled once, by one version, in order, and what it keeps in its store is whole.
+//! A component that is replaced a hundred times at a thousand messages a second: each message is handled
+//! once, by one version and in order, and the store is consistent.
 
-use super::{answer, becomes, listed, question, text};
+use super::{answer, becomes, listed, request, text};
 use crate::support::{
-    PATIENCE,
+    DEADLINE,
     backend::{Backend, on_both},
     eventually,
     node::Node,
@@ -30,22 +30,31 @@ use tokio::{
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
 const SENDERS: usize = 4;
-/// The rate is 1,000 a second where the machine keeps up; what holds does not depend on it.
-const UNDER_WAY: usize = 100;
+/// With this pause, the rate is 1,000 a second on a fast machine. The checks do not depend on it.
+const IN_FLIGHT: usize = 100;
 const PAUSE: Duration = Duration::from_millis(4);
 
 pub fn trials() -> Vec<Trial> {
     [
-        on_both("components::reloaded_under_load", under_load),
-        on_both("components::new_code_that_will_not_start", will_not_start),
-        on_both("components::removed_and_put_back", removed_and_put_back),
+        on_both(
+            "components::reloads_under_load_lose_no_message",
+            reloads_under_load_lose_no_message,
+        ),
+        on_both(
+            "components::a_version_that_cannot_start_replaces_nothing",
+            a_version_that_cannot_start_replaces_nothing,
+        ),
+        on_both(
+            "components::a_removed_component_keeps_its_store",
+            a_removed_component_keeps_its_store,
+        ),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-async fn under_load(on: Backend) {
+async fn reloads_under_load_lose_no_message(on: Backend) {
     let versions = ["1.0.0", "2.0.0"].map(|version| {
         let wasm = fs::read(probe(version)).expect("a plugin");
         (version, wasm)
@@ -53,16 +62,16 @@ async fn under_load(on: Backend) {
     let node = on.prepare(&[], "[plugins]\nrescan_ms = 3600000\n").await;
     node.add_wasm("probe.wasm", &versions[0].1);
     let node = node.started().await;
-    // Where there is a Redis, everything passes through it: senders are at another node.
-    let elsewhere = elsewhere(&node).await;
-    let address = elsewhere.as_ref().unwrap_or(&node).address();
+    // With shared backends, the senders use another node, so that messages go through Redis.
+    let other = other_node(&node).await;
+    let address = other.as_ref().unwrap_or(&node).address();
     let reloads = on.times(100, 50);
     let stop = Arc::new(AtomicBool::new(false));
     let handled = Arc::new(AtomicU64::new(0));
     let mut senders = JoinSet::new();
     for number in 0..SENDERS {
         let client = DistributedClient::connect(address).await.unwrap();
-        senders.spawn(count_on(client, number, stop.clone(), handled.clone()));
+        senders.spawn(send_counts(client, number, stop.clone(), handled.clone()));
     }
     for reload in 1..=reloads {
         let (version, wasm) = &versions[reload % 2];
@@ -91,12 +100,12 @@ async fn under_load(on: Backend) {
             by_version[usize::from(version == "2.0.0")] += 1;
         }
     }
-    // Each message was counted once: the counts are all the numbers from 1 on.
+    // Each message was counted once, so the counts are the numbers from 1.
     assert_eq!(counts.len() as u64, sent);
     assert_eq!(
         counts.last().copied(),
         Some(sent),
-        "the store has counted something else"
+        "the store has another count"
     );
     assert!(by_version.iter().all(|&some| some > 0), "{by_version:?}");
     let probe = listed(&node).await;
@@ -108,12 +117,12 @@ async fn under_load(on: Backend) {
     assert_eq!(probe.starts, reloads as u64 + 1);
 }
 
-/// A second node on the same servers, once it knows of the component.
-async fn elsewhere(node: &Node) -> Option<Node> {
+/// Starts a second node on the same servers and waits until it knows the component.
+async fn other_node(node: &Node) -> Option<Node> {
     let settings = node.shared.as_ref()?.settings();
     let other = Node::prepare(&[], &settings).named("elsewhere");
     let other = other.started().await;
-    eventually("the component is known elsewhere", async || {
+    eventually("the other node knows the component", async || {
         let nodes = other.client().list_nodes().await.expect("a list").nodes;
         let has = |node: &ListedNode| node.components.iter().any(|id| id == "probe");
         nodes.iter().any(has).then_some(())
@@ -122,23 +131,23 @@ async fn elsewhere(node: &Node) -> Option<Node> {
     Some(other)
 }
 
-/// Streams `count` messages until `stop`, and gives the answers in the order of the questions.
-async fn count_on(
+/// Streams `count` messages until `stop` and returns the answers in the order of the requests.
+async fn send_counts(
     mut client: DistributedClient,
     number: usize,
     stop: Arc<AtomicBool>,
     handled: Arc<AtomicU64>,
 ) -> Vec<String> {
     let own = format!("sender-{number}");
-    let (say, said) = mpsc::channel(16);
-    let mut hear = client
-        .stream_messages(ReceiverStream::new(said))
+    let (outgoing, receiver) = mpsc::channel(16);
+    let mut incoming = client
+        .stream_messages(ReceiverStream::new(receiver))
         .await
         .unwrap();
-    // A machine that does not keep up gets fewer, so that the mailbox has room for all of them.
-    let room = Arc::new(Semaphore::new(UNDER_WAY));
+    // A slow machine gets fewer messages, so that the mailbox never fills up.
+    let room = Arc::new(Semaphore::new(IN_FLIGHT));
     let answered = room.clone();
-    let speaking = tokio::spawn(async move {
+    let sending = tokio::spawn(async move {
         let mut sent = 0;
         while !stop.load(Relaxed) {
             room.acquire().await.unwrap().forget();
@@ -146,49 +155,49 @@ async fn count_on(
                 from_node: own.clone(),
                 message_id: sent.to_string(),
                 reply_timeout_ms: 0,
-                ..question("count", "")
+                ..request("count", "")
             };
-            say.send(message).await.unwrap();
+            outgoing.send(message).await.unwrap();
             sent += 1;
             tokio::time::sleep(PAUSE).await;
         }
-        (say, sent)
+        (outgoing, sent)
     });
     let mut answers = Vec::new();
-    let mut speaking = Some(speaking);
+    let mut sending = Some(sending);
     let mut total = None;
     let mut open = None;
     while total.is_none_or(|total| answers.len() < total) {
-        let heard = tokio::select! {
-            heard = tokio::time::timeout(PATIENCE, hear.next()) => heard,
-            ended = async { speaking.as_mut().expect("it speaks").await }, if speaking.is_some() => {
-                let (say, sent) = ended.unwrap();
-                (speaking, total, open) = (None, Some(sent), Some(say));
+        let received = tokio::select! {
+            received = tokio::time::timeout(DEADLINE, incoming.next()) => received,
+            ended = async { sending.as_mut().expect("a sender").await }, if sending.is_some() => {
+                let (outgoing, sent) = ended.unwrap();
+                (sending, total, open) = (None, Some(sent), Some(outgoing));
                 continue;
             }
         };
-        let heard = heard
+        let received = received
             .expect("an answer in time")
             .expect("an open stream")
             .expect("no status");
-        assert_eq!(heard.error, "", "message {}", heard.in_reply_to);
-        if heard.message_type == "response" {
+        assert_eq!(received.error, "", "message {}", received.in_reply_to);
+        if received.message_type == "response" {
             continue;
         }
         assert_eq!(
-            (&*heard.from_node, &*heard.message_type),
+            (&*received.from_node, &*received.message_type),
             ("probe", "answer")
         );
-        assert_eq!(heard.in_reply_to, answers.len().to_string(), "in order");
+        assert_eq!(received.in_reply_to, answers.len().to_string(), "in order");
         handled.fetch_add(1, Relaxed);
         answered.add_permits(1);
-        answers.push(String::from_utf8(heard.payload.to_vec()).unwrap());
+        answers.push(String::from_utf8(received.payload.to_vec()).unwrap());
     }
     drop(open);
     answers
 }
 
-async fn will_not_start(on: Backend) {
+async fn a_version_that_cannot_start_replaces_nothing(on: Backend) {
     let good = fs::read(probe("2.0.0")).unwrap();
     let settings = "[plugin.probe.config]\n\"start-6.6.6\" = \"panic\"\n";
     let node = on.prepare(&[], settings).await;
@@ -196,7 +205,7 @@ async fn will_not_start(on: Backend) {
     let node = node.started().await;
     assert_eq!(answer(&node, "memory", "").await, "1");
     node.add_wasm("probe.wasm", &fs::read(probe("6.6.6")).unwrap());
-    let probe = eventually("the refusal is listed", async || {
+    let probe = eventually("the failed start is listed", async || {
         let probe = listed(&node).await;
         (!probe.error.is_empty()).then_some(probe)
     })
@@ -213,18 +222,18 @@ async fn will_not_start(on: Backend) {
     assert_eq!(
         answer(&node, "memory", "").await,
         "2",
-        "the old instance goes on"
+        "the old instance continues"
     );
     let crash = super::refusal(&node, "panic", "").await;
     assert!(crash.contains("panic's own words"), "{crash}");
     assert_eq!(
         answer(&node, "version", "").await,
         "1.0.0",
-        "what ran well runs again"
+        "the last good version restarts"
     );
-    // Good code takes over from both.
+    // A valid version replaces both.
     node.add_wasm("probe.wasm", &good);
-    eventually("the good one runs", async || {
+    eventually("the valid version runs", async || {
         (listed(&node).await.version == "2.0.0").then_some(())
     })
     .await;
@@ -232,28 +241,28 @@ async fn will_not_start(on: Backend) {
     assert_eq!(listed(&node).await.error, "");
 }
 
-async fn removed_and_put_back(on: Backend) {
+async fn a_removed_component_keeps_its_store(on: Backend) {
     let node = on.prepare(&[], "").await;
     let wasm = fs::read(probe("1.0.0")).unwrap();
     node.add_wasm("probe.wasm", &wasm);
     let node = node.started().await;
     assert_eq!(answer(&node, "count", "").await, "1.0.0:1");
     fs::remove_file(node.plugins_dir().join("probe.wasm")).unwrap();
-    eventually("nobody is there", async || {
+    eventually("the component is gone", async || {
         let mut client = node.client();
-        let response = super::ask(&mut client, question("echo", "")).await;
+        let response = super::ask(&mut client, request("echo", "")).await;
         (response.message == "nobody listens on probe").then_some(())
     })
     .await;
     assert!(node.client().list_components().await.unwrap().is_empty());
     assert!(node.log().contains("stops 1.0.0"), "its stop was called");
     node.add_wasm("probe.wasm", &wasm);
-    let back = eventually("it is back", async || {
+    let back = eventually("the component is back", async || {
         let mut client = node.client();
-        let response = super::ask(&mut client, question("count", "")).await;
+        let response = super::ask(&mut client, request("count", "")).await;
         response.success.then(|| text(response))
     })
     .await;
-    assert_eq!(back, "1.0.0:2", "what was stored is still there");
+    assert_eq!(back, "1.0.0:2", "the store is kept");
     becomes(&node, "running").await;
 }

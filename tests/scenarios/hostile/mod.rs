@@ -1,9 +1,9 @@
-//! Hostile guests: whatever a plugin does, it hurts its own task or its own load and says which
-//! limit was met, and others hardly notice. What a guest may do in `handle` is in `tests/guests`;
-//! what cannot be said in Rust, and what goes wrong at load, is a `Sample`.
+//! Hostile guests: a plugin can only fail its own task or its own loading, the error names the limit,
+//! and other tasks are hardly delayed. `tests/guests` has the hostile handlers; guests that cannot be
+//! written in Rust, or fail while they are loaded, are hand-written.
 
-mod compiles;
-mod loads;
+mod compilation;
+mod loading;
 mod tasks;
 
 use crate::support::{
@@ -28,42 +28,42 @@ use std::{
 };
 
 pub fn trials() -> Vec<Trial> {
-    // What a file is at its load is between it and the node.
+    // Loading does not depend on the backend.
     let loads = trial(
-        "hostile::loads_are_refused_and_say_why",
-        loads::loads_are_refused_and_say_why,
+        "hostile::invalid_plugins_are_rejected_with_the_reason",
+        loading::invalid_plugins_are_rejected_with_the_reason,
     );
     [
         on_both(
-            "hostile::tasks_fail_alone_and_say_why",
-            tasks::tasks_fail_alone_and_say_why,
+            "hostile::hostile_tasks_fail_alone_with_the_reason",
+            tasks::hostile_tasks_fail_alone_with_the_reason,
         ),
         on_both(
-            "hostile::floods_leave_memory_bounded",
-            tasks::floods_leave_memory_bounded,
+            "hostile::floods_use_bounded_memory",
+            tasks::floods_use_bounded_memory,
         ),
         on_both(
-            "hostile::a_trap_is_tried_again_and_the_rest_is_not",
-            tasks::what_is_tried_again,
+            "hostile::only_traps_are_retried",
+            tasks::only_traps_are_retried,
         ),
     ]
     .into_iter()
     .flatten()
     .chain([loads])
-    .chain(compiles::trials())
+    .chain(compilation::trials())
     .collect()
 }
 
-/// How much longer an echo may take beside a hostile guest than alone.
+/// The additional time that an echo may take next to a hostile guest.
 const ALLOWANCE: Duration = Duration::from_millis(100);
 
-/// How often that is measured before it counts as true.
+/// The number of measurements before a delay counts as a failure.
 const ROUNDS: usize = 3;
 
-/// Echoes that make one median.
+/// The number of echoes of a median.
 const ECHOES: usize = 21;
 
-/// The median over `ECHOES` echoes, and more of them while `more`.
+/// Returns the median time of `ECHOES` echoes, and of further ones while `more` is true.
 async fn median_echo(client: &mut DistributedClient, more: impl Fn() -> bool) -> Duration {
     let mut times = Vec::new();
     while times.len() < ECHOES || more() {
@@ -73,7 +73,7 @@ async fn median_echo(client: &mut DistributedClient, more: impl Fn() -> bool) ->
     times[times.len() / 2]
 }
 
-/// How long one echo takes.
+/// Returns the time of one echo.
 async fn echo(client: &mut DistributedClient) -> Duration {
     let since = Instant::now();
     let echoed = client.submit_and_wait(task("echo", "over")).await.unwrap();

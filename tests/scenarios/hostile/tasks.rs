@@ -1,4 +1,4 @@
-//! What a guest does in `handle`, one task type for each.
+//! Hostile handlers, one task type for each.
 
 use super::*;
 use End::{Error, Result};
@@ -18,13 +18,14 @@ max_attempts = 1
 max_attempts = 1
 "#;
 
-/// What a hostile task ends with: `completed` with this result, or `failed` with words of its error.
+/// The expected end of a hostile task: `completed` with this result, or `failed` with an error that
+/// contains this text.
 enum End {
     Result(&'static str),
     Error(&'static str),
 }
 
-pub async fn tasks_fail_alone_and_say_why(on: Backend) {
+pub async fn hostile_tasks_fail_alone_with_the_reason(on: Backend) {
     let node = on.prepare(&[&showcase("echo"), &hostile()], SETTINGS).await;
     let samples = [
         ("burner", "burn", sample::SPIN),
@@ -80,26 +81,26 @@ pub async fn tasks_fail_alone_and_say_why(on: Backend) {
         ("panic", 1, Error("the panic's own words")),
         ("trap", 1, Error("`unreachable` instruction executed")),
         ("exit", 1, Error("the guest called exit(")),
-        // Nothing found: no file, no variable, no connection.
+        // An empty result: it found no file, no variable and no connection.
         ("look-around", 1, Result("")),
     ] {
-        beside(&node, task_type, at_once, &end).await;
+        assert_isolated(&node, task_type, at_once, &end).await;
     }
 
     let log = node.log();
-    for told in [
+    for words in [
         "it has reached 65536 bytes (plugins.sandbox.max_log_bytes)",
         "the panic's own words",
     ] {
-        assert!(log.contains(told), "{told}");
+        assert!(log.contains(words), "{words}");
     }
     assert!(!std::path::Path::new("/tmp/hostel-was-here").exists());
     let mut client = node.client();
     echo(&mut client).await;
 }
 
-/// Runs hostile tasks without pause, each checked, while echoes are timed.
-async fn beside(node: &Node, task_type: &'static str, at_once: usize, end: &End) {
+/// Runs and checks hostile tasks without a pause while echoes are timed.
+async fn assert_isolated(node: &Node, task_type: &'static str, at_once: usize, end: &End) {
     let mut client = node.client();
     let mut measured = Vec::new();
     for _ in 0..ROUNDS {
@@ -108,7 +109,7 @@ async fn beside(node: &Node, task_type: &'static str, at_once: usize, end: &End)
         let hostile: Vec<_> = (0..at_once)
             .map(|_| tokio::spawn(run_until(node.client(), task_type, stop.clone())))
             .collect();
-        // At least one hostile task from its beginning to its end.
+        // The measurement covers at least one whole hostile task.
         let first = node
             .client()
             .submit_task(task(task_type, ""))
@@ -132,10 +133,10 @@ async fn beside(node: &Node, task_type: &'static str, at_once: usize, end: &End)
         }
         measured.push((alone, crowded));
     }
-    panic!("an echo beside {at_once} x {task_type} is too slow (alone, beside): {measured:?}");
+    panic!("an echo next to {at_once} x {task_type} is too slow (alone, next to it): {measured:?}");
 }
 
-/// One hostile task after another.
+/// Runs one hostile task after another.
 async fn run_until(
     mut client: DistributedClient,
     task_type: &str,
@@ -162,7 +163,7 @@ fn check(ended: &TaskStatus, end: &End) {
     assert_eq!((ended.attempts, ended.finishes), (1, 1), "{ended:?}");
 }
 
-pub async fn floods_leave_memory_bounded(on: Backend) {
+pub async fn floods_use_bounded_memory(on: Backend) {
     let node = on.prepare(&[&showcase("echo"), &hostile()], SETTINGS).await;
     let flood = sample::result_of(100 << 20);
     let flood = Sample {
@@ -194,8 +195,8 @@ pub async fn floods_leave_memory_bounded(on: Backend) {
     echo(&mut client).await;
 }
 
-/// What may pass is tried again as its type says; a limit that was met is not.
-pub async fn what_is_tried_again(on: Backend) {
+/// A trap is retried with the backoff of the task type; a limit that was exceeded is not.
+pub async fn only_traps_are_retried(on: Backend) {
     let node = on.prepare(
         &[&showcase("echo")],
         "[plugin.traps.task.trap]\nmax_attempts = 3\nbackoff_initial_ms = 0\nbackoff_max_ms = 0\n\

@@ -1,12 +1,12 @@
-//! What a client may do with connections, streams and calls, and for how long.
+//! Limits of connections, streams and calls, and their timeouts.
 
 use super::*;
 
-/// Calls that a free server has answered many times over while another is still waiting.
+/// The number of calls after which another call counts as waiting.
 const CALLS: usize = 50;
 
-/// Shows that `call` waits while `others` are answered; returns it for when it may go on.
-async fn waits<T: Send + 'static>(
+/// Checks that `call` waits while calls of `others` are answered, and returns it.
+async fn assert_waits<T: Send + 'static>(
     call: impl Future<Output = T> + Send + 'static,
     others: &mut DistributedClient,
 ) -> tokio::task::JoinHandle<T> {
@@ -14,15 +14,15 @@ async fn waits<T: Send + 'static>(
     for _ in 0..CALLS {
         others.list_plugins().await.unwrap();
     }
-    assert!(!call.is_finished(), "it did not wait");
+    assert!(!call.is_finished(), "the call did not wait");
     call
 }
 
-pub async fn max_connections() {
+pub async fn max_connections_is_enforced() {
     let node = node(Backend::Embedded, "[limits]\nmax_connections = 2").await;
     let mut first = node.client();
-    lives(&mut first).await;
-    // Streams, so neither is idle.
+    assert_serves(&mut first).await;
+    // Connections with streams are not idle.
     let _first = conversation(first.clone(), "a").await.unwrap();
     let second = conversation(node.client(), "b").await.unwrap();
     let full = node.client().list_plugins().await.unwrap_err();
@@ -30,13 +30,13 @@ pub async fn max_connections() {
     let words = "all 2 connections that this node accepts are in use (limits.max_connections)";
     assert!(full.message().contains(words), "{full}");
     let out = node.cli(&["plugins", "list"]);
-    let told = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(3), "{told}");
-    assert!(told.contains(words), "{told}");
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(3), "{errors}");
+    assert!(errors.contains(words), "{errors}");
     let refused = node.log().matches("refused a connection").count();
     assert!((1..=2).contains(&refused), "{}", node.log());
-    // Others do not notice, and a place that is free again is given away.
-    lives(&mut first).await;
+    // Other clients are not affected, and a free place is used again.
+    assert_serves(&mut first).await;
     drop(second);
     eventually("a place becomes free", async || {
         node.client().list_plugins().await.ok()
@@ -44,7 +44,7 @@ pub async fn max_connections() {
     .await;
 }
 
-pub async fn max_streams() {
+pub async fn max_streams_per_connection_is_enforced() {
     let node = node(
         Backend::Embedded,
         "[limits]\nmax_streams_per_connection = 2",
@@ -54,14 +54,14 @@ pub async fn max_streams() {
     client.clone().list_plugins().await.unwrap();
     let first = conversation(client.clone(), "a").await.unwrap();
     let second = conversation(client.clone(), "b").await.unwrap();
-    let third = waits(conversation(client, "c"), &mut other).await;
+    let third = assert_waits(conversation(client, "c"), &mut other).await;
     drop(first);
     let third = in_time("a stream becomes free", third).await;
     assert!(third.unwrap().is_ok());
     drop(second);
 }
 
-pub async fn max_requests() {
+pub async fn max_requests_per_connection_is_enforced() {
     let node = node(
         Backend::Embedded,
         "[limits]\nmax_requests_per_connection = 1",
@@ -71,8 +71,8 @@ pub async fn max_requests() {
     let id = client.submit_task(task("spin", "")).await.unwrap();
     let (mut waiting, waited_for) = (client.clone(), id.clone());
     let first = tokio::spawn(async move { waiting.wait_for_task(&waited_for).await });
-    // The one place is taken once a call behind it does not come back.
-    eventually("the long call is being worked on", || {
+    // The place is taken once a further call gets no answer.
+    eventually("the long call takes the place", || {
         let mut client = client.clone();
         async move {
             let quick = Duration::from_millis(500);
@@ -81,33 +81,33 @@ pub async fn max_requests() {
         }
     })
     .await;
-    let second = waits(async move { client.list_plugins().await }, &mut other).await;
+    let second = assert_waits(async move { client.list_plugins().await }, &mut other).await;
     other.cancel_task(&id).await.unwrap();
     let second = in_time("the long call ends", second).await;
     assert!(second.unwrap().is_ok());
     assert_eq!(first.await.unwrap().unwrap().status, "cancelled");
 }
 
-pub async fn max_connection_age() {
+pub async fn max_connection_age_is_enforced() {
     let settings =
         "[limits]\nmax_connection_age_ms = 1000\n[plugins.sandbox]\nmax_cpu_ms = 3600000";
     let node = node(Backend::Embedded, settings).await;
-    let (address, connections) = counted(node.address()).await;
+    let (address, connections) = counting_proxy(node.address()).await;
     let through = DistributedClient::connect_lazy(&address).unwrap();
-    let mut client = through.with_patience(PATIENCE);
-    // A long call is not cut off by its connection's age.
+    let mut client = through.with_patience(DEADLINE);
+    // The age of a connection does not end a long call.
     let spin = client.submit_task(task("spin", "")).await.unwrap();
     let (mut waiting, id) = (node.client(), spin.clone());
     let long = tokio::spawn(async move { waiting.wait_for_task(&id).await });
-    // No call fails because connections come and go.
+    // Replaced connections do not fail calls.
     let since = Instant::now();
     while connections.load(Ordering::Relaxed) < 4 {
-        lives(&mut client).await;
-        assert!(since.elapsed() < PATIENCE, "connections live for ever");
+        assert_serves(&mut client).await;
+        assert!(since.elapsed() < DEADLINE, "connections are never replaced");
     }
     assert!(
         since.elapsed() > Duration::from_secs(2),
-        "they live too short"
+        "connections are replaced too early"
     );
     assert!(!long.is_finished());
     client.cancel_task(&spin).await.unwrap();
@@ -115,12 +115,12 @@ pub async fn max_connection_age() {
     assert_eq!(ended.unwrap().unwrap().status, "cancelled");
 }
 
-/// A client that waits longer than it would try to reach a node, twice, and loses its connection then.
-pub async fn lost_waits() {
+/// A client waits longer than its retry time, twice, and loses its connection each time.
+pub async fn a_long_wait_uses_no_retry_time() {
     let node = node(Backend::Embedded, "").await;
-    let way = Proxy::to(node.address()).await;
+    let proxy = Proxy::to(node.address()).await;
     let patience = Duration::from_secs(1);
-    let client = DistributedClient::connect_lazy(&way.address().to_string());
+    let client = DistributedClient::connect_lazy(&proxy.address().to_string());
     let mut client = client.unwrap().with_patience(patience);
     let spin = Task {
         task_id: "waited-for".into(),
@@ -129,9 +129,9 @@ pub async fn lost_waits() {
     let waiting = tokio::spawn(async move { client.submit_and_wait(spin).await });
     for _ in 0..2 {
         tokio::time::sleep(patience * 5 / 2).await;
-        way.cut();
+        proxy.cut();
         tokio::time::sleep(Duration::from_millis(100)).await;
-        way.mend();
+        proxy.restore();
     }
     tokio::time::sleep(patience).await;
     assert!(!waiting.is_finished());
@@ -140,8 +140,8 @@ pub async fn lost_waits() {
     assert_eq!(ended.unwrap().status, "cancelled");
 }
 
-/// A way to `address` that counts who takes it.
-async fn counted(address: &str) -> (String, Arc<AtomicUsize>) {
+/// Starts a proxy to `address` that counts its connections.
+async fn counting_proxy(address: &str) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let here = listener.local_addr().unwrap().to_string();
     let (count, there) = (Arc::new(AtomicUsize::new(0)), address.to_owned());
@@ -156,15 +156,15 @@ async fn counted(address: &str) -> (String, Arc<AtomicUsize>) {
     (here, count)
 }
 
-pub async fn request_timeout() {
+pub async fn request_timeout_is_enforced() {
     let node = node(
         Backend::Embedded,
         "[limits]\nrequest_timeout_ms = 300\nmax_wait_ms = 200",
     )
     .await;
-    let mut talk = conversation(node.client(), "me").await.unwrap();
+    let mut stream = conversation(node.client(), "me").await.unwrap();
 
-    // A request that never comes to its end.
+    // A request whose message never ends.
     let mut slow = tonic::client::Grpc::new(channel(&node).await);
     slow.ready().await.unwrap();
     let since = Instant::now();
@@ -180,22 +180,22 @@ pub async fn request_timeout() {
     let setting = "limits.request_timeout_ms";
     assert!(status.message().contains(setting), "{status}");
 
-    // The conversation is older than that by now, and goes on.
+    // The stream is older than the timeout and stays open.
     let mut client = node.client();
     let sent = client.send_message(Message {
         to_node: "me".into(),
         ..hello("you")
     });
     assert_eq!(sent.await.unwrap().receivers, 1);
-    let heard = in_time("a message", talk.incoming.message())
+    let received = in_time("a message", stream.incoming.message())
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(heard.from_node, "you");
-    lives(&mut client).await;
+    assert_eq!(received.from_node, "you");
+    assert_serves(&mut client).await;
 }
 
-pub async fn header_list() {
+pub async fn long_headers_are_rejected() {
     let node = node(Backend::Embedded, "").await;
     let channel = channel(&node).await;
     let mut client = DistributedServiceClient::new(channel);
@@ -212,7 +212,7 @@ pub async fn header_list() {
     assert_eq!(within.code(), Code::NotFound);
     let beyond = client.get_task_status(ask(20 << 10)).await.unwrap_err();
     assert_ne!(beyond.code(), Code::NotFound, "{beyond}");
-    // Nobody else notices, and the same client may go on.
+    // The same client can continue.
     let after = client.get_task_status(ask(1)).await.unwrap_err();
     assert_eq!(after.code(), Code::NotFound, "{after}");
 }

@@ -1,35 +1,35 @@
-//! Clients that ask and do not read, and clients that begin messages and do not end them: what they hold
-//! is bounded, others are served meanwhile, and in the end their connections are closed.
+//! Clients that do not read responses, and clients that do not finish requests: their memory is bounded,
+//! other clients are served, and their connections are closed.
 
 use super::*;
 use bytes::Bytes;
 use h2::{SendStream, client::ResponseFuture};
 use tonic::codegen::http;
 
-/// A result or payload, and how many calls for one each connection makes.
+/// The size of a result or payload.
 const BYTES: usize = 1 << 20;
 const CALLS: usize = 100;
 const CONNECTIONS: usize = 3;
 
-/// What a node may take beyond what is in flight: what tasks, buffers and caches need.
+/// The memory for tasks, buffers and caches, besides messages in flight.
 const ROOM_KIB: u64 = 48 << 10;
 
 const SETTINGS: &str = "[limits]\nmax_unsent_bytes = 8388608\n\
     max_unsent_bytes_per_connection = 2097152\nmax_received_bytes = 8388608\n\
     max_received_bytes_per_connection = 2097152\nstall_timeout_ms = 3000\n";
 
-/// A connection by hand: HTTP/2 without what a gRPC client does by itself.
+/// An HTTP/2 connection without the flow control of a gRPC client.
 struct Raw {
     send: h2::client::SendRequest<Bytes>,
     address: String,
     ended: tokio::task::JoinHandle<()>,
-    /// What was asked, so that nothing is cancelled.
+    /// The responses, which are kept so that no call is cancelled.
     answers: Vec<ResponseFuture>,
     open: Vec<SendStream<Bytes>>,
 }
 
 impl Raw {
-    /// With a window of this size for answers.
+    /// Connects with a flow-control window of this size for responses.
     async fn connect(node: &Node, window: u32) -> Self {
         let stream = TcpStream::connect(node.address()).await.unwrap();
         let mut builder = h2::client::Builder::new();
@@ -67,7 +67,7 @@ impl Raw {
     }
 }
 
-/// A message as gRPC frames it.
+/// Returns a message in gRPC framing.
 fn framed(message: &impl prost::Message) -> Vec<u8> {
     let mut framed = vec![0];
     framed.extend_from_slice(&u32::try_from(message.encoded_len()).unwrap().to_be_bytes());
@@ -75,7 +75,7 @@ fn framed(message: &impl prost::Message) -> Vec<u8> {
     framed
 }
 
-pub async fn unread_answers() {
+pub async fn unread_responses_are_bounded() {
     let node = node(Backend::Embedded, SETTINGS).await;
     let mut client = node.client();
     let big = client
@@ -91,7 +91,7 @@ pub async fn unread_answers() {
         },
     );
     let ask = Bytes::from(framed(&ask));
-    // One kind lets nothing through, the other a byte at first.
+    // Two connections have a closed window, and one a window of a byte.
     let mut connections = Vec::new();
     for window in [0, 0, 1] {
         let mut connection = Raw::connect(&node, window).await;
@@ -101,13 +101,16 @@ pub async fn unread_answers() {
         connections.push(connection);
     }
     assert_eq!(connections.len(), CONNECTIONS);
-    // Others are answered all the while, with answers of the same size too.
+    // Other clients get responses of the same size meanwhile.
     let (mut highest, since) = (0, Instant::now());
     while !connections
         .iter()
         .all(|connection| connection.ended.is_finished())
     {
-        assert!(since.elapsed() < PATIENCE, "they were never closed");
+        assert!(
+            since.elapsed() < DEADLINE,
+            "the connections were never closed"
+        );
         let answer = client.submit_and_wait(task("sample", vec![b'y'; BYTES]));
         let answer = in_time("an answer to another client", answer).await;
         assert_eq!(answer.unwrap().status, "completed");
@@ -116,20 +119,20 @@ pub async fn unread_answers() {
     let (grown, allowed) = (highest.saturating_sub(before), (8 << 10) + ROOM_KIB);
     assert!(
         grown < allowed,
-        "{before} KiB before, {highest} KiB while answers were unread"
+        "{before} KiB before, {highest} KiB with unread responses"
     );
     assert!(
         node.log().contains("limits.stall_timeout_ms"),
         "{}",
         node.log()
     );
-    lives(&mut client).await;
+    assert_serves(&mut client).await;
 }
 
-pub async fn unfinished_messages() {
+pub async fn unfinished_requests_are_bounded() {
     let node = node(Backend::Embedded, SETTINGS).await;
     let mut client = node.client();
-    lives(&mut client).await;
+    assert_serves(&mut client).await;
     let before = node.resident_kib();
     let mut whole = framed(&task("sample", vec![b'x'; BYTES]));
     whole.pop();
@@ -155,9 +158,9 @@ pub async fn unfinished_messages() {
     let (grown, allowed) = (highest.saturating_sub(before), (8 << 10) + ROOM_KIB);
     assert!(
         grown < allowed,
-        "{before} KiB before, {highest} KiB with messages begun"
+        "{before} KiB before, {highest} KiB with unfinished requests"
     );
-    // Who began and did not go on is told, and leaves the room to those behind.
+    // An unfinished request fails and gives its memory to the next ones.
     let first = connections[0].answers.remove(0);
     let answer = in_time("an end of the first", first).await.unwrap();
     let status = answer.headers().get("grpc-status").unwrap();

@@ -1,13 +1,13 @@
-//! The limits of the gRPC server: each is set low and tripped by a client that wants more, which
-//! waits or is told the limit's name, while others are served.
+//! The limits of the gRPC server: each is set low and exceeded by a client, which waits or gets an error
+//! with the name of the limit, while other clients are served.
 
-mod amounts;
 mod connections;
 mod in_flight;
-mod raw;
+mod raw_clients;
+mod sizes;
 
 use crate::support::{
-    PATIENCE,
+    DEADLINE,
     backend::{Backend, on_both, on_both_needing},
     eventually,
     node::{Node, hostel},
@@ -47,77 +47,111 @@ use tonic::{Code, Request, Status, transport::Channel};
 pub fn trials() -> Vec<Trial> {
     let of_server = vec![
         trial_needing(
-            "limits::max_connections",
+            "limits::max_connections_is_enforced",
             true,
-            connections::max_connections,
+            connections::max_connections_is_enforced,
         ),
         trial_needing(
-            "limits::max_streams_per_connection",
+            "limits::max_streams_per_connection_is_enforced",
             true,
-            connections::max_streams,
+            connections::max_streams_per_connection_is_enforced,
         ),
         trial_needing(
-            "limits::max_requests_per_connection",
+            "limits::max_requests_per_connection_is_enforced",
             true,
-            connections::max_requests,
+            connections::max_requests_per_connection_is_enforced,
         ),
         trial_needing(
-            "limits::max_connection_age",
+            "limits::max_connection_age_is_enforced",
             true,
-            connections::max_connection_age,
+            connections::max_connection_age_is_enforced,
         ),
         trial_needing(
-            "limits::request_timeout",
+            "limits::request_timeout_is_enforced",
             true,
-            connections::request_timeout,
-        ),
-        trial_needing("limits::unread_answers", true, in_flight::unread_answers),
-        trial_needing(
-            "limits::unfinished_messages",
-            true,
-            in_flight::unfinished_messages,
-        ),
-        trial_needing("limits::calls_end_at_their_deadline", true, raw::deadlines),
-        trial_needing(
-            "limits::what_does_not_decode_is_an_invalid_argument",
-            true,
-            raw::bad_messages,
+            connections::request_timeout_is_enforced,
         ),
         trial_needing(
-            "limits::cancelled_calls_end_nothing_else",
+            "limits::unread_responses_are_bounded",
             true,
-            raw::cancelled_calls,
-        ),
-        trial_needing("limits::idle_connections_end", true, raw::idle_timeout),
-        trial_needing(
-            "limits::the_longest_idle_makes_room",
-            true,
-            raw::idle_makes_room,
+            in_flight::unread_responses_are_bounded,
         ),
         trial_needing(
-            "limits::a_long_wait_spends_no_patience",
+            "limits::unfinished_requests_are_bounded",
             true,
-            connections::lost_waits,
+            in_flight::unfinished_requests_are_bounded,
         ),
-        trial_needing("limits::header_list", true, connections::header_list),
-        trial_needing("limits::open_to_other_machines", true, amounts::open_listen),
+        trial_needing(
+            "limits::calls_end_at_their_deadline",
+            true,
+            raw_clients::calls_end_at_their_deadline,
+        ),
+        trial_needing(
+            "limits::undecodable_requests_are_invalid_arguments",
+            true,
+            raw_clients::undecodable_requests_are_invalid_arguments,
+        ),
+        trial_needing(
+            "limits::cancelled_calls_affect_no_other_call",
+            true,
+            raw_clients::cancelled_calls_affect_no_other_call,
+        ),
+        trial_needing(
+            "limits::idle_connections_are_closed",
+            true,
+            raw_clients::idle_connections_are_closed,
+        ),
+        trial_needing(
+            "limits::the_longest_idle_connection_makes_room",
+            true,
+            raw_clients::the_longest_idle_connection_makes_room,
+        ),
+        trial_needing(
+            "limits::a_long_wait_uses_no_retry_time",
+            true,
+            connections::a_long_wait_uses_no_retry_time,
+        ),
+        trial_needing(
+            "limits::long_headers_are_rejected",
+            true,
+            connections::long_headers_are_rejected,
+        ),
+        trial_needing(
+            "limits::listening_beyond_loopback_needs_insecure",
+            true,
+            sizes::listening_beyond_loopback_needs_insecure,
+        ),
     ];
-    // What the server alone keeps to is the same on every backend.
+    // Limits of connections and calls do not depend on the backend.
     let of_amounts = [
-        on_both("limits::max_message", amounts::max_message),
-        on_both_needing("limits::max_wait", true, amounts::max_wait),
-        on_both_needing("limits::max_services", true, amounts::max_services),
-        on_both_needing(
-            "limits::subscriber_backlog",
-            true,
-            amounts::subscriber_backlog,
+        on_both(
+            "limits::max_message_is_enforced",
+            sizes::max_message_is_enforced,
         ),
-        on_both("limits::max_open_tasks", amounts::max_open_tasks),
+        on_both_needing(
+            "limits::max_wait_is_enforced",
+            true,
+            sizes::max_wait_is_enforced,
+        ),
+        on_both_needing(
+            "limits::max_services_is_enforced",
+            true,
+            sizes::max_services_is_enforced,
+        ),
+        on_both_needing(
+            "limits::subscriber_backlog_is_enforced",
+            true,
+            sizes::subscriber_backlog_is_enforced,
+        ),
+        on_both(
+            "limits::max_open_tasks_is_enforced",
+            sizes::max_open_tasks_is_enforced,
+        ),
     ];
     of_amounts.into_iter().flatten().chain(of_server).collect()
 }
 
-/// A node with an echo and a task type that never ends by itself, neither built from source.
+/// Starts a node with a task type that echoes and one that never ends, without a build from source.
 async fn node(on: Backend, settings: &str) -> Node {
     let node = on.prepare(&[], settings).await;
     let spin = Sample {
@@ -131,13 +165,13 @@ async fn node(on: Backend, settings: &str) -> Node {
     node.started().await
 }
 
-async fn lives(client: &mut DistributedClient) {
+async fn assert_serves(client: &mut DistributedClient) {
     let echoed = client.submit_and_wait(task("sample", "over")).await;
     assert_eq!(echoed.unwrap().status, "completed");
 }
 
 async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
-    let ended = tokio::time::timeout(PATIENCE, work).await;
+    let ended = tokio::time::timeout(DEADLINE, work).await;
     ended.unwrap_or_else(|_| panic!("never happened: {what}"))
 }
 

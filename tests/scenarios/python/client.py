@@ -1,5 +1,5 @@
-"""Drives all six calls of a Hostel node with what grpcio made of the seed's own proto text, then
-asks its health and reflection services through the packages that Python has for them.
+"""Makes all six calls of a Hostel node with a client that grpcio generated from the original proto
+text, and uses the health and reflection services with their standard Python packages.
 
 Usage: client.py HOST:PORT, with the generated modules in PYTHONPATH."""
 
@@ -17,8 +17,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 import service_pb2 as pb
 import service_pb2_grpc as rpc
 
-# Against a hang, not a measurement.
-PATIENCE = 120
+# The timeout of a call, in seconds.
+TIMEOUT = 120
 
 
 def main(address):
@@ -36,19 +36,19 @@ def services(node, address):
     request = pb.RegisterRequest(
         node_id="py-1", service_name="py", address="10.0.0.9:1", metadata={"lang": "python"}
     )
-    answer = node.Register(request, timeout=PATIENCE)
+    answer = node.Register(request, timeout=TIMEOUT)
     assert answer.success and answer.cluster_id, answer
-    found = node.Discover(pb.DiscoverRequest(service_name="py"), timeout=PATIENCE).nodes
+    found = node.Discover(pb.DiscoverRequest(service_name="py"), timeout=TIMEOUT).nodes
     expected = pb.Node(node_id="py-1", address="10.0.0.9:1", metadata={"lang": "python"})
     assert list(found) == [expected], found
-    found = node.Discover(pb.DiscoverRequest(service_name="distributed_node"), timeout=PATIENCE)
+    found = node.Discover(pb.DiscoverRequest(service_name="distributed_node"), timeout=TIMEOUT)
     assert [n.address for n in found.nodes] == [address], found
 
 
 def tasks(node):
     payload = bytes(range(256)) * 100
     submitted = node.SubmitTask(
-        pb.Task(task_type="echo", payload=payload, metadata={"from": "python"}), timeout=PATIENCE
+        pb.Task(task_type="echo", payload=payload, metadata={"from": "python"}), timeout=TIMEOUT
     )
     assert submitted.accepted and submitted.task_id, submitted
     status = ended(node, submitted.task_id)
@@ -57,7 +57,7 @@ def tasks(node):
 
     named = pb.Task(task_id="py:1", task_type="echo", payload=b"same")
     for _ in range(2):
-        again = node.SubmitTask(named, timeout=PATIENCE)
+        again = node.SubmitTask(named, timeout=TIMEOUT)
         assert again.accepted and again.task_id == "py:1", again
     assert ended(node, "py:1").result == b"same"
 
@@ -69,10 +69,10 @@ def tasks(node):
 
 
 def ended(node, task_id):
-    """Asks until the task has ended: the seed's request cannot wait."""
-    until = time.monotonic() + PATIENCE
+    """Polls until the task has ended: the original request has no field to wait."""
+    until = time.monotonic() + TIMEOUT
     while time.monotonic() < until:
-        status = node.GetTaskStatus(pb.TaskStatusRequest(task_id=task_id), timeout=PATIENCE)
+        status = node.GetTaskStatus(pb.TaskStatusRequest(task_id=task_id), timeout=TIMEOUT)
         assert status.task_id == task_id, status
         if status.status not in ("pending", "running"):
             return status
@@ -82,7 +82,7 @@ def ended(node, task_id):
 
 def refused(code, call, request):
     try:
-        answer = call(request, timeout=PATIENCE)
+        answer = call(request, timeout=TIMEOUT)
     except grpc.RpcError as error:
         assert error.code() == code, error
     else:
@@ -91,11 +91,11 @@ def refused(code, call, request):
 
 def messages(node):
     nobody = pb.Message(from_node="py", to_node="nobody", payload=b"?", message_type="note")
-    assert not node.SendMessage(nobody, timeout=PATIENCE).success
+    assert not node.SendMessage(nobody, timeout=TIMEOUT).success
 
     outgoing = queue.Queue()
-    stream = node.StreamMessages(iter(outgoing.get, None), timeout=PATIENCE)
-    # The first message fixes the stream's own topic.
+    stream = node.StreamMessages(iter(outgoing.get, None), timeout=TIMEOUT)
+    # The first message sets the sender, whose topic the stream subscribes to.
     outgoing.put(pb.Message(from_node="py", payload=b"hello", message_type="note"))
     hello = next(stream)
     hello.DiscardUnknownFields()
@@ -104,14 +104,14 @@ def messages(node):
     ), hello
     assert hello.from_node == "test", hello
 
-    # Somebody else sends to it.
+    # A message of another sender.
     sent = pb.Message(from_node="other", to_node="py", payload=b"news", message_type="note")
-    assert node.SendMessage(sent, timeout=PATIENCE).success
+    assert node.SendMessage(sent, timeout=TIMEOUT).success
     delivered = next(stream)
     delivered.DiscardUnknownFields()
     assert delivered == sent, delivered
 
-    # It sends to itself: for each message one delivery and exactly one response.
+    # Messages to itself: each has one delivery and exactly one response.
     count = 100
     for number in range(count):
         payload = str(number).encode()
@@ -122,7 +122,7 @@ def messages(node):
         heard = responses if message.message_type == "response" else deliveries
         heard.append(int(message.payload))
         if len(responses) + len(deliveries) == 2 * count and not outgoing_ended:
-            # Hanging up ends the stream; whatever came too often is still in it.
+            # Closing the outgoing side ends the stream; additional messages would still be in it.
             outgoing_ended = True
             outgoing.put(None)
     assert responses == list(range(count)), responses
@@ -132,7 +132,7 @@ def messages(node):
 def health(channel):
     stub = health_pb2_grpc.HealthStub(channel)
     for service in ("", "distributed.DistributedService"):
-        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE)
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING, (service, answer)
     unknown = health_pb2.HealthCheckRequest(service="nothing")
     refused(grpc.StatusCode.NOT_FOUND, stub.Check, unknown)
@@ -145,9 +145,9 @@ def reflection(channel):
         assert name in names, names
     pool = DescriptorPool(database)
     served = pool.FindServiceByName("distributed.DistributedService")
-    seed = pb.DESCRIPTOR.services_by_name["DistributedService"]
-    assert [m.name for m in served.methods] == [m.name for m in seed.methods]
-    # Additions only: every field of the seed has its number and its name.
+    original = pb.DESCRIPTOR.services_by_name["DistributedService"]
+    assert [m.name for m in served.methods] == [m.name for m in original.methods]
+    # Compatible: every original field keeps its number and its name.
     for message in pb.DESCRIPTOR.message_types_by_name.values():
         ours = pool.FindMessageTypeByName(message.full_name)
         for field in message.fields:

@@ -1,4 +1,5 @@
-//! Makes the fixtures with the binary of an earlier version. Hidden: `tests/fixtures/make` runs it.
+//! Creates the fixtures with the binary of an earlier version. These trials are ignored unless
+//! `tests/fixtures/make` runs them.
 
 use super::{SERVICE, facts, fixture, message, prepare, tasks};
 use crate::support::{
@@ -17,7 +18,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use std::{collections::HashMap, env, fs, future::Future, path::PathBuf};
 
-/// Names the binary that makes the fixtures.
+/// The variable with the path of the binary that creates the fixtures.
 const BINARY: &str = "HOSTEL_FIXTURES_BY";
 
 pub fn trials() -> Vec<Trial> {
@@ -44,19 +45,19 @@ fn trial<F: Future<Output = ()>>(name: &str, make: impl FnOnce() -> F + Send + '
 async fn start(settings: &str) -> Node {
     let binary = env::var_os(BINARY).unwrap_or_else(|| panic!("{BINARY} names no binary"));
     let mut node = prepare(settings, false);
-    node.run_by(PathBuf::from(binary));
+    node.set_program(PathBuf::from(binary));
     node.started().await
 }
 
 async fn becomes(client: &DistributedClient, id: &str, is: impl Fn(&TaskStatus) -> bool) {
-    eventually(&format!("{id} comes to its state"), async || {
+    eventually(&format!("{id} reaches its state"), async || {
         let status = client.clone().get_task_status(id).await.expect("known");
         is(&status).then_some(())
     })
     .await;
 }
 
-/// Brings every task to its state, and returns what the node says of them.
+/// Brings every task into its state and returns the statuses.
 async fn bring_about(node: &Node) -> Value {
     let mut client = node.client();
     for task in tasks() {
@@ -78,7 +79,7 @@ async fn bring_about(node: &Node) -> Value {
             }
             "cancelled-running" => {
                 becomes(&client, &id, |task| task.status == "running").await;
-                client.cancel_task(&id).await.expect("asked");
+                client.cancel_task(&id).await.expect("an answer");
                 becomes(&client, &id, |task| task.status == "cancelled").await;
             }
             "waiting" => {
@@ -104,7 +105,7 @@ fn write(name: &str, content: &Value) {
     fs::write(fixture(name), text + "\n").expect("a fixture");
 }
 
-/// `queue.db` and `kv.db`, as kill -9 leaves them, but with what stands in their logs moved into them.
+/// Creates `queue.db` and `kv.db` as a kill leaves them, with their write-ahead logs merged.
 async fn embedded() {
     let mut node = start("").await;
     let statuses = bring_about(&node).await;
@@ -120,7 +121,7 @@ async fn embedded() {
     write("queue.json", &statuses);
 }
 
-/// What a Redis has on disk when all its nodes were killed.
+/// Creates the data of a Redis whose nodes were killed.
 async fn redis(shards: usize) {
     let more = |_: &std::path::Path, _| ["--appendonly", "no"].map(str::to_owned).to_vec();
     let server = Server::start_with(Kind::Redis, more).await;
@@ -131,16 +132,16 @@ async fn redis(shards: usize) {
     let mut node = start(&settings).await;
     let statuses = bring_about(&node).await;
     node.kill();
-    server.say(&["SAVE"]).await.expect("saved");
+    server.command(&["SAVE"]).await.expect("saved");
     let dump = server.dir().join("dump.rdb");
     fs::copy(dump, fixture(&format!("redis-{shards}.rdb"))).expect("a fixture");
     write(&format!("redis-{shards}.json"), &statuses);
 }
 
-/// Every key that the nodes of a cluster have in etcd, with its value.
+/// Creates a file with every key of a cluster in etcd and its value.
 async fn etcd() {
     let shared = Shared::start().await;
-    let node = start(&shared.presence()).await;
+    let node = start(&shared.discovery_settings()).await;
     let mut client = node.client();
     let (service_name, node_id, address) = SERVICE;
     let service = RegisterRequest {
@@ -167,7 +168,7 @@ async fn etcd() {
         announced.then_some(all)
     })
     .await;
-    // A key that is there for the first half minute only.
+    // This key exists only for the first half minute.
     let all: serde_json::Map<String, Value> = all
         .into_iter()
         .filter(|(key, _)| !key.ends_with("store-is-new"))
@@ -176,24 +177,24 @@ async fn etcd() {
     write("etcd.json", &all.into());
 }
 
-/// A message as it travels through Redis: its channel and its bytes.
+/// Creates a file with the channel and the bytes of a message in Redis.
 async fn broker() {
     let shared = Shared::start().await;
-    let node = start(&shared.presence()).await;
+    let node = start(&shared.discovery_settings()).await;
     let redis = redis::Client::open(shared.redis.url()).expect("an address");
     let mut listener = redis.get_async_pubsub().await.expect("a connection");
     listener.psubscribe("hostel:*").await.expect("subscribed");
-    let mut heard = listener.on_message();
+    let mut incoming = listener.on_message();
     node.client().send_message(message()).await.expect("sent");
-    let heard = loop {
-        let heard = heard.next().await.expect("a message");
-        if heard.get_channel_name().ends_with("room") {
-            break heard;
+    let message = loop {
+        let message = incoming.next().await.expect("a message");
+        if message.get_channel_name().ends_with("room") {
+            break message;
         }
     };
-    let bytes = heard.get_payload_bytes();
+    let bytes = message.get_payload_bytes();
     write(
         "message.json",
-        &json!({ "channel": heard.get_channel_name(), "bytes": bytes }),
+        &json!({ "channel": message.get_channel_name(), "bytes": bytes }),
     );
 }

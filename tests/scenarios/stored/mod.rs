@@ -1,5 +1,5 @@
-//! What earlier versions have stored: each format as a file in `tests/fixtures`, made by the binary
-//! of that version (`make`), opened by today's (`open`). Here is what the files contain.
+//! Stored formats of earlier versions: the binary of that version creates the files in
+//! `tests/fixtures` (`make`), and the current one opens them (`open`). This file defines their content.
 
 mod make;
 mod open;
@@ -24,32 +24,32 @@ pub fn trials() -> Vec<Trial> {
 /// The version of the stored formats.
 const VERSION: &str = "v1";
 
-/// The bound on ended tasks that lets a fixture live for ten years, and leases that end soon.
+/// Settings that keep ended tasks for ten years and make leases short.
 const QUEUE: &str = "keep_ended_ms = 315360000000\nlease_ttl_ms = 2000";
 
 const METADATA: [(&str, &str); 2] = [("key", "value"), ("clé", "two\nlines ☃")];
 
-/// The event that the plugin `rates` has counted, and how often.
+/// The event that the plugin `rates` has counted, and its count.
 const EVENT: (&str, u64) = ("login", 7);
 
-/// The services that a client has registered.
+/// The service that a client has registered: its name, node id and address.
 const SERVICE: (&str, &str, &str) = ("web", "front", "10.0.0.1:80");
 
 fn fixture(name: &str) -> PathBuf {
     source().join("tests/fixtures").join(VERSION).join(name)
 }
 
-/// Every byte there is.
+/// Returns every byte value.
 fn binary() -> Vec<u8> {
     (0..=u8::MAX).collect()
 }
 
-/// A payload that keeps the type `busy` busy for ever.
+/// Returns a payload that makes a `busy` task run without end.
 fn endless() -> Vec<u8> {
     [&u32::MAX.to_le_bytes()[..], &binary()].concat()
 }
 
-/// The tasks of a fixture, one in every state that a task can be stored in.
+/// Returns the tasks of a fixture, one for every state that is stored.
 fn tasks() -> Vec<Task> {
     let named = |id: &str, task: Task| Task {
         task_id: id.into(),
@@ -86,7 +86,7 @@ fn tasks() -> Vec<Task> {
     ]
 }
 
-/// A message that asks for an answer.
+/// Returns a message that requests an answer.
 fn message() -> Message {
     Message {
         from_node: "sender".into(),
@@ -99,8 +99,8 @@ fn message() -> Message {
     }
 }
 
-/// Gives a node the plugins of the tasks: `behave` where all of them echo, else such as leave tasks
-/// in every state.
+/// Adds the plugins of the tasks. If `behave` is set, all of them return the payload; otherwise they
+/// leave tasks in every state.
 fn add_plugins(node: &Node, behave: bool) {
     let all: [(&str, &[&str], &str); 3] = [
         ("echo", &["echo"], hostel::plugin::sample::ECHO),
@@ -120,7 +120,7 @@ fn add_plugins(node: &Node, behave: bool) {
     node.add_plugin(&showcase("rates"));
 }
 
-/// A node that is not started yet, with these settings.
+/// Prepares a node with these settings.
 fn prepare(settings: &str, behave: bool) -> Node {
     let mut node = Node::prepare(&[], settings);
     node.set("labels = [\"gpu\"]");
@@ -135,7 +135,7 @@ fn prepare(settings: &str, behave: bool) -> Node {
     node
 }
 
-/// What a status says that no later version may change.
+/// Returns the fields of a status that a later version must not change.
 fn facts(status: &TaskStatus) -> Value {
     json!({
         "id": status.task_id,

@@ -1,4 +1,4 @@
-//! Today's binary over what an earlier one has stored: it opens it, and nothing is lost or changed.
+//! The current binary opens the data of earlier versions without losing or changing anything.
 
 use super::{EVENT, METADATA, SERVICE, facts, fixture, prepare, tasks};
 use crate::support::{
@@ -21,8 +21,8 @@ use tokio_stream::StreamExt;
 use tonic::Code;
 
 pub fn trials() -> Vec<Trial> {
-    let on_redis = can_build() && Kind::Redis.is_here();
-    let on_both = can_build() && Shared::is_here();
+    let on_redis = can_build() && Kind::Redis.is_installed();
+    let on_both = can_build() && Shared::is_installed();
     vec![
         trial("stored::a_database_opens", a_database_opens),
         trial_needing("stored::a_redis_of_one_shard_opens", on_redis, || {
@@ -36,7 +36,11 @@ pub fn trials() -> Vec<Trial> {
             on_both,
             records_in_etcd_are_read,
         ),
-        trial_needing("stored::a_message_is_heard", on_both, a_message_is_heard),
+        trial_needing(
+            "stored::a_message_is_delivered",
+            on_both,
+            a_message_is_heard,
+        ),
     ]
 }
 
@@ -53,8 +57,8 @@ async fn a_database_opens() {
         fs::copy(fixture(file), data.join(file)).expect("a fixture");
     }
     let node = node.started().await;
-    all_is_there(&node, &read("queue.json")).await;
-    what_a_plugin_kept_is_there(&node).await;
+    assert_complete(&node, &read("queue.json")).await;
+    assert_plugin_data(&node).await;
 }
 
 async fn a_redis_opens(shards: usize) {
@@ -69,11 +73,11 @@ async fn a_redis_opens(shards: usize) {
         server.url()
     );
     let node = prepare(&settings, true).started().await;
-    all_is_there(&node, &read(&format!("redis-{shards}.json"))).await;
+    assert_complete(&node, &read(&format!("redis-{shards}.json"))).await;
 }
 
-/// What had ended is as it was; what had not goes on from where it stood, with what was submitted.
-async fn all_is_there(node: &Node, stored: &Value) {
+/// Checks that ended tasks are unchanged and that the others continue from their state.
+async fn assert_complete(node: &Node, stored: &Value) {
     let mut client = node.client();
     let stored = stored.as_array().expect("statuses");
     let submitted = tasks();
@@ -92,13 +96,13 @@ async fn all_is_there(node: &Node, stored: &Value) {
                 ("completed", 1),
                 "{status:?}"
             );
-            // What ran was lost, which is not charged.
+            // A running attempt was lost, which is not charged.
             let begun = u64::from(status.attempts + status.losses);
             assert_eq!(begun, attempts + 1, "{status:?}");
             assert_eq!(status.submitted_at_ms, before["submitted_at_ms"]);
             assert_eq!(status.result, task.payload, "{id}");
         }
-        // Known by what it was submitted with, and by nothing else.
+        // The id belongs to the submitted content only.
         let again = client.submit(task.clone()).await.expect("the same");
         assert!(again.existing, "{id}");
         for other in others(&task) {
@@ -122,7 +126,7 @@ fn is_over(status: &Value) -> bool {
     status["status"] != "pending" && status["status"] != "running"
 }
 
-/// The task with one thing changed.
+/// Returns variants of the task with one change each.
 fn others(task: &Task) -> [Task; 3] {
     let other_type = if task.task_type == "echo" {
         "trap"
@@ -147,7 +151,7 @@ fn others(task: &Task) -> [Task; 3] {
     ]
 }
 
-async fn what_a_plugin_kept_is_there(node: &Node) {
+async fn assert_plugin_data(node: &Node) {
     let query = Message {
         to_node: "rates".into(),
         payload: "{\"query\":{}}".into(),
@@ -172,7 +176,7 @@ async fn records_in_etcd_are_read() {
         let value = value.as_str().expect("a text");
         admin.put(key.as_str(), value, None).await.expect("written");
     }
-    let node = prepare(&shared.presence(), true)
+    let node = prepare(&shared.discovery_settings(), true)
         .named("other")
         .started()
         .await;
@@ -222,16 +226,20 @@ async fn a_message_is_heard() {
     let channel = stored["channel"].as_str().expect("a channel");
     let bytes: Vec<u8> = serde_json::from_value(stored["bytes"].clone()).expect("bytes");
     let shared = Shared::start().await;
-    let node = prepare(&shared.presence(), true).started().await;
+    let node = prepare(&shared.discovery_settings(), true).started().await;
     let hello = Message {
         from_node: "room".into(),
         message_id: "hello".into(),
         ..Message::default()
     };
-    let said = tokio_stream::once(hello).chain(tokio_stream::pending());
+    let outgoing = tokio_stream::once(hello).chain(tokio_stream::pending());
     let mut client = node.client();
-    let mut heard = client.stream_messages(said).await.expect("a stream");
-    let response = heard.next().await.expect("an answer").expect("subscribed");
+    let mut incoming = client.stream_messages(outgoing).await.expect("a stream");
+    let response = incoming
+        .next()
+        .await
+        .expect("an answer")
+        .expect("subscribed");
     assert_eq!(response.in_reply_to, "hello");
     let redis = redis::Client::open(shared.redis.url()).expect("an address");
     let mut redis = redis
@@ -242,7 +250,11 @@ async fn a_message_is_heard() {
     publish.arg(channel).arg(bytes);
     let receivers: u64 = publish.query_async(&mut redis).await.expect("published");
     assert_eq!(receivers, 1);
-    let message = heard.next().await.expect("a message").expect("a message");
+    let message = incoming
+        .next()
+        .await
+        .expect("a message")
+        .expect("a message");
     let expected = Message {
         reply_timeout_ms: 0,
         ..super::message()

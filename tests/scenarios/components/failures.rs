@@ -1,6 +1,7 @@
-//! A component that fails: its senders are told, a new instance takes over, and nobody else notices.
+//! Components that fail: the sender gets an error, a new instance takes over, and other parts are not
+//! affected.
 
-use super::{answer, ask, becomes, listed, question, refusal, text};
+use super::{answer, ask, becomes, listed, refusal, request, text};
 use crate::support::{
     backend::{Backend, on_both},
     eventually,
@@ -12,43 +13,56 @@ use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     [
-        on_both("components::one_message_in_ten_panics", one_in_ten),
-        on_both("components::each_limit_ends_one_instance", each_limit),
-        on_both("components::down_from_the_start", down_from_the_start),
-        on_both("components::a_start_that_fails_twice", fails_twice),
-        on_both("components::a_full_mailbox_refuses", a_full_mailbox_refuses),
+        on_both(
+            "components::a_panic_fails_one_message_and_restarts_the_instance",
+            a_panic_fails_one_message_and_restarts_the_instance,
+        ),
+        on_both(
+            "components::exceeding_a_limit_ends_one_instance",
+            exceeding_a_limit_ends_one_instance,
+        ),
+        on_both(
+            "components::a_component_that_cannot_start_is_down",
+            a_component_that_cannot_start_is_down,
+        ),
+        on_both(
+            "components::a_failing_start_is_retried",
+            a_failing_start_is_retried,
+        ),
+        on_both(
+            "components::a_full_mailbox_rejects_messages",
+            a_full_mailbox_rejects_messages,
+        ),
     ]
     .into_iter()
     .flatten()
     .chain([trial(
-        "components::no_more_than_allowed",
-        no_more_than_allowed,
+        "components::components_beyond_the_limit_are_down",
+        components_beyond_the_limit_are_down,
     )])
     .collect()
 }
 
-async fn one_in_ten(on: Backend) {
+async fn a_panic_fails_one_message_and_restarts_the_instance(on: Backend) {
     const MESSAGES: u64 = 200;
     let node = on.start(&[&probe("1.0.0")], "").await;
     let mut client = node.client();
     for number in 0..MESSAGES {
         if number % 10 == 3 {
-            let response = ask(&mut client, question("panic", "")).await;
+            let response = ask(&mut client, request("panic", "")).await;
             assert!(!response.success);
             assert!(
                 response.message.contains("the panic's own words"),
                 "{}",
                 response.message
             );
-            let reply = response
-                .reply
-                .expect("an answer that says why there is none");
+            let reply = response.reply.expect("an answer with the error");
             assert_eq!(
                 (reply.from_node.as_str(), reply.message_type.as_str()),
                 ("probe", "answer")
             );
         } else {
-            let response = ask(&mut client, question("echo", number.to_string())).await;
+            let response = ask(&mut client, request("echo", number.to_string())).await;
             assert_eq!(text(response), number.to_string());
         }
     }
@@ -58,11 +72,15 @@ async fn one_in_ten(on: Backend) {
         (probe.handled, probe.failed),
         (MESSAGES / 10 * 9, MESSAGES / 10)
     );
-    assert_eq!(probe.starts, MESSAGES / 10 + 1, "made anew after each");
-    assert_eq!(probe.error, "", "what is over is over");
+    assert_eq!(
+        probe.starts,
+        MESSAGES / 10 + 1,
+        "a new instance after each panic"
+    );
+    assert_eq!(probe.error, "", "earlier errors are not reported");
 }
 
-async fn each_limit(on: Backend) {
+async fn exceeding_a_limit_ends_one_instance(on: Backend) {
     let settings = "[plugin.probe.component]\nmessage_timeout_ms = 300\n\
         [plugin.probe.limits]\nmax_log_bytes = 100000\n";
     let node = on
@@ -82,7 +100,7 @@ async fn each_limit(on: Backend) {
         );
         let error = refusal(&node, misbehaviour, "").await;
         assert!(error.contains(words), "{misbehaviour}: {error}");
-        // One failure costs nobody time, and what was in memory is gone.
+        // The first failure causes no delay, and the memory is lost.
         assert_eq!(
             answer(&node, "memory", "").await,
             "1",
@@ -91,14 +109,14 @@ async fn each_limit(on: Backend) {
         let crash = refusal(&node, "panic", "").await;
         assert!(crash.contains("panic's own words"), "{crash}");
     }
-    // What is merely wrong ends nothing.
+    // An error does not end the instance.
     assert_eq!(answer(&node, "memory", "").await, "1");
     let error = refusal(&node, "error", "").await;
     assert_eq!(error, "permanent: the error's own words");
     let error = refusal(&node, "silent", "").await;
     assert_eq!(error, "probe handled it and gave no answer");
     assert_eq!(answer(&node, "memory", "").await, "2");
-    // A call may send so many messages and no more.
+    // The number of messages of a call is limited.
     let flood = answer(&node, "flood", "nobody.there").await;
     assert!(flood.contains("nobody listens on nobody.there"), "{flood}");
     let mut client = node.client();
@@ -114,7 +132,7 @@ async fn each_limit(on: Backend) {
     assert!(why.contains("plugins.sandbox.max_messages"), "{why}");
 }
 
-async fn down_from_the_start(on: Backend) {
+async fn a_component_that_cannot_start_is_down(on: Backend) {
     let settings = "[plugin.probe.config]\nstart = \"panic\"\n";
     let node = on
         .start(&[&probe("1.0.0"), &showcase("echo")], settings)
@@ -127,14 +145,14 @@ async fn down_from_the_start(on: Backend) {
     );
     let error = refusal(&node, "echo", "x").await;
     assert!(error.contains("probe is down: cannot start"), "{error}");
-    // The tasks of the same plugin go on, and the node is healthy; its component is not.
+    // Tasks of the same plugin run and the node is serving; the component is not.
     let mut client = node.client();
     for task_type in ["echo", "probe-echo"] {
         let done = client.submit_and_wait(task(task_type, "x")).await.unwrap();
         assert_eq!(&*done.result, b"x");
     }
     assert_eq!(health(&node, "").await, "SERVING");
-    eventually("its health says so", async || {
+    eventually("gRPC health reports it", async || {
         (health(&node, "component/probe").await == "NOT_SERVING").then_some(())
     })
     .await;
@@ -146,7 +164,7 @@ async fn down_from_the_start(on: Backend) {
     );
 }
 
-/// What gRPC health says of a service.
+/// Returns the gRPC health status of a service.
 async fn health(node: &Node, service: &str) -> &'static str {
     use tonic_health::pb::{
         HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -163,7 +181,7 @@ async fn health(node: &Node, service: &str) -> &'static str {
     }
 }
 
-async fn fails_twice(on: Backend) {
+async fn a_failing_start_is_retried(on: Backend) {
     let settings = "[plugin.probe.config]\nstart = \"fail-2\"\n";
     let node = on.start(&[&probe("1.0.0")], settings).await;
     let probe = becomes(&node, "running").await;
@@ -171,28 +189,28 @@ async fn fails_twice(on: Backend) {
     assert_eq!(answer(&node, "echo", "x").await, "x");
 }
 
-async fn a_full_mailbox_refuses(on: Backend) {
-    const ROOM: u64 = 4;
+async fn a_full_mailbox_rejects_messages(on: Backend) {
+    const CAPACITY: u64 = 4;
     let settings = format!(
-        "[plugin.probe.component]\nmailbox = {ROOM}\nmessage_timeout_ms = 3600000\n\
+        "[plugin.probe.component]\nmailbox = {CAPACITY}\nmessage_timeout_ms = 3600000\n\
          [plugin.probe.limits]\nmax_cpu_ms = 3600000\n"
     );
     let node = on.start(&[&probe("1.0.0")], &settings).await;
     let mut client = node.client();
-    let unwaited = |message_type: &str| hostel::proto::distributed::Message {
+    let without_answer = |message_type: &str| hostel::proto::distributed::Message {
         reply_timeout_ms: 0,
-        ..question(message_type, "x")
+        ..request(message_type, "x")
     };
-    assert!(ask(&mut client, unwaited("sleep")).await.success);
-    // It has taken that one, and sleeps for ever.
+    assert!(ask(&mut client, without_answer("sleep")).await.success);
+    // The component handles that message and sleeps forever.
     eventually("the mailbox is empty", async || {
         (listed(&node).await.waiting == 0).then_some(())
     })
     .await;
-    for _ in 0..ROOM {
-        assert!(ask(&mut client, unwaited("echo")).await.success);
+    for _ in 0..CAPACITY {
+        assert!(ask(&mut client, without_answer("echo")).await.success);
     }
-    let refused = ask(&mut client, unwaited("echo")).await;
+    let refused = ask(&mut client, without_answer("echo")).await;
     assert!(!refused.success);
     assert!(
         refused.message.contains("4 messages wait for it"),
@@ -201,21 +219,21 @@ async fn a_full_mailbox_refuses(on: Backend) {
     );
     let on_topic = hostel::proto::distributed::Message {
         to_node: "probe.topic".into(),
-        ..unwaited("echo")
+        ..without_answer("echo")
     };
     let refused = ask(&mut client, on_topic).await;
-    // Redis says who listens, and does not wait to see whether they have room.
-    let told = on == Backend::Embedded;
-    assert_eq!(refused.success, !told, "{}", refused.message);
-    eventually("both are counted", async || {
+    // Redis counts subscribers and does not report full mailboxes.
+    let reported = on == Backend::Embedded;
+    assert_eq!(refused.success, !reported, "{}", refused.message);
+    eventually("both rejections are counted", async || {
         let probe = listed(&node).await;
-        assert_eq!(probe.waiting, ROOM);
+        assert_eq!(probe.waiting, CAPACITY);
         (probe.refused == 2).then_some(())
     })
     .await;
 }
 
-async fn no_more_than_allowed() {
+async fn components_beyond_the_limit_are_down() {
     let settings = "[plugins]\nmax_components = 0\n";
     let node = Node::start(&[&probe("1.0.0")], settings).await;
     let probe = becomes(&node, "down").await;

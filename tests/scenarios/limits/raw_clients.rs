@@ -1,12 +1,12 @@
-//! Clients that no library is: calls without a clock of their own, and frames written by hand.
+//! Raw HTTP/2 clients: calls without a client-side deadline, and hand-written frames.
 
 use super::*;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::codegen::http;
 
-/// One call of the method at `path`, with these bytes for its message, and the gRPC status that it
-/// ended with. Nothing on this side ends it.
+/// Calls the method at `path` with these bytes as its message and returns the gRPC status. The client
+/// does not end the call.
 async fn call(node: &Node, path: &str, timeout: Option<&str>, message: &[u8]) -> (u8, String) {
     let stream = TcpStream::connect(node.address()).await.unwrap();
     let (send, connection) = h2::client::handshake(stream).await.unwrap();
@@ -24,7 +24,10 @@ async fn call(node: &Node, path: &str, timeout: Option<&str>, message: &[u8]) ->
     stream.send_data(body, true).unwrap();
     let answer = in_time("an answer", answer).await.unwrap();
     let (head, mut body) = answer.into_parts();
-    while in_time("its end", body.data()).await.is_some() {}
+    while in_time("the end of the response", body.data())
+        .await
+        .is_some()
+    {}
     let trailers = body.trailers().await.unwrap();
     connection.abort();
     let fields = trailers.unwrap_or(head.headers);
@@ -35,7 +38,7 @@ async fn call(node: &Node, path: &str, timeout: Option<&str>, message: &[u8]) ->
 
 const SERVICE: &str = "/distributed.DistributedService/";
 
-pub async fn deadlines() {
+pub async fn calls_end_at_their_deadline() {
     use prost::Message as _;
     let node = node(Backend::Embedded, "").await;
     let id = node.client().submit_task(task("spin", "")).await.unwrap();
@@ -53,29 +56,29 @@ pub async fn deadlines() {
     ] {
         let since = Instant::now();
         let path = format!("{SERVICE}{method}");
-        let (code, told) = call(&node, &path, Some("1S"), &message).await;
-        assert_eq!(code, Code::DeadlineExceeded as u8, "{method}: {told}");
+        let (code, reason) = call(&node, &path, Some("1S"), &message).await;
+        assert_eq!(code, Code::DeadlineExceeded as u8, "{method}: {reason}");
         assert!(since.elapsed() >= Duration::from_millis(900), "{method}");
     }
-    // A stream has one too.
+    // Streams have deadlines as well.
     let path = "/grpc.health.v1.Health/Watch";
-    let (code, told) = call(&node, path, Some("300m"), &[]).await;
-    assert_eq!(code, Code::DeadlineExceeded as u8, "{told}");
+    let (code, reason) = call(&node, path, Some("300m"), &[]).await;
+    assert_eq!(code, Code::DeadlineExceeded as u8, "{reason}");
     node.client().cancel_task(&id).await.unwrap();
 }
 
-pub async fn bad_messages() {
+pub async fn undecodable_requests_are_invalid_arguments() {
     let node = node(Backend::Embedded, "").await;
-    // The id is a string of which nothing follows, and one that is no text.
+    // The id is a string that is missing, or one that is not UTF-8.
     for bad in [&[0x0a, 9][..], &[0x0a, 1, 0xff]] {
         let path = format!("{SERVICE}SubmitTask");
-        let (code, told) = call(&node, &path, None, bad).await;
-        assert_eq!(code, Code::InvalidArgument as u8, "{told}");
+        let (code, reason) = call(&node, &path, None, bad).await;
+        assert_eq!(code, Code::InvalidArgument as u8, "{reason}");
     }
     let path = "/hostel.v1.TaskService/Cancel";
-    let (code, told) = call(&node, path, None, &[0x0a, 9]).await;
-    assert_eq!(code, Code::InvalidArgument as u8, "{told}");
-    lives(&mut node.client()).await;
+    let (code, reason) = call(&node, path, None, &[0x0a, 9]).await;
+    assert_eq!(code, Code::InvalidArgument as u8, "{reason}");
+    assert_serves(&mut node.client()).await;
 }
 
 const DATA: u8 = 0;
@@ -97,8 +100,8 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// A connection on which the preface was sent and nothing more.
-async fn greeted(node: &Node) -> TcpStream {
+/// Opens a connection and sends only the preface.
+async fn with_preface(node: &Node) -> TcpStream {
     let mut stream = TcpStream::connect(node.address()).await.unwrap();
     let preface = [
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
@@ -108,7 +111,7 @@ async fn greeted(node: &Node) -> TcpStream {
     stream
 }
 
-/// The next frame: its kind, flags and payload. `None` when the connection is closed.
+/// Returns the kind, the flags and the payload of the next frame, or `None` if the connection is closed.
 async fn next_frame(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<(u8, u8, Vec<u8>)> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).await.ok()?;
@@ -117,14 +120,14 @@ async fn next_frame(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<(u8, u8,
     Some((head[3], head[4], payload))
 }
 
-/// Far more than the streams that may be open: each is cancelled as soon as it is begun, so there is
-/// never one too many.
-pub async fn cancelled_calls() {
+/// The client opens far more streams than are allowed at the same time, and cancels each at once, so it
+/// never exceeds the limit.
+pub async fn cancelled_calls_affect_no_other_call() {
     const CALLS: u32 = 5000;
     let node = node(Backend::Embedded, "").await;
-    let mut stream = greeted(&node).await;
+    let mut stream = with_preface(&node).await;
     let (mut read, mut write) = stream.split();
-    // POST http, path, authority and content type, none of them to be remembered.
+    // The headers POST, http, path, authority and content type, none of them indexed.
     let path = format!("{SERVICE}SubmitTask");
     let field = |index: &[u8], value: &str| {
         let length = [u8::try_from(value.len()).unwrap()];
@@ -145,8 +148,8 @@ pub async fn cancelled_calls() {
         calls.extend(frame(RESET, 0, id, &8_u32.to_be_bytes()));
     }
     calls.extend(frame(PING, 0, 0, &[7; 8]));
-    let ask = async { write.write_all(&calls).await };
-    let hear = async {
+    let send = async { write.write_all(&calls).await };
+    let receive = async {
         loop {
             match next_frame(&mut read).await {
                 Some((PING, flags, payload)) if flags & ACK != 0 && payload == [7; 8] => return,
@@ -156,53 +159,56 @@ pub async fn cancelled_calls() {
             }
         }
     };
-    let (asked, ()) = in_time("the end of all calls", async { tokio::join!(ask, hear) }).await;
-    asked.unwrap();
-    lives(&mut node.client()).await;
+    let (sent, ()) = in_time("the end of all calls", async {
+        tokio::join!(send, receive)
+    })
+    .await;
+    sent.unwrap();
+    assert_serves(&mut node.client()).await;
 }
 
-pub async fn idle_timeout() {
+pub async fn idle_connections_are_closed() {
     let node = node(Backend::Embedded, "[limits]\nidle_timeout_ms = 1000").await;
-    let mut talk = conversation(node.client(), "me").await.unwrap();
-    let mut idle = greeted(&node).await;
+    let mut open_stream = conversation(node.client(), "me").await.unwrap();
+    let mut idle = with_preface(&node).await;
     let since = Instant::now();
-    // It is told to go, whether or not it shows that it lives.
-    let mut told = false;
+    // Pings do not keep an idle connection open.
+    let mut has_goaway = false;
     let end = async {
         loop {
             idle.write_all(&frame(PING, 0, 0, &[1; 8])).await.ok();
             match next_frame(&mut idle).await {
-                Some((GOAWAY, ..)) => told = true,
+                Some((GOAWAY, ..)) => has_goaway = true,
                 Some(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 None => break,
             }
         }
     };
     in_time("the idle connection ends", end).await;
-    assert!(told);
+    assert!(has_goaway);
     assert!(since.elapsed() >= Duration::from_millis(1000));
-    // One with an open stream is not idle.
+    // A connection with an open stream is not idle.
     let mut client = node.client();
     let sent = client.send_message(Message {
         to_node: "me".into(),
         ..hello("you")
     });
     assert_eq!(sent.await.unwrap().receivers, 1);
-    let heard = in_time("a message", talk.incoming.message()).await;
-    assert_eq!(heard.unwrap().unwrap().from_node, "you");
+    let received = in_time("a message", open_stream.incoming.message()).await;
+    assert_eq!(received.unwrap().unwrap().from_node, "you");
 }
 
-pub async fn idle_makes_room() {
+pub async fn the_longest_idle_connection_makes_room() {
     const PLACES: usize = 4;
     let settings = format!("[limits]\nmax_connections = {PLACES}");
     let node = node(Backend::Embedded, &settings).await;
     let mut idle = Vec::new();
     for _ in 0..PLACES {
-        idle.push(greeted(&node).await);
+        idle.push(with_preface(&node).await);
     }
     let listed = node.cli(&["plugins", "list"]);
     assert!(listed.status.success(), "{listed:?}");
-    // The one that was idle longest has gone.
+    // The connection that was idle longest is closed.
     let end = async { while next_frame(&mut idle[0]).await.is_some() {} };
     in_time("the first connection ends", end).await;
 }

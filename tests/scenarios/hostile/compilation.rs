@@ -1,4 +1,4 @@
-//! Files that attack the compiler: each costs a process of its own, and nothing else.
+//! Files that attack the compiler: each ends only its own compile process.
 
 use super::*;
 use hostel::plugin::hostile::{self, Nesting};
@@ -10,16 +10,16 @@ const LIMITS: &str = "[plugins]\ncompile_timeout_ms = 6000\n\
 pub fn trials() -> Vec<Trial> {
     vec![
         trial(
-            "hostile::a_file_that_kills_its_compiler_is_refused_alone",
-            a_file_that_kills_its_compiler_is_refused_alone,
+            "hostile::a_file_that_kills_its_compiler_is_rejected_alone",
+            a_file_that_kills_its_compiler_is_rejected_alone,
         ),
         trial(
-            "hostile::a_compilation_ends_with_its_node_and_can_reach_nothing",
-            a_compilation_ends_with_its_node_and_can_reach_nothing,
+            "hostile::a_compile_process_is_confined_and_ends_with_its_node",
+            a_compile_process_is_confined_and_ends_with_its_node,
         ),
         trial(
-            "hostile::the_command_line_survives_a_hostile_file",
-            the_command_line_survives_a_hostile_file,
+            "hostile::the_cli_survives_a_hostile_file",
+            the_cli_survives_a_hostile_file,
         ),
     ]
 }
@@ -45,31 +45,31 @@ fn files() -> [(&'static str, Vec<u8>, &'static str); 4] {
     ]
 }
 
-async fn a_file_that_kills_its_compiler_is_refused_alone() {
+async fn a_file_that_kills_its_compiler_is_rejected_alone() {
     let mut node = Node::start(&[&showcase("echo")], LIMITS).await;
     for (name, bytes, _) in files() {
         node.add_wasm(&format!("{name}.wasm"), &bytes);
     }
-    let beside = Sample {
-        name: "beside",
-        task_types: &["beside"],
+    let valid = Sample {
+        name: "valid",
+        task_types: &["valid"],
         ..Sample::default()
     };
-    node.add_wasm("beside.wasm", &beside.wasm().unwrap());
-    refused(&node).await;
-    assert_eq!(served(&node).await, ["beside", "echo"]);
+    node.add_wasm("valid.wasm", &valid.wasm().unwrap());
+    wait_until_rejected(&node).await;
+    assert_eq!(served(&node).await, ["echo", "valid"]);
     echo(&mut node.client()).await;
     assert!(node.resident_kib() < 400 << 10, "{}", node.resident_kib());
-    eventually("no process is left", async || {
+    eventually("all compile processes have ended", async || {
         node.children().is_empty().then_some(())
     })
     .await;
 
-    // The same content under other names is not compiled again, and neither at the next looks.
+    // The same content under other names is not compiled again.
     for (name, bytes, _) in files() {
         node.add_wasm(&format!("{name}-again.wasm"), &bytes);
     }
-    eventually("they are refused as well", async || {
+    eventually("the copies are rejected", async || {
         let listed = node.client().list_plugins().await.unwrap();
         assert!(node.children().is_empty());
         (listed.rejected.len() == 2 * files().len()).then_some(())
@@ -79,17 +79,17 @@ async fn a_file_that_kills_its_compiler_is_refused_alone() {
         fs::remove_file(node.plugins_dir().join(format!("{name}-again.wasm"))).unwrap();
     }
 
-    // And a node starts with them.
+    // A node starts with these files.
     assert!(node.terminate().await.success());
     node.restart().await;
     echo(&mut node.client()).await;
-    refused(&node).await;
-    assert_eq!(served(&node).await, ["beside", "echo"]);
+    wait_until_rejected(&node).await;
+    assert_eq!(served(&node).await, ["echo", "valid"]);
 }
 
-/// Waits until each hostile file is refused for its own reason.
-async fn refused(node: &Node) {
-    let rejected = eventually("every hostile file is refused", async || {
+/// Waits until each hostile file is rejected with its reason.
+async fn wait_until_rejected(node: &Node) {
+    let rejected = eventually("every hostile file is rejected", async || {
         let rejected = node.client().list_plugins().await.unwrap().rejected;
         (rejected.len() == files().len()).then_some(rejected)
     })
@@ -107,18 +107,18 @@ async fn served(node: &Node) -> Vec<String> {
     plugins.into_iter().map(|plugin| plugin.name).collect()
 }
 
-async fn a_compilation_ends_with_its_node_and_can_reach_nothing() {
+async fn a_compile_process_is_confined_and_ends_with_its_node() {
     let mut node = Node::start(&[&showcase("echo")], "").await;
     node.add_wasm("endless.wasm", &hostile::endless());
     let child = compilation(&node).await;
     let of = |what: &str| fs::read_to_string(format!("/proc/{child}/{what}")).unwrap();
-    let status = eventually("it has closed everything behind it", async || {
+    let status = eventually("the process is confined", async || {
         let status = of("status");
         status.contains("Seccomp:\t2").then_some(status)
     })
     .await;
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");
-    // Nothing of the node's environment: only what keeps the allocator from starting a thread.
+    // The environment only has the variable that keeps the allocator from starting a thread.
     assert_eq!(of("environ"), "_RJEM_MALLOC_CONF=background_thread:false\0");
     assert_eq!(of("oom_score_adj"), "1000\n");
     let limits = of("limits");
@@ -132,7 +132,7 @@ async fn a_compilation_ends_with_its_node_and_can_reach_nothing() {
         assert!(!line.contains(unlimited), "{line}");
     }
 
-    // A stop waits for nothing that is compiled; a kill cannot, and the kernel sees to it.
+    // A stop does not wait for compilations; after a kill, the kernel ends them.
     let begin = Instant::now();
     assert!(node.terminate().await.success());
     assert!(begin.elapsed() < Duration::from_secs(30));
@@ -146,7 +146,7 @@ async fn a_compilation_ends_with_its_node_and_can_reach_nothing() {
     .await;
 }
 
-/// The process that compiles for a node, once there is one.
+/// Waits for the compile process of a node and returns its id.
 async fn compilation(node: &Node) -> u32 {
     eventually("a compile process begins", async || {
         let is_it = |child: &&u32| {
@@ -158,19 +158,19 @@ async fn compilation(node: &Node) -> u32 {
     .await
 }
 
-/// It has ended; an init that reaps nobody may still list it.
+/// Returns `true` if the process has ended. It may be a zombie if nothing reaps it.
 fn is_gone(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status"));
     status.map_or(true, |status| status.contains("State:\tZ"))
 }
 
-async fn the_command_line_survives_a_hostile_file() {
+async fn the_cli_survives_a_hostile_file() {
     let dir = tempfile::tempdir().unwrap();
     for (name, bytes, words) in files() {
         let file = dir.path().join(name).with_extension("wasm");
         fs::write(&file, bytes).unwrap();
         for command in ["verify", "inspect"] {
-            let told = crate::support::node::hostel()
+            let ran = crate::support::node::hostel()
                 .args(["plugins", command])
                 .arg(&file)
                 .env("HOSTEL__NODE__DATA_DIR", dir.path().join("data"))
@@ -178,8 +178,8 @@ async fn the_command_line_survives_a_hostile_file() {
                 .env("HOSTEL__PLUGINS__MAX_COMPILE_MEMORY_BYTES", "100663296")
                 .output()
                 .unwrap();
-            let out = String::from_utf8_lossy(&told.stdout);
-            assert_eq!(told.status.code(), Some(1), "{:?}", told.status.signal());
+            let out = String::from_utf8_lossy(&ran.stdout);
+            assert_eq!(ran.status.code(), Some(1), "{:?}", ran.status.signal());
             assert!(out.contains(words), "{name}: {out}");
         }
     }

@@ -1,9 +1,8 @@
-//! Who talks to whom: clients on streams with each other and with components, components with each
-//! other and with tasks, a node about itself.
+//! Messages between clients on streams, components, tasks and nodes.
 
-use super::{answer, ask, question, refusal, text};
+use super::{answer, ask, refusal, request, text};
 use crate::support::{
-    PATIENCE,
+    DEADLINE,
     backend::{Backend, on_both},
     node::Node,
     plugins::{probe, showcase},
@@ -17,45 +16,61 @@ use tonic::{Code, Status, Streaming};
 
 pub fn trials() -> Vec<Trial> {
     [
-        on_both("components::clients_and_a_component_in_a_room", a_room),
-        on_both("components::everybody_can_be_asked", everybody_can_be_asked),
-        on_both("components::ids_are_nobody_elses", ids_are_nobody_elses),
         on_both(
-            "components::the_showcase_counts_once",
-            the_showcase_counts_once,
+            "components::clients_and_components_share_a_topic",
+            clients_and_components_share_a_topic,
+        ),
+        on_both(
+            "components::components_topics_and_nodes_answer_requests",
+            components_topics_and_nodes_answer_requests,
+        ),
+        on_both(
+            "components::a_client_cannot_take_a_reserved_id",
+            a_client_cannot_take_a_reserved_id,
+        ),
+        on_both(
+            "components::the_rates_plugin_counts_each_event_once",
+            the_rates_plugin_counts_each_event_once,
         ),
     ]
     .into_iter()
     .flatten()
-    .chain([trial("components::what_it_says_is_in_the_log", in_the_log)])
+    .chain([trial(
+        "components::component_log_records_reach_the_node_log",
+        component_log_records_reach_the_node_log,
+    )])
     .collect()
 }
 
-/// A client on a stream, listening to its own name and to the room.
+/// A client on a stream that subscribes to its own name and to the topic `room`.
 struct Client {
     name: &'static str,
-    say: mpsc::Sender<Message>,
-    hear: Streaming<Message>,
+    outgoing: mpsc::Sender<Message>,
+    incoming: Streaming<Message>,
 }
 
 impl Client {
-    async fn joins(node: &Node, name: &'static str) -> Self {
+    async fn join(node: &Node, name: &'static str) -> Self {
         let mut client = DistributedClient::connect(node.address()).await.unwrap();
-        let (say, said) = mpsc::channel(16);
-        let hear = client
-            .stream_messages(ReceiverStream::new(said))
+        let (outgoing, receiver) = mpsc::channel(16);
+        let incoming = client
+            .stream_messages(ReceiverStream::new(receiver))
             .await
             .unwrap();
-        let mut client = Self { name, say, hear };
-        client.says("", "", "").await;
-        // Its answer says that the client is heard from now on.
-        let answer = client.hear.next().await.unwrap().unwrap();
+        let mut client = Self {
+            name,
+            outgoing,
+            incoming,
+        };
+        client.send("", "", "").await;
+        // The response confirms the subscription.
+        let answer = client.incoming.next().await.unwrap().unwrap();
         assert_eq!((&*answer.message_type, &*answer.error), ("response", ""));
         client
     }
 
-    /// Sends, and waits for the response that says it was published.
-    async fn says(&mut self, to: &str, message_type: &str, what: &str) {
+    /// Sends a message to a destination.
+    async fn send(&mut self, to: &str, message_type: &str, what: &str) {
         let message = Message {
             from_node: self.name.into(),
             to_node: to.into(),
@@ -65,53 +80,53 @@ impl Client {
             topics: vec!["room".into()],
             ..Message::default()
         };
-        self.say.send(message).await.unwrap();
+        self.outgoing.send(message).await.unwrap();
     }
 
-    /// The next that is no response: from whom, and what.
-    async fn hears(&mut self) -> Result<(String, String), Status> {
+    /// Returns the sender and the text of the next message that is not a response.
+    async fn receive(&mut self) -> Result<(String, String), Status> {
         loop {
-            let heard = tokio::time::timeout(PATIENCE, self.hear.next()).await;
-            let heard = heard
-                .expect("something is heard")
+            let received = tokio::time::timeout(DEADLINE, self.incoming.next()).await;
+            let received = received
+                .expect("a message in time")
                 .expect("an open stream")?;
-            if heard.message_type != "response" {
-                let text = String::from_utf8(heard.payload.to_vec()).unwrap();
-                return Ok((heard.from_node, text));
+            if received.message_type != "response" {
+                let text = String::from_utf8(received.payload.to_vec()).unwrap();
+                return Ok((received.from_node, text));
             }
-            assert_eq!(heard.error, "");
+            assert_eq!(received.error, "");
         }
     }
 }
 
-async fn a_room(on: Backend) {
+async fn clients_and_components_share_a_topic(on: Backend) {
     const WORDS: usize = 300;
     let node = on
         .start(&[&probe("1.0.0")], "[limits]\nsubscriber_backlog = 64\n")
         .await;
-    let mut ann = Client::joins(&node, "ann").await;
-    let mut bob = Client::joins(&node, "bob").await;
-    ann.says("bob", "", "hello bob").await;
+    let mut ann = Client::join(&node, "ann").await;
+    let mut bob = Client::join(&node, "bob").await;
+    ann.send("bob", "", "hello bob").await;
     assert_eq!(
-        bob.hears().await.unwrap(),
+        bob.receive().await.unwrap(),
         ("ann".into(), "hello bob".into())
     );
-    bob.says("probe", "echo", "is anybody there?").await;
+    bob.send("probe", "echo", "is anybody there?").await;
     assert_eq!(
-        bob.hears().await.unwrap(),
+        bob.receive().await.unwrap(),
         ("probe".into(), "is anybody there?".into())
     );
-    ann.says("room", "", "to all").await;
-    assert_eq!(bob.hears().await.unwrap().1, "to all");
+    ann.send("room", "", "to all").await;
+    assert_eq!(bob.receive().await.unwrap().1, "to all");
     assert_eq!(
-        ann.hears().await.unwrap().1,
+        ann.receive().await.unwrap().1,
         "to all",
-        "she is in the room as well"
+        "the sender is a subscriber as well"
     );
 
-    let mut late = Client::joins(&node, "late").await;
-    let mut slow = Client::joins(&node, "slow").await;
-    // Large enough that what nobody reads fills the windows of its connection, and then the backlog.
+    let mut late = Client::join(&node, "late").await;
+    let mut slow = Client::join(&node, "slow").await;
+    // Large enough that unread messages fill the windows of a connection and then the backlog.
     let rest = "x".repeat(32 << 10);
     for number in 0..WORDS {
         let word = format!("{number} {rest}");
@@ -125,19 +140,19 @@ async fn a_room(on: Backend) {
         let response = node.client().send_message(message).await.unwrap();
         assert!(response.success, "{}", response.message);
         for client in [&mut ann, &mut bob, &mut late] {
-            let heard = client.hears().await.unwrap();
+            let received = client.receive().await.unwrap();
             assert_eq!(
-                heard,
+                received,
                 (from.into(), word.clone()),
                 "{} at {number}",
                 client.name
             );
         }
     }
-    // The slow one has what was there before it was cut off, in order, and is told.
+    // The slow client gets the earlier messages in order, and then the reason for the end.
     let mut next = 0;
     let end = loop {
-        match slow.hears().await {
+        match slow.receive().await {
             Ok((_, word)) => {
                 let (number, _) = word.split_once(' ').expect("a number");
                 assert_eq!(number, next.to_string());
@@ -146,31 +161,31 @@ async fn a_room(on: Backend) {
             Err(status) => break status,
         }
     };
-    assert!(next < WORDS, "it was not cut off");
+    assert!(next < WORDS, "the slow client was not disconnected");
     assert_eq!(end.code(), Code::ResourceExhausted, "{end}");
-    ann.says("probe", "echo", "still there").await;
-    assert_eq!(ann.hears().await.unwrap().1, "still there");
+    ann.send("probe", "echo", "still there").await;
+    assert_eq!(ann.receive().await.unwrap().1, "still there");
 }
 
-async fn everybody_can_be_asked(on: Backend) {
+async fn components_topics_and_nodes_answer_requests(on: Backend) {
     let node = on.start(&[&probe("1.0.0"), &showcase("rates")], "").await;
-    // By a client, of a component, of a topic it listens to, and of the node.
+    // Requests of a client to a component, to a topic, and to the node.
     assert_eq!(answer(&node, "echo", "x").await, "x");
     let mut client = node.client();
     let on_topic = Message {
         to_node: "probe.topic".into(),
-        ..question("echo", "y")
+        ..request("echo", "y")
     };
     assert_eq!(text(ask(&mut client, on_topic).await), "y");
     let of_the_node = Message {
         to_node: "test".into(),
-        ..question("", "")
+        ..request("", "")
     };
     let record: serde_json::Value =
         serde_json::from_str(&text(ask(&mut client, of_the_node).await)).unwrap();
     assert_eq!(record["id"], "test");
     assert_eq!(record["components"], serde_json::json!(["probe", "rates"]));
-    // By a task, and by a component of itself, which would wait for ever.
+    // A request of a task, and one of a component to itself, which would never be answered.
     let done = client
         .submit_and_wait(task("probe-ask", "from a task"))
         .await
@@ -178,12 +193,12 @@ async fn everybody_can_be_asked(on: Backend) {
     assert_eq!(&*done.result, b"from a task", "{}", done.error);
     let error = refusal(&node, "ask", "probe\nx").await;
     assert!(error.contains("cannot wait for its own answer"), "{error}");
-    // What is published comes back as an answer that is not answered.
+    // The answer to a published message is not answered.
     let receivers = answer(&node, "publish", "probe.topic\nx").await;
     assert_eq!(receivers, "1");
     let nobody = refusal(&node, "ask", "nobody\nx").await;
     assert!(nobody.contains("nobody listens on nobody"), "{nobody}");
-    // And from the command line.
+    // A request of the command line.
     let sent = node.cli(&[
         "send",
         "probe",
@@ -197,10 +212,10 @@ async fn everybody_can_be_asked(on: Backend) {
     let sent = node.cli(&["send", "nobody", "--payload", "x"]);
     assert_eq!(sent.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&sent.stderr).contains("nobody listens on nobody"));
-    // Who waits is told when nobody answers.
+    // A request without an answer fails after its timeout.
     let sleeping = Message {
         reply_timeout_ms: 100,
-        ..question("sleep", "")
+        ..request("sleep", "")
     };
     let late = ask(&mut client, sleeping).await;
     assert!(!late.success);
@@ -211,21 +226,21 @@ async fn everybody_can_be_asked(on: Backend) {
     );
 }
 
-async fn ids_are_nobody_elses(on: Backend) {
+async fn a_client_cannot_take_a_reserved_id(on: Backend) {
     let node = on.start(&[&probe("1.0.0")], "").await;
     for id in ["probe", "test"] {
         let mut client = DistributedClient::connect(node.address()).await.unwrap();
-        let (say, said) = mpsc::channel(1);
-        let mut hear = client
-            .stream_messages(ReceiverStream::new(said))
+        let (outgoing, receiver) = mpsc::channel(1);
+        let mut incoming = client
+            .stream_messages(ReceiverStream::new(receiver))
             .await
             .unwrap();
         let hello = Message {
             from_node: id.into(),
             ..Message::default()
         };
-        say.send(hello).await.unwrap();
-        let refused = hear.next().await.expect("an end").unwrap_err();
+        outgoing.send(hello).await.unwrap();
+        let refused = incoming.next().await.expect("an end").unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
         assert!(refused.message().contains("take another name"), "{refused}");
         let as_if = Message {
@@ -238,7 +253,7 @@ async fn ids_are_nobody_elses(on: Backend) {
     }
 }
 
-async fn in_the_log() {
+async fn component_log_records_reach_the_node_log() {
     let node = Node::start(&[&probe("1.0.0")], "").await;
     assert_eq!(answer(&node, "log", "").await, "said");
     let log = node.log();
@@ -257,33 +272,36 @@ async fn in_the_log() {
     assert!(log.contains("number=7"), "a field of tracing's:\n{log}");
 }
 
-async fn the_showcase_counts_once(on: Backend) {
+async fn the_rates_plugin_counts_each_event_once(on: Backend) {
     let settings = "[plugin.rates.config]\nsummary_every = \"5\"\n";
     let mut node = on.start(&[&showcase("rates")], settings).await;
-    let mut ear = DistributedClient::connect(node.address()).await.unwrap();
-    let (say, said) = mpsc::channel(1);
-    let mut hear = ear
-        .stream_messages(ReceiverStream::new(said))
+    let mut subscriber = DistributedClient::connect(node.address()).await.unwrap();
+    let (outgoing, receiver) = mpsc::channel(1);
+    let mut incoming = subscriber
+        .stream_messages(ReceiverStream::new(receiver))
         .await
         .unwrap();
     let hello = Message {
         from_node: "rates.summary".into(),
         ..Message::default()
     };
-    say.send(hello).await.unwrap();
-    assert_eq!(hear.next().await.unwrap().unwrap().message_type, "response");
+    outgoing.send(hello).await.unwrap();
+    assert_eq!(
+        incoming.next().await.unwrap().unwrap().message_type,
+        "response"
+    );
     for number in 0..7 {
         let name = if number % 2 == 0 { "login" } else { "logout" };
         let event = task("record-event", format!(r#"{{"name":"{name}"}}"#));
         let done = node.client().submit_and_wait(event).await.unwrap();
         assert_eq!(done.status, "completed", "{}", done.error);
     }
-    let summary = hear.next().await.unwrap().unwrap();
+    let summary = incoming.next().await.unwrap().unwrap();
     assert_eq!(summary.message_type, "summary");
     let summary: serde_json::Value = serde_json::from_slice(&summary.payload).unwrap();
     assert_eq!(summary["login"]["count"], 3);
     assert_eq!(summary["logout"]["count"], 2);
-    // Killed, not stopped: what was counted is on disk.
+    // After a kill, the counts are still on disk.
     node.kill();
     node.restart().await;
     let query = Message {

@@ -1,9 +1,9 @@
-//! What a plugin file does when it is loaded.
+//! Plugin files that are invalid or misbehave while they are loaded.
 
 use super::*;
 use std::cell::Cell;
 
-pub async fn loads_are_refused_and_say_why() {
+pub async fn invalid_plugins_are_rejected_with_the_reason() {
     const LOADING: &str = "[plugins]\nmax_file_bytes = 8388608\n\
         [plugins.sandbox]\ndescribe_timeout_ms = 1000\nmax_cpu_ms = 10000\n";
     let mut node = Node::start(&[&showcase("echo")], LOADING).await;
@@ -13,7 +13,7 @@ pub async fn loads_are_refused_and_say_why() {
     let sample = Sample::default();
     let many: Vec<String> = (0..257).map(|n| format!("type-{n}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    let refused = [
+    let invalid = [
         (
             "rubbish",
             b"no plugin at all".to_vec(),
@@ -135,47 +135,47 @@ pub async fn loads_are_refused_and_say_why() {
         ),
     ];
 
-    // While it serves: nobody's echo waits for them.
+    // While the node serves, other tasks are not delayed.
     let mut measured = Vec::new();
     for _ in 0..ROUNDS {
         let alone = median_echo(&mut client, || false).await;
-        for (name, bytes, _) in &refused {
+        for (name, bytes, _) in &invalid {
             node.add_wasm(&format!("{name}.wasm"), bytes);
         }
-        let all_refused = Cell::new(false);
+        let all_rejected_yet = Cell::new(false);
         let listing = async {
-            let rejected = all_rejected(node.client(), refused.len()).await;
-            all_refused.set(true);
+            let rejected = wait_for_rejected(node.client(), invalid.len()).await;
+            all_rejected_yet.set(true);
             rejected
         };
-        let echoes = median_echo(&mut client, || !all_refused.get());
+        let echoes = median_echo(&mut client, || !all_rejected_yet.get());
         let (rejected, crowded) = tokio::join!(listing, echoes);
-        for (name, _, words) in &refused {
+        for (name, _, words) in &invalid {
             check_rejection(&rejected, name, words);
         }
         measured.push((alone, crowded));
         if crowded <= alone + ALLOWANCE {
             break;
         }
-        for (name, ..) in &refused {
+        for (name, ..) in &invalid {
             std::fs::remove_file(node.plugins_dir().join(format!("{name}.wasm"))).unwrap();
         }
-        all_rejected(node.client(), 0).await;
+        wait_for_rejected(node.client(), 0).await;
     }
     let good = measured
         .iter()
         .any(|(alone, crowded)| *crowded <= *alone + ALLOWANCE);
     assert!(
         good,
-        "an echo beside bad loads is too slow (alone, beside): {measured:?}"
+        "an echo during invalid loads is too slow (alone, during): {measured:?}"
     );
 
-    // And when it starts with them.
+    // A node starts with these files.
     assert!(node.terminate().await.success());
     node.restart().await;
     let mut client = node.client();
-    let rejected = all_rejected(node.client(), refused.len()).await;
-    for (name, _, words) in &refused {
+    let rejected = wait_for_rejected(node.client(), invalid.len()).await;
+    for (name, _, words) in &invalid {
         check_rejection(&rejected, name, words);
     }
     let serving = client.list_plugins().await.unwrap().plugins;
@@ -187,9 +187,9 @@ pub async fn loads_are_refused_and_say_why() {
     echo(&mut client).await;
 }
 
-/// The refused files, once there are as many as expected.
-async fn all_rejected(client: DistributedClient, count: usize) -> Vec<RejectedFile> {
-    eventually("every bad plugin is refused", || {
+/// Waits until `count` files are rejected and returns them.
+async fn wait_for_rejected(client: DistributedClient, count: usize) -> Vec<RejectedFile> {
+    eventually("every invalid plugin is rejected", || {
         let mut client = client.clone();
         async move {
             let rejected = client.list_plugins().await.unwrap().rejected;

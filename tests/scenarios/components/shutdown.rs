@@ -1,7 +1,7 @@
-//! Nodes whose components hang in `start` or `stop`, or are busy: started and stopped within their
-//! deadlines, every time.
+//! Nodes whose components hang in `start` or `stop`, or handle a message: they always start and stop
+//! within their deadlines.
 
-use super::{answer, becomes, question};
+use super::{answer, becomes, request};
 use crate::support::{
     backend::{Backend, on_both},
     plugins::{probe, showcase},
@@ -14,23 +14,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a component may take for its start, for its last messages, and for its stop.
+/// The timeout of a component for its start, its last messages and its stop.
 const TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Far beyond all deadlines together, so that a slow machine fails nothing, and far below what a
-/// component that hangs would take.
+/// A bound far above all timeouts together, for slow machines, and far below the time of a component
+/// that hangs.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// So many nodes at a time.
-const BESIDE: usize = 4;
+/// The number of nodes at the same time.
+const PARALLEL: usize = 4;
 
 pub fn trials() -> Vec<Trial> {
     [
-        on_both("components::a_stop_within_its_deadline", each_time),
-        on_both("components::the_last_messages_are_answered", last_messages),
         on_both(
-            "components::one_that_hangs_holds_up_nobody",
-            holds_up_nobody,
+            "components::a_stop_keeps_its_deadline",
+            a_stop_keeps_its_deadline,
+        ),
+        on_both(
+            "components::a_stop_answers_the_last_messages",
+            a_stop_answers_the_last_messages,
+        ),
+        on_both(
+            "components::a_hanging_component_delays_no_other",
+            a_hanging_component_delays_no_other,
         ),
     ]
     .into_iter()
@@ -46,30 +52,30 @@ fn settings(start: &str, stop: &str) -> String {
     )
 }
 
-async fn each_time(on: Backend) {
+async fn a_stop_keeps_its_deadline(on: Backend) {
     let plugin = probe("1.0.0");
     let mut rng = random("stopping");
     let count = on.times(100, 30);
     let mut longest = Duration::ZERO;
     let mut tries = tokio::task::JoinSet::new();
     for _ in 0..count {
-        if tries.len() == BESIDE {
-            longest = longest.max(tries.join_next().await.expect("a try").expect("it ends"));
+        if tries.len() == PARALLEL {
+            longest = longest.max(tries.join_next().await.expect("a task").expect("no panic"));
         }
         let start = ["ok", "slow", "hang", "spin", "panic", "error"][rng.usize(..6)];
         let stop = ["ok", "slow", "hang", "spin", "panic", "error"][rng.usize(..6)];
         let busy = ["", "echo", "spin", "sleep"][rng.usize(..4)];
         let after = Duration::from_millis(rng.u64(..300));
-        tries.spawn(one(on, plugin.clone(), start, stop, busy, after));
+        tries.spawn(stop_time(on, plugin.clone(), start, stop, busy, after));
     }
     while let Some(ended) = tries.join_next().await {
-        longest = longest.max(ended.expect("it ends"));
+        longest = longest.max(ended.expect("no panic"));
     }
     println!("components: {count} stops, the longest in {longest:?}");
 }
 
-/// Starts a node, stops it `after` a while, and says how long that took.
-async fn one(
+/// Starts a node, stops it `after` a while, and returns how long the stop took.
+async fn stop_time(
     on: Backend,
     plugin: PathBuf,
     start: &'static str,
@@ -80,13 +86,13 @@ async fn one(
     let mut node = on.start(&[&plugin], &settings(start, stop)).await;
     let message = Message {
         reply_timeout_ms: 0,
-        ..question(busy, "x")
+        ..request(busy, "x")
     };
     let _ = node.client().send_message(message).await;
     tokio::time::sleep(after).await;
-    let asked = Instant::now();
+    let since = Instant::now();
     let status = node.terminate().await;
-    let took = asked.elapsed();
+    let took = since.elapsed();
     let log = node.log();
     assert!(
         took < BOUND,
@@ -96,7 +102,7 @@ async fn one(
         status.success(),
         "start {start}, stop {stop}, {busy}: {status}\n{log}"
     );
-    // Whose `stop` was called, and went wrong, is named.
+    // A failed call of `stop` is logged.
     let called = log.contains(": runs component=") && !["spin", "sleep"].contains(&busy);
     if called && ["hang", "spin", "panic", "error"].contains(&stop) {
         assert!(
@@ -107,39 +113,39 @@ async fn one(
     took
 }
 
-async fn last_messages(on: Backend) {
+async fn a_stop_answers_the_last_messages(on: Backend) {
     let mut node = on.start(&[&probe("1.0.0")], "").await;
     answer(&node, "echo", "x").await;
-    // Thirty in a row for one that takes a while, and the node is told to stop meanwhile.
+    // The node stops while thirty messages are waiting or handled.
     let waiting: Vec<_> = (0..30)
         .map(|number| {
             let mut client = node.client();
             tokio::spawn(async move {
                 client
-                    .send_message(question("echo", number.to_string()))
+                    .send_message(request("echo", number.to_string()))
                     .await
             })
         })
         .collect();
-    node.ask_to_stop();
+    node.request_stop();
     let mut answered = 0;
     for answer in waiting {
-        // Who came after the stop is refused or finds nobody; nobody is left without a word.
+        // Messages after the stop are rejected; every call gets a reply or a status.
         if let Ok(response) = answer.await.expect("a call") {
             answered += usize::from(response.success);
         }
     }
     println!("components: {answered} of 30 messages were answered while the node stopped");
-    assert!(node.ended().await.success());
+    assert!(node.wait_for_exit().await.success());
     assert!(node.log().contains("stops "), "its stop was called");
 }
 
-async fn holds_up_nobody(on: Backend) {
+async fn a_hanging_component_delays_no_other(on: Backend) {
     let hang = settings("hang", "hang");
     let node = on
         .start(&[&probe("1.0.0"), &showcase("rates")], &hang)
         .await;
-    // The node serves, and so does the other component.
+    // The node and the other component serve.
     let done = node
         .client()
         .submit_and_wait(task("record-event", r#"{"name":"a"}"#))

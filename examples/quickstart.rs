@@ -1,22 +1,24 @@
-//! The program that Hostel was asked for with: its main and its client, working. Run it with
-//! `cargo run --release --example seed`. What differs from the seed, and why:
+//! A node assembled from its parts, and a client that calls it. Run it with
+//! `cargo run --release --example quickstart`.
 //!
-//! - `LocalDiscovery` and `LocalBroker` stand where the seed has etcd and Redis, which come with
-//!   clusters; nothing else would change.
-//! - The scheduler is made of a queue, where tasks are durable, and of discovery, which knows the
-//!   task types of live nodes; the seed kept tasks in a map and published them.
-//! - A node made of parts by hand runs no plugins, so the client's task is refused with the list
-//!   of known types. `DistributedNode::from_config` makes the whole node.
-//! - `Task` has a `task_id`, the idempotency key; `..Task::default()` lets the client make one up.
+//! - The parts need nothing but this machine: `LocalDiscovery`, `LocalBroker` and a SQLite queue.
+//!   `quickstart_cluster.rs` has the same node with etcd and Redis.
+//! - The scheduler is made of a queue, which stores tasks durably, and of discovery, which knows the
+//!   task types of live nodes.
+//! - A node assembled by hand runs no plugins, so the client's task is rejected with the list of
+//!   known task types. `DistributedNode::from_config` makes a node with plugins.
+//! - `task_id` of a `Task` is its idempotency key; `..Task::default()` lets the client choose one.
 
-use async_trait::async_trait;
+#[path = "shared/custom_component.rs"]
+mod custom_component;
+
+use custom_component::CustomComponent;
 use hostel::{
     DistributedClient, DistributedNode,
     broker::{self, MessageBroker},
     config::Config,
     discovery::{self, ServiceDiscovery},
     health::Health,
-    lifecycle::Component,
     proto::distributed::{Message, Task},
     queue,
     scheduler::DistributedTaskScheduler,
@@ -26,7 +28,7 @@ use tokio_stream::StreamExt;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let dir = std::env::temp_dir().join(format!("hostel-seed-{}", std::process::id()));
+    let dir = std::env::temp_dir().join(format!("hostel-quickstart-{}", std::process::id()));
     let data_dir = ("HOSTEL__NODE__DATA_DIR".into(), dir.display().to_string());
     let config = Config::parse("", [data_dir].into_iter())?;
 
@@ -69,7 +71,7 @@ async fn example_client(address: &str) -> anyhow::Result<()> {
         .await;
     match submitted {
         Ok(id) => println!("submitted as {id}"),
-        Err(refused) => println!("refused: {}", refused.message()),
+        Err(status) => println!("rejected: {}", status.message()),
     }
 
     let messages = async_stream::stream! {
@@ -87,32 +89,4 @@ async fn example_client(address: &str) -> anyhow::Result<()> {
         println!("{} from {}", message.message_type, message.from_node);
     }
     Ok(())
-}
-
-/// A native component: started and stopped with the node, addressed by its id.
-struct CustomComponent {
-    id: String,
-}
-
-impl CustomComponent {
-    fn new(id: &str) -> Self {
-        Self { id: id.to_string() }
-    }
-}
-
-#[async_trait]
-impl Component for CustomComponent {
-    async fn start(&self) -> anyhow::Result<()> {
-        println!("{} starts", self.id);
-        Ok(())
-    }
-
-    async fn stop(&self) -> anyhow::Result<()> {
-        println!("{} stops", self.id);
-        Ok(())
-    }
-
-    fn get_id(&self) -> &str {
-        &self.id
-    }
 }

@@ -1,27 +1,28 @@
-//! The command line's end: where it finds certificates and tokens, which place wins, and what it
-//! tells people who lack one.
+//! Credentials of the command line: where it finds certificates and tokens, their precedence, and the
+//! errors for missing or invalid ones.
 
 use super::*;
 use std::process::{Command, Output};
 
-fn told(output: &Output) -> String {
+fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn succeeds(command: &mut Command) {
+fn assert_success(command: &mut Command) {
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", told(&output));
+    assert!(output.status.success(), "{command:?}: {}", errors(&output));
 }
 
-fn fails(command: &mut Command, code: i32, words: &str) {
+fn assert_failure(command: &mut Command, code: i32, words: &str) {
     let output = command.output().unwrap();
-    let told = told(&output);
-    assert_eq!(output.status.code(), Some(code), "{told}");
-    assert!(told.contains(words), "{words}: {told}");
-    assert!(!told.contains("5ecre7"), "{told}");
+    let errors = errors(&output);
+    assert_eq!(output.status.code(), Some(code), "{errors}");
+    assert!(errors.contains(words), "{words}: {errors}");
+    assert!(!errors.contains("5ecre7"), "{errors}");
 }
 
-/// A node that wants everything, and beside its own files those of a client.
+/// Starts a node that requires a client certificate and a token, with the files of a client in its
+/// directory.
 async fn node() -> Node {
     let authority = Authority::new("authority");
     let settings = format!("{TLS}client_ca_file = \"ca.pem\"\n{TOKENS}");
@@ -39,7 +40,7 @@ fn list(node: &Node) -> Command {
     command
 }
 
-pub async fn places() {
+pub async fn the_cli_finds_credentials_by_precedence() {
     let node = node().await;
     let https = format!("https://{}", node.address());
     let flags = [
@@ -48,10 +49,10 @@ pub async fn places() {
         "--key-file=ann.key",
         "--token-file=token",
     ];
-    succeeds(list(&node).args(flags).args(["--server", &https]));
-    // With a CA, https goes without saying.
-    succeeds(list(&node).args(flags).args(["--server", node.address()]));
-    succeeds(
+    assert_success(list(&node).args(flags).args(["--server", &https]));
+    // A CA implies https.
+    assert_success(list(&node).args(flags).args(["--server", node.address()]));
+    assert_success(
         list(&node)
             .args(&flags[..3])
             .args(["--server", &https, "--token", TOKEN]),
@@ -68,38 +69,38 @@ pub async fn places() {
         command.envs(variables);
         command
     };
-    succeeds(environment().env("HOSTEL_TOKEN", TOKEN));
-    succeeds(environment().env("HOSTEL_TOKEN_FILE", "token"));
+    assert_success(environment().env("HOSTEL_TOKEN", TOKEN));
+    assert_success(environment().env("HOSTEL_TOKEN_FILE", "token"));
 
-    // The file, found and named; its paths start at itself.
+    // The client file at its default place and by name; its paths are relative to it.
     let file = format!(
         "server = \"{https}\"\nca_file = \"../ca.pem\"\ncert_file = \"../ann.pem\"\n\
          key_file = \"../ann.key\"\ntoken_file = \"../token\"\n"
     );
     fs::create_dir(node.path("hostel")).unwrap();
     fs::write(node.path("hostel/client.toml"), file).unwrap();
-    succeeds(list(&node).env("XDG_CONFIG_HOME", node.path("")));
-    succeeds(list(&node).args(["--client-file", "hostel/client.toml"]));
-    succeeds(list(&node).env("HOSTEL_CLIENT", "hostel/client.toml"));
+    assert_success(list(&node).env("XDG_CONFIG_HOME", node.path("")));
+    assert_success(list(&node).args(["--client-file", "hostel/client.toml"]));
+    assert_success(list(&node).env("HOSTEL_CLIENT", "hostel/client.toml"));
 
-    // Flags win over the environment, and that over the file.
+    // Flags override the environment, which overrides the file.
     let wrong = || {
         let mut command = environment();
         command.env("HOSTEL_TOKEN", "hostel_wrong-5ecre7");
         command
     };
-    fails(&mut wrong(), 4, "--token-file or HOSTEL_TOKEN");
-    succeeds(wrong().args(["--token-file", "token"]));
+    assert_failure(&mut wrong(), 4, "--token-file or HOSTEL_TOKEN");
+    assert_success(wrong().args(["--token-file", "token"]));
     let file = ["--client-file", "hostel/client.toml"];
-    fails(wrong().args(file), 4, "Unauthenticated");
-    succeeds(wrong().args(file).args(["--token", TOKEN]));
-    fails(
+    assert_failure(wrong().args(file), 4, "Unauthenticated");
+    assert_success(wrong().args(file).args(["--token", TOKEN]));
+    assert_failure(
         list(&node).args(file).args(["--token-file", "wrong"]),
         4,
         "Unauthenticated",
     );
-    // An empty variable says nothing.
-    succeeds(
+    // An empty variable is ignored.
+    assert_success(
         list(&node)
             .args(file)
             .env("HOSTEL_TOKEN", "")
@@ -107,7 +108,7 @@ pub async fn places() {
     );
 }
 
-pub async fn refusals() {
+pub async fn the_cli_explains_rejected_credentials() {
     let node = node().await;
     let https = format!("https://{}", node.address());
     let ask = |arguments: &[&str]| {
@@ -122,65 +123,65 @@ pub async fn refusals() {
     let ann = ["--cert-file=ann.pem", "--key-file=ann.key"];
 
     let untrusted = "name the CA that signed it with --ca-file or HOSTEL_CA_FILE";
-    fails(&mut ask(&["--ca-file=stranger.pem"]), 3, untrusted);
-    // Why it was turned away does not always reach a client; what it can do about it is said.
-    fails(&mut ask(&with_ca(&[])), 3, "--cert-file");
+    assert_failure(&mut ask(&["--ca-file=stranger.pem"]), 3, untrusted);
+    // The reason does not always reach the client; the error names the flags to check.
+    assert_failure(&mut ask(&with_ca(&[])), 3, "--cert-file");
     let eve = ["--cert-file=eve.pem", "--key-file=eve.key"];
-    fails(&mut ask(&with_ca(&eve)), 3, "--cert-file");
-    fails(&mut ask(&with_ca(&ann)), 4, "--token-file or HOSTEL_TOKEN");
-    fails(
+    assert_failure(&mut ask(&with_ca(&eve)), 3, "--cert-file");
+    assert_failure(&mut ask(&with_ca(&ann)), 4, "--token-file or HOSTEL_TOKEN");
+    assert_failure(
         &mut ask(&with_ca(&ann[..1])),
         2,
         "--key-file or HOSTEL_KEY_FILE",
     );
-    fails(
+    assert_failure(
         &mut ask(&["--ca-file=none.pem"]),
         2,
         "the CA file none.pem cannot be read",
     );
-    fails(
+    assert_failure(
         &mut ask(&["--ca-file=token"]),
         2,
         "token holds no certificate",
     );
     let other = ["--cert-file=ann.pem", "--key-file=eve.key"];
-    let told_of = "the client's key eve.key is not the key of the client's certificate ann.pem";
-    fails(&mut ask(&with_ca(&other)), 2, told_of);
+    let words = "the client's key eve.key is not the key of the client's certificate ann.pem";
+    assert_failure(&mut ask(&with_ca(&other)), 2, words);
     let both = ["--token-file=token", "--token=hostel_5ecre7"];
     let output = ask(&both).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
-    fails(
+    assert_eq!(output.status.code(), Some(2), "{}", errors(&output));
+    assert_failure(
         ask(&[])
             .env("HOSTEL_TOKEN", TOKEN)
             .env("HOSTEL_TOKEN_FILE", "token"),
         2,
         "are both set",
     );
-    // Nobody listens there, and nobody learns the token.
+    // The token is never sent over a plain connection.
     let plain = ["--server=http://192.0.2.1:1", "--token-file=token"];
-    fails(&mut ask(&plain), 2, "write https:// there");
+    assert_failure(&mut ask(&plain), 2, "write https:// there");
     let plain = ["--server=http://127.0.0.1:1", "--ca-file=ca.pem"];
-    fails(&mut ask(&plain), 2, "write https:// there");
-    fails(
+    assert_failure(&mut ask(&plain), 2, "write https:// there");
+    assert_failure(
         &mut ask(&["--client-file=none.toml"]),
         2,
         "none.toml: cannot be read",
     );
     fs::write(node.path("client.toml"), "sever = \"x\"\n").unwrap();
-    fails(
+    assert_failure(
         &mut ask(&["--client-file=client.toml"]),
         2,
         "client.toml: line 1: unknown field",
     );
 
-    // A plain question to a node with TLS, and the other way round.
+    // Plain text to a node with TLS, and TLS to a node without.
     let http = format!("--server=http://{}", node.address());
-    fails(&mut ask(&[&http]), 3, "https://");
+    assert_failure(&mut ask(&[&http]), 3, "https://");
     let open = Node::start(&[], "").await;
     let server = format!("--server=https://{}", open.address());
-    fails(&mut ask(&[&server, "--ca-file=ca.pem"]), 3, "write http://");
+    assert_failure(&mut ask(&[&server, "--ca-file=ca.pem"]), 3, "write http://");
 
-    // What is shown of a configuration are paths and hashes.
+    // The configuration is shown with paths and hashes only.
     let shown = hostel()
         .current_dir(node.path(""))
         .args(["config", "show", "--config", "hostel.toml"])
@@ -203,12 +204,12 @@ pub async fn refusals() {
     assert!(!String::from_utf8_lossy(&help.stdout).contains("5ecre7"));
 }
 
-pub async fn token_new() {
+pub async fn token_new_prints_a_token_and_its_hash() {
     let new = |arguments: &[&str]| {
         let output = hostel().args(["token", "new"]).args(arguments).output();
         let output = output.unwrap();
         let out = String::from_utf8(output.stdout.clone()).unwrap();
-        (output.status.code(), out, told(&output))
+        (output.status.code(), out, errors(&output))
     };
     let (code, token, line) = new(&["ci"]);
     assert_eq!(code, Some(0), "{line}");
@@ -227,7 +228,7 @@ pub async fn token_new() {
     let (code, out, err) = new(&["a b"]);
     assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
 
-    // As its help says: both streams are lines of files.
+    // The outputs are lines for the two files, as the help says.
     let node = Node::prepare(&[], TOKENS);
     fs::write(node.path("tokens"), line).unwrap();
     fs::write(node.path("token"), format!("{token}\n")).unwrap();

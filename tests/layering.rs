@@ -1,5 +1,8 @@
-//! The floors of the house (see `host/lib.rs`) and its style, read from the sources: who imports
-//! whom, who may name which crate, how long a file may be.
+//! The layers of the architecture (see `host/lib.rs`) and the style of the sources: imports between
+//! modules, crates that only some folders may use, supervised background tasks, documented bounds, and
+//! the length of files.
+
+mod cycles;
 
 use libtest_mimic::Trial;
 use std::{
@@ -8,10 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Modules by floor; each may use its own folder and the floors below. The ground floor's settings
-/// are typed with task's names, so it counts as two; plugins are lent the key-value store, and
-/// two engines share a Redis, so the one above it does too.
-const FLOORS: [&[&str]; 8] = [
+/// The modules of each layer, from the lowest. A module may use its own folder and lower layers.
+const LAYERS: [&[&str]; 8] = [
     &[
         "task",
         "backoff",
@@ -31,7 +32,7 @@ const FLOORS: [&[&str]; 8] = [
     &["cli"],
 ];
 
-/// Crates, and modules, that only some folders may name.
+/// Crates and modules, each with the folders that may use it.
 const OWNERS: [(&str, &[&str]); 8] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
@@ -43,8 +44,8 @@ const OWNERS: [(&str, &[&str]); 8] = [
     ("proto", &["api", "client", "cli"]),
 ];
 
-/// Files that spawn tasks besides `health/background.rs`, which owns those that outlive a call. Whoever
-/// spawns these waits for them: for an answer at once, or for all of a set at the end.
+/// Files besides `health/background.rs` that spawn tasks. They wait for each task or for all of a set;
+/// `health/background.rs` supervises the tasks that outlive a call.
 const SPAWN_AND_WAIT: &[&str] = &[
     "api/serve",
     "broker/redis/mod",
@@ -65,24 +66,27 @@ const MAX_LINES: usize = 450;
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("house::no_module_reaches_upward", || {
-            none(sources().iter().flat_map(upward))
+        Trial::test("layering::no_module_imports_from_a_higher_layer", || {
+            none(sources().iter().flat_map(imports_of_higher_layers))
         }),
-        Trial::test("house::each_crate_is_named_by_its_owners_alone", || {
-            none(sources().iter().flat_map(trespasses))
+        Trial::test("layering::no_files_import_each_other", || {
+            none(cycles::cycles(&sources()).into_iter())
+        }),
+        Trial::test("layering::only_owning_folders_use_a_crate", || {
+            none(sources().iter().flat_map(foreign_crates))
         }),
         Trial::test(
-            "house::only_the_output_module_writes_to_the_terminal",
+            "layering::only_the_output_module_writes_to_the_terminal",
             || none(sources().iter().filter_map(writes_to_the_terminal)),
         ),
-        Trial::test("house::each_background_task_is_supervised", || {
+        Trial::test("layering::every_background_task_is_supervised", || {
             none(sources().iter().flat_map(unsupervised))
         }),
-        Trial::test("house::each_file_says_what_it_is_and_stays_short", || {
-            none(sources().iter().flat_map(unstylish))
+        Trial::test("layering::every_file_has_a_header_and_stays_short", || {
+            none(sources().iter().flat_map(style_faults))
         }),
-        Trial::test("house::each_queue_has_a_bound_that_is_written_down", || {
-            none(unbounded(&sources()).into_iter())
+        Trial::test("layering::every_queue_has_a_documented_bound", || {
+            none(undocumented_queues(&sources()).into_iter())
         }),
     ]
 }
@@ -98,9 +102,10 @@ struct Source {
 
 fn none(faults: impl Iterator<Item = String>) -> Result<(), libtest_mimic::Failed> {
     let faults: Vec<_> = faults.collect();
-    match faults.is_empty() {
-        true => Ok(()),
-        false => Err(faults.join("\n").into()),
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults.join("\n").into())
     }
 }
 
@@ -125,20 +130,20 @@ fn sources() -> Vec<Source> {
             }
         }
     }
-    assert!(sources.len() > 30, "the house has more files than this");
+    assert!(sources.len() > 30, "there are more sources than this");
     sources
 }
 
-fn floor(module: &str) -> Option<usize> {
-    FLOORS.iter().position(|floor| floor.contains(&module))
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
-fn upward(source: &Source) -> Vec<String> {
-    let Some(own) = floor(&source.module) else {
+fn imports_of_higher_layers(source: &Source) -> Vec<String> {
+    let Some(own) = layer(&source.module) else {
         return Vec::new();
     };
     let forbidden =
-        |used: &&String| **used != source.module && floor(used).is_some_and(|other| other >= own);
+        |used: &&String| **used != source.module && layer(used).is_some_and(|other| other >= own);
     let used = used_modules(&source.text);
     let faults = used.iter().filter(forbidden);
     faults
@@ -146,9 +151,12 @@ fn upward(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// The names right behind `crate::`, those in braces included.
+/// Returns the names after `crate::`, including those in braces, and the crates of this workspace.
 fn used_modules(text: &str) -> BTreeSet<String> {
-    let mut used = BTreeSet::new();
+    let crates = text.match_indices("hostel_");
+    let mut used: BTreeSet<String> = crates
+        .map(|(at, prefix)| word(&text[at + prefix.len()..]))
+        .collect();
     for (at, _) in text.match_indices("crate::") {
         let rest = &text[at + "crate::".len()..];
         let Some(list) = rest.strip_prefix('{') else {
@@ -179,7 +187,7 @@ fn word(text: &str) -> String {
     text[..end.unwrap_or(text.len())].to_owned()
 }
 
-fn trespasses(source: &Source) -> Vec<String> {
+fn foreign_crates(source: &Source) -> Vec<String> {
     let mut faults = Vec::new();
     for (name, owners) in OWNERS {
         let prefix = if name == "proto" { "crate::" } else { "" };
@@ -188,13 +196,13 @@ fn trespasses(source: &Source) -> Vec<String> {
         let owned = owners.iter().any(|owner| source.below.starts_with(owner));
         if named && !owned {
             let path = source.path.display();
-            faults.push(format!("{path} names {name}, which is for {owners:?}"));
+            faults.push(format!("{path} uses {name}, which only {owners:?} may use"));
         }
     }
     faults
 }
 
-/// Whether `path` stands there as a whole word, outside comments.
+/// Returns `true` if `path` occurs as a whole word outside comments.
 fn mentions(text: &str, path: &str) -> bool {
     text.lines()
         .filter(|line| !line.trim_start().starts_with("//"))
@@ -206,17 +214,17 @@ fn mentions(text: &str, path: &str) -> bool {
         })
 }
 
-/// Text that others wrote must not reach a terminal as it is: of the commands, `cli/output.rs` makes it
-/// printable, and `cli/log.rs` does for the log.
+/// Untrusted text must be escaped before it reaches a terminal: by `cli/output.rs` for the commands, and
+/// by `cli/log.rs` for the log.
 fn writes_to_the_terminal(source: &Source) -> Option<String> {
     let sinks = ["cli/output", "cli/log"];
     if source.module != "cli" || sinks.iter().any(|sink| source.below == Path::new(sink)) {
         return None;
     }
-    let ways = ["println!(", "print!(", "stdout()", "stderr()"];
-    let way = ways.into_iter().find(|way| source.text.contains(way))?;
+    let calls = ["println!(", "print!(", "stdout()", "stderr()"];
+    let call = calls.into_iter().find(|call| source.text.contains(call))?;
     Some(format!(
-        "{} writes by {way}, past cli/output.rs",
+        "{} writes with {call}; use cli/output.rs",
         source.path.display()
     ))
 }
@@ -246,27 +254,27 @@ fn unsupervised(source: &Source) -> Vec<String> {
     lines
         .map(|(number, _)| {
             let line = number + 1;
-            format!(
-                "{path}:{line} spawns what nobody supervises: use Health (health/background.rs)"
-            )
+            format!("{path}:{line} spawns an unsupervised task; use Health (health/background.rs)")
         })
         .collect()
 }
 
-fn unstylish(source: &Source) -> Vec<String> {
+fn style_faults(source: &Source) -> Vec<String> {
     let path = source.path.display();
     let lines = source.text.lines().count();
     let mut faults = Vec::new();
     if !source.text.starts_with("//!") {
-        faults.push(format!("{path} does not say what lives in it"));
+        faults.push(format!("{path} has no header that describes its content"));
     }
     if lines > MAX_LINES {
-        faults.push(format!("{path} has {lines} lines"));
+        faults.push(format!(
+            "{path} has {lines} lines; at most {MAX_LINES} are allowed"
+        ));
     }
     faults
 }
 
-/// What makes something that may grow.
+/// Expressions that create a collection that may grow.
 const GROWING: [&str; 6] = [
     "mpsc::channel(",
     "mpsc::unbounded_channel(",
@@ -276,8 +284,8 @@ const GROWING: [&str; 6] = [
     "JoinSet::new(",
 ];
 
-/// Each file that makes a queue has a row in the table of bounds, and each row's file is there.
-fn unbounded(sources: &[Source]) -> Vec<String> {
+/// Reports files with a queue that have no row in the table of bounds, and rows without a file.
+fn undocumented_queues(sources: &[Source]) -> Vec<String> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
     let page = fs::read_to_string(page).expect("ARCHITECTURE.md");
     let rows = page.lines().filter(|line| line.starts_with("| `"));
@@ -289,7 +297,7 @@ fn unbounded(sources: &[Source]) -> Vec<String> {
     for source in sources {
         let file = source.below.with_extension("rs");
         let is_test = source.below.ends_with("tests");
-        // Tests at the end of a file make what they need.
+        // Tests at the end of a file need no row.
         let code = source.text.split("#[cfg(test)]\nmod tests {").next();
         let grows = GROWING
             .iter()
@@ -299,7 +307,7 @@ fn unbounded(sources: &[Source]) -> Vec<String> {
             && !named.contains(&*file.to_string_lossy())
         {
             faults.push(format!(
-                "host/{} has {made}) and no row in ARCHITECTURE.md that says what bounds it",
+                "host/{} has {made}) and no row with its bound in ARCHITECTURE.md",
                 file.display()
             ));
         }
@@ -309,7 +317,8 @@ fn unbounded(sources: &[Source]) -> Vec<String> {
             .iter()
             .any(|source| source.below.with_extension("rs") == Path::new(file))
     });
-    faults
-        .extend(gone.map(|file| format!("ARCHITECTURE.md names host/{file}, which is not there")));
+    faults.extend(
+        gone.map(|file| format!("ARCHITECTURE.md names host/{file}, which does not exist")),
+    );
     faults
 }

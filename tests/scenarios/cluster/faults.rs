@@ -1,8 +1,8 @@
-//! Faults under load, on nodes that share a queue: nodes, servers and the ways between them die, stop
-//! and come back. Whatever was acknowledged ends exactly once; the ledger is outside of the nodes.
+//! Faults under load on nodes that share a queue: nodes, servers and connections fail and recover.
+//! Acknowledged tasks end exactly once, checked against a ledger outside the nodes.
 //! `HOSTEL_TEST_LONG=1` gives each fault more time.
 
-use super::cluster::{self, Shared};
+use super::Shared;
 use crate::support::{
     eventually,
     ledger::{Load, SETTINGS},
@@ -23,45 +23,54 @@ use tokio::time::sleep;
 
 const NODES: [&str; 3] = ["a", "b", "c"];
 
-/// How long a dead node is still listed.
+/// The time after which a dead node is no longer listed.
 const TTL: Duration = Duration::from_secs(2);
 
-/// How long a lease holds in these clusters, and somewhat more.
+/// Somewhat more than the TTL of a lease in these clusters.
 const PAST_THE_LEASE: Duration = Duration::from_secs(5);
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        cluster::trial("faults::nodes_are_killed", nodes_are_killed),
-        cluster::trial(
-            "faults::a_node_stops_past_its_lease",
-            a_node_stops_past_its_lease,
+        super::trial(
+            "faults::acknowledged_tasks_survive_node_kills",
+            acknowledged_tasks_survive_node_kills,
         ),
-        cluster::trial("faults::a_late_result_is_refused", a_late_result_is_refused),
-        cluster::trial(
-            "faults::a_newcomer_waits_for_those_who_hold",
-            a_newcomer_waits_for_those_who_hold,
+        super::trial(
+            "faults::a_paused_node_loses_its_leases",
+            a_paused_node_loses_its_leases,
         ),
-        cluster::trial(
-            "faults::redis_restarts_and_pauses",
-            redis_restarts_and_pauses,
+        super::trial(
+            "faults::a_late_result_is_rejected",
+            a_late_result_is_rejected,
         ),
-        cluster::trial(
-            "faults::etcd_restarts_and_forgets",
-            etcd_restarts_and_forgets,
+        super::trial(
+            "faults::a_new_node_waits_for_existing_leases",
+            a_new_node_waits_for_existing_leases,
         ),
-        cluster::trial("faults::a_node_is_cut_off", a_node_is_cut_off),
-        cluster::trial(
-            "faults::a_plugin_is_replaced_on_one",
-            a_plugin_is_replaced_on_one,
+        super::trial(
+            "faults::tasks_survive_redis_restarts_and_pauses",
+            tasks_survive_redis_restarts_and_pauses,
         ),
-        cluster::trial(
-            "faults::all_nodes_are_restarted_in_turn",
-            all_nodes_are_restarted_in_turn,
+        super::trial(
+            "faults::tasks_survive_etcd_restarts_and_lost_leases",
+            tasks_survive_etcd_restarts_and_lost_leases,
+        ),
+        super::trial(
+            "faults::tasks_survive_a_network_partition",
+            tasks_survive_a_network_partition,
+        ),
+        super::trial(
+            "faults::tasks_survive_plugin_changes_on_one_node",
+            tasks_survive_plugin_changes_on_one_node,
+        ),
+        super::trial(
+            "faults::a_rolling_restart_loses_no_attempt",
+            a_rolling_restart_loses_no_attempt,
         ),
     ]
 }
 
-/// As many as in an ordinary run, or in a long one.
+/// Returns the number of repetitions of an ordinary or a long run.
 fn times(ordinary: usize, long: usize) -> usize {
     match std::env::var_os("HOSTEL_TEST_LONG") {
         Some(_) => long,
@@ -69,13 +78,12 @@ fn times(ordinary: usize, long: usize) -> usize {
     }
 }
 
-/// What a guest says in its node's log when it runs: that is known there before it is anywhere else,
-/// and stays known whatever becomes of the task's record.
+/// The text that a guest logs when it runs. The log does not depend on the task's record.
 pub(super) const RUNS: &str = "it runs";
 
-/// A guest that says so, and then does `handle`.
-fn telling(name: &str, version: &str, handle: &str) -> Vec<u8> {
-    let say = format!(
+/// Returns a guest that logs this text and then runs `handle`.
+fn logging_guest(name: &str, version: &str, handle: &str) -> Vec<u8> {
+    let log = format!(
         "(call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const {}))",
         RUNS.len()
     );
@@ -83,14 +91,14 @@ fn telling(name: &str, version: &str, handle: &str) -> Vec<u8> {
         name,
         version,
         task_types: &[name],
-        handle: &format!("{say} {handle}"),
+        handle: &format!("{log} {handle}"),
         extra: &format!("(data (i32.const 5000) \"{RUNS}\")"),
         ..Sample::default()
     })
 }
 
 fn echo(version: &str) -> Vec<u8> {
-    telling("echo", version, Sample::default().handle)
+    logging_guest("echo", version, Sample::default().handle)
 }
 
 pub(super) fn prepare(shared: &Shared, id: &str) -> Node {
@@ -112,15 +120,15 @@ fn addresses(nodes: &[Node]) -> Vec<String> {
     nodes.iter().map(|node| node.address().to_owned()).collect()
 }
 
-/// Ends the load, asks the node for all that was acknowledged, and says what it has seen. Returns how
-/// many attempts were lost.
-async fn settle(what: &str, load: Load, nodes: &[Node], asked: usize) -> u64 {
+/// Ends the load, reads all acknowledged tasks from the node, and prints a summary. Returns the number
+/// of lost attempts.
+async fn settle(what: &str, load: Load, nodes: &[Node], reader: usize) -> u64 {
     let ledger = load.ledger.clone();
-    let (tasks, lost) = load.settle(nodes[asked].address()).await;
+    let (tasks, lost) = load.settle(nodes[reader].address()).await;
     let (mut runs, mut run) = (0, HashSet::new());
     for log in nodes.iter().map(Node::log) {
-        let said = log.lines().filter(|line| line.contains(RUNS));
-        for task in said.filter_map(|line| line.split_once(" task=")) {
+        let lines = log.lines().filter(|line| line.contains(RUNS));
+        for task in lines.filter_map(|line| line.split_once(" task=")) {
             let id = task.1.split(' ').next().unwrap_or_default();
             runs += 1;
             run.insert(id.to_owned());
@@ -128,7 +136,7 @@ async fn settle(what: &str, load: Load, nodes: &[Node], asked: usize) -> u64 {
     }
     println!(
         "{what}: {tasks} tasks acknowledged and ended once, {} calls broken, {lost} attempts lost \
-         and made good; by the guests' own words {} tasks ran, {} of {runs} runs were not the first",
+         and repeated; according to the guests, {} tasks ran and {} of {runs} runs were repetitions",
         ledger.broken_calls.load(Relaxed),
         run.len(),
         runs - run.len(),
@@ -137,25 +145,28 @@ async fn settle(what: &str, load: Load, nodes: &[Node], asked: usize) -> u64 {
     lost
 }
 
-async fn nodes_are_killed() {
+async fn acknowledged_tasks_survive_node_kills() {
     let mut rng = random("nodes");
     let shared = Shared::start().await;
     let mut nodes = three(&shared).await;
     let mut load = Load::start(&mut rng);
-    load.serve_at(addresses(&nodes));
+    load.set_addresses(addresses(&nodes));
     for _ in 0..times(12, 60) {
         let since = Instant::now();
-        load.goes_on(rng.u64(1..100)).await;
+        load.wait_for_more(rng.u64(1..100)).await;
         let victim = rng.usize(..nodes.len());
         nodes[victim].kill();
         nodes[victim].restart().await;
-        load.serve_at(addresses(&nodes));
-        let asked = rng.usize(..nodes.len());
-        load.ledger.audit(nodes[asked].address(), &mut rng).await;
+        load.set_addresses(addresses(&nodes));
+        let reader = rng.usize(..nodes.len());
+        load.ledger.audit(nodes[reader].address(), &mut rng).await;
         sleep(Duration::from_secs(2).saturating_sub(since.elapsed())).await;
     }
     let lost = settle("nodes killed", load, &nodes, 0).await;
-    assert!(lost > 0, "no kill hit a running task: this proves nothing");
+    assert!(
+        lost > 0,
+        "no kill hit a running task, so the test shows nothing"
+    );
 }
 
 pub(super) fn signal(node: &Node, signal: Signal) {
@@ -163,48 +174,48 @@ pub(super) fn signal(node: &Node, signal: Signal) {
     kill_process(pid, signal).expect("a signal");
 }
 
-async fn a_node_stops_past_its_lease() {
+async fn a_paused_node_loses_its_leases() {
     let mut rng = random("stop");
     let shared = Shared::start().await;
     let nodes = three(&shared).await;
     let mut load = Load::start(&mut rng);
-    // Until it was stopped while it held something, which the others take over.
-    let takes_over = |node: &Node| node.log().contains("attempts were lost");
+    // Until the stopped node held a lease, which another node reaps.
+    let reaped = |node: &Node| node.log().contains("attempts were lost");
     let mut stops = 0;
-    while stops < times(2, 10) || !nodes.iter().any(takes_over) {
-        load.serve_at(addresses(&nodes));
-        load.goes_on(rng.u64(50..100)).await;
+    while stops < times(2, 10) || !nodes.iter().any(reaped) {
+        load.set_addresses(addresses(&nodes));
+        load.wait_for_more(rng.u64(50..100)).await;
         signal(&nodes[1], Signal::STOP);
-        load.serve_at(vec![nodes[0].address().into(), nodes[2].address().into()]);
+        load.set_addresses(vec![nodes[0].address().into(), nodes[2].address().into()]);
         sleep(PAST_THE_LEASE).await;
         signal(&nodes[1], Signal::CONT);
-        load.goes_on(50).await;
+        load.wait_for_more(50).await;
         stops += 1;
         assert!(
             stops < 50,
-            "no stop hit a running task: this proves nothing"
+            "no stop hit a running task, so the test shows nothing"
         );
     }
     settle("a node stopped", load, &nodes, 1).await;
 }
 
-/// The holder sleeps while another node does its work, and comes back with a result of its own.
-async fn a_late_result_is_refused() {
+/// The node with the lease is stopped while another node runs the task, and then returns its result.
+async fn a_late_result_is_rejected() {
     let shared = Shared::start().await;
-    let busy = telling("busy", "1.0.0", BUSY);
+    let busy = logging_guest("busy", "1.0.0", BUSY);
     let mut nodes = Vec::new();
     for id in ["a", "b"] {
         let node = shared.prepare_sharing_tasks(id, &[], TTL);
         node.add_wasm("busy.wasm", &busy);
         nodes.push(node.started().await);
     }
-    let asked = nodes[0].client();
+    let client = nodes[0].client();
     let work = task("busy", 4000_u32.to_le_bytes());
     let id = eventually("the task is accepted", async || {
-        asked.clone().submit_task(work.clone()).await.ok()
+        client.clone().submit_task(work.clone()).await.ok()
     })
     .await;
-    // Redis calls a task running before its holder has read so, and who stops then never held it.
+    // Redis marks a task as running before the node has read the reply, so the log shows that it runs.
     let holder = eventually("it runs", async || {
         nodes.iter().position(|node| node.log().contains(RUNS))
     })
@@ -212,20 +223,23 @@ async fn a_late_result_is_refused() {
     let (holder, other) = (&nodes[holder], &nodes[1 - holder]);
     signal(holder, Signal::STOP);
     let status = other.client().get_task_status(&id).await.expect("known");
-    assert_eq!(status.status, "running", "too quick for this");
+    assert_eq!(
+        status.status, "running",
+        "the task has ended too early for this test"
+    );
     let ended = other.client().wait_for_task(&id).await.expect("known");
-    // The lost attempt is not charged, for the task was not suspected.
+    // The lost attempt is not charged, because the task is not suspected.
     assert_eq!((ended.status.as_str(), ended.attempts), ("completed", 1));
     assert_eq!(ended.losses, 1);
     signal(holder, Signal::CONT);
-    eventually("the holder learns of it", async || {
-        let asked = holder.client().get_task_status(&id).await.expect("known");
-        assert_eq!(asked, ended, "an ended task has changed");
+    eventually("the node learns that its lease is lost", async || {
+        let status = holder.client().get_task_status(&id).await.expect("known");
+        assert_eq!(status, ended, "an ended task has changed");
         let log = holder.log();
         log.contains("not ours any more").then_some(())
     })
     .await;
-    // Its guest has run out by now, or was interrupted.
+    // By now, the guest has ended or was interrupted.
     sleep(Duration::from_secs(2)).await;
     assert_eq!(
         holder.client().get_task_status(&id).await.expect("known"),
@@ -233,10 +247,10 @@ async fn a_late_result_is_refused() {
     );
 }
 
-/// Redis is away for longer than a lease, and a node that knows nothing of it comes together with it.
-async fn a_newcomer_waits_for_those_who_hold() {
+/// Redis is unavailable for longer than a lease, and a new node starts when it returns.
+async fn a_new_node_waits_for_existing_leases() {
     let mut shared = Shared::start_with(&["--appendfsync", "always"]).await;
-    let busy = telling("busy", "1.0.0", BUSY);
+    let busy = logging_guest("busy", "1.0.0", BUSY);
     let prepare = |id| {
         let mut node = shared.prepare_sharing_tasks(id, &[], TTL);
         node.replace_setting("lease_ttl_ms = 3000", "lease_ttl_ms = 6000");
@@ -256,48 +270,48 @@ async fn a_newcomer_waits_for_those_who_hold() {
     let newcomer = tokio::spawn(newcomer.started());
     sleep(Duration::from_millis(500)).await;
     shared.redis.restart().await;
-    let newcomer = newcomer.await.expect("it starts");
+    let newcomer = newcomer.await.expect("a started node");
     let ended = newcomer.client().wait_for_task(&id).await.expect("known");
     assert_eq!((ended.status.as_str(), ended.attempts), ("completed", 1));
     assert_eq!(ended.node_id, "a");
 }
 
-async fn redis_restarts_and_pauses() {
+async fn tasks_survive_redis_restarts_and_pauses() {
     let mut rng = random("redis");
-    // Otherwise it may answer before a write has reached so much as the kernel.
+    // Otherwise Redis may reply before a write has reached the kernel.
     let mut shared = Shared::start_with(&["--appendfsync", "always"]).await;
     let nodes = three(&shared).await;
     let mut load = Load::start(&mut rng);
-    load.serve_at(addresses(&nodes));
+    load.set_addresses(addresses(&nodes));
     for _ in 0..times(3, 10) {
-        load.goes_on(rng.u64(50..200)).await;
+        load.wait_for_more(rng.u64(50..200)).await;
         shared.redis.restart().await;
     }
-    load.goes_on(100).await;
+    load.wait_for_more(100).await;
     shared.redis.pause();
     sleep(Duration::from_secs(20)).await;
     shared.redis.resume();
-    load.goes_on(100).await;
+    load.wait_for_more(100).await;
     settle("redis restarted and paused", load, &nodes, 2).await;
 }
 
-async fn etcd_restarts_and_forgets() {
+async fn tasks_survive_etcd_restarts_and_lost_leases() {
     let mut rng = random("etcd");
     let mut shared = Shared::start().await;
     let nodes = three(&shared).await;
     let mut load = Load::start(&mut rng);
-    load.serve_at(addresses(&nodes));
+    load.set_addresses(addresses(&nodes));
     for _ in 0..times(2, 6) {
-        load.goes_on(rng.u64(50..200)).await;
+        load.wait_for_more(rng.u64(50..200)).await;
         shared.etcd.kill();
         sleep(TTL).await;
-        load.goes_on(50).await;
+        load.wait_for_more(50).await;
         shared.etcd.restart().await;
-        load.goes_on(50).await;
+        load.wait_for_more(50).await;
         let mut client = etcd_client::Client::connect([shared.etcd.url()], None)
             .await
             .expect("etcd");
-        // Its history goes, and with it what watches could go on from; then every lease.
+        // Without its history, watches cannot resume; then every lease is revoked.
         let put = client.put("elsewhere", "x", None).await.expect("a put");
         let revision = put.header().expect("a header").revision();
         client.compact(revision, None).await.expect("a compaction");
@@ -305,7 +319,7 @@ async fn etcd_restarts_and_forgets() {
         for lease in leases.leases() {
             let _ = client.lease_revoke(lease.id()).await;
         }
-        load.goes_on(50).await;
+        load.wait_for_more(50).await;
         eventually("all nodes are listed again", async || {
             let nodes = nodes[0].client().list_nodes().await.ok()?;
             (nodes.nodes.len() == NODES.len() && !nodes.stale).then_some(())
@@ -315,7 +329,7 @@ async fn etcd_restarts_and_forgets() {
     settle("etcd restarted and forgetful", load, &nodes, 0).await;
 }
 
-async fn a_node_is_cut_off() {
+async fn tasks_survive_a_network_partition() {
     let mut rng = random("cut");
     let shared = Shared::start().await;
     let without_scheme = |url: String| url.split_once("://").expect("a URL").1.to_owned();
@@ -337,19 +351,19 @@ async fn a_node_is_cut_off() {
         nodes.push(node.started().await);
     }
     let mut load = Load::start(&mut rng);
-    for way in [&redis, &etcd] {
+    for proxy in [&redis, &etcd] {
         for _ in 0..times(1, 5) {
-            load.serve_at(addresses(&nodes));
-            load.goes_on(100).await;
-            way.cut();
-            load.serve_at(vec![nodes[0].address().into(), nodes[2].address().into()]);
-            load.goes_on(100).await;
+            load.set_addresses(addresses(&nodes));
+            load.wait_for_more(100).await;
+            proxy.cut();
+            load.set_addresses(vec![nodes[0].address().into(), nodes[2].address().into()]);
+            load.wait_for_more(100).await;
             sleep(PAST_THE_LEASE).await;
-            way.mend();
-            load.goes_on(50).await;
+            proxy.restore();
+            load.wait_for_more(50).await;
         }
     }
-    load.serve_at(addresses(&nodes));
+    load.set_addresses(addresses(&nodes));
     eventually("the node serves again", async || {
         let done = nodes[1]
             .client()
@@ -361,17 +375,17 @@ async fn a_node_is_cut_off() {
     settle("a node cut off", load, &nodes, 1).await;
 }
 
-async fn a_plugin_is_replaced_on_one() {
+async fn tasks_survive_plugin_changes_on_one_node() {
     let mut rng = random("reload");
     let other = echo("99.0.0");
     let shared = Shared::start().await;
     let nodes = three(&shared).await;
     let mut load = Load::start(&mut rng);
-    load.serve_at(addresses(&nodes));
-    load.goes_on(50).await;
+    load.set_addresses(addresses(&nodes));
+    load.wait_for_more(50).await;
     for turn in 0..times(12, 60) {
-        // Deleted, put back as another version, replaced by the first: the type comes and goes on
-        // this node, and so do its versions.
+        // Deleted, added as another version, replaced by the first one: the task type and its versions
+        // change on this node.
         let file = nodes[0].plugins_dir().join("echo.wasm");
         match turn % 3 {
             0 => std::fs::remove_file(&file).expect("the plugin"),
@@ -385,18 +399,18 @@ async fn a_plugin_is_replaced_on_one() {
             }
             _ => nodes[0].add_wasm("echo.wasm", &echo("1.0.0")),
         }
-        load.goes_on(100).await;
+        load.wait_for_more(100).await;
     }
     settle("a plugin replaced", load, &nodes, 0).await;
 }
 
-/// With the client's own retry no submission fails, and no task is lost.
-async fn all_nodes_are_restarted_in_turn() {
+/// With the client's retry, no submission fails and no task is lost.
+async fn a_rolling_restart_loses_no_attempt() {
     let mut rng = random("rolling");
     let shared = Shared::start().await;
     let mut nodes = three(&shared).await;
     let mut load = Load::start(&mut rng);
-    load.serve_at(addresses(&nodes));
+    load.set_addresses(addresses(&nodes));
     let patient: Vec<_> = nodes.iter().map(|node| node.address().to_owned()).collect();
     let patient = tokio::spawn(async move {
         let mut submitted = 0;
@@ -417,20 +431,20 @@ async fn all_nodes_are_restarted_in_turn() {
     });
     while !patient.is_finished() {
         for number in 0..nodes.len() {
-            load.goes_on(30).await;
-            // Where clients know it.
+            load.wait_for_more(30).await;
+            // At the address that clients use.
             let address = nodes[number].address().to_owned();
-            nodes[number].listen(&address);
+            nodes[number].set_listen(&address);
             let mut others = addresses(&nodes);
             others.remove(number);
-            load.serve_at(others);
+            load.set_addresses(others);
             assert!(nodes[number].terminate().await.success());
             nodes[number].restart().await;
-            load.serve_at(addresses(&nodes));
+            load.set_addresses(addresses(&nodes));
         }
     }
     let submitted = patient.await.expect("no submission fails");
     let lost = settle("rolling restart", load, &nodes, 0).await;
-    println!("rolling restart: {submitted} submissions with the client's own retry, none failed");
-    assert_eq!(lost, 0, "a node that is asked to stop loses no attempt");
+    println!("rolling restart: {submitted} submissions with the client's retry, none failed");
+    assert_eq!(lost, 0, "a node that stops loses no attempt");
 }

@@ -1,7 +1,7 @@
-//! Several nodes that share a queue in Redis: a task goes in anywhere, runs where it can, and is known
-//! everywhere. What faults do to them is in `faults.rs`.
+//! Several nodes that share a queue in Redis: a task can be submitted to any node, runs on a node that
+//! can run it, and can be read from every node. Faults are in `faults.rs`.
 
-use super::cluster::{self, Shared};
+use super::Shared;
 use crate::support::{
     eventually,
     node::Node,
@@ -19,33 +19,39 @@ use std::{
 };
 use tonic::Code;
 
-/// How long a dead node is still listed.
+/// The time after which a dead node is no longer listed.
 const TTL: Duration = Duration::from_secs(2);
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        cluster::trial(
-            "a_task_runs_where_its_plugin_is",
-            a_task_runs_where_its_plugin_is,
+        super::trial(
+            "a_task_runs_on_a_node_with_its_plugin",
+            a_task_runs_on_a_node_with_its_plugin,
         ),
-        cluster::trial(
-            "a_task_may_name_its_node_or_label",
-            a_task_may_name_its_node_or_label,
+        super::trial(
+            "a_task_runs_on_its_target_node_or_label",
+            a_task_runs_on_its_target_node_or_label,
         ),
-        cluster::trial(
-            "two_versions_serve_side_by_side",
-            two_versions_serve_side_by_side,
+        super::trial(
+            "two_plugin_versions_serve_side_by_side",
+            two_plugin_versions_serve_side_by_side,
         ),
-        cluster::trial(
-            "the_last_node_leaves_and_it_waits",
-            the_last_node_leaves_and_it_waits,
+        super::trial(
+            "a_task_waits_when_its_last_node_leaves",
+            a_task_waits_when_its_last_node_leaves,
         ),
-        cluster::trial(
-            "a_cluster_limit_holds_over_all_nodes",
-            a_cluster_limit_holds_over_all_nodes,
+        super::trial(
+            "a_cluster_wide_concurrency_limit_holds",
+            a_cluster_wide_concurrency_limit_holds,
         ),
-        cluster::trial("a_limit_passes_on_quickly", a_limit_passes_on_quickly),
-        cluster::trial("who_is_at_a_limit_rests", who_is_at_a_limit_rests),
+        super::trial(
+            "a_free_place_under_a_limit_is_taken_quickly",
+            a_free_place_under_a_limit_is_taken_quickly,
+        ),
+        super::trial(
+            "a_node_at_a_limit_does_not_poll",
+            a_node_at_a_limit_does_not_poll,
+        ),
     ]
 }
 
@@ -56,7 +62,7 @@ async fn node(shared: &Shared, id: &str, plugins: &[&Path]) -> Node {
         .await
 }
 
-/// Submitted there, once the node knows of a node that can run it.
+/// Submits a task once the node knows a node that can run it.
 async fn submit(node: &Node, task: Task) -> String {
     eventually("the task is accepted", async || {
         match node.client().submit_task(task.clone()).await {
@@ -68,11 +74,11 @@ async fn submit(node: &Node, task: Task) -> String {
     .await
 }
 
-async fn ended(node: &Node, id: &str) -> TaskStatus {
+async fn wait_for_end(node: &Node, id: &str) -> TaskStatus {
     node.client().wait_for_task(id).await.expect("known")
 }
 
-async fn a_task_runs_where_its_plugin_is() {
+async fn a_task_runs_on_a_node_with_its_plugin() {
     let shared = Shared::start().await;
     let a = node(&shared, "a", &[&showcase("echo")]).await;
     let b = node(&shared, "b", &[&showcase("text")]).await;
@@ -80,8 +86,8 @@ async fn a_task_runs_where_its_plugin_is() {
     for (task_type, runner) in [("echo", "a"), ("word-count", "b")] {
         for via in [&a, &b, &c] {
             let id = submit(via, task(task_type, "some words")).await;
-            for asked in [&a, &b, &c] {
-                let status = ended(asked, &id).await;
+            for node in [&a, &b, &c] {
+                let status = wait_for_end(node, &id).await;
                 assert_eq!(status.status, "completed", "{status:?}");
                 assert_eq!(status.node_id, runner);
                 assert_eq!((status.attempts, status.finishes), (1, 1));
@@ -101,14 +107,14 @@ async fn a_task_runs_where_its_plugin_is() {
             .contains("the node c lives, but has no plugin"),
         "{elsewhere:?}"
     );
-    let unknown = c.client().submit_task(task("nobody-has-it", "")).await;
+    let unknown = c.client().submit_task(task("unknown-type", "")).await;
     let unknown = unknown.unwrap_err();
     assert_eq!(unknown.code(), Code::FailedPrecondition);
     assert!(
         unknown.message().contains("echo, word-count"),
         "{unknown:?}"
     );
-    // What a task survives is said with its acceptance.
+    // The reply states the durability.
     let mut client =
         hostel::proto::distributed::distributed_service_client::DistributedServiceClient::connect(
             format!("http://{}", c.address()),
@@ -120,12 +126,12 @@ async fn a_task_runs_where_its_plugin_is() {
         .await
         .expect("accepted");
     assert_eq!(accepted.into_inner().durability, "periodic");
-    // Who waits at one node hears of the end at another.
+    // A call at one node can wait for a task on another.
     let status = c.client().submit_and_wait(task("echo", "waited for")).await;
     assert_eq!(&status.expect("an end").result[..], b"waited for");
 }
 
-async fn a_task_may_name_its_node_or_label() {
+async fn a_task_runs_on_its_target_node_or_label() {
     let shared = Shared::start().await;
     let echo = showcase("echo");
     let a = node(&shared, "a", &[&echo]).await;
@@ -147,7 +153,7 @@ async fn a_task_may_name_its_node_or_label() {
             (to_label("gpu"), "b"),
         ] {
             let id = submit(&a, task.clone()).await;
-            let status = ended(&b, &id).await;
+            let status = wait_for_end(&b, &id).await;
             assert_eq!(status.node_id, runner, "{task:?}");
             assert_eq!(
                 (status.target_node, status.target_label),
@@ -179,7 +185,7 @@ async fn a_task_may_name_its_node_or_label() {
     assert_eq!(out.stdout, b"hi", "{out:?}");
 }
 
-async fn two_versions_serve_side_by_side() {
+async fn two_plugin_versions_serve_side_by_side() {
     let shared = Shared::start().await;
     let versions = ["1.0.0", "2.0.0"];
     let [old, new] = versions.map(plugins::signing_echo);
@@ -189,10 +195,10 @@ async fn two_versions_serve_side_by_side() {
         let mut targeted = task("echo", "x");
         targeted.node = name.into();
         let id = submit(&a, targeted).await;
-        let status = ended(&b, &id).await;
+        let status = wait_for_end(&b, &id).await;
         assert_eq!(status.plugin_version, version, "{status:?}");
     }
-    // One of them is replaced while both serve.
+    // One version is replaced while both serve.
     a.add_wasm(
         old.file_name().expect("a name").to_str().expect("text"),
         &std::fs::read(&new).expect("the plugin"),
@@ -201,13 +207,13 @@ async fn two_versions_serve_side_by_side() {
         let mut targeted = task("echo", "x");
         targeted.node = "a".into();
         let id = submit(&b, targeted).await;
-        let status = ended(&b, &id).await;
+        let status = wait_for_end(&b, &id).await;
         (status.plugin_version == "2.0.0").then_some(())
     })
     .await;
 }
 
-async fn the_last_node_leaves_and_it_waits() {
+async fn a_task_waits_when_its_last_node_leaves() {
     let shared = Shared::start().await;
     let a = node(&shared, "a", &[]).await;
     let mut b = node(&shared, "b", &[&showcase("echo")]).await;
@@ -215,9 +221,9 @@ async fn the_last_node_leaves_and_it_waits() {
         a.client().submit_task(task("echo", "x")).await.ok()
     })
     .await;
-    // Drained first, so that the task is still there when its node goes.
+    // Drained first, so that the task is pending when the node stops.
     a.client().drain_node("b").await.expect("drained");
-    eventually("b takes nothing", async || {
+    eventually("b leases nothing", async || {
         b.log().contains("takes no new task").then_some(())
     })
     .await;
@@ -233,7 +239,7 @@ async fn the_last_node_leaves_and_it_waits() {
     })
     .await;
     assert!(why.contains("no live node handles echo"), "{why}");
-    // What only it can run is taken on: it will be back.
+    // Tasks that only the stopped node can run are accepted, since it may return.
     let mut client = a.client();
     let to_b = Task {
         node: "b".into(),
@@ -244,18 +250,18 @@ async fn the_last_node_leaves_and_it_waits() {
     assert_eq!(unknown.code(), Code::FailedPrecondition);
     a.client().undrain_node("b").await.expect("undrained");
     b.restart().await;
-    assert_eq!(&ended(&a, &id).await.result[..], b"later");
-    assert_eq!(&ended(&a, &late).await.result[..], b"to b");
-    // Back without the plugin, it is not waited for any more.
+    assert_eq!(&wait_for_end(&a, &id).await.result[..], b"later");
+    assert_eq!(&wait_for_end(&a, &late).await.result[..], b"to b");
+    // If it returns without the plugin, its tasks are rejected.
     std::fs::remove_file(b.path("plugins/echo.wasm")).expect("the plugin");
-    eventually("the type is refused", async || {
+    eventually("the type is rejected", async || {
         let refused = a.client().submit_task(task("echo", "")).await.err();
         refused.filter(|status| status.code() == Code::FailedPrecondition)
     })
     .await;
 }
 
-async fn a_cluster_limit_holds_over_all_nodes() {
+async fn a_cluster_wide_concurrency_limit_holds() {
     let shared = Shared::start().await;
     let limit = "[plugin.echo.task.echo]\nmax_cluster_concurrency = 1\n";
     let mut nodes = Vec::new();
@@ -270,18 +276,18 @@ async fn a_cluster_limit_holds_over_all_nodes() {
     }
     let mut spans = Vec::new();
     for id in &ids {
-        let status = ended(&nodes[1], id).await;
+        let status = wait_for_end(&nodes[1], id).await;
         spans.push((status.started_at_ms, status.finished_at_ms));
     }
     spans.sort_unstable();
-    // By the clock of Redis, to the millisecond: one ends before the next begins.
+    // By the clock of Redis, each task ends before the next one starts.
     assert!(
         spans.windows(2).all(|two| two[0].1 <= two[1].0),
         "{spans:?}"
     );
 }
 
-/// Two nodes that can be busy, with a limit to it.
+/// Starts two nodes with the task type `busy` and this limit set to 1.
 async fn two_limited(shared: &Shared, limit: &str) -> [Node; 2] {
     let sample = Sample {
         name: "busy",
@@ -300,7 +306,7 @@ async fn two_limited(shared: &Shared, limit: &str) -> [Node; 2] {
     [a, b]
 }
 
-/// For so long, on the node that is named.
+/// Returns a task that computes for `time` on the named node.
 fn busy(time: Duration, node: &str) -> Task {
     let ms = u32::try_from(time.as_millis()).expect("a short time");
     Task {
@@ -309,25 +315,25 @@ fn busy(time: Duration, node: &str) -> Task {
     }
 }
 
-async fn a_limit_passes_on_quickly() {
+async fn a_free_place_under_a_limit_is_taken_quickly() {
     const TASKS: u32 = 20;
     let shared = Shared::start().await;
     let nodes = two_limited(&shared, "max_cluster_concurrency").await;
     for (node, id) in nodes.iter().zip(["a", "b"]) {
-        // Both know each other, and have run something.
+        // Both nodes know each other and have run a task.
         let id = submit(&nodes[0], busy(Duration::ZERO, id)).await;
-        ended(node, &id).await;
+        wait_for_end(node, &id).await;
     }
     let since = Instant::now();
     let mut ids = Vec::new();
     for n in 0..TASKS {
-        // In the order of submission, so that each waits for the end of one on the other node.
+        // In the order of submission, so that each task waits for one on the other node.
         let node = ["a", "b"][n as usize % 2];
         ids.push(submit(&nodes[0], busy(Duration::from_millis(20), node)).await);
     }
     let mut spans = Vec::new();
     for id in &ids {
-        let status = ended(&nodes[1], id).await;
+        let status = wait_for_end(&nodes[1], id).await;
         spans.push((status.started_at_ms, status.finished_at_ms));
     }
     let took = since.elapsed();
@@ -338,11 +344,11 @@ async fn a_limit_passes_on_quickly() {
     println!(
         "{TASKS} took {took:.1?}; from an end to the next start {middle} ms, at most {most} ms"
     );
-    // Who only looked once a second would need half of that each time.
+    // A node that polled once a second would need half a second for each task.
     assert!(took < Duration::from_millis(250) * TASKS, "{took:?}");
 }
 
-async fn who_is_at_a_limit_rests() {
+async fn a_node_at_a_limit_does_not_poll() {
     for limit in ["max_cluster_concurrency", "max_concurrency"] {
         let shared = Shared::start().await;
         let nodes = two_limited(&shared, limit).await;
@@ -352,7 +358,7 @@ async fn who_is_at_a_limit_rests() {
             ids.push(submit(&nodes[0], busy(long, id)).await);
         }
         let run = usize::from(limit == "max_concurrency") + 1;
-        eventually("as many run as may", async || {
+        eventually("the limit is used", async || {
             let mut running = 0;
             for id in &ids {
                 let status = nodes[0].client().get_task_status(id).await.expect("known");
@@ -365,8 +371,8 @@ async fn who_is_at_a_limit_rests() {
         tokio::time::sleep(Duration::from_secs(3)).await;
         let (calls, time) = (scripts_run(&shared).await - before, since.elapsed());
         println!("{limit}: {calls} scripts in {time:.1?}");
-        // Each node looks after leases and old tasks, renews, and looks for work: some five a second.
-        // Who asks again and again would run a hundred.
+        // Leasing, renewing and maintenance run some five scripts a second on each node. A node that
+        // polls without a pause would run a hundred.
         assert!(
             calls <= 10 * (time.as_secs() + 1) * 2,
             "{calls} in {time:?}"
@@ -374,7 +380,7 @@ async fn who_is_at_a_limit_rests() {
     }
 }
 
-/// How many scripts Redis has run.
+/// Returns the number of scripts that Redis has run.
 async fn scripts_run(shared: &Shared) -> u64 {
     let client = redis::Client::open(shared.redis.url()).expect("a URL");
     let connection = client.get_multiplexed_async_connection().await;

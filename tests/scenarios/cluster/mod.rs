@@ -1,5 +1,9 @@
-//! Several nodes that share an etcd and a Redis: they see each other, a component answers wherever it
-//! is asked from, and one that dies is missed in time. Each node has its own queue.
+//! Several nodes that share an etcd and a Redis: they list each other, components answer requests from
+//! every node, and dead nodes leave the list. In this file, each node has its own queue.
+
+mod faults;
+mod rejections;
+mod shared_queue;
 
 pub(super) use crate::support::backend::Shared;
 use crate::support::{
@@ -15,31 +19,41 @@ use std::{
 };
 
 pub fn trials() -> Vec<Trial> {
-    vec![
+    let mut trials = vec![
         trial(
-            "a_component_answers_from_another_node",
-            a_component_answers_from_another_node,
+            "a_component_answers_requests_from_another_node",
+            a_component_answers_requests_from_another_node,
         ),
         trial("a_topic_reaches_every_node", a_topic_reaches_every_node),
-        trial("a_node_that_dies_is_missed", a_node_that_dies_is_missed),
-        trial("the_servers_may_restart", the_servers_may_restart),
-        trial("an_id_is_not_given_twice", an_id_is_not_given_twice),
+        trial("a_dead_node_leaves_the_list", a_dead_node_leaves_the_list),
         trial(
-            "a_node_says_where_it_is_reached",
-            a_node_says_where_it_is_reached,
+            "nodes_survive_restarts_of_etcd_and_redis",
+            nodes_survive_restarts_of_etcd_and_redis,
         ),
-    ]
+        trial(
+            "a_second_node_with_the_same_id_is_rejected",
+            a_second_node_with_the_same_id_is_rejected,
+        ),
+        trial(
+            "the_advertised_address_is_listed",
+            the_advertised_address_is_listed,
+        ),
+    ];
+    trials.extend(faults::trials());
+    trials.extend(rejections::trials());
+    trials.extend(shared_queue::trials());
+    trials
 }
 
 pub(super) fn trial<F>(name: &str, scenario: impl FnOnce() -> F + Send + 'static) -> Trial
 where
     F: Future<Output = ()>,
 {
-    let possible = Shared::is_here() && plugins::can_build();
+    let possible = Shared::is_installed() && plugins::can_build();
     support::trial_needing(&format!("cluster::{name}"), possible, scenario)
 }
 
-/// How long a dead node is still listed.
+/// The time after which a dead node is no longer listed.
 const TTL: Duration = Duration::from_secs(2);
 
 impl Shared {
@@ -48,15 +62,15 @@ impl Shared {
     }
 
     pub fn prepare_with(&self, id: &str, plugins: &[&Path], ttl: Duration) -> Node {
-        let mut node = Node::prepare(plugins, &self.presence()).named(id);
+        let mut node = Node::prepare(plugins, &self.discovery_settings()).named(id);
         node.set_in("discovery", &format!("ttl_ms = {}", ttl.as_millis()));
         node
     }
 
-    /// A node that keeps its tasks in the shared Redis too.
+    /// Prepares a node whose queue is in the shared Redis as well.
     pub fn prepare_sharing_tasks(&self, id: &str, plugins: &[&Path], ttl: Duration) -> Node {
         let mut node = self.prepare_with(id, plugins, ttl);
-        node.add_settings(&self.tasks());
+        node.add_settings(&self.queue_settings());
         node.set_in("queue", "lease_ttl_ms = 3000");
         node
     }
@@ -75,7 +89,7 @@ fn message(to: &str, message_type: &str) -> Message {
     }
 }
 
-/// Asks through this node.
+/// Sends a request through this node.
 async fn ask(node: &Node, to: &str, message_type: &str) -> MessageResponse {
     let mut question = message(to, message_type);
     question.reply_timeout_ms = 10_000;
@@ -83,7 +97,7 @@ async fn ask(node: &Node, to: &str, message_type: &str) -> MessageResponse {
 }
 
 async fn answer(node: &Node, to: &str, message_type: &str) -> String {
-    let reply = eventually("there is an answer", async || {
+    let reply = eventually("the request is answered", async || {
         let response = ask(node, to, message_type).await;
         response.success.then_some(response.reply).flatten()
     })
@@ -91,7 +105,7 @@ async fn answer(node: &Node, to: &str, message_type: &str) -> String {
     String::from_utf8(reply.payload.to_vec()).expect("text")
 }
 
-/// The ids that `hostel nodes list` prints.
+/// Returns the ids that `hostel nodes list` prints.
 fn listed(node: &Node) -> Vec<String> {
     let out = node.cli(&["nodes", "list", "--json"]);
     assert!(out.status.success(), "{out:?}");
@@ -101,30 +115,30 @@ fn listed(node: &Node) -> Vec<String> {
     ids.map(str::to_owned).collect()
 }
 
-async fn lists(node: &Node, expected: &[&str]) {
+async fn wait_for_list(node: &Node, expected: &[&str]) {
     eventually(&format!("{expected:?} are listed"), async || {
         (listed(node) == expected).then_some(())
     })
     .await;
 }
 
-async fn a_component_answers_from_another_node() {
+async fn a_component_answers_requests_from_another_node() {
     let shared = Shared::start().await;
     let a = shared.node("a", &[]).await;
     let b = shared.node("b", &[&probe("1.0.0")]).await;
     assert_eq!(answer(&a, "probe", "echo").await, "hello");
     assert_eq!(answer(&b, "probe", "version").await, "1.0.0");
-    // Its own words come back too.
+    // The text of an error is returned as well.
     let refused = ask(&a, "probe", "error").await;
     assert!(
         refused.message.contains("the error's own words"),
         "{refused:?}"
     );
-    // A node answers for itself, whoever is asked.
+    // A node answers requests to its id from every node.
     assert!(answer(&a, "b", "").await.contains("\"probe\""));
 
-    lists(&a, &["a", "b"]).await;
-    lists(&b, &["a", "b"]).await;
+    wait_for_list(&a, &["a", "b"]).await;
+    wait_for_list(&b, &["a", "b"]).await;
     let table = String::from_utf8(a.cli(&["nodes", "list"]).stdout).expect("text");
     let line = table
         .lines()
@@ -142,7 +156,7 @@ async fn a_topic_reaches_every_node() {
     let a = shared.node("a", &[&probe]).await;
     let b = shared.node("b", &[&probe]).await;
     for node in [&a, &b] {
-        // Once its component listens, and before anything is counted.
+        // The component has subscribed once it answers, with the first count.
         assert_eq!(answer(node, "probe", "memory").await, "1");
     }
     let sent = a
@@ -151,8 +165,8 @@ async fn a_topic_reaches_every_node() {
         .await;
     assert!(sent.expect("a reply").success);
     for node in [&a, &b] {
-        // The topic and this question may come in either order.
-        eventually("both were heard", async || {
+        // The message to the topic and this request may arrive in either order.
+        eventually("both messages arrived", async || {
             let count: u64 = answer(node, "probe", "memory")
                 .await
                 .parse()
@@ -163,7 +177,7 @@ async fn a_topic_reaches_every_node() {
     }
 }
 
-async fn a_node_that_dies_is_missed() {
+async fn a_dead_node_leaves_the_list() {
     let shared = Shared::start().await;
     let a = shared.node("a", &[]).await;
     let mut b = shared.node("b", &[&probe("1.0.0")]).await;
@@ -175,7 +189,7 @@ async fn a_node_that_dies_is_missed() {
         !refused.success && refused.message.contains("nobody listens"),
         "{refused:?}"
     );
-    lists(&a, &["a"]).await;
+    wait_for_list(&a, &["a"]).await;
     println!("a dead node was listed for {:.1?}", since.elapsed());
     assert!(since.elapsed() < TTL * 5);
     let refused = ask(&a, "probe", "echo").await;
@@ -183,12 +197,12 @@ async fn a_node_that_dies_is_missed() {
 
     b.restart().await;
     assert_eq!(answer(&a, "probe", "echo").await, "hello");
-    // One that stops properly is missed at once.
+    // A node that stops leaves the list at once.
     assert!(b.terminate().await.success());
     assert_eq!(listed(&a), ["a"]);
 }
 
-async fn the_servers_may_restart() {
+async fn nodes_survive_restarts_of_etcd_and_redis() {
     let mut shared = Shared::start().await;
     let a = shared.node("a", &[]).await;
     let mut b = shared.node("b", &[&probe("1.0.0")]).await;
@@ -199,7 +213,7 @@ async fn the_servers_may_restart() {
     assert_eq!(
         answer(&a, "probe", "echo").await,
         "hello",
-        "the last view serves"
+        "the last view is used"
     );
     assert_eq!(listed(&a), ["a", "b"]);
     shared.etcd.restart().await;
@@ -220,7 +234,7 @@ async fn the_servers_may_restart() {
     tokio::time::sleep(TTL * 2).await;
     assert_eq!(listed(&a), ["a", "b"]);
 
-    // With nothing left to talk to a node still stops, in its time.
+    // A node without etcd and Redis still stops in time.
     shared.etcd.kill();
     shared.redis.kill();
     let since = Instant::now();
@@ -232,12 +246,12 @@ async fn the_servers_may_restart() {
     );
 }
 
-async fn an_id_is_not_given_twice() {
+async fn a_second_node_with_the_same_id_is_rejected() {
     let shared = Shared::start().await;
     let a = shared.node("a", &[]).await;
     let mut other = shared.prepare("a", &[]);
     other.spawn();
-    assert!(!other.ended().await.success());
+    assert!(!other.wait_for_exit().await.success());
     let log = other.log();
     assert!(
         log.contains("node.id") && log.contains(a.address()),
@@ -246,22 +260,22 @@ async fn an_id_is_not_given_twice() {
     assert_eq!(listed(&a), ["a"]);
 }
 
-async fn a_node_says_where_it_is_reached() {
+async fn the_advertised_address_is_listed() {
     let shared = Shared::start().await;
     let port = |node: &Node| {
         let (_, port) = node.address().rsplit_once(':').expect("a port");
         port.to_owned()
     };
-    // The port is the one that was free, unless another is said.
-    let mut said = shared.prepare("a", &[]);
-    said.set("advertise = \"a.example\"");
-    let said = said.started().await;
+    // Without a port, the port of the socket is advertised.
+    let mut named = shared.prepare("a", &[]);
+    named.set("advertise = \"a.example\"");
+    let named = named.started().await;
     let mut mapped = shared.prepare("b", &[]);
     mapped.set("advertise = \"b.example:7\"");
     let mapped = mapped.started().await;
-    lists(&said, &["a", "b"]).await;
+    wait_for_list(&named, &["a", "b"]).await;
     let table = String::from_utf8(mapped.cli(&["nodes", "list"]).stdout).expect("text");
-    let own = format!("a.example:{}", port(&said));
+    let own = format!("a.example:{}", port(&named));
     assert!(
         table.contains(&own) && table.contains(" b.example:7 "),
         "{table}"
@@ -269,23 +283,23 @@ async fn a_node_says_where_it_is_reached() {
     assert!(!table.contains("127.0.0.1"), "{table}");
 
     let mut everywhere = shared.prepare("c", &[]);
-    everywhere.listen("0.0.0.0:0");
+    everywhere.set_listen("0.0.0.0:0");
     everywhere.set("insecure = true");
     let outward = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
     if outward.connect("192.0.2.1:9").is_err() {
         // A machine without a network has no such address.
         everywhere.spawn();
-        assert!(!everywhere.ended().await.success());
+        assert!(!everywhere.wait_for_exit().await.success());
         assert!(everywhere.log().contains("node.advertise"));
         return;
     }
     let everywhere = everywhere.started().await;
-    lists(&said, &["a", "b", "c"]).await;
-    let listed = said.client().list_nodes().await.expect("a list").nodes;
+    wait_for_list(&named, &["a", "b", "c"]).await;
+    let listed = named.client().list_nodes().await.expect("a list").nodes;
     let address = &listed[2].address;
     assert!(!address.starts_with("0.0.0.0"), "{address}");
     assert!(everywhere.log().contains(address), "{}", everywhere.log());
-    // What it says is where it is.
+    // The advertised address can be reached.
     let stream = tokio::net::TcpStream::connect(address).await;
     stream.expect("a connection");
 }

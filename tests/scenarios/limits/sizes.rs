@@ -1,8 +1,8 @@
-//! How much of everything a node takes.
+//! Limits of sizes and counts.
 
 use super::*;
 
-pub async fn max_message(on: Backend) {
+pub async fn max_message_is_enforced(on: Backend) {
     const SETTINGS: &str = "[limits]\nmax_payload_bytes = 65536\nmax_message_bytes = 131072\n\
         [plugins.sandbox]\nmax_result_bytes = 65536\n\
         [plugin.thumbnail.task.thumbnail]\nmax_attempts = 1";
@@ -16,7 +16,7 @@ pub async fn max_message(on: Backend) {
     let words = "accepts 131072 (limits.max_message_bytes)";
     assert!(too_large.message().contains(words), "{too_large}");
 
-    // Long errors: together they are more than a message may hold, so pages are shorter.
+    // Together, these long errors exceed a message, so the pages are shorter.
     const TASKS: usize = 60;
     let mut ids = Vec::new();
     for _ in 0..TASKS {
@@ -52,7 +52,7 @@ pub async fn max_message(on: Backend) {
     assert_eq!(listed.len(), TASKS);
 }
 
-pub async fn max_wait(on: Backend) {
+pub async fn max_wait_is_enforced(on: Backend) {
     let node = node(on, "[limits]\nmax_wait_ms = 300").await;
     let mut client = node.client();
     let id = client.submit_task(task("spin", "")).await.unwrap();
@@ -68,7 +68,7 @@ pub async fn max_wait(on: Backend) {
         assert!(matches!(status.status.as_str(), "pending" | "running"));
         assert!(since.elapsed() >= Duration::from_millis(300));
 
-        // Nor does a submission wait longer, of a new task as of one that is there.
+        // The same limit applies to submissions of new and of existing tasks.
         for existing in [false, true] {
             let since = Instant::now();
             let task = Task {
@@ -87,7 +87,7 @@ pub async fn max_wait(on: Backend) {
     }
 }
 
-pub async fn max_services(on: Backend) {
+pub async fn max_services_is_enforced(on: Backend) {
     let node = node(on, "[limits]\nmax_services = 2").await;
     let mut client = node.client();
     let service = |name: &str, id: &str, ttl_ms| RegisterRequest {
@@ -101,9 +101,9 @@ pub async fn max_services(on: Backend) {
     let full = client.register(service("web", "b", 0)).await.unwrap_err();
     assert_eq!(full.code(), Code::ResourceExhausted);
     assert!(full.message().contains("limits.max_services"), "{full}");
-    // Those that are there may renew, and the place of one that is gone is free.
+    // Registered services can renew, and an expired one frees its place.
     client.register(service("web", "a", 0)).await.unwrap();
-    eventually("the short-lived one makes room", || {
+    eventually("the expired service frees its place", || {
         let mut client = client.clone();
         async move { client.register(service("web", "b", 0)).await.ok() }
     })
@@ -111,12 +111,12 @@ pub async fn max_services(on: Backend) {
     assert_eq!(client.discover("web").await.unwrap().len(), 2);
 }
 
-pub async fn subscriber_backlog(on: Backend) {
+pub async fn subscriber_backlog_is_enforced(on: Backend) {
     let node = node(on, "[limits]\nsubscriber_backlog = 4").await;
     let mut lazy = conversation(node.client(), "lazy").await.unwrap();
     let quick = conversation(node.client(), "quick").await.unwrap();
     let mut client = node.client();
-    // More than windows and buffers on the way can hold.
+    // Larger than the windows and buffers of a connection.
     let send = |to: &str| Message {
         to_node: to.into(),
         payload: vec![7; 2 << 20].into(),
@@ -126,15 +126,15 @@ pub async fn subscriber_backlog(on: Backend) {
     let since = Instant::now();
     while client.send_message(send("lazy")).await.unwrap().receivers == 1 {
         handed += 1;
-        assert!(since.elapsed() < PATIENCE, "{handed} messages waited");
+        assert!(since.elapsed() < DEADLINE, "{handed} messages waited");
     }
     assert!(handed >= 4, "{handed}");
-    // What was handed over comes, in order of course, and then the reason for the end.
-    let mut heard = 0;
+    // The delivered messages come in order, followed by the reason for the end.
+    let mut received = 0;
     let cut_off = loop {
         match in_time("the end", lazy.incoming.message()).await {
-            Ok(Some(_)) => heard += 1,
-            Ok(None) => panic!("the stream ended without a word"),
+            Ok(Some(_)) => received += 1,
+            Ok(None) => panic!("the stream ended without a status"),
             Err(status) => break status,
         }
     };
@@ -143,8 +143,8 @@ pub async fn subscriber_backlog(on: Backend) {
         cut_off.message().contains("limits.subscriber_backlog"),
         "{cut_off}"
     );
-    assert!(heard <= handed, "{heard} of {handed}");
-    // Nobody else is cut off.
+    assert!(received <= handed, "{received} of {handed}");
+    // Other subscribers are not affected.
     let mut quick = quick;
     client
         .send_message(Message {
@@ -159,7 +159,7 @@ pub async fn subscriber_backlog(on: Backend) {
     assert_eq!(message.unwrap().payload, "x".as_bytes());
 }
 
-pub async fn max_open_tasks(on: Backend) {
+pub async fn max_open_tasks_is_enforced(on: Backend) {
     let settings = "[plugin.hostel-test-guests.task.sleep]\ntimeout_ms = 600000";
     let mut node = on.prepare(&[&hostile()], settings).await;
     node.set_in("queue", "max_open_tasks = 2");
@@ -174,7 +174,7 @@ pub async fn max_open_tasks(on: Backend) {
     let full = client.submit_task(sleep("c")).await.unwrap_err();
     assert_eq!(full.code(), Code::ResourceExhausted);
     assert!(full.message().contains("queue.max_open_tasks"), "{full}");
-    // One that is open already is no further one.
+    // Submitting an open task again does not count.
     client.submit_task(sleep("b")).await.unwrap();
     client.cancel_task("a").await.unwrap();
     assert_eq!(client.wait_for_task("a").await.unwrap().status, "cancelled");
@@ -184,7 +184,7 @@ pub async fn max_open_tasks(on: Backend) {
     }
 }
 
-pub async fn open_listen() {
+pub async fn listening_beyond_loopback_needs_insecure() {
     let dir = tempfile::tempdir().unwrap();
     let run = |listen: &str| {
         let mut command = hostel();
@@ -202,16 +202,19 @@ pub async fn open_listen() {
         "[::ffff:192.0.2.1]:1",
     ] {
         let out = run(listen);
-        let told = String::from_utf8_lossy(&out.stderr);
-        assert_eq!(out.status.code(), Some(2), "{listen}: {told}");
-        assert!(told.contains("insecure = true"), "{listen}: {told}");
-        assert!(told.contains("HOSTEL__NODE__LISTEN"), "{listen}: {told}");
+        let errors = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{listen}: {errors}");
+        assert!(errors.contains("insecure = true"), "{listen}: {errors}");
+        assert!(
+            errors.contains("HOSTEL__NODE__LISTEN"),
+            "{listen}: {errors}"
+        );
     }
     assert!(!dir.path().join("data").exists());
 
-    // Spelled out, it is allowed.
+    // It is allowed by an explicit setting.
     let mut open = Node::prepare(&[], "insecure = true");
-    open.listen("0.0.0.0:0");
+    open.set_listen("0.0.0.0:0");
     let open = open.started().await;
     assert!(open.address().starts_with("0.0.0.0:"), "{}", open.address());
 }

@@ -1,8 +1,8 @@
-//! A bad place to live: no plugins directory, no space on disk or in Redis, no free port. The node says
-//! so, loses nothing that it acknowledged, and goes on by itself once things are better.
+//! A broken environment: no plugins directory, no space on disk or in Redis, no free port. The node
+//! reports it, keeps every acknowledged task, and recovers by itself.
 
 use crate::support::{
-    PATIENCE,
+    DEADLINE,
     backend::{Backend, Shared, on_both, on_both_needing},
     eventually,
     node::{Node, can_mount, hostel},
@@ -17,32 +17,40 @@ use tonic::Code;
 pub fn trials() -> Vec<Trial> {
     let on_backends = [
         on_both(
-            "surroundings::a_file_in_place_of_the_plugins_directory",
-            no_directory,
+            "environment::a_missing_plugins_directory_is_picked_up_later",
+            a_missing_plugins_directory_is_picked_up_later,
         ),
         on_both(
-            "surroundings::a_plugins_directory_that_goes_away",
-            directory_goes_away,
+            "environment::loaded_plugins_survive_a_removed_directory",
+            loaded_plugins_survive_a_removed_directory,
         ),
-        on_both_needing("surroundings::one_node_a_data_directory", true, data_in_use),
+        on_both_needing(
+            "environment::a_data_directory_in_use_is_rejected",
+            true,
+            a_data_directory_in_use_is_rejected,
+        ),
     ];
     let others = [
         trial_needing(
-            "surroundings::a_full_disk_under_the_queue",
+            "environment::a_full_disk_rejects_submissions_only",
             can_mount() && can_build(),
-            full_disk,
+            a_full_disk_rejects_submissions_only,
         ),
         trial_needing(
-            "surroundings::a_full_queue_on_redis",
-            can_build() && Shared::is_here(),
-            full_redis,
+            "environment::a_full_redis_rejects_submissions_only",
+            can_build() && Shared::is_installed(),
+            a_full_redis_rejects_submissions_only,
         ),
-        trial_needing("surroundings::a_taken_port", true, taken_port),
+        trial_needing(
+            "environment::an_unusable_port_or_directory_is_reported",
+            true,
+            an_unusable_port_or_directory_is_reported,
+        ),
     ];
     on_backends.into_iter().flatten().chain(others).collect()
 }
 
-async fn no_directory(on: Backend) {
+async fn a_missing_plugins_directory_is_picked_up_later(on: Backend) {
     let mut node = on.prepare(&[], "").await;
     fs::remove_dir(node.plugins_dir()).unwrap();
     fs::write(node.plugins_dir(), "not a directory").unwrap();
@@ -57,42 +65,42 @@ async fn no_directory(on: Backend) {
     fs::remove_file(node.plugins_dir()).unwrap();
     fs::create_dir(node.plugins_dir()).unwrap();
     node.add_plugin(&showcase("echo"));
-    hosts(&client, &["echo"]).await;
-    echo(&mut client).await;
+    wait_for_plugins(&client, &["echo"]).await;
+    assert_echoes(&mut client).await;
 }
 
-async fn directory_goes_away(on: Backend) {
+async fn loaded_plugins_survive_a_removed_directory(on: Backend) {
     let node = on.start(&[&showcase("echo")], "").await;
     let mut client = node.client();
-    echo(&mut client).await;
+    assert_echoes(&mut client).await;
 
     let away = node.path("away");
     fs::rename(node.plugins_dir(), &away).unwrap();
-    eventually("the node says that the directory is gone", || async {
+    eventually("the log reports the missing directory", || async {
         node.log().contains("cannot be read").then_some(())
     })
     .await;
-    // What serves goes on serving: nobody has deleted a plugin.
-    echo(&mut client).await;
+    // Loaded plugins keep serving, because no plugin was deleted.
+    assert_echoes(&mut client).await;
     let listed = || String::from_utf8(node.cli(&["plugins", "list"]).stdout).unwrap();
     assert!(listed().contains("cannot be read"), "{}", listed());
 
     fs::create_dir(node.plugins_dir()).unwrap();
     node.add_plugin(&showcase("text"));
-    hosts(&client, &["text"]).await;
+    wait_for_plugins(&client, &["text"]).await;
     let words = client.submit_and_wait(task("word-count", "a b")).await;
     assert_eq!(words.unwrap().status, "completed");
 
     fs::remove_dir_all(node.plugins_dir()).unwrap();
     fs::rename(&away, node.plugins_dir()).unwrap();
-    hosts(&client, &["echo"]).await;
-    echo(&mut client).await;
+    wait_for_plugins(&client, &["echo"]).await;
+    assert_echoes(&mut client).await;
     assert!(!listed().contains("cannot be read"), "{}", listed());
 }
 
-/// Waits until exactly these plugins serve, submissions included.
-async fn hosts(client: &DistributedClient, plugins: &[&str]) {
-    eventually("the plugins that are there serve", || {
+/// Waits until exactly these plugins serve and accept submissions.
+async fn wait_for_plugins(client: &DistributedClient, plugins: &[&str]) {
+    eventually("the plugins serve", || {
         let mut client = client.clone();
         async move {
             let listed = client.list_plugins().await.unwrap().plugins;
@@ -109,60 +117,60 @@ async fn hosts(client: &DistributedClient, plugins: &[&str]) {
     .await;
 }
 
-async fn echo(client: &mut DistributedClient) {
+async fn assert_echoes(client: &mut DistributedClient) {
     let echoed = client.submit_and_wait(task("echo", "over")).await.unwrap();
     assert_eq!(echoed.status, "completed", "{echoed:?}");
     assert_eq!(echoed.result, "over".as_bytes());
 }
 
-/// Several commits' worth, so that each refusal is the disk's.
+/// Large enough that several commits fill the disk.
 const PAYLOAD: usize = 20_000;
 
-async fn full_disk() {
-    let mut node = Node::prepare(&[&showcase("echo")], "").on_small_disk("8m");
+async fn a_full_disk_rejects_submissions_only() {
+    let mut node = Node::prepare(&[&showcase("echo")], "").with_small_disk("8m");
     node.restart().await;
-    echo(&mut node.client()).await;
+    assert_echoes(&mut node.client()).await;
     let ballast = node.data_dir().join("ballast");
     fill(&ballast, 1 << 20);
-    let full = Full::found(&node).await;
-    // The operator is told what to do.
+    let full = FullQueue::fill(&node).await;
+    // The log tells the operator what to do.
     let log = node.log();
     assert!(log.contains("is full; free some space"), "{log}");
     assert!(node.exit_status().is_none());
     fs::remove_file(ballast).unwrap();
-    full.has_room_again(&node).await;
+    full.assert_recovers(&node).await;
 }
 
-async fn full_redis() {
+async fn a_full_redis_rejects_submissions_only() {
     let mut node = Backend::Shared.start(&[&showcase("echo")], "").await;
-    echo(&mut node.client()).await;
+    assert_echoes(&mut node.client()).await;
     let limit = async |node: &Node, to| {
         let shared = node.shared.as_ref().unwrap();
         let set = ["CONFIG", "SET", "maxmemory", to];
-        shared.redis.say(&set).await.unwrap();
+        shared.redis.command(&set).await.unwrap();
     };
     limit(&node, "8mb").await;
-    let full = Full::found(&node).await;
-    eventually("the operator is told", async || {
+    let full = FullQueue::fill(&node).await;
+    eventually("the log names the setting", async || {
         node.log().contains("queue.reserve_percent").then_some(())
     })
     .await;
     assert!(node.exit_status().is_none());
     limit(&node, "0").await;
-    full.has_room_again(&node).await;
+    full.assert_recovers(&node).await;
 }
 
-/// Ledgers of our own, of a queue that has no room: what was acknowledged, and what was refused.
-struct Full {
+/// A ledger of a full queue: the acknowledged and the rejected tasks.
+struct FullQueue {
     acknowledged: Vec<usize>,
-    refused: Vec<usize>,
+    rejected: Vec<usize>,
 }
 
-impl Full {
-    /// Submits until there is no room, and somewhat longer.
-    async fn found(node: &Node) -> Self {
+impl FullQueue {
+    /// Submits tasks until some are rejected.
+    async fn fill(node: &Node) -> Self {
         let mut client = node.client();
-        let (mut acknowledged, mut refused) = (Vec::new(), Vec::new());
+        let (mut acknowledged, mut rejected) = (Vec::new(), Vec::new());
         let since = Instant::now();
         for n in 0.. {
             let error = match client.submit_task(numbered(n)).await {
@@ -172,53 +180,53 @@ impl Full {
                 }
                 Err(error) => error,
             };
-            let told = error.message();
-            // What stops short of the last room says which; what comes to the end of it, that it waits.
+            let message = error.message();
+            // The reserve rejects tasks with its reason; a full disk reports that nothing has changed.
             let expected = match error.code() {
                 Code::ResourceExhausted => "takes no new tasks",
                 Code::Unavailable => "nothing has changed; try again later",
-                other => panic!("{other:?}: {told}"),
+                other => panic!("{other:?}: {message}"),
             };
-            assert!(told.contains(expected), "{told}");
-            assert!(!told.contains("queue.db"), "{told}");
-            refused.push(n);
-            if refused.len() >= 20 {
+            assert!(message.contains(expected), "{message}");
+            assert!(!message.contains("queue.db"), "{message}");
+            rejected.push(n);
+            if rejected.len() >= 20 {
                 break;
             }
-            assert!(since.elapsed() < PATIENCE, "it never filled up");
+            assert!(since.elapsed() < DEADLINE, "the store never filled up");
         }
         let count = acknowledged.len();
         assert!(count > 5, "{count} acknowledged");
-        // Questions are still answered, and the refused left nothing behind.
+        // Reading still works, and rejected tasks are not stored.
         for &n in &acknowledged {
             client.get_task_status(&id(n)).await.unwrap();
         }
-        for &n in &refused {
+        for &n in &rejected {
             let unknown = client.get_task_status(&id(n)).await.unwrap_err();
             assert_eq!(unknown.code(), Code::NotFound);
         }
         Self {
             acknowledged,
-            refused,
+            rejected,
         }
     }
 
-    /// Whatever was acknowledged ends, and what was refused is taken now.
-    async fn has_room_again(self, node: &Node) {
-        let mut patient = node.client().with_patience(PATIENCE);
-        for &n in &self.refused {
-            patient.submit_task(numbered(n)).await.unwrap();
+    /// Checks that acknowledged tasks end and rejected ones are accepted now.
+    async fn assert_recovers(self, node: &Node) {
+        let mut client = node.client().with_patience(DEADLINE);
+        for &n in &self.rejected {
+            client.submit_task(numbered(n)).await.unwrap();
         }
-        for &n in self.acknowledged.iter().chain(&self.refused) {
-            let ended = patient.wait_for_task(&id(n)).await.unwrap();
+        for &n in self.acknowledged.iter().chain(&self.rejected) {
+            let ended = client.wait_for_task(&id(n)).await.unwrap();
             assert_eq!((ended.status.as_str(), ended.finishes), ("completed", 1));
             assert_eq!(ended.result, numbered(n).payload);
         }
-        echo(&mut patient).await;
+        assert_echoes(&mut client).await;
     }
 }
 
-/// A task that is its number, many times over.
+/// Returns a task whose payload repeats its number.
 fn numbered(n: usize) -> Task {
     let text = format!("{n} ");
     Task {
@@ -231,7 +239,7 @@ fn id(n: usize) -> String {
     format!("task-{n}")
 }
 
-/// Takes all room but these bytes.
+/// Fills the file system except for `but` bytes.
 fn fill(path: &Path, but: u64) {
     let mut file = fs::File::create(path).unwrap();
     let piece = [1; 4096];
@@ -240,24 +248,24 @@ fn fill(path: &Path, but: u64) {
     file.set_len(full - but).unwrap();
 }
 
-async fn data_in_use(on: Backend) {
+async fn a_data_directory_in_use_is_rejected(on: Backend) {
     let node = on.start(&[], "").await;
     let out = node.cli(&["serve", "--config", "hostel.toml"]);
-    let told = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(1), "{told}");
-    assert!(told.contains("is in use by another hostel"), "{told}");
-    assert!(told.contains("data_dir"), "{told}");
-    // The first one has not noticed.
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("is in use by another hostel"), "{errors}");
+    assert!(errors.contains("data_dir"), "{errors}");
+    // The first node is not affected.
     let mut client = node.client();
     assert!(client.list_plugins().await.is_ok());
 
-    // When it is gone, its place is free, however it went.
+    // After its end, even by a kill, the directory can be used again.
     let mut node = node;
     node.kill();
     node.restart().await;
 }
 
-async fn taken_port() {
+async fn an_unusable_port_or_directory_is_reported() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();
@@ -269,12 +277,15 @@ async fn taken_port() {
         .args(["serve", "--ports-file", "ports.json"])
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(1), "{told}");
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{errors}");
     let words = format!("cannot listen on {address} (node.listen)");
-    assert!(told.contains(&words) && told.contains("in use"), "{told}");
+    assert!(
+        errors.contains(&words) && errors.contains("in use"),
+        "{errors}"
+    );
     assert!(!dir.path().join("ports.json").exists());
-    assert!(began.elapsed() < PATIENCE, "it gave up late");
+    assert!(began.elapsed() < DEADLINE, "it gave up too late");
 
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
@@ -285,7 +296,7 @@ async fn taken_port() {
         .arg("serve")
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(1), "{told}");
-    assert!(told.contains("(node.data_dir)"), "{told}");
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("(node.data_dir)"), "{errors}");
 }

@@ -1,5 +1,5 @@
-//! A node that starts with plugins that take long to compile: what it has already serves, what it
-//! still loads is visible, and no task type is refused that may come.
+//! A node that starts with plugins that take long to compile: loaded plugins serve, loading ones are
+//! listed, and tasks that a loading plugin may handle are not rejected permanently.
 
 use crate::support::{eventually, node::Node, plugins::showcase, task, trial};
 use hostel::{DistributedClient, plugin::hostile, proto::hostel::v1::ListPluginsResponse};
@@ -10,24 +10,24 @@ use tonic::Code;
 
 pub fn trials() -> Vec<Trial> {
     vec![trial(
-        "starting::what_is_loaded_serves_and_what_is_not_is_awaited",
-        what_is_loaded_serves_and_what_is_not_is_awaited,
+        "startup::loaded_plugins_serve_while_others_load",
+        loaded_plugins_serve_while_others_load,
     )]
 }
 
-async fn what_is_loaded_serves_and_what_is_not_is_awaited() {
+async fn loaded_plugins_serve_while_others_load() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
     drop(free);
-    // The first is compiled for all of its time, whatever this machine can do.
+    // The first plugin uses all of its compile time on any machine.
     let mut node = Node::prepare(
         &[&showcase("echo")],
         "[plugins]\ncompile_timeout_ms = 15000\nmax_compiles = 2\n",
     );
     let slow = hostile::endless();
     node.add_wasm("a-slow.wasm", &slow);
-    node.listen(&address);
-    // As if it had been served here before, by an engine of another version.
+    node.set_listen(&address);
+    // The cache has its task types as if an engine of another version had loaded it before.
     let cache = node.path("data").join("cache");
     std::fs::create_dir_all(&cache).unwrap();
     let sha256: String = Sha256::digest(&slow)
@@ -45,7 +45,10 @@ async fn what_is_loaded_serves_and_what_is_not_is_awaited() {
         served.then_some(listed)
     })
     .await;
-    assert!(!node.path("ports.json").exists(), "it is not ready");
+    assert!(
+        !node.path("ports.json").exists(),
+        "the node is not ready yet"
+    );
     assert_eq!(
         loading(&listed),
         [("a-slow.wasm", &["slow".to_owned()][..])]
@@ -66,9 +69,9 @@ async fn what_is_loaded_serves_and_what_is_not_is_awaited() {
     assert_eq!(status.status, "pending");
     assert_eq!(status.waiting_for, "a plugin that test is still loading");
 
-    node.serves().await;
-    // The node waits for its plugins for as long as one may be compiled.
-    let listed = eventually("all that was there is dealt with", async || {
+    node.wait_until_serving().await;
+    // The node waits for its plugins for the compile timeout of one.
+    let listed = eventually("all files are loaded or rejected", async || {
         let listed = client.clone().list_plugins().await.unwrap();
         (!listed.starting).then_some(listed)
     })

@@ -1,5 +1,5 @@
-//! Results that are large beside the line to Redis: they are written piece by piece, in about the time
-//! that the line needs, with memory that stays bounded; and a stop loses none of them.
+//! Large results over a slow connection to Redis: they are written in batches, at about the bandwidth of
+//! the connection and with bounded memory, and a stop loses none of them.
 
 use crate::support::{
     eventually,
@@ -16,32 +16,32 @@ use hostel::{
 use libtest_mimic::Trial;
 use std::time::{Duration, Instant};
 
-/// A result, and how many the line carries in a second.
+/// The size of a result, and the number of results that the connection carries in a second.
 const BYTES: usize = 1_000_000;
 const A_SECOND: usize = 4;
 
 pub fn trials() -> Vec<Trial> {
-    let is_here = Kind::Redis.is_here();
+    let is_installed = Kind::Redis.is_installed();
     vec![
         trial_needing(
-            "thin_line::results_are_written_and_bounded",
-            is_here,
-            results_are_written,
+            "slow_connection::large_results_are_written_in_bounded_memory",
+            is_installed,
+            large_results_are_written_in_bounded_memory,
         ),
         trial_needing(
-            "thin_line::a_stop_writes_what_it_can_and_gives_back_the_rest",
-            is_here,
-            a_stop_loses_nothing,
+            "slow_connection::a_stop_writes_or_releases_every_result",
+            is_installed,
+            a_stop_writes_or_releases_every_result,
         ),
     ]
 }
 
-/// The settings of a node with this Redis.
+/// Returns the settings of a node with this Redis.
 fn on(redis: &str, settings: &str) -> String {
     format!("[queue]\nkind = \"redis\"\nurl = \"{redis}\"\n{settings}")
 }
 
-/// A node with tasks that have large results.
+/// Prepares a node whose task type `big` has large results.
 fn prepared(redis: &str, settings: &str) -> Node {
     let node = Node::prepare(&[], &on(redis, settings));
     let big = Sample {
@@ -54,11 +54,12 @@ fn prepared(redis: &str, settings: &str) -> Node {
     node
 }
 
-/// A node whose line to Redis carries `A_SECOND` results.
-async fn behind_a_thin_line(redis: &Server, settings: &str) -> (Node, Proxy) {
-    let line = Proxy::thin(redis.url().trim_start_matches("redis://"), A_SECOND * BYTES).await;
-    let url = format!("redis://{}", line.address());
-    (prepared(&url, settings).started().await, line)
+/// Starts a node whose connection to Redis carries `A_SECOND` results a second.
+async fn with_slow_connection(redis: &Server, settings: &str) -> (Node, Proxy) {
+    let proxy =
+        Proxy::with_bandwidth(redis.url().trim_start_matches("redis://"), A_SECOND * BYTES).await;
+    let url = format!("redis://{}", proxy.address());
+    (prepared(&url, settings).started().await, proxy)
 }
 
 async fn submit(node: &Node, count: usize) -> Vec<String> {
@@ -70,8 +71,8 @@ async fn submit(node: &Node, count: usize) -> Vec<String> {
     ids
 }
 
-/// Waits until all have their result, and shows that each took one attempt.
-async fn all_completed(node: &Node, ids: &[String]) {
+/// Waits until all tasks have their result, and checks that each took one attempt.
+async fn assert_completed(node: &Node, ids: &[String]) {
     for id in ids {
         let status = node.client().wait_for_task(id).await.unwrap();
         assert_eq!(status.status, "completed", "{}", status.error);
@@ -79,15 +80,15 @@ async fn all_completed(node: &Node, ids: &[String]) {
     }
 }
 
-async fn results_are_written() {
+async fn large_results_are_written_in_bounded_memory() {
     const COUNT: usize = 40;
     let redis = Server::start(Kind::Redis).await;
     let settings = "max_unwritten_bytes = 4194304\n";
-    let (node, _line) = behind_a_thin_line(&redis, settings).await;
+    let (node, _proxy) = with_slow_connection(&redis, settings).await;
     let before = node.resident_kib();
     let since = Instant::now();
     let ids = submit(&node, COUNT).await;
-    // Looks do not go over the line that the results need.
+    // Reads from another node do not use the slow connection.
     let other = Node::start(&[], &on(&redis.url(), "")).await;
     eventually("all results are written", async || {
         let completed = ListTasksRequest {
@@ -100,30 +101,27 @@ async fn results_are_written() {
     .await;
     let least = Duration::from_secs((COUNT / A_SECOND) as u64);
     let took = since.elapsed();
-    assert!(
-        took < 4 * least,
-        "{took:?} for what the line carries in {least:?}"
-    );
-    all_completed(&other, &ids).await;
+    assert!(took < 4 * least, "{took:?} for results that need {least:?}");
+    assert_completed(&other, &ids).await;
     let grown = node.peak_resident_kib().saturating_sub(before);
     assert!(grown < 96 << 10, "{grown} KiB for {COUNT} results of 1 MB");
     assert!(!node.log().contains("cannot record"), "{}", node.log());
 }
 
-async fn a_stop_loses_nothing() {
+async fn a_stop_writes_or_releases_every_result() {
     const COUNT: usize = 30;
     let redis = Server::start(Kind::Redis).await;
     let mut node = {
-        let (node, line) = behind_a_thin_line(&redis, "").await;
+        let (node, proxy) = with_slow_connection(&redis, "").await;
         let ids = submit(&node, COUNT).await;
-        (node, line, ids)
+        (node, proxy, ids)
     };
-    // Some are written, most are not, and the time for the drain is less than they need.
+    // Some results are written, most are not, and the drain time is too short for them.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let since = Instant::now();
     assert!(node.0.terminate().await.success(), "{}", node.0.log());
     let took = since.elapsed();
     assert!(took < Duration::from_secs(25), "{took:?}");
     let other = prepared(&redis.url(), "").started().await;
-    all_completed(&other, &node.2).await;
+    assert_completed(&other, &node.2).await;
 }

@@ -1,7 +1,7 @@
-//! Nodes that are refused what they had: an id that another node took meanwhile, writing to a Redis.
+//! Nodes that lose a right: their id, which another node has taken, or writing to Redis.
 
 use super::{
-    cluster::{self, Shared},
+    Shared,
     faults::{RUNS, prepare, signal},
 };
 use crate::support::{eventually, node::Node, task};
@@ -11,26 +11,26 @@ use std::time::{Duration, Instant};
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        cluster::trial(
-            "faults::a_node_whose_id_was_taken_takes_no_task",
-            a_node_whose_id_was_taken_takes_no_task,
+        super::trial(
+            "faults::a_node_that_lost_its_id_leases_nothing",
+            a_node_that_lost_its_id_leases_nothing,
         ),
-        cluster::trial(
-            "faults::refusals_are_logged_at_a_rate",
-            refusals_are_logged_at_a_rate,
+        super::trial(
+            "faults::rejected_writes_are_logged_at_a_bounded_rate",
+            rejected_writes_are_logged_at_a_bounded_rate,
         ),
     ]
 }
 
-/// A node that stopped for longer than its record lives, so that another could take its id.
-async fn a_node_whose_id_was_taken_takes_no_task() {
+/// A node that was stopped for longer than its record lasts, so that another node took its id.
+async fn a_node_that_lost_its_id_leases_nothing() {
     const TASKS: usize = 30;
     let shared = Shared::start().await;
     let first = prepare(&shared, "a").started().await;
     signal(&first, Signal::STOP);
     let mut second = prepare(&shared, "a").started().await;
     signal(&first, Signal::CONT);
-    eventually("the first one knows", async || {
+    eventually("the first node knows that its id is taken", async || {
         first
             .log()
             .contains("may have this node's id")
@@ -44,7 +44,7 @@ async fn a_node_whose_id_was_taken_takes_no_task() {
     }
     assert_eq!((runs(&first), runs(&second)), (0, TASKS));
     second.kill();
-    eventually("the first one has its id again", async || {
+    eventually("the first node has its id again", async || {
         first.log().contains("this node has its id").then_some(())
     })
     .await;
@@ -53,8 +53,8 @@ async fn a_node_whose_id_was_taken_takes_no_task() {
     assert_eq!(runs(&first), 1);
 }
 
-/// As a replica does after a failover, Redis refuses every write.
-async fn refusals_are_logged_at_a_rate() {
+/// Redis rejects every write, as a replica does after a failover.
+async fn rejected_writes_are_logged_at_a_bounded_rate() {
     let shared = Shared::start().await;
     let node = prepare(&shared, "a").started().await;
     let mut client = node.client();
@@ -63,21 +63,21 @@ async fn refusals_are_logged_at_a_rate() {
         .await
         .expect("an end");
     let before = node.log().len();
-    let say = async |words: &[&str]| shared.redis.say(words).await.expect("an answer");
-    say(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let command = async |words: &[&str]| shared.redis.command(words).await.expect("an answer");
+    command(&["REPLICAOF", "127.0.0.1", "1"]).await;
     let since = Instant::now();
-    let mut refused = 0;
-    while refused < 300 || since.elapsed() < Duration::from_secs(4) {
-        refused += usize::from(client.submit_task(task("echo", "x")).await.is_err());
+    let mut rejected = 0;
+    while rejected < 300 || since.elapsed() < Duration::from_secs(4) {
+        rejected += usize::from(client.submit_task(task("echo", "x")).await.is_err());
     }
     let log = node.log().split_off(before);
     let lines = log.lines().filter(|line| line.contains("READONLY")).count();
     assert!(
         (1..=25).contains(&lines),
-        "{lines} lines for {refused} calls:\n{log}"
+        "{lines} lines for {rejected} calls:\n{log}"
     );
-    say(&["REPLICAOF", "NO", "ONE"]).await;
-    eventually("it serves again", async || {
+    command(&["REPLICAOF", "NO", "ONE"]).await;
+    eventually("the node serves again", async || {
         let status = client
             .clone()
             .submit_and_wait(task("echo", "x"))
