@@ -1,6 +1,7 @@
 //! The one integration test program: collects the trials of every module and runs them. A case that
 //! cannot be set up here is reported as ignored, never as passed; in CI it runs and fails.
 
+mod compatibility;
 mod conformance;
 mod layering;
 mod scenarios;
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let trials = [
+        compatibility::trials(),
         layering::trials(),
         conformance::trials(),
         scenarios::trials(),

@@ -7,6 +7,7 @@ mod client_only;
 mod cluster;
 mod command_line;
 mod components;
+mod docs;
 mod drain;
 mod environment;
 mod examples;
@@ -40,6 +41,7 @@ pub fn trials() -> Vec<Trial> {
         cluster::trials(),
         command_line::trials(),
         components::trials(),
+        docs::trials(),
         drain::trials(),
         environment::trials(),
         examples::trials(),
