@@ -32,6 +32,9 @@ use std::{
 /// Pages whose commands need two nodes that share a Redis and an etcd.
 const CLUSTER: &[&str] = &["docs/cluster.md"];
 
+/// Programs that are not on every machine; a page that runs one is ignored without it.
+const PROGRAMS: &[&str] = &["openssl", "rustup", "sqlite3"];
+
 /// Languages that a block may be in.
 const LANGUAGES: &[&str] = &[
     "console", "ini", "json", "lua", "mermaid", "proto", "python", "rust", "sh", "text", "toml",
@@ -65,13 +68,8 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(pages().into_iter().map(|page| {
         let name = page.name.trim_end_matches(".md").replace('/', "::");
         let name = format!("docs::page::{}", name.trim_start_matches("docs::"));
-        let runs = page.blocks.iter().any(|block| block.use_ == Use::Run);
-        let possible = !runs || can_build() && (!page.needs_cluster() || Shared::is_here());
-        trial_needing(
-            &name,
-            possible,
-            move || async move { page.hold(runs).await },
-        )
+        let possible = page.can_run();
+        trial_needing(&name, possible, move || async move { page.hold().await })
     }));
     trials
 }
@@ -126,12 +124,27 @@ impl Page {
         }
     }
 
+    fn runs(&self) -> impl Iterator<Item = &Block> {
+        self.blocks.iter().filter(|block| block.use_ == Use::Run)
+    }
+
+    fn can_run(&self) -> bool {
+        let mut programs = PROGRAMS.iter().filter(|program| {
+            let mut lines = self.runs().flat_map(|block| block.text.lines());
+            lines.any(|line| line.starts_with(**program))
+        });
+        self.runs().next().is_none()
+            || can_build()
+                && (!self.needs_cluster() || Shared::is_here())
+                && programs.all(|program| is_on_path(program))
+    }
+
     fn needs_cluster(&self) -> bool {
         CLUSTER.contains(&&*self.name)
     }
 
     /// Checks every block and, if the page has commands, runs them.
-    async fn hold(&self, runs: bool) {
+    async fn hold(&self) {
         let place = |block: &Block| format!("{}:{}", self.name, block.line);
         for block in &self.blocks {
             match &block.use_ {
@@ -145,7 +158,7 @@ impl Page {
                 _ => {}
             }
         }
-        if !runs {
+        if self.runs().next().is_none() {
             return;
         }
         let nodes = self.nodes().await;
@@ -200,6 +213,11 @@ impl Block {
         };
         self.language == "rust" && FOLDERS.iter().any(|folder| file.starts_with(folder))
     }
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 fn blocks(page: &str) -> Vec<Block> {
@@ -353,7 +371,7 @@ fn dead_ends(page: &Page) -> Vec<String> {
         .skip(1)
         .step_by(2)
         .filter(|path| FOLDERS.iter().any(|folder| path.starts_with(folder)))
-        .filter(|path| !path.contains([' ', '*', '{', '\n']))
+        .filter(|path| !path.contains([' ', '*', '{', '\n']) && !path.contains("NAME"))
         .map(|path| (path, source().join(path)));
     links
         .chain(paths)
