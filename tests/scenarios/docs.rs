@@ -12,7 +12,7 @@
 //! | a language alone | nothing |
 
 use crate::support::{
-    PATIENCE,
+    DEADLINE,
     backend::Shared,
     node::{Node, hostel},
     plugins::{can_build, showcase, source},
@@ -135,7 +135,7 @@ impl Page {
         });
         self.runs().next().is_none()
             || can_build()
-                && (!self.needs_cluster() || Shared::is_here())
+                && (!self.needs_cluster() || Shared::is_installed())
                 && programs.all(|program| is_on_path(program))
     }
 
@@ -197,7 +197,7 @@ impl Page {
         let settings = shared.settings();
         let mut first = Node::prepare(&plugins, &settings)
             .named("node-1")
-            .keeping(shared);
+            .with_servers(shared);
         first.set("labels = [\"eu\", \"gpu\"]");
         let second = Node::prepare(&plugins, &settings).named("node-2");
         // The second goes first at the end, since the servers are the first's.
@@ -322,7 +322,7 @@ impl Shell {
             }
             // A plugin may have to be compiled.
             assert!(
-                since.elapsed() < PATIENCE * 5,
+                since.elapsed() < DEADLINE * 5,
                 "{place} does not end: {}",
                 self.said()
             );
