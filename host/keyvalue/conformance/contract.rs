@@ -3,8 +3,8 @@
 use super::helpers::{
     KEY_COST_BYTES, PAGE_KEYS, Store, bucket, delete, get, limits, plugin, put, refusal, set,
 };
+use futures_util::future::join_all;
 use std::collections::BTreeSet;
-use tokio::task::JoinSet;
 
 pub(super) async fn values_come_back_byte_for_byte(store: Store) {
     let at = bucket(&store);
@@ -119,18 +119,14 @@ pub(super) async fn numbers_are_text(store: Store) {
 
 pub(super) async fn concurrent_increments_are_all_counted(store: Store) {
     let at = bucket(&store);
-    let mut callers = JoinSet::new();
-    for _ in 0..16 {
-        let (store, at) = (store.clone(), at.clone());
-        callers.spawn(async move {
-            let mut sums = Vec::new();
-            for _ in 0..25 {
-                sums.push(store.increment(&at, "n".into(), 3).await.unwrap());
-            }
-            sums
-        });
-    }
-    let mut sums: Vec<u64> = callers.join_all().await.into_iter().flatten().collect();
+    let callers = (0..16).map(|_| async {
+        let mut sums = Vec::new();
+        for _ in 0..25 {
+            sums.push(store.increment(&at, "n".into(), 3).await.unwrap());
+        }
+        sums
+    });
+    let mut sums = join_all(callers).await.concat();
     sums.sort_unstable();
     assert!(sums.into_iter().eq((1..=400).map(|n| n * 3)));
 }
