@@ -11,19 +11,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The modules of each layer, from the lowest. A module may use its own folder and lower layers.
-const LAYERS: [&[&str]; 8] = [
+/// The modules and crates of each layer, from the lowest. A module may use its own folder and lower
+/// layers. `budget` to `untrusted` are modules of the crate `runtime`.
+const LAYERS: [&[&str]; 9] = [
+    &["backoff", "fuzz"],
     &[
         "task",
-        "backoff",
-        "lifecycle",
+        "runtime",
         "budget",
         "health",
+        "lifecycle",
         "log_limit",
-        "untrusted",
         "parent",
+        "pem",
+        "untrusted",
     ],
-    &["config", "sqlite", "pem"],
+    &["config", "sqlite"],
     &["keyvalue", "redis"],
     &["queue", "discovery", "broker", "plugin"],
     &["scheduler", "component"],
@@ -37,9 +40,9 @@ const OWNERS: [(&str, &[&str]); 8] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("etcd_client", &["discovery/etcd"]),
-    ("redis", &["broker/redis", "queue/redis", "redis"]),
+    ("redis", &["broker", "queue", "redis"]),
     ("rusqlite", &["queue", "keyvalue", "sqlite"]),
-    ("tokio_rustls", &["api", "client", "pem"]),
+    ("tokio_rustls", &["api", "client", "runtime/pem"]),
     ("tonic", &["api", "client", "cli", "proto"]),
     ("proto", &["api", "client", "cli"]),
 ];
@@ -100,6 +103,24 @@ struct Source {
     text: String,
 }
 
+impl Source {
+    /// Returns `true` if the file belongs to a crate of its own and not to the root package.
+    fn is_in_engine(&self) -> bool {
+        let manifest = Path::new("host").join(&self.module).join("Cargo.toml");
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(manifest)
+            .exists()
+    }
+
+    /// Returns `true` if the file only has tests or a conformance suite.
+    fn is_test(&self) -> bool {
+        let tests = ["tests", "conformance"];
+        self.below
+            .iter()
+            .any(|part| tests.iter().any(|test| part == *test))
+    }
+}
+
 fn none(faults: impl Iterator<Item = String>) -> Result<(), libtest_mimic::Failed> {
     let faults: Vec<_> = faults.collect();
     if faults.is_empty() {
@@ -144,19 +165,31 @@ fn imports_of_higher_layers(source: &Source) -> Vec<String> {
     };
     let forbidden =
         |used: &&String| **used != source.module && layer(used).is_some_and(|other| other >= own);
-    let used = used_modules(&source.text);
+    let used = if source.is_in_engine() {
+        used_crates(&source.text)
+    } else {
+        used_modules(&source.text)
+    };
     let faults = used.iter().filter(forbidden);
     faults
-        .map(|used| format!("{} uses crate::{used}", source.path.display()))
+        .map(|used| {
+            let path = source.path.display();
+            format!("{path} uses {used}, which is not in a lower layer")
+        })
         .collect()
 }
 
-/// Returns the names after `crate::`, including those in braces, and the crates of this workspace.
-fn used_modules(text: &str) -> BTreeSet<String> {
+/// Returns the crates of this workspace that `text` names, without their common prefix.
+fn used_crates(text: &str) -> BTreeSet<String> {
     let crates = text.match_indices("hostel_");
-    let mut used: BTreeSet<String> = crates
+    crates
         .map(|(at, prefix)| word(&text[at + prefix.len()..]))
-        .collect();
+        .collect()
+}
+
+/// Returns the names after `crate::`, including those in braces.
+fn used_modules(text: &str) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
     for (at, _) in text.match_indices("crate::") {
         let rest = &text[at + "crate::".len()..];
         let Some(list) = rest.strip_prefix('{') else {
@@ -231,8 +264,7 @@ fn writes_to_the_terminal(source: &Source) -> Option<String> {
 
 fn unsupervised(source: &Source) -> Vec<String> {
     let below = source.below.to_string_lossy();
-    let is_test = source.below.iter().any(|part| part == "tests");
-    if below == "health/background" || is_test {
+    if below == "runtime/health/background" || source.is_test() {
         return Vec::new();
     }
     let code = source.text.split("#[cfg(test)]").next().unwrap_or_default();
@@ -296,14 +328,13 @@ fn undocumented_queues(sources: &[Source]) -> Vec<String> {
     let mut faults = Vec::new();
     for source in sources {
         let file = source.below.with_extension("rs");
-        let is_test = source.below.ends_with("tests");
         // Tests at the end of a file need no row.
         let code = source.text.split("#[cfg(test)]\nmod tests {").next();
         let grows = GROWING
             .iter()
             .find(|made| code.is_some_and(|code| code.contains(**made)));
         if let Some(made) = grows
-            && !is_test
+            && !source.is_test()
             && !named.contains(&*file.to_string_lossy())
         {
             faults.push(format!(

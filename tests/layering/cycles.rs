@@ -73,7 +73,7 @@ impl Tree {
                 .iter()
                 .map(|part| part.to_string_lossy().into_owned())
                 .collect();
-            if module.iter().any(|part| part == "tests") {
+            if source.is_test() {
                 continue;
             }
             let stem = module.last().cloned().unwrap_or_default();
