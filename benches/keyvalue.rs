@@ -4,7 +4,7 @@
 use crate::{fsync, median, report::Row, rounds, runtime};
 use hostel::{
     Config,
-    config::KeyValueBackend,
+    config::{KeyValueBackend, SqliteKeyValue},
     health::Health,
     keyvalue::{self, Change},
     task::Name,
@@ -36,10 +36,10 @@ pub fn rows() -> Vec<Row> {
 async fn sets_per_second(callers: usize) -> f64 {
     let dir = tempfile::tempdir().expect("a directory");
     let settings = hostel::config::KeyValue {
-        backend: KeyValueBackend::Sqlite {
+        backend: KeyValueBackend::Sqlite(SqliteKeyValue {
             path: dir.path().join("kv.db"),
             reserve_bytes: 0,
-        },
+        }),
         ..Config::default().keyvalue
     };
     let store = keyvalue::open(&settings, &Health::default())

@@ -173,7 +173,7 @@ fn inside(runtime: &tokio::runtime::Runtime) -> Vec<Row> {
     let discovery = Arc::new(LocalDiscovery::new(limits));
     let broker = Arc::new(LocalBroker::default());
     let node = name("bench");
-    let bytes = limits.submission.payload_bytes;
+    let bytes = limits.max_payload_bytes;
     let router = Arc::new(Router::new(node, broker, discovery, bytes));
     let host =
         PluginHost::new(&config, Outside::default(), &Health::default()).expect("a plugin host");

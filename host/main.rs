@@ -1,11 +1,12 @@
-//! The binary: arguments in, exit code out. What the commands do lives in `hostel::cli`.
+//! The binary `hostel`; `hostel::cli` has the commands.
 
 use std::process::ExitCode;
 
-/// Gives memory back after a burst, which glibc's allocator does not: it keeps the blocks of megabytes that
-/// payloads and results leave free in its heaps. After 300 tasks of 4 MB that is 214 MiB with it, 150
-/// with mimalloc 2.0, 182 with jemalloc as it comes and 100 as it is set in .cargo/config.toml (idle
-/// before: 53, 55, 60, 50). A task costs the same processor time with each, within what can be measured.
+/// The allocator, which returns memory to the system after a burst. glibc's allocator keeps the freed
+/// blocks of payloads and results in its heaps. Resident memory after 300 tasks of 4 MB: glibc 214 MiB,
+/// mimalloc 2.0 150 MiB, jemalloc with its defaults 182 MiB, and 100 MiB with the settings in
+/// .cargo/config.toml (before the tasks: 53, 55, 60 and 50 MiB). The processor time per task does not
+/// differ measurably.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -255,7 +255,7 @@ fn router(
     discovery: &Arc<dyn ServiceDiscovery>,
     limits: &config::Limits,
 ) -> Arc<Router> {
-    let max_payload_bytes = limits.submission.payload_bytes;
+    let max_payload_bytes = limits.max_payload_bytes;
     Arc::new(Router::new(
         node.clone(),
         broker,
@@ -266,7 +266,7 @@ fn router(
 
 /// Says at the start what operators of a cluster tend to take for shared.
 fn tell_what_is_not_shared(queue: &dyn TaskQueue, config: &Config) {
-    let config::KeyValueBackend::Sqlite { .. } = config.keyvalue.backend;
+    let config::KeyValueBackend::Sqlite(_) = config.keyvalue.backend;
     if queue.is_shared() {
         tracing::info!(
             "nodes share their tasks, but not what plugins keep: each node has a key-value store of \

@@ -256,7 +256,7 @@ mod tests {
             ("hostel_secret".to_owned(), "line 2: a name and the SHA-256"),
             (
                 "ci hostel_secret".to_owned(),
-                "line 2: the SHA-256 of a token in 64",
+                "line 2: expected the SHA-256 of a token in 64",
             ),
             (format!("hostel/secret {one}"), "line 2: the name has other"),
             (format!("ci {one} hostel_secret"), "line 2: a name and"),

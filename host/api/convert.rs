@@ -363,7 +363,7 @@ mod tests {
     fn fuzz_requests() {
         let samples = samples();
         let samples: Vec<&[u8]> = samples.iter().map(Vec::as_slice).collect();
-        let limits = crate::config::Config::default().limits.submission;
+        let limits = crate::config::Config::default().limits.submission();
         fuzz::each(|near| {
             let bytes = near.bytes(&samples);
             if let Ok(task) = wire::Task::decode(&bytes[..])

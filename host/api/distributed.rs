@@ -37,7 +37,7 @@ impl DistributedServiceImpl {
     /// How a call that asks for `wait_ms` may wait, and what its answer counts in.
     fn wait<T>(&self, wait_ms: u64, request: &mut Request<T>) -> Patience {
         // A result is no larger than the message that it fits into.
-        let most = self.limits.submission.payload_bytes + self.limits.max_message_bytes;
+        let most = self.limits.max_payload_bytes + self.limits.max_message_bytes;
         Patience {
             time: Duration::from_millis(wait_ms).min(self.limits.max_wait),
             end: self.end.clone(),
@@ -88,7 +88,7 @@ impl DistributedService for DistributedServiceImpl {
         let share = in_flight::share_of(&request);
         let request = request.into_inner();
         let timeout = Duration::from_millis(request.reply_timeout_ms).min(self.limits.max_wait);
-        let message = convert::message(request, self.limits.submission.payload_bytes)?;
+        let message = convert::message(request, self.limits.max_payload_bytes)?;
         if self.router.is_id(&message.from) {
             let from = convert::name("from_node", &message.from)?;
             return Err(Taken(from).into_status());
@@ -129,7 +129,7 @@ impl DistributedService for DistributedServiceImpl {
             self.router.clone(),
             self.end.clone(),
             pass,
-            self.limits.submission.payload_bytes,
+            self.limits.max_payload_bytes,
             self.limits.subscriber_backlog,
             waiting,
         )))
@@ -142,7 +142,7 @@ impl DistributedService for DistributedServiceImpl {
         let wait_ms = request.get_ref().wait_ms;
         let how = self.wait(wait_ms, &mut request);
         let request = request.into_inner();
-        let task = convert::submission(request, &self.limits.submission)?;
+        let task = convert::submission(request, &self.limits.submission())?;
         let task_id = task.id().to_string();
         let submitted = match wait_ms {
             0 => self.scheduler.submit_task(task).await.map(|it| (it, None)),

@@ -1,7 +1,7 @@
-//! Building plugins from source: the wasm target if it is missing, cargo, and each component that a
-//! node would take moved into the plugins directory whole, under the name of its plugin.
+//! Builds plugins from source: adds the wasm target if it is missing, runs cargo, and installs each
+//! component that a node would accept in the plugins directory, under the name of its plugin.
 
-use super::output::note;
+use super::output::print_note;
 use crate::{Config, plugin, untrusted::Untrusted};
 use anyhow::{Context, bail, ensure};
 use std::{
@@ -11,10 +11,10 @@ use std::{
 
 const TARGET: &str = "wasm32-wasip2";
 
-/// Builds the plugin packages of the crate or workspace in `dir` (all that make components, or only
-/// those named), puts the files into `out` and returns where they are. A file is called as its
-/// plugin's manifest says, as `[plugin.NAME]` is. If a node with this configuration would refuse one
-/// of them, none is put anywhere.
+/// Builds `packages` of the crate or workspace in `dir`, or all that make components if it is empty,
+/// installs the files in `out` and returns their paths. A file has the name in its plugin's manifest,
+/// as the section `[plugin.NAME]` has. If a node with this configuration would refuse one of them,
+/// none is installed.
 pub async fn build(
     config: &Config,
     dir: &Path,
@@ -29,11 +29,11 @@ pub async fn build(
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     checked
         .iter()
-        .map(|(file, name)| put(file, &out.join(format!("{name}.wasm"))))
+        .map(|(file, name)| install(file, &out.join(format!("{name}.wasm"))))
         .collect()
 }
 
-/// The components that cargo makes.
+/// Runs cargo and returns the components that it makes.
 fn compile(dir: &Path, packages: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     add_target()?;
     let mut cargo = Command::new(cargo());
@@ -60,7 +60,7 @@ fn compile(dir: &Path, packages: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(components)
 }
 
-/// The name that the component gives itself, if a node would take it.
+/// Returns the name of the plugin, if a node would accept it.
 async fn plugin_name(config: &Config, file: &Path) -> anyhow::Result<String> {
     let inspection = plugin::inspect(config, file).await?;
     match inspection.plugin {
@@ -69,12 +69,12 @@ async fn plugin_name(config: &Config, file: &Path) -> anyhow::Result<String> {
             let faults = inspection.faults.iter().map(|fault| format!("\n{fault}"));
             let file = file.display();
             let faults: String = faults.collect();
-            bail!("{file} is built, but a node would refuse it, so it is not put in place:{faults}")
+            bail!("{file} is built but not installed, because a node would refuse it:{faults}")
         }
     }
 }
 
-/// Adds the wasm target through rustup unless it is there.
+/// Adds the wasm target through rustup if it is missing.
 fn add_target() -> anyhow::Result<()> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let libraries = Command::new(rustc)
@@ -85,12 +85,12 @@ fn add_target() -> anyhow::Result<()> {
     if Path::new(path.trim()).is_dir() {
         return Ok(());
     }
-    note(format_args!("adding the Rust target {TARGET}"));
+    print_note(format_args!("adding the Rust target {TARGET}"));
     let added = Command::new("rustup")
         .args(["target", "add", TARGET])
         .status();
     let added = added.with_context(|| {
-        format!("cannot run rustup; add the target {TARGET} in the way your Rust was installed")
+        format!("cannot run rustup; add the target {TARGET} with the tool that installed Rust")
     })?;
     ensure!(added.success(), "rustup could not add the target {TARGET}");
     Ok(())
@@ -100,7 +100,7 @@ fn cargo() -> std::ffi::OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// The wasm files among cargo's messages, one JSON document a line.
+/// Returns the wasm files among cargo's messages, one JSON document per line.
 fn components(messages: &str) -> Vec<PathBuf> {
     let messages = messages
         .lines()
@@ -120,16 +120,16 @@ fn list(value: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// Copied beside and renamed into place: a node that watches never sees half a file.
-fn put(file: &Path, to: &Path) -> anyhow::Result<PathBuf> {
+/// Copies `file` beside `to` and renames it, so that a node that watches never sees half a file.
+fn install(file: &Path, to: &Path) -> anyhow::Result<PathBuf> {
     let beside = to.with_extension("wasm.part");
     std::fs::copy(file, &beside)
         .and_then(|_| std::fs::rename(&beside, to))
-        .with_context(|| format!("cannot put {} at {}", file.display(), to.display()))?;
+        .with_context(|| format!("cannot install {} as {}", file.display(), to.display()))?;
     let old = to.with_file_name(file.file_name().unwrap_or_default());
     if old != to && old.exists() {
-        note(format_args!(
-            "hostel: {} is another file of this plugin, from an earlier build perhaps, and keeps \
+        print_note(format_args!(
+            "hostel: {} is another file of this plugin, perhaps of an earlier build, and prevents \
              {} from serving: remove it",
             Untrusted::path(&old),
             Untrusted::path(to)

@@ -1,5 +1,4 @@
-//! `hostel compile-plugin`: the process in which a node compiles one plugin. A hidden command, since
-//! it has to be a program of its own.
+//! `hostel compile-plugin`: the process in which a node compiles a single plugin. A hidden command.
 
 use crate::{config::Config, plugin};
 use clap::Args;
@@ -15,24 +14,25 @@ pub struct CompilePlugin {
 }
 
 impl CompilePlugin {
-    /// Only for a process that has no threads yet.
+    /// Compiles the plugin. The process must not have other threads yet.
     pub fn run(&self) -> ExitCode {
         plugin::compile(&self.request)
     }
 }
 
-/// `config` with this program as its compiler, unless it names another.
-pub fn by_this_program(mut config: Config) -> Config {
+/// Returns `config` with the running program as its compiler, unless it names another.
+pub fn with_default_compiler(mut config: Config) -> Config {
     let compiler = &mut config.plugins.compiler;
-    *compiler = compiler.take().or_else(this_program);
+    *compiler = compiler.take().or_else(current_program);
     config
 }
 
-/// By the kernel's own name for it, which stays right when the file is replaced by an upgrade.
-fn this_program() -> Option<PathBuf> {
+/// Returns the path of the running program. The kernel's name for it stays valid when an upgrade
+/// replaces the file.
+fn current_program() -> Option<PathBuf> {
     let by_kernel = Path::new("/proc/self/exe");
-    match by_kernel.exists() {
-        true => Some(by_kernel.to_owned()),
-        false => std::env::current_exe().ok(),
+    if by_kernel.exists() {
+        return Some(by_kernel.to_owned());
     }
+    std::env::current_exe().ok()
 }

@@ -1,9 +1,9 @@
-//! `hostel components`: the long-lived parts that a node's plugins have, and how they do.
+//! `hostel components`: lists the components of a node and their states.
 
 use super::{
-    Server,
-    exit::Failure,
-    output::{ago, field, print_json, print_table},
+    connection::ConnectionArgs,
+    error::CliError,
+    output::{ago, print_field, print_json, print_table},
 };
 use crate::proto::hostel::v1::Component;
 use clap::{Args, Subcommand};
@@ -17,19 +17,19 @@ pub struct Components {
 
 #[derive(Debug, Subcommand)]
 enum ComponentsCommand {
-    /// List the components of a node, and what is wrong with those that are down
+    /// List the components of a node, and the errors of those that are down
     List {
         #[command(flatten)]
-        server: Server,
+        connection: ConnectionArgs,
         #[arg(long)]
         json: bool,
     },
 }
 
 impl Components {
-    pub async fn run(self) -> Result<(), Failure> {
-        let ComponentsCommand::List { server, json } = self.command;
-        let components = server.connect().await?.list_components().await?;
+    pub async fn run(self) -> Result<(), CliError> {
+        let ComponentsCommand::List { connection, json } = self.command;
+        let components = connection.connect().await?.list_components().await?;
         if json {
             print_json(&components.iter().map(as_json).collect());
             return Ok(());
@@ -51,8 +51,8 @@ impl Components {
             &rows,
         );
         for component in components.iter().filter(|one| !one.error.is_empty()) {
-            say!("");
-            field(&format!("{}:", component.id), &component.error);
+            print_line!("");
+            print_field(&format!("{}:", component.id), &component.error);
         }
         Ok(())
     }

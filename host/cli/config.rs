@@ -1,52 +1,53 @@
-//! `hostel config`: what a node would run with, and whether it could.
+//! `hostel config`: prints or checks the configuration of a node.
 
-use super::{ConfigFile, exit::Failure, output::paragraph};
+use super::{config_args::ConfigArgs, error::CliError, output::print_lines};
 use crate::config::{Secrets, show};
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
-pub struct ConfigCommand {
+pub struct Configuration {
     #[command(subcommand)]
-    command: ShowOrCheck,
+    command: ConfigurationCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum ShowOrCheck {
-    /// Print every setting in force, with its explanation, as a configuration file
+enum ConfigurationCommand {
+    /// Print all settings in force with their documentation, as a configuration file
     ///
-    /// The values under [plugin.NAME.config] may be secrets, so three stars stand for each of them.
+    /// Values in [plugin.NAME.config] may be secret and are printed as "***".
     Show {
-        /// Print the values under [plugin.NAME.config] too
+        /// Also print the values in [plugin.NAME.config]
         #[arg(long)]
         show_secrets: bool,
         #[command(flatten)]
-        config: ConfigFile,
+        config: ConfigArgs,
     },
-    /// Report all faults of the configuration at once
+    /// Report all errors of the configuration at once
     Check {
         #[command(flatten)]
-        config: ConfigFile,
+        config: ConfigArgs,
     },
 }
 
-impl ConfigCommand {
-    pub fn run(self) -> Result<(), Failure> {
+impl Configuration {
+    pub fn run(self) -> Result<(), CliError> {
         match self.command {
-            ShowOrCheck::Show {
+            ConfigurationCommand::Show {
                 show_secrets,
                 config,
             } => {
-                let secrets = match show_secrets {
-                    true => Secrets::Shown,
-                    false => Secrets::Masked,
+                let secrets = if show_secrets {
+                    Secrets::Shown
+                } else {
+                    Secrets::Masked
                 };
                 let shown = show(&config.read()?, secrets);
-                paragraph(format_args!("{}", shown.trim_end()));
+                print_lines(format_args!("{}", shown.trim_end()));
                 Ok(())
             }
-            ShowOrCheck::Check { config } => {
+            ConfigurationCommand::Check { config } => {
                 config.read()?;
-                say!("no faults");
+                print_line!("no errors");
                 Ok(())
             }
         }

@@ -1,18 +1,20 @@
-//! How `hostel plugins inspect` shows a plugin file.
+//! The output of `hostel plugins inspect`.
 
-use super::{exit::Failure, output::print_json};
+use super::{error::CliError, output::print_json};
 use crate::plugin::{Generation, Inspection};
 use serde_json::{Value, json};
 
-/// Prints what was seen; faults make the command fail, after everything has been said.
-pub fn print(inspection: &Inspection, json: bool) -> Result<(), Failure> {
-    match json {
-        true => print_json(&to_json(inspection)),
-        false => print_text(inspection),
+/// Prints an inspection. Returns an error if the file has faults.
+pub fn print(inspection: &Inspection, json: bool) -> Result<(), CliError> {
+    if json {
+        print_json(&to_json(inspection));
+    } else {
+        print_text(inspection);
     }
-    match inspection.faults.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::found("a node would refuse this file")),
+    if inspection.faults.is_empty() {
+        Ok(())
+    } else {
+        Err(CliError::failed("a node would refuse this file"))
     }
 }
 
@@ -53,9 +55,9 @@ fn plugin_json(plugin: &Generation) -> Value {
 
 fn print_text(inspection: &Inspection) {
     if let Some(plugin) = &inspection.plugin {
-        say!("{} {}: {}", plugin.name, plugin.version, plugin.description);
+        print_line!("{} {}: {}", plugin.name, plugin.version, plugin.description);
         for task_type in &plugin.task_types {
-            say!(
+            print_line!(
                 "  handles {}: {} attempts, {:?} each; {}",
                 task_type.name,
                 task_type.retry.max_attempts,
@@ -64,12 +66,12 @@ fn print_text(inspection: &Inspection) {
             );
         }
     }
-    say!("{} bytes, sha256 {}", inspection.bytes, inspection.sha256);
+    print_line!("{} bytes, sha256 {}", inspection.bytes, inspection.sha256);
     if let Some(time) = inspection.compile_time {
-        say!("compiled in {time:.0?}");
+        print_line!("compiled in {time:.0?}");
     }
     for export in &inspection.exports {
-        say!("exports {export}");
+        print_line!("exports {export}");
     }
     for import in &inspection.imports {
         let provided = if import.provided {
@@ -77,12 +79,12 @@ fn print_text(inspection: &Inspection) {
         } else {
             "NOT PROVIDED"
         };
-        say!("imports {} ({provided})", import.name);
+        print_line!("imports {} ({provided})", import.name);
     }
     for fault in &inspection.faults {
-        say!("fault: {fault}");
+        print_line!("fault: {fault}");
     }
     for warning in &inspection.warnings {
-        say!("warning: {warning}");
+        print_line!("warning: {warning}");
     }
 }

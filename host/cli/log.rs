@@ -1,5 +1,5 @@
-//! The log of a node, on stderr: one line an event, whatever the texts in it hold. Guests, clients,
-//! files and other nodes have their say in it, and none of them can forge a line or move a terminal.
+//! The log of a node, on stderr, one line per event. Texts of guests, clients, files and other nodes are
+//! escaped, so that they can neither forge a line nor control a terminal.
 
 use crate::untrusted::OneLine;
 use std::{
@@ -12,7 +12,7 @@ use tracing_subscriber::{
     fmt::format::{self, Writer},
 };
 
-/// Logs what `RUST_LOG` asks for, else what `default` does.
+/// Starts logging with the filter in `RUST_LOG`, else with `default`.
 pub fn start(default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -24,7 +24,7 @@ pub fn start(default: &str) {
         .init();
 }
 
-/// `message`, or `name=value`.
+/// Writes the message, or another field as `name=value`.
 fn field(
     out: &mut Writer<'_>,
     field: &tracing::field::Field,
@@ -32,7 +32,7 @@ fn field(
 ) -> fmt::Result {
     match field.name() {
         "message" => {}
-        // What the `log` crate adds of its own.
+        // Fields that the `log` crate adds.
         name if name.starts_with("log.") => return Ok(()),
         name if out.has_ansi_escapes() => write!(out, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
         name => write!(out, "{name}=")?,

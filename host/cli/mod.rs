@@ -1,18 +1,21 @@
-//! The command line: one file a command. Talks to a node through `client` like everybody else;
-//! only `serve` and `demo` hold a node themselves.
+//! The command line, one file per command. Commands call a node through `client`; only `serve` and
+//! `demo` run a node themselves.
 
-/// `println!` for commands: one printable line, and a reader that has gone (`| head`) is no panic.
-macro_rules! say {
-    ($($text:tt)*) => { $crate::cli::output::line(format_args!($($text)*)) };
+/// Prints a single line on stdout; see `output::print_line`.
+macro_rules! print_line {
+    ($($text:tt)*) => { $crate::cli::output::print_line(format_args!($($text)*)) };
 }
 
 mod build;
 mod compile;
 mod components;
 mod config;
-mod config_watch;
+mod config_args;
+mod config_watcher;
+mod connection;
 mod demo;
-mod exit;
+mod die_with_parent;
+mod error;
 mod inspection;
 mod log;
 mod nodes;
@@ -21,35 +24,34 @@ mod payload;
 mod plugins;
 mod send;
 mod serve;
-mod server;
+mod signals;
 mod submit;
 mod tasks;
 mod token;
 
-use clap::{Args, Parser, Subcommand};
-use exit::Failure;
-use server::Server;
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use clap::{Parser, Subcommand};
+use error::CliError;
+use std::{process::ExitCode, time::Duration};
 
 const AFTER_HELP: &str = "\
 Exit codes:
   0  done
-  1  the task failed or was cancelled, a check found faults, or the node failed
-  2  the command line or the configuration is wrong
-  3  the node cannot be reached, or cannot do it now
+  1  the task failed or was cancelled, a check found errors, or the node failed
+  2  the command line or the configuration is invalid
+  3  the node cannot be reached, or is unavailable
   4  the node refused the request
   5  the node ended because a part of it failed; start it again
 
 Environment:
-  HOSTEL_SERVER            the node to talk to, as --server
-  HOSTEL_TOKEN             the token to show; or its file, HOSTEL_TOKEN_FILE
-  HOSTEL_CA_FILE           who signs the node's certificate, as --ca-file
+  HOSTEL_SERVER            the address of the node, as --server
+  HOSTEL_TOKEN             the token of the client; HOSTEL_TOKEN_FILE names its file
+  HOSTEL_CA_FILE           the CA of the node's certificate, as --ca-file
   HOSTEL_CERT_FILE, HOSTEL_KEY_FILE
-                           the certificate to show, as --cert-file and --key-file
-  HOSTEL_CLIENT            the file with all of these, as --client-file
-  HOSTEL__SECTION__KEY     any setting, above the configuration file
-  RUST_LOG                 what the node logs, such as info or hostel=debug
-  NO_COLOR                 no colours";
+                           the client's certificate, as --cert-file and --key-file
+  HOSTEL_CLIENT            a file with all of these, as --client-file
+  HOSTEL__SECTION__KEY     any setting of the node; overrides the configuration file
+  RUST_LOG                 the log level of the node, such as info or hostel=debug
+  NO_COLOR                 disables colours";
 
 /// A node that hosts WebAssembly plugins.
 #[derive(Debug, Parser)]
@@ -64,72 +66,44 @@ enum Command {
     Serve(serve::Serve),
     Demo(demo::Demo),
     Submit(submit::Submit),
-    /// Look at tasks, cancel or requeue them
+    /// Show, list, cancel or requeue tasks
     Tasks(tasks::Tasks),
     Send(send::Send),
     /// List the components of a node
     Components(components::Components),
-    /// List what a node hosts; inspect, verify and build plugin files
+    /// List the plugins of a node; inspect, verify and build plugin files
     Plugins(plugins::Plugins),
-    /// List the nodes of the cluster, drain them
+    /// List, drain or undrain the nodes of the cluster; show a node's health
     Nodes(nodes::Nodes),
-    /// Make a token that lets a client in
+    /// Generate a token for a client
     Token(token::Token),
     /// Show or check the configuration
-    Config(config::ConfigCommand),
+    Config(config::Configuration),
     #[command(hide = true)]
-    Tied(demo::Tied),
+    DieWithParent(die_with_parent::DieWithParent),
     #[command(hide = true)]
     CompilePlugin(compile::CompilePlugin),
 }
 
-/// Which configuration a command works with.
-#[derive(Debug, Clone, Default, Args)]
-struct ConfigFile {
-    /// The configuration file [default: ./hostel.toml, then hostel/hostel.toml in the XDG
-    /// configuration directory, then the built-in defaults]
-    // Not by the field's name: commands have a file of their own.
-    #[arg(id = "config", long = "config", value_name = "FILE")]
-    file: Option<PathBuf>,
-}
-
-impl ConfigFile {
-    /// The file that is read, if there is one.
-    fn path(&self) -> Option<PathBuf> {
-        self.file.clone().or_else(crate::config::locate)
-    }
-
-    /// The configuration of a node that runs in this program.
-    fn load(&self) -> Result<crate::Config, Failure> {
-        self.read().map(compile::by_this_program)
-    }
-
-    /// The configuration as it stands in the file.
-    fn read(&self) -> Result<crate::Config, Failure> {
-        crate::Config::load(self.file.as_deref(), crate::config::environment())
-            .map_err(Failure::usage)
-    }
-}
-
-/// Runs the command that the arguments name.
+/// Parses the arguments and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Before there are threads: it becomes another program.
-    if let Command::Tied(tied) = cli.command {
-        return tied.run().report();
+    // These two have to run before there are threads: one becomes another program,
+    if let Command::DieWithParent(command) = cli.command {
+        return command.run().report();
     }
-    // Before there are threads, too: it takes its rights away.
+    // and the other gives up its permissions.
     if let Command::CompilePlugin(compile) = &cli.command {
         return compile.run();
     }
     log::start(match cli.command {
         Command::Serve(_) | Command::Demo(_) => "info",
-        // What these have to say they print; built-in hostile guests should not add to it.
+        // These print their results; the log of `plugins verify --self` would only distract.
         _ => "warn,hostel::guest=off",
     });
     let runtime = match crate::node::runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::node(error.into()).report(),
+        Err(error) => return CliError::from(anyhow::Error::from(error)).report(),
     };
     let done = runtime.block_on(async {
         match cli.command {
@@ -146,14 +120,14 @@ pub fn main() -> ExitCode {
             Command::Nodes(nodes) => nodes.run().await,
             Command::Token(token) => token.run(),
             Command::Config(config) => config.run(),
-            Command::Tied(_) | Command::CompilePlugin(_) => Ok(()),
+            Command::DieWithParent(_) | Command::CompilePlugin(_) => Ok(()),
         }
     });
-    // Whatever still blocks (a read of stdin, say) must not hold the process.
+    // A thread that blocks, such as a read of stdin, must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(error) => error.report(),
     }
 }
 
@@ -163,7 +137,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn no_command_names_two_arguments_alike() {
+    fn the_arguments_of_each_command_are_distinct() {
         Cli::command().debug_assert();
     }
 }

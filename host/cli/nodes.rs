@@ -1,10 +1,10 @@
-//! `hostel nodes`: who is in the cluster, as the node that is asked sees it, and who of them shall
-//! take no new task.
+//! `hostel nodes`: lists the nodes of the cluster as one of them sees it, shows the health of a node,
+//! and drains nodes.
 
 use super::{
-    Server,
-    exit::Failure,
-    output::{ago, note, print_json, print_table},
+    connection::ConnectionArgs,
+    error::CliError,
+    output::{ago, print_json, print_note, print_table},
 };
 use crate::proto::hostel::v1::{
     Fault, GetHealthResponse, ListNodesResponse, Node, NodePlugin, PartHealth,
@@ -23,67 +23,69 @@ pub struct Nodes {
 enum NodesCommand {
     /// List the live nodes of the cluster and what each of them runs
     ///
-    /// Where nodes serve different versions of one plugin, a line under the table says which. When the
-    /// answer is older than it should be, because etcd is away, a line on stderr says since when.
+    /// If nodes serve different versions of a plugin, a line below the table lists them. If the list is
+    /// stale because etcd cannot be reached, a line on stderr says since when.
     List {
         #[command(flatten)]
-        server: Server,
+        connection: ConnectionArgs,
         #[arg(long)]
         json: bool,
     },
-    /// Show the health of the node that is asked: its parts and what is wrong with them
+    /// Show the health of a node: its parts and their faults
     ///
-    /// Ends with 1 when the node cannot do its work.
+    /// The exit code is 1 if the node cannot do its work.
     Health {
         #[command(flatten)]
-        server: Server,
+        connection: ConnectionArgs,
         #[arg(long)]
         json: bool,
     },
-    /// Let a node take no new task
+    /// Make a node lease no further tasks
     ///
-    /// It finishes the tasks that run; others wait, for another node that handles their type or for
-    /// the undrain. Its components go on, and it still answers clients and takes submissions. Any
-    /// node may be asked. With etcd a drained node is still drained after its restart; a node by
-    /// itself is not.
+    /// It finishes the tasks that run; others wait for another node that handles their type, or for
+    /// `undrain`. Its components keep running, and it still answers clients and accepts submissions.
+    /// Any node of the cluster can be called. With etcd, a drained node stays drained after a restart;
+    /// a single node does not.
     Drain {
         #[command(flatten)]
-        server: Server,
+        connection: ConnectionArgs,
         /// The id of the node
         node: String,
     },
-    /// Let a drained node take tasks again, at once
+    /// Make a drained node lease tasks again
     Undrain {
         #[command(flatten)]
-        server: Server,
-        /// The id of the node, which need not be there
+        connection: ConnectionArgs,
+        /// The id of the node, which need not be live
         node: String,
     },
 }
 
 impl Nodes {
-    pub async fn run(self) -> Result<(), Failure> {
+    pub async fn run(self) -> Result<(), CliError> {
         match self.command {
-            NodesCommand::List { server, json } => {
-                list(&server.connect().await?.list_nodes().await?, json);
+            NodesCommand::List { connection, json } => {
+                list(&connection.connect().await?.list_nodes().await?, json);
             }
-            NodesCommand::Health { server, json } => {
-                return health(&server.connect().await?.get_health().await?, json);
+            NodesCommand::Health { connection, json } => {
+                return health(&connection.connect().await?.get_health().await?, json);
             }
-            NodesCommand::Drain { server, node } => {
-                server.connect().await?.drain_node(&node).await?;
-                say!("{node} is drained: it finishes what runs and takes no new task");
+            NodesCommand::Drain { connection, node } => {
+                connection.connect().await?.drain_node(&node).await?;
+                print_line!(
+                    "{node} is drained: it finishes its running tasks and leases no new ones"
+                );
             }
-            NodesCommand::Undrain { server, node } => {
-                server.connect().await?.undrain_node(&node).await?;
-                say!("{node} is not drained: it takes tasks");
+            NodesCommand::Undrain { connection, node } => {
+                connection.connect().await?.undrain_node(&node).await?;
+                print_line!("{node} is not drained: it leases tasks");
             }
         }
         Ok(())
     }
 }
 
-/// The nodes that one of them sees.
+/// Prints the nodes in the view of one of them.
 pub fn list(seen: &ListNodesResponse, json: bool) {
     if json {
         print_json(&json!({
@@ -105,27 +107,27 @@ pub fn list(seen: &ListNodesResponse, json: bool) {
             "COMPONENTS",
         ];
         print_table(&heads, &rows);
-        let different = differences(&seen.nodes);
+        let different = version_differences(&seen.nodes);
         if !different.is_empty() {
-            say!("");
-            say!("Not the same everywhere:");
-            different.iter().for_each(|line| say!("{line}"));
+            print_line!("");
+            print_line!("Different versions:");
+            different.iter().for_each(|line| print_line!("{line}"));
         }
         if !seen.drained_absent.is_empty() {
-            say!("");
-            say!("Drained and not there: {}", seen.drained_absent.join(", "));
+            print_line!("");
+            print_line!("Drained and not live: {}", seen.drained_absent.join(", "));
         }
     }
     if seen.stale {
         let since = ago(seen.stale_since_ms);
-        note(format_args!(
-            "hostel: this is stale: the node has not reached etcd for {since}"
+        print_note(format_args!(
+            "hostel: this list is stale: the node has not reached etcd for {since}"
         ));
     }
 }
 
-/// The health of one node: a line for each part, and one more for each further fault.
-fn health(seen: &GetHealthResponse, json: bool) -> Result<(), Failure> {
+/// Prints the health of a node: a line for each part, and one more for each further fault.
+fn health(seen: &GetHealthResponse, json: bool) -> Result<(), CliError> {
     if json {
         print_json(&json!({
             "node": seen.node_id,
@@ -136,12 +138,11 @@ fn health(seen: &GetHealthResponse, json: bool) -> Result<(), Failure> {
         let rows: Vec<_> = seen.parts.iter().flat_map(part_rows).collect();
         print_table(&["PART", "STATE", "FAULT", "SINCE", "REASON"], &rows);
     }
-    match seen.serving {
-        true => Ok(()),
-        false => Err(Failure::found(format!(
-            "{} cannot do its work",
-            seen.node_id
-        ))),
+    if seen.serving {
+        Ok(())
+    } else {
+        let message = format!("{} cannot do its work", seen.node_id);
+        Err(CliError::failed(message))
     }
 }
 
@@ -183,10 +184,7 @@ fn part_json(part: &PartHealth) -> Value {
 }
 
 fn state(node: &Node) -> &'static str {
-    match node.drained {
-        true => "drained",
-        false => "ready",
-    }
+    if node.drained { "drained" } else { "ready" }
 }
 
 fn row(node: &Node) -> Vec<String> {
@@ -228,28 +226,29 @@ fn as_json(node: &Node) -> Value {
     })
 }
 
-/// A line for each plugin of which nodes serve different code: which versions, and where. Two files
-/// of one version are told apart by their hashes.
-fn differences(nodes: &[Node]) -> Vec<String> {
+/// Returns a line for each plugin that nodes serve in different versions. Different files of the same
+/// version are distinguished by their hashes.
+fn version_differences(nodes: &[Node]) -> Vec<String> {
     // By plugin, then by version and hash.
     let mut served = BTreeMap::<&str, BTreeMap<(&str, &str), Vec<&str>>>::new();
     for node in nodes {
         for plugin in &node.plugins {
             let files = served.entry(&plugin.name).or_default();
-            let there = files.entry((&plugin.version, &plugin.sha256)).or_default();
-            there.push(&node.id);
+            let ids = files.entry((&plugin.version, &plugin.sha256)).or_default();
+            ids.push(&node.id);
         }
     }
     served.retain(|_, files| files.len() > 1);
     let mut lines = Vec::new();
     for (plugin, files) in served {
-        let twins = |version| files.keys().filter(|(other, _)| *other == version).count();
-        let parts = files.iter().map(|(&(version, sha256), there)| {
-            let file = match twins(version) {
-                1 => String::new(),
-                _ => format!(" ({})", sha256.get(..12).unwrap_or(sha256)),
+        let files_of = |version| files.keys().filter(|(other, _)| *other == version).count();
+        let parts = files.iter().map(|(&(version, sha256), ids)| {
+            let hash = if files_of(version) > 1 {
+                format!(" ({})", sha256.get(..12).unwrap_or(sha256))
+            } else {
+                String::new()
             };
-            format!("{version}{file} on {}", there.join(", "))
+            format!("{version}{hash} on {}", ids.join(", "))
         });
         let parts: Vec<String> = parts.collect();
         lines.push(format!("  {plugin}: {}", parts.join("; ")));
@@ -262,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn different_code_is_pointed_out() {
+    fn different_versions_are_listed() {
         let node = |id: &str, plugins: &[(&str, &str, &str)]| Node {
             id: id.into(),
             plugins: plugins
@@ -283,12 +282,12 @@ mod tests {
             node("d", &[("text", "1.0.0", first.1)]),
         ];
         assert_eq!(
-            differences(&nodes),
+            version_differences(&nodes),
             [
                 "  echo: 1.0.0 on a, c; 1.1.0 on b",
                 "  text: 1.0.0 (0123456789ab) on c; 1.0.0 (fedcba987654) on d",
             ]
         );
-        assert!(differences(&nodes[..1]).is_empty());
+        assert!(version_differences(&nodes[..1]).is_empty());
     }
 }

@@ -1,8 +1,7 @@
-//! What commands print: columns and lines for people, JSON for programs, bytes as they are. The only
-//! place of the command line that writes to a terminal: whatever is in a text, what reaches the
-//! terminal is printable, and a line is one line.
+//! The output of commands: tables and lines for people, JSON for programs, results as raw bytes. Only
+//! this file of the command line writes to stdout and stderr; it escapes unprintable characters, so that
+//! no text can move the cursor of a terminal or forge a line.
 
-use super::exit::Failure;
 use crate::{
     proto::{distributed::TaskStatus, hostel::v1},
     untrusted::{Untrusted, is_unprintable},
@@ -16,75 +15,73 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// One line on stdout, whatever the text holds.
-pub fn line(text: fmt::Arguments<'_>) {
+/// Prints `text` as a single line on stdout.
+pub fn print_line(text: fmt::Arguments<'_>) {
     write_out(Untrusted::new(text.to_string()));
 }
 
-/// A text of the program's own with all of its lines.
-pub fn paragraph(text: fmt::Arguments<'_>) {
+/// Prints a text with all of its lines on stdout. Only for the program's own texts.
+pub fn print_lines(text: fmt::Arguments<'_>) {
     write_out(Untrusted::new(text.to_string()).block(0));
 }
 
-/// A name and its value, which keeps its lines under one another.
-pub fn field(name: &str, value: &str) {
+/// Prints a name and its value; further lines of the value are indented below the first.
+pub fn print_field(name: &str, value: &str) {
     let value = Untrusted::new(value.trim_end());
     write_out(format_args!("{name:16} {}", value.block(17)));
 }
 
-/// What cannot be written ends the command, without a word when it is because nobody reads on.
+/// Ends the process if stdout cannot be written; silently if its reader has gone (`| head`).
 fn write_out(text: impl fmt::Display) {
     let mut out = io::stdout().lock();
     if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
         if error.kind() == io::ErrorKind::BrokenPipe {
             process::exit(0);
         }
-        Failure::node(anyhow::Error::new(error).context("cannot write the output")).report();
+        print_error(&format!("cannot write the output: {error}"));
         process::exit(1);
     }
 }
 
-/// One line on stderr.
-pub fn note(text: fmt::Arguments<'_>) {
+/// Prints `text` as a single line on stderr.
+pub fn print_note(text: fmt::Arguments<'_>) {
     eprintln!("{}", Untrusted::new(text.to_string()));
 }
 
-/// One line on stderr for people: programs do not see it.
-pub fn aside(text: fmt::Arguments<'_>) {
+/// Prints `text` as a single line on stderr if that is a terminal.
+pub fn print_hint(text: fmt::Arguments<'_>) {
     if io::stderr().is_terminal() {
-        note(text);
+        print_note(text);
     }
 }
 
-/// Why a command failed, on stderr. Further lines of the message are indented.
-pub fn complain(message: &str) {
+/// Prints the error of a command on stderr; further lines are indented.
+pub fn print_error(message: &str) {
     eprintln!("hostel: {}", Untrusted::new(message.trim_end()).block(2));
 }
 
-/// These bytes on stdout and nothing else. A terminal gets them as printable text.
-pub fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+/// Prints exactly these bytes on stdout, or printable text if that is a terminal.
+pub fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    let written = match out.is_terminal() {
-        true => {
-            let text = String::from_utf8_lossy(bytes);
-            let text = text.strip_suffix('\n').unwrap_or(&text);
-            writeln!(out, "{}", Untrusted::new(text).block(0))
-        }
-        false => out.write_all(bytes),
+    let written = if out.is_terminal() {
+        let text = String::from_utf8_lossy(bytes);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        writeln!(out, "{}", Untrusted::new(text).block(0))
+    } else {
+        out.write_all(bytes)
     };
     written
         .and_then(|()| out.flush())
         .context("cannot write the result")
-        .map_err(Failure::node)
 }
 
-/// One JSON document, and nothing else on stdout.
+/// Prints a JSON document on stdout.
 pub fn print_json(value: &Value) {
     write_out(printable_json(&format!("{value:#}")));
 }
 
-/// The same document, with everything unprintable in its strings escaped. Outside of strings JSON
-/// has nothing unprintable but its line breaks, and within them none.
+/// Escapes the unprintable characters in the strings of a JSON document. Outside of strings JSON has
+/// none except line breaks.
 fn printable_json(document: &str) -> String {
     let mut printable = String::with_capacity(document.len());
     for c in document.chars() {
@@ -100,7 +97,7 @@ fn printable_json(document: &str) -> String {
     printable
 }
 
-/// Rows under their heads, as wide as they need to be.
+/// Prints a table whose columns are as wide as their content.
 pub fn print_table(heads: &[&str], rows: &[Vec<String>]) {
     let printable = |cell: &String| Untrusted::new(cell).to_string();
     let rows: Vec<Vec<String>> = rows
@@ -118,7 +115,7 @@ pub fn print_table(heads: &[&str], rows: &[Vec<String>]) {
             .zip(&widths)
             .map(|(cell, width)| format!("{cell:width$}"))
             .collect();
-        say!("{}", cells.join("  ").trim_end());
+        print_line!("{}", cells.join("  ").trim_end());
     };
     line(&mut heads.iter().copied());
     for row in &rows {
@@ -126,7 +123,7 @@ pub fn print_table(heads: &[&str], rows: &[Vec<String>]) {
     }
 }
 
-/// A task without its result, which is the task's own bytes and goes out by itself.
+/// A task as JSON without its result.
 pub fn task_json(task: &TaskStatus) -> Value {
     json!({
         "task_id": task.task_id,
@@ -150,7 +147,7 @@ pub fn task_json(task: &TaskStatus) -> Value {
     })
 }
 
-/// A task with its result as text, where it is text; a program that needs other bytes asks over gRPC.
+/// A task as JSON with its result, which is `null` unless it is UTF-8.
 pub fn task_with_result_json(task: &TaskStatus) -> Value {
     let mut value = task_json(task);
     value["result_bytes"] = task.result.len().into();
@@ -158,6 +155,7 @@ pub fn task_with_result_json(task: &TaskStatus) -> Value {
     value
 }
 
+/// A plugin as JSON.
 pub fn plugin_json(plugin: &v1::Plugin) -> Value {
     let task_types = plugin.task_types.iter().map(|task_type| {
         json!({
@@ -181,7 +179,7 @@ pub fn plugin_json(plugin: &v1::Plugin) -> Value {
     })
 }
 
-/// How long ago a time in milliseconds since the epoch was, roughly: `5s`, `3m`, `2h`, `4d`.
+/// Formats the time since `at_ms`, in milliseconds since the epoch: `5s`, `3m`, `2h`, `4d`.
 pub fn ago(at_ms: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default().as_millis();
@@ -194,7 +192,7 @@ pub fn ago(at_ms: u64) -> String {
     }
 }
 
-/// Milliseconds as people write them.
+/// Formats a duration in milliseconds, such as `1.5s`.
 pub fn duration(ms: u64) -> String {
     format!("{:?}", Duration::from_millis(ms))
 }

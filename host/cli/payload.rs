@@ -1,11 +1,11 @@
-//! Bytes in from wherever the caller has them.
+//! The payload arguments of `submit` and `send`.
 
-use super::exit::Failure;
+use super::error::CliError;
 use anyhow::Context;
 use clap::Args;
 use std::{io::Read, path::PathBuf};
 
-/// What to send.
+/// The source of a payload: stdin, an argument or a file; empty without any.
 #[derive(Debug, Args)]
 pub struct Payload {
     /// `-` reads the payload from stdin
@@ -25,9 +25,10 @@ pub struct Payload {
 }
 
 impl Payload {
-    pub fn read(&self) -> Result<Vec<u8>, Failure> {
+    /// Reads the payload from its source.
+    pub fn read(&self) -> Result<Vec<u8>, CliError> {
         self.bytes()
-            .map_err(|error| Failure::usage(format!("{error:#}")))
+            .map_err(|error| CliError::usage(format!("{error:#}")))
     }
 
     fn bytes(&self) -> anyhow::Result<Vec<u8>> {

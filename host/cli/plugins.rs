@@ -1,8 +1,10 @@
-//! `hostel plugins`: what a node hosts, and what a plugin file is before any node hosts it.
+//! `hostel plugins`: lists the plugins of a node; inspects, verifies and builds plugin files.
 
 use super::{
-    ConfigFile, Server, build,
-    exit::Failure,
+    build,
+    config_args::ConfigArgs,
+    connection::ConnectionArgs,
+    error::CliError,
     inspection,
     output::{duration, plugin_json, print_json, print_table},
 };
@@ -22,54 +24,54 @@ pub struct Plugins {
 
 #[derive(Debug, Subcommand)]
 enum PluginsCommand {
-    /// List what a node hosts, and the files that it refuses
+    /// List the plugins of a node, and the files that it refuses
     List {
         #[command(flatten)]
-        server: Server,
+        connection: ConnectionArgs,
         #[arg(long)]
         json: bool,
     },
-    /// Show what a plugin file has, what it wants, and what is wrong with it
+    /// Show the manifest, exports and imports of a plugin file, and its errors
     Inspect {
         file: PathBuf,
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        config: ConfigFile,
+        config: ConfigArgs,
     },
-    /// Load a plugin file as a node would and report every fault, or prove the sandbox here
+    /// Load a plugin file as a node would and report all errors, or test the sandbox on this machine
     Verify {
         /// The plugin file
         #[arg(required_unless_present = "own", conflicts_with = "own")]
         file: Option<PathBuf>,
-        /// Run built-in hostile guests under this configuration and report each limit that fires
+        /// Run built-in hostile guests with this configuration and report whether each limit holds
         #[arg(id = "own", long = "self")]
         own: bool,
         #[command(flatten)]
-        config: ConfigFile,
+        config: ConfigArgs,
     },
-    /// Build the plugin in DIR from source and put it into the plugins directory
+    /// Build the plugin in DIR from source and install it in the plugins directory
     ///
-    /// The file is named as the plugin's manifest says. What a node with this configuration would
-    /// refuse is not put in place.
+    /// The file is named as the plugin in its manifest. A plugin that a node with this configuration
+    /// would refuse is not installed.
     Build {
-        /// The plugin's crate
+        /// The crate of the plugin
         dir: PathBuf,
-        /// Where to put the file [default: plugins.dir of the configuration]
+        /// The directory for the file [default: plugins.dir of the configuration]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
         #[command(flatten)]
-        config: ConfigFile,
+        config: ConfigArgs,
     },
 }
 
 impl Plugins {
-    pub async fn run(self) -> Result<(), Failure> {
+    pub async fn run(self) -> Result<(), CliError> {
         match self.command {
-            PluginsCommand::List { server, json } => list(&server, json).await,
+            PluginsCommand::List { connection, json } => list(&connection, json).await,
             PluginsCommand::Inspect { file, json, config } => {
                 let inspection = plugin::inspect(&config.load()?, &file).await;
-                inspection::print(&inspection.map_err(Failure::found_in)?, json)
+                inspection::print(&inspection.map_err(CliError::failed)?, json)
             }
             PluginsCommand::Verify { file, config, .. } => {
                 let config = config.load()?;
@@ -82,7 +84,7 @@ impl Plugins {
                 let config = config.load()?;
                 let out = out.unwrap_or_else(|| config.plugins.dir.clone());
                 for file in build::build(&config, &dir, &[], &out).await? {
-                    say!("{}", file.display());
+                    print_line!("{}", file.display());
                 }
                 Ok(())
             }
@@ -90,26 +92,26 @@ impl Plugins {
     }
 }
 
-async fn verify(config: &Config, file: &Path) -> Result<(), Failure> {
+async fn verify(config: &Config, file: &Path) -> Result<(), CliError> {
     let inspection = plugin::inspect(config, file).await;
-    let inspection = inspection.map_err(Failure::found_in)?;
+    let inspection = inspection.map_err(CliError::failed)?;
     let file = Untrusted::path(file);
     for fault in &inspection.faults {
-        say!("{file}: {fault}");
+        print_line!("{file}: {fault}");
     }
     for warning in &inspection.warnings {
-        say!("{file}: warning: {warning}");
+        print_line!("{file}: warning: {warning}");
     }
     if !inspection.faults.is_empty() {
-        return Err(Failure::found(format!("a node would refuse {file}")));
+        return Err(CliError::failed(format!("a node would refuse {file}")));
     }
-    say!("{file}: no faults");
+    print_line!("{file}: no errors");
     Ok(())
 }
 
-async fn verify_self(config: &Config) -> Result<(), Failure> {
+async fn verify_self(config: &Config) -> Result<(), CliError> {
     let checks = plugin::verify_self(config).await;
-    let checks = checks.map_err(Failure::found_in)?;
+    let checks = checks.map_err(CliError::failed)?;
     let rows: Vec<_> = checks
         .iter()
         .map(|check| {
@@ -124,15 +126,15 @@ async fn verify_self(config: &Config) -> Result<(), Failure> {
     );
     match checks.iter().filter(|check| !check.fired).count() {
         0 => Ok(()),
-        failed => Err(Failure::found(format!(
+        failed => Err(CliError::failed(format!(
             "{failed} of {} limits do not hold on this machine",
             checks.len()
         ))),
     }
 }
 
-async fn list(server: &Server, json: bool) -> Result<(), Failure> {
-    let listed = server.connect().await?.list_plugins().await?;
+async fn list(connection: &ConnectionArgs, json: bool) -> Result<(), CliError> {
+    let listed = connection.connect().await?.list_plugins().await?;
     let ListPluginsResponse {
         plugins,
         rejected,
@@ -196,11 +198,11 @@ async fn list(server: &Server, json: bool) -> Result<(), Failure> {
     for loading in loading {
         let since = UNIX_EPOCH + Duration::from_millis(loading.since_ms);
         let seconds = since.elapsed().unwrap_or_default().as_secs();
-        say!("\nloading for {seconds} s: {}", loading.file);
+        print_line!("\nloading for {seconds} s: {}", loading.file);
     }
     for rejected in rejected {
-        say!("");
-        say!("refused: {}: {}", rejected.file, rejected.error);
+        print_line!("");
+        print_line!("refused: {}: {}", rejected.file, rejected.error);
     }
     Ok(())
 }

@@ -1,25 +1,25 @@
-//! `hostel send`: one message to a component, a node or a topic, and its answer out.
+//! `hostel send`: sends a message to a component, a node or a topic, and prints the reply.
 
-use super::{Server, exit::Failure, output::print_bytes, payload::Payload};
+use super::{connection::ConnectionArgs, error::CliError, output::print_bytes, payload::Payload};
 use crate::proto::distributed::Message;
 use clap::Args;
 
-/// How long to wait for an answer where --wait says no number.
+/// The wait for a reply if --wait has no number.
 const WAIT_MS: &str = "10000";
 
 /// Send a message to a component, a node or a topic
 ///
-/// Says how many it was handed to, or with --wait prints the answer, byte for byte. A node answers
-/// with its record: what it is and what it has.
+/// Prints the number of receivers, or with --wait the reply, byte for byte. A node replies with its
+/// registration as JSON.
 #[derive(Debug, Args)]
 pub struct Send {
     #[command(flatten)]
-    server: Server,
+    connection: ConnectionArgs,
     /// The id of a component or a node, or a topic
     to: String,
     #[command(flatten)]
     payload: Payload,
-    /// The message's type, as the receiver knows it
+    /// The type of the message
     #[arg(
         long = "type",
         value_name = "TYPE",
@@ -27,7 +27,7 @@ pub struct Send {
         hide_default_value = true
     )]
     message_type: String,
-    /// In whose name; without --wait answers go there
+    /// The id of the sender, to which replies go without --wait
     #[arg(
         long,
         value_name = "NAME",
@@ -35,13 +35,13 @@ pub struct Send {
         hide_default_value = true
     )]
     from: String,
-    /// Wait for the answer, this long at the most
+    /// Wait for the reply, at most this long; 10000 without a number
     #[arg(long, value_name = "MS", num_args = 0..=1, require_equals = true, default_missing_value = WAIT_MS)]
     wait: Option<u64>,
 }
 
 impl Send {
-    pub async fn run(self) -> Result<(), Failure> {
+    pub async fn run(self) -> Result<(), CliError> {
         let message = Message {
             from_node: self.from,
             to_node: self.to,
@@ -50,14 +50,19 @@ impl Send {
             reply_timeout_ms: self.wait.unwrap_or(0),
             ..Message::default()
         };
-        let response = self.server.connect().await?.send_message(message).await?;
+        let response = self
+            .connection
+            .connect()
+            .await?
+            .send_message(message)
+            .await?;
         if !response.success {
-            return Err(Failure::found(response.message));
+            return Err(CliError::failed(response.message));
         }
         match response.reply {
-            Some(answer) => print_bytes(&answer.payload),
+            Some(reply) => Ok(print_bytes(&reply.payload)?),
             None => {
-                say!("{}", response.message);
+                print_line!("{}", response.message);
                 Ok(())
             }
         }

@@ -1,6 +1,11 @@
-//! `hostel serve`: a node in the foreground, until a signal ends it.
+//! `hostel serve`: runs a node in the foreground until a signal stops it.
 
-use super::{ConfigFile, config_watch::ConfigWatch, exit::Failure};
+use super::{
+    config_args::ConfigArgs,
+    config_watcher::ConfigWatcher,
+    error::CliError,
+    signals::{SignalRequest, Signals},
+};
 use crate::{
     config::{self, Config},
     node::DistributedNode,
@@ -12,40 +17,39 @@ use std::{
     path::{Path, PathBuf},
     process,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Run a node
 ///
-/// SIGTERM, SIGINT or SIGQUIT stops it: running tasks get node.drain_ms to end, the rest is due again at
-/// the next start. A second one ends the process at once; nothing accepted is lost by that either.
-/// SIGHUP reads the configuration, tokens and certificates again; the log says what of it waits for the
-/// next start.
+/// SIGTERM, SIGINT or SIGQUIT stops it: running tasks get node.drain_ms to end, and those that still run
+/// are due again at the next start. A second signal ends the process at once; no accepted task is lost by
+/// that either. SIGHUP makes the node read the configuration, tokens and certificates again; the log lists
+/// the settings that need a restart.
 #[derive(Debug, Args)]
 pub struct Serve {
     #[command(flatten)]
-    config: ConfigFile,
-    /// Write what was bound, as JSON, to this file: {"grpc": "127.0.0.1:50051"}
+    config: ConfigArgs,
+    /// Write the bound address as JSON to this file: {"grpc": "127.0.0.1:50051"}
     #[arg(long, value_name = "FILE")]
     ports_file: Option<PathBuf>,
 }
 
 impl Serve {
-    pub async fn run(&self) -> Result<(), Failure> {
-        // Before all else: until they are listened to, signals end the process.
+    pub async fn run(&self) -> Result<(), CliError> {
+        // First, because a signal ends the process until it is received here.
         let mut signals = Signals::new()?;
         let mut config = self.config.load()?;
-        // A start may take long: servers are waited for and plugins compiled.
+        // A start may take long: it waits for servers and compiles plugins.
         let mut node = tokio::select! {
-            made = DistributedNode::from_config(&config) => made?,
+            created = DistributedNode::from_config(&config) => created?,
             () = signals.stop() => {
-                stopped_early();
+                log_early_stop();
                 return Ok(());
             }
         };
         tokio::select! {
             started = node.start() => started?,
             () = signals.stop() => {
-                stopped_early();
+                log_early_stop();
                 return Ok(node.stop().await?);
             }
         }
@@ -63,11 +67,11 @@ impl Serve {
         );
         let failed = loop {
             tokio::select! {
-                told = signals.next() => match told {
-                    Told::Reload => self.reload(&node, &mut config),
-                    Told::Stop => break None,
+                request = signals.next() => match request {
+                    SignalRequest::Reload => self.reload(&node, &mut config),
+                    SignalRequest::Stop => break None,
                 },
-                why = node.failed() => break Some(why),
+                reason = node.failed() => break Some(reason),
             }
         };
         tracing::info!("stopping; a second signal ends the process at once");
@@ -76,100 +80,70 @@ impl Serve {
             () = signals.stop() => process::exit(130),
         };
         match failed {
-            Some(why) => Err(Failure::part(why)),
+            Some(reason) => Err(CliError::node_ended(reason)),
             None => Ok(stopped?),
         }
     }
 
-    /// Puts into force what can be changed in a node that runs, and says what cannot.
+    /// Applies the settings that a running node can reload, and logs those that need a restart.
     fn reload(&self, node: &DistributedNode, config: &mut Config) {
         let new = match self.config.load() {
             Ok(new) => new,
-            Err(failure) => {
-                tracing::warn!("SIGHUP: nothing has changed: {}", failure.message());
+            Err(error) => {
+                tracing::warn!(
+                    "SIGHUP: the configuration is not reloaded: {}",
+                    error.message()
+                );
                 return;
             }
         };
-        let in_force = node.reload(&new);
-        let changed = config::differences(config, &new);
-        let waits = |name: &String| !in_force.iter().any(|section| name.starts_with(section));
-        let waiting: Vec<_> = changed.into_iter().filter(waits).collect();
+        let reloaded = node.reload(&new);
+        let changes = config::changes(config, &new);
+        let is_reloaded = |name: &String| reloaded.iter().any(|section| name.starts_with(section));
+        let waiting: Vec<_> = changes
+            .at_start
+            .into_iter()
+            .chain(
+                changes
+                    .reloadable
+                    .into_iter()
+                    .filter(|name| !is_reloaded(name)),
+            )
+            .collect();
         if waiting.is_empty() {
-            tracing::info!("SIGHUP: the configuration was read again");
+            tracing::info!("SIGHUP: the configuration is reloaded");
         } else {
             tracing::warn!(
-                "SIGHUP: the configuration was read again; these settings have changed and wait for the \
-                 next start: {}",
+                "SIGHUP: the configuration is reloaded; these settings have changed and need a restart: \
+                 {}",
                 waiting.join(", ")
             );
         }
-        // The rest is compared with what the node was started with, also the next time.
-        if in_force.contains(&"tls.") {
+        // All other settings keep the values that the node was started with.
+        if reloaded.contains(&"tls.") {
             config.tls = new.tls;
         }
-        if in_force.contains(&"auth.") {
+        if reloaded.contains(&"auth.") {
             config.auth = new.auth;
         }
     }
 }
 
-fn stopped_early() {
-    tracing::info!("asked to stop before the start was over");
-}
-
-/// The signals that a node listens to.
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
-    hangup: Signal,
-}
-
-/// What a signal asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
-    Stop,
-    Reload,
-}
-
-impl Signals {
-    pub fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    pub async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.terminate.recv() => Told::Stop,
-            _ = self.interrupt.recv() => Told::Stop,
-            _ = self.quit.recv() => Told::Stop,
-            _ = self.hangup.recv() => Told::Reload,
-        }
-    }
-
-    /// Waits for one that asks for the end.
-    async fn stop(&mut self) {
-        while self.next().await == Told::Reload {
-            tracing::info!("SIGHUP: nothing is read again while the node starts or stops");
-        }
-    }
+fn log_early_stop() {
+    tracing::info!("stopped before the start was complete");
 }
 
 impl Serve {
-    /// Says in the log when the configuration file changes, for ever.
+    /// Logs changes of the configuration file. Never returns.
     pub async fn watch_config(&self) -> Infallible {
         match self.config.path() {
-            Some(file) => ConfigWatch::new(file).run().await,
+            Some(file) => ConfigWatcher::new(file).run().await,
             None => std::future::pending().await,
         }
     }
 }
 
-/// Written beside and renamed into place: who waits for the file never reads half of it.
+/// Writes the file under another name and renames it, so that it is never read half written.
 fn write_ports(file: &Path, node: &DistributedNode) -> anyhow::Result<()> {
     let ports =
         serde_json::json!({ "grpc": node.address().to_string(), "node_id": node.id().as_str() });

@@ -1,9 +1,9 @@
-//! `hostel submit`: one task in, its id or its result out.
+//! `hostel submit`: submits a task and prints its id or its result.
 
 use super::{
-    Server,
-    exit::Failure,
-    output::{aside, print_bytes, print_json, task_with_result_json},
+    connection::ConnectionArgs,
+    error::CliError,
+    output::{print_bytes, print_hint, print_json, task_with_result_json},
     payload::Payload,
 };
 use crate::proto::distributed::{Task, TaskStatus};
@@ -14,24 +14,24 @@ use uuid::Uuid;
 
 /// Submit a task
 ///
-/// Prints the task's id once the task is durable, or with --wait the result, byte for byte. On a
-/// terminal, stderr says how durable.
+/// Prints the id of the task once it is stored durably, or with --wait the result, byte for byte. If
+/// stderr is a terminal, it also gets the durability.
 #[derive(Debug, Args)]
 pub struct Submit {
     #[command(flatten)]
-    server: Server,
-    /// The task type, as a plugin declares it
+    connection: ConnectionArgs,
+    /// The task type, as declared by a plugin
     task_type: String,
     #[command(flatten)]
     payload: Payload,
-    /// The task's id and idempotency key, until the node forgets the task
-    /// (queue.keep_ended_ms after its end) [default: made up]
+    /// The id of the task and its idempotency key, until the node deletes the task
+    /// (queue.keep_ended_ms after its end) [default: generated]
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     id: String,
-    /// Metadata for the handler; may be given many times
+    /// Metadata for the handler; may be repeated
     #[arg(long = "meta", value_name = "KEY=VALUE", value_parser = key_value)]
     metadata: Vec<(String, String)>,
-    /// Have it run by this node only
+    /// Run the task on this node only
     #[arg(
         long,
         value_name = "NODE",
@@ -39,7 +39,7 @@ pub struct Submit {
         hide_default_value = true
     )]
     node: String,
-    /// Have it run by nodes with this label only
+    /// Run the task on nodes with this label only
     #[arg(
         long,
         value_name = "LABEL",
@@ -48,24 +48,26 @@ pub struct Submit {
         conflicts_with = "node"
     )]
     label: String,
-    /// Wait for the task's end and print its result
+    /// Wait for the end of the task and print its result
     #[arg(long)]
     wait: bool,
-    /// Print JSON: id, whether it existed before, durability; with --wait also the task and its result
+    /// Print JSON: the id, whether the task existed, its durability; with --wait also the task and its
+    /// result
     #[arg(long)]
     json: bool,
 }
 
 impl Submit {
-    pub async fn run(self) -> Result<(), Failure> {
+    pub async fn run(self) -> Result<(), CliError> {
         let metadata: HashMap<_, _> = self.metadata.iter().cloned().collect();
         if metadata.len() < self.metadata.len() {
-            return Err(Failure::usage("--meta gives a key more than once"));
+            return Err(CliError::usage("--meta gives a key more than once"));
         }
-        // Made up here, so that a failure can name it.
-        let id = match self.id.is_empty() {
-            true => Uuid::now_v7().to_string(),
-            false => self.id.clone(),
+        // Generated here, so that an error can name the task.
+        let id = if self.id.is_empty() {
+            Uuid::now_v7().to_string()
+        } else {
+            self.id.clone()
         };
         let task = Task {
             task_id: id.clone(),
@@ -76,16 +78,16 @@ impl Submit {
             node: self.node.clone(),
             label: self.label.clone(),
         };
-        let mut client = self.server.connect().await?;
-        let response = match self.wait {
-            true => client.submit_to_end(task).await,
-            false => client.submit(task).await,
+        let mut client = self.connection.connect().await?;
+        let response = if self.wait {
+            client.submit_to_end(task).await
+        } else {
+            client.submit(task).await
         };
-        let mut response = response.map_err(|status| Failure::of_task(&id, status))?;
+        let mut response = response.map_err(|status| CliError::submission(&id, status))?;
         let status = response.status.take();
-        // For people; scripts get what they ask for, and with --json this too.
         if !self.json {
-            aside(format_args!("hostel: {}", survives(&response.durability)));
+            print_hint(format_args!("hostel: {}", durability(&response.durability)));
         }
         match status {
             Some(status) if self.json => {
@@ -97,7 +99,7 @@ impl Submit {
             }
             Some(status) => {
                 completed(&status)?;
-                print_bytes(&status.result)
+                Ok(print_bytes(&status.result)?)
             }
             None if self.json => {
                 print_json(&json!({
@@ -108,31 +110,31 @@ impl Submit {
                 Ok(())
             }
             None => {
-                say!("{}", response.task_id);
+                print_line!("{}", response.task_id);
                 Ok(())
             }
         }
     }
 }
 
-/// A durability in words. Newer nodes may have further ones.
-fn survives(durability: &str) -> String {
-    let words = match durability {
-        "memory" => "it is in memory only, and lost when its Redis ends",
-        "periodic" => "it is on disk within a second or so",
-        "synced" => "it is on disk",
-        "replicated" => "as many replicas as the node asks for have it",
-        _ => "the node cannot tell what it survives",
+/// Describes a durability. Newer nodes may return further ones, older nodes none.
+fn durability(durability: &str) -> String {
+    let description = match durability {
+        "memory" => "the task is in memory only, and lost if its Redis ends",
+        "periodic" => "the task is on disk within about a second",
+        "synced" => "the task is on disk",
+        "replicated" => "as many replicas as the node requires have the task",
+        _ => "the node does not know the durability of the task",
     };
-    match durability {
-        // A node of a version that says nothing.
-        "" => format!("accepted: {words}"),
-        durability => format!("accepted ({durability}): {words}"),
+    if durability.is_empty() {
+        format!("accepted: {description}")
+    } else {
+        format!("accepted ({durability}): {description}")
     }
 }
 
-/// Why there is no result, where there is none.
-fn completed(status: &TaskStatus) -> Result<(), Failure> {
+/// Returns an error unless the task has a result.
+fn completed(status: &TaskStatus) -> Result<(), CliError> {
     if status.status != "completed" {
         let TaskStatus {
             task_id,
@@ -140,7 +142,9 @@ fn completed(status: &TaskStatus) -> Result<(), Failure> {
             error,
             ..
         } = status;
-        return Err(Failure::found(format!("task {task_id} {status}: {error}")));
+        return Err(CliError::failed(format!(
+            "task {task_id} {status}: {error}"
+        )));
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! `hostel tasks`: what is queued, what became of it, and what to do about it.
+//! `hostel tasks`: shows, lists, cancels and requeues tasks.
 
 use super::{
-    Server,
-    exit::Failure,
-    output::{ago, field, print_json, print_table, task_json, task_with_result_json},
+    connection::ConnectionArgs,
+    error::CliError,
+    output::{ago, print_field, print_json, print_table, task_json, task_with_result_json},
 };
 use crate::{proto::hostel::v1::ListTasksRequest, task::StateKind};
 use clap::{Args, Subcommand};
@@ -20,7 +20,7 @@ enum TasksCommand {
     /// Show one task
     Get {
         #[command(flatten)]
-        server: Server,
+        connection: ConnectionArgs,
         id: String,
         #[arg(long)]
         json: bool,
@@ -28,7 +28,7 @@ enum TasksCommand {
     /// List tasks, newest first
     List {
         #[command(flatten)]
-        server: Server,
+        connection: ConnectionArgs,
         /// Only tasks in this state: pending, running, completed, failed or cancelled
         #[arg(long, value_name = "STATE")]
         state: Option<StateKind>,
@@ -40,32 +40,36 @@ enum TasksCommand {
             hide_default_value = true
         )]
         task_type: String,
-        /// How many at the most
+        /// The maximum number of tasks
         #[arg(long, default_value_t = 100)]
         limit: usize,
         #[arg(long)]
         json: bool,
     },
-    /// End a task: at once when it waits, by interrupting its handler when it runs
+    /// Cancel a task: at once if it is pending, by interrupting its handler if it is running
     Cancel {
         #[command(flatten)]
-        server: Server,
+        connection: ConnectionArgs,
         id: String,
     },
-    /// Run a failed or cancelled task again, its attempts counted anew
+    /// Run a failed or cancelled task again, with all of its attempts
     Requeue {
         #[command(flatten)]
-        server: Server,
+        connection: ConnectionArgs,
         id: String,
     },
 }
 
 impl Tasks {
-    pub async fn run(self) -> Result<(), Failure> {
+    pub async fn run(self) -> Result<(), CliError> {
         match self.command {
-            TasksCommand::Get { server, id, json } => get(&server, &id, json).await,
+            TasksCommand::Get {
+                connection,
+                id,
+                json,
+            } => get(&connection, &id, json).await,
             TasksCommand::List {
-                server,
+                connection,
                 state,
                 task_type,
                 limit,
@@ -76,31 +80,32 @@ impl Tasks {
                     task_type,
                     ..Default::default()
                 };
-                list(&server, filter, limit, json).await
+                list(&connection, filter, limit, json).await
             }
-            TasksCommand::Cancel { server, id } => {
-                let outcome = server.connect().await?.cancel_task(&id).await?;
+            TasksCommand::Cancel { connection, id } => {
+                let outcome = connection.connect().await?.cancel_task(&id).await?;
                 match outcome.as_str() {
-                    "cancelled" => say!("cancelled"),
-                    "asked" => say!("asked: its handler is being interrupted"),
+                    "cancelled" => print_line!("cancelled"),
+                    "asked" => print_line!("requested: the handler is being interrupted"),
                     ended => {
-                        let message = format!("not cancelled: it had ended before ({ended})");
-                        return Err(Failure::refused(message));
+                        let message =
+                            format!("not cancelled: the task has already ended ({ended})");
+                        return Err(CliError::refused(message));
                     }
                 }
                 Ok(())
             }
-            TasksCommand::Requeue { server, id } => {
-                server.connect().await?.requeue_task(&id).await?;
-                say!("requeued");
+            TasksCommand::Requeue { connection, id } => {
+                connection.connect().await?.requeue_task(&id).await?;
+                print_line!("requeued");
                 Ok(())
             }
         }
     }
 }
 
-async fn get(server: &Server, id: &str, json: bool) -> Result<(), Failure> {
-    let task = server.connect().await?.get_task_status(id).await?;
+async fn get(connection: &ConnectionArgs, id: &str, json: bool) -> Result<(), CliError> {
+    let task = connection.connect().await?.get_task_status(id).await?;
     if json {
         print_json(&task_with_result_json(&task));
         return Ok(());
@@ -110,23 +115,23 @@ async fn get(server: &Server, id: &str, json: bool) -> Result<(), Failure> {
     let shown = fields.filter(|(_, value)| !matches!(value, Value::String(s) if s.is_empty()));
     for (name, value) in shown.filter(|(_, value)| **value != 0) {
         match value {
-            Value::String(text) => field(name, text),
-            other => field(name, &other.to_string()),
+            Value::String(text) => print_field(name, text),
+            other => print_field(name, &other.to_string()),
         }
     }
     if task.status == "completed" {
-        field("result", &format!("{} bytes", task.result.len()));
+        print_field("result", &format!("{} bytes", task.result.len()));
     }
     Ok(())
 }
 
 async fn list(
-    server: &Server,
+    connection: &ConnectionArgs,
     mut filter: ListTasksRequest,
     limit: usize,
     json: bool,
-) -> Result<(), Failure> {
-    let mut client = server.connect().await?;
+) -> Result<(), CliError> {
+    let mut client = connection.connect().await?;
     let mut tasks = Vec::new();
     while tasks.len() < limit {
         filter.page_size = u32::try_from(limit - tasks.len()).unwrap_or(u32::MAX);

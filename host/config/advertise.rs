@@ -1,11 +1,11 @@
-//! `[node] advertise`: the address that a node gives out as its own. Looks up nothing.
+//! `node.advertise`: the address that a node publishes as its own. Resolves no names.
 
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-/// The longest name that DNS has.
+/// The maximum length of a DNS name.
 const MAX_NAME: usize = 253;
 
 /// A host name or an IP address, and a port unless it is the one that the node listens on.
@@ -16,29 +16,32 @@ pub struct Advertise {
 }
 
 impl Advertise {
-    /// `Err` says what was expected.
+    /// Parses an address. The error says what was expected.
     pub fn parse(given: &str) -> Result<Self, String> {
         let expected = || {
             format!(
-                "{given:?} is no host name or IP address, with a port or without, such as \
-                 10.0.0.7:50051 or node-1.example"
+                "expected a host name or an IP address, with or without a port, such as \
+                 10.0.0.7:50051 or node-1.example, found {given:?}"
             )
         };
         if let Some((host, port)) = ip(given) {
             if host.is_unspecified() {
-                return Err(format!("{given:?} leads nobody anywhere"));
+                return Err(format!(
+                    "{given:?} is no address that others can connect to"
+                ));
             }
-            let port = port.map(real).transpose()?;
+            let port = port.map(check_port).transpose()?;
             return Ok(Self::new(&host.to_string(), port));
         }
         let (host, port) = match given.split_once(':') {
             None => (given, None),
             Some((host, port)) => (host, Some(port.parse().map_err(|_| expected())?)),
         };
-        let port = port.map(real).transpose()?;
-        match is_name(host) {
-            true => Ok(Self::new(host, port)),
-            false => Err(expected()),
+        let port = port.map(check_port).transpose()?;
+        if is_name(host) {
+            Ok(Self::new(host, port))
+        } else {
+            Err(expected())
         }
     }
 
@@ -47,14 +50,14 @@ impl Advertise {
         Self { host, port }
     }
 
-    /// As others connect to it.
+    /// Returns the address with its port, or with `bound` if it has none.
     pub fn with_port(&self, bound: u16) -> String {
         let port = Some(self.port.unwrap_or(bound));
         Self::new(&self.host, port).to_string()
     }
 }
 
-/// As it was given.
+/// The address as it was given.
 impl fmt::Display for Advertise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.host.contains(':'), self.port) {
@@ -77,15 +80,15 @@ fn ip(given: &str) -> Option<(IpAddr, Option<u16>)> {
     Some((given.parse().ok()?, None))
 }
 
-fn real(port: u16) -> Result<u16, String> {
-    match port {
-        0 => Err(
-            "nobody can connect to port 0; without a port, the one that the node listens on \
-                  is given out"
+fn check_port(port: u16) -> Result<u16, String> {
+    if port == 0 {
+        return Err(
+            "port 0 cannot be connected to; leave the port out to advertise the one that the node \
+             listens on"
                 .into(),
-        ),
-        port => Ok(port),
+        );
     }
+    Ok(port)
 }
 
 fn is_name(host: &str) -> bool {
@@ -93,7 +96,7 @@ fn is_name(host: &str) -> bool {
         let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         !label.is_empty() && label.len() <= 63 && label.bytes().all(known)
     };
-    // Names do not end in a number; what does is an IP address with a fault.
+    // A name does not end in a number; such a text is an invalid IP address.
     let last = host.rsplit('.').next().unwrap_or_default();
     let numeric = last.bytes().all(|byte| byte.is_ascii_digit());
     host.len() <= MAX_NAME && host.split('.').all(is_label) && !numeric
@@ -104,8 +107,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_and_names_get_the_port_that_is_bound() {
-        for (given, announced) in [
+    fn addresses_without_a_port_get_the_bound_port() {
+        for (given, advertised) in [
             ("10.0.0.7", "10.0.0.7:5"),
             ("10.0.0.7:9", "10.0.0.7:9"),
             ("node-1.example", "node-1.example:5"),
@@ -115,32 +118,32 @@ mod tests {
             ("[2001:db8::1]:9", "[2001:db8::1]:9"),
         ] {
             let parsed = Advertise::parse(given).unwrap();
-            assert_eq!(parsed.with_port(5), announced);
+            assert_eq!(parsed.with_port(5), advertised);
             assert_eq!(Advertise::parse(&parsed.to_string()).unwrap(), parsed);
         }
     }
 
     #[test]
-    fn what_leads_nowhere_is_refused() {
-        for (given, told) in [
-            ("0.0.0.0", "leads nobody anywhere"),
-            ("0.0.0.0:9", "leads nobody anywhere"),
-            ("[::]:9", "leads nobody anywhere"),
+    fn invalid_addresses_are_refused() {
+        for (given, expected) in [
+            ("0.0.0.0", "no address that others can connect to"),
+            ("0.0.0.0:9", "no address that others can connect to"),
+            ("[::]:9", "no address that others can connect to"),
             ("10.0.0.7:0", "port 0"),
             ("node:0", "port 0"),
-            ("", "is no host name"),
-            (":9", "is no host name"),
-            ("10.0.0", "is no host name"),
-            ("10.0.0.256:9", "is no host name"),
-            ("node:http", "is no host name"),
-            ("node:70000", "is no host name"),
-            ("http://node:9", "is no host name"),
-            ("a node", "is no host name"),
-            ("node..example", "is no host name"),
-            ("[node]:9", "is no host name"),
+            ("", "expected a host name"),
+            (":9", "expected a host name"),
+            ("10.0.0", "expected a host name"),
+            ("10.0.0.256:9", "expected a host name"),
+            ("node:http", "expected a host name"),
+            ("node:70000", "expected a host name"),
+            ("http://node:9", "expected a host name"),
+            ("a node", "expected a host name"),
+            ("node..example", "expected a host name"),
+            ("[node]:9", "expected a host name"),
         ] {
-            let why = Advertise::parse(given).unwrap_err();
-            assert!(why.contains(told), "{given}: {why}");
+            let error = Advertise::parse(given).unwrap_err();
+            assert!(error.contains(expected), "{given}: {error}");
         }
     }
 }

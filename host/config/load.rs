@@ -1,35 +1,34 @@
-//! From files and variables to a `Config`. The only place here that looks at the disk.
+//! Loads a `Config` from a file and environment variables. The only file here that accesses the disk.
 
 use super::{
-    Config,
-    fault::{Fault, Faults, Origin},
+    diagnostic::{Diagnostic, Diagnostics, Origin},
+    env,
+    group::Group,
+    parse::BaseDirs,
     reader::Reader,
-    section, tree, variable,
+    rules,
+    schema::{self, Config},
+    tree,
 };
 use etcetera::BaseStrategy;
 use std::path::{Path, PathBuf};
 
-/// The commented reference, and the source of every default.
-pub const REFERENCE: &str = include_str!("default.toml");
-
 impl Config {
-    /// Reads `file`, or the file that `locate` finds, and lays `variables` over it.
+    /// Reads `file`, or the file that [`find_file`] returns, and applies `variables` over it.
     pub fn load(
         file: Option<&Path>,
         variables: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self, Faults> {
-        let Some(path) = file.map(Path::to_owned).or_else(locate) else {
-            return read(Source::default(), &Places::here(), variables);
+    ) -> Result<Self, Diagnostics> {
+        let Some(path) = file.map(Path::to_owned).or_else(find_file) else {
+            return read(Source::default(), base_dirs(), variables);
         };
         let unreadable = |problem: String| {
-            let origin = Origin::File;
-            let setting = String::new();
-            let fault = Fault {
-                origin,
-                setting,
+            let diagnostic = Diagnostic {
+                origin: Origin::File,
+                setting: String::new(),
                 problem,
             };
-            Faults::new(Some(&path), vec![fault])
+            Diagnostics::new(Some(&path), vec![diagnostic])
         };
         let bytes =
             std::fs::read(&path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
@@ -42,128 +41,124 @@ impl Config {
             text: &text,
             file: Some(&path),
         };
-        read(source, &Places::here(), variables)
+        read(source, base_dirs(), variables)
     }
 
     /// Reads `text` as if it were a file in the current directory; for tests and for embedding.
     pub fn parse(
         text: &str,
         variables: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self, Faults> {
+    ) -> Result<Self, Diagnostics> {
         let file = None;
-        read(Source { text, file }, &Places::here(), variables)
+        read(Source { text, file }, base_dirs(), variables)
     }
 }
 
-/// What a node does without any file or variable.
+/// The configuration without a file and variables.
 impl Default for Config {
     fn default() -> Self {
-        match read(Source::default(), &Places::here(), std::iter::empty()) {
+        match read(Source::default(), base_dirs(), std::iter::empty()) {
             Ok(config) => config,
-            Err(faults) => unreachable!("a test holds default.toml to be sound: {faults}"),
+            Err(errors) => unreachable!("the defaults are valid: {errors}"),
         }
     }
 }
 
-/// The file that is read when none is named: `hostel.toml` here, else in the user's configuration
-/// directory, else none.
-pub fn locate() -> Option<PathBuf> {
+/// Returns the file that is read if none is named: `hostel.toml` in the current directory, else in the
+/// user's configuration directory.
+pub fn find_file() -> Option<PathBuf> {
     let user = etcetera::choose_base_strategy().ok();
     let user = user.map(|user| user.config_dir().join("hostel/hostel.toml"));
-    let here = PathBuf::from("hostel.toml");
-    [Some(here), user]
+    let current = PathBuf::from("hostel.toml");
+    [Some(current), user]
         .into_iter()
         .flatten()
         .find(|path| path.exists())
 }
 
-/// The process's variables, those that are not Unicode with their strange parts replaced.
-pub fn environment() -> impl Iterator<Item = (String, String)> {
+/// Returns the environment variables of the process. Characters that are not Unicode are replaced.
+pub fn env_vars() -> impl Iterator<Item = (String, String)> {
     let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     std::env::vars_os().map(move |(name, value)| (lossy(name), lossy(value)))
 }
 
-/// What is read over the defaults.
+/// The text of a configuration file.
 #[derive(Default)]
 struct Source<'a> {
     text: &'a str,
-    /// For messages, and for the directory where relative paths start.
+    /// For errors, and as the start of relative paths.
     file: Option<&'a Path>,
 }
 
-/// Directories that the process was started with.
-struct Places {
-    current: PathBuf,
-    data: PathBuf,
-}
-
-impl Places {
-    fn here() -> Self {
-        let current = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
-        let data = match etcetera::choose_base_strategy() {
-            Ok(user) => user.data_dir().join("hostel"),
-            // A user without a home, as services have: the working directory is what they are given.
-            Err(_) => current.join("hostel-data"),
-        };
-        Self { current, data }
+/// Returns the directories of the process; `read` adds that of the file.
+fn base_dirs() -> BaseDirs {
+    let current = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+    let data = match etcetera::choose_base_strategy() {
+        Ok(user) => user.data_dir().join("hostel"),
+        // A user without a home, as services have.
+        Err(_) => current.join("hostel-data"),
+    };
+    BaseDirs {
+        file: PathBuf::new(),
+        current,
+        data,
     }
 }
 
 fn read(
     source: Source<'_>,
-    places: &Places,
+    mut base_dirs: BaseDirs,
     variables: impl Iterator<Item = (String, String)>,
-) -> Result<Config, Faults> {
-    let fail = |faults| Faults::new(source.file, faults);
-    let mut tree = tree::parse(REFERENCE).map_err(fail)?;
-    tree::mark_default(&mut tree);
+) -> Result<Config, Diagnostics> {
+    let fail = |diagnostics| Diagnostics::new(source.file, diagnostics);
+    // Known before the file is merged, which drops the settings of a kind that it changes.
+    let mut tree = schema::default_kinds();
     tree::merge(&mut tree, tree::parse(source.text).map_err(fail)?);
 
     let file_dir = source.file.and_then(Path::parent).unwrap_or(Path::new(""));
-    let mut reader = Reader::new(places.current.join(file_dir), places.current.clone());
-    variable::apply(&mut tree, variables, &mut reader.faults);
-    let config = reader.root(tree, |root| section::config(root, &places.data));
-    match reader.faults.is_empty() {
-        true => Ok(config),
-        false => Err(fail(reader.faults)),
+    base_dirs.file = base_dirs.current.join(file_dir);
+    let mut reader = Reader::new(base_dirs);
+    env::apply(&mut tree, variables, &mut reader.diagnostics);
+    let config = reader.root(tree, Config::read);
+    rules::check(&config, &mut reader);
+    if reader.diagnostics.is_empty() {
+        Ok(config)
+    } else {
+        Err(fail(reader.diagnostics))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::schema::QueueBackend;
     use super::*;
 
     #[test]
-    fn relative_paths_start_at_the_file_or_where_the_process_does() {
-        let places = Places {
+    fn relative_paths_start_at_the_file_or_the_current_directory() {
+        let base_dirs = BaseDirs {
+            file: PathBuf::new(),
             current: "/work".into(),
             data: "/home/u/.local/share/hostel".into(),
         };
         let read = |text: &str, file: Option<&str>| {
             let file = file.map(Path::new);
-            read(Source { text, file }, &places, std::iter::empty()).unwrap()
+            read(Source { text, file }, base_dirs.clone(), std::iter::empty()).unwrap()
         };
-        let dir = |config: Config| config.plugins.dir;
         let text = "[plugins]\ndir = \"guests\"";
-        assert_eq!(
-            dir(read(text, Some("/etc/h.toml"))),
-            Path::new("/etc/guests")
-        );
-        assert_eq!(
-            dir(read(text, Some("conf/h.toml"))),
-            Path::new("/work/conf/guests")
-        );
-        assert_eq!(dir(read(text, Some("h.toml"))), Path::new("/work/guests"));
-        assert_eq!(dir(read(text, None)), Path::new("/work/guests"));
-        // A default is not written in the file.
-        assert_eq!(
-            dir(read("", Some("/etc/h.toml"))),
-            Path::new("/work/plugins")
-        );
+        for (text, file, dir) in [
+            (text, Some("/etc/h.toml"), "/etc/guests"),
+            (text, Some("conf/h.toml"), "/work/conf/guests"),
+            (text, Some("h.toml"), "/work/guests"),
+            (text, None, "/work/guests"),
+            // A default is not given in the file.
+            ("", Some("/etc/h.toml"), "/work/plugins"),
+        ] {
+            assert_eq!(read(text, file).plugins.dir, Path::new(dir), "{file:?}");
+        }
         let defaults = read("", Some("/etc/h.toml"));
-        assert_eq!(defaults.node.data_dir, places.data);
+        assert_eq!(defaults.node.data_dir, base_dirs.data);
         let moved = read("[node]\ndata_dir = \"d\"", Some("/etc/h.toml"));
-        let super::super::Queue::Sqlite(sqlite) = moved.queue else {
+        let QueueBackend::Sqlite(sqlite) = moved.queue.backend else {
             panic!("another kind");
         };
         assert_eq!(sqlite.path, Path::new("/etc/d/queue.db"));

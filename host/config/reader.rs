@@ -1,410 +1,289 @@
-//! Takes settings out of a tree one by one: converts, checks the range, notes what is wrong and
-//! goes on. Knows no setting by name; `section.rs` does.
+//! Takes settings out of a tree one by one, and records every error instead of stopping at the first.
+//! Knows no setting by name.
 
 use super::{
-    fault::{Fault, Origin, suggest},
+    diagnostic::{Diagnostic, Origin, suggest},
+    parse::{self, BaseDirs, Parse},
     tree::{Entry, Table, Value},
 };
 use hostel_task::Name;
-use std::{
-    collections::BTreeMap,
-    fmt::Display,
-    net::SocketAddr,
-    ops::RangeInclusive,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::collections::BTreeMap;
 
-/// What all sections share while a tree is read.
+/// The state that all sections share while a tree is read.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    pub faults: Vec<Fault>,
-    /// Where relative paths of the file start.
-    file_dir: PathBuf,
-    /// Where other relative paths start.
-    current_dir: PathBuf,
-    /// What was read without a fault, by path: checks across settings look at nothing else.
-    sound: BTreeMap<String, Origin>,
+    pub diagnostics: Vec<Diagnostic>,
+    pub base_dirs: BaseDirs,
+    /// The settings that were read, by path, for rules between them.
+    seen: BTreeMap<String, Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    origin: Origin,
+    /// Whether it was read without an error.
+    valid: bool,
 }
 
 impl Reader {
-    pub fn new(file_dir: PathBuf, current_dir: PathBuf) -> Self {
+    pub fn new(base_dirs: BaseDirs) -> Self {
         Self {
-            file_dir,
-            current_dir,
+            base_dirs,
             ..Self::default()
         }
     }
 
-    /// Reads the whole tree through `read`; what that does not ask for is unknown.
+    /// Reads the whole tree through `read`; keys that `read` does not take are unknown.
     pub fn root<T>(&mut self, tree: Table, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
-        Section::new(self, String::new(), tree, false).finish(read)
+        let content = Content {
+            table: tree,
+            origin: Origin::File,
+            muted: false,
+        };
+        Section::new(self, String::new(), content).finish(read)
     }
 
-    /// A rule across the settings `paths`, blamed on the first that was not left at its default.
-    /// Silent when one of them is already at fault.
+    /// Reports `problem` unless the rule across the settings `paths` holds. The first setting that
+    /// was given is blamed. Does nothing if one of them has an error of its own or is absent.
     pub fn rule(&mut self, paths: &[&str], holds: bool, problem: impl FnOnce() -> String) {
-        let origins: Option<Vec<&Origin>> =
-            paths.iter().map(|path| self.sound.get(*path)).collect();
-        let Some(origins) = origins.filter(|_| !holds) else {
+        let seen: Option<Vec<&Seen>> = paths.iter().map(|path| self.seen.get(*path)).collect();
+        let seen = seen.filter(|seen| !holds && seen.iter().all(|one| one.valid));
+        let Some(seen) = seen else {
             return;
         };
-        let blamed = origins
-            .iter()
-            .position(|origin| **origin != Origin::Default)
-            .unwrap_or(0);
-        self.faults.push(Fault {
-            origin: origins[blamed].clone(),
+        let given = seen.iter().position(|one| one.origin != Origin::Default);
+        let blamed = given.unwrap_or(0);
+        self.diagnostics.push(Diagnostic {
+            origin: seen[blamed].origin.clone(),
             setting: paths[blamed].to_owned(),
             problem: problem(),
         });
     }
+
+    /// Reports `key` of `section` if it was given without any of `others`, which it needs.
+    pub fn needs(&mut self, section: &str, key: &str, others: &[&str]) {
+        let path = |key: &str| format!("{section}.{key}");
+        let Some(seen) = self.seen.get(&path(key)) else {
+            return;
+        };
+        if others.iter().all(|key| !self.seen.contains_key(&path(key))) {
+            self.diagnostics.push(Diagnostic {
+                origin: seen.origin.clone(),
+                setting: path(key),
+                problem: format!("needs {} as well", others.join(" and ")),
+            });
+        }
+    }
 }
 
-/// One table of the tree. After a fault the value returned is a stand-in; nobody uses a
-/// configuration with faults.
+/// One table of the tree.
 pub(super) struct Section<'r> {
     reader: &'r mut Reader,
     path: String,
+    content: Content,
+    known: Vec<String>,
+}
+
+struct Content {
     table: Table,
-    known: Vec<&'static str>,
-    /// Nothing can be said about the rest: its kind is unknown or it is no table.
+    /// The place of the section's header.
+    origin: Origin,
+    /// Absent and unknown settings are no errors: the section's kind is unknown or it is no table.
     muted: bool,
 }
 
 impl<'r> Section<'r> {
-    fn new(reader: &'r mut Reader, path: String, table: Table, muted: bool) -> Self {
+    fn new(reader: &'r mut Reader, path: String, content: Content) -> Self {
         Self {
             reader,
             path,
-            table,
+            content,
             known: Vec::new(),
-            muted,
         }
     }
 
     fn finish<T>(mut self, read: impl FnOnce(&mut Self) -> T) -> T {
         let value = read(&mut self);
-        if self.muted {
+        if self.content.muted {
             return value;
         }
-        for (key, entry) in std::mem::take(&mut self.table) {
-            // The defaults are complete for their own kind only.
-            if entry.key_origin == Origin::Default {
-                continue;
-            }
-            let hint = match suggest(&key, &self.known) {
-                Some(meant) => format!("; did you mean {meant}?"),
-                None => format!("; known here: {}", self.known.join(", ")),
+        for (key, entry) in std::mem::take(&mut self.content.table) {
+            let noun = match entry.value {
+                Value::Table(_) => "section",
+                _ => "setting",
             };
-            self.fault(&key, entry.key_origin, format!("no such setting{hint}"));
+            let hint = match suggest(&key, &self.known) {
+                Some(known) => format!("did you mean {known}?"),
+                None => format!("known here: {}", self.known.join(", ")),
+            };
+            self.report(&key, entry.key_origin, format!("no such {noun}; {hint}"));
         }
         value
     }
 
-    pub fn path_of(&self, key: &str) -> String {
-        match self.path.is_empty() {
-            true => key.to_owned(),
-            false => format!("{}.{key}", self.path),
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
         }
     }
 
-    /// Whether something is said, right or wrong.
-    pub fn has(&self, key: &str) -> bool {
-        self.table.contains_key(key)
+    pub fn base_dirs(&mut self) -> &mut BaseDirs {
+        &mut self.reader.base_dirs
     }
 
-    pub fn reader(&mut self) -> &mut Reader {
-        self.reader
-    }
-
-    fn fault(&mut self, key: &str, origin: Origin, problem: String) {
+    fn report(&mut self, key: &str, origin: Origin, problem: String) {
         let setting = self.path_of(key);
-        self.reader.faults.push(Fault {
+        self.reader.diagnostics.push(Diagnostic {
             origin,
             setting,
             problem,
         });
     }
 
-    fn take(&mut self, key: &'static str) -> Option<Entry> {
-        self.known.push(key);
-        self.table.remove(key)
+    fn take(&mut self, key: &str) -> Option<Entry> {
+        self.known.push(key.to_owned());
+        self.content.table.remove(key)
     }
 
-    /// Takes a value through `convert`, which returns `Err` with what was expected.
-    fn value<T>(
-        &mut self,
-        key: &'static str,
-        convert: impl FnOnce(&Self, &Entry) -> Result<T, String>,
-    ) -> Option<T> {
+    fn mark_seen(&mut self, key: &str, origin: Origin, valid: bool) {
+        let seen = Seen { origin, valid };
+        self.reader.seen.insert(self.path_of(key), seen);
+    }
+
+    /// Takes the value of `key` if there is one without an error.
+    pub fn value<T>(&mut self, key: &str, parse: &Parse<T>) -> Option<T> {
         let entry = self.take(key)?;
-        match convert(self, &entry) {
-            Ok(value) => {
-                self.reader.sound.insert(self.path_of(key), entry.origin);
-                Some(value)
-            }
-            Err(problem) => {
-                self.fault(key, entry.origin, problem);
-                None
-            }
+        let parsed = parse(&entry, &self.reader.base_dirs);
+        self.mark_seen(key, entry.origin.clone(), parsed.is_ok());
+        parsed
+            .map_err(|problem| self.report(key, entry.origin, problem))
+            .ok()
+    }
+
+    /// Like `value`, for a setting that has a default in any case.
+    pub fn defaulted<T>(&mut self, key: &str, parse: &Parse<T>) -> Option<T> {
+        if !self.content.table.contains_key(key) {
+            self.mark_seen(key, Origin::Default, true);
         }
+        self.value(key, parse)
     }
 
-    /// Turns an absent value into a fault.
-    fn required<T>(
-        &mut self,
-        key: &'static str,
-        stand_in: T,
-        read: impl FnOnce(&mut Self) -> Option<T>,
-    ) -> T {
-        if !self.muted && !self.table.contains_key(key) {
-            self.fault(key, Origin::File, "has to be given".into());
+    /// Like `value`, for a setting whose absence is an error.
+    pub fn required<T>(&mut self, key: &str, parse: &Parse<T>) -> Option<T> {
+        if !self.content.muted && !self.content.table.contains_key(key) {
+            self.report(key, self.content.origin.clone(), "is missing".into());
         }
-        read(self).unwrap_or(stand_in)
+        self.value(key, parse)
     }
 
-    pub fn maybe_number<T>(&mut self, key: &'static str, range: RangeInclusive<T>) -> Option<T>
-    where
-        T: TryFrom<i128> + PartialOrd + Display + Copy,
-    {
-        self.value(key, |_, entry| number(entry, range, ""))
-    }
-
-    pub fn number<T>(&mut self, key: &'static str, range: RangeInclusive<T>) -> T
-    where
-        T: TryFrom<i128> + PartialOrd + Display + Copy,
-    {
-        self.required(key, *range.start(), |s| s.maybe_number(key, range))
-    }
-
-    /// A time; `range` in milliseconds.
-    pub fn maybe_ms(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<Duration> {
-        self.value(key, |_, entry| number(entry, range, " of milliseconds"))
-            .map(Duration::from_millis)
-    }
-
-    pub fn ms(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Duration {
-        self.required(key, Duration::ZERO, |s| s.maybe_ms(key, range))
-    }
-
-    pub fn maybe_boolean(&mut self, key: &'static str) -> Option<bool> {
-        self.value(key, |_, entry| match entry.value {
-            Value::Boolean(value) => Ok(value),
-            _ => Err(format!("true or false expected, {} found", found(entry))),
-        })
-    }
-
-    pub fn boolean(&mut self, key: &'static str) -> bool {
-        self.required(key, false, |s| s.maybe_boolean(key))
-    }
-
-    pub fn address(&mut self, key: &'static str, stand_in: SocketAddr) -> SocketAddr {
-        self.required(key, stand_in, |s| {
-            s.value(key, |_, entry| {
-                let given = text(entry)?;
-                given.parse().map_err(|_| {
-                    format!("{given:?} is no IP address with a port, such as 127.0.0.1:50051")
-                })
-            })
-        })
-    }
-
-    pub fn maybe_name(&mut self, key: &'static str, what: &'static str) -> Option<Name> {
-        self.value(key, |_, entry| {
-            Name::parse(what, &text(entry)?).map_err(|error| error.to_string())
-        })
-    }
-
-    /// A text that `check` accepts; it returns `Err` with what was expected.
-    pub fn maybe_text<T>(
-        &mut self,
-        key: &'static str,
-        check: impl FnOnce(String) -> Result<T, String>,
-    ) -> Option<T> {
-        self.value(key, |_, entry| check(text(entry)?))
-    }
-
-    pub fn text<T>(
-        &mut self,
-        key: &'static str,
-        stand_in: T,
-        check: impl FnOnce(String) -> Result<T, String>,
-    ) -> T {
-        self.required(key, stand_in, |s| s.maybe_text(key, check))
-    }
-
-    /// A list of texts that `check` accepts one by one; a single text is a list too.
-    pub fn maybe_list<T>(
-        &mut self,
-        key: &'static str,
-        check: impl Fn(String) -> Result<T, String>,
-    ) -> Option<Vec<T>> {
-        self.value(key, |_, entry| {
-            let Value::List(items) = &entry.value else {
-                return Ok(vec![check(text(entry)?)?]);
-            };
-            if items.is_empty() {
-                return Err("at least one is needed".into());
-            }
-            let item = |item: &Value| match item {
-                Value::Text(text) => check(text.clone()),
-                other => Err(format!(
-                    "a list of texts expected, {} found in it",
-                    other.describe()
-                )),
-            };
-            items.iter().map(item).collect()
-        })
-    }
-
-    /// An absolute path.
-    pub fn maybe_path(&mut self, key: &'static str) -> Option<PathBuf> {
-        self.value(key, |s, entry| {
-            let given = text(entry)?;
-            if given.is_empty() || given.contains('\0') {
-                return Err("a path expected".into());
-            }
-            if given == "~" || given.starts_with("~/") {
-                return Err(format!(
-                    "{given:?}: `~` is not expanded; write the whole path"
-                ));
-            }
-            let base = match entry.origin {
-                Origin::File | Origin::Line { .. } => &s.reader.file_dir,
-                Origin::Variable(_) | Origin::Default => &s.reader.current_dir,
-            };
-            // Taken apart and put together again to lose `./` and doubled slashes.
-            Ok(base.join(Path::new(&given)).components().collect())
-        })
-    }
-
-    pub fn path(&mut self, key: &'static str) -> PathBuf {
-        self.required(key, PathBuf::new(), |s| s.maybe_path(key))
-    }
-
-    /// Which of `kinds` a section is of. Of an unknown kind nothing else is looked at.
-    pub fn kind(&mut self, kinds: &[&'static str]) -> &'static str {
-        let read = self.value("kind", |_, entry| {
-            let given = text(entry)?;
-            let known = kinds.iter().find(|kind| **kind == given);
-            known.copied().ok_or_else(|| {
-                let known: Vec<String> = kinds.iter().map(|kind| format!("{kind:?}")).collect();
+    /// Reads the settings of the kind that the section's setting `kind` names, the first without one.
+    /// Of an unknown kind, all other settings are ignored.
+    pub fn kind<T>(&mut self, kinds: &[(&'static str, fn(&mut Section<'_>) -> T)]) -> T {
+        let names: Vec<&'static str> = kinds.iter().map(|(name, _)| *name).collect();
+        let parse: Parse<usize> = Box::new(move |entry, _| {
+            let given = parse::text(entry)?;
+            let known = names.iter().position(|name| **name == given);
+            known.ok_or_else(|| {
+                let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
                 format!(
-                    "{given:?} is no kind known here; allowed: {}",
-                    known.join(", ")
+                    "{given:?} is no known kind; expected {}",
+                    quoted.join(" or ")
                 )
             })
         });
-        self.muted |= read.is_none();
-        read.unwrap_or(kinds[0])
+        let absent = !self.content.table.contains_key("kind");
+        let kind = self.value("kind", &parse);
+        self.content.muted |= kind.is_none() && !absent;
+        let (_, read) = kinds[kind.unwrap_or(0)];
+        read(self)
     }
 
-    /// A table within this one; an absent one is empty.
-    pub fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
-        let (table, muted) = self.table(key);
-        Section::new(self.reader, self.path_of(key), table, muted).finish(read)
+    /// Reads the section `key` within this one; an absent one is empty.
+    pub fn section<T>(&mut self, key: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+        let content = self.content(key);
+        Section::new(self.reader, self.path_of(key), content).finish(read)
     }
 
-    /// A table of tables, each under a name that the user chose.
-    pub fn each<T>(
+    /// Reads the sections within the section `key`, each under a name that the user chose. `what` is
+    /// the kind of name.
+    pub fn tables<T>(
         &mut self,
-        key: &'static str,
+        key: &str,
         what: &'static str,
         mut read: impl FnMut(&mut Section<'_>) -> T,
     ) -> BTreeMap<Name, T> {
         let path = self.path_of(key);
-        let (table, _) = self.table(key);
-        let mut all = BTreeMap::new();
-        for (given, entry) in table {
+        let mut tables = BTreeMap::new();
+        for (given, entry) in self.content(key).table {
             let path = format!("{path}.{given}");
-            let name = Name::parse(what, &given);
-            if let Err(error) = &name {
-                self.reader.faults.push(Fault {
+            let name = Name::parse(what, &given).map_err(|error| {
+                self.reader.diagnostics.push(Diagnostic {
                     origin: entry.key_origin.clone(),
                     setting: path.clone(),
                     problem: error.to_string(),
                 });
-            }
-            let (table, muted) = self.as_table(path.clone(), entry);
-            let value = Section::new(self.reader, path, table, muted).finish(&mut read);
-            all.extend(name.map(|name| (name, value)));
+            });
+            let content = self.as_content(&path, entry);
+            let table = Section::new(self.reader, path, content).finish(&mut read);
+            tables.extend(name.map(|name| (name, table)));
         }
-        all
+        tables
     }
 
-    /// A table of texts, each under a key that the user chose. Numbers and booleans become text.
-    pub fn texts(&mut self, key: &'static str) -> BTreeMap<String, String> {
-        let (table, _) = self.table(key);
-        let mut all = BTreeMap::new();
-        for (given, entry) in table {
-            let value = match (entry.raw, entry.value) {
+    /// Reads the section `key` as texts, each under a key that the user chose. Numbers and booleans
+    /// become text.
+    pub fn texts(&mut self, key: &str) -> BTreeMap<String, String> {
+        let mut texts = BTreeMap::new();
+        for (given, entry) in self.content(key).table {
+            let text = match (entry.raw, entry.value) {
                 (_, Value::Text(text)) | (Some(text), _) | (_, Value::Float(text)) => text,
                 (_, Value::Integer(number)) => number.to_string(),
                 (_, Value::Boolean(value)) => value.to_string(),
                 (_, other @ (Value::Table(_) | Value::List(_) | Value::Date)) => {
                     let problem = format!(
-                        "text, a number, true or false expected, {} found; quote it to pass it on",
+                        "expected text, a number, true or false, found {}; quote it to pass it on \
+                         as text",
                         other.describe()
                     );
-                    self.fault(&format!("{key}.{given}"), entry.origin, problem);
+                    self.report(&format!("{key}.{given}"), entry.origin, problem);
                     continue;
                 }
             };
-            all.insert(given, value);
+            texts.insert(given, text);
         }
-        all
+        texts
     }
 
-    fn table(&mut self, key: &'static str) -> (Table, bool) {
-        let path = self.path_of(key);
+    fn content(&mut self, key: &str) -> Content {
         match self.take(key) {
-            Some(entry) => self.as_table(path, entry),
-            None => (Table::new(), self.muted),
+            Some(entry) => self.as_content(&self.path_of(key), entry),
+            None => Content {
+                table: Table::new(),
+                origin: self.content.origin.clone(),
+                muted: self.content.muted,
+            },
         }
     }
 
-    fn as_table(&mut self, path: String, entry: Entry) -> (Table, bool) {
-        if let Value::Table(table) = entry.value {
-            return (table, false);
+    fn as_content(&mut self, path: &str, entry: Entry) -> Content {
+        let problem = format!("expected a section, found {}", entry.describe());
+        let (table, muted) = match entry.value {
+            Value::Table(table) => (table, false),
+            _ => (Table::new(), true),
+        };
+        if muted {
+            self.reader.diagnostics.push(Diagnostic {
+                origin: entry.origin,
+                setting: path.to_owned(),
+                problem,
+            });
         }
-        let problem = format!("a section expected, {} found", found(&entry));
-        self.reader.faults.push(Fault {
-            origin: entry.origin,
-            setting: path,
-            problem,
-        });
-        (Table::new(), true)
+        Content {
+            table,
+            origin: entry.key_origin,
+            muted,
+        }
     }
-}
-
-fn found(entry: &Entry) -> String {
-    match &entry.raw {
-        Some(raw) => format!("{raw:?}"),
-        None => entry.value.describe(),
-    }
-}
-
-fn text(entry: &Entry) -> Result<String, String> {
-    match (&entry.value, &entry.raw) {
-        (Value::Text(text), _) | (_, Some(text)) => Ok(text.clone()),
-        _ => Err(format!("text expected, {} found", found(entry))),
-    }
-}
-
-fn number<T>(entry: &Entry, range: RangeInclusive<T>, unit: &str) -> Result<T, String>
-where
-    T: TryFrom<i128> + PartialOrd + Display + Copy,
-{
-    let (least, most) = (range.start(), range.end());
-    let Value::Integer(given) = entry.value else {
-        return Err(format!(
-            "a whole number{unit} from {least} to {most} expected, {} found",
-            found(entry)
-        ));
-    };
-    let value = T::try_from(given).ok();
-    value.filter(|value| range.contains(value)).ok_or_else(|| {
-        format!("{given} is out of range; a whole number{unit} from {least} to {most} is allowed")
-    })
 }

@@ -1,23 +1,31 @@
-//! A configuration before it is understood: nested tables whose every value knows where it was
-//! said. Parses and merges; knows no setting.
+//! An untyped configuration: nested tables whose values know the place where they were given. Parses
+//! and merges; knows no setting.
 
-use super::fault::{Fault, Origin};
+use super::diagnostic::{Diagnostic, Origin};
 use std::collections::{BTreeMap, btree_map::Entry as Slot};
 use toml::de::{DeTable, DeValue};
 
 pub(super) type Table = BTreeMap<String, Entry>;
 
-/// A value and its origins.
+/// A value and where it was given.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub value: Value,
-    /// Where the value stands.
     pub origin: Origin,
-    /// Where its key stands.
     pub key_origin: Origin,
-    /// The text of the variable that gave it: a variable has no quotes, so its text may be meant
-    /// even where it also reads as something else.
+    /// The text of the environment variable that gave the value. A variable has no quotes, so it may
+    /// be meant as text even if it parses as another type.
     pub raw: Option<String>,
+}
+
+impl Entry {
+    /// Returns the value for "expected …, found …".
+    pub fn describe(&self) -> String {
+        match &self.raw {
+            Some(raw) => format!("{raw:?}"),
+            None => self.value.describe(),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -26,14 +34,14 @@ pub(super) enum Value {
     Text(String),
     Integer(i128),
     Boolean(bool),
-    /// As written; no setting is one, but a plugin's own may be.
+    /// As written. No setting is a float, but a value for a plugin may be.
     Float(String),
     List(Vec<Value>),
     Date,
 }
 
 impl Value {
-    /// For "found a …".
+    /// Returns the value for "expected …, found …".
     pub fn describe(&self) -> String {
         match self {
             Self::Table(_) => "a section".into(),
@@ -47,9 +55,8 @@ impl Value {
     }
 }
 
-/// Reads a whole file. A fault here means that the text is no TOML; all of these are reported, but
-/// no setting is looked at before they are mended.
-pub(super) fn parse(text: &str) -> Result<Table, Vec<Fault>> {
+/// Parses a file. Returns all syntax errors at once; settings are only checked in valid TOML.
+pub(super) fn parse(text: &str) -> Result<Table, Vec<Diagnostic>> {
     let place = |offset: usize| {
         let before = &text[..text.floor_char_boundary(offset)];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -62,28 +69,32 @@ pub(super) fn parse(text: &str) -> Result<Table, Vec<Fault>> {
     if errors.is_empty() {
         return Ok(convert_table(table.into_inner(), &|span| place(span.start)));
     }
-    let fault = |error: &toml::de::Error| {
+    let diagnostic = |error: &toml::de::Error| {
         let span = error.span().unwrap_or_default();
-        let said = text.get(span.clone()).unwrap_or_default();
-        let said = said.lines().next().unwrap_or_default();
+        let found = text.get(span.clone()).unwrap_or_default();
+        let found = found.lines().next().unwrap_or_default();
         let message = error.message().trim().replace('\n', ", ");
-        // What the parser makes of text without quotes says little to who forgot them.
-        let problem = match message.starts_with("invalid float") {
-            true => format!("not TOML: {said:?} is no number, and text needs quotes"),
-            false if said.is_empty() => format!("not TOML: {message}"),
-            false => format!("not TOML: {message}, at {said:?}"),
+        // The parser's message for text without quotes does not mention quotes.
+        let problem = if message.starts_with("invalid float") {
+            format!("{found:?} is no number, and text needs quotes")
+        } else if found.is_empty() {
+            message
+        } else {
+            format!("{message}, at {found:?}")
         };
-        Fault {
+        Diagnostic {
             origin: place(span.start),
             setting: String::new(),
-            problem: format!("{problem} (settings are checked once this is mended)"),
+            problem: format!(
+                "invalid TOML: {problem} (settings are checked once the syntax is valid)"
+            ),
         }
     };
-    Err(errors.iter().map(fault).collect())
+    Err(errors.iter().map(diagnostic).collect())
 }
 
-/// Reads the value of a variable: as TOML where it is some, else as it stands.
-pub(super) fn parse_variable(name: &str, text: &str) -> Entry {
+/// Parses the value of an environment variable as TOML if it is valid, else takes it as text.
+pub(super) fn parse_env_value(name: &str, text: &str) -> Entry {
     let origin = Origin::Variable(name.into());
     let value = match DeValue::parse(text.trim()) {
         Ok(value) => convert(value.into_inner(), &|_| origin.clone()),
@@ -118,7 +129,7 @@ fn convert(value: DeValue<'_>, place: &impl Fn(std::ops::Range<usize>) -> Origin
     match value {
         DeValue::Table(table) => Value::Table(convert_table(table, place)),
         DeValue::String(text) => Value::Text(text.into_owned()),
-        // Beyond 128 bits it is out of every range anyway.
+        // A number of more than 128 bits is out of every range anyway.
         DeValue::Integer(number) => Value::Integer(
             i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(i128::MAX),
         ),
@@ -126,28 +137,15 @@ fn convert(value: DeValue<'_>, place: &impl Fn(std::ops::Range<usize>) -> Origin
         DeValue::Boolean(value) => Value::Boolean(value),
         DeValue::Datetime(_) => Value::Date,
         DeValue::Array(items) => {
-            let items = items.into_iter();
-            Value::List(
-                items
-                    .map(|item| convert(item.into_inner(), place))
-                    .collect(),
-            )
+            let items = items
+                .into_iter()
+                .map(|item| convert(item.into_inner(), place));
+            Value::List(items.collect())
         }
     }
 }
 
-/// Says of everything in `table` that it is a default.
-pub(super) fn mark_default(table: &mut Table) {
-    for entry in table.values_mut() {
-        entry.origin = Origin::Default;
-        entry.key_origin = Origin::Default;
-        if let Value::Table(table) = &mut entry.value {
-            mark_default(table);
-        }
-    }
-}
-
-/// Lays `over` on `under`: what `over` says wins, key by key.
+/// Merges `over` into `under`, key by key; values of `over` replace those of `under`.
 pub(super) fn merge(under: &mut Table, over: Table) {
     for (key, upper) in over {
         match under.entry(key) {
@@ -159,8 +157,7 @@ pub(super) fn merge(under: &mut Table, over: Table) {
                 match (&mut lower.value, upper.value) {
                     (Value::Table(below), Value::Table(above)) => {
                         if !same_kind(below, &above) {
-                            // A default that the other kind does not know is not looked at.
-                            below.retain(|_, entry| entry.origin == Origin::Default);
+                            below.clear();
                         }
                         merge(below, above);
                         lower.origin = upper.origin;
@@ -173,7 +170,7 @@ pub(super) fn merge(under: &mut Table, over: Table) {
     }
 }
 
-/// Settings of one kind of backend say nothing about another kind.
+/// Whether both tables are of the same kind; settings of one kind do not apply to another.
 fn same_kind(below: &Table, above: &Table) -> bool {
     let kind = |table: &Table| match table.get("kind").map(|entry| &entry.value) {
         Some(Value::Text(kind)) => Some(kind.clone()),

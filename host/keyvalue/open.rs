@@ -14,12 +14,10 @@ pub async fn open(
     health: &Health,
 ) -> Result<Arc<dyn KeyValue>, Error> {
     match &keyvalue.backend {
-        config::KeyValueBackend::Sqlite {
-            path,
-            reserve_bytes,
-        } => {
+        config::KeyValueBackend::Sqlite(sqlite) => {
             let limits = &keyvalue.limits;
-            let opened = SqliteKeyValue::open(path, *reserve_bytes, limits, health).await?;
+            let opened =
+                SqliteKeyValue::open(&sqlite.path, sqlite.reserve_bytes, limits, health).await?;
             Ok(Arc::new(opened))
         }
     }

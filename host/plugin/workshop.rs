@@ -19,7 +19,7 @@ use super::{
     program::{Errand, Program},
     stop::Stop,
 };
-use hostel_config::{Config, Sandbox, SandboxOverrides};
+use hostel_config::{Config, Sandbox};
 use hostel_runtime::health::Health;
 use hostel_task::Name;
 use sha2::{Digest, Sha256};
@@ -336,20 +336,7 @@ impl Workshop {
 
     /// The limits of the plugin called `name`.
     fn sandbox(&self, name: &str) -> Sandbox {
-        let general = &self.config.plugins.sandbox;
-        let none = SandboxOverrides::default();
-        let section = self.config.plugin.get(name);
-        let own = section.map_or(&none, |section| &section.limits);
-        Sandbox {
-            max_memory_bytes: own.max_memory_bytes.unwrap_or(general.max_memory_bytes),
-            max_table_elements: own.max_table_elements.unwrap_or(general.max_table_elements),
-            max_cpu: own.max_cpu.unwrap_or(general.max_cpu),
-            max_result_bytes: own.max_result_bytes.unwrap_or(general.max_result_bytes),
-            max_log_bytes: own.max_log_bytes.unwrap_or(general.max_log_bytes),
-            max_messages: own.max_messages.unwrap_or(general.max_messages),
-            describe_timeout: own.describe_timeout.unwrap_or(general.describe_timeout),
-            timeout: general.timeout,
-        }
+        self.config.sandbox(name)
     }
 }
 

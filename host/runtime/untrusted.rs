@@ -1,6 +1,6 @@
-//! Text that others wrote: guests, clients, files, other nodes. It is printable by construction:
-//! what moves a cursor, ends a line, turns the direction of writing or cannot be seen is spelled
-//! out. Records and answers keep such text as it was given; this type is for where people read it.
+//! Text of guests, clients, files and other nodes, made printable: characters that move a cursor, end a
+//! line, change the direction of writing or are invisible are escaped. Records and responses keep such
+//! text unchanged; this type is for logs and terminals.
 
 use std::{
     borrow::Cow,
@@ -8,22 +8,23 @@ use std::{
     path::Path,
 };
 
-/// Text of any origin. Displays as one line.
+/// Text of any origin. Its `Display` is a single printable line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Untrusted<'a>(Cow<'a, str>);
 
 impl<'a> Untrusted<'a> {
+    /// Wraps a text.
     pub fn new(text: impl Into<Cow<'a, str>>) -> Self {
         Self(text.into())
     }
 
-    /// The name of a file, which may hold anything but a zero.
+    /// Wraps a path, which may contain any character except zero.
     pub fn path(path: &'a Path) -> Self {
         Self(path.to_string_lossy())
     }
 
-    /// The text in all of its lines. Each line but the first begins with `indent` blanks, so that
-    /// with an indent no line of it can pass for one of its surroundings.
+    /// Returns the text with its lines. Each line after the first is indented by `indent` spaces, so
+    /// that it cannot be mistaken for a line of the surrounding output.
     pub fn block(&self, indent: usize) -> impl fmt::Display + '_ {
         fmt::from_fn(move |f| {
             for (number, line) in self.0.split('\n').enumerate() {
@@ -44,7 +45,7 @@ impl fmt::Display for Untrusted<'_> {
     }
 }
 
-/// A writer in front of `W` that passes everything on as one printable line.
+/// A writer that escapes everything into a single printable line for `W`.
 pub struct OneLine<W>(pub W);
 
 impl<W: Write> Write for OneLine<W> {
@@ -63,8 +64,8 @@ fn escape(out: &mut impl Write, text: &str, is_escaped: impl Fn(char) -> bool) -
     out.write_str(rest)
 }
 
-/// Whether `c` is a control character, ends a line, or is a format character of Unicode (category
-/// Cf): direction marks, joiners, blanks without width, tags and the like.
+/// Whether `c` is a control character, a line separator, or a Unicode format character (category Cf),
+/// such as direction marks, joiners, zero-width spaces and tags.
 pub fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -91,7 +92,7 @@ pub fn is_unprintable(c: char) -> bool {
         )
 }
 
-/// Cuts `text` to `max_bytes`, between two characters. An ellipsis stands for the rest.
+/// Shortens `text` to `max_bytes` at a character boundary; an ellipsis replaces the rest.
 pub fn clip(mut text: String, max_bytes: usize) -> String {
     if text.len() > max_bytes {
         text.truncate(text.floor_char_boundary(max_bytes.saturating_sub('…'.len_utf8())));
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_does_harm_is_spelled_out() {
+    fn only_harmful_characters_are_escaped() {
         assert_eq!(line("schön 日本 {} \\n"), "schön 日本 {} \\n");
         assert_eq!(line("a\n2026 ERROR b"), "a\\n2026 ERROR b");
         assert_eq!(
@@ -124,16 +125,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_spelled_out_is_what_std_would_spell_out() {
-        // The standard library spells out more (unassigned characters, wide blanks), but not less.
+    fn escaped_characters_are_escaped_by_std_too() {
+        // The standard library also escapes unassigned characters and wide spaces.
         for c in (0..=char::MAX as u32).filter_map(char::from_u32) {
-            let spelled_out_by_std = c.escape_debug().count() > 1;
-            assert!(spelled_out_by_std || !is_unprintable(c), "{c:?}");
+            let escaped_by_std = c.escape_debug().count() > 1;
+            assert!(escaped_by_std || !is_unprintable(c), "{c:?}");
         }
     }
 
     #[test]
-    fn a_block_keeps_its_lines_and_none_of_them_begins_at_the_margin() {
+    fn a_block_keeps_and_indents_its_lines() {
         let text = Untrusted::new("one\n\ttwo\r\nforged\u{85}\u{1b}[2J");
         let block = text.block(2).to_string();
         assert_eq!(block, "one\n  \ttwo\n  forged\\u{85}\\u{1b}[2J");
@@ -141,14 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_passes_on_one_line() {
+    fn the_writer_escapes_into_one_line() {
         let mut out = OneLine(String::new());
         write!(out, "{} {:?}", "a\nb", "\u{202e}").unwrap();
         assert_eq!(out.0, "a\\nb \"\\u{202e}\"");
     }
 
     #[test]
-    fn a_text_is_cut_between_characters() {
+    fn text_is_clipped_between_characters() {
         assert_eq!(clip("short".into(), 5), "short");
         let cut = clip("é".repeat(3000), 4096);
         assert!(cut.len() <= 4096 && cut.ends_with("é…"));

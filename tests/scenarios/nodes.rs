@@ -225,7 +225,7 @@ async fn a_drain_request_survives_a_kill() {
     .await;
     let table = a.cli(&["nodes", "list"]).stdout;
     let table = String::from_utf8(table).expect("text");
-    assert!(table.contains("Drained and not there: b"), "{table}");
+    assert!(table.contains("Drained and not live: b"), "{table}");
     let listed = a.cli(&["nodes", "list", "--json"]).stdout;
     let listed: Value = serde_json::from_slice(&listed).expect("JSON");
     assert_eq!(listed["drained_absent"][0], "b", "{listed}");

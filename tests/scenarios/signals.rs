@@ -54,7 +54,7 @@ async fn sighup_reloads_tokens_and_reports_the_rest() {
     })
     .await;
     assert!(!lets_in(&node, "first").await);
-    let waits = "wait for the next start: limits.max_services\n";
+    let waits = "need a restart: limits.max_services\n";
     eventually("the log names the unchanged setting", async || {
         node.log().contains(waits).then_some(())
     })
@@ -65,7 +65,7 @@ async fn sighup_reloads_tokens_and_reports_the_rest() {
     node.signal(Signal::HUP);
     eventually("the log reports it", async || {
         node.log()
-            .contains("SIGHUP: nothing has changed")
+            .contains("SIGHUP: the configuration is not reloaded")
             .then_some(())
     })
     .await;
@@ -101,7 +101,7 @@ async fn a_waiting_start_can_be_ended() {
     assert_eq!(status.code(), Some(0), "{}", node.log());
     let log = node.log();
     assert!(
-        log.contains("asked to stop before the start was over"),
+        log.contains("stopped before the start was complete"),
         "{log}"
     );
 }

@@ -1,18 +1,19 @@
-//! `hostel demo --cluster`: three nodes, one Redis and one etcd on this machine. Every task is
-//! given to a node that cannot run it and asked for at a third, and a message crosses nodes.
+//! `hostel demo --cluster`: three nodes, a Redis and an etcd on this machine. Every task is submitted to a
+//! node that cannot run it and its status read from a third, and a message is sent across nodes.
 
 use super::{
     process::{self, Process, Programs},
-    source_tree, work,
+    source::source_tree,
+    tasks,
 };
 use crate::{
     Config,
     cli::{
         build, compile,
-        exit::Failure,
+        error::CliError,
         nodes,
-        output::{note, paragraph},
-        serve::Signals,
+        output::{print_lines, print_note},
+        signals::Signals,
     },
     client::DistributedClient,
 };
@@ -21,26 +22,26 @@ use std::{fs, time::Duration};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-/// Who runs what: the id of each node, its plugins as cargo knows them, and their task types.
+/// The id of each node, the cargo packages of its plugins, and their task types.
 const NODES: [(&str, &[&str], &[&str]); 3] = [
     ("north", &["echo"], &["echo"]),
     ("east", &["text", "thumbnail"], &["word-count", "thumbnail"]),
     ("south", &["rates"], &["record-event"]),
 ];
 
-/// How long nodes may take to see each other.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long nodes may take to discover each other.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub async fn run(exit: bool) -> Result<(), Failure> {
+pub async fn run(exit: bool) -> Result<(), CliError> {
     let programs = Programs::find()?;
     let source = source_tree()?;
     let dir = tempfile::Builder::new().prefix("hostel-demo-").tempdir();
     let dir = dir.context("no temporary directory")?;
-    note(format_args!(
+    print_note(format_args!(
         "building the showcase plugins into {}",
         dir.path().display()
     ));
-    let config = compile::by_this_program(Config::default());
+    let config = compile::with_default_compiler(Config::default());
     for (id, plugins, _) in NODES {
         let out = dir.path().join(id).join("plugins");
         build::build(&config, &source, plugins, &out).await?;
@@ -49,18 +50,18 @@ pub async fn run(exit: bool) -> Result<(), Failure> {
     let mut cluster = Cluster::new(dir);
     let mut signals = Signals::new()?;
     let done = tokio::select! {
-        done = cluster.show(&programs, exit) => done,
+        done = cluster.run(&programs, exit) => done,
         _ = signals.next() => Ok(()),
     };
-    // Whatever was said above, nothing is left behind.
-    let ended = cluster.end().await;
-    Ok(done.and(ended)?)
+    // Everything is stopped and removed, even after an error.
+    let stopped = cluster.stop().await;
+    Ok(done.and(stopped)?)
 }
 
-/// What runs, and where it keeps its files, which go with it.
+/// The processes of the cluster and their directory, which is removed with it.
 struct Cluster {
     nodes: Vec<Node>,
-    /// Redis and etcd, which nodes need to the end.
+    /// Redis and etcd. They are stopped after the nodes, which need them.
     servers: Vec<Process>,
     dir: TempDir,
 }
@@ -80,14 +81,15 @@ impl Cluster {
         }
     }
 
-    async fn show(&mut self, programs: &Programs, exit: bool) -> anyhow::Result<()> {
+    /// Starts the cluster, runs the tasks, and unless `exit` is set, watches its processes.
+    async fn run(&mut self, programs: &Programs, exit: bool) -> anyhow::Result<()> {
         self.start(programs).await?;
-        self.meet().await?;
-        self.work().await?;
+        self.discover().await?;
+        self.run_tasks().await?;
         if exit {
             return Ok(());
         }
-        paragraph(format_args!("{}", self.how_to_go_on()));
+        print_lines(format_args!("{}", self.next_steps()));
         loop {
             sleep(Duration::from_secs(1)).await;
             for node in &mut self.nodes {
@@ -99,6 +101,7 @@ impl Cluster {
         }
     }
 
+    /// Starts Redis, etcd and the nodes, and prints their addresses.
     async fn start(&mut self, programs: &Programs) -> anyhow::Result<()> {
         let dir = self.dir.path();
         let (redis, redis_url) = programs.redis(dir).await?;
@@ -115,22 +118,22 @@ impl Cluster {
                 address: String::new(),
             });
         }
-        // All of them compile their plugins meanwhile.
+        // All nodes compile their plugins at the same time.
         for node in &mut self.nodes {
             node.address = process::address(&mut node.process, &dir.join(node.id)).await?;
         }
-        paragraph(format_args!(
+        print_lines(format_args!(
             "\nA Redis at {redis_url}, an etcd at {etcd_url}, and three nodes:\n"
         ));
         for (node, (_, plugins, _)) in self.nodes.iter().zip(NODES) {
             let (id, address) = (node.id, &node.address);
-            say!("  {id:5} at {address} has {}", plugins.join(" and "));
+            print_line!("  {id:5} at {address} has {}", plugins.join(" and "));
         }
         Ok(())
     }
 
-    /// What the others can do is known a moment after they serve.
-    async fn meet(&self) -> anyhow::Result<()> {
+    /// Waits until each node sees the task types of the others.
+    async fn discover(&self) -> anyhow::Result<()> {
         let since = Instant::now();
         for node in &self.nodes {
             let mut client = node.client().await?;
@@ -148,59 +151,62 @@ impl Cluster {
                     break;
                 }
                 let id = node.id;
-                ensure!(since.elapsed() < PATIENCE, "{id} does not see the others");
+                ensure!(
+                    since.elapsed() < DISCOVERY_TIMEOUT,
+                    "{id} does not see the others"
+                );
                 sleep(Duration::from_millis(20)).await;
             }
         }
         Ok(())
     }
 
-    /// Every task is given to the node behind its own, and asked for at the third.
-    async fn work(&self) -> anyhow::Result<()> {
-        paragraph(format_args!(
-            "\nTasks for them, each given to one that has not the plugin:\n"
+    /// Submits every task to the node after its own, and reads its status from the third.
+    async fn run_tasks(&self) -> anyhow::Result<()> {
+        print_lines(format_args!(
+            "\nTasks, each submitted to a node without the plugin:\n"
         ));
-        for work in work::all()? {
-            let task_type = work.task.task_type.as_str();
+        for task in tasks::all()? {
+            let task_type = task.task.task_type.as_str();
             let own = NODES
                 .iter()
                 .position(|(.., types)| types.contains(&task_type));
-            let own = own.context("a task that no node has a plugin for")?;
-            let [home, given, asked] = [own, own + 1, own + 2].map(|at| &self.nodes[at % 3]);
-            let status = work.run(&mut given.client().await?).await?;
+            let own = own.context("no node has a plugin for the task")?;
+            let [home, submitted, read] = [own, own + 1, own + 2].map(|at| &self.nodes[at % 3]);
+            let status = task.run(&mut submitted.client().await?).await?;
             ensure!(
                 status.node_id == home.id,
-                "{task_type} ran on {} and not where its plugin is",
+                "{task_type} ran on {}, which does not have its plugin",
                 status.node_id
             );
-            let told = asked
+            let seen = read
                 .client()
                 .await?
                 .get_task_status(&status.task_id)
                 .await?;
-            let shown = work.shown(&told.result, self.dir.path())?;
-            paragraph(format_args!("{}    {shown}", work::of_plugin(&status)));
-            paragraph(format_args!(
-                "    given to {}, run by {}, and {} at {}\n",
-                given.id, status.node_id, told.status, asked.id
+            let shown = task.shown(&seen.result, self.dir.path())?;
+            print_lines(format_args!("{}    {shown}", tasks::heading(&status)));
+            print_lines(format_args!(
+                "    submitted to {}, run by {}, and {} at {}\n",
+                submitted.id, status.node_id, seen.status, read.id
             ));
         }
         let [north, east] = [0, 1].map(|at| &self.nodes[at]);
-        let table = work::ask_rates(&mut north.client().await?).await?;
-        paragraph(format_args!(
-            "  the component rates on south, asked from north for its table\n    {table}\n"
+        let table = tasks::query_rates(&mut north.client().await?).await?;
+        print_lines(format_args!(
+            "  the table of the component rates on south, queried from north\n    {table}\n"
         ));
-        paragraph(format_args!("The nodes, as east sees them:\n"));
+        print_lines(format_args!("The nodes, as east sees them:\n"));
         nodes::list(&east.client().await?.list_nodes().await?, false);
         Ok(())
     }
 
-    fn how_to_go_on(&self) -> String {
+    fn next_steps(&self) -> String {
         let [north, east, south] = [0, 1, 2].map(|at| self.nodes[at].address.as_str());
         let dir = self.dir.path().display();
         format!(
             "
-The nodes keep serving; Ctrl-C ends all of it. In another terminal, here:
+The nodes keep serving; Ctrl-C stops them. In another terminal, in this directory:
 
   target/release/hostel submit echo --payload hi --wait --server http://{south}
   target/release/hostel nodes drain north --server http://{east}
@@ -213,11 +219,11 @@ Each node's hostel.toml, plugins and log are in {dir}/NODE."
         )
     }
 
-    /// Nodes first, all at once: they finish what runs, and need Redis for that.
-    async fn end(self) -> anyhow::Result<()> {
-        let nodes = self.nodes.into_iter().map(|node| node.process.end());
+    /// Stops all nodes at once, then the servers: nodes need Redis to finish their running tasks.
+    async fn stop(self) -> anyhow::Result<()> {
+        let nodes = self.nodes.into_iter().map(|node| node.process.stop());
         let nodes = futures_util::future::join_all(nodes).await;
-        let servers = self.servers.into_iter().map(Process::end);
+        let servers = self.servers.into_iter().map(Process::stop);
         let servers = futures_util::future::join_all(servers).await;
         nodes.into_iter().chain(servers).collect()
     }
@@ -229,7 +235,7 @@ impl Node {
     }
 }
 
-/// What makes a node one of many. The directory is that of the file.
+/// Returns the configuration of a node of the cluster. Paths start at the directory of its file.
 fn settings(id: &str, redis: &str, etcd: &str) -> String {
     format!(
         r#"[node]

@@ -1,6 +1,6 @@
-//! The processes of the demo's cluster: a Redis, an etcd and nodes, on free ports of loopback, each
-//! with a log of its own. None outlives its handle, nor, on Linux, a demo that is killed (`tied.rs`). What
-//! they are for is `cluster.rs`'s.
+//! The processes of the demo's cluster: a Redis, an etcd and nodes on free loopback ports, each with a log
+//! of its own. None outlives its handle nor, on Linux, a demo that is killed
+//! (`hostel die-with-parent`).
 
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,26 +19,28 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// How long a process may take to serve; plugins may have to be compiled.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a process may take to serve, including the compilation of plugins.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long one may take to end when asked to.
-const END: Duration = Duration::from_secs(20);
+/// How long a process may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A child. Dropping it kills it.
+/// A child process. It is killed when this is dropped.
 pub struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    /// Starts `program`, with all it says in `log`.
+    /// Starts `program` with its output in `log`.
     fn start(program: &Path, arguments: &[&OsStr], log: PathBuf) -> anyhow::Result<Self> {
         let out = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        // Itself, to become the program once that is sure to end with the demo.
+        // This program first sets its death signal and then becomes `program`.
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("tied").arg(std::process::id().to_string());
-        // What is set for the demo's user must not win over the files that nodes are given here.
+        command
+            .arg("die-with-parent")
+            .arg(std::process::id().to_string());
+        // The user's variables must not override the configuration files of the nodes.
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with("HOSTEL__") {
                 command.env_remove(variable);
@@ -50,7 +52,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)
-            // Ctrl-C is for the demo, which ends nodes before what they need.
+            // Ctrl-C is for the demo alone, which stops the nodes before their servers.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -58,7 +60,7 @@ impl Process {
         Ok(Self { child, log })
     }
 
-    /// An error with the end of its log once it has ended by itself.
+    /// Returns an error with the end of the log if the process has ended.
     pub fn check(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
             let log = fs::read_to_string(&self.log).unwrap_or_default();
@@ -69,41 +71,45 @@ impl Process {
         Ok(())
     }
 
-    /// Asks again and again until there is an answer.
-    async fn until<T>(&mut self, mut ask: impl AsyncFnMut() -> Option<T>) -> anyhow::Result<T> {
+    /// Calls `poll` until it returns a value.
+    async fn until<T>(&mut self, mut poll: impl AsyncFnMut() -> Option<T>) -> anyhow::Result<T> {
         let since = Instant::now();
         loop {
             self.check()?;
-            if let Some(answer) = ask().await {
-                return Ok(answer);
+            if let Some(value) = poll().await {
+                return Ok(value);
             }
             let log = self.log.display();
-            ensure!(since.elapsed() < PATIENCE, "no start yet; see {log}");
+            ensure!(
+                since.elapsed() < START_TIMEOUT,
+                "the process does not serve; see {log}"
+            );
             sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// SIGTERM, and the end awaited; SIGKILL when that takes too long.
-    pub async fn end(mut self) -> anyhow::Result<()> {
+    /// Sends SIGTERM and waits for the end; sends SIGKILL if that takes too long.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok());
         if let Some(id) = id.and_then(Pid::from_raw) {
-            // It may have ended a moment ago.
+            // The process may have ended already.
             let _ = kill_process(id, Signal::TERM);
         }
-        if timeout(END, self.child.wait()).await.is_err() {
+        if timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
             self.child.kill().await?;
         }
         Ok(())
     }
 }
 
-/// The programs of other projects that a cluster shares.
+/// The server programs that a cluster needs.
 pub struct Programs {
     redis: PathBuf,
     etcd: PathBuf,
 }
 
 impl Programs {
+    /// Finds the programs on PATH.
     pub fn find() -> anyhow::Result<Self> {
         Ok(Self {
             redis: on_path("redis-server", "redis-server")?,
@@ -111,7 +117,7 @@ impl Programs {
         })
     }
 
-    /// A Redis that writes tasks to disk, and its URL.
+    /// Starts a Redis that writes tasks to disk, and returns its URL.
     pub async fn redis(&self, dir: &Path) -> anyhow::Result<(Process, String)> {
         let data = dir.join("redis");
         fs::create_dir_all(&data)?;
@@ -121,14 +127,14 @@ impl Programs {
             arguments.push(data.as_os_str());
             arguments.extend(texts(&["--save", "", "--appendonly", "yes"]));
             let mut redis = Process::start(&self.redis, &arguments, dir.join("redis.log"))?;
-            let well = async || says(port, "PING\r\n", "+PONG").await;
-            redis.until(well).await?;
+            let ready = async || responds(port, "PING\r\n", "+PONG").await;
+            redis.until(ready).await?;
             Ok((redis, format!("redis://127.0.0.1:{port}")))
         })
         .await
     }
 
-    /// An etcd of one, and its endpoint.
+    /// Starts a single etcd, and returns its endpoint.
     pub async fn etcd(&self, dir: &Path) -> anyhow::Result<(Process, String)> {
         let data = dir.join("etcd");
         with_free_port(async |port| {
@@ -143,15 +149,15 @@ impl Programs {
             arguments.extend(texts(&["--initial-advertise-peer-urls", &peer]));
             arguments.extend(texts(&["--initial-cluster", &cluster]));
             let mut etcd = Process::start(&self.etcd, &arguments, dir.join("etcd.log"))?;
-            let well = async || says(port, "GET /health HTTP/1.0\r\n\r\n", "\"true\"").await;
-            etcd.until(well).await?;
+            let ready = async || responds(port, "GET /health HTTP/1.0\r\n\r\n", "\"true\"").await;
+            etcd.until(ready).await?;
             Ok((etcd, client.clone()))
         })
         .await
     }
 }
 
-/// A node with `hostel.toml` in its directory, as this very program, and where it serves.
+/// Starts a node as this program, with the `hostel.toml` in `dir`.
 pub fn node(dir: &Path) -> anyhow::Result<Process> {
     let (program, config) = (std::env::current_exe()?, dir.join("hostel.toml"));
     let (serve, with, at) = ("serve".as_ref(), "--config".as_ref(), "--ports-file");
@@ -166,14 +172,14 @@ pub fn node(dir: &Path) -> anyhow::Result<Process> {
     Process::start(&program, &arguments, dir.join("log"))
 }
 
-/// Where a node that was just started serves, once it does.
+/// Waits until a node serves, and returns its address.
 pub async fn address(node: &mut Process, dir: &Path) -> anyhow::Result<String> {
     let ports = dir.join("ports");
     let text = node.until(async || fs::read_to_string(&ports).ok()).await?;
     let bound: serde_json::Value = serde_json::from_str(&text)?;
     let address = bound["grpc"]
         .as_str()
-        .context("no address in a ports file")?;
+        .context("the ports file has no address")?;
     Ok(address.to_owned())
 }
 
@@ -192,7 +198,7 @@ fn on_path(program: &str, package: &str) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// Another process may take a port between the look for a free one and the start: then once more.
+/// Calls `start` with a free port, and with another one if a different process has taken it.
 async fn with_free_port<T>(start: impl AsyncFn(u16) -> anyhow::Result<T>) -> anyhow::Result<T> {
     for _ in 0..4 {
         if let Ok(started) = start(free_port()?).await {
@@ -203,24 +209,24 @@ async fn with_free_port<T>(start: impl AsyncFn(u16) -> anyhow::Result<T>) -> any
 }
 
 fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;
     Ok(listener.local_addr()?.port())
 }
 
-/// Whether the server at `port` answers `question` with `answer`.
-async fn says(port: u16, question: &str, answer: &str) -> Option<()> {
-    let asked = async {
+/// Checks whether the server at `port` answers `request` with `answer`.
+async fn responds(port: u16, request: &str, answer: &str) -> Option<()> {
+    let exchange = async {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-        stream.write_all(question.as_bytes()).await?;
-        let (mut said, mut part) = (Vec::new(), [0; 512]);
-        while !String::from_utf8_lossy(&said).contains(answer) {
+        stream.write_all(request.as_bytes()).await?;
+        let (mut response, mut part) = (Vec::new(), [0; 512]);
+        while !String::from_utf8_lossy(&response).contains(answer) {
             match stream.read(&mut part).await? {
                 0 => return Ok(None),
-                read => said.extend_from_slice(&part[..read]),
+                read => response.extend_from_slice(&part[..read]),
             }
         }
         std::io::Result::Ok(Some(()))
     };
-    let asked = timeout(Duration::from_millis(500), asked).await;
-    asked.ok()?.ok()?
+    let answered = timeout(Duration::from_millis(500), exchange).await;
+    answered.ok()?.ok()?
 }

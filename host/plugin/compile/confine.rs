@@ -15,7 +15,7 @@ const THREAD_BYTES: u64 = 192 << 20;
 
 /// Ties the process to its parent and bounds its memory, time and files.
 pub fn limit(request: &Request) -> io::Result<()> {
-    parent::die_with(request.parent)?;
+    parent::die_with_parent(request.parent)?;
     // Where it is refused, nothing is lost.
     let _ = nice(NICENESS);
     // When memory runs out, this process goes and not the node.

@@ -1,7 +1,7 @@
 //! `wasi:keyvalue` as a guest sees it: a sample that calls it, against the store of one machine.
 
 use super::*;
-use hostel_config::{KeyValueBackend, KeyValueLimits};
+use hostel_config::{KeyValueBackend, KeyValueLimits, SqliteKeyValue};
 use hostel_keyvalue::{self as kv, KeyValue};
 use hostel_runtime::health::Health;
 
@@ -114,10 +114,10 @@ fn keeper(name: &str) -> Vec<u8> {
 
 async fn store(dir: &std::path::Path) -> Arc<dyn KeyValue> {
     let settings = hostel_config::KeyValue {
-        backend: KeyValueBackend::Sqlite {
+        backend: KeyValueBackend::Sqlite(SqliteKeyValue {
             path: dir.join("kv.db"),
             reserve_bytes: 0,
-        },
+        }),
         limits: KeyValueLimits {
             max_value_bytes: 1000,
             ..hostel_config::Config::default().keyvalue.limits

@@ -1,5 +1,4 @@
-//! `hostel demo --cluster`: the promise of the README's section on several nodes, kept by its very
-//! command.
+//! `hostel demo --cluster`, as in the README's section on several nodes.
 
 use super::run;
 use crate::support::{eventually, node::hostel, plugins::source};
@@ -9,22 +8,22 @@ use std::{
     process::Stdio,
 };
 
-/// Each task runs where its plugin is, given elsewhere and asked for at the third node; nothing is
-/// left behind.
+/// Each task runs on the node with its plugin, is submitted to another and read from the third. No file
+/// or process is left behind.
 pub async fn cluster() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut command = hostel();
     command.current_dir(source()).env("TMPDIR", dir.path());
-    // What is set for one node must not reach the three.
+    // A variable of the user must not reach the nodes.
     command.env("HOSTEL__NODE__ID", "stray");
     let ran = run(command.args(["demo", "--cluster", "--exit"]));
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let out = String::from_utf8(ran.out).expect("text");
     for line in [
-        "    Hello, sandbox!\n    given to east, run by north, and completed at south\n",
-        "    given to south, run by east, and completed at north\n",
-        "    given to north, run by south, and completed at east\n",
-        "  the component rates on south, asked from north for its table\n",
+        "    Hello, sandbox!\n    submitted to east, run by north, and completed at south\n",
+        "    submitted to south, run by east, and completed at north\n",
+        "    submitted to north, run by south, and completed at east\n",
+        "  the table of the component rates on south, queried from north\n",
         "96 x 72 pixels in ",
         "\nNODE ",
         "\nnorth ",
@@ -40,7 +39,7 @@ pub async fn cluster() {
     );
 }
 
-/// Whoever has `path` in its command line and still runs.
+/// Returns the running processes with `path` in their command line.
 fn processes_in(path: &str) -> Vec<PathBuf> {
     let all = fs::read_dir("/proc").expect("Linux").flatten();
     let all = all.map(|process| process.path());
@@ -51,14 +50,14 @@ fn processes_in(path: &str) -> Vec<PathBuf> {
     .collect()
 }
 
-/// Who has neither Redis nor etcd is told what to install.
+/// Without Redis and etcd, the error names the packages to install.
 pub async fn cluster_without_servers() {
     let ran = run(hostel().args(["demo", "--cluster"]).env("PATH", ""));
     assert_eq!(ran.code, Some(1));
     assert!(ran.err.contains("redis-server etcd-server"), "{}", ran.err);
 }
 
-/// kill -9, which it cannot see coming, leaves no process behind.
+/// SIGKILL of the demo leaves no process behind.
 pub async fn cluster_killed() {
     let dir = tempfile::tempdir().expect("a directory");
     let out = File::create(dir.path().join("out")).expect("a file");
@@ -71,11 +70,11 @@ pub async fn cluster_killed() {
         .stderr(out)
         .spawn()
         .expect("hostel runs");
-    let said = || fs::read_to_string(dir.path().join("out")).unwrap_or_default();
-    let children = eventually("all of it serves", || {
+    let output = || fs::read_to_string(dir.path().join("out")).unwrap_or_default();
+    let children = eventually("the cluster serves", || {
         let ended = demo.try_wait().expect("a status");
-        assert!(ended.is_none(), "{}", said());
-        let serves = said().contains("The nodes keep serving");
+        assert!(ended.is_none(), "{}", output());
+        let serves = output().contains("The nodes keep serving");
         std::future::ready(serves.then(|| children_of(demo.id())))
     })
     .await;
@@ -83,7 +82,7 @@ pub async fn cluster_killed() {
     assert_eq!(children.len(), 5, "{children:?}");
     demo.kill().expect("a signal");
     demo.wait().expect("a status");
-    eventually("they have ended too", async || {
+    eventually("all children have ended", async || {
         let left = children.iter().filter(|&&id| parent_of(id).is_some());
         (left.count() == 0).then_some(())
     })
@@ -96,7 +95,7 @@ fn children_of(parent: u32) -> Vec<u32> {
     ids.filter(|&id| parent_of(id) == Some(parent)).collect()
 }
 
-/// `None` once it has ended, whether or not anybody has asked how.
+/// Returns the parent of a process, or `None` once the process has ended, even as a zombie.
 fn parent_of(id: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(')')?;

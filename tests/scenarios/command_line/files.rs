@@ -1,4 +1,4 @@
-//! `hostel plugins` and `hostel config`: what a node hosts, and files that no node has seen.
+//! `hostel plugins` and `hostel config`.
 
 use super::*;
 
@@ -35,41 +35,41 @@ pub async fn plugin_files() {
     let echo = showcase("echo");
     let echo = echo.to_str().unwrap();
 
-    let told = hostel(&["plugins", "inspect", echo]).text();
-    assert!(told.starts_with("echo 0.1.0: "), "{told}");
-    assert!(told.contains("handles echo: 5 attempts"), "{told}");
+    let output = hostel(&["plugins", "inspect", echo]).text();
+    assert!(output.starts_with("echo 0.1.0: "), "{output}");
+    assert!(output.contains("handles echo: 5 attempts"), "{output}");
     assert!(
-        told.contains("exports hostel:plugin/task-handler@0.1.0\n"),
-        "{told}"
+        output.contains("exports hostel:plugin/task-handler@0.1.0\n"),
+        "{output}"
     );
-    let told = hostel(&["plugins", "inspect", echo, "--json"]).json();
-    assert_eq!(told["plugin"]["task_types"][0]["name"], "echo");
-    assert_eq!(told["faults"], Value::Array(Vec::new()));
+    let output = hostel(&["plugins", "inspect", echo, "--json"]).json();
+    assert_eq!(output["plugin"]["task_types"][0]["name"], "echo");
+    assert_eq!(output["faults"], Value::Array(Vec::new()));
     let words = "exports hostel:plugin/manifest@0.2.0, which this node does not know";
     for arguments in [
         &["inspect", "bad.wasm"][..],
         &["verify", "bad.wasm"],
         &["inspect", "bad.wasm", "--json"],
     ] {
-        let told = hostel(&[&["plugins"], arguments].concat());
-        assert_eq!(told.code, Some(1), "{told:?}");
+        let output = hostel(&[&["plugins"], arguments].concat());
+        assert_eq!(output.code, Some(1), "{output:?}");
         assert!(
-            String::from_utf8_lossy(&told.out).contains(words),
-            "{told:?}"
+            String::from_utf8_lossy(&output.out).contains(words),
+            "{output:?}"
         );
-        assert!(told.err.contains("a node would refuse"), "{told:?}");
+        assert!(output.err.contains("a node would refuse"), "{output:?}");
     }
-    let told = hostel(&["plugins", "verify", echo]).text();
-    assert_eq!(told, format!("{echo}: no faults\n"));
-    // A configuration beside the file.
+    let output = hostel(&["plugins", "verify", echo]).text();
+    assert_eq!(output, format!("{echo}: no errors\n"));
+    // With a configuration file.
     fs::write(
         dir.path().join("other.toml"),
         "[plugins.sandbox]\nmax_cpu_ms = 999\n",
     )
     .unwrap();
     let with = ["--config", "other.toml", echo];
-    let told = hostel(&[&["plugins", "verify"], &with[..]].concat()).text();
-    assert_eq!(told, format!("{echo}: no faults\n"));
+    let output = hostel(&[&["plugins", "verify"], &with[..]].concat()).text();
+    assert_eq!(output, format!("{echo}: no errors\n"));
     hostel(&[&["plugins", "inspect"], &with[..]].concat()).text();
     hostel(&["plugins", "verify", echo, "--config", "none.toml"]).fails(2, "none.toml");
     fs::remove_file(dir.path().join("other.toml")).unwrap();
@@ -86,16 +86,16 @@ pub async fn plugin_files() {
         .arg("--out")
         .arg(&out)
         .env("CARGO_TARGET_DIR", source().join("target"));
-    let told = run(&mut build);
-    assert_eq!(told.code, Some(0), "{}", told.err);
+    let output = run(&mut build);
+    assert_eq!(output.code, Some(0), "{}", output.err);
     let file = out.join("echo.wasm");
     assert_eq!(
-        String::from_utf8(told.out).unwrap(),
+        String::from_utf8(output.out).unwrap(),
         format!("{}\n", file.display())
     );
     assert!(fs::read(file).unwrap() == fs::read(built().join("echo.wasm")).unwrap());
     hostel(&["plugins", "build", "nowhere"]).fails(1, "nowhere");
-    // Nothing of this leaves anything behind.
+    // No command leaves a file behind.
     let left: Vec<_> = fs::read_dir(dir.path())
         .unwrap()
         .map(|x| x.unwrap().file_name())
@@ -110,9 +110,9 @@ pub async fn verify_self() {
         command.current_dir(dir.path()).env(key, value);
         run(command.args(["plugins", "verify", "--self"]))
     };
-    let told = hostel("HOSTEL__PLUGINS__SANDBOX__MAX_MEMORY_BYTES", "16777216").text();
-    assert!(told.lines().count() > 9, "{told}");
-    assert!(!told.contains("FAILS"), "{told}");
+    let output = hostel("HOSTEL__PLUGINS__SANDBOX__MAX_MEMORY_BYTES", "16777216").text();
+    assert!(output.lines().count() > 9, "{output}");
+    assert!(!output.contains("FAILS"), "{output}");
     for setting in [
         "timeout_ms",
         "max_cpu_ms",
@@ -122,14 +122,14 @@ pub async fn verify_self() {
         "max_log_bytes",
     ] {
         assert!(
-            told.contains(&format!("plugins.sandbox.{setting}")),
-            "{setting}: {told}"
+            output.contains(&format!("plugins.sandbox.{setting}")),
+            "{setting}: {output}"
         );
     }
-    // Under the configuration that was given.
+    // The limits are those of the configuration.
     assert!(
-        told.contains("more than 16777216 bytes of memory"),
-        "{told}"
+        output.contains("more than 16777216 bytes of memory"),
+        "{output}"
     );
     hostel("HOSTEL__PLUGINS__SANDBOX__MAX_MEMORY_BYTES", "much").fails(2, "MAX_MEMORY_BYTES");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -146,14 +146,14 @@ pub async fn config() {
     };
     let write = |text: &str| fs::write(dir.path().join("hostel.toml"), text).unwrap();
     let listen = [("HOSTEL__NODE__LISTEN", "127.0.0.1:7")];
-    assert_eq!(hostel(&["config", "check"], &[]).text(), "no faults\n");
+    assert_eq!(hostel(&["config", "check"], &[]).text(), "no errors\n");
     let shown = hostel(&["config", "show"], &listen).text();
     assert!(shown.contains("listen = \"127.0.0.1:7\"\n"), "{shown}");
     assert!(
-        shown.contains("# The payload of a task or a message."),
+        shown.contains("# Size of the payload of a task or a message."),
         "{shown}"
     );
-    // What a plugin is configured with may be secret.
+    // Values for a plugin may be secret.
     let secret = [("HOSTEL__PLUGIN__RATES__CONFIG__API_KEY", "hush")];
     let masked = hostel(&["config", "show"], &secret).text();
     assert!(
@@ -162,9 +162,9 @@ pub async fn config() {
     );
     let asked = hostel(&["config", "show", "--show-secrets"], &secret).text();
     assert!(asked.contains("api_key = \"hush\""), "{asked}");
-    // What is shown loads again, to the same; the variable is part of it now.
+    // The output loads to the same configuration, which now includes the variable.
     write(&shown);
-    assert_eq!(hostel(&["config", "check"], &[]).text(), "no faults\n");
+    assert_eq!(hostel(&["config", "check"], &[]).text(), "no errors\n");
     assert_eq!(hostel(&["config", "show"], &[]).text(), shown);
     assert_eq!(
         hostel(&["config", "show", "--config", "hostel.toml"], &[]).text(),
@@ -177,9 +177,9 @@ pub async fn config() {
     );
     let variable = [("HOSTEL__LIMITS__MAX_SERVICES", "many")];
     for arguments in [&["config", "check"][..], &["config", "show"], &["serve"]] {
-        let told = hostel(arguments, &variable);
+        let output = hostel(arguments, &variable);
         for words in [
-            "6 faults in hostel.toml and the environment:",
+            "6 errors in hostel.toml and the environment:",
             "hostel.toml:2:1: node.lsiten: no such setting; did you mean listen?",
             "hostel.toml:3:12: node.drain_ms:",
             "hostel.toml:5:15: limits.max_wait_ms:",
@@ -187,9 +187,9 @@ pub async fn config() {
             "hostel.toml:8:9: plugin.a b:",
             "HOSTEL__LIMITS__MAX_SERVICES: limits.max_services:",
         ] {
-            assert!(told.err.contains(words), "{words}: {}", told.err);
+            assert!(output.err.contains(words), "{words}: {}", output.err);
         }
-        told.fails(2, "6 faults");
+        output.fails(2, "6 errors");
     }
     write("[node\n");
     hostel(&["config", "check"], &[]).fails(2, "hostel.toml:1:");
@@ -198,7 +198,7 @@ pub async fn config() {
     hostel(&["config", "check", "--config", "none.toml"], &[]).fails(2, "none.toml");
 }
 
-pub async fn every_fault_of_a_file() {
+pub async fn verify_reports_all_errors() {
     let dir = tempfile::tempdir().unwrap();
     let verify = |file: &str| {
         run(hostel()
@@ -206,7 +206,7 @@ pub async fn every_fault_of_a_file() {
             .args(["plugins", "verify", file]))
     };
     let write = |file: &str, bytes: &[u8]| fs::write(dir.path().join(file), bytes).unwrap();
-    // An import that is not offered, and a manifest that is wrong in three ways.
+    // An import that the node does not provide, and three errors in the manifest.
     let many = Sample {
         name: "bad name",
         version: "",
@@ -216,8 +216,8 @@ pub async fn every_fault_of_a_file() {
     let import = "(component (import \"wasi:nn/tensor@0.2.0\" (instance))";
     let many = many.text().replacen("(component", import, 1);
     write("many.wasm", &wat::parse_str(many).unwrap());
-    let told = verify("many.wasm");
-    let out = String::from_utf8(told.out).unwrap();
+    let output = verify("many.wasm");
+    let out = String::from_utf8(output.out).unwrap();
     for words in [
         "imports wasi:nn/tensor@0.2.0",
         "the plugin's name \"bad name\"",
@@ -226,9 +226,9 @@ pub async fn every_fault_of_a_file() {
     ] {
         assert!(out.contains(words), "{words}: {out}");
     }
-    assert_eq!((out.lines().count(), told.code), (4, Some(1)), "{out}");
+    assert_eq!((out.lines().count(), output.code), (4, Some(1)), "{out}");
 
-    // Two interfaces of another shape.
+    // Two interfaces with other functions than expected.
     let shapes = Sample::default().text();
     let shapes = shapes.replace(
         "(export \"handle\" (func $handle))",
@@ -252,7 +252,7 @@ pub async fn every_fault_of_a_file() {
         ..Sample::default()
     };
     write("patch.wasm", &patch.wasm().unwrap());
-    assert_eq!(verify("patch.wasm").text(), "patch.wasm: no faults\n");
+    assert_eq!(verify("patch.wasm").text(), "patch.wasm: no errors\n");
     let memory = "(component (core module (memory 65535))";
     let large = Sample::default().text().replacen("(component", memory, 1);
     write("large.wasm", &wat::parse_str(large).unwrap());
@@ -279,7 +279,7 @@ pub async fn every_fault_of_a_file() {
     }
 }
 
-pub async fn a_file_in_capitals() {
+pub async fn file_extensions_are_case_insensitive() {
     let node = Node::prepare(&[], "");
     node.add_wasm("SAMPLE.WASM", &Sample::default().wasm().unwrap());
     let node = node.started().await;
@@ -289,8 +289,8 @@ pub async fn a_file_in_capitals() {
     assert_eq!(result.bytes(), b"x");
 }
 
-/// What is built is called as the plugin is, and is put in place only if a node would take it.
-pub async fn build_puts_what_a_node_takes() {
+/// The file is named as the plugin, and is installed only if a node would accept it.
+pub async fn build_installs_only_acceptable_plugins() {
     let dir = tempfile::tempdir().unwrap();
     let (source, out) = (built().join("source/big-desc"), dir.path().join("out"));
     let build = |description: &str| {
@@ -303,23 +303,23 @@ pub async fn build_puts_what_a_node_takes() {
             .arg(&out);
         run(build.env("CARGO_TARGET_DIR", self::source().join("target")))
     };
-    let told = build(&"x".repeat(2000));
-    assert_eq!(told.code, Some(1), "{told:?}");
+    let output = build(&"x".repeat(2000));
+    assert_eq!(output.code, Some(1), "{output:?}");
     for words in [
         "a node would refuse it",
         "description of the plugin has 2000 bytes",
     ] {
-        assert!(told.err.contains(words), "{words}: {}", told.err);
+        assert!(output.err.contains(words), "{words}: {}", output.err);
     }
-    assert!(!out.exists(), "it is put in place all the same");
-    let told = build("short");
+    assert!(!out.exists(), "the plugin is installed");
+    let output = build("short");
     let file = out.join("big-desc.wasm");
-    let put = String::from_utf8(told.out).unwrap();
-    assert_eq!(put, format!("{}\n", file.display()), "{}", told.err);
-    // One from before plugins were called by their names would keep this one from serving.
+    let installed = String::from_utf8(output.out).unwrap();
+    assert_eq!(installed, format!("{}\n", file.display()), "{}", output.err);
+    // A file of the same plugin with another name would prevent this one from serving.
     fs::copy(&file, out.join("big_desc.wasm")).unwrap();
-    let told = build("short");
-    assert!(told.err.contains("remove it"), "{}", told.err);
+    let output = build("short");
+    assert!(output.err.contains("remove it"), "{}", output.err);
 }
 
 const ECHO: &str = "use hostel_sdk::prelude::*;

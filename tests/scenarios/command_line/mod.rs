@@ -1,5 +1,5 @@
-//! The command line against a served node: what each command prints, to whom, and with which exit
-//! code, as scripts rely on it.
+//! The command line against a running node: the output and exit code of each command, on which scripts
+//! rely.
 
 mod demo;
 mod files;
@@ -33,18 +33,18 @@ pub fn trials() -> Vec<Trial> {
         trial("command_line::plugins_of_a_node", files::plugins_of_a_node),
         trial("command_line::plugin_files", files::plugin_files),
         trial_needing(
-            "command_line::verify_tells_every_fault_of_a_file",
+            "command_line::verify_reports_all_errors_of_a_file",
             true,
-            files::every_fault_of_a_file,
+            files::verify_reports_all_errors,
         ),
         trial_needing(
-            "command_line::a_file_in_capitals_is_a_plugin",
+            "command_line::file_extensions_are_case_insensitive",
             true,
-            files::a_file_in_capitals,
+            files::file_extensions_are_case_insensitive,
         ),
         trial(
-            "command_line::build_puts_what_a_node_takes",
-            files::build_puts_what_a_node_takes,
+            "command_line::build_installs_only_acceptable_plugins",
+            files::build_installs_only_acceptable_plugins,
         ),
         trial_needing("command_line::verify_self", true, files::verify_self),
         trial_needing("command_line::config", true, files::config),
@@ -67,15 +67,15 @@ pub fn trials() -> Vec<Trial> {
         trial_needing("command_line::colours", has_script(), colours),
         trial_needing("command_line::serve", true, serve),
         trial_needing(
-            "command_line::an_edited_configuration_is_told",
+            "command_line::a_changed_configuration_file_is_logged",
             true,
-            edited_configuration,
+            changed_configuration_file,
         ),
     ];
     about_tasks.into_iter().flatten().chain(others).collect()
 }
 
-/// What a command did.
+/// The exit code and output of a command.
 #[derive(Debug)]
 struct Ran {
     code: Option<i32>,
@@ -84,19 +84,21 @@ struct Ran {
 }
 
 fn run(command: &mut Command) -> Ran {
-    ran(command.output().expect("hostel runs"))
+    Ran::from(command.output().expect("hostel runs"))
 }
 
-fn ran(output: std::process::Output) -> Ran {
-    Ran {
-        code: output.status.code(),
-        out: output.stdout,
-        err: String::from_utf8(output.stderr).expect("text"),
+impl From<std::process::Output> for Ran {
+    fn from(output: std::process::Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: output.stdout,
+            err: String::from_utf8(output.stderr).expect("text"),
+        }
     }
 }
 
 impl Ran {
-    /// Its output, after a success that said nothing else.
+    /// Returns stdout. Panics unless the command succeeded without output on stderr.
     fn bytes(self) -> Vec<u8> {
         assert_eq!(self.code, Some(0), "{}", self.err);
         assert_eq!(self.err, "");
@@ -108,10 +110,10 @@ impl Ran {
     }
 
     fn json(self) -> Value {
-        serde_json::from_slice(&self.bytes()).expect("JSON and nothing else")
+        serde_json::from_slice(&self.bytes()).expect("only JSON")
     }
 
-    /// A failure of this kind, with nothing on stdout.
+    /// Checks that the command failed with `code` and `words` on stderr, and with no stdout.
     fn fails(self, code: i32, words: &str) {
         assert_eq!(self.code, Some(code), "{words}: {}", self.err);
         assert!(self.err.contains(words), "{words}: {}", self.err);
@@ -126,7 +128,7 @@ trait Cli {
 
 impl Cli for Node {
     fn hostel(&self, arguments: &[&str]) -> Ran {
-        ran(self.cli(arguments))
+        Ran::from(self.cli(arguments))
     }
 }
 
@@ -176,28 +178,28 @@ async fn usage() {
     hostel(&["tasks"]).fails(2, "Usage: hostel tasks");
     hostel(&["sumbit"]).fails(2, "'submit'");
 
-    // Whoever reads stops reading: no panic, no noise.
+    // A reader that has gone causes neither a panic nor an error.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut show = self::hostel();
-    let told = show
+    let output = show
         .args(["config", "show"])
         .stdout(writer)
         .stderr(Stdio::piped());
-    let told = told.spawn().unwrap().wait_with_output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&told.stderr), "");
-    // And what cannot be written is no success.
+    let output = output.spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    // Any other failed write is an error.
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let mut show = self::hostel();
-    let told = show
+    let output = show
         .args(["config", "show"])
         .stdout(full)
         .stderr(Stdio::piped());
-    let told = ran(told.spawn().unwrap().wait_with_output().unwrap());
-    told.fails(1, "cannot write the output");
+    let output = Ran::from(output.spawn().unwrap().wait_with_output().unwrap());
+    output.fails(1, "cannot write the output");
 }
 
-/// Whether there is a way to give a command a terminal.
+/// Whether commands can be run on a terminal, with `script`.
 fn has_script() -> bool {
     Command::new("script")
         .arg("--version")
@@ -254,7 +256,7 @@ async fn serve() {
     assert!(node.terminate().await.success());
     assert!(node.log().contains("stopping"));
 
-    // A place where the ports cannot be written is said, and nothing keeps running.
+    // If the ports file cannot be written, the node reports that and ends.
     let dir = tempfile::tempdir().unwrap();
     let mut command = hostel();
     command
@@ -263,29 +265,29 @@ async fn serve() {
     command
         .env("HOSTEL__NODE__LISTEN", "127.0.0.1:0")
         .env("HOSTEL__NODE__DATA_DIR", "data");
-    let told = tokio::task::spawn_blocking(move || run(&mut command));
-    let told = tokio::time::timeout(DEADLINE, told)
+    let output = tokio::task::spawn_blocking(move || run(&mut command));
+    let output = tokio::time::timeout(DEADLINE, output)
         .await
-        .expect("it ends")
+        .expect("the node ends")
         .unwrap();
-    assert_eq!(told.code, Some(1), "{told:?}");
-    assert!(told.err.contains("(--ports-file)"), "{told:?}");
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.err.contains("(--ports-file)"), "{output:?}");
     assert!(Path::new(&dir.path().join("data")).is_dir());
 }
 
-/// What is edited is not in force, and the log says so.
-async fn edited_configuration() {
+/// A change of the file is logged and not applied.
+async fn changed_configuration_file() {
     let node = Node::prepare(&[], "[plugin.sample.config]\nbase = \"EUR\"\n");
     let node = node.started().await;
     assert!(!node.log().contains("has changed"), "{}", node.log());
     let file = node.path("hostel.toml");
     let text = fs::read_to_string(&file).unwrap().replace("EUR", "USD");
     fs::write(&file, text).unwrap();
-    eventually("the change is told", || async {
-        let told = node
+    eventually("the change is logged", || async {
+        let output = node
             .log()
-            .contains("hostel.toml has changed, and this node goes on");
-        told.then_some(())
+            .contains("hostel.toml has changed; this node still uses");
+        output.then_some(())
     })
     .await;
     assert!(!node.log().contains("USD"), "{}", node.log());

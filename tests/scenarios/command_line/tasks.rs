@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Bytes of every kind, with an end that no line has.
+/// All byte values, not ending in a newline.
 fn binary() -> Vec<u8> {
     (0..=255_u8).cycle().take(100_000).collect()
 }
@@ -17,7 +17,7 @@ pub async fn submit(on: Backend) {
     assert!(id.ends_with('\n') && id.trim().len() == 36, "{id:?}");
     let named = ["submit", "echo", "--payload", "over", "--id", "my:1"];
     assert_eq!(hostel(&named).text(), "my:1\n");
-    // The id is the idempotency key, here too.
+    // The id is the idempotency key.
     assert_eq!(hostel(&named).text(), "my:1\n");
     let waited = hostel(&["submit", "echo", "--payload", "over", "--wait"]);
     assert_eq!(waited.bytes(), b"over");
@@ -25,9 +25,9 @@ pub async fn submit(on: Backend) {
 
     fs::write(node.path("binary"), binary()).unwrap();
     let from_file = hostel(&["submit", "echo", "--file", "binary", "--wait"]);
-    assert!(from_file.bytes() == binary(), "not byte for byte");
+    assert!(from_file.bytes() == binary(), "the bytes differ");
     let piped = through_stdin(&node, &["submit", "echo", "-", "--wait"], &binary());
-    assert!(piped.bytes() == binary(), "not byte for byte");
+    assert!(piped.bytes() == binary(), "the bytes differ");
 
     let picture = image::RgbImage::from_pixel(64, 32, image::Rgb([9, 9, 9]));
     picture.save(node.path("picture.png")).unwrap();
@@ -45,25 +45,25 @@ pub async fn submit(on: Backend) {
     let shrunk = image::load_from_memory(&shrunk.bytes()).unwrap();
     assert_eq!((shrunk.width(), shrunk.height()), (16, 8));
 
-    // How durable it is, for programs, and for people on their terminal alone.
-    let said = hostel(&["submit", "echo", "--payload", "x", "--json"]).json();
-    let (id, durability) = (&said["task_id"], &said["durability"]);
-    assert_eq!(id.as_str().unwrap().len(), 36, "{said}");
+    // The durability is in the JSON, and on stderr only if that is a terminal.
+    let printed = hostel(&["submit", "echo", "--payload", "x", "--json"]).json();
+    let (id, durability) = (&printed["task_id"], &printed["durability"]);
+    assert_eq!(id.as_str().unwrap().len(), 36, "{printed}");
     assert_eq!(
-        (durability, &said["existing"]),
+        (durability, &printed["existing"]),
         (&"synced".into(), &false.into())
     );
     let again = [&named[..], &["--json", "--wait"]].concat();
-    let said = hostel(&again).json();
+    let printed = hostel(&again).json();
     for (key, value) in [
         ("task_id", "my:1"),
         ("status", "completed"),
         ("result", "over"),
         ("durability", "synced"),
     ] {
-        assert_eq!(said[key], value, "{said}");
+        assert_eq!(printed[key], value, "{printed}");
     }
-    assert_eq!(said["existing"], true, "{said}");
+    assert_eq!(printed["existing"], true, "{printed}");
     if has_script() {
         let command = format!("{} submit echo --payload x", env!("CARGO_BIN_EXE_hostel"));
         let shown = Command::new("script")
@@ -73,12 +73,12 @@ pub async fn submit(on: Backend) {
             .output();
         let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
         assert!(
-            shown.contains("accepted (synced): it is on disk"),
+            shown.contains("accepted (synced): the task is on disk"),
             "{shown}"
         );
     }
 
-    // --server wins over HOSTEL_SERVER, with and without the scheme.
+    // --server overrides HOSTEL_SERVER, with and without the scheme.
     for server in [node.address(), &format!("http://{}", node.address())] {
         let mut command = self::hostel();
         command.env("HOSTEL_SERVER", "127.0.0.1:1");
@@ -105,7 +105,7 @@ fn through_stdin(node: &Node, arguments: &[&str], input: &[u8]) -> Ran {
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();
-    ran(child.wait_with_output().unwrap())
+    Ran::from(child.wait_with_output().unwrap())
 }
 
 pub async fn submit_that_fails(on: Backend) {
@@ -127,7 +127,7 @@ pub async fn submit_that_fails(on: Backend) {
         "task a failed: the payload is not UTF-8: byte 0xef at offset 2",
     );
     hostel(&["submit", "panic", "--wait"]).fails(1, "the panic's own words");
-    // Without --wait its failure is not the submission's.
+    // Without --wait, the submission succeeds although the task fails.
     hostel(&["submit", "panic"]).text();
 
     hostel(&["submit", "nothing"]).fails(4, "known task types: exit, grow");
@@ -146,7 +146,7 @@ pub async fn submit_that_fails(on: Backend) {
         .fails(3, "no node answers at 127.0.0.1:1");
     hostel(&["submit", "panic", "--server", "not an address"]).fails(3, "not an address");
 
-    // Cancelled from elsewhere while somebody waits.
+    // The task is cancelled while a submission waits for it.
     let waiting = self::hostel()
         .env("HOSTEL_SERVER", node.address())
         .args(["submit", "sleep", "--wait", "--id", "slow"])
@@ -154,11 +154,11 @@ pub async fn submit_that_fails(on: Backend) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    eventually("it is there to be cancelled", || async {
+    eventually("the task can be cancelled", || async {
         (hostel(&["tasks", "cancel", "slow"]).code == Some(0)).then_some(())
     })
     .await;
-    ran(waiting.wait_with_output().unwrap()).fails(1, "task slow cancelled");
+    Ran::from(waiting.wait_with_output().unwrap()).fails(1, "task slow cancelled");
 }
 
 pub async fn tasks(on: Backend) {
@@ -225,13 +225,13 @@ pub async fn tasks(on: Backend) {
     hostel(&["tasks", "list", "--state", "done"]).fails(2, "pending, running, completed");
     hostel(&["tasks", "list", "--type", "a b"]).fails(4, "only letters");
 
-    let ended = "not cancelled: it had ended before (completed)";
+    let ended = "not cancelled: the task has already ended (completed)";
     hostel(&["tasks", "cancel", "a"]).fails(4, ended);
     hostel(&["tasks", "cancel", "nobody"]).fails(4, "no task has the id nobody");
-    let told = hostel(&["tasks", "cancel", "d"]).text();
+    let output = hostel(&["tasks", "cancel", "d"]).text();
     assert!(
-        told == "cancelled\n" || told.starts_with("asked: "),
-        "{told}"
+        output == "cancelled\n" || output.starts_with("requested: "),
+        "{output}"
     );
     let mut client = node.client();
     assert_eq!(client.wait_for_task("d").await.unwrap().status, "cancelled");

@@ -1,5 +1,5 @@
-//! What a demo has its plugins do, one task of each type and a question to the component, and how
-//! the results read. Where it runs is `mod.rs`'s and `cluster.rs`'s.
+//! The tasks of the demo, one for each task type, and a query for the component, with how their results
+//! are printed.
 
 use crate::{
     client::DistributedClient,
@@ -8,51 +8,51 @@ use crate::{
 use anyhow::{Context, ensure};
 use std::{io::Cursor, path::Path};
 
-/// Asks the component `rates` for everything.
+/// Requests all counts of the component `rates`.
 pub const QUERY: &str = r#"{"query":{}}"#;
 
-/// A task, and how to read its result.
-pub struct Work {
+/// A task, and how to print its result.
+pub struct DemoTask {
     pub task: Task,
-    read: fn(&[u8], &Path) -> anyhow::Result<String>,
+    print: fn(&[u8], &Path) -> anyhow::Result<String>,
 }
 
-/// Something for each task type of the showcase, and several events, so that there is a table.
-pub fn all() -> anyhow::Result<Vec<Work>> {
+/// Returns a task for each task type of the showcase plugins, and several events for the table.
+pub fn all() -> anyhow::Result<Vec<DemoTask>> {
     let mut all = vec![
-        Work::new("echo", "Hello, sandbox!", |result, _| {
+        DemoTask::new("echo", "Hello, sandbox!", |result, _| {
             Ok(String::from_utf8_lossy(result).into_owned())
         }),
-        Work::new("word-count", include_str!("../../../README.md"), summary),
-        Work::new("thumbnail", picture()?, thumbnail),
+        DemoTask::new("word-count", include_str!("../../../README.md"), summary),
+        DemoTask::new("thumbnail", picture()?, thumbnail),
     ];
     for (key, value) in [("width", "96"), ("height", "96")] {
         all[2].task.metadata.insert(key.into(), value.into());
     }
     for (name, count) in [("tea", 3), ("coffee", 2), ("tea", 1)] {
         let event = serde_json::json!({ "name": name, "count": count }).to_string();
-        all.push(Work::new("record-event", event, |_, _| {
+        all.push(DemoTask::new("record-event", event, |_, _| {
             Ok("recorded".to_owned())
         }));
     }
     Ok(all)
 }
 
-impl Work {
+impl DemoTask {
     fn new(
         task_type: &str,
         payload: impl Into<Vec<u8>>,
-        read: fn(&[u8], &Path) -> anyhow::Result<String>,
+        print: fn(&[u8], &Path) -> anyhow::Result<String>,
     ) -> Self {
         let task = Task {
             task_type: task_type.into(),
             payload: payload.into().into(),
             ..Task::default()
         };
-        Self { task, read }
+        Self { task, print }
     }
 
-    /// Submitted and waited for; an error unless it completes.
+    /// Submits the task and waits for its end. Returns an error unless it completes.
     pub async fn run(&self, client: &mut DistributedClient) -> anyhow::Result<TaskStatus> {
         let status = client.submit_and_wait(self.task.clone()).await?;
         ensure!(
@@ -65,43 +65,43 @@ impl Work {
         Ok(status)
     }
 
-    /// The result for people; what is a file goes into `out`.
+    /// Formats the result. A file is written to `out`.
     pub fn shown(&self, result: &[u8], out: &Path) -> anyhow::Result<String> {
-        (self.read)(result, out)
+        (self.print)(result, out)
     }
 }
 
-/// What ran a task, and how long that took.
-pub fn of_plugin(status: &TaskStatus) -> String {
+/// Returns the task type with the plugin that ran the task and how long that took.
+pub fn heading(status: &TaskStatus) -> String {
     let took = status.finished_at_ms - status.started_at_ms;
     let (plugin, version) = (&status.plugin, &status.plugin_version);
     format!("  {} ({plugin} {version}, {took} ms)\n", status.task_type)
 }
 
-/// The table of the component `rates`, from wherever it is.
-pub async fn ask_rates(client: &mut DistributedClient) -> anyhow::Result<String> {
-    let question = Message {
+/// Queries the component `rates` for its table.
+pub async fn query_rates(client: &mut DistributedClient) -> anyhow::Result<String> {
+    let query = Message {
         to_node: "rates".into(),
         payload: QUERY.into(),
         reply_timeout_ms: 10_000,
         ..Message::default()
     };
-    let answered = client.send_message(question).await?;
-    let reply = answered.reply.filter(|_| answered.success);
-    let reply = reply.with_context(|| format!("the component rates: {}", answered.message))?;
+    let response = client.send_message(query).await?;
+    let reply = response.reply.filter(|_| response.success);
+    let reply = reply.with_context(|| format!("the component rates: {}", response.message))?;
     Ok(String::from_utf8_lossy(&reply.payload).into_owned())
 }
 
-/// A picture is kept as a file, once it has been found to be one.
+/// Writes a thumbnail to a file and checks that it is a picture.
 fn thumbnail(result: &[u8], out: &Path) -> anyhow::Result<String> {
     let file = out.join("thumbnail.png");
     std::fs::write(&file, result).with_context(|| format!("cannot write {}", file.display()))?;
-    let shown = image::load_from_memory(result).context("the thumbnail is no picture")?;
+    let shown = image::load_from_memory(result).context("the thumbnail is not a picture")?;
     let (width, height) = (shown.width(), shown.height());
     Ok(format!("{width} x {height} pixels in {}", file.display()))
 }
 
-/// What the README's words come to.
+/// Formats the word counts of the README.
 fn summary(result: &[u8], _: &Path) -> anyhow::Result<String> {
     let counts: serde_json::Value = serde_json::from_slice(result)?;
     let top = counts["top"]
@@ -121,7 +121,7 @@ fn summary(result: &[u8], _: &Path) -> anyhow::Result<String> {
     ))
 }
 
-/// A picture worth shrinking: rings of colour, 1600 x 1200, as PNG.
+/// Returns a picture of coloured rings, 1600 x 1200, as PNG.
 fn picture() -> anyhow::Result<Vec<u8>> {
     let picture = image::RgbImage::from_fn(1600, 1200, |x, y| {
         let (dx, dy) = (f64::from(x) - 800.0, f64::from(y) - 600.0);

@@ -1,0 +1,101 @@
+//! The declarations of all settings, one file per section. `settings!` and `kinds!` (`group.rs`) turn
+//! each declaration into a struct or enum with its reader and description.
+
+mod backends;
+mod keyvalue;
+mod limits;
+mod node;
+mod plugin;
+mod plugins;
+mod queue;
+mod security;
+
+pub use backends::{Broker, Discovery, Etcd, Redis};
+pub use keyvalue::{KeyValue, KeyValueBackend, KeyValueLimits, SqliteKeyValue};
+pub use limits::{Limits, MESSAGE_OVERHEAD};
+pub use node::Node;
+pub use plugin::{Plugin, TaskTypeOverrides};
+pub use plugins::{Component, ComponentOverrides, Plugins, Sandbox, SandboxOverrides};
+pub use queue::{Queue, QueueBackend, RedisQueue, Sqlite};
+pub use security::{Auth, Tls};
+
+use super::{
+    diagnostic::Origin,
+    group::{self, Group, Item, Reference, section, settings, tables},
+    tree::{Entry, Table, Value},
+};
+use hostel_task::Name;
+use std::collections::BTreeMap;
+
+settings! {
+    /// The configuration of a node.
+    struct Config {
+        /// `[node]`
+        node: Node = section();
+        /// `[limits]`
+        limits: Limits = section();
+        /// `[plugins]`
+        plugins: Plugins = section();
+        /// `[queue]`
+        queue: Queue = section();
+        /// `[keyvalue]`
+        keyvalue: KeyValue = section();
+        /// `[discovery]`
+        discovery: Discovery = section();
+        /// `[broker]`
+        broker: Broker = section();
+        /// `[tls]`, if it names a certificate.
+        tls: Option<Tls> = section().reloadable();
+        /// `[auth]`, if it names a token or a file of tokens.
+        auth: Option<Auth> = section().reloadable();
+        /// `[plugin.NAME]`
+        plugin: BTreeMap<Name, Plugin> = tables("plugin name", "thumbnail");
+    }
+}
+
+impl Config {
+    /// Returns the limits of the component of `plugin`.
+    pub fn component(&self, plugin: &Name) -> Component {
+        let general = &self.plugins.component;
+        self.plugin
+            .get(plugin)
+            .map_or_else(|| general.clone(), |plugin| general.with(&plugin.component))
+    }
+
+    /// Returns the limits of each call of `plugin`.
+    pub fn sandbox(&self, plugin: &str) -> Sandbox {
+        let general = &self.plugins.sandbox;
+        self.plugin
+            .get(plugin)
+            .map_or_else(|| general.clone(), |plugin| general.with(&plugin.limits))
+    }
+}
+
+/// Returns a tree that has the default kind of each section and nothing else.
+pub(super) fn default_kinds() -> Table {
+    let default = |value| Entry {
+        value,
+        origin: Origin::Default,
+        key_origin: Origin::Default,
+        raw: None,
+    };
+    let kind = |item: &Item| match item {
+        Item::Line(line) if line.key == "kind" => match &line.reference {
+            Reference::Default(toml::Value::String(kind)) => Some(Value::Text(kind.clone())),
+            _ => None,
+        },
+        _ => None,
+    };
+    let section = |item: Item| {
+        let Item::Section(section) = item else {
+            return None;
+        };
+        let kind = section.items.iter().find_map(kind)?;
+        let table = Table::from([("kind".to_owned(), default(kind))]);
+        Some((section.key.to_owned(), default(Value::Table(table))))
+    };
+    Config::describe(None)
+        .into_iter()
+        .filter_map(section)
+        .collect()
+}

@@ -1,0 +1,99 @@
+//! `[plugin.NAME]`
+
+use super::{
+    super::{
+        group::{
+            self, Field, Item, Line, Reference, Section, SectionItem, Visibility, section,
+            settings, tables,
+        },
+        setting::{DAY, millis, number},
+    },
+    plugins::{ComponentOverrides, MAX_TASK_TIMEOUT_MS, SandboxOverrides},
+};
+use hostel_task::Name;
+use std::{collections::BTreeMap, time::Duration};
+
+settings! {
+    /// Settings of a single plugin; NAME is the name in its manifest.
+    struct Plugin: Default {
+        /// `[plugin.NAME.limits]`
+        limits: SandboxOverrides = section();
+
+        /// `[plugin.NAME.component]`
+        component: ComponentOverrides = section();
+
+        /// What the plugin reads through wasi:config: any keys; numbers and booleans become text.
+        /// `hostel config show` masks the values. A change takes effect when the node restarts.
+        config: BTreeMap<String, String> = PluginConfig;
+
+        /// `[plugin.NAME.task.TYPE]`
+        task: BTreeMap<Name, TaskTypeOverrides> = tables("task type", "thumbnail");
+    }
+}
+
+settings! {
+    /// Overrides what the plugin declares for one of its task types.
+    struct TaskTypeOverrides: Default {
+        /// How long an attempt may take.
+        timeout: Option<Duration> = millis(1..=MAX_TASK_TIMEOUT_MS).example(20_000);
+
+        /// Number of attempts of a task.
+        max_attempts: Option<u32> = number(1..=1000).example(3);
+
+        /// Maximum of the random delay before the second attempt. It doubles with each further
+        /// attempt.
+        backoff_initial: Option<Duration> = millis(0..=7 * DAY).example(1000);
+
+        /// Maximum of the delay between any two attempts.
+        backoff_max: Option<Duration> = millis(0..=7 * DAY).example(60_000);
+
+        /// Number of tasks of this type that run on a node at the same time.
+        max_concurrency: Option<usize> = number(1..=10_000).example(4);
+
+        /// Number of tasks of this type that run on all nodes together at the same time.
+        max_cluster_concurrency: Option<usize> = number(1..=1_000_000).example(10);
+    }
+}
+
+/// The keys and values of `[plugin.NAME.config]`.
+struct PluginConfig;
+
+impl Field for PluginConfig {
+    type Value = BTreeMap<String, String>;
+
+    fn read(&self, field: &'static str, section: &mut Section<'_>) -> Self::Value {
+        section.texts(field)
+    }
+
+    fn describe(
+        &self,
+        key: &'static str,
+        doc: &'static [&'static str],
+        value: Option<&Self::Value>,
+        items: &mut Vec<Item>,
+    ) {
+        let line = |key: &str, value: Option<&str>| {
+            Item::Line(Line {
+                key: key.to_owned(),
+                doc: &[],
+                kind: None,
+                reference: Reference::Example("80".into()),
+                value: value.map(toml::Value::from),
+                visibility: Visibility::OnRequest,
+            })
+        };
+        let lines = match value {
+            None => vec![line("quality", None)],
+            Some(texts) => texts
+                .iter()
+                .map(|(key, text)| line(key, Some(text)))
+                .collect(),
+        };
+        items.push(Item::Section(SectionItem {
+            key,
+            doc,
+            reloadable: false,
+            items: lines,
+        }));
+    }
+}
