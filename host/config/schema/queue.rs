@@ -79,8 +79,13 @@ settings! {
         /// Percentage of the server's maxmemory that submissions leave free for the other
         /// operations on tasks, which Redis accepts at any memory usage. The node's user needs the
         /// permission for INFO; without it, submissions are refused at maxmemory only.
-        reserve_percent: u64 = number(0..=90).default(10);
+        reserve_percent: u64 = number(0..=90).default(RedisQueue::RESERVE_PERCENT);
     }
+}
+
+impl RedisQueue {
+    /// The default of `reserve_percent`.
+    pub const RESERVE_PERCENT: u64 = 10;
 }
 
 fn open_tasks() -> Defaulted<usize> {
