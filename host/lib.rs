@@ -1,22 +1,22 @@
-//! The map of the house. Each floor uses only its own folder and the floors below it; `tests` read
-//! the imports and fail when a floor is broken.
+//! A node that hosts WebAssembly plugins and runs their tasks. This page maps the modules. Each layer uses
+//! only its own folder and the layers below it; the tests read the imports and check this.
 //!
-//! | floor | modules | what lives there |
+//! | layer | modules | purpose |
 //! |---|---|---|
 //! | 5 | [`cli`] | the commands |
 //! | 4 | [`node`] | the composition root |
-//! | 3 | [`api`], [`worker`], [`client`] | gRPC in, tasks run, gRPC out |
-//! | 2 | [`scheduler`], [`component`] | admission and answers; what a node is made of |
+//! | 3 | [`api`], [`worker`], [`client`] | serves gRPC; runs tasks; calls a node over gRPC |
+//! | 2 | [`scheduler`], [`component`] | admits tasks and reads them; components and the parts of a node |
 //! | 1 | [`queue`], [`discovery`], [`broker`], [`plugin`] | engines behind traits, and the guests |
-//! | 1 | [`keyvalue`], `redis` | another engine, just below the guests that it is lent to; how a Redis is reached |
-//! | 0 | [`task`], [`lifecycle`], [`config`], `sqlite`, `pem` | pure values and decisions, the `Component` trait, settings, what every database file and both ends of TLS need |
-//! | 0 | [`budget`], [`health`], `log_limit`, [`untrusted`] | bounds in bytes, what is wrong with a node by part, bounds on repeated log lines, text that others wrote |
-//! | 0 | `backoff` | delays between attempts at something that keeps failing |
-//! | 0 | `parent` | processes that end with the one that started them |
+//! | 1 | [`keyvalue`], `redis` | the store that guests use; connections to Redis |
+//! | 0 | [`task`], [`lifecycle`], [`config`], `sqlite`, `pem` | values and decisions, the `Component` trait, settings, database files, TLS |
+//! | 0 | [`budget`], [`health`], `log_limit`, `secret`, [`untrusted`] | bounds in bytes, faults and background tasks, bounds on log lines, text that is never printed, text from outside |
+//! | 0 | `backoff` | delays between retries |
+//! | 0 | `parent` | processes that end with their parent |
 //!
-//! The way of a task: `api` turns a request into a [`task::Submission`]; `scheduler` admits it and
-//! `queue` makes it durable; `worker` leases it and runs it in a `plugin` generation;
-//! [`task::transition`] decides what follows, `queue` writes that down, and whoever waits is woken.
+//! The path of a task: `api` converts a request to a [`task::Submission`], `scheduler` admits it, and `queue`
+//! stores it. `worker` leases it and calls its handler in a `plugin`. [`task::transition`] decides the
+//! outcome, `queue` writes it, and waiting calls are woken.
 
 pub mod api;
 pub mod cli;
@@ -36,7 +36,7 @@ pub use hostel_keyvalue as keyvalue;
 pub use hostel_plugin as plugin;
 pub use hostel_queue as queue;
 pub use hostel_runtime::{budget, health, lifecycle, untrusted};
-use hostel_runtime::{log_limit, parent, pem};
+use hostel_runtime::{log_limit, parent, pem, secret};
 pub use hostel_task as task;
 
 pub use client::{ClientOptions, DistributedClient};

@@ -1,8 +1,8 @@
-//! The composition root: from a configuration to parts, and from parts to a node that is started
-//! and stopped as one. Decides nothing; wires everything.
+//! The composition root: builds the parts of a node from its configuration and wires them, and starts and
+//! stops them as one.
 
 use crate::{
-    api::{Access, Server, Services},
+    api::{Security, Server, Services},
     broker::{self, MessageBroker},
     component::{Announcer, Components, Composite, FirstScan, Reception, Router},
     config::{self, Config},
@@ -31,18 +31,18 @@ use std::{
 use tokio::runtime::{self, Runtime};
 use uuid::Uuid;
 
-/// How long a part may take to start or stop, unless it has reason to take longer.
+/// How long most parts may take to start or stop.
 const PART_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long after the drain time the worker may take to write everything down.
+/// How long after the drain time the worker may take to write its results.
 const AFTER_DRAIN: Duration = Duration::from_secs(10);
 
-/// How long beyond its own time a guest may take to let go.
+/// How long a guest may take to return once it is interrupted.
 const AFTER_GUESTS: Duration = Duration::from_secs(5);
 
-/// The runtime that suits a node: threads for half of the cores, one at least. Guests have threads of
-/// their own, and so have the databases; one thread more on two cores made a task 5 % dearer, since
-/// each only woke the other.
+/// Creates the runtime for a node: one thread for every two cores, at least one. Guests and databases have
+/// threads of their own. One thread more on two cores made a task 5 % more expensive, since the threads
+/// kept waking each other.
 pub fn runtime() -> std::io::Result<Runtime> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     runtime::Builder::new_multi_thread()
@@ -51,7 +51,7 @@ pub fn runtime() -> std::io::Result<Runtime> {
         .build()
 }
 
-/// One running `hostel`: a composite of everything that lives in it.
+/// A node: its parts, started and stopped as one.
 pub struct DistributedNode {
     id: Name,
     address: SocketAddr,
@@ -63,8 +63,8 @@ pub struct DistributedNode {
 }
 
 impl DistributedNode {
-    /// A node made of parts that the caller chose. It serves the API over them and runs no plugins
-    /// itself; components are added by `add_component`.
+    /// Creates a node from engines that the caller chose. It serves the API over them and hosts no plugins.
+    /// `add_component` adds components.
     pub async fn new(
         id: &str,
         address: &str,
@@ -86,9 +86,9 @@ impl DistributedNode {
             health: health.clone(),
             limits,
         };
-        let server = Arc::new(Server::bind(address, Access::default(), services).await?);
-        let announced = server.address().to_string();
-        let record = NodeRecord::new(id.clone(), announced);
+        let server = Arc::new(Server::bind(address, Security::default(), services).await?);
+        let advertised = server.address().to_string();
+        let record = NodeRecord::new(id.clone(), advertised);
         let announcer = Announcer::new(record, None, service_discovery.clone(), health.clone());
         let parts = Composite::new(id.as_str());
         parts.add(Arc::new(announcer), PART_DEADLINE)?;
@@ -99,14 +99,14 @@ impl DistributedNode {
         Ok(Self::of(id, parts, router, server, health))
     }
 
-    /// The whole node that a configuration describes.
+    /// Creates the node that a configuration describes.
     pub async fn from_config(config: &Config) -> anyhow::Result<Self> {
         create_private_dir(&config.node.data_dir)?;
         let id = node_id(&config.node)?;
         let health = Health::default();
         let queue = queue::open(&config.queue, &health).await?;
         let keyvalue = keyvalue::open(&config.keyvalue, &health).await?;
-        tell_what_is_not_shared(&*queue, config);
+        log_unshared_stores(&*queue, config);
         let discovery = discovery::open(config, &health)?;
         let router = router(
             &id,
@@ -122,10 +122,11 @@ impl DistributedNode {
         let components = Components::new(plugins.clone(), router.clone(), health.clone(), config);
         let components = Arc::new(components);
         let scheduler =
-            DistributedTaskScheduler::new_reporting(queue.clone(), discovery.clone(), &health);
-        let scheduler = match queue.is_shared() {
-            true => scheduler,
-            false => scheduler.only_on(id.clone()),
+            DistributedTaskScheduler::with_health(queue.clone(), discovery.clone(), &health);
+        let scheduler = if queue.is_shared() {
+            scheduler
+        } else {
+            scheduler.for_node(id.clone())
         };
         let services = Services {
             discovery: discovery.clone(),
@@ -136,14 +137,14 @@ impl DistributedNode {
             health: health.clone(),
             limits: config.limits.clone(),
         };
-        let access = Access::open(config)?;
-        let server = Server::bind(config.node.listen, access, services).await?;
+        let security = Security::open(config)?;
+        let server = Server::bind(config.node.listen, security, services).await?;
         let server = Arc::new(server);
-        let announced = discovery::advertised_address(config, server.address()).await?;
+        let advertised = discovery::advertised_address(config, server.address()).await?;
         let record = NodeRecord {
             capacity: config.plugins.max_tasks,
             labels: config.node.labels.clone(),
-            ..NodeRecord::new(id.clone(), announced)
+            ..NodeRecord::new(id.clone(), advertised)
         };
         let announcer = Announcer::new(
             record,
@@ -154,8 +155,8 @@ impl DistributedNode {
         let reception = Reception::new(router.clone(), discovery.clone(), health.clone());
         let (tasks, guests) = (queue.clone(), plugins.clone());
         let worker = Worker::new(id.clone(), tasks, guests, discovery, health.clone(), config);
-        // Stopped in reverse: the worker drains while clients can still ask for results and tasks
-        // can still ask components, and these answer while clients are still there.
+        // Stopped in reverse order: the worker drains while clients can still read results and tasks can
+        // still call components, and components run while clients are still served.
         let parts = Composite::new(id.as_str());
         parts.add(Arc::new(OpenQueue(queue)), PART_DEADLINE)?;
         parts.add(Arc::new(OpenKeyValue(keyvalue)), PART_DEADLINE)?;
@@ -163,15 +164,15 @@ impl DistributedNode {
         parts.add(Arc::new(announcer), PART_DEADLINE)?;
         parts.add(Arc::new(reception), PART_DEADLINE)?;
         parts.add(server.clone(), PART_DEADLINE)?;
-        parts.add(components.clone(), life_deadline(config))?;
+        parts.add(components.clone(), component_deadline(config))?;
         parts.add(Arc::new(worker), config.node.drain + AFTER_DRAIN)?;
-        // Those above serve while plugins are still loaded; the node is ready after that.
-        let patience = PART_DEADLINE + config.plugins.compile_timeout + life_deadline(config);
+        // The parts above serve while plugins are being loaded; the node is ready after that.
+        let deadline = PART_DEADLINE + config.plugins.compile_timeout + component_deadline(config);
         let first_scan = FirstScan {
             plugins,
             components,
         };
-        parts.add(Arc::new(first_scan), patience)?;
+        parts.add(Arc::new(first_scan), deadline)?;
         parts.add(Arc::new(server.readiness()), PART_DEADLINE)?;
         Ok(Self::of(id, parts, router, server, health))
     }
@@ -194,56 +195,58 @@ impl DistributedNode {
         }
     }
 
-    /// Starts every part in order; when one cannot start, those before it are stopped again.
+    /// Starts every part in order. If one cannot start, those before it are stopped.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         self.parts.start().await?;
         self.started.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Reads tokens and certificates again, from where `config` says; what cannot be read leaves in
-    /// force what was, and is logged. Returns the sections that are as `config` says now; all else
-    /// stays as it was at the start.
+    /// Reads tokens and certificates again, from the files that `config` names. If a file cannot be read, the
+    /// former value stays in force and the error is logged. Returns the sections that are in force as in
+    /// `config`; all other settings stay as they were at the start.
     pub fn reload(&self, config: &Config) -> Vec<&'static str> {
         self.server.reload(config)
     }
 
-    /// Stops every part in reverse order, past the ones that fail.
+    /// Stops every part in reverse order, also after failures.
     pub async fn stop(&self) -> anyhow::Result<()> {
         self.started.store(false, Ordering::Release);
         self.parts.stop().await
     }
 
-    /// Adds a component of the caller's own. It starts and stops with the node; in a node that runs
-    /// it starts now. Fails when its id is taken or it cannot start. `examples/component.rs` has one.
+    /// Adds a component of the caller. It starts and stops with the node; in a running node it starts now.
+    /// Fails if its id is taken or it cannot start. See `examples/component.rs`.
     pub async fn add_component(&self, component: Box<dyn Component>) -> anyhow::Result<()> {
-        match self.started.load(Ordering::Acquire) {
-            true => self.parts.join(component.into(), PART_DEADLINE).await,
-            false => self.parts.add(component.into(), PART_DEADLINE),
+        if self.started.load(Ordering::Acquire) {
+            self.parts.join(component.into(), PART_DEADLINE).await
+        } else {
+            self.parts.add(component.into(), PART_DEADLINE)
         }
     }
 
+    /// The id of the node.
     pub fn id(&self) -> &Name {
         &self.id
     }
 
-    /// What is wrong with this node, and the background tasks that it runs.
+    /// The health of the node, and its background tasks.
     pub fn health(&self) -> &Health {
         &self.health
     }
 
-    /// Waits until a background task has ended that the node cannot go on without, and returns why. Stop
-    /// the node then, and end the process.
+    /// Waits until a vital background task has failed, and returns the reason. Stop the node then, and end the
+    /// process.
     pub async fn failed(&self) -> String {
         self.health.failed().await
     }
 
-    /// Where messages go; a component takes an id there to be reached by it.
+    /// The router of messages. A component registers an id with it to receive messages.
     pub fn router(&self) -> &Arc<Router> {
         &self.router
     }
 
-    /// Where the API listens; with port 0 in the configuration, the port that was free.
+    /// The address of the API, with the actual port if the configuration has port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -264,26 +267,26 @@ fn router(
     ))
 }
 
-/// Says at the start what operators of a cluster tend to take for shared.
-fn tell_what_is_not_shared(queue: &dyn TaskQueue, config: &Config) {
+/// Logs which stores a cluster does not share, since operators may assume that it does.
+fn log_unshared_stores(queue: &dyn TaskQueue, config: &Config) {
     let config::KeyValueBackend::Sqlite(_) = config.keyvalue.backend;
     if queue.is_shared() {
         tracing::info!(
-            "nodes share their tasks, but not what plugins keep: each node has a key-value store of \
-             its own (keyvalue.kind = \"sqlite\")"
+            "nodes share their tasks, but not the data of plugins: each node has a key-value store of its \
+             own (keyvalue.kind = \"sqlite\")"
         );
     }
 }
 
-/// What the slowest component may take for its start, or for its last messages and its stop.
-fn life_deadline(config: &Config) -> Duration {
+/// How long the slowest component may take for its start, or for its last messages and its stop.
+fn component_deadline(config: &Config) -> Duration {
     let plugins = config.plugin.keys().map(|name| config.component(name));
     let all = plugins.chain([config.plugins.component.clone()]);
     let longest = all.map(|limits| limits.start_timeout.max(limits.stop_timeout * 2));
     longest.max().unwrap_or_default() + AFTER_GUESTS
 }
 
-/// An open queue, as the part that is closed last.
+/// The queue as a part of the node: open at the start, and closed last.
 struct OpenQueue(Arc<dyn TaskQueue>);
 
 #[async_trait]
@@ -302,7 +305,7 @@ impl Component for OpenQueue {
     }
 }
 
-/// An open key-value store: closed after the plugins that use it.
+/// The key-value store as a part of the node: open at the start, and closed after the plugins.
 struct OpenKeyValue(Arc<dyn KeyValue>);
 
 #[async_trait]
@@ -321,28 +324,28 @@ impl Component for OpenKeyValue {
     }
 }
 
-/// The configured id, or one made up once and kept in the data directory.
+/// The configured id, or one that is generated once and kept in the data directory.
 fn node_id(node: &config::Node) -> anyhow::Result<Name> {
     if let Some(id) = &node.id {
         return Ok(id.clone());
     }
     let file = node.data_dir.join("node-id");
-    let cannot = || format!("cannot keep this node's id in {}", file.display());
+    let cannot = || format!("cannot keep the node's id in {}", file.display());
     match std::fs::read_to_string(&file) {
         Ok(kept) => return Name::parse("node id", kept.trim()).with_context(cannot),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        // It has one, which others know it by.
+        // The node has an id, which other nodes know.
         Err(error) => {
             return Err(error).with_context(|| {
                 format!(
-                    "cannot read this node's id in {}; make it readable, or give one as node.id",
+                    "cannot read the node's id in {}; make the file readable, or set node.id",
                     file.display()
                 )
             });
         }
     }
     let id = format!("node-{}", Uuid::now_v7().simple());
-    // Renamed into place: a kill in between must not leave half an id.
+    // Renamed into place, so that a crash does not leave half an id.
     let beside = file.with_extension("new");
     std::fs::write(&beside, &id)
         .and_then(|()| std::fs::rename(&beside, &file))
@@ -350,7 +353,7 @@ fn node_id(node: &config::Node) -> anyhow::Result<Name> {
     Ok(Name::parse("node id", &id)?)
 }
 
-/// Creates the directory for this user alone.
+/// Creates a directory that only this user can access.
 fn create_private_dir(dir: &std::path::Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
@@ -382,7 +385,7 @@ mod tests {
             "{error}"
         );
         assert_eq!(std::fs::read(&file).unwrap(), [0xFF, 0xFE]);
-        // As where its disk fails.
+        // A file that cannot be read at all.
         std::fs::remove_file(&file).unwrap();
         std::fs::create_dir(&file).unwrap();
         assert!(node_id(&node).is_err());

@@ -1,5 +1,4 @@
-//! The generated gRPC types, and how they are put into bytes. Only `api`, `client` and `cli` name
-//! them.
+//! The generated gRPC types and their codecs. Only `api`, `client` and `cli` use them.
 
 #![allow(clippy::all, missing_docs)]
 
@@ -9,7 +8,7 @@ use tonic::{
     Status,
     codec::{BufferSettings, DecodeBuf, Decoder},
 };
-use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+use tonic_prost::{ProstDecoder, ProstEncoder};
 
 pub mod distributed {
     tonic::include_proto!("distributed");
@@ -23,17 +22,37 @@ pub mod hostel {
     }
 }
 
-/// All of the above as descriptors, for gRPC reflection.
+/// The services that gRPC defines for every server.
+pub mod grpc {
+    pub mod health {
+        pub mod v1 {
+            tonic::include_proto!("server/grpc.health.v1");
+        }
+    }
+
+    pub mod reflection {
+        pub mod v1 {
+            tonic::include_proto!("server/grpc.reflection.v1");
+        }
+
+        /// The service of the older version, over the messages of `v1`.
+        pub mod v1alpha {
+            tonic::include_proto!("server/grpc.reflection.v1alpha");
+        }
+    }
+}
+
+/// The descriptors of all services above, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("descriptors");
 
-/// What each message begins with, in bytes: room for a usual one, and little enough for the
-/// allocator's quick path. Tonic's own 8 KiB, twice a call, were most of what allocation cost the
-/// node, and a payload holds on to the buffer that it came in. Longer messages make them grow.
-fn buffer() -> BufferSettings {
+/// The buffer that each message starts with, in bytes: room for a usual message, and small enough for the
+/// allocator's fast path. With tonic's default of 8 KiB, twice a call, these buffers were most of the
+/// node's allocation cost, and a payload keeps the buffer that it arrived in. Longer messages grow it.
+fn buffer_settings() -> BufferSettings {
     BufferSettings::new(1024, 32 << 10)
 }
 
-/// Tonic's codec with smaller buffers.
+/// The codec of clients: tonic's own with smaller buffers.
 pub struct Codec<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for Codec<T, U> {
@@ -53,15 +72,16 @@ where
     type Decoder = ProstDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::raw_encoder(buffer())
+        ProstEncoder::new(buffer_settings())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<T, U>::raw_decoder(buffer())
+        ProstDecoder::new(buffer_settings())
     }
 }
 
-/// The same for servers: a request that does not decode is its client's fault.
+/// The codec of servers: a request that does not decode is an invalid argument, where tonic's own
+/// codec reports an internal error.
 pub struct ServerCodec<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for ServerCodec<T, U> {
@@ -81,7 +101,7 @@ where
     type Decoder = RequestDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::raw_encoder(buffer())
+        ProstEncoder::new(buffer_settings())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -89,7 +109,7 @@ where
     }
 }
 
-/// Decodes what clients send.
+/// Decodes requests.
 pub struct RequestDecoder<U>(PhantomData<U>);
 
 impl<U: Message + Default> Decoder for RequestDecoder<U> {
@@ -97,13 +117,12 @@ impl<U: Message + Default> Decoder for RequestDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        let message = U::decode(bytes);
-        message
+        U::decode(bytes)
             .map(Some)
             .map_err(|error| Status::invalid_argument(error.to_string()))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
-        buffer()
+        buffer_settings()
     }
 }

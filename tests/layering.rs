@@ -50,7 +50,7 @@ const OWNERS: [(&str, &[&str]); 8] = [
 /// Files besides `health/background.rs` that spawn tasks. They wait for each task or for all of a set;
 /// `health/background.rs` supervises the tasks that outlive a call.
 const SPAWN_AND_WAIT: &[&str] = &[
-    "api/serve",
+    "api/transport/serve",
     "broker/redis/mod",
     "cli/demo/process",
     "component/reception",
@@ -62,7 +62,7 @@ const SPAWN_AND_WAIT: &[&str] = &[
     "plugin/workshop",
     "queue/redis/lease_guard",
     "queue/redis/queue",
-    "worker/dispatch",
+    "worker/dispatcher",
 ];
 
 const MAX_LINES: usize = 450;

@@ -1,4 +1,4 @@
-//! Between the wire's types and the house's. Bad input becomes an error here and nowhere later.
+//! Translates between wire types and domain types, and validates all input.
 
 use super::status::IntoStatus;
 use crate::{
@@ -21,9 +21,14 @@ use std::{
 use tonic::Status;
 use uuid::Uuid;
 
-/// An id that sorts by time, for whoever brought none.
+/// A new id, which sorts by time.
 pub fn new_id() -> String {
     Uuid::now_v7().to_string()
+}
+
+/// `id`, or a new id if it is empty.
+fn non_empty_or_new(id: String) -> String {
+    if id.is_empty() { new_id() } else { id }
 }
 
 pub fn name(what: &'static str, given: &str) -> Result<Name, Status> {
@@ -31,10 +36,7 @@ pub fn name(what: &'static str, given: &str) -> Result<Name, Status> {
 }
 
 pub fn submission(task: wire::Task, limits: &SubmissionLimits) -> Result<Submission, Status> {
-    let id = match task.task_id.is_empty() {
-        true => new_id(),
-        false => task.task_id,
-    };
+    let id = non_empty_or_new(task.task_id);
     let metadata = task.metadata.into_iter().collect();
     let target = target(&task.node, &task.label)?;
     let task = Submission::new(&id, &task.task_type, task.payload, metadata, limits);
@@ -97,7 +99,7 @@ pub fn task_status(status: scheduler::TaskStatus) -> wire::TaskStatus {
     }
 }
 
-/// When the latest attempt began and when the task ended; zero where it has not.
+/// When the latest attempt began and when the task ended; zero if they did not.
 fn times(task: &Task) -> (UnixMs, UnixMs) {
     match task.state {
         State::Pending { .. } => Default::default(),
@@ -126,7 +128,7 @@ pub fn listing(listing: Listing) -> v1::ListTasksResponse {
                 task_status(scheduler::TaskStatus {
                     task,
                     waiting_for: None,
-                    room: None,
+                    reservation: None,
                 })
             })
             .collect(),
@@ -134,7 +136,7 @@ pub fn listing(listing: Listing) -> v1::ListTasksResponse {
     }
 }
 
-/// Empty means every state.
+/// Parses a state filter; empty means every state.
 pub fn state(given: &str) -> Result<Option<StateKind>, Status> {
     if given.is_empty() {
         return Ok(None);
@@ -160,19 +162,16 @@ pub fn node(service: ServiceInfo) -> wire::Node {
     }
 }
 
-/// A message from outside, on its way to whoever it names.
+/// A message that a client sends.
 pub fn message(message: wire::Message, max_payload_bytes: usize) -> Result<Message, Status> {
     let message = Message {
         to: name("to_node", &message.to_node)?,
-        id: match message.message_id.is_empty() {
-            true => new_id(),
-            false => message.message_id,
-        },
+        id: non_empty_or_new(message.message_id),
         from: message.from_node,
         message_type: message.message_type,
         payload: message.payload,
         in_reply_to: message.in_reply_to,
-        // Only components say why there is no answer, and only nodes where one is waited for.
+        // Set by components and nodes only.
         error: String::new(),
         reply_to: None,
     };
@@ -238,7 +237,7 @@ pub fn loading(loading: &Loading) -> v1::LoadingFile {
     }
 }
 
-/// Directories are the operator's business.
+/// The file name without its directories, which are internal to the node.
 fn file_name(path: &std::path::Path) -> String {
     let name = path.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
@@ -281,7 +280,7 @@ pub fn cluster_node(node: &NodeRecord, drained: bool) -> v1::Node {
     }
 }
 
-/// The health of this node: every part, and its faults.
+/// The health of a node: every part with its faults.
 pub fn health(node: &Name, health: &Health) -> v1::GetHealthResponse {
     let faults = health.faults();
     let part = |part: Part| {
@@ -306,7 +305,7 @@ pub fn health(node: &Name, health: &Health) -> v1::GetHealthResponse {
     }
 }
 
-/// A moment of the past by the clock that others have too.
+/// A moment in the past as a wall-clock time.
 pub fn unix_ms_of(moment: Instant) -> u64 {
     let now = SystemTime::now();
     unix_ms(now.checked_sub(moment.elapsed()).unwrap_or(now))

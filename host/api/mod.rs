@@ -1,32 +1,15 @@
-//! gRPC in: a service a file, `convert` between wire and house, `status` for every refusal, `access`
-//! at the door. Decides
-//! nothing about tasks; never sees the worker.
+//! The gRPC API of a node: `transport` carries calls, `security` admits them, `services` answer them,
+//! and `server` puts these together. `convert` translates between wire and domain types, and every
+//! status comes from `status`. Decides nothing about tasks and knows no worker.
 
-mod access;
-mod auth;
-mod calls;
-mod components;
-mod connections;
 mod convert;
-mod deadline;
-mod distributed;
-mod expiry;
-mod health;
-mod health_service;
-mod in_flight;
-mod incoming;
-mod nodes;
-mod plugins;
-mod reflection;
-mod serve;
+mod readiness;
+mod security;
 mod server;
-mod share;
+mod services;
 mod status;
-mod stream;
-mod tasks;
-mod tls;
-mod watched;
+mod transport;
 
-pub use access::Access;
-pub use health::Readiness;
+pub use readiness::Readiness;
+pub use security::Security;
 pub use server::{Server, Services};

@@ -1,22 +1,24 @@
-//! The gRPC server as a component: bound early, so that a taken port is known before anything else
-//! starts. Has the list of all services, and of all that a call comes past on its way to them.
+//! The gRPC server as a part of a node, with its services and the layers before them. Its address is bound
+//! before anything else starts, so that a port in use is noticed early.
 
 use super::{
-    Access,
-    auth::Authenticate,
-    components::ComponentServiceImpl,
-    deadline::Deadlines,
-    distributed::DistributedServiceImpl,
-    health::Readiness,
-    health_service::{HealthServiceImpl, Statuses},
-    in_flight::CountInFlight,
-    nodes::NodeServiceImpl,
-    plugins::PluginServiceImpl,
-    reflection::Reflection,
-    serve::{CallService, serve},
-    share::Shares,
-    tasks::TaskServiceImpl,
-    watched,
+    readiness::Readiness,
+    security::{Security, auth::Authenticate, reloadable},
+    services::{
+        components::ComponentServiceImpl,
+        distributed::DistributedServiceImpl,
+        health::{HealthServiceImpl, Statuses},
+        nodes::NodeServiceImpl,
+        plugins::PluginServiceImpl,
+        reflection::Reflection,
+        tasks::TaskServiceImpl,
+    },
+    transport::{
+        deadlines::Deadlines,
+        in_flight::CountInFlight,
+        serve::{CallService, serve},
+        share::Shares,
+    },
 };
 use crate::{
     component::{self, Components},
@@ -28,6 +30,17 @@ use crate::{
     proto::{
         DESCRIPTORS,
         distributed::distributed_service_server::{self, DistributedServiceServer},
+        grpc::{
+            health::v1::health_server::{self, HealthServer},
+            reflection::{
+                v1::server_reflection_server::{
+                    self as reflection_v1, ServerReflectionServer as ReflectionV1,
+                },
+                v1alpha::server_reflection_server::{
+                    self as reflection_v1alpha, ServerReflectionServer as ReflectionV1Alpha,
+                },
+            },
+        },
         hostel::v1::{
             component_service_server::{self, ComponentServiceServer},
             node_service_server::{self, NodeServiceServer},
@@ -39,44 +52,39 @@ use crate::{
 };
 use anyhow::Context;
 use async_trait::async_trait;
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic_health::pb::health_server::{self, HealthServer};
-use tonic_reflection::pb::{
-    v1::server_reflection_server::{self as reflection_v1, ServerReflectionServer as ReflectionV1},
-    v1alpha::server_reflection_server::{
-        self as reflection_v1alpha, ServerReflectionServer as ReflectionV1Alpha,
-    },
-};
 use tower::{Layer, ServiceBuilder, limit::ConcurrencyLimitLayer};
 
-/// How long open calls get to end when the server stops.
-const GRACE: Duration = Duration::from_secs(3);
+/// How long open calls may take to end when the server stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What the server gives access to.
+/// The engines behind the services.
 #[derive(Clone)]
 pub struct Services {
+    /// The nodes of the cluster and their services.
     pub discovery: Arc<dyn ServiceDiscovery>,
+    /// Delivers messages.
     pub router: Arc<component::Router>,
+    /// Admits and reads tasks.
     pub scheduler: Arc<dyn TaskScheduler>,
     /// Absent on a node that hosts no plugins itself.
     pub plugins: Option<Arc<PluginHost>>,
+    /// Absent on a node that hosts no components itself.
     pub components: Option<Arc<Components>>,
-    /// What is wrong with the node.
+    /// The health of the node.
     pub health: Health,
+    /// The limits of the API.
     pub limits: config::Limits,
 }
 
-/// Serves while it is started.
+/// The server. It serves from its start until its stop.
 pub struct Server {
     address: SocketAddr,
-    access: Arc<Access>,
+    security: Arc<Security>,
     services: Services,
     published: Statuses,
     listener: Mutex<Option<TcpListener>>,
@@ -86,27 +94,27 @@ pub struct Server {
 struct Serving {
     end: CancellationToken,
     server: Background,
-    /// Reads certificates and tokens again.
-    watch: Background,
-    /// Closes connections that read nothing.
-    shares: Background,
+    /// Reloads certificates and tokens.
+    credentials: Background,
+    /// Closes stalled connections.
+    stalls: Background,
 }
 
 impl Server {
-    /// Takes the address, and with port 0 a free port of it; beyond loopback only with access that
+    /// Binds the address, with port 0 a free port of it. An address beyond loopback needs security that
     /// allows it.
     pub async fn bind(
         address: SocketAddr,
-        access: Access,
+        security: Security,
         services: Services,
     ) -> anyhow::Result<Self> {
-        access.allows(address)?;
+        security.allows(address)?;
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address} (node.listen)"))?;
         Ok(Self {
             address: listener.local_addr()?,
-            access: Arc::new(access),
+            security: Arc::new(security),
             services,
             published: Statuses::default(),
             listener: Mutex::new(Some(listener)),
@@ -114,11 +122,12 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// The address that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// The part that publishes the readiness of the node.
     pub fn readiness(&self) -> Readiness {
         Readiness::new(
             self.published.clone(),
@@ -128,9 +137,9 @@ impl Server {
         )
     }
 
-    /// Reads tokens and certificates again; see `Access::reload`.
+    /// Reads tokens and certificates again, and returns the sections that are in force as in `config`.
     pub fn reload(&self, config: &config::Config) -> Vec<&'static str> {
-        self.access.reload(config)
+        self.security.reload(config)
     }
 
     fn routes(&self, end: CancellationToken) -> anyhow::Result<Routes> {
@@ -163,13 +172,7 @@ impl Server {
             statuses: self.published.clone(),
             end: end.clone(),
         });
-        let described = [
-            DESCRIPTORS,
-            tonic_health::pb::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-        ];
-        let reflection = Reflection::new(&names(&self.services), &described, end.clone())?;
+        let reflection = Reflection::new(&names(&self.services), DESCRIPTORS, end.clone())?;
         let mut routes = Routes::builder();
         routes
             .add_service(
@@ -196,20 +199,12 @@ impl Server {
     }
 
     async fn listener(&self) -> anyhow::Result<TcpListener> {
-        let bound = self
-            .listener
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let bound = self.listener.lock().take();
         match bound {
             Some(listener) => Ok(listener),
-            // Started again after a stop.
+            // After a stop.
             None => Ok(TcpListener::bind(self.address).await?),
         }
-    }
-
-    fn serving(&self) -> std::sync::MutexGuard<'_, Option<Serving>> {
-        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -230,16 +225,16 @@ fn names(services: &Services) -> Vec<&'static str> {
     names
 }
 
-/// What a call comes past on its way to the services, in this order. Made anew for each connection, so
-/// that a limit for each is one.
+/// The layers before the services, from the outermost on. They are created anew for each connection, so that
+/// their limits are per connection.
 fn layers(
     limits: &config::Limits,
     authenticate: Authenticate,
 ) -> impl Layer<Routes, Service = impl CallService + use<>> + Send + Sync + use<> {
     ServiceBuilder::new()
-        // Waiting for a turn is part of a call's time.
+        // Outermost, so that waiting for the limit below counts in a call's time.
         .layer(Deadlines {
-            longest: limits.request_timeout + limits.max_wait,
+            max: limits.request_timeout + limits.max_wait,
         })
         .layer(ConcurrencyLimitLayer::new(
             limits.max_requests_per_connection,
@@ -256,40 +251,40 @@ impl Component for Server {
         let shares = Arc::new(Shares::new(&self.services.limits));
         let server = serve(
             self.listener().await?,
-            self.access.clone(),
+            self.security.clone(),
             &self.services.limits,
             shares.clone(),
             self.routes(end.clone())?,
-            layers(&self.services.limits, self.access.authenticate()),
+            layers(&self.services.limits, self.security.authenticate()),
             end.clone(),
         );
         let health = &self.services.health;
         let server = health.vital(Part::Api, "grpc-server", server);
-        let parts = self.access.watched();
-        let watch = move || watched::watch(parts.clone());
-        let watch = health.restarting(Part::Api, "credential-watcher", watch);
-        let closing = move || shares.clone().watch();
-        let shares = health.restarting(Part::Api, "stall-watcher", closing);
-        *self.serving() = Some(Serving {
+        let values = self.security.reloadables();
+        let watch = move || reloadable::watch(values.clone());
+        let credentials = health.restarting(Part::Api, "credential-watcher", watch);
+        let watch = move || shares.clone().watch();
+        let stalls = health.restarting(Part::Api, "stall-watcher", watch);
+        *self.serving.lock() = Some(Serving {
             end,
             server,
-            watch,
-            shares,
+            credentials,
+            stalls,
         });
         Ok(())
     }
 
     async fn stop(&self) -> anyhow::Result<()> {
-        let Some(mut serving) = self.serving().take() else {
+        let Some(mut serving) = self.serving.lock().take() else {
             return Ok(());
         };
         serving.server.expect_end();
         serving.end.cancel();
-        serving.watch.stop().await;
-        serving.shares.stop().await;
-        let ended = tokio::time::timeout(GRACE, serving.server.ended()).await;
+        serving.credentials.stop().await;
+        serving.stalls.stop().await;
+        let ended = tokio::time::timeout(STOP_TIMEOUT, serving.server.ended()).await;
         if ended.is_err() {
-            tracing::info!("open calls did not end within {GRACE:?} and were cut off");
+            tracing::info!("open calls did not end within {STOP_TIMEOUT:?} and were cut off");
             serving.server.stop().await;
         }
         Ok(())

@@ -1,14 +1,14 @@
-//! The only place that makes a gRPC status. Clients learn what they can do about a refusal; what
-//! went wrong inside goes to the log.
+//! Creates every gRPC status. A status tells the client what to do about a refusal; the internal cause of a
+//! failure goes to the log.
 
 use crate::{broker, component, discovery, log_limit::LogLimit, queue, scheduler, task};
 use std::time::Duration;
 use tonic::{Status, metadata::MetadataValue};
 
-/// When to try again what a starting node cannot do yet.
-const RETRY: Duration = Duration::from_secs(1);
+/// When to retry what a starting node cannot do yet.
+const STARTING_RETRY: Duration = Duration::from_secs(1);
 
-/// What is logged of refusals that a backend is the reason of: clients repeat their calls as they like.
+/// The limits of log lines about failures of each backend: clients may repeat their calls at will.
 static QUEUE: LogLimit = limit();
 static DISCOVERY: LogLimit = limit();
 static BROKER: LogLimit = limit();
@@ -17,7 +17,7 @@ const fn limit() -> LogLimit {
     LogLimit::new(3, Duration::from_secs(10))
 }
 
-/// How an error of the house looks from outside.
+/// Converts an error of an engine to the status that clients get.
 pub trait IntoStatus {
     fn into_status(self) -> Status;
 }
@@ -54,16 +54,16 @@ impl IntoStatus for scheduler::Error {
             Error::UnknownType { .. } | Error::NoSuchTarget { .. } | Error::NotRequeued { .. } => {
                 Status::failed_precondition(text)
             }
-            Error::Starting { .. } => again_in(RETRY, Status::unavailable(text)),
+            Error::Starting { .. } => with_retry_after(STARTING_RETRY, Status::unavailable(text)),
             Error::UnknownTask(_) => Status::not_found(text),
             Error::Conflict(_) => Status::already_exists(text),
             Error::Full => Status::resource_exhausted(text),
-            Error::Unsure(ref id, _) => logged(
+            Error::OutcomeUnknown(ref id, _) => logged(
                 &QUEUE,
                 &self,
                 Status::unavailable(format!(
-                    "the task queue failed, and whether it has the task is not known: ask for \
-                     {id}, or submit the task again under this id"
+                    "the task queue failed, and it is not known whether the task is stored: read {id}, or \
+                     submit the task again with this id"
                 )),
             ),
             Error::Queue(error) => error.into_status(),
@@ -84,8 +84,8 @@ impl IntoStatus for queue::Error {
                 &QUEUE,
                 &self,
                 Status::unavailable(
-                    "the task queue failed, and whether anything has changed is not known: look at \
-                     the task, and ask again if it is as before",
+                    "the task queue failed, and it is not known whether anything has changed: read the task, \
+                     and retry if it has not",
                 ),
             ),
             Error::Unavailable { .. } => logged(
@@ -126,30 +126,30 @@ impl IntoStatus for broker::Error {
     }
 }
 
-/// A wish for a node that discovery may have heard, and may not.
-pub fn unheard_wish(node: &task::Name, error: discovery::Error) -> Status {
+/// A drain or undrain request that failed.
+pub fn drain_failed(node: &task::Name, error: discovery::Error) -> Status {
     match error {
         discovery::Error::Unavailable(_) => logged(
             &DISCOVERY,
             &error,
             Status::unavailable(format!(
-                "discovery does not answer, and whether it knows of this is not known: look at {node} \
-                 in the list of nodes once it does"
+                "discovery does not answer, and it is not known whether it has the request: look for {node} \
+                 in the list of nodes once it answers"
             )),
         ),
         other => other.into_status(),
     }
 }
 
-/// An answer that does not fit into a message.
-pub fn too_large(max_bytes: usize) -> Status {
+/// A response that does not fit into a message.
+pub fn response_too_large(max_bytes: usize) -> Status {
     Status::resource_exhausted(format!(
-        "the answer is larger than the {max_bytes} bytes that a message may have \
-         (limits.max_message_bytes): fewer services of one name, or shorter metadata, would fit"
+        "the response is larger than the {max_bytes} bytes that a message may have \
+         (limits.max_message_bytes); register fewer services of one name, or shorter metadata"
     ))
 }
 
-/// A message that is not read for its length.
+/// A message that is too large to be read.
 pub fn message_too_large(bytes: usize, max_bytes: usize) -> Status {
     Status::resource_exhausted(format!(
         "the message has {bytes} bytes; this node accepts {max_bytes} (limits.max_message_bytes)"
@@ -157,88 +157,88 @@ pub fn message_too_large(bytes: usize, max_bytes: usize) -> Status {
 }
 
 /// A request that ends in the middle of a message.
-pub fn cut_short() -> Status {
+pub fn truncated() -> Status {
     Status::invalid_argument("the request ends in the middle of a message")
 }
 
-/// A call whose client waits no longer.
+/// A call whose deadline has passed.
 pub fn deadline_exceeded() -> Status {
     Status::deadline_exceeded(
-        "the deadline of the call (grpc-timeout) has passed; whether the call has changed anything is \
-         not known",
+        "the deadline of the call (grpc-timeout) has passed; it is not known whether the call has changed \
+         anything",
     )
 }
 
-/// A call that takes longer than any may.
-pub fn took_too_long(longest: Duration) -> Status {
+/// A call that takes longer than the node allows.
+pub fn took_too_long(max: Duration) -> Status {
     Status::deadline_exceeded(format!(
-        "the call took longer than {longest:?} (limits.request_timeout_ms and limits.max_wait_ms \
-         together); whether it has changed anything is not known"
+        "the call took longer than {max:?} (limits.request_timeout_ms plus limits.max_wait_ms); it is not \
+         known whether it has changed anything"
     ))
 }
 
-/// A connection beyond those that there may be.
-pub fn no_place(max_connections: usize) -> Status {
+/// A connection beyond the limit.
+pub fn too_many_connections(max_connections: usize) -> Status {
     Status::unavailable(format!(
         "all {max_connections} connections that this node accepts are in use \
          (limits.max_connections); try again later, or another node"
     ))
 }
 
-/// A receiver that was too slow.
+/// A stream whose client reads too slowly.
 pub fn cut_off(backlog: usize) -> Status {
     Status::resource_exhausted(format!(
-        "cut off: more than {backlog} messages (limits.subscriber_backlog), or more bytes than may \
-         wait, waited for this stream; read faster, then subscribe again"
+        "the stream was cut off: more than {backlog} messages (limits.subscriber_backlog) or too many bytes \
+         waited for it; subscribe again, and read faster"
     ))
 }
 
-/// A service that health has not heard of.
+/// A health check of an unknown service.
 pub fn unknown_service() -> Status {
     Status::not_found("this node has no service of this name")
 }
 
-/// What ends a stream together with its node.
+/// A stream that ends because its node stops.
 pub fn stopping() -> Status {
     Status::unavailable("the node is stopping; connect again, or to another node")
 }
 
-/// A call without a token that is known. Which of the two it was is not said.
+/// A call without a known token. Does not reveal whether it had a token.
 pub fn unauthenticated() -> Status {
     Status::unauthenticated(
-        "this node lets in only those who show a token: send it as the metadata \
+        "this node requires a token: send one that it knows as the metadata \
          `authorization: Bearer TOKEN`",
     )
 }
 
-/// A stream that was let in by a token which is known no more.
+/// A stream whose token was removed.
 pub fn revoked() -> Status {
-    Status::unauthenticated("the token that this stream was let in by has been taken out")
+    Status::unauthenticated("the token of this stream was removed")
 }
 
-/// A message whose sender stopped in the middle of it.
+/// A message that did not arrive as a whole in time.
 pub fn stalled() -> Status {
     Status::deadline_exceeded(
         "the rest of a message did not arrive in time (limits.stall_timeout_ms)",
     )
 }
 
-/// An answer that came for a client that has not read its others.
-pub fn unread() -> Status {
+/// A reply for which the client has left no room.
+pub fn unread_responses() -> Status {
     Status::resource_exhausted(
-        "there is no room for the answer: too many bytes of earlier answers are unread \
+        "there is no room for the reply: too many bytes of earlier responses are unread \
          (limits.max_unsent_bytes_per_connection, limits.max_unsent_bytes); the message was \
          delivered",
     )
 }
 
-/// Bad input that only a service sees.
+/// Invalid input that no other error covers.
 pub fn invalid(what: impl Into<String>) -> Status {
     Status::invalid_argument(what)
 }
 
-/// Tells when to try again, in the field that gRPC has for that (its proposal A6).
-fn again_in(time: Duration, mut status: Status) -> Status {
+/// Adds when to retry, in the metadata of gRPC proposal A6.
+fn with_retry_after(time: Duration, mut status: Status) -> Status {
     let ms = MetadataValue::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     status.metadata_mut().insert("grpc-retry-pushback-ms", ms);
     status
@@ -248,7 +248,7 @@ fn internal(limit: &LogLimit, error: &dyn std::error::Error) -> Status {
     logged(
         limit,
         error,
-        Status::internal("this node failed; its log says why"),
+        Status::internal("this node failed; its log has the reason"),
     )
 }
 

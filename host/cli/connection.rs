@@ -71,7 +71,7 @@ impl ConnectionArgs {
         let options = options.or(self.client_file()?);
         let address = options.server.clone().unwrap_or_else(|| DEFAULT.to_owned());
         let connected = DistributedClient::connect_with(&address, options.for_client()?).await;
-        Ok(connected?.with_patience(Duration::ZERO))
+        Ok(connected?.with_retry_timeout(Duration::ZERO))
     }
 
     /// Reads the client file, if there is one.
@@ -204,10 +204,10 @@ impl From<Error> for CliError {
         match error {
             Error::Unreachable {
                 address,
-                trouble,
+                tls,
                 source,
-            } => Self::unreachable(&address, trouble, &source),
-            Error::OtherKey { .. } => Self::usage(format!(
+            } => Self::unreachable(&address, tls, &source),
+            Error::KeyMismatch { .. } => Self::usage(format!(
                 "{error}; give a certificate and its own key with --cert-file and --key-file"
             )),
             // Scripts rely on the same exit code as that of an unreachable node.

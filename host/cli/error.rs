@@ -1,7 +1,7 @@
 //! How a command fails: the message, and the exit code that scripts see.
 
 use super::output::print_error;
-use crate::client::{Trouble, is_lost, trouble};
+use crate::client::{TlsError, is_connection_lost};
 use std::{error::Error, fmt::Display, process::ExitCode};
 use tonic::{Code, Status};
 
@@ -46,13 +46,13 @@ impl CliError {
     }
 
     /// No node answers, or none whose certificate is trusted.
-    pub fn unreachable(address: &str, trouble: Option<Trouble>, error: &dyn Error) -> Self {
+    pub fn unreachable(address: &str, tls: Option<TlsError>, error: &dyn Error) -> Self {
         let mut cause = error;
         while let Some(source) = cause.source() {
             cause = source;
         }
-        let message = match trouble {
-            Some(trouble) => format!("no connection to {address} ({cause}): {}", advice(trouble)),
+        let message = match tls {
+            Some(tls) => format!("no connection to {address} ({cause}): {}", advice(tls)),
             None => format!(
                 "no node answers at {address} ({cause}); start one with `hostel serve`, \
                  or name another with --server or HOSTEL_SERVER"
@@ -84,9 +84,9 @@ impl CliError {
 
 impl From<Status> for CliError {
     fn from(status: Status) -> Self {
-        let trouble = trouble(&status);
+        let tls = TlsError::find_in(&status);
         let code = match status.code() {
-            _ if trouble.is_some() || is_lost(&status) => 3,
+            _ if tls.is_some() || is_connection_lost(&status) => 3,
             Code::Unavailable => 3,
             Code::Internal | Code::Unknown => 1,
             _ => 4,
@@ -94,9 +94,9 @@ impl From<Status> for CliError {
         let mut message = format!("{} ({:?})", status.message(), status.code());
         if status.code() == Code::Unauthenticated {
             message += ": give a token that the node accepts with --token-file or HOSTEL_TOKEN";
-        } else if let Some(trouble) = trouble {
-            message += &format!(": {}", advice(trouble));
-        } else if is_lost(&status) {
+        } else if let Some(tls) = tls {
+            message += &format!(": {}", advice(tls));
+        } else if is_connection_lost(&status) {
             // With TLS 1.3 a node refuses a client only after the client's first request, and the
             // reason is often lost together with the connection.
             message += ": the connection was lost; if the node uses TLS, write https:// and name its CA \
@@ -114,33 +114,33 @@ impl From<anyhow::Error> for CliError {
 }
 
 /// What a user of the command line can do about a TLS error.
-fn advice(trouble: Trouble) -> &'static str {
-    match trouble {
-        Trouble::Untrusted => {
+fn advice(tls: TlsError) -> &'static str {
+    match tls {
+        TlsError::Untrusted => {
             "the node's certificate is not signed by a trusted CA; name the CA that signed it with \
              --ca-file or HOSTEL_CA_FILE"
         }
-        Trouble::Authority => {
+        TlsError::CaCertificate => {
             "the node uses a CA's certificate as its own; make one for the node that the CA signs, \
              or if it is self-signed, one with basicConstraints=CA:FALSE"
         }
-        Trouble::OtherName => {
+        TlsError::WrongName => {
             "the node's certificate is for another name; use an address that it names, or make one \
              that names this address (subjectAltName)"
         }
-        Trouble::Expired => {
+        TlsError::Expired => {
             "the node's certificate is not valid at this time; renew it, and check both clocks"
         }
-        Trouble::CertificateWanted => {
+        TlsError::CertificateRequired => {
             "the node asks for a client certificate; give one with --cert-file and --key-file, or \
              HOSTEL_CERT_FILE and HOSTEL_KEY_FILE"
         }
-        Trouble::CertificateRefused => {
+        TlsError::CertificateRejected => {
             "the node does not accept your certificate (--cert-file); give one that its \
              tls.client_ca_file has signed and that is valid at this time"
         }
-        Trouble::NoTls => "the server does not use TLS; if it is the node, write http://",
-        Trouble::WantsTls => {
+        TlsError::NotTls => "the server does not use TLS; if it is the node, write http://",
+        TlsError::TlsRequired => {
             "the node seems to use TLS: write https://, and name its CA with --ca-file"
         }
     }

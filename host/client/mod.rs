@@ -1,11 +1,11 @@
-//! `DistributedClient`: everything the service can do, from Rust. Reconnects by itself, and its own
-//! retries are safe because each submission has an id before it is first sent.
+//! `DistributedClient`: the Rust client of a node. It reconnects by itself. Its retries are safe, because each
+//! submission has an id before it is first sent.
 
 mod options;
-mod trouble;
+mod tls_error;
 
 pub use options::{ClientOptions, Error};
-pub use trouble::{Trouble, trouble};
+pub use tls_error::TlsError;
 
 use crate::proto::{
     distributed::{
@@ -31,48 +31,47 @@ use tonic::{
 };
 use uuid::Uuid;
 
-/// What one answer may hold: as much as any node can be configured to send.
-const MAX_MESSAGE: usize = 1 << 30;
+/// The largest response: the most that a node can be configured to send.
+const MAX_MESSAGE_BYTES: usize = 1 << 30;
 
-/// How long a call that is safe to repeat is repeated while the node cannot be reached, counted from
-/// when it was lost.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a call that is safe to repeat is retried by default, counted from the loss of the node.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// From when on a call that fails has been at work and not on its way.
-const AT_WORK: Duration = Duration::from_secs(1);
+/// A call that fails after this time had reached the node.
+const REACHED_AFTER: Duration = Duration::from_secs(1);
 
-/// The first pause between two tries, and the longest.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// The delay before a retry: the first one, and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// How long one call waits for a task's end at the node, below the node's own limit.
+/// How long one call waits at the node for the end of a task; below the node's own limit.
 const WAIT: Duration = Duration::from_secs(30);
 
-/// The least time between two status calls.
-const LEAST_WAIT: Duration = Duration::from_millis(100);
+/// The least time between two calls for the status of one task.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What all services share: the connection, and the token that goes with every call.
-type Link = InterceptedService<Channel, Bearer>;
+/// The connection that all services share, with the token that is sent with every call.
+type AuthChannel = InterceptedService<Channel, Bearer>;
 
 /// A connection to one node. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
 pub struct DistributedClient {
-    distributed: DistributedServiceClient<Link>,
-    tasks: TaskServiceClient<Link>,
-    plugins: PluginServiceClient<Link>,
-    components: ComponentServiceClient<Link>,
-    nodes: NodeServiceClient<Link>,
-    patience: Duration,
+    distributed: DistributedServiceClient<AuthChannel>,
+    tasks: TaskServiceClient<AuthChannel>,
+    plugins: PluginServiceClient<AuthChannel>,
+    components: ComponentServiceClient<AuthChannel>,
+    nodes: NodeServiceClient<AuthChannel>,
+    retry_timeout: Duration,
 }
 
 impl DistributedClient {
-    /// Connects to a node, such as `http://127.0.0.1:50051`; the scheme may be left out. Fails
-    /// when nobody answers now; later the connection is made anew whenever it is lost.
+    /// Connects to a node, such as `http://127.0.0.1:50051`; the scheme may be left out. Fails if no node
+    /// answers now. Later, a lost connection is made again.
     pub async fn connect(addr: &str) -> anyhow::Result<Self> {
         Ok(Self::connect_with(addr, ClientOptions::new()).await?)
     }
 
-    /// The same to a node that wants TLS, a token or both. With anything said about TLS, an address
-    /// without a scheme is https.
+    /// Connects to a node that requires TLS, a token or both. With TLS options, an address without a scheme
+    /// is https.
     pub async fn connect_with(addr: &str, options: ClientOptions) -> Result<Self, Error> {
         let (endpoint, bearer) = options.resolve(addr)?;
         let channel = endpoint.connect().await;
@@ -80,62 +79,62 @@ impl DistributedClient {
         Ok(Self::over(channel, bearer))
     }
 
-    /// The same without asking whether anybody is there yet.
+    /// Returns a client that connects with its first call.
     pub fn connect_lazy(addr: &str) -> anyhow::Result<Self> {
         Ok(Self::connect_lazy_with(addr, ClientOptions::new())?)
     }
 
-    /// The same to a node that wants TLS, a token or both.
+    /// Returns a client that connects with its first call, to a node that requires TLS, a token or both.
     pub fn connect_lazy_with(addr: &str, options: ClientOptions) -> Result<Self, Error> {
         let (endpoint, bearer) = options.resolve(addr)?;
         Ok(Self::over(endpoint.connect_lazy(), bearer))
     }
 
     fn over(channel: Channel, bearer: Bearer) -> Self {
-        let link = InterceptedService::new(channel, bearer);
+        let channel = InterceptedService::new(channel, bearer);
         Self {
-            distributed: DistributedServiceClient::new(link.clone())
-                .max_decoding_message_size(MAX_MESSAGE),
-            tasks: TaskServiceClient::new(link.clone()).max_decoding_message_size(MAX_MESSAGE),
-            plugins: PluginServiceClient::new(link.clone()).max_decoding_message_size(MAX_MESSAGE),
-            components: ComponentServiceClient::new(link.clone())
-                .max_decoding_message_size(MAX_MESSAGE),
-            nodes: NodeServiceClient::new(link).max_decoding_message_size(MAX_MESSAGE),
-            patience: PATIENCE,
+            distributed: DistributedServiceClient::new(channel.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            tasks: TaskServiceClient::new(channel.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            plugins: PluginServiceClient::new(channel.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            components: ComponentServiceClient::new(channel.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            nodes: NodeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            retry_timeout: RETRY_TIMEOUT,
         }
     }
 
-    /// How long to repeat a call while the node cannot be reached, counted from when it was lost; zero
-    /// for never.
-    pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    /// Sets how long to retry a call while the node cannot be reached, counted from its loss; zero for never.
+    /// The default is 30 s.
+    pub fn with_retry_timeout(mut self, retry_timeout: Duration) -> Self {
+        self.retry_timeout = retry_timeout;
         self
     }
 
-    /// Submits a task and returns its id once the task is durable. An empty id is filled in before
-    /// the first try, so that a repeated one cannot make a second task.
+    /// Submits a task and returns its id once the task is durable. An empty id is filled in before the first
+    /// attempt, so that a retry cannot create a second task.
     pub async fn submit_task(&mut self, task: Task) -> Result<String, Status> {
         Ok(self.submit(task).await?.task_id)
     }
 
-    /// The same with all that the node says of it: what the task survives, and whether it was there
-    /// already.
+    /// Submits a task and returns the whole response: what the task survives, and whether it existed.
     pub async fn submit(&mut self, task: Task) -> Result<TaskResponse, Status> {
         self.send_task(task, Duration::ZERO).await
     }
 
-    /// Submits a task and waits, however long it takes, for its end: one call for a task that ends
-    /// soon.
+    /// Submits a task and waits for its end, however long it takes. A task that ends soon takes one call.
     pub async fn submit_and_wait(&mut self, task: Task) -> Result<TaskStatus, Status> {
         let response = self.submit_to_end(task).await?;
         Ok(response.status.unwrap_or_default())
     }
 
-    /// The same with all that the node says of it; `status` is there, and has ended.
+    /// Submits a task, waits for its end, and returns the whole response. Its `status` is set, and has ended.
     pub async fn submit_to_end(&mut self, task: Task) -> Result<TaskResponse, Status> {
         let mut response = self.send_task(task, WAIT).await?;
         if !response.status.as_ref().is_some_and(has_ended) {
-            // It takes longer, or the node is too old to wait.
+            // The task takes longer, or the node does not wait.
             response.status = Some(self.wait_for_task(&response.task_id).await?);
         }
         Ok(response)
@@ -146,27 +145,27 @@ impl DistributedClient {
             task.task_id = Uuid::now_v7().to_string();
         }
         task.wait_ms = ms(wait);
-        self.repeat(task, |mut client, task| async move {
+        self.retry(task, |mut client, task| async move {
             client.distributed.submit_task(task).await
         })
         .await
     }
 
-    /// Where a task stands now.
+    /// Returns the status of a task now.
     pub async fn get_task_status(&mut self, task_id: &str) -> Result<TaskStatus, Status> {
         self.task_status(task_id, Duration::ZERO).await
     }
 
-    /// Waits, however long it takes, for a task's end.
+    /// Waits for the end of a task, however long it takes.
     pub async fn wait_for_task(&mut self, task_id: &str) -> Result<TaskStatus, Status> {
         loop {
-            let asked = Instant::now();
+            let called = Instant::now();
             let status = self.task_status(task_id, WAIT).await?;
             if has_ended(&status) {
                 return Ok(status);
             }
-            // A node may allow less waiting than we ask for, or none.
-            tokio::time::sleep(LEAST_WAIT.saturating_sub(asked.elapsed())).await;
+            // The node may allow a shorter wait, or none.
+            tokio::time::sleep(POLL_INTERVAL.saturating_sub(called.elapsed())).await;
         }
     }
 
@@ -175,27 +174,27 @@ impl DistributedClient {
             task_id: task_id.into(),
             wait_ms: ms(wait),
         };
-        self.repeat(request, |mut client, request| async move {
+        self.retry(request, |mut client, request| async move {
             client.distributed.get_task_status(request).await
         })
         .await
     }
 
-    /// Asks for the end of a task; "cancelled", "asked", or the state in which it had ended.
+    /// Cancels a task. Returns "cancelled"; "asked" if it runs and its handler is being interrupted; or the
+    /// state in which it had ended before.
     pub async fn cancel_task(&mut self, task_id: &str) -> Result<String, Status> {
         let request = CancelTaskRequest {
             task_id: task_id.into(),
         };
         let response = self
-            .repeat(request, |mut client, request| async move {
+            .retry(request, |mut client, request| async move {
                 client.tasks.cancel(request).await
             })
             .await?;
         Ok(response.outcome)
     }
 
-    /// Makes a failed or cancelled task due again. Not repeated by itself: a second requeue could
-    /// meet a task that has failed again since.
+    /// Makes a failed or cancelled task pending again. Not retried: the task may have failed again since.
     pub async fn requeue_task(&mut self, task_id: &str) -> Result<(), Status> {
         let request = RequeueTaskRequest {
             task_id: task_id.into(),
@@ -204,55 +203,58 @@ impl DistributedClient {
         Ok(())
     }
 
+    /// Lists one page of tasks.
     pub async fn list_tasks(
         &mut self,
         request: ListTasksRequest,
     ) -> Result<ListTasksResponse, Status> {
-        self.repeat(request, |mut client, request| async move {
+        self.retry(request, |mut client, request| async move {
             client.tasks.list(request).await
         })
         .await
     }
 
+    /// Lists the plugins of the node.
     pub async fn list_plugins(&mut self) -> Result<ListPluginsResponse, Status> {
-        self.repeat(ListPluginsRequest {}, |mut client, request| async move {
+        self.retry(ListPluginsRequest {}, |mut client, request| async move {
             client.plugins.list(request).await
         })
         .await
     }
 
+    /// Lists the components of the node.
     pub async fn list_components(&mut self) -> Result<Vec<Component>, Status> {
         let request = ListComponentsRequest {};
         let response = self
-            .repeat(request, |mut client, request| async move {
+            .retry(request, |mut client, request| async move {
                 client.components.list(request).await
             })
             .await?;
         Ok(response.components)
     }
 
-    /// The nodes of the cluster, as the node that is asked sees them.
+    /// Lists the nodes of the cluster, as seen by the node that answers.
     pub async fn list_nodes(&mut self) -> Result<ListNodesResponse, Status> {
-        self.repeat(ListNodesRequest {}, |mut client, request| async move {
+        self.retry(ListNodesRequest {}, |mut client, request| async move {
             client.nodes.list(request).await
         })
         .await
     }
 
-    /// The health of the node that is asked, with the reasons for what is wrong.
+    /// Returns the health of the node that answers, with the reasons for its faults.
     pub async fn get_health(&mut self) -> Result<GetHealthResponse, Status> {
-        self.repeat(GetHealthRequest {}, |mut client, request| async move {
+        self.retry(GetHealthRequest {}, |mut client, request| async move {
             client.nodes.get_health(request).await
         })
         .await
     }
 
-    /// Asks that a node, not necessarily the one that is asked, take no new task.
+    /// Drains a node of the cluster: it takes no new task.
     pub async fn drain_node(&mut self, node_id: &str) -> Result<(), Status> {
         let request = DrainNodeRequest {
             node_id: node_id.into(),
         };
-        self.repeat(request, |mut client, request| async move {
+        self.retry(request, |mut client, request| async move {
             client.nodes.drain(request).await
         })
         .await?;
@@ -264,44 +266,45 @@ impl DistributedClient {
         let request = UndrainNodeRequest {
             node_id: node_id.into(),
         };
-        self.repeat(request, |mut client, request| async move {
+        self.retry(request, |mut client, request| async move {
             client.nodes.undrain(request).await
         })
         .await?;
         Ok(())
     }
 
-    /// Registers a service, or renews it; returns the time to live that was granted.
+    /// Registers a service, or renews it. Returns the time to live that was granted.
     pub async fn register(&mut self, request: RegisterRequest) -> Result<Duration, Status> {
         let response = self
-            .repeat(request, |mut client, request| async move {
+            .retry(request, |mut client, request| async move {
                 client.distributed.register(request).await
             })
             .await?;
         Ok(Duration::from_millis(response.ttl_ms))
     }
 
+    /// Returns the instances of a service.
     pub async fn discover(&mut self, service_name: &str) -> Result<Vec<Node>, Status> {
         let request = DiscoverRequest {
             service_name: service_name.into(),
         };
         let response = self
-            .repeat(request, |mut client, request| async move {
+            .retry(request, |mut client, request| async move {
                 client.distributed.discover(request).await
             })
             .await?;
         Ok(response.nodes)
     }
 
-    /// Sends one message, and with a `reply_timeout_ms` waits for its answer. Not repeated by
-    /// itself: a message is delivered at most once.
+    /// Sends one message, and with a `reply_timeout_ms` waits for the answer. Not retried: a message is
+    /// delivered at most once.
     pub async fn send_message(&mut self, message: Message) -> Result<MessageResponse, Status> {
         let response = self.distributed.send_message(message).await?;
         Ok(response.into_inner())
     }
 
-    /// Opens a conversation: what goes in is published, what comes out are the responses and the
-    /// messages sent to the `from_node` of the first message. A lost connection ends it.
+    /// Opens a stream that publishes `messages`, and returns the responses to them and the messages that others
+    /// send to the `from_node` and the `topics` of the first message. A lost connection ends it.
     pub async fn stream_messages(
         &mut self,
         messages: impl Stream<Item = Message> + Send + 'static,
@@ -311,31 +314,33 @@ impl DistributedClient {
         Ok(response.into_inner())
     }
 
-    /// Makes a call again while the node cannot be reached, for as long as patience lasts. Only
-    /// for calls that change nothing when they arrive twice.
-    async fn repeat<Q, A, F>(&self, request: Q, call: impl Fn(Self, Q) -> F) -> Result<A, Status>
+    /// Retries a call while the node cannot be reached, until the retry timeout. Only for calls that have no
+    /// further effect when they arrive twice.
+    async fn retry<Q, A, F>(&self, request: Q, call: impl Fn(Self, Q) -> F) -> Result<A, Status>
     where
         Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let mut lost: Option<Instant> = None;
-        let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
-            let began = Instant::now();
+            let start = Instant::now();
             let status = match call(self.clone(), request.clone()).await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) if !is_transient(&status) => return Err(status),
                 Err(status) => status,
             };
-            // While the node was at work on the call it could be reached.
-            if began.elapsed() >= AT_WORK && is_lost(&status) && was_reached(&status) {
+            // The node could be reached while it worked on the call.
+            if start.elapsed() >= REACHED_AFTER
+                && is_connection_lost(&status)
+                && was_reached(&status)
+            {
                 lost = None;
                 backoff.reset();
             }
-            if lost.get_or_insert_with(Instant::now).elapsed() >= self.patience {
+            if lost.get_or_insert_with(Instant::now).elapsed() >= self.retry_timeout {
                 return Err(status);
             }
-            // Many clients that lost one node must not come back in step.
             tokio::time::sleep(backoff.next_delay()).await;
         }
     }
@@ -349,21 +354,21 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether this is no answer, but the end of the connection. In mid-call it arrives as Unknown, or as
-/// whatever else, with a transport error for its source.
-pub fn is_lost(status: &Status) -> bool {
+/// Whether the status is not the node's answer but the loss of the connection. During a call that has any
+/// code, mostly Unknown, and a transport error as its source.
+pub fn is_connection_lost(status: &Status) -> bool {
     let source = std::error::Error::source(status);
     source.is_some_and(|source| source.is::<tonic::transport::Error>())
 }
 
-/// Whether the node had the call: it is not one for which there was no connection, or none that lived.
+/// Whether the call reached the node: there was a connection, and it had not timed out.
 fn was_reached(status: &Status) -> bool {
     let mut next = std::error::Error::source(status);
     while let Some(error) = next {
-        let is_dead = error
+        let timed_out = error
             .downcast_ref()
             .is_some_and(|error: &hyper::Error| error.is_timeout());
-        if error.is::<tonic::ConnectError>() || is_dead {
+        if error.is::<tonic::ConnectError>() || timed_out {
             return false;
         }
         next = error.source();
@@ -371,11 +376,11 @@ fn was_reached(status: &Status) -> bool {
     true
 }
 
-/// Whether the same call may succeed a little later.
+/// Whether the same call may succeed soon.
 fn is_transient(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable => true,
-        Code::Unknown | Code::Cancelled | Code::Internal => is_lost(status),
+        Code::Unknown | Code::Cancelled | Code::Internal => is_connection_lost(status),
         _ => false,
     }
 }
@@ -386,15 +391,15 @@ mod tests {
     use std::cell::Cell;
 
     #[tokio::test]
-    async fn a_call_that_is_lost_after_a_long_wait_is_repeated() {
+    async fn a_call_that_is_lost_after_a_long_wait_is_retried() {
         let client = DistributedClient::connect_lazy("127.0.0.1:1").unwrap();
-        let client = client.with_patience(AT_WORK);
+        let client = client.with_retry_timeout(REACHED_AFTER);
         let calls = Cell::new(0);
-        let answer = client.repeat((), async |_, ()| {
+        let answer = client.retry((), async |_, ()| {
             calls.set(calls.get() + 1);
             match calls.get() {
                 1 => {
-                    tokio::time::sleep(AT_WORK * 3 / 2).await;
+                    tokio::time::sleep(REACHED_AFTER * 3 / 2).await;
                     Err(Status::unavailable("the node is stopping"))
                 }
                 _ => Ok(Response::new(calls.get())),
@@ -404,10 +409,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn patience_ends() {
+    async fn retries_end_at_the_timeout() {
         let client = DistributedClient::connect_lazy("127.0.0.1:1").unwrap();
-        let client = client.with_patience(Duration::from_millis(200));
-        let answer = client.repeat((), async |_, ()| {
+        let client = client.with_retry_timeout(Duration::from_millis(200));
+        let answer = client.retry((), async |_, ()| {
             Err::<Response<()>, _>(Status::unavailable("not now"))
         });
         assert_eq!(answer.await.unwrap_err().code(), Code::Unavailable);

@@ -1,8 +1,8 @@
-//! How a client reaches a node: whom it trusts, who it is, and what token it shows. Makes the
-//! endpoint that connects; sends nothing itself.
+//! The options of a connection: trusted authorities, the client's certificate and its token. They are checked
+//! before anything is sent.
 
-use super::trouble::{Trouble, trouble};
-use crate::{config::Secret, pem};
+use super::tls_error::TlsError;
+use crate::{pem, secret::Secret};
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 use tonic::{
     Request, Status,
@@ -11,51 +11,80 @@ use tonic::{
     transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Uri},
 };
 
-/// Why there is no connection. Nothing was sent to anybody.
+/// Why no connection was made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{given:?} is no address of a node; http://HOST:PORT or https://HOST:PORT expected")]
-    Address { given: String },
+    /// The address is invalid.
+    #[error(
+        "{given:?} is not the address of a node; http://HOST:PORT or https://HOST:PORT expected"
+    )]
+    Address {
+        /// The address as given.
+        given: String,
+    },
+    /// A file of the options cannot be used.
     #[error("the {what} {} {problem}", .file.display())]
     File {
+        /// The purpose of the file.
         what: &'static str,
+        /// Its path.
         file: PathBuf,
+        /// Why it cannot be used.
         problem: pem::Error,
     },
+    /// A PEM text of the options cannot be used.
     #[error("the {what} {problem}")]
     Pem {
+        /// The purpose of the text.
         what: &'static str,
+        /// Why it cannot be used.
         problem: pem::Error,
     },
+    /// The key does not belong to the certificate.
     #[error("the client's key{} is not the key of the client's certificate{}", of(.key), of(.cert))]
-    OtherKey {
+    KeyMismatch {
+        /// The file of the key, if it is in one.
         key: Option<PathBuf>,
+        /// The file of the certificate, if it is in one.
         cert: Option<PathBuf>,
     },
+    /// The token cannot be used.
     #[error("the token {0}")]
     Token(&'static str),
-    #[error(
-        "{address} is not encrypted, and whoever listens on the way would learn the token: \
-         write https:// there"
-    )]
-    PlainToken { address: String },
-    #[error("{address} is http, where certificates have no use: write https:// there")]
-    PlainCertificate { address: String },
+    /// The token would be sent over an unencrypted network connection.
+    #[error("{address} is not encrypted, so the token could be read on the network; use https://")]
+    PlainToken {
+        /// The address of the node.
+        address: String,
+    },
+    /// There are TLS options, but the address is http.
+    #[error("{address} is http, but certificates need TLS; use https://")]
+    PlainCertificate {
+        /// The address of the node.
+        address: String,
+    },
+    /// TLS cannot be set up with these options.
     #[error("TLS to {address} cannot be set up: {problem}")]
     Tls {
+        /// The address of the node.
         address: String,
+        /// Why it cannot be set up.
         problem: tonic::transport::Error,
     },
-    #[error("nobody answers at {address}")]
+    /// No connection could be made.
+    #[error("no node answers at {address}")]
     Unreachable {
+        /// The address of the node.
         address: String,
-        trouble: Option<Trouble>,
+        /// The cause, if TLS is.
+        tls: Option<TlsError>,
+        /// The error of the transport.
         #[source]
         source: tonic::transport::Error,
     },
 }
 
-/// Options of a connection. None are needed to reach a node on this machine.
+/// Options of a connection. A node on the same machine needs none.
 ///
 /// ```no_run
 /// # async fn example() -> anyhow::Result<()> {
@@ -89,64 +118,68 @@ enum Token {
 }
 
 impl ClientOptions {
+    /// No options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Who signs the node's certificate (PEM). Without one: whom this machine trusts.
+    /// A file with the authorities that may sign the node's certificate (PEM). The default is those that this
+    /// machine trusts.
     pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca = Some(Pem::File(file.into()));
         self
     }
 
-    /// The same as text.
+    /// The authorities that may sign the node's certificate (PEM).
     pub fn ca_pem(mut self, text: impl Into<String>) -> Self {
         self.ca = Some(Pem::Text(Secret::new(text)));
         self
     }
 
-    /// The client's own certificate and its key (PEM), for nodes that ask for one.
+    /// Files with the client's certificate and its key (PEM), for nodes that require one.
     pub fn identity_files(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.identity = Some((Pem::File(cert.into()), Pem::File(key.into())));
         self
     }
 
-    /// The same as text.
+    /// The client's certificate and its key (PEM).
     pub fn identity_pem(mut self, cert: impl Into<String>, key: impl Into<String>) -> Self {
         let [cert, key] = [Secret::new(cert), Secret::new(key)].map(Pem::Text);
         self.identity = Some((cert, key));
         self
     }
 
-    /// The token to show with every call. It is sent over TLS or within this machine only.
+    /// The token to send with every call. It is sent only over TLS or to this machine.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(Token::Text(Secret::new(token)));
         self
     }
 
-    /// A file that holds the token and nothing else. Read once, when the client connects.
+    /// A file with the token and nothing else. It is read once, when the client connects.
     pub fn token_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.token = Some(Token::File(file.into()));
         self
     }
 
-    /// The name that the node's certificate has to be for. Without one: the address's host.
+    /// The name in the node's certificate. The default is the host of the address.
     pub fn domain_name(mut self, name: impl Into<String>) -> Self {
         self.domain = Some(name.into());
         self
     }
 
-    /// Whether something is said that only TLS has a use for.
+    /// Whether an option requires TLS.
     fn wants_tls(&self) -> bool {
         self.ca.is_some() || self.identity.is_some() || self.domain.is_some()
     }
 
-    /// Reads the files and checks that all of it fits together.
+    /// Reads the files and checks that the options are consistent.
     pub(super) fn resolve(&self, given: &str) -> Result<(Endpoint, Bearer), Error> {
-        let address = match given.contains("://") {
-            true => given.to_owned(),
-            false if self.wants_tls() => format!("https://{given}"),
-            false => format!("http://{given}"),
+        let address = if given.contains("://") {
+            given.to_owned()
+        } else if self.wants_tls() {
+            format!("https://{given}")
+        } else {
+            format!("http://{given}")
         };
         let wrong = || Error::Address {
             given: given.to_owned(),
@@ -177,7 +210,7 @@ impl ClientOptions {
         Ok((endpoint, self.bearer()?))
     }
 
-    /// Tonic takes PEM as text and passes over what it cannot read, so it is read here first.
+    /// Tonic ignores invalid PEM, so it is parsed here first.
     fn tls(&self) -> Result<ClientTlsConfig, Error> {
         let mut tls = ClientTlsConfig::new().timeout(Duration::from_secs(10));
         tls = match &self.ca {
@@ -208,7 +241,7 @@ impl ClientOptions {
             }
         };
         let token = text.reveal().trim();
-        // Never shown, whatever is wrong with it.
+        // No error contains the token.
         if token.is_empty() {
             return Err(Error::Token("is empty"));
         }
@@ -225,14 +258,14 @@ impl ClientOptions {
     }
 }
 
-/// A certificate with its own key.
+/// A certificate with its key.
 fn pair(cert: &Pem, key: &Pem) -> Result<Identity, Error> {
     const WHAT: &str = "client's certificate";
     let text = cert.checked(WHAT, pem::certificates)?;
     let key_text = key.checked("client's key", pem::key)?;
     match pem::is_pair(&text, &key_text) {
         Ok(true) => Ok(Identity::from_pem(text, key_text)),
-        Ok(false) => Err(Error::OtherKey {
+        Ok(false) => Err(Error::KeyMismatch {
             key: key.file().cloned(),
             cert: cert.file().cloned(),
         }),
@@ -240,7 +273,7 @@ fn pair(cert: &Pem, key: &Pem) -> Result<Identity, Error> {
     }
 }
 
-/// The file, where there is one.
+/// The path of a file with a space before it, if there is a file.
 fn of(file: &Option<PathBuf>) -> String {
     let file = file.as_ref();
     file.map_or_else(String::new, |file| format!(" {}", file.display()))
@@ -283,13 +316,13 @@ impl Error {
     pub(super) fn unreachable(address: &str, source: tonic::transport::Error) -> Self {
         Self::Unreachable {
             address: address.to_owned(),
-            trouble: trouble(&source),
+            tls: TlsError::find_in(&source),
             source,
         }
     }
 }
 
-/// Puts the token into every call.
+/// Adds the token to every call.
 #[derive(Clone)]
 pub struct Bearer(Option<MetadataValue<Ascii>>);
 
@@ -304,7 +337,7 @@ impl Interceptor for Bearer {
     }
 }
 
-/// Whether what is sent there stays within this machine.
+/// Whether `host` is this machine.
 fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let address: Result<IpAddr, _> = bare.parse();
@@ -318,13 +351,13 @@ fn is_loopback(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn told(address: &str, options: &ClientOptions) -> String {
+    fn error(address: &str, options: &ClientOptions) -> String {
         let resolved = options.resolve(address);
         resolved.err().expect(address).to_string()
     }
 
     #[test]
-    fn a_token_goes_over_tls_or_stays_on_this_machine() {
+    fn a_token_is_sent_over_tls_or_to_this_machine_only() {
         let options = ClientOptions::new().token("hostel_secret");
         for own in [
             "http://127.0.0.1:1",
@@ -340,26 +373,26 @@ mod tests {
             "http://localhost.example:1",
             "[2001:db8::1]:1",
         ] {
-            let told = told(open, &options);
+            let error = error(open, &options);
             assert!(
-                told.contains("is not encrypted") && !told.contains("secret"),
-                "{told}"
+                error.contains("is not encrypted") && !error.contains("secret"),
+                "{error}"
             );
         }
         assert!(!format!("{options:?}").contains("secret"));
-        // Without a token there is nothing to learn.
+        // Without a token, plain HTTP is allowed.
         ClientOptions::new().resolve("http://10.0.0.1:1").unwrap();
     }
 
     #[test]
-    fn what_cannot_be_used_is_told_with_its_file() {
+    fn errors_name_the_file_and_the_problem() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("empty");
         std::fs::write(&file, "\n").unwrap();
         let new = ClientOptions::new;
         for (address, options, expected) in [
-            ("a b", new(), "\"a b\" is no address"),
-            ("ftp://a:1", new(), "is no address"),
+            ("a b", new(), "\"a b\" is not the address"),
+            ("ftp://a:1", new(), "is not the address"),
             (
                 "a:1",
                 new().ca_file("/no/such"),
@@ -367,11 +400,7 @@ mod tests {
             ),
             ("a:1", new().ca_file(&file), "holds no certificate"),
             ("a:1", new().ca_pem("x"), "the CA file holds no certificate"),
-            (
-                "http://a:1",
-                new().ca_file(&file),
-                "certificates have no use",
-            ),
+            ("http://a:1", new().ca_file(&file), "certificates need TLS"),
             (
                 "127.0.0.1:1",
                 new().token_file("/no/such"),
@@ -384,9 +413,9 @@ mod tests {
                 "the token has spaces",
             ),
         ] {
-            let told = told(address, &options);
-            assert!(told.contains(expected), "{expected}: {told}");
-            assert!(!told.contains("hostel_a"), "{told}");
+            let error = error(address, &options);
+            assert!(error.contains(expected), "{expected}: {error}");
+            assert!(!error.contains("hostel_a"), "{error}");
         }
     }
 }

@@ -1,27 +1,7 @@
 //! Secrets among the settings, which no log line and no command prints.
 
+pub use hostel_runtime::secret::Secret;
 use std::fmt;
-
-/// A text that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// Returns the text itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
 
 /// A URL, or several separated by commas. Passwords in them are never printed.
 #[derive(Clone, PartialEq, Eq)]

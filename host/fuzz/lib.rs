@@ -1,8 +1,7 @@
-//! What fuzz targets have in common: near-valid input, which is a sound sample with bytes changed, put
-//! in, taken out or doubled, and a run of it against a check. A target is a unit test whose name begins
-//! with `fuzz_`; `cargo test --lib fuzz_` runs all of them, for a second each or for as many
-//! milliseconds as `HOSTEL_FUZZ_MS` says. An input that fails is named by its seed, and
-//! `HOSTEL_FUZZ_SEED` makes it again.
+//! Runs checks against near-valid input: valid samples with bytes changed, inserted, removed or repeated. A
+//! fuzz target is a unit test whose name begins with `fuzz_`; `cargo test --lib fuzz_` runs all of them, for
+//! a second each or for `HOSTEL_FUZZ_MS` milliseconds. A failure prints the seed of its input, and
+//! `HOSTEL_FUZZ_SEED` repeats it.
 
 use std::{
     env,
@@ -10,16 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The source of one input.
+/// A source of near-valid input.
 pub struct Near(fastrand::Rng);
 
-/// Runs `check` with one input after the other.
+/// Runs `check` with one input after another.
 pub fn each(check: impl Fn(&mut Near)) {
-    let given = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
-    if let Some(seed) = given("HOSTEL_FUZZ_SEED") {
+    let setting = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
+    if let Some(seed) = setting("HOSTEL_FUZZ_SEED") {
         return check(&mut Near(fastrand::Rng::with_seed(seed)));
     }
-    let time = Duration::from_millis(given("HOSTEL_FUZZ_MS").unwrap_or(1000));
+    let time = Duration::from_millis(setting("HOSTEL_FUZZ_MS").unwrap_or(1000));
     let (since, mut inputs) = (Instant::now(), 0_u64);
     while since.elapsed() < time {
         let seed = fastrand::u64(..);
@@ -34,12 +33,12 @@ pub fn each(check: impl Fn(&mut Near)) {
 }
 
 impl Near {
-    /// Where choices come from.
+    /// The random numbers behind the input.
     pub fn rng(&mut self) -> &mut fastrand::Rng {
         &mut self.0
     }
 
-    /// What becomes of one of `samples`.
+    /// One of `samples` with a few changes.
     pub fn bytes(&mut self, samples: &[&[u8]]) -> Vec<u8> {
         let mut bytes = samples[self.0.usize(..samples.len())].to_vec();
         for _ in 0..self.0.usize(..8) {
@@ -48,18 +47,18 @@ impl Near {
         bytes
     }
 
-    /// The same as text.
+    /// One of `samples` with a few changes, as text.
     pub fn text(&mut self, samples: &[&str]) -> String {
         let samples: Vec<&[u8]> = samples.iter().map(|sample| sample.as_bytes()).collect();
         String::from_utf8_lossy(&self.bytes(&samples)).into_owned()
     }
 
-    /// Nothing, or what `make` makes.
+    /// Nothing, or what `make` returns.
     pub fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
         self.0.bool().then(|| make(self))
     }
 
-    /// Any number, the ends of the range more often than others.
+    /// Any number, with numbers near the ends of the range more likely than others.
     pub fn number(&mut self) -> u64 {
         match self.0.u8(..4) {
             0 => self.0.u64(..4),

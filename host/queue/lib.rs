@@ -8,6 +8,7 @@ mod lease_request;
 mod open;
 mod redis;
 mod sqlite;
+mod status_read;
 mod task_cache;
 mod task_queue;
 mod watch;
@@ -18,6 +19,7 @@ pub use error::Error;
 pub use lease_request::{LeaseRequest, RequestedType, RequestedTypes};
 pub use open::open;
 pub use sqlite::SqliteQueue;
+pub use status_read::StatusRead;
 pub use task_queue::{
     Cancel, Counts, Durability, Expired, Filter, Finish, Finished, LeaseToken, Leased, Listing,
     Page, Renewal, Requeue, Submitted, TaskQueue, now,

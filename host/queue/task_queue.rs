@@ -4,7 +4,7 @@
 //! Answers come in the order of the items. A conflict, a stale token or a full queue is a value; an
 //! `Error` means that the backend could not do its work.
 
-use super::{error::Error, lease_request::LeaseRequest, watch::Watch};
+use super::{error::Error, lease_request::LeaseRequest, status_read::StatusRead, watch::Watch};
 use async_trait::async_trait;
 use bytes::Bytes;
 use hostel_task::{ExecutedBy, Name, Outcome, StateKind, Submission, Task, TaskId, UnixMs};
@@ -53,6 +53,13 @@ pub trait TaskQueue: Send + Sync {
     async fn requeue(&self, id: &TaskId) -> Result<Requeue, Error>;
 
     async fn get(&self, id: &TaskId) -> Result<Option<Task>, Error>;
+
+    /// Reads a task without its payload. A result of more than `max_result_bytes` is not read.
+    async fn get_status(
+        &self,
+        id: &TaskId,
+        max_result_bytes: usize,
+    ) -> Result<Option<StatusRead>, Error>;
 
     /// Returns tasks, newest first, with empty payloads and results.
     async fn list(&self, filter: &Filter, page: &Page) -> Result<Listing, Error>;

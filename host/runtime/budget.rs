@@ -1,17 +1,14 @@
-//! A bound in bytes on what may be held at once: requests, answers, results that wait to be written,
-//! guests. Waiting for a budget is how a part pushes back to where its load comes from. Knows nothing
-//! of what is counted.
+//! Bounds the bytes that may be in memory at once: requests, responses, unwritten results, guests. A part
+//! that waits for a budget pushes back on the source of its load.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use parking_lot::Mutex;
+use std::{fmt, sync::Arc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What bytes are counted in. Amounts are rounded up to it.
+/// The unit in which bytes are counted. Amounts are rounded up to it.
 const UNIT_BYTES: usize = 1 << 10;
 
-/// A number of bytes that reservations share. Clones are the same budget.
+/// A number of bytes that reservations are taken from. Clones are the same budget.
 #[derive(Clone)]
 pub struct Budget {
     free: Arc<Semaphore>,
@@ -20,16 +17,16 @@ pub struct Budget {
     whole: Option<Box<Budget>>,
 }
 
-/// Bytes taken from a budget; dropping it gives them back.
+/// Bytes taken from a budget. Dropping it gives them back.
 #[derive(Debug)]
 pub struct Reservation {
     permit: OwnedSemaphorePermit,
-    /// What the budget's own share of a larger one holds for this.
+    /// The same bytes in the budget that this one is a share of.
     whole: Option<Box<Reservation>>,
 }
 
 impl Budget {
-    /// A budget of `bytes`, one KiB at least and 4 TiB at most.
+    /// Creates a budget of `bytes`, at least 1 KiB and at most 4 TiB.
     pub fn new(bytes: usize) -> Self {
         let most = u32::MAX.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         let units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(most);
@@ -41,8 +38,8 @@ impl Budget {
         }
     }
 
-    /// A share of this budget, for one of its users: what is reserved from the share counts in both,
-    /// so that one user can hold no more than `bytes`, and all together no more than the whole.
+    /// Creates a share of this budget for one of its users. What is reserved from the share counts in both, so
+    /// that one user holds at most `bytes`, and all of them together at most the whole.
     pub fn share(&self, bytes: usize) -> Self {
         Self {
             whole: Some(Box::new(self.clone())),
@@ -50,8 +47,8 @@ impl Budget {
         }
     }
 
-    /// Reserves `bytes`, or `None` when that much is not free. An amount larger than the whole budget
-    /// takes all of it, so that a single large item is delayed and not stuck.
+    /// Reserves `bytes` if that much is free. An amount larger than the budget takes all of it, so that a
+    /// single large item is delayed and not stuck.
     pub fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
         let units = self.units_of(bytes);
         let permit = self.free.clone().try_acquire_many_owned(units).ok()?;
@@ -62,10 +59,10 @@ impl Budget {
         Some(Reservation { permit, whole })
     }
 
-    /// Waits, first come first served, until `bytes` can be reserved. Cancel-safe.
+    /// Waits until `bytes` can be reserved, in the order of the calls. Cancel-safe.
     pub async fn reserve(&self, bytes: usize) -> Reservation {
         let units = self.units_of(bytes);
-        // The share first: a user who holds all of theirs does not queue for the whole.
+        // The share first: a user who has used up its share does not queue for the whole.
         let Ok(permit) = self.free.clone().acquire_many_owned(units).await else {
             // The semaphore is never closed.
             return std::future::pending().await;
@@ -80,19 +77,19 @@ impl Budget {
         Reservation { permit, whole }
     }
 
-    /// Reserves what is free, up to `bytes`; that may be nothing. Nothing is while others wait.
+    /// Reserves what is free, up to `bytes`, which may be nothing. Nothing is free while others wait.
     pub fn reserve_up_to(&self, bytes: usize) -> Reservation {
         loop {
             let whole = self.whole.as_ref().map_or(usize::MAX, |it| it.free_bytes());
             let free = self.free_bytes().min(whole);
-            // Another may have been quicker.
+            // Another call may have been faster.
             if let Some(reservation) = self.try_reserve(bytes.min(free)) {
                 return reservation;
             }
         }
     }
 
-    /// The bytes that nothing holds now; of a share, without regard to the whole.
+    /// The bytes that are free now; of a share, without regard to the whole.
     pub fn free_bytes(&self) -> usize {
         self.free.available_permits() * UNIT_BYTES
     }
@@ -109,12 +106,12 @@ impl Budget {
 }
 
 impl Reservation {
-    /// The bytes reserved, rounded up to what the budget counts in.
+    /// The bytes reserved, in whole units of the budget.
     pub fn bytes(&self) -> usize {
         self.permit.num_permits() * UNIT_BYTES
     }
 
-    /// Takes a part out of it; `None` when it is smaller than that.
+    /// Splits a part off; `None` if the reservation is smaller than that.
     pub fn split(&mut self, bytes: usize) -> Option<Self> {
         let permit = self.permit.split(bytes.div_ceil(UNIT_BYTES))?;
         let whole = self.whole.as_mut().and_then(|whole| whole.split(bytes));
@@ -130,7 +127,7 @@ impl Reservation {
         }
     }
 
-    /// Gives back what exceeds `bytes`, once the real size of something is known.
+    /// Gives back all but `bytes`, once the actual size is known.
     pub fn shrink_to(&mut self, bytes: usize) {
         let keep = bytes.div_ceil(UNIT_BYTES);
         let excess = self.permit.num_permits().saturating_sub(keep);
@@ -141,19 +138,19 @@ impl Reservation {
     }
 }
 
-/// A place for one reservation, for those who give it back before the last of them is done. Clones are
-/// the same place.
+/// At most one reservation, which any clone can release before the others are dropped.
 #[derive(Debug, Clone, Default)]
-pub struct Slot(Arc<Mutex<Option<Reservation>>>);
+pub struct SharedReservation(Arc<Mutex<Option<Reservation>>>);
 
-impl Slot {
+impl SharedReservation {
+    /// Replaces the reservation.
     pub fn put(&self, reservation: Reservation) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reservation);
+        *self.0.lock() = Some(reservation);
     }
 
-    /// Gives back what is there.
+    /// Releases the reservation.
     pub fn clear(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.lock() = None;
     }
 }
 
@@ -176,7 +173,7 @@ mod tests {
     const KIB: usize = 1 << 10;
 
     #[test]
-    fn reservations_share_the_budget_and_give_back_when_dropped() {
+    fn dropped_reservations_are_given_back() {
         let budget = Budget::new(10 * KIB);
         let first = budget.try_reserve(6 * KIB).unwrap();
         assert!(budget.try_reserve(5 * KIB).is_none());
@@ -187,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_free_is_reserved_and_split() {
+    fn free_bytes_are_reserved_and_split() {
         let budget = Budget::new(10 * KIB);
         let first = budget.try_reserve(4 * KIB).unwrap();
         let mut rest = budget.reserve_up_to(100 * KIB);
@@ -208,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn shrinking_wakes_what_waits() {
+    fn shrinking_wakes_a_waiting_reservation() {
         let budget = Budget::new(10 * KIB);
         let mut first = budget.try_reserve(10 * KIB).unwrap();
         let mut waiting = Box::pin(budget.reserve(3 * KIB));

@@ -8,4 +8,5 @@ pub mod lifecycle;
 pub mod log_limit;
 pub mod parent;
 pub mod pem;
+pub mod secret;
 pub mod untrusted;

@@ -1,12 +1,10 @@
-//! A bound on how often one thing is logged, so that what clients or guests can repeat at will does
-//! not fill the log. Counts what was left out. Writes no log itself.
+//! Bounds how often one event is logged, so that clients and guests cannot fill the log, and counts the lines
+//! that are left out.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use parking_lot::Mutex;
+use std::time::{Duration, Instant};
 
-/// Allows `burst` lines in each interval.
+/// Permits `burst` lines in each interval.
 #[derive(Debug)]
 pub struct LogLimit {
     burst: u32,
@@ -22,6 +20,7 @@ struct Window {
 }
 
 impl LogLimit {
+    /// Creates a limit of `burst` lines in each `interval`.
     pub const fn new(burst: u32, interval: Duration) -> Self {
         Self {
             burst,
@@ -30,19 +29,19 @@ impl LogLimit {
         }
     }
 
-    /// For what a loop tries again and again: its first failure, and one in 10 s after it.
+    /// Creates the limit for the failures of a loop that retries: the first one, and one every 10 s after it.
     pub const fn of_retries() -> Self {
         Self::new(1, Duration::from_secs(10))
     }
 
-    /// `None` when the line is to be left out; otherwise how many lines were left out since the last
-    /// one that was logged, for the line to say so.
+    /// Returns `None` if the line has to be left out, or else how many lines were left out since the last one,
+    /// to be logged with it.
     pub fn permit(&self) -> Option<u64> {
         self.permit_at(Instant::now())
     }
 
     fn permit_at(&self, now: Instant) -> Option<u64> {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = self.window.lock();
         let window = window.get_or_insert(Window {
             since: now,
             logged: 0,
@@ -66,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interval_has_its_burst_and_the_next_line_counts_what_was_left_out() {
+    fn each_interval_has_its_burst_and_the_next_line_counts_the_rest() {
         let limit = LogLimit::new(2, Duration::from_secs(10));
         let start = Instant::now();
         let at = |seconds| limit.permit_at(start + Duration::from_secs(seconds));

@@ -1,5 +1,4 @@
-//! Certificates and keys out of PEM, and the cryptography that both ends of TLS use. Opens no files
-//! and no connections.
+//! Reads certificates and keys from PEM, and chooses the cryptography of clients and servers.
 
 use std::{sync::Arc, time::SystemTime};
 use tokio_rustls::rustls::{
@@ -10,34 +9,39 @@ use tokio_rustls::rustls::{
 };
 use x509_cert::der::Decode;
 
-/// What a file was found to be instead.
+/// Why a file cannot be used; completes a sentence that begins with the file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Unreadable(#[from] std::io::Error),
+    /// There is no certificate.
     #[error("holds no certificate in PEM (-----BEGIN CERTIFICATE-----)")]
     NoCertificate,
+    /// There is no unencrypted key.
     #[error(
         "holds no key in PEM that can be read without a passphrase (-----BEGIN PRIVATE KEY-----)"
     )]
     NoKey,
-    #[error("is not the PEM that it seems to be: {0}")]
+    /// The PEM is invalid.
+    #[error("is not valid PEM: {0}")]
     Malformed(pem::Error),
-    #[error("holds something that is no certificate: {0}")]
-    Certificate(tokio_rustls::rustls::Error),
+    /// A certificate is invalid.
+    #[error("holds an invalid certificate: {0}")]
+    Certificate(rustls::Error),
 }
 
-/// All certificates, in their order; at least one.
+/// All certificates in `text`, at least one, in their order.
 pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     let all = all.map_err(Error::Malformed)?;
-    match all.is_empty() {
-        true => Err(Error::NoCertificate),
-        false => Ok(all),
+    if all.is_empty() {
+        return Err(Error::NoCertificate);
     }
+    Ok(all)
 }
 
-/// The first private key.
+/// The first private key in `text`.
 pub fn key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
     PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
         pem::Error::NoItemsFound => Error::NoKey,
@@ -45,7 +49,7 @@ pub fn key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
     })
 }
 
-/// Those who are trusted to sign certificates.
+/// The certificates in `text` as trusted authorities.
 pub fn roots(text: &[u8]) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(text)? {
@@ -54,7 +58,7 @@ pub fn roots(text: &[u8]) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-/// Whether the key in `key` is that of the first certificate in `cert`. Fails where either holds none.
+/// Whether the key in `key` belongs to the first certificate in `cert`. Fails if either is missing.
 pub fn is_pair(cert: &[u8], key: &[u8]) -> Result<bool, Error> {
     let (certificates, key) = (certificates(cert)?, self::key(key)?);
     match CertifiedKey::from_der(certificates, key, &provider()) {
@@ -64,8 +68,8 @@ pub fn is_pair(cert: &[u8], key: &[u8]) -> Result<bool, Error> {
     }
 }
 
-/// Whether `section`'s certificate and key, which a node shows to a server, belong together; if not, what
-/// is wrong with which setting.
+/// Checks that the client certificate and the key of a configuration section belong together. The error
+/// names the setting that is wrong.
 pub fn check_pair(section: &str, cert: &[u8], key: &[u8]) -> Result<(), String> {
     match is_pair(cert, key) {
         Ok(true) => Ok(()),
@@ -78,14 +82,14 @@ pub fn check_pair(section: &str, cert: &[u8], key: &[u8]) -> Result<(), String> 
     }
 }
 
-/// When the certificate ends; `None` where that cannot be read, since others have to say so.
+/// When the certificate expires; `None` if that cannot be read.
 pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
     let validity = certificate.tbs_certificate().validity();
     Some(validity.not_after.to_system_time())
 }
 
-/// Named, never the process's default: what an embedding program installs must not decide here.
+/// The cryptography to use. Not the process's default, which an embedding program may have replaced.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
@@ -95,17 +99,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_pem_is_told() {
-        for (text, told) in [
+    fn errors_name_what_the_text_lacks() {
+        for (text, expected) in [
             ("", "holds no certificate"),
-            ("-----BEGIN CERTIFICATE-----\nMIIB", "not the PEM"),
+            ("-----BEGIN CERTIFICATE-----\nMIIB", "not valid PEM"),
             (
                 "-----BEGIN CERTIFICATE-----\n?!\n-----END CERTIFICATE-----",
-                "not the PEM",
+                "not valid PEM",
             ),
         ] {
             let error = certificates(text.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains(told), "{text}: {error}");
+            assert!(error.contains(expected), "{text}: {error}");
         }
         let encrypted =
             "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----";
@@ -113,6 +117,6 @@ mod tests {
         assert!(error.contains("without a passphrase"), "{error}");
         let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----";
         let error = roots(nonsense.as_bytes()).unwrap_err().to_string();
-        assert!(error.contains("no certificate"), "{error}");
+        assert!(error.contains("invalid certificate"), "{error}");
     }
 }

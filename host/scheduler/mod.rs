@@ -1,24 +1,28 @@
-//! Admission and answers: what comes in is checked against what live nodes can run and stored; who
-//! asks about a task is answered, or woken when it ends. Runs nothing itself and never sees a
-//! worker: they meet in the queue.
+//! Admits tasks and answers for them: checks a submission against what live nodes can run, stores it, and
+//! reads, cancels and requeues tasks. Runs nothing itself and knows no worker; they share the queue.
 
-mod departed;
+mod bounded_read;
+mod error;
+mod recently_left;
 mod routing;
 mod waiters;
 
+pub use error::Error;
+
 use crate::{
-    budget::{Budget, Reservation, Slot},
+    budget::{Budget, Reservation, SharedReservation},
     discovery::ServiceDiscovery,
     health::Health,
     log_limit::LogLimit,
     queue::{
         self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, Submitted, TaskQueue,
     },
-    task::{Name, Route, Submission, Target, Task, TaskId},
+    task::{Name, Submission, Task, TaskId},
 };
 use async_trait::async_trait;
-use departed::Departed;
-use routing::{Routing, described};
+use bounded_read::read_within;
+use recently_left::RecentlyLeft;
+use routing::Routing;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -26,73 +30,79 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use waiters::{EndOfTask, Waiters};
 
-/// How long a waiting call trusts the wake-up before it looks for itself.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How long a waiting call relies on the wake-up before it reads the task without one.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What all looks together may bring that are on no caller's account, in bytes, and what one may: a
-/// payload and a result of the usual limits.
-const LOOKS_BYTES: usize = 64 << 20;
-const LOOK_BYTES: usize = 8 << 20;
+/// The budget of all reads that count in no caller's budget, in bytes.
+const OWN_READS_BYTES: usize = 64 << 20;
 
-/// How many task types a refusal lists: it travels in a header, and clients limit those.
-const LISTED: usize = 30;
+/// The memory for a task with its payload and its result, within the default limits of both.
+const WHOLE_TASK_BYTES: usize = 8 << 20;
 
+/// The scheduler behind a node's API.
 #[async_trait]
 pub trait TaskScheduler: Send + Sync {
-    /// Stores the task; on return it is durable.
+    /// Stores a task. It is durable when this returns.
     async fn submit_task(&self, task: Submission) -> Result<Accepted, Error>;
 
     /// What an accepted task survives, as far as is known now.
     fn durability(&self) -> Durability;
 
-    /// The same, and then waits for the task's end, as `wait` says. The task is durable even
-    /// where no status comes back: that only says that this node could not look at it.
+    /// Stores a task as `submit_task` does, and then waits for its end. The task is durable even if no
+    /// status is returned: then only reading it failed.
     async fn submit_and_wait(
         &self,
         task: Submission,
-        wait: &Patience,
+        wait: &WaitOptions,
     ) -> Result<(Accepted, Option<TaskStatus>), Error>;
 
-    /// Where the task stands. With a `wait`, the answer comes when the task has ended or the wait
-    /// is over, whichever is first.
-    async fn get_task_status(&self, id: &TaskId, wait: &Patience) -> Result<TaskStatus, Error>;
+    /// Returns the status of a task when the task has ended or the wait is over, whichever is first.
+    async fn get_task_status(&self, id: &TaskId, wait: &WaitOptions) -> Result<TaskStatus, Error>;
 
+    /// Cancels a task: at once if it is pending, through its worker if it runs.
     async fn cancel_task(&self, id: &TaskId) -> Result<Cancel, Error>;
 
+    /// Makes a failed or cancelled task pending again.
     async fn requeue_task(&self, id: &TaskId) -> Result<(), Error>;
 
+    /// Lists one page of tasks.
     async fn list_tasks(&self, filter: &Filter, page: &Page) -> Result<Listing, Error>;
 
+    /// Counts the tasks of each type and state.
     async fn count_tasks(&self) -> Result<Counts, Error>;
 }
 
-/// How long a call waits for the end of a task.
+/// How a call waits for the end of a task, and which budgets it counts in.
 #[derive(Debug, Clone, Default)]
-pub struct Patience {
+pub struct WaitOptions {
+    /// How long to wait.
     pub time: Duration,
-    /// Ends the wait sooner, as if the time were over.
+    /// Ends the wait early, as if the time were over.
     pub end: CancellationToken,
-    /// What the submission holds in memory. Cleared once the task is stored, before the wait.
-    pub received: Slot,
-    /// Where room for the task is reserved before it is read, and how much it may take.
-    pub room: Option<(Budget, usize)>,
+    /// The memory of the submission. Released once the task is stored, before the wait.
+    pub received: SharedReservation,
+    /// The budget in which the result is reserved before it is read.
+    pub budget: Option<Budget>,
 }
 
-/// A submission that is durable now.
+/// A submission that is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
+    /// The task was stored now.
     New,
-    /// The same task had been submitted before.
+    /// The same task was submitted before.
     Existing,
 }
 
-/// A task, and why it does not run if it waits.
+/// The status of a task.
 #[derive(Debug, Clone)]
 pub struct TaskStatus {
+    /// The task, without its payload.
     pub task: Task,
+    /// What it waits for; `None` unless it is pending.
     pub waiting_for: Option<String>,
-    /// What the task takes of the room that was given for it.
-    pub room: Option<Arc<Reservation>>,
+    /// The memory of the result, reserved in the budget of `WaitOptions`.
+    pub reservation: Option<Arc<Reservation>>,
 }
 
 /// The scheduler over a queue and a view of the live nodes.
@@ -100,54 +110,20 @@ pub struct DistributedTaskScheduler {
     queue: Arc<dyn TaskQueue>,
     routing: Routing,
     waiters: Waiters,
-    /// For what is read on no caller's account.
-    looks: Budget,
+    /// The budget of reads that count in no caller's.
+    own_reads: Budget,
     log_limit: LogLimit,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("{}", unknown_type(.task_type, .known))]
-    UnknownType { task_type: Name, known: Vec<Name> },
-    #[error("{}", no_such_target(.route, *.is_there, .known))]
-    NoSuchTarget {
-        route: Route,
-        /// Such a node lives, but handles other types.
-        is_there: bool,
-        known: Vec<Name>,
-    },
-    /// A plugin that handles the type may come within moments.
-    #[error(
-        "no live node handles {task_type} yet, and {node} is still loading the plugins that it \
-         found at its start: try again in a second"
-    )]
-    Starting { task_type: Name, node: Name },
-    #[error("no task has the id {0}")]
-    UnknownTask(TaskId),
-    #[error("another task, with other content, has the id {0}")]
-    Conflict(TaskId),
-    #[error("the queue holds as many open tasks as it may (queue.max_open_tasks); try again later")]
-    Full,
-    #[error("task {id} is {state}; only failed and cancelled tasks can be requeued")]
-    NotRequeued {
-        id: TaskId,
-        state: crate::task::StateKind,
-    },
-    /// Whether the task is stored is not known.
-    #[error("{1}; whether it has the task {0} is not known")]
-    Unsure(TaskId, queue::Error),
-    #[error(transparent)]
-    Queue(#[from] queue::Error),
-}
-
 impl DistributedTaskScheduler {
-    /// Must be called within a tokio runtime: it listens to queue and discovery from here on.
+    /// Creates a scheduler that listens to queue and discovery from here on. Must be called within a tokio
+    /// runtime.
     pub fn new(queue: Arc<dyn TaskQueue>, discovery: Arc<dyn ServiceDiscovery>) -> Self {
-        Self::new_reporting(queue, discovery, &Health::default())
+        Self::with_health(queue, discovery, &Health::default())
     }
 
-    /// The same, and reports its faults to `health`.
-    pub fn new_reporting(
+    /// Creates a scheduler that reports its faults to `health`.
+    pub fn with_health(
         queue: Arc<dyn TaskQueue>,
         discovery: Arc<dyn ServiceDiscovery>,
         health: &Health,
@@ -155,7 +131,7 @@ impl DistributedTaskScheduler {
         let watched = queue.clone();
         let waiters = Waiters::new(move || watched.watch(), health);
         let routing = Routing {
-            departed: Departed::new(discovery.clone(), health),
+            recently_left: RecentlyLeft::new(discovery.clone(), health),
             discovery,
             only: None,
         };
@@ -163,64 +139,75 @@ impl DistributedTaskScheduler {
             queue,
             routing,
             waiters,
-            looks: Budget::new(LOOKS_BYTES),
+            own_reads: Budget::new(OWN_READS_BYTES),
             log_limit: LogLimit::of_retries(),
         }
     }
 
-    /// For a queue from which only this node takes tasks: what others can run is no help.
-    pub fn only_on(mut self, node: Name) -> Self {
+    /// Admits only what `node` can run, for a queue that no other node takes tasks from.
+    pub fn for_node(mut self, node: Name) -> Self {
         self.routing.only = Some(node);
         self
     }
 
-    /// The task when it has ended, or else as it stands when the wait is over. Whoever knows already that
-    /// it is open hands over the end that it has been listening for since.
+    /// Returns the task when it has ended, or as it is when the wait is over. If the task is known to be
+    /// open, `open` is its end, listened for since before that was known.
     async fn status_at_end(
         &self,
         id: &TaskId,
-        wait: &Patience,
+        wait: &WaitOptions,
         mut open: Option<EndOfTask>,
     ) -> Result<TaskStatus, Error> {
         let deadline = Instant::now() + wait.time;
         loop {
             let left = || deadline.saturating_duration_since(Instant::now());
             if let Some(ended) = open {
-                // Whichever it is, the next look decides.
+                // Whichever it is, the read below decides.
                 tokio::select! {
-                    _ = tokio::time::timeout(left().min(LOOK_AGAIN), ended) => {}
+                    _ = tokio::time::timeout(left().min(RECHECK_INTERVAL), ended) => {}
                     () = wait.end.cancelled() => {}
                 }
             }
-            // Before the look, so that an ending between the two is not missed.
+            // Listens before the read, so that an end between the two is not missed.
             let is_over = left().is_zero() || wait.end.is_cancelled();
             open = (!is_over).then(|| self.waiters.ended(id));
-            let (task, room) = self.find(id, wait.room.as_ref()).await?;
+            let (task, reservation) = self.read_status(id, wait.budget.as_ref()).await?;
             if open.is_none() || task.state.kind().is_terminal() {
                 return Ok(TaskStatus {
                     waiting_for: self.routing.waiting_for(&task, self.queue.now()),
                     task,
-                    room: wait.room.is_some().then(|| Arc::new(room)),
+                    reservation: wait.budget.is_some().then(|| Arc::new(reservation)),
                 });
             }
         }
     }
 
-    /// The task, and the room that it takes, reserved before it was read.
-    async fn find(
+    /// Reads a task without its payload, with the memory of its result reserved before that.
+    async fn read_status(
         &self,
         id: &TaskId,
-        room: Option<&(Budget, usize)>,
+        budget: Option<&Budget>,
     ) -> Result<(Task, Reservation), Error> {
-        let mut room = match room {
-            Some((budget, most)) => budget.reserve(*most).await,
-            None => self.looks.reserve(LOOK_BYTES).await,
+        let budget = budget.unwrap_or(&self.own_reads);
+        read_within(budget, id, |max| self.queue.get_status(id, max)).await
+    }
+
+    /// Answers a submission that is refused unless the same task exists.
+    async fn existing(&self, task: &Submission, refused: Error) -> Result<Accepted, Error> {
+        let _reservation = self.own_reads.reserve(WHOLE_TASK_BYTES).await;
+        let known = self.queue.get(task.id()).await;
+        let Some(known) = known.map_err(queue::Error::as_read_error)? else {
+            return Err(refused);
         };
-        let found = self.queue.get(id).await;
-        let found = found.map_err(queue::Error::as_read_error)?;
-        let task = found.ok_or_else(|| Error::UnknownTask(id.clone()))?;
-        room.shrink_to(task.bytes());
-        Ok((task, room))
+        let is_same = known.task_type == *task.task_type()
+            && known.target == *task.target()
+            && known.payload == *task.payload()
+            && known.metadata == *task.metadata();
+        if is_same {
+            Ok(Accepted::Existing)
+        } else {
+            Err(Error::Conflict(task.id().clone()))
+        }
     }
 }
 
@@ -228,12 +215,8 @@ impl DistributedTaskScheduler {
 impl TaskScheduler for DistributedTaskScheduler {
     async fn submit_task(&self, task: Submission) -> Result<Accepted, Error> {
         if let Err(refused) = self.routing.admit(task.route()) {
-            // A repeated submission is answered even after its plugin went away.
-            return match self.find(task.id(), None).await {
-                Ok((known, _room)) => same_or_conflict(&task, &known),
-                Err(Error::UnknownTask(_)) => Err(refused),
-                Err(error) => Err(error),
-            };
+            // A repeated submission is answered even after its plugin was removed.
+            return self.existing(&task, refused).await;
         }
         let id = task.id().clone();
         let submitted = self.queue.submit(vec![task]).await;
@@ -241,7 +224,7 @@ impl TaskScheduler for DistributedTaskScheduler {
             queue::Error::Unavailable {
                 outcome_unknown: true,
                 ..
-            } => Error::Unsure(id.clone(), error),
+            } => Error::OutcomeUnknown(id.clone(), error),
             other => other.into(),
         });
         match submitted?.first() {
@@ -260,26 +243,26 @@ impl TaskScheduler for DistributedTaskScheduler {
     async fn submit_and_wait(
         &self,
         task: Submission,
-        wait: &Patience,
+        wait: &WaitOptions,
     ) -> Result<(Accepted, Option<TaskStatus>), Error> {
         let id = task.id().clone();
-        // Before the queue has the task, so that its end is never missed.
+        // Listens before the queue has the task, so that its end is never missed.
         let ended = self.waiters.ended(&id);
         let accepted = self.submit_task(task).await?;
         wait.received.clear();
-        // One that was there before may have ended long ago: that takes a look.
+        // An existing task may have ended long ago, so it is read first.
         let ended = (accepted == Accepted::New).then_some(ended);
         let status = self.status_at_end(&id, wait, ended).await;
-        // An error would say that the task was refused.
+        // An error would mean that the task was refused.
         let status = status.inspect_err(|error| {
             if let Some(left_out) = self.log_limit.permit() {
-                tracing::warn!(left_out, "cannot look at {id}: {error}");
+                tracing::warn!(left_out, "cannot read the status of {id}: {error}");
             }
         });
         Ok((accepted, status.ok()))
     }
 
-    async fn get_task_status(&self, id: &TaskId, wait: &Patience) -> Result<TaskStatus, Error> {
+    async fn get_task_status(&self, id: &TaskId, wait: &WaitOptions) -> Result<TaskStatus, Error> {
         self.status_at_end(id, wait, None).await
     }
 
@@ -307,55 +290,5 @@ impl TaskScheduler for DistributedTaskScheduler {
     async fn count_tasks(&self) -> Result<Counts, Error> {
         let counts = self.queue.counts().await;
         Ok(counts.map_err(queue::Error::as_read_error)?)
-    }
-}
-
-fn same_or_conflict(task: &Submission, known: &Task) -> Result<Accepted, Error> {
-    let same = known.task_type == *task.task_type()
-        && known.target == *task.target()
-        && known.payload == *task.payload()
-        && known.metadata == *task.metadata();
-    match same {
-        true => Ok(Accepted::Existing),
-        false => Err(Error::Conflict(task.id().clone())),
-    }
-}
-
-fn unknown_type(task_type: &Name, known: &[Name]) -> String {
-    if known.is_empty() {
-        return format!(
-            "no live node handles {task_type}, nor any other task type yet: \
-             drop a plugin into a node's plugins directory"
-        );
-    }
-    let listed = listed(known);
-    format!("no live node handles {task_type}; known task types: {listed}")
-}
-
-fn no_such_target(route: &Route, is_there: bool, known: &[Name]) -> String {
-    let Route { task_type, target } = route;
-    let kind = match target {
-        Target::Label(_) => "labels of nodes",
-        _ => "nodes",
-    };
-    let known = match known.is_empty() {
-        true => "none".into(),
-        false => listed(known),
-    };
-    let target = described(target);
-    match is_there {
-        true => format!(
-            "{target} lives, but has no plugin that handles {task_type}; {kind} that have: {known}"
-        ),
-        false => format!("{target} does not live; {kind} that handle {task_type}: {known}"),
-    }
-}
-
-fn listed(known: &[Name]) -> String {
-    let listed: Vec<_> = known.iter().take(LISTED).map(Name::as_str).collect();
-    let listed = listed.join(", ");
-    match known.len().saturating_sub(LISTED) {
-        0 => listed,
-        more => format!("{listed} and {more} more"),
     }
 }

@@ -1,7 +1,10 @@
-//! Which of the live nodes could run a task, and what a task waits for when none does. Nodes pull
-//! their work themselves: nothing is sent to any of them from here.
+//! Decides which live nodes could run a task, and explains what a task waits for. Sends nothing to any
+//! node: nodes lease their tasks themselves.
 
-use super::{Error, departed::Departed};
+use super::{
+    error::{Error, describe},
+    recently_left::RecentlyLeft,
+};
 use crate::{
     discovery::{NodeRecord, ServiceDiscovery},
     task::{Name, Route, State, Target, Task, UnixMs},
@@ -10,17 +13,17 @@ use std::{collections::BTreeSet, sync::Arc};
 
 pub(super) struct Routing {
     pub discovery: Arc<dyn ServiceDiscovery>,
-    pub departed: Departed,
-    /// The one node whose queue this is, where no other takes tasks from it.
+    pub recently_left: RecentlyLeft,
+    /// The one node that takes tasks from this queue, if the queue is not shared.
     pub only: Option<Name>,
 }
 
 impl Routing {
-    /// Refuses what no live node could run. A drained node counts, and one that has just left: they
-    /// come back.
+    /// Refuses what no live node could run. Drained nodes and nodes that left recently count: they are
+    /// expected to return.
     pub fn admit(&self, route: &Route) -> Result<(), Error> {
         let nodes = self.discovery.nodes();
-        // Looked through and not copied: a node may run thousands of types.
+        // Iterated and not collected: a node may run thousands of types.
         let serving = || nodes.iter().filter(|node| self.serves(node));
         let of_type = || serving().filter(|node| node.expects(&route.task_type));
         if of_type().any(|node| matches(node, &route.target)) {
@@ -29,7 +32,7 @@ impl Routing {
         let could = |node: &NodeRecord| {
             node.handles(&route.task_type) && matches(node, &route.target) && self.serves(node)
         };
-        if self.departed.any(could) {
+        if self.recently_left.any(could) {
             return Ok(());
         }
         let mut starting = serving().filter(|node| node.starting);
@@ -47,7 +50,7 @@ impl Routing {
             },
             Some(_) => Error::NoSuchTarget {
                 route: route.clone(),
-                is_there: serving().any(|node| matches(node, &route.target)),
+                is_live: serving().any(|node| matches(node, &route.target)),
                 known: named(match route.target {
                     Target::Label(_) => of_type().flat_map(|node| &node.labels).collect(),
                     _ => of_type().map(|node| &node.id).collect(),
@@ -56,7 +59,7 @@ impl Routing {
         })
     }
 
-    /// What a pending task waits for; `now` is by the clock of its queue.
+    /// What a pending task waits for, at the time `now` of the queue's clock.
     pub fn waiting_for(&self, task: &Task, now: UnixMs) -> Option<String> {
         let State::Pending { due_at } = task.state else {
             return None;
@@ -74,9 +77,9 @@ impl Routing {
         let of_type = of_type.into_iter();
         let capable: Vec<_> = of_type.filter(|node| matches(node, &task.target)).collect();
         if capable.is_empty() {
-            let target = described(&task.target);
+            let target = describe(&task.target);
             return Some(format!(
-                "{target}, with a plugin for {task_type}: not there now"
+                "{target} with a plugin for {task_type}: none is live now"
             ));
         }
         if due_at > now {
@@ -87,9 +90,11 @@ impl Routing {
         if capable.iter().all(drained) {
             let ids: Vec<&str> = capable.iter().map(|node| node.id.as_str()).collect();
             let ids = ids.join(", ");
-            return Some(format!("a node that is not drained: {ids} could run it"));
+            return Some(format!(
+                "a node that is not drained: {ids} could run it, and is drained"
+            ));
         }
-        Some("a free place on a node, and within its type's limit: it is due".into())
+        Some("a free slot, within the limit of its task type: it is due".into())
     }
 
     /// Whether a node takes tasks from this queue.
@@ -103,14 +108,5 @@ fn matches(node: &NodeRecord, target: &Target) -> bool {
         Target::Any => true,
         Target::Node(id) => node.id == *id,
         Target::Label(label) => node.labels.contains(label),
-    }
-}
-
-/// For texts about what is not there.
-pub(super) fn described(target: &Target) -> String {
-    match target {
-        Target::Any => "a node".into(),
-        Target::Node(id) => format!("the node {id}"),
-        Target::Label(label) => format!("a node with the label {label}"),
     }
 }

@@ -1,29 +1,30 @@
-//! Who waits for which task to end. One pump listens to the queue for all of them. A wake-up only
-//! means "look now"; the one who looks decides.
+//! Wakes the calls that wait for a task to end. One background task listens to the queue for all of
+//! them. A wake-up is only a hint: the call that is woken reads the task.
 
 use crate::{
     health::{Background, Health, Part},
     queue::{Changes, Watch},
     task::TaskId,
 };
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
 use tokio::sync::oneshot;
 
 type Waiting = Arc<Mutex<HashMap<TaskId, Vec<oneshot::Sender<()>>>>>;
 
-/// Everyone who waits. Dropping it ends the pump.
+/// The calls that wait, by task. Dropping it ends the listener.
 pub struct Waiters {
     waiting: Waiting,
-    _pump: Background,
+    _listener: Background,
 }
 
-/// Resolves when its task ends, or may have ended.
+/// Resolves when its task has ended, or may have.
 pub struct EndOfTask {
     id: TaskId,
     woken: oneshot::Receiver<()>,
@@ -31,29 +32,29 @@ pub struct EndOfTask {
 }
 
 impl Waiters {
-    /// Listens to what `watch` returns.
+    /// Listens to the changes that `watch` subscribes to.
     pub fn new(watch: impl Fn() -> Watch + Send + 'static, health: &Health) -> Self {
         let waiting = Waiting::default();
         let (woken, mut first) = (waiting.clone(), Some(watch()));
-        let pump = move || {
+        let listen = move || {
             let watch = first.take().unwrap_or_else(|| {
                 let watch = watch();
-                // What ended before it began was not seen.
-                lock(&woken).clear();
+                // After a restart: the ends before this subscription were missed.
+                woken.lock().clear();
                 watch
             });
-            pump(watch, woken.clone())
+            listen(watch, woken.clone())
         };
         Self {
             waiting,
-            _pump: health.restarting(Part::Queue, "end-listener", pump),
+            _listener: health.restarting(Part::Queue, "end-listener", listen),
         }
     }
 
     /// The end of the task `id`, from now on.
     pub fn ended(&self, id: &TaskId) -> EndOfTask {
         let (wake, woken) = oneshot::channel();
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         waiting.entry(id.clone()).or_default().push(wake);
         EndOfTask {
             id: id.clone(),
@@ -74,7 +75,7 @@ impl Future for EndOfTask {
 impl Drop for EndOfTask {
     fn drop(&mut self) {
         self.woken.close();
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         if let Some(others) = waiting.get_mut(&self.id) {
             others.retain(|other| !other.is_closed());
             if others.is_empty() {
@@ -84,9 +85,9 @@ impl Drop for EndOfTask {
     }
 }
 
-async fn pump(mut watch: Watch, waiting: Waiting) {
+async fn listen(mut watch: Watch, waiting: Waiting) {
     while let Some(changes) = watch.next().await {
-        let mut waiting = lock(&waiting);
+        let mut waiting = waiting.lock();
         match changes {
             // Dropping a sender wakes its receiver.
             Changes::Missed => waiting.clear(),
@@ -98,13 +99,8 @@ async fn pump(mut watch: Watch, waiting: Waiting) {
             Changes::Batch(_) => {}
         }
     }
-    // The queue is closed, and nobody has ended this.
+    // The queue is closed. Returning would count as a failure of this task.
     std::future::pending().await
-}
-
-/// The map is whole at every await and panic: it has no invariant beyond its own.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -114,31 +110,26 @@ mod tests {
         queue::{Change, Publisher},
         task::{Name, StateKind},
     };
-    use std::time::Duration;
+    use futures_util::FutureExt;
 
     fn change(id: &TaskId, state: StateKind) -> Change {
         Change::new(id.clone(), Name::parse("type", "echo").unwrap(), state)
     }
 
     #[tokio::test]
-    async fn wakes_at_the_end_and_forgets() {
+    async fn the_end_of_a_task_wakes_its_waiters_alone() {
         let publisher = Publisher::new();
         let watched = publisher.clone();
         let waiters = Waiters::new(move || watched.watch(), &Health::default());
         let id = TaskId::parse("id", "a").unwrap();
         let other = TaskId::parse("id", "b").unwrap();
         let (first, second) = (waiters.ended(&id), waiters.ended(&id));
-        let mut third = waiters.ended(&other);
+        let third = waiters.ended(&other);
         publisher.publish(vec![change(&id, StateKind::Running)]);
         publisher.publish(vec![change(&id, StateKind::Completed)]);
         first.await;
         second.await;
-        assert!(
-            tokio::time::timeout(Duration::from_millis(20), &mut third)
-                .await
-                .is_err()
-        );
-        drop(third);
-        assert!(lock(&waiters.waiting).is_empty());
+        assert!(third.now_or_never().is_none());
+        assert!(waiters.waiting.lock().is_empty());
     }
 }

@@ -1,5 +1,4 @@
-//! Lines in the log for attempts that failed, at a bounded rate for each task type. Decides nothing
-//! about the task.
+//! Logs failed attempts at a bounded rate for each task type.
 
 use crate::{
     log_limit::LogLimit,
@@ -7,27 +6,25 @@ use crate::{
     task::{Name, Outcome, TaskId},
     untrusted::{Untrusted, clip},
 };
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// How many failures of one type are logged in each interval.
 const BURST: u32 = 10;
 const INTERVAL: Duration = Duration::from_secs(60);
-/// The record of the task has more of the error.
+/// The record of the task keeps more of the error.
 const MAX_ERROR_BYTES: usize = 1 << 10;
-/// Types come and go with their plugins; beyond this many, all limits begin anew.
+/// With more types than this, all limits start again.
 const MAX_TYPES: usize = 4096;
 
+/// The log limit of each task type.
 #[derive(Default)]
 pub struct FailureLog {
     limits: Mutex<HashMap<Name, Arc<LogLimit>>>,
 }
 
 impl FailureLog {
-    /// Logs that an attempt of the task failed and what becomes of the task.
+    /// Logs that an attempt failed, and the outcome for its task.
     pub fn report(
         &self,
         handler: &Handler,
@@ -39,7 +36,7 @@ impl FailureLog {
         let (after, error) = match outcome {
             Outcome::Retry { after, error } => (Some(after), error),
             Outcome::Failed { error } => (None, error),
-            // A lost attempt is another's to tell.
+            // The reaper logs lost attempts.
             Outcome::Completed { .. }
             | Outcome::Cancelled
             | Outcome::Released
@@ -54,7 +51,7 @@ impl FailureLog {
         };
         let more = match left_out {
             0 => String::new(),
-            count => format!(" (and {count} failures of this type before it, not logged)"),
+            count => format!(" (and {count} earlier failures of this type were not logged)"),
         };
         let error = clip(error.clone(), MAX_ERROR_BYTES);
         tracing::warn!(
@@ -71,7 +68,7 @@ impl FailureLog {
     }
 
     fn limit(&self, task_type: &Name) -> Arc<LogLimit> {
-        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limits = self.limits.lock();
         if limits.len() >= MAX_TYPES && !limits.contains_key(task_type) {
             limits.clear();
         }

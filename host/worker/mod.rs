@@ -1,15 +1,18 @@
-//! Runs tasks: leases what this node can take, hands it to the guest, writes down how it ended.
-//! Meets clients only in the queue; what an ending means is decided in `task::transition`. A drained
-//! node runs out what it has, and takes nothing until it is undrained.
+//! Runs tasks: leases what this node can take, calls the guests, and writes the results. Meets clients
+//! only in the queue; `task::transition` decides what the end of an attempt means. A drained node
+//! finishes its tasks and takes no more until it is undrained.
 
-mod busy;
-mod dispatch;
+mod active_leases;
+mod dispatcher;
 mod failure_log;
-mod finish;
-mod held;
-mod hosted;
+mod finisher;
+mod heartbeat;
+mod hosted_types;
+mod queue_listener;
+mod reaper;
+mod shared;
 mod slot;
-mod tend;
+mod slots;
 mod turns;
 
 use crate::{
@@ -22,26 +25,25 @@ use crate::{
     queue::TaskQueue,
     task::Name,
 };
+use active_leases::{ActiveLeases, InterruptReason};
 use async_trait::async_trait;
-use busy::Busy;
 use failure_log::FailureLog;
-use held::{Held, Why};
-use slot::Unwritten;
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use shared::Shared;
+use slot::UnwrittenResult;
+use slots::Slots;
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How long interrupted guests get to let go, once the drain time is over.
-const INTERRUPT: Duration = Duration::from_secs(2);
+/// How long interrupted guests may take to return, after the drain time.
+const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long writing outcomes gets at least, however late it is.
-const WRITE: Duration = Duration::from_secs(3);
+/// How long writing results may take at least, even if the drain time is over.
+const MIN_WRITE_TIME: Duration = Duration::from_secs(3);
 
 /// The part of a node that runs tasks.
 pub struct Worker {
@@ -51,51 +53,21 @@ pub struct Worker {
     drain: Duration,
 }
 
-/// What the worker's loops and the tasks they run have in common.
-struct Shared {
-    node: Name,
-    labels: Vec<Name>,
-    queue: Arc<dyn TaskQueue>,
-    plugins: Arc<PluginHost>,
-    /// Says whether this node is drained.
-    discovery: Arc<dyn ServiceDiscovery>,
-    busy: Busy,
-    held: Held,
-    /// For results that the queue has not confirmed.
-    unwritten: Budget,
-    failures: FailureLog,
-    /// How long a lease holds without being renewed: the time after which another node may take over.
-    lease_ttl: Duration,
-    /// How long ended tasks are kept.
-    keep_ended: Duration,
-    /// Something changed that the dispatcher should look at.
-    wake: Notify,
-}
-
-/// What has to be ended at stop. Dropping it ends all of it, when a stop is given up.
+/// What a stop ends. Dropping it ends all of it at once, if the stop is cancelled.
 struct Started {
     dispatcher: Background,
-    /// Heartbeat, reaper and listener, which go on while tasks run out.
-    tending: [Background; 3],
+    /// Heartbeat, reaper and queue listener, which go on until all results are written.
+    others: [Background; 3],
     running: TaskTracker,
     finisher: Background,
-    /// The last sender but those of running tasks: dropping it lets the finisher end.
-    finished: mpsc::Sender<Unwritten>,
-    /// The finisher gives back what is not written by then.
+    /// The last sender except those of running attempts: dropping it lets the finisher end.
+    finished: mpsc::Sender<UnwrittenResult>,
+    /// Makes the finisher release the tasks whose results are not written.
     too_late: CancellationToken,
 }
 
-impl Shared {
-    /// Whether this node may take tasks: it is not drained, its id is its own, and results are written
-    /// as fast as they come. Half of the budget for results is for those of tasks that run already.
-    fn may_lease(&self) -> bool {
-        !self.discovery.is_drained(&self.node)
-            && !self.discovery.is_id_contested()
-            && self.unwritten.free_bytes() >= self.unwritten.total_bytes() / 2
-    }
-}
-
 impl Worker {
+    /// Creates the worker of `node`. It takes tasks from its start on.
     pub fn new(
         node: Name,
         queue: Arc<dyn TaskQueue>,
@@ -111,8 +83,8 @@ impl Worker {
                 queue,
                 plugins,
                 discovery,
-                busy: Busy::new(config.plugins.max_tasks),
-                held: Held::default(),
+                slots: Slots::new(config.plugins.max_tasks),
+                active_leases: ActiveLeases::default(),
                 unwritten: Budget::new(config.queue.max_unwritten_bytes),
                 failures: FailureLog::default(),
                 lease_ttl: config.queue.lease_ttl,
@@ -125,46 +97,47 @@ impl Worker {
         }
     }
 
-    fn started(&self) -> std::sync::MutexGuard<'_, Option<Started>> {
-        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Runs a background task of the worker, again whenever it ends.
+    fn restarting<F>(
+        &self,
+        name: &'static str,
+        run: impl Fn(Arc<Shared>) -> F + Send + 'static,
+    ) -> Background
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let shared = self.shared.clone();
+        self.health
+            .restarting(Part::Worker, name, move || run(shared.clone()))
     }
 }
 
 #[async_trait]
 impl Component for Worker {
     async fn start(&self) -> anyhow::Result<()> {
-        // One place for each slot: what has ended never waits for another's.
-        let (finished, ended) = mpsc::channel(self.shared.busy.max());
+        // One place for each slot, so that no ended attempt waits for another.
+        let (finished, results) = mpsc::channel(self.shared.slots.max());
         let running = TaskTracker::new();
-        let shared = &self.shared;
         let too_late = CancellationToken::new();
-        let finish = finish::write_down(shared.clone(), ended, too_late.clone());
-        let renewing = shared.clone();
-        let sweeping = shared.clone();
-        let listening = shared.clone();
-        let runs = dispatch::Runs {
-            shared: shared.clone(),
+        let finish = finisher::write_results(self.shared.clone(), results, too_late.clone());
+        let runner = dispatcher::Runner {
+            shared: self.shared.clone(),
             running: running.clone(),
             finished: finished.clone(),
         };
-        *self.started() = Some(Started {
-            // What it was about to write is known to nobody else.
+        *self.started.lock() = Some(Started {
+            // Vital: the results that it was about to write exist nowhere else.
             finisher: self.health.vital(Part::Worker, "finisher", finish),
-            tending: [
-                self.health.restarting(Part::Worker, "heartbeat", move || {
-                    tend::renew(renewing.clone())
+            others: [
+                self.restarting("heartbeat", heartbeat::renew),
+                self.restarting("reaper", reaper::reap),
+                self.restarting("queue-listener", |shared| {
+                    let watch = shared.queue.watch();
+                    queue_listener::listen(shared, watch)
                 }),
-                self.health.restarting(Part::Worker, "reaper", move || {
-                    tend::sweep(sweeping.clone())
-                }),
-                self.health
-                    .restarting(Part::Worker, "queue-listener", move || {
-                        tend::listen(listening.clone(), listening.queue.watch())
-                    }),
             ],
-            dispatcher: self.health.restarting(Part::Worker, "dispatcher", move || {
-                dispatch::dispatch(runs.clone())
-            }),
+            dispatcher: self
+                .restarting("dispatcher", move |_| dispatcher::dispatch(runner.clone())),
             running,
             finished,
             too_late,
@@ -172,36 +145,38 @@ impl Component for Worker {
         Ok(())
     }
 
-    /// Leases nothing more, waits until the drain time is over for running tasks and for their outcomes
-    /// to be written, and gives back the rest.
+    /// Takes no more tasks, waits for running ones and for their results to be written until the drain
+    /// time is over, and releases the rest.
     async fn stop(&self) -> anyhow::Result<()> {
-        let Some(mut started) = self.started().take() else {
+        let Some(mut started) = self.started.lock().take() else {
             return Ok(());
         };
         let drained = Instant::now() + self.drain;
-        // What it has leased already has been handed to `running` when it is gone.
+        // When it has ended, every task that it leased is among the running ones.
         started.dispatcher.stop().await;
         started.running.close();
         if timeout_at(drained, started.running.wait()).await.is_err() {
             let left = started.running.len();
             tracing::warn!(
-                "{left} tasks still run after {:?}; they go back to the queue",
+                "{left} tasks still run after {:?} (node.drain_ms); they are interrupted and released",
                 self.drain
             );
-            self.shared.held.interrupt_all(Why::Drain);
-            // Guests are interrupted within an epoch; only a host call could take longer.
-            let _ = tokio::time::timeout(INTERRUPT, started.running.wait()).await;
+            self.shared
+                .active_leases
+                .interrupt_all(InterruptReason::Drain);
+            // Guests are interrupted within an epoch; only a host call may take longer.
+            let _ = tokio::time::timeout(INTERRUPT_TIMEOUT, started.running.wait()).await;
         }
         started.finisher.expect_end();
         drop(started.finished);
-        // Leases are renewed until then: a result that is being written must not come too late.
-        let written = drained.max(Instant::now() + WRITE);
+        // Leases are renewed meanwhile, so that a result being written does not come too late.
+        let written = drained.max(Instant::now() + MIN_WRITE_TIME);
         if timeout_at(written, started.finisher.ended()).await.is_err() {
             started.too_late.cancel();
             started.finisher.ended().await;
         }
-        for tending in started.tending {
-            tending.stop().await;
+        for background in started.others {
+            background.stop().await;
         }
         Ok(())
     }

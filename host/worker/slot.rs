@@ -1,9 +1,9 @@
-//! The slot of one leased task: taken with the lease, and given back when the outcome is written or
-//! the task turns out not to be ours any more. What runs in it is elsewhere.
+//! The slot of one leased task: taken with the lease, and freed when the result is written or the
+//! lease is lost.
 
 use super::{
-    Shared,
-    held::{Interrupt, Phase},
+    active_leases::{Interrupt, Phase},
+    shared::Shared,
 };
 use crate::{
     budget::Reservation,
@@ -12,11 +12,11 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// What the end of an attempt takes beside its result.
+/// The size of a finish without its result, in bytes.
 const ENVELOPE_BYTES: usize = 512;
 
-/// One of the `max_tasks` slots. Dropping it frees it, and wakes the dispatcher if that waits for
-/// one.
+/// One of the `max_tasks` slots. Dropping it frees it, and wakes the dispatcher if that waits for a
+/// slot.
 pub struct Slot {
     shared: Arc<Shared>,
     token: LeaseToken,
@@ -24,29 +24,29 @@ pub struct Slot {
     suspect: bool,
 }
 
-/// An attempt that has ended and is not written down yet. It keeps its slot.
-pub struct Unwritten {
+/// The result of an attempt that is not written yet. It keeps its slot.
+pub struct UnwrittenResult {
     pub finish: Finish,
-    /// Dropped before the slot, whose end wakes the dispatcher: that asks for this room.
-    _room: Option<Reservation>,
+    /// Dropped before the slot: that wakes the dispatcher, which checks the budget that this is of.
+    _reservation: Option<Reservation>,
     _slot: Slot,
 }
 
-impl Unwritten {
-    /// Waits for room in the budget of what is not written, unless `interrupt` fires: then its time is
-    /// over, and it is given up without.
+impl UnwrittenResult {
+    /// Waits for room in the budget of unwritten results. If `interrupt` fires, the drain time is over,
+    /// and the result goes ahead without a reservation.
     pub async fn new(finish: Finish, slot: Slot, interrupt: &Interrupt) -> Self {
-        let room = slot.shared.unwritten.reserve(bytes(&finish));
+        let reservation = slot.shared.unwritten.reserve(bytes(&finish));
         let interrupted = interrupt.token();
-        let room = interrupted.run_until_cancelled(room).await;
+        let reservation = interrupted.run_until_cancelled(reservation).await;
         Self {
             finish,
-            _room: room,
+            _reservation: reservation,
             _slot: slot,
         }
     }
 
-    /// What it has to carry to the queue.
+    /// The size of what is sent to the queue.
     pub fn bytes(&self) -> usize {
         bytes(&self.finish)
     }
@@ -62,9 +62,10 @@ fn bytes(finish: &Finish) -> usize {
 }
 
 impl Slot {
+    /// Takes a slot for a leased task.
     pub fn take(shared: &Arc<Shared>, leased: &Leased) -> (Self, Interrupt) {
-        shared.busy.take(leased);
-        let interrupt = shared.held.add(leased.token.clone());
+        shared.slots.take(leased);
+        let interrupt = shared.active_leases.add(leased.token.clone());
         let slot = Self {
             shared: shared.clone(),
             token: leased.token.clone(),
@@ -78,16 +79,19 @@ impl Slot {
         &self.token
     }
 
-    /// The attempt has ended: from here on its finish says whether the lease still held.
-    pub fn finishing(&self) {
-        self.shared.held.set_phase(&self.token, Phase::Finishing);
+    /// Marks the attempt as ended. From here on the queue's answer to its finish says whether the lease
+    /// was still valid, and a renewal that fails does not.
+    pub fn set_finishing(&self) {
+        self.shared
+            .active_leases
+            .set_phase(&self.token, Phase::Finishing);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.shared.held.remove(&self.token);
-        if self.shared.busy.free(&self.task_type, self.suspect) {
+        self.shared.active_leases.remove(&self.token);
+        if self.shared.slots.free(&self.task_type, self.suspect) {
             self.shared.wake.notify_one();
         }
     }

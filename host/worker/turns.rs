@@ -1,32 +1,32 @@
-//! How a task that needs more than is left gets its turn. Smaller ones pass it by, so that it holds up
-//! nobody; but whose type has been passed by for a second, room is kept free for what ends, and only
-//! what that leaves is leased meanwhile. Should the room not come together within the turn, the others
-//! have as long a time again, and the next turn lasts twice as long: it comes in the end, whatever the
-//! others take, and half of the time at most is spent on waiting for it.
+//! Gives task types that need more than is usually free their turn. Smaller tasks pass a large one by, so
+//! that it holds up nobody. A type that has been passed by for a second gets a turn: what other tasks
+//! give back is kept for it, and only the rest is leased meanwhile. If its resources do not come together
+//! within the turn, the others have the same time to themselves, and the next turn is twice as long. So
+//! the type runs in the end, and at most half of the time is spent on waiting for it.
 
 use crate::task::Name;
 use std::{future::Future, pin::Pin};
 use tokio::time::{Duration, Instant, sleep_until};
 
-/// How long a type is passed by before its first turn, and how long that lasts at most.
+/// How long a type is passed by before its first turn, and how long that turn lasts at most.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// How often to look whether a type is passed by.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often to check whether a type is passed by.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The wait for room, which takes what others give back from the moment it is first polled.
+/// The wait for resources, which collects what other tasks give back from the moment it is first
+/// polled.
 type Wait<R> = Pin<Box<dyn Future<Output = R> + Send>>;
 
-/// Whose turn it is, or may be next; `R` is the room that it waits for.
+/// The type whose turn it is or will be next; `R` is the resources that it waits for.
 pub struct Turns<R> {
     state: State<R>,
-    /// When to look again.
-    look_at: Option<Instant>,
+    next_check: Option<Instant>,
 }
 
 enum State<R> {
     Idle,
-    /// Passed by; its turn begins at `turn_at`.
+    /// A type is passed by; its turn begins at `turn_at`.
     Passed {
         task_type: Name,
         turn_at: Instant,
@@ -53,28 +53,33 @@ impl<R> Turns<R> {
     pub fn new() -> Self {
         Self {
             state: State::Idle,
-            look_at: None,
+            next_check: None,
         }
     }
 
-    /// Whether the queue should be asked which type is passed by.
-    pub fn should_look(&self, now: Instant) -> bool {
-        self.look_at.is_none_or(|at| at <= now)
+    /// Whether to ask the queue which type is passed by.
+    pub fn is_check_due(&self, now: Instant) -> bool {
+        self.next_check.is_none_or(|at| at <= now)
     }
 
-    /// The one type to ask about, while it is its turn: what that leaves is little, so that others are
-    /// passed by as well.
-    pub fn whose(&self) -> Option<&Name> {
+    /// The type whose turn it is: the only one to ask about. A turn leaves little to lease, so that other
+    /// types are passed by as well.
+    pub fn current(&self) -> Option<&Name> {
         match &self.state {
             State::Turn { task_type, .. } => Some(task_type),
             State::Idle | State::Passed { .. } => None,
         }
     }
 
-    /// Takes in the type that is passed by now, if one is. `wait` makes the wait for its room, should
-    /// its turn begin.
-    pub fn saw(&mut self, now: Instant, passed: Option<Name>, wait: impl FnOnce(&Name) -> Wait<R>) {
-        self.look_at = Some(now + LOOK);
+    /// Takes the queue's answer: the type that is passed by now, if any. If its turn begins, `wait`
+    /// creates the wait for its resources.
+    pub fn update(
+        &mut self,
+        now: Instant,
+        passed: Option<Name>,
+        wait: impl FnOnce(&Name) -> Wait<R>,
+    ) {
+        self.next_check = Some(now + CHECK_INTERVAL);
         let state = std::mem::replace(&mut self.state, State::Idle);
         self.state = match (passed, state) {
             (None, _) => State::Idle,
@@ -100,8 +105,8 @@ impl<R> Turns<R> {
         };
     }
 
-    /// The type whose turn it is, with its room, as soon as that is there. Never, where it is nobody's
-    /// turn; a turn that is over without the room gives back what it had.
+    /// Waits for the resources of the type whose turn it is, and returns both. Pending for ever if no type
+    /// has a turn; a turn that ends first gives its resources back.
     pub async fn ready(&mut self) -> (Name, R) {
         if let State::Turn {
             task_type,
@@ -124,7 +129,7 @@ impl<R> Turns<R> {
         std::future::pending().await
     }
 
-    /// Ends a turn that lasts no longer than until now.
+    /// Ends the turn if its time is over.
     fn end_turn(&mut self, now: Instant) {
         if let State::Turn {
             task_type,
@@ -165,14 +170,14 @@ mod tests {
     #[test]
     fn turns_last_longer_each_time_and_leave_as_much_to_the_others() {
         let (mut turns, mut now) = (Turns::new(), Instant::now());
-        // How many seconds each turn lasts, and how many there is none.
+        // The seconds of each turn, and of each pause between two.
         let (mut lengths, mut was_turn, mut length) = (Vec::new(), false, 0.0);
         for _ in 0..250 {
             turns.end_turn(now);
-            if turns.should_look(now) {
-                turns.saw(now, Some(name("large")), never);
+            if turns.is_check_due(now) {
+                turns.update(now, Some(name("large")), never);
             }
-            if turns.whose().is_some() != was_turn {
+            if turns.current().is_some() != was_turn {
                 lengths.push(f64::round(length));
                 (was_turn, length) = (!was_turn, 0.0);
             }
@@ -183,29 +188,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_room_ends_the_turn_and_another_type_waits_anew() {
+    async fn resources_end_the_turn_and_another_type_waits_anew() {
         let (mut turns, now) = (Turns::new(), Instant::now());
-        assert!(turns.should_look(now));
-        turns.saw(now, Some(name("large")), at_once);
-        assert!(!turns.should_look(now));
+        assert!(turns.is_check_due(now));
+        turns.update(now, Some(name("large")), at_once);
+        assert!(!turns.is_check_due(now));
         assert!(turns.ready().now_or_never().is_none());
-        turns.saw(now + SECOND, Some(name("other")), at_once);
-        assert_eq!(turns.whose(), None);
-        turns.saw(now + 2 * SECOND, Some(name("other")), at_once);
-        assert_eq!(turns.whose(), Some(&name("other")));
+        turns.update(now + SECOND, Some(name("other")), at_once);
+        assert_eq!(turns.current(), None);
+        turns.update(now + 2 * SECOND, Some(name("other")), at_once);
+        assert_eq!(turns.current(), Some(&name("other")));
         let ready = turns.ready().now_or_never();
         assert_eq!(ready, Some((name("other"), 7)));
-        assert_eq!(turns.whose(), None);
+        assert_eq!(turns.current(), None);
     }
 
     #[test]
-    fn a_turn_ends_when_nothing_waits_for_it_any_more() {
+    fn a_turn_ends_when_no_task_waits_for_it() {
         let (mut turns, now) = (Turns::new(), Instant::now());
         for after in [0, 1, 1] {
-            turns.saw(now + after * SECOND, Some(name("large")), never);
+            turns.update(now + after * SECOND, Some(name("large")), never);
         }
-        assert_eq!(turns.whose(), Some(&name("large")));
-        turns.saw(now + SECOND, None, never);
-        assert_eq!(turns.whose(), None);
+        assert_eq!(turns.current(), Some(&name("large")));
+        turns.update(now + SECOND, None, never);
+        assert_eq!(turns.current(), None);
     }
 }

@@ -277,7 +277,7 @@ async fn invalid_messages_are_rejected(on: Backend) {
         "",
         "only letters, digits",
         words,
-        "this stream speaks for \"me\"",
+        "every message of this stream has to be from \"me\"",
         "",
     ]) {
         assert_eq!(response.error.is_empty(), error.is_empty(), "{response:?}");

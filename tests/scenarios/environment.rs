@@ -60,7 +60,7 @@ async fn a_missing_plugins_directory_is_picked_up_later(on: Backend) {
     let mut client = node.client();
     let refused = client.submit_task(task("echo", "")).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    assert!(refused.message().contains("drop a plugin"), "{refused}");
+    assert!(refused.message().contains("put a plugin"), "{refused}");
 
     fs::remove_file(node.plugins_dir()).unwrap();
     fs::create_dir(node.plugins_dir()).unwrap();
@@ -213,7 +213,7 @@ impl FullQueue {
 
     /// Checks that acknowledged tasks end and rejected ones are accepted now.
     async fn assert_recovers(self, node: &Node) {
-        let mut client = node.client().with_patience(DEADLINE);
+        let mut client = node.client().with_retry_timeout(DEADLINE);
         for &n in &self.rejected {
             client.submit_task(numbered(n)).await.unwrap();
         }

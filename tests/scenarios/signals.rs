@@ -38,7 +38,7 @@ async fn sighup_reloads_tokens_and_reports_the_rest() {
     let lets_in = async |node: &Node, token: &str| {
         let options = ClientOptions::new().token(token);
         let client = DistributedClient::connect_with(node.address(), options).await;
-        let client = client.unwrap().with_patience(Duration::ZERO);
+        let client = client.unwrap().with_retry_timeout(Duration::ZERO);
         client.clone().list_plugins().await.is_ok()
     };
     assert!(lets_in(&node, "first").await);

@@ -38,7 +38,7 @@ async fn loaded_plugins_serve_while_others_load() {
     node.spawn();
 
     let client = DistributedClient::connect_lazy(&address).unwrap();
-    let mut client = client.with_patience(Duration::ZERO);
+    let mut client = client.with_retry_timeout(Duration::ZERO);
     let listed = eventually("the node answers before it is ready", async || {
         let listed = client.clone().list_plugins().await.ok()?;
         let served = listed.plugins.iter().any(|plugin| plugin.name == "echo");

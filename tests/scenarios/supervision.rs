@@ -42,7 +42,7 @@ const RESTARTING: [&str; 14] = [
     "component",
     "component-manager",
     "credential-watcher",
-    "departed-nodes",
+    "recently-left",
     "dispatcher",
     "end-listener",
     "health-reporter",

@@ -279,7 +279,7 @@ impl Node {
     pub fn client(&self) -> DistributedClient {
         DistributedClient::connect_lazy(&self.address)
             .expect("an address")
-            .with_patience(Duration::ZERO)
+            .with_retry_timeout(Duration::ZERO)
     }
 
     pub fn pid(&self) -> u32 {

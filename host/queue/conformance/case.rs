@@ -83,6 +83,7 @@ cases! {
     routing::routes_of_one_type_share_its_maximum total_order,
     routing::the_target_is_part_of_the_task,
     routing::a_cluster_wide_limit_counts_running_tasks total_order,
+    reading::a_status_has_no_payload_and_leaves_out_a_large_result,
     reading::pages_hold_every_task_once total_order,
     reading::filters_select_by_state_and_type total_order,
     reading::a_bad_page_token_is_refused,

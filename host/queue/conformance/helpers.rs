@@ -3,6 +3,7 @@
 pub use crate::{
     error::Error,
     lease_request::{LeaseRequest, RequestedType, RequestedTypes},
+    status_read::StatusRead,
     task_queue::{
         Cancel, Filter, Finish, Finished, LeaseToken, Leased, Page, Renewal, Requeue, Submitted,
         TaskQueue,

@@ -1,6 +1,41 @@
 //! Reading and purging: pages, filters, counts, watching.
 
 use super::helpers::*;
+use bytes::Bytes;
+
+pub(super) async fn a_status_has_no_payload_and_leaves_out_a_large_result(queue: &dyn TaskQueue) {
+    const RESULT: usize = 1000;
+    for (id, result) in [("large", vec![7; RESULT]), ("empty", Vec::new())] {
+        let submitted = queue.submit(vec![task(id, "echo", b"payload")]).await;
+        assert_eq!(submitted.unwrap(), [Submitted::Created]);
+        let token = lease_one(queue, "echo").await.token;
+        finish_one(queue, &token, completed(&result)).await;
+    }
+    let submitted = queue.submit(vec![task("waits", "echo", b"payload")]).await;
+    assert_eq!(submitted.unwrap(), [Submitted::Created]);
+    let without_payload = async |id: &str| {
+        let payload = Bytes::new();
+        let task = get(queue, id).await;
+        Some(StatusRead::Task(Task { payload, ..task }))
+    };
+    let status = async |id: &str, max| queue.get_status(&name(id), max).await.unwrap();
+    for is_cached in [true, false] {
+        if !is_cached {
+            // More than the cache of a backend holds.
+            let flood = task("flood", "other", &vec![0; 9 << 20]);
+            queue.submit(vec![flood]).await.unwrap();
+        }
+        for id in ["large", "empty", "waits"] {
+            assert_eq!(status(id, RESULT).await, without_payload(id).await, "{id}");
+        }
+        let bytes = RESULT;
+        let too_large = Some(StatusRead::ResultTooLarge { bytes });
+        assert_eq!(status("large", RESULT - 1).await, too_large);
+        assert_eq!(status("large", 0).await, too_large);
+        assert_eq!(status("empty", 0).await, without_payload("empty").await);
+        assert_eq!(status("unknown", RESULT).await, None);
+    }
+}
 
 pub(super) async fn pages_hold_every_task_once(queue: &dyn TaskQueue) {
     let batch = (0..25).map(|n| task_with(&format!("t{n}"), "echo", b"big", &[("n", "1")]));

@@ -7,8 +7,8 @@ use super::{
     scripts::ms,
     shard_client::ShardClient,
 };
-use crate::{Counts, Error, Expired, Filter, LeaseRequest, LeaseToken, Listing, Page};
-use futures_util::future::{join_all, try_join_all};
+use crate::{Counts, Error, Expired, Filter, LeaseRequest, LeaseToken, Listing, Page, StatusRead};
+use futures_util::future::{join_all, try_join, try_join_all};
 use hostel_task::{Name, State, Task, TaskId};
 use redis::cmd;
 use std::{
@@ -28,22 +28,81 @@ const SCAN: usize = 1000;
 const CACHED: Duration = Duration::from_secs(60);
 
 pub(super) async fn get(client: &ShardClient, id: &TaskId) -> Result<Option<Task>, Error> {
-    if let Some(task) = client.task_cache.get(id)
-        && let State::Completed { finished_at, .. } = task.state
-        && client.now().0.abs_diff(finished_at.0)
-            < ms(CACHED).min(client.keep_ended_ms.load(Ordering::Relaxed))
-    {
-        return Ok(Some(Arc::unwrap_or_clone(task)));
+    if let Some(task) = cached(client, id) {
+        return Ok(Some(task));
     }
-    let tag = &client.tags[client.shard_of(id)];
     let mut get = cmd("HMGET");
-    get.arg(format!("{tag}:t:{id}")).arg(&FIELDS).arg(&BULK);
+    get.arg(key(client, id)).arg(&FIELDS).arg(&BULK);
     let mut connection = client.connection();
     match client.within(get.query_async(&mut connection)).await {
         Ok(values) => Ok(record::task(id.clone(), values)),
-        // The key holds another type of value.
-        Err(error @ Error::Corrupt(_)) => Ok(Some(record::unreadable(id.clone(), &error))),
-        Err(error) => Err(error),
+        Err(error) => unreadable(id, error),
+    }
+}
+
+/// Reads a task without its payload, and with its result unless that has more than `max_result_bytes`.
+pub(super) async fn get_status(
+    client: &ShardClient,
+    id: &TaskId,
+    max_result_bytes: usize,
+) -> Result<Option<StatusRead>, Error> {
+    if let Some(task) = cached(client, id) {
+        return Ok(Some(StatusRead::of(task, max_result_bytes)));
+    }
+    let key = key(client, id);
+    let [_, result] = BULK;
+    let (mut head, mut size) = (cmd("HMGET"), cmd("HSTRLEN"));
+    head.arg(&key).arg(&FIELDS);
+    size.arg(&key).arg(result);
+    // Sent together. A pipeline would hide the code of an error.
+    let mut connection = client.connection();
+    let mut another = client.connection();
+    let read = try_join(
+        client.within(head.query_async(&mut connection)),
+        client.within(size.query_async(&mut another)),
+    );
+    let (mut values, bytes): (Vec<Option<Vec<u8>>>, usize) = match read.await {
+        Ok(read) => read,
+        Err(error) => return Ok(unreadable(id, error)?.map(StatusRead::Task)),
+    };
+    if bytes > max_result_bytes {
+        return Ok(Some(StatusRead::ResultTooLarge { bytes }));
+    }
+    if bytes > 0 {
+        // Once more with the result: meanwhile the task may have been purged and submitted again.
+        let mut whole = cmd("HMGET");
+        whole.arg(&key).arg(&FIELDS).arg(result);
+        values = match client.within(whole.query_async(&mut connection)).await {
+            Ok(values) => values,
+            Err(error) => return Ok(unreadable(id, error)?.map(StatusRead::Task)),
+        };
+        // In the place of the payload.
+        values.insert(FIELDS.len(), None);
+    }
+    Ok(record::task(id.clone(), values).map(StatusRead::Task))
+}
+
+/// A task that this queue completed a moment ago.
+fn cached(client: &ShardClient, id: &TaskId) -> Option<Task> {
+    let task = client.task_cache.get(id)?;
+    let State::Completed { finished_at, .. } = task.state else {
+        return None;
+    };
+    let age = client.now().0.abs_diff(finished_at.0);
+    let is_fresh = age < ms(CACHED).min(client.keep_ended_ms.load(Ordering::Relaxed));
+    is_fresh.then(|| Arc::unwrap_or_clone(task))
+}
+
+fn key(client: &ShardClient, id: &TaskId) -> String {
+    let tag = &client.tags[client.shard_of(id)];
+    format!("{tag}:t:{id}")
+}
+
+/// The task as failed, if its key holds another type of value.
+fn unreadable(id: &TaskId, error: Error) -> Result<Option<Task>, Error> {
+    match error {
+        Error::Corrupt(_) => Ok(Some(record::unreadable(id.clone(), &error))),
+        error => Err(error),
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Cancel, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseRequest, LeaseToken,
-    Leased, Listing, Page, Publisher, Renewal, Requeue, Submitted, TaskQueue, Watch,
+    Leased, Listing, Page, Publisher, Renewal, Requeue, StatusRead, Submitted, TaskQueue, Watch,
 };
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
@@ -238,6 +238,14 @@ impl TaskQueue for RedisQueue {
 
     async fn get(&self, id: &TaskId) -> Result<Option<Task>, Error> {
         queries::get(self.client()?, id).await
+    }
+
+    async fn get_status(
+        &self,
+        id: &TaskId,
+        max_result_bytes: usize,
+    ) -> Result<Option<StatusRead>, Error> {
+        queries::get_status(self.client()?, id, max_result_bytes).await
     }
 
     async fn list(&self, filter: &Filter, page: &Page) -> Result<Listing, Error> {

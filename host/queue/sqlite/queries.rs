@@ -7,25 +7,72 @@ use super::{
 };
 use crate::{
     error::Error,
+    status_read::StatusRead,
     task_queue::{Filter, Listing},
 };
 use hostel_sqlite::Fault;
-use hostel_task::{Name, StateKind, Task, TaskId};
+use hostel_task::{Name, State, StateKind, Task, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// The largest page.
 const MAX_PAGE: usize = 1000;
 
-pub(super) fn get(
-    conn: &Connection,
-    id: &TaskId,
-    clock: &Clock,
-) -> Result<Option<Result<Task, Damage>>, Fault> {
-    let mut statement = conn.prepare_cached(task_query!(
+/// A task, or the damage of its record.
+pub(super) type Read<T> = Result<Option<Result<T, Damage>>, Fault>;
+
+pub(super) fn get(conn: &Connection, id: &TaskId, clock: &Clock) -> Read<Task> {
+    let query = task_query!(
         "payload, result",
         "LEFT JOIN body USING (seq) LEFT JOIN result USING (seq) WHERE id = ?1"
-    ))?;
-    let mut rows = statement.query([id.as_str()])?;
+    );
+    read(conn, query, params![id.as_str()], id, clock)
+}
+
+/// Reads a task without its payload, and with its result unless that has more than `max_result_bytes`.
+pub(super) fn get_status(
+    conn: &Connection,
+    id: &TaskId,
+    max_result_bytes: usize,
+    clock: &Clock,
+) -> Read<StatusRead> {
+    let query = task_query!(
+        "x'', CASE WHEN length(result) <= ?2 THEN result END",
+        "LEFT JOIN body USING (seq) LEFT JOIN result USING (seq) WHERE id = ?1"
+    );
+    let max = i64::try_from(max_result_bytes).unwrap_or(i64::MAX);
+    let task = match read(conn, query, params![id.as_str(), max], id, clock)? {
+        Some(Ok(task)) => task,
+        None => return Ok(None),
+        Some(Err(damage)) => return Ok(Some(Err(damage))),
+    };
+    // An empty result may be one that was left out.
+    if matches!(&task.state, State::Completed { result, .. } if result.is_empty()) {
+        let bytes = conn
+            .prepare_cached(
+                "SELECT length(result) FROM task JOIN result USING (seq) WHERE id = ?1",
+            )?
+            .query_row([id.as_str()], |row| row.get::<_, Option<i64>>(0))
+            .optional()?;
+        let bytes = bytes
+            .flatten()
+            .and_then(|bytes| usize::try_from(bytes).ok());
+        if let Some(bytes) = bytes.filter(|&bytes| bytes > max_result_bytes) {
+            return Ok(Some(Ok(StatusRead::ResultTooLarge { bytes })));
+        }
+    }
+    Ok(Some(Ok(StatusRead::Task(task))))
+}
+
+/// Reads the task that `query` selects.
+fn read(
+    conn: &Connection,
+    query: &str,
+    params: impl rusqlite::Params,
+    id: &TaskId,
+    clock: &Clock,
+) -> Read<Task> {
+    let mut statement = conn.prepare_cached(query)?;
+    let mut rows = statement.query(params)?;
     let read = match rows.next() {
         Ok(row) => row.map(|row| row::task(row, clock)).transpose(),
         Err(error) => Err(error.into()),

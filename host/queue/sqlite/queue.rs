@@ -13,6 +13,7 @@ use super::{
 use crate::{
     error::Error,
     lease_request::LeaseRequest,
+    status_read::StatusRead,
     task_cache::TaskCache,
     task_queue::{
         Cancel, Counts, Durability, Expired, Filter, Finish, Finished, LeaseToken, Leased, Listing,
@@ -26,6 +27,7 @@ use hostel_runtime::health::{Health, Part};
 use hostel_sqlite::{Error as DatabaseError, Reader, SyncLevel, WriteCost, WriterOptions};
 use hostel_task::{Name, Outcome, Submission, Task, TaskId, UnixMs};
 use parking_lot::Mutex;
+use rusqlite::Connection;
 use std::{
     convert::identity,
     sync::{
@@ -109,6 +111,23 @@ impl SqliteQueue {
 
     fn publisher(&self) -> Option<Publisher> {
         self.publisher.lock().clone()
+    }
+
+    /// Reads one task, with `query` in the reading thread. A damaged record is marked, and read again.
+    async fn read<T: Send + 'static>(
+        &self,
+        id: &TaskId,
+        query: impl Fn(&Connection, &TaskId, &Clock) -> queries::Read<T> + Clone + Send + 'static,
+    ) -> Result<Option<T>, Error> {
+        for _ in 0..2 {
+            let (its, clock, query) = (id.clone(), Arc::clone(&self.clock), query.clone());
+            let query = move |conn: &_| query(conn, &its, &clock);
+            match self.tasks.query::<_, Error>(query).await?.transpose() {
+                Ok(task) => return Ok(task),
+                Err(damage) => self.mark(vec![damage]).await?,
+            }
+        }
+        Err(Error::Corrupt(format!("task {id} cannot be read")))
     }
 
     async fn mark(&self, damaged: Vec<Damage>) -> Result<(), Error> {
@@ -218,16 +237,22 @@ impl TaskQueue for SqliteQueue {
         if let Some(task) = self.task_cache.get(id) {
             return Ok(Some(Arc::unwrap_or_clone(task)));
         }
-        // A damaged record is marked, and can be read after that.
-        for _ in 0..2 {
-            let (id, clock) = (id.clone(), Arc::clone(&self.clock));
-            let query = move |conn: &_| queries::get(conn, &id, &clock);
-            match self.tasks.query::<_, Error>(query).await?.transpose() {
-                Ok(task) => return Ok(task),
-                Err(damage) => self.mark(vec![damage]).await?,
-            }
+        self.read(id, queries::get).await
+    }
+
+    async fn get_status(
+        &self,
+        id: &TaskId,
+        max_result_bytes: usize,
+    ) -> Result<Option<StatusRead>, Error> {
+        if let Some(task) = self.task_cache.get(id) {
+            let task = Arc::unwrap_or_clone(task);
+            return Ok(Some(StatusRead::of(task, max_result_bytes)));
         }
-        Err(Error::Corrupt(format!("task {id} cannot be read")))
+        let query = move |conn: &_, id: &_, clock: &_| {
+            queries::get_status(conn, id, max_result_bytes, clock)
+        };
+        self.read(id, query).await
     }
 
     async fn list(&self, filter: &Filter, page: &Page) -> Result<Listing, Error> {

@@ -1,10 +1,11 @@
-//! Supervision of a node's background tasks and threads. Health hears of every end; one that nobody
-//! requested is logged with its panic and is a fault of its part at once, and then the task is started
-//! again or the node fails. Nothing else in a node spawns what outlives the call that spawned it.
+//! Supervises the background tasks and threads of a node. An unexpected end is reported at once as a fault
+//! of the task's part, with its panic; then the task is restarted, or the node fails. Nothing else in a
+//! node spawns a task that outlives the call that spawned it.
 
-use super::{Health, Part};
+use super::{fault::Part, registry::Running, report::Health};
 use futures_util::FutureExt;
 use hostel_backoff::Backoff;
+use parking_lot::MutexGuard;
 use std::{
     any::Any,
     collections::BTreeMap,
@@ -12,56 +13,31 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
 };
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, watch},
-    time::timeout,
-};
+use tokio::{runtime::Handle, sync::Notify, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-/// The pause before a task is started again: the first one, and the longest. It doubles in between.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// The delay before a restart: the first one, and the longest. It doubles in between.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// A task that has run this long is well: its fault is over, and its next pause is the first one.
+/// A task that has run this long is healthy: its fault is cleared, and its next delay is the first one.
 const STEADY: Duration = Duration::from_secs(1);
 
-/// The background tasks and threads that run, and why the node has failed if it has.
-#[derive(Debug, Default)]
-pub(super) struct Registry {
-    failed: watch::Sender<Option<String>>,
-    next: AtomicU64,
-    running: Mutex<BTreeMap<u64, Running>>,
-}
-
-#[derive(Debug)]
-struct Running {
-    part: Part,
-    name: &'static str,
-    /// It has ended unrequested, and is not well again.
-    is_down: bool,
-    /// Makes it panic.
-    fault: Arc<Notify>,
-}
-
-/// A background task. Dropping it ends the task at its next await.
+/// A background task. Dropping it aborts the task at its next await.
 pub struct Background {
-    /// From here on its end is requested.
+    /// Cancelled once its end is expected.
     ending: CancellationToken,
     task: AbortOnDropHandle<()>,
 }
 
-/// A background thread, which goes on when this is dropped.
+/// A background thread. Dropping this leaves it running.
 pub struct BackgroundThread(thread::JoinHandle<()>);
 
 impl Health {
-    /// Runs what `start` returns, again after a pause whenever it ends unrequested.
+    /// Runs the task that `start` returns, and restarts it after a delay whenever it ends unexpectedly.
     pub fn restarting<F>(
         &self,
         part: Part,
@@ -74,7 +50,7 @@ impl Health {
         self.restarting_on(&Handle::current(), part, name, start)
     }
 
-    /// The same on another runtime than the caller's.
+    /// Runs a restarting task on another runtime than the caller's.
     pub fn restarting_on<F>(
         &self,
         runtime: &Handle,
@@ -88,24 +64,24 @@ impl Health {
         let (entry, ending) = (self.enter(part, name), CancellationToken::new());
         let requested = ending.clone();
         let task = runtime.spawn(async move {
-            let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
+            let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
             loop {
                 let mut run = pin!(entry.run(async { start().await }));
                 let ended = match timeout(STEADY, &mut run).await {
                     Ok(ended) => ended,
                     Err(_) => {
                         backoff.reset();
-                        entry.is_well();
+                        entry.set_healthy();
                         run.await
                     }
                 };
                 if requested.is_cancelled() {
                     return;
                 }
-                let pause = backoff.next_delay();
-                entry.is_down(&format!("{ended}; it starts again in {pause:.1?}"));
+                let delay = backoff.next_delay();
+                entry.report_end(&format!("{ended}; it is restarted in {delay:.1?}"));
                 requested
-                    .run_until_cancelled(tokio::time::sleep(pause))
+                    .run_until_cancelled(tokio::time::sleep(delay))
                     .await;
                 if requested.is_cancelled() {
                     return;
@@ -118,7 +94,7 @@ impl Health {
         }
     }
 
-    /// Runs a task that the node cannot go on without: its unrequested end fails the node.
+    /// Runs a task that the node cannot work without: its unexpected end fails the node.
     pub fn vital(
         &self,
         part: Part,
@@ -130,7 +106,7 @@ impl Health {
         let task = tokio::spawn(async move {
             let ended = entry.run(task).await;
             if !requested.is_cancelled() {
-                entry.fails_the_node(&ended);
+                entry.fail_node(&ended);
             }
         });
         Background {
@@ -139,8 +115,7 @@ impl Health {
         }
     }
 
-    /// Runs a thread that the node cannot go on without: its panic fails the node. It returns when it
-    /// is told to, which is its owner's affair.
+    /// Runs a thread that the node cannot work without: its panic fails the node. Its owner makes it return.
     pub fn vital_thread(
         &self,
         part: Part,
@@ -151,13 +126,13 @@ impl Health {
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
             let ended = catch_unwind(AssertUnwindSafe(run));
             if ended.is_err() {
-                entry.fails_the_node(&end_of(ended));
+                entry.fail_node(&end_of(ended));
             }
         })?;
         Ok(BackgroundThread(thread))
     }
 
-    /// Waits until a part that the node cannot go on without has failed, and returns why.
+    /// Waits until a vital task or thread has failed, and returns the reason.
     pub async fn failed(&self) -> String {
         let mut failed = self.registry().failed.subscribe();
         match failed.wait_for(Option::is_some).await.as_deref() {
@@ -167,7 +142,7 @@ impl Health {
         }
     }
 
-    /// The names of the background tasks and threads that run now.
+    /// The names of the background tasks and threads.
     pub fn background_names(&self) -> Vec<&'static str> {
         self.background()
             .values()
@@ -175,22 +150,21 @@ impl Health {
             .collect()
     }
 
-    /// Has the tasks of this name panic, so that tests see what follows; a thread does not hear it.
-    /// Returns how many have been told.
+    /// Makes the tasks of this name panic, for tests, and returns their number. Threads are not affected.
     pub fn inject_panic(&self, name: &str) -> usize {
         let running = self.background();
         let those = running.values().filter(|running| running.name == name);
-        those.map(|running| running.fault.notify_one()).count()
+        those.map(|running| running.panic.notify_one()).count()
     }
 
     fn enter(&self, part: Part, name: &'static str) -> Entry {
         let id = self.registry().next.fetch_add(1, Ordering::Relaxed);
-        let fault = Arc::new(Notify::new());
+        let panic = Arc::new(Notify::new());
         let running = Running {
             part,
             name,
             is_down: false,
-            fault: fault.clone(),
+            panic: panic.clone(),
         };
         self.background().insert(id, running);
         Entry {
@@ -198,49 +172,45 @@ impl Health {
             id,
             part,
             name,
-            fault,
+            panic,
         }
     }
 
-    /// Every change under this lock is one assignment, so a panic elsewhere does not spoil it.
     fn background(&self) -> MutexGuard<'_, BTreeMap<u64, Running>> {
-        self.registry()
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.registry().running.lock()
     }
 }
 
-/// The place of a task among those that run. Dropping it gives it up.
+/// The entry of a task in the registry. Dropping it removes the entry.
 struct Entry {
     health: Health,
     id: u64,
     part: Part,
     name: &'static str,
-    fault: Arc<Notify>,
+    panic: Arc<Notify>,
 }
 
 impl Entry {
-    /// Runs the task, and returns how it ended.
+    /// Runs the task and describes how it ended.
     async fn run(&self, task: impl Future<Output = ()>) -> String {
         let task = async {
             tokio::select! {
                 biased;
-                () = self.fault.notified() => panic!("a panic that a test asked for"),
+                () = self.panic.notified() => panic!("a panic injected by a test"),
                 () = task => {}
             }
         };
         end_of(AssertUnwindSafe(task).catch_unwind().await)
     }
 
-    fn is_down(&self, why: &str) {
+    fn report_end(&self, why: &str) {
         self.set_down(true);
         let reason = format!("{} ended: {why}", self.name);
         self.health.report(self.part, self.name, reason);
     }
 
-    /// Takes the fault back, unless another task of this name is down.
-    fn is_well(&self) {
+    /// Clears the fault, unless another task of this name is down.
+    fn set_healthy(&self) {
         if self.set_down(false) {
             let running = self.health.background();
             let others = running.values();
@@ -251,15 +221,18 @@ impl Entry {
         }
     }
 
-    /// Returns what it was before.
+    /// Returns whether the task was down before.
     fn set_down(&self, is_down: bool) -> bool {
         let mut running = self.health.background();
         let own = running.get_mut(&self.id);
         own.is_some_and(|own| std::mem::replace(&mut own.is_down, is_down))
     }
 
-    fn fails_the_node(&self, why: &str) {
-        let why = format!("{} ended: {why}; the node cannot go on", self.name);
+    fn fail_node(&self, why: &str) {
+        let why = format!(
+            "{} ended: {why}; the node cannot work without it",
+            self.name
+        );
         self.health.report(self.part, self.name, &*why);
         // The first reason stands.
         self.health.registry().failed.send_if_modified(|failed| {
@@ -272,25 +245,25 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.is_well();
+        self.set_healthy();
         self.health.background().remove(&self.id);
     }
 }
 
 impl Background {
-    /// From here on the task may end.
+    /// Expects the task to end from now on.
     pub fn expect_end(&self) {
         self.ending.cancel();
     }
 
-    /// Ends the task at its next await, and returns when it has ended.
+    /// Aborts the task at its next await, and waits until it has ended.
     pub async fn stop(self) {
         self.task.abort();
         let _ = self.task.await;
     }
 
-    /// Waits until the task has ended by itself, as it has been told to. Cancel-safe: a task that is
-    /// not waited for any longer goes on until this is dropped.
+    /// Expects the task to end, and waits until it has. Cancel-safe: without a waiter, the task goes on until
+    /// this is dropped.
     pub async fn ended(&mut self) {
         self.expect_end();
         let _ = (&mut self.task).await;
@@ -298,7 +271,7 @@ impl Background {
 }
 
 impl BackgroundThread {
-    /// Wakes the thread where it is parked, and blocks until it has ended.
+    /// Unparks the thread, and blocks until it has ended.
     pub fn join(self) {
         self.0.thread().unpark();
         // Its panic has been caught and reported.
@@ -306,7 +279,7 @@ impl BackgroundThread {
     }
 }
 
-/// How something ended, in words.
+/// Describes how a task ended.
 fn end_of(ended: Result<(), Box<dyn Any + Send>>) -> String {
     let Err(panic) = ended else {
         return "it returned".into();
@@ -326,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_panics_is_reported_and_starts_again() {
+    async fn a_task_that_panics_is_reported_and_restarted() {
         let health = Health::default();
         let starts = Arc::new(AtomicUsize::new(0));
         let counted = starts.clone();
@@ -352,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_what_is_vital_fails_the_node_unless_it_was_requested() {
+    async fn the_unexpected_end_of_a_vital_task_fails_the_node() {
         let health = Health::default();
         let mut requested = health.vital(Part::Worker, "finisher", async {});
         requested.ended().await;
@@ -365,17 +338,17 @@ mod tests {
         let why = health.failed().await;
         assert_eq!(
             why,
-            "queue-writer ended: it panicked: no; the node cannot go on"
+            "queue-writer ended: it panicked: no; the node cannot work without it"
         );
         assert_eq!(faults(&health), [(Part::Queue, "queue-writer")]);
     }
 
     #[tokio::test]
-    async fn a_fault_stands_while_one_of_that_name_is_down() {
+    async fn a_fault_stands_while_a_task_of_its_name_is_down() {
         let health = Health::default();
-        let _well = health.restarting(Part::Queue, "reader", std::future::pending::<()>);
-        let _ill = health.restarting(Part::Queue, "reader", || async {});
-        tokio::time::sleep(STEADY + PAUSE.0).await;
+        let _healthy = health.restarting(Part::Queue, "reader", std::future::pending::<()>);
+        let _failing = health.restarting(Part::Queue, "reader", || async {});
+        tokio::time::sleep(STEADY + BACKOFF.0).await;
         assert_eq!(faults(&health), [(Part::Queue, "reader")]);
     }
 }

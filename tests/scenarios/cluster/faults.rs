@@ -180,7 +180,7 @@ async fn a_paused_node_loses_its_leases() {
     let nodes = three(&shared).await;
     let mut load = Load::start(&mut rng);
     // Until the stopped node held a lease, which another node reaps.
-    let reaped = |node: &Node| node.log().contains("attempts were lost");
+    let reaped = |node: &Node| node.log().contains("attempts that were lost");
     let mut stops = 0;
     while stops < times(2, 10) || !nodes.iter().any(reaped) {
         load.set_addresses(addresses(&nodes));
@@ -236,7 +236,7 @@ async fn a_late_result_is_rejected() {
         let status = holder.client().get_task_status(&id).await.expect("known");
         assert_eq!(status, ended, "an ended task has changed");
         let log = holder.log();
-        log.contains("not ours any more").then_some(())
+        log.contains("was lost").then_some(())
     })
     .await;
     // By now, the guest has ended or was interrupted.

@@ -31,10 +31,7 @@ async fn a_node_that_lost_its_id_leases_nothing() {
     let mut second = prepare(&shared, "a").started().await;
     signal(&first, Signal::CONT);
     eventually("the first node knows that its id is taken", async || {
-        first
-            .log()
-            .contains("may have this node's id")
-            .then_some(())
+        first.log().contains("may use this node's id").then_some(())
     })
     .await;
     let runs = |node: &Node| node.log().matches(RUNS).count();

@@ -104,7 +104,7 @@ async fn a_task_runs_on_a_node_with_its_plugin() {
     assert!(
         elsewhere
             .message()
-            .contains("the node c lives, but has no plugin"),
+            .contains("the node c is live, but has no plugin"),
         "{elsewhere:?}"
     );
     let unknown = c.client().submit_task(task("unknown-type", "")).await;
@@ -165,7 +165,10 @@ async fn a_task_runs_on_its_target_node_or_label() {
         let refused = a.client().submit_task(task).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition);
         assert!(refused.message().contains(known), "{refused:?}");
-        assert!(refused.message().contains("does not live"), "{refused:?}");
+        assert!(
+            refused.message().contains("is not registered"),
+            "{refused:?}"
+        );
     }
     let both = Task {
         node: "a".into(),

@@ -94,7 +94,7 @@ pub async fn max_connection_age_is_enforced() {
     let node = node(Backend::Embedded, settings).await;
     let (address, connections) = counting_proxy(node.address()).await;
     let through = DistributedClient::connect_lazy(&address).unwrap();
-    let mut client = through.with_patience(DEADLINE);
+    let mut client = through.with_retry_timeout(DEADLINE);
     // The age of a connection does not end a long call.
     let spin = client.submit_task(task("spin", "")).await.unwrap();
     let (mut waiting, id) = (node.client(), spin.clone());
@@ -121,7 +121,7 @@ pub async fn a_long_wait_uses_no_retry_time() {
     let proxy = Proxy::to(node.address()).await;
     let patience = Duration::from_secs(1);
     let client = DistributedClient::connect_lazy(&proxy.address().to_string());
-    let mut client = client.unwrap().with_patience(patience);
+    let mut client = client.unwrap().with_retry_timeout(patience);
     let spin = Task {
         task_id: "waited-for".into(),
         ..task("spin", "")

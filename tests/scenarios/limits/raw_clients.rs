@@ -75,9 +75,16 @@ pub async fn undecodable_requests_are_invalid_arguments() {
         let (code, reason) = call(&node, &path, None, bad).await;
         assert_eq!(code, Code::InvalidArgument as u8, "{reason}");
     }
-    let path = "/hostel.v1.TaskService/Cancel";
-    let (code, reason) = call(&node, path, None, &[0x0a, 9]).await;
-    assert_eq!(code, Code::InvalidArgument as u8, "{reason}");
+    for path in [
+        "/hostel.v1.TaskService/Cancel",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ] {
+        let (code, reason) = call(&node, path, None, &[0x0a, 9]).await;
+        assert_eq!(code, Code::InvalidArgument as u8, "{path}: {reason}");
+    }
     assert_serves(&mut node.client()).await;
 }
 

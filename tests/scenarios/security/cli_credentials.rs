@@ -159,9 +159,9 @@ pub async fn the_cli_explains_rejected_credentials() {
     );
     // The token is never sent over a plain connection.
     let plain = ["--server=http://192.0.2.1:1", "--token-file=token"];
-    assert_failure(&mut ask(&plain), 2, "write https:// there");
+    assert_failure(&mut ask(&plain), 2, "use https://");
     let plain = ["--server=http://127.0.0.1:1", "--ca-file=ca.pem"];
-    assert_failure(&mut ask(&plain), 2, "write https:// there");
+    assert_failure(&mut ask(&plain), 2, "use https://");
     assert_failure(
         &mut ask(&["--client-file=none.toml"]),
         2,

@@ -11,7 +11,7 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     transport::Channel,
 };
-use tonic_reflection::pb::{v1, v1alpha};
+use tonic_reflection::pb::v1;
 
 /// The only service that needs no token.
 const OPEN: &str = "grpc.health.v1.Health";
@@ -58,18 +58,11 @@ impl Decoder for Raw {
 /// Returns the methods of each service.
 fn described() -> BTreeMap<String, Vec<String>> {
     let mut services = BTreeMap::new();
-    for set in [
-        DESCRIPTORS,
-        tonic_health::pb::FILE_DESCRIPTOR_SET,
-        v1::FILE_DESCRIPTOR_SET,
-        v1alpha::FILE_DESCRIPTOR_SET,
-    ] {
-        for file in FileDescriptorSet::decode(set).unwrap().file {
-            for service in &file.service {
-                let name = format!("{}.{}", file.package(), service.name());
-                let methods = service.method.iter().map(|method| method.name().to_owned());
-                services.insert(name, methods.collect());
-            }
+    for file in FileDescriptorSet::decode(DESCRIPTORS).unwrap().file {
+        for service in &file.service {
+            let name = format!("{}.{}", file.package(), service.name());
+            let methods = service.method.iter().map(|method| method.name().to_owned());
+            services.insert(name, methods.collect());
         }
     }
     services

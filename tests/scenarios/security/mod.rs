@@ -15,7 +15,7 @@ use crate::support::{
 };
 use hostel::{
     ClientOptions, DistributedClient,
-    client::{Error, Trouble},
+    client::{Error, TlsError},
     config::TokenHash,
     plugin::Sample,
 };
@@ -134,7 +134,7 @@ fn address(node: &Node) -> String {
 /// Connects a client on a new connection.
 async fn connect(node: &Node, options: ClientOptions) -> Result<DistributedClient, Error> {
     let client = DistributedClient::connect_with(&address(node), options).await?;
-    Ok(client.with_patience(Duration::ZERO))
+    Ok(client.with_retry_timeout(Duration::ZERO))
 }
 
 async fn assert_works(client: &mut DistributedClient) {
@@ -142,9 +142,9 @@ async fn assert_works(client: &mut DistributedClient) {
     assert_eq!(echoed.unwrap().result, "over");
 }
 
-fn trouble(result: Result<DistributedClient, Error>) -> Option<Trouble> {
+fn tls_error(result: Result<DistributedClient, Error>) -> Option<TlsError> {
     match result {
-        Err(Error::Unreachable { trouble, .. }) => trouble,
+        Err(Error::Unreachable { tls, .. }) => tls,
         other => panic!("{other:?}"),
     }
 }

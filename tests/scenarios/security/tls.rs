@@ -23,7 +23,7 @@ pub async fn listening_beyond_loopback_needs_tls_and_tokens() {
     assert_unauthenticated(stranger.list_plugins().await);
     // A plain connection fails before the token is checked.
     let mut plain = DistributedClient::connect_lazy(&address(&node)).unwrap();
-    plain = plain.with_patience(Duration::ZERO);
+    plain = plain.with_retry_timeout(Duration::ZERO);
     assert_ne!(
         plain.list_plugins().await.unwrap_err().code(),
         Code::Unauthenticated
@@ -35,14 +35,14 @@ pub async fn untrusted_certificates_and_plain_text_are_rejected() {
     let node = prepared(TLS, &authority).started().await;
     assert_works(&mut connect(&node, authority.trusted()).await.unwrap()).await;
     assert_eq!(
-        trouble(connect(&node, other.trusted()).await),
-        Some(Trouble::Untrusted)
+        tls_error(connect(&node, other.trusted()).await),
+        Some(TlsError::Untrusted)
     );
     // This machine does not trust the authority.
     let https = format!("https://{}", node.address());
     let trusted_here = DistributedClient::connect_with(&https, ClientOptions::new()).await;
     match trusted_here {
-        Err(Error::Unreachable { trouble, .. }) => assert_eq!(trouble, Some(Trouble::Untrusted)),
+        Err(Error::Unreachable { tls, .. }) => assert_eq!(tls, Some(TlsError::Untrusted)),
         // A machine may trust no authority at all.
         Err(Error::Tls { .. }) => {}
         other => panic!("{other:?}"),
@@ -51,25 +51,28 @@ pub async fn untrusted_certificates_and_plain_text_are_rejected() {
     let named = |name: &str| authority.trusted().domain_name(name);
     assert_works(&mut connect(&node, named("node.example")).await.unwrap()).await;
     let elsewhere = connect(&node, named("other.example")).await;
-    assert_eq!(trouble(elsewhere), Some(Trouble::OtherName));
+    assert_eq!(tls_error(elsewhere), Some(TlsError::WrongName));
 
     // A client without TLS. The reason does not always reach it.
     let plain = DistributedClient::connect_lazy(node.address()).unwrap();
-    let refused = plain.with_patience(Duration::ZERO).list_plugins().await;
-    assert_lost(&refused.unwrap_err(), Trouble::WantsTls);
+    let refused = plain
+        .with_retry_timeout(Duration::ZERO)
+        .list_plugins()
+        .await;
+    assert_lost(&refused.unwrap_err(), TlsError::TlsRequired);
 
     // A CA certificate as the node's own, such as the self-signed ones of openssl.
     let itself = Authority::new("127.0.0.1");
     let self_signed = prepared(TLS, &itself);
     itself.own().write(&self_signed.path(""), "node");
     let self_signed = self_signed.started().await;
-    let reason = trouble(connect(&self_signed, itself.trusted()).await);
-    assert_eq!(reason, Some(Trouble::Authority));
+    let reason = tls_error(connect(&self_signed, itself.trusted()).await);
+    assert_eq!(reason, Some(TlsError::CaCertificate));
 
     // A client with TLS and a node without.
     let plain = Node::start(&[], "").await;
     let wants = connect(&plain, authority.trusted()).await;
-    assert_eq!(trouble(wants), Some(Trouble::NoTls));
+    assert_eq!(tls_error(wants), Some(TlsError::NotTls));
 }
 
 pub async fn client_certificates_are_required() {
@@ -89,15 +92,15 @@ pub async fn client_certificates_are_required() {
 
     // With TLS 1.3, a client is rejected when it sends its first request.
     for (options, why) in [
-        (authority.trusted(), Trouble::CertificateWanted),
+        (authority.trusted(), TlsError::CertificateRequired),
         (
             with_certificate(authority.client("ann")),
-            Trouble::CertificateRefused,
+            TlsError::CertificateRejected,
         ),
     ] {
         match connect(&node, options).await {
             Ok(mut client) => assert_lost(&client.list_plugins().await.unwrap_err(), why),
-            refused => assert!(trouble(refused).is_none_or(|reason| reason == why)),
+            refused => assert!(tls_error(refused).is_none_or(|reason| reason == why)),
         }
     }
     assert_works(
@@ -109,9 +112,9 @@ pub async fn client_certificates_are_required() {
 }
 
 /// Checks that the connection was lost, with this reason if one reached the client.
-fn assert_lost(status: &Status, why: Trouble) {
-    assert!(client::is_lost(status), "{status:?}");
-    let reason = client::trouble(status);
+fn assert_lost(status: &Status, why: TlsError) {
+    assert!(client::is_connection_lost(status), "{status:?}");
+    let reason = TlsError::find_in(status);
     assert!(reason.is_none() || reason == Some(why), "{status:?}");
 }
 
@@ -142,8 +145,8 @@ pub async fn renewed_certificates_serve_without_a_restart() {
     .await;
     assert_works(&mut fresh).await;
     assert_eq!(
-        trouble(connect(&node, first.trusted()).await),
-        Some(Trouble::Untrusted)
+        tls_error(connect(&node, first.trusted()).await),
+        Some(TlsError::Untrusted)
     );
     // This client could not reconnect, so it uses its old connection.
     assert_works(&mut open).await;

@@ -57,12 +57,12 @@ pub async fn a_call_needs_a_known_token() {
 
     let log = node.log();
     assert!(
-        log.contains("accepted a call") && log.contains("token=ci"),
+        log.contains("admitted a call") && log.contains("token=ci"),
         "{log}"
     );
     assert!(log.contains("token=ann"), "{log}");
     assert!(
-        log.contains("refused: no token that is known here"),
+        log.contains("refused a call without a known token"),
         "{log}"
     );
     assert!(!log.contains("5ecre7"), "{log}");
@@ -203,7 +203,7 @@ pub async fn a_stream_ends_when_its_token_is_removed() {
         let ended = tokio::time::timeout(DEADLINE, ended).await;
         let status = ended.expect("an end of the stream");
         assert_eq!(status.code(), Code::Unauthenticated, "{status}");
-        assert!(status.message().contains("taken out"), "{status}");
+        assert!(status.message().contains("was removed"), "{status}");
     };
     ends(&mut silent, "silent").await;
     ends(&mut busy, "busy").await;

@@ -1,0 +1,104 @@
+//! Counts the bytes in flight, as one layer over all services: requests and responses, in the budgets of
+//! `share`. A message that is larger than the limit is refused by its length prefix.
+
+mod request_body;
+mod response_body;
+
+use super::share::Share;
+use crate::budget::{Reservation, SharedReservation};
+use futures_util::future::BoxFuture;
+use request_body::RequestBody;
+use response_body::ResponseBody;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tonic::{Response, body::Body, codegen::http};
+use tower::{Layer, Service};
+
+/// The memory of the call's own message in the budget for requests. A call that needs the message after
+/// it has returned keeps this as long.
+pub fn request_memory<T>(request: &mut tonic::Request<T>) -> SharedReservation {
+    request.extensions_mut().remove().unwrap_or_default()
+}
+
+/// The share of the connection that a request arrived on; `None` only without a server.
+pub fn share_of<T>(request: &tonic::Request<T>) -> Option<Arc<Share>> {
+    request.extensions().get::<Arc<Share>>().cloned()
+}
+
+/// Reserves memory for the largest response, for a call that is about to build one.
+pub async fn reserve_response<T>(request: &tonic::Request<T>) -> Option<Reservation> {
+    let share = share_of(request)?;
+    Some(share.unsent.reserve(share.max_message_bytes).await)
+}
+
+/// A response within `reserved`, of which it keeps what it needs.
+pub fn fit_response<T: prost::Message>(
+    message: T,
+    mut reserved: Option<Reservation>,
+) -> Response<T> {
+    if let Some(reserved) = &mut reserved {
+        reserved.shrink_to(message.encoded_len());
+    }
+    response(message, reserved.map(Arc::new))
+}
+
+/// A response that keeps `reserved` until it is sent.
+pub fn response<T>(message: T, reserved: Option<Arc<Reservation>>) -> Response<T> {
+    let mut response = Response::new(message);
+    if let Some(reserved) = reserved {
+        response.extensions_mut().insert(reserved);
+    }
+    response
+}
+
+/// The layer.
+#[derive(Clone)]
+pub struct CountInFlight;
+
+/// A service behind the layer.
+#[derive(Clone)]
+pub struct InFlight<S>(S);
+
+impl<S> Layer<S> for CountInFlight {
+    type Service = InFlight<S>;
+
+    fn layer(&self, inner: S) -> InFlight<S> {
+        InFlight(inner)
+    }
+}
+
+impl<S> Service<http::Request<Body>> for InFlight<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let Some(share) = request.extensions().get::<Arc<Share>>().cloned() else {
+            return Box::pin(self.0.call(request));
+        };
+        let memory = SharedReservation::default();
+        request.extensions_mut().insert(memory.clone());
+        let received = share.clone();
+        let request = request.map(|body| Body::new(RequestBody::new(body, received, memory)));
+        let response = self.0.call(request);
+        Box::pin(async move {
+            let mut response = response.await?;
+            let reserved = response.extensions_mut().remove();
+            Ok(response.map(|body| Body::new(ResponseBody::new(body, share, reserved))))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

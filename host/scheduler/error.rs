@@ -1,0 +1,117 @@
+//! Why a request about a task was refused or failed.
+
+use crate::{
+    queue,
+    task::{Name, Route, StateKind, Target, TaskId},
+};
+
+/// How many names a refusal lists: its text travels in a header, and clients limit the size of those.
+const LISTED: usize = 30;
+
+/// Why the scheduler refused a request or could not fulfil it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No live node handles the task type.
+    #[error("{}", unknown_type(.task_type, .known))]
+    UnknownType {
+        /// The type of the refused task.
+        task_type: Name,
+        /// The types that live nodes handle.
+        known: Vec<Name>,
+    },
+    /// Live nodes handle the task type, but not the target.
+    #[error("{}", no_such_target(.route, *.is_live, .known))]
+    NoSuchTarget {
+        /// The type and the target of the refused task.
+        route: Route,
+        /// Whether the target is live, and handles other types.
+        is_live: bool,
+        /// The nodes, or their labels, that handle the type.
+        known: Vec<Name>,
+    },
+    /// A plugin that handles the type may be loaded within moments.
+    #[error(
+        "no live node handles {task_type} yet, but {node} is still loading the plugins that it \
+         found at its start; retry in a second"
+    )]
+    Starting {
+        /// The type of the refused task.
+        task_type: Name,
+        /// The node that is still loading plugins.
+        node: Name,
+    },
+    /// No task has this id.
+    #[error("no task has the id {0}")]
+    UnknownTask(TaskId),
+    /// The id of the submission is that of another task.
+    #[error("another task, with other content, has the id {0}")]
+    Conflict(TaskId),
+    /// The queue has no room for another open task.
+    #[error("the queue has reached its limit of open tasks (queue.max_open_tasks); retry later")]
+    Full,
+    /// The task cannot be requeued in its state.
+    #[error("task {id} is {state}; only failed and cancelled tasks can be requeued")]
+    NotRequeued {
+        /// The task.
+        id: TaskId,
+        /// Its state.
+        state: StateKind,
+    },
+    /// It is not known whether the task is stored.
+    #[error("{1}; it is not known whether the task {0} is stored")]
+    OutcomeUnknown(TaskId, queue::Error),
+    /// The queue failed.
+    #[error(transparent)]
+    Queue(#[from] queue::Error),
+}
+
+fn unknown_type(task_type: &Name, known: &[Name]) -> String {
+    if known.is_empty() {
+        return format!(
+            "no live node handles {task_type} or any other task type; put a plugin into the plugins \
+             directory of a node"
+        );
+    }
+    let listed = listed(known);
+    format!("no live node handles {task_type}; known task types: {listed}")
+}
+
+fn no_such_target(route: &Route, is_live: bool, known: &[Name]) -> String {
+    let Route { task_type, target } = route;
+    let kind = match target {
+        Target::Label(_) => "node labels",
+        _ => "live nodes",
+    };
+    let known = if known.is_empty() {
+        "none".into()
+    } else {
+        listed(known)
+    };
+    let target = describe(target);
+    if is_live {
+        format!(
+            "{target} is live, but has no plugin that handles {task_type}; {kind} with such a plugin: \
+             {known}"
+        )
+    } else {
+        format!("{target} is not registered; {kind} that handle {task_type}: {known}")
+    }
+}
+
+fn listed(known: &[Name]) -> String {
+    let listed: Vec<_> = known.iter().take(LISTED).map(Name::as_str).collect();
+    let listed = listed.join(", ");
+    match known.len().saturating_sub(LISTED) {
+        0 => listed,
+        more => format!("{listed} and {more} more"),
+    }
+}
+
+/// The target in words.
+pub(super) fn describe(target: &Target) -> String {
+    match target {
+        Target::Any => "a node".into(),
+        Target::Node(id) => format!("the node {id}"),
+        Target::Label(label) => format!("a node with the label {label}"),
+    }
+}

@@ -1,0 +1,356 @@
+//! Leases due tasks that can run now, and runs each in its guest. Resources are reserved before tasks
+//! are leased, so that no task waits under a lease. The signals of the queue only wake the dispatcher;
+//! the lease decides.
+
+use super::{
+    active_leases::{Interrupt, InterruptReason},
+    hosted_types::HostedTypes,
+    shared::Shared,
+    slot::{Slot, UnwrittenResult},
+    turns::Turns,
+};
+use crate::{
+    log_limit::LogLimit,
+    plugin::{Call, Finished, Handler, Room},
+    queue::{Error, Finish, LeaseRequest, Leased},
+    task::{AttemptResult, ExecutedBy, Name, Outcome, Resources, transition},
+};
+use futures_util::FutureExt;
+use std::{panic::AssertUnwindSafe, sync::Arc};
+use tokio::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+use tokio_util::task::TaskTracker;
+
+/// How long an idle dispatcher relies on signals before it leases again without one.
+const MAX_IDLE: Duration = Duration::from_secs(1);
+
+/// The least time between two queries for the next due task.
+const DUE_QUERY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Starts the attempts of leased tasks.
+#[derive(Clone)]
+pub struct Runner {
+    pub shared: Arc<Shared>,
+    pub running: TaskTracker,
+    pub finished: mpsc::Sender<UnwrittenResult>,
+}
+
+/// The slots, and the resources in them, that one lease request may use.
+struct LeaseCapacity {
+    max: usize,
+    room: Room,
+}
+
+/// What the log has of the reasons for which this node takes no tasks.
+#[derive(Default)]
+struct Logged {
+    drained: bool,
+    id_in_doubt: bool,
+}
+
+/// Leases and runs tasks, for ever.
+pub async fn dispatch(runner: Runner) {
+    let shared = runner.shared.clone();
+    let mut hosted = HostedTypes::of(shared.plugins.catalog());
+    let mut turns = Turns::new();
+    let mut last_due_query: Option<Instant> = None;
+    let mut logged = Logged::default();
+    let limit = LogLimit::of_retries();
+    loop {
+        logged.update(&shared);
+        // Before the lease: a slot that is freed, or a result that is written, while the lease runs
+        // wakes the dispatcher afterwards.
+        shared.slots.set_wake_on_free(true);
+        if !shared.may_lease() {
+            let _ = tokio::time::timeout(MAX_IDLE, shared.wake.notified()).await;
+            continue;
+        }
+        hosted.update(shared.plugins.catalog());
+        if let Some(capacity) = shared.capacity(&hosted) {
+            let max = capacity.max;
+            match runner.lease(&hosted, None, capacity).await {
+                Ok(count) if count == max => continue,
+                // Unless resources are short, everything due is leased now, and the queue signals
+                // what becomes due.
+                Ok(_) => shared.slots.set_wake_on_free(shared.is_short(&hosted)),
+                Err(error) => {
+                    log_lease_error(&limit, &error);
+                    tokio::time::sleep(MAX_IDLE).await;
+                    continue;
+                }
+            }
+        }
+        if turns.is_check_due(Instant::now()) {
+            let passed = shared.passed_by(&hosted, turns.current().cloned()).await;
+            turns.update(Instant::now(), passed, |task_type| {
+                let needs = hosted.types.get(task_type).map(|wanted| wanted.needs);
+                let plugins = shared.plugins.clone();
+                Box::pin(async move { plugins.reserve(needs.unwrap_or_default()).await })
+            });
+        }
+        let delay = idle_delay(&shared, &hosted, &mut last_due_query).await;
+        let turn = tokio::select! {
+            (task_type, room) = turns.ready() => Some((task_type, room)),
+            _ = tokio::time::timeout(delay, shared.wake.notified()) => None,
+        };
+        if let Some((task_type, room)) = turn
+            && let Err(error) = runner.take_turn(&hosted, task_type, room).await
+        {
+            log_lease_error(&limit, &error);
+        }
+    }
+}
+
+fn log_lease_error(limit: &LogLimit, error: &Error) {
+    if let Some(left_out) = limit.permit() {
+        tracing::warn!(left_out, "cannot lease tasks: {error}");
+    }
+}
+
+impl Logged {
+    /// Logs what has changed.
+    fn update(&mut self, shared: &Shared) {
+        let drained = shared.discovery.is_drained(&shared.node);
+        if std::mem::replace(&mut self.drained, drained) != drained {
+            if drained {
+                tracing::info!("drained: this node takes no new task until it is undrained");
+            } else {
+                tracing::info!("undrained: this node takes tasks again");
+            }
+        }
+        let in_doubt = shared.discovery.is_id_contested();
+        if std::mem::replace(&mut self.id_in_doubt, in_doubt) != in_doubt {
+            if in_doubt {
+                tracing::warn!(
+                    "another node may use this node's id: this node takes no task until it owns its id \
+                     again"
+                );
+            } else {
+                tracing::info!("this node owns its id: it takes tasks again");
+            }
+        }
+    }
+}
+
+/// How long to sleep unless a signal comes: until the next task is due, as far as is known. Tasks that
+/// lack resources here wait for another to end, which wakes the dispatcher.
+async fn idle_delay(
+    shared: &Shared,
+    hosted: &HostedTypes,
+    last_due_query: &mut Option<Instant>,
+) -> Duration {
+    if last_due_query.is_some_and(|at| at.elapsed() < DUE_QUERY_INTERVAL) {
+        return DUE_QUERY_INTERVAL;
+    }
+    if shared.slots.free_slots() == 0 || hosted.types.is_empty() {
+        return MAX_IDLE;
+    }
+    *last_due_query = Some(Instant::now());
+    let want = shared.want(hosted, 1, shared.plugins.free());
+    match shared.queue.next_due(&want).await {
+        Ok(Some(due)) => due.clamp(DUE_QUERY_INTERVAL / 10, MAX_IDLE),
+        Ok(None) => MAX_IDLE,
+        Err(error) => {
+            // The next lease reports it if it lasts.
+            tracing::debug!("cannot query the next due task: {error}");
+            MAX_IDLE
+        }
+    }
+}
+
+impl Shared {
+    /// Reserves what leased tasks will need before any is leased; `None` if that is not enough for one
+    /// task. The reservation is given back unless a run takes it.
+    fn capacity(&self, hosted: &HostedTypes) -> Option<LeaseCapacity> {
+        let max = self.slots.free_slots();
+        if max == 0 || hosted.types.is_empty() {
+            return None;
+        }
+        let room = self.plugins.offer(hosted.largest.saturating_mul(max));
+        let fits = hosted.smallest.fits_in(room.resources());
+        fits.then_some(LeaseCapacity { max, room })
+    }
+
+    /// Whether a due task may have to wait until a task of this node ends.
+    fn is_short(&self, hosted: &HostedTypes) -> bool {
+        self.slots.free_slots() == 0
+            || self.slots.has_suspect()
+            || self
+                .slots
+                .left(&hosted.types)
+                .values()
+                .any(|&left| left == 0)
+            || !hosted.largest.fits_in(self.plugins.free())
+    }
+
+    /// The type of the oldest due task that does not fit into the free resources, if any; of all types
+    /// or of `only` one.
+    async fn passed_by(&self, hosted: &HostedTypes, only: Option<Name>) -> Option<Name> {
+        let free = self.plugins.free();
+        if hosted.largest.fits_in(free) {
+            return None;
+        }
+        let want = LeaseRequest {
+            only,
+            ..self.want(hosted, 1, free)
+        };
+        let passed = self.queue.oldest_blocked(&want).await;
+        passed.unwrap_or_else(|error| {
+            tracing::debug!("cannot query tasks that wait for resources: {error}");
+            None
+        })
+    }
+
+    fn want(&self, hosted: &HostedTypes, max: usize, room: Resources) -> LeaseRequest {
+        LeaseRequest {
+            node: self.node.clone(),
+            labels: self.labels.clone(),
+            types: hosted.types.clone(),
+            remaining: self.slots.left(&hosted.types),
+            only: None,
+            available: room,
+            max,
+            allow_suspect: !self.slots.has_suspect(),
+            ttl: self.lease_ttl,
+        }
+    }
+}
+
+impl Runner {
+    /// Leases tasks that fit into the capacity, of one type or of all, and starts them. Returns their
+    /// number.
+    async fn lease(
+        &self,
+        hosted: &HostedTypes,
+        only: Option<Name>,
+        mut capacity: LeaseCapacity,
+    ) -> Result<usize, Error> {
+        let want = LeaseRequest {
+            only,
+            ..self
+                .shared
+                .want(hosted, capacity.max, capacity.room.resources())
+        };
+        let leased = self.shared.queue.lease(&want).await?;
+        let count = leased.len();
+        for task in leased {
+            let needs = hosted.types.get(&task.task_type);
+            // The queue respects the capacity; a task beyond it is released.
+            let room = needs.and_then(|wanted| capacity.room.split(wanted.needs));
+            let (slot, interrupt) = Slot::take(&self.shared, &task);
+            let run = run(
+                self.shared.clone(),
+                task,
+                (slot, room, interrupt),
+                self.finished.clone(),
+            );
+            // Boxed: the runtime moves the futures that it runs, and this one has some kilobytes.
+            self.running
+                .spawn_on(Box::pin(run), self.shared.plugins.runtime());
+        }
+        Ok(count)
+    }
+
+    /// Leases one task of the type whose turn it is, once a slot is free, if a task still waits.
+    async fn take_turn(
+        &self,
+        hosted: &HostedTypes,
+        task_type: Name,
+        room: Room,
+    ) -> Result<(), Error> {
+        while self.shared.slots.free_slots() == 0 {
+            self.shared.slots.set_wake_on_free(true);
+            let _ = tokio::time::timeout(MAX_IDLE, self.shared.wake.notified()).await;
+        }
+        // The node may have been drained during the waits. Returning gives the resources back.
+        if !self.shared.may_lease() {
+            return Ok(());
+        }
+        let capacity = LeaseCapacity { max: 1, room };
+        self.lease(hosted, Some(task_type), capacity)
+            .await
+            .map(|_| ())
+    }
+}
+
+/// Runs one attempt, from its lease until the finisher has its result.
+async fn run(
+    shared: Arc<Shared>,
+    task: Leased,
+    (slot, room, interrupt): (Slot, Option<Room>, Interrupt),
+    finished: mpsc::Sender<UnwrittenResult>,
+) {
+    let handler = shared.plugins.catalog().resolve(task.task_type.as_str());
+    // The plugin may have been removed since the lease, or its new version may need more than is free.
+    let ready = handler.zip(room).and_then(|(handler, room)| {
+        let room = shared.plugins.fit(room, handler.needs())?;
+        Some((handler, room))
+    });
+    let (outcome, ran) = match ready {
+        Some((handler, room)) => attempt(&shared, handler, room, task, &interrupt).await,
+        None => (Some(Outcome::Released), None),
+    };
+    let Some(outcome) = outcome else {
+        return;
+    };
+    slot.set_finishing();
+    let finish = Finish {
+        token: slot.token().clone(),
+        outcome,
+        ran,
+    };
+    let unwritten = UnwrittenResult::new(finish, slot, &interrupt).await;
+    // The finisher outlives every run.
+    let _ = finished.send(unwritten).await;
+}
+
+/// Catches a panic of the node's own code: it must cost one attempt, and neither the slot nor the
+/// lease.
+async fn guarded(run: impl Future<Output = Finished>) -> Finished {
+    AssertUnwindSafe(run)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| {
+            tracing::error!("the node panicked while it ran a task; the panic is logged above");
+            Finished::node_failed()
+        })
+}
+
+/// Runs the guest. No outcome means that the lease was lost.
+async fn attempt(
+    shared: &Shared,
+    handler: Handler,
+    room: Room,
+    task: Leased,
+    interrupt: &Interrupt,
+) -> (Option<Outcome>, Option<ExecutedBy>) {
+    let ran = ExecutedBy {
+        node: shared.node.clone(),
+        plugin: handler.generation.name.clone(),
+        plugin_version: handler.generation.version.as_str().into(),
+    };
+    let attempt = task.attempt;
+    let id = task.token.id.clone();
+    let call = Call {
+        id: task.token.id,
+        payload: task.payload,
+        metadata: task.metadata,
+        attempt,
+        cancel: interrupt.token(),
+    };
+    let finished = guarded(handler.run_in(room, call)).await;
+    let ended = match (finished.ended, interrupt.reason()) {
+        (AttemptResult::Cancelled, Some(InterruptReason::LeaseLost)) => return (None, None),
+        (AttemptResult::Cancelled, Some(InterruptReason::Drain)) => AttemptResult::Drained,
+        (ended, _) => ended,
+    };
+    let policy = &handler.task_type.retry;
+    let outcome = transition(ended, attempt, policy, fastrand::f64());
+    if let Some(class) = finished.class {
+        let failures = &shared.failures;
+        failures.report(&handler, &id, attempt, class, &outcome);
+    }
+    (Some(outcome), Some(ran))
+}
