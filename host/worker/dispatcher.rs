@@ -288,7 +288,7 @@ async fn run(
         let room = shared.plugins.fit(room, handler.needs())?;
         Some((handler, room))
     });
-    let (outcome, ran) = match ready {
+    let (outcome, executed_by) = match ready {
         Some((handler, room)) => attempt(&shared, handler, room, task, &interrupt).await,
         None => (Some(Outcome::Released), None),
     };
@@ -299,7 +299,7 @@ async fn run(
     let finish = Finish {
         token: slot.token().clone(),
         outcome,
-        ran,
+        executed_by,
     };
     let unwritten = UnwrittenResult::new(finish, slot, &interrupt).await;
     // The finisher outlives every run.
@@ -326,7 +326,7 @@ async fn attempt(
     task: Leased,
     interrupt: &Interrupt,
 ) -> (Option<Outcome>, Option<ExecutedBy>) {
-    let ran = ExecutedBy {
+    let executed_by = ExecutedBy {
         node: shared.node.clone(),
         plugin: handler.generation.name.clone(),
         plugin_version: handler.generation.version.as_str().into(),
@@ -352,5 +352,5 @@ async fn attempt(
         let failures = &shared.failures;
         failures.report(&handler, &id, attempt, class, &outcome);
     }
-    (Some(outcome), Some(ran))
+    (Some(outcome), Some(executed_by))
 }
