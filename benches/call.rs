@@ -12,7 +12,7 @@ use hostel::{
     Config,
     health::Health,
     lifecycle::Component as _,
-    plugin::{Call, Finished, Outside, PluginHost, engine_settings},
+    plugin::{Call, CallOutcome, Capabilities, PluginHost, engine_settings},
     task::{AttemptResult, Name},
 };
 use std::{path::Path, sync::Arc, time::Instant};
@@ -39,8 +39,8 @@ pub fn rows() -> Vec<Row> {
     let runtime = runtime();
     let dir = tempfile::tempdir().expect("a directory");
     let config = config(dir.path());
-    let host =
-        PluginHost::new(&config, Outside::default(), &Health::default()).expect("a plugin host");
+    let host = PluginHost::new(&config, Capabilities::default(), &Health::default())
+        .expect("a plugin host");
     runtime.block_on(host.start()).expect("a start");
     runtime.block_on(host.loaded());
     let handler = host.catalog().resolve("echo").expect("a handler");
@@ -89,7 +89,7 @@ fn call() -> Call {
     }
 }
 
-fn check(finished: Finished) {
+fn check(finished: CallOutcome) {
     assert_eq!(
         finished.ended,
         AttemptResult::Returned(Bytes::from_static(&PAYLOAD))

@@ -19,7 +19,7 @@ use hostel::{
     discovery::LocalDiscovery,
     health::Health,
     lifecycle::Component as _,
-    plugin::{Outside, PluginHost},
+    plugin::{Capabilities, PluginHost},
     proto::distributed::Message,
     task::Name,
 };
@@ -175,8 +175,8 @@ fn inside(runtime: &tokio::runtime::Runtime) -> Vec<Row> {
     let node = name("bench");
     let bytes = limits.max_payload_bytes;
     let router = Arc::new(Router::new(node, broker, discovery, bytes));
-    let host =
-        PluginHost::new(&config, Outside::default(), &Health::default()).expect("a plugin host");
+    let host = PluginHost::new(&config, Capabilities::default(), &Health::default())
+        .expect("a plugin host");
     let components = Components::new(host.clone(), router.clone(), Health::default(), &config);
     runtime.block_on(async {
         host.start().await.expect("a start");

@@ -14,7 +14,7 @@ use crate::{
         task,
     },
 };
-use hostel::plugin::Sample;
+use hostel::plugin::TestGuest;
 use std::time::Duration;
 
 /// The default and a short lease.
@@ -48,11 +48,11 @@ async fn takeover(lease: Duration, round: usize) -> f64 {
         redis.url(),
         lease.as_millis()
     );
-    let sample = Sample {
+    let sample = TestGuest {
         name: "busy",
         task_types: &["busy"],
         handle: BUSY,
-        ..Sample::default()
+        ..TestGuest::default()
     };
     let nodes = ["a", "b"].map(|id| {
         let node = Node::prepare(&[], &settings).named(id);

@@ -76,10 +76,10 @@ impl Greeter {
 impl Component for Greeter {
     async fn start(&self) -> anyhow::Result<()> {
         let (inbox, mut mailbox) = Subscription::new(MAILBOX, Overflow::Refuse);
-        let residence = self.router.settle(&self.id, inbox)?;
+        let registration = self.router.register(&self.id, inbox)?;
         let (router, id) = (self.router.clone(), self.id.clone());
         let task = tokio::spawn(async move {
-            let _residence = residence;
+            let _registration = registration;
             while let Some(Received::Message(message)) = mailbox.next().await {
                 let name = String::from_utf8_lossy(&message.payload);
                 let greeting = format!("Hello, {name}!");

@@ -35,8 +35,8 @@ use hostel_fuzz as fuzz;
 pub use hostel_keyvalue as keyvalue;
 pub use hostel_plugin as plugin;
 pub use hostel_queue as queue;
+use hostel_runtime::{atomic_file, log_limit, parent, pem, secret};
 pub use hostel_runtime::{budget, health, lifecycle, untrusted};
-use hostel_runtime::{log_limit, parent, pem, secret};
 pub use hostel_task as task;
 
 pub use client::{ClientOptions, DistributedClient};

@@ -3,14 +3,15 @@
 
 use crate::{
     api::{Security, Server, Services},
+    atomic_file,
     broker::{self, MessageBroker},
-    component::{Announcer, Components, Composite, FirstScan, Reception, Router},
+    component::{Components, Composite, FirstScan, NodeInbox, NodeRegistration, Router},
     config::{self, Config},
     discovery::{self, NodeRecord, ServiceDiscovery},
     health::Health,
     keyvalue::{self, KeyValue},
     lifecycle::Component,
-    plugin::{Outside, PluginHost},
+    plugin::{Capabilities, PluginHost},
     queue::{self, TaskQueue},
     scheduler::{DistributedTaskScheduler, TaskScheduler},
     task::Name,
@@ -89,11 +90,12 @@ impl DistributedNode {
         let server = Arc::new(Server::bind(address, Security::default(), services).await?);
         let advertised = server.address().to_string();
         let record = NodeRecord::new(id.clone(), advertised);
-        let announcer = Announcer::new(record, None, service_discovery.clone(), health.clone());
+        let registration =
+            NodeRegistration::new(record, None, service_discovery.clone(), health.clone());
         let parts = Composite::new(id.as_str());
-        parts.add(Arc::new(announcer), PART_DEADLINE)?;
-        let reception = Reception::new(router.clone(), service_discovery, health.clone());
-        parts.add(Arc::new(reception), PART_DEADLINE)?;
+        parts.add(Arc::new(registration), PART_DEADLINE)?;
+        let node_inbox = NodeInbox::new(router.clone(), service_discovery, health.clone());
+        parts.add(Arc::new(node_inbox), PART_DEADLINE)?;
         parts.add(server.clone(), PART_DEADLINE)?;
         parts.add(Arc::new(server.readiness()), PART_DEADLINE)?;
         Ok(Self::of(id, parts, router, server, health))
@@ -114,11 +116,11 @@ impl DistributedNode {
             &discovery,
             &config.limits,
         );
-        let outside = Outside {
+        let capabilities = Capabilities {
             keyvalue: Some(keyvalue.clone()),
             messenger: Some(router.clone()),
         };
-        let plugins = PluginHost::new(config, outside, &health)?;
+        let plugins = PluginHost::new(config, capabilities, &health)?;
         let components = Components::new(plugins.clone(), router.clone(), health.clone(), config);
         let components = Arc::new(components);
         let scheduler =
@@ -146,13 +148,13 @@ impl DistributedNode {
             labels: config.node.labels.clone(),
             ..NodeRecord::new(id.clone(), advertised)
         };
-        let announcer = Announcer::new(
+        let registration = NodeRegistration::new(
             record,
             Some(plugins.clone()),
             discovery.clone(),
             health.clone(),
         );
-        let reception = Reception::new(router.clone(), discovery.clone(), health.clone());
+        let node_inbox = NodeInbox::new(router.clone(), discovery.clone(), health.clone());
         let (tasks, guests) = (queue.clone(), plugins.clone());
         let worker = Worker::new(id.clone(), tasks, guests, discovery, health.clone(), config);
         // Stopped in reverse order: the worker drains while clients can still read results and tasks can
@@ -161,8 +163,8 @@ impl DistributedNode {
         parts.add(Arc::new(OpenQueue(queue)), PART_DEADLINE)?;
         parts.add(Arc::new(OpenKeyValue(keyvalue)), PART_DEADLINE)?;
         parts.add(plugins.clone(), PART_DEADLINE)?;
-        parts.add(Arc::new(announcer), PART_DEADLINE)?;
-        parts.add(Arc::new(reception), PART_DEADLINE)?;
+        parts.add(Arc::new(registration), PART_DEADLINE)?;
+        parts.add(Arc::new(node_inbox), PART_DEADLINE)?;
         parts.add(server.clone(), PART_DEADLINE)?;
         parts.add(components.clone(), component_deadline(config))?;
         parts.add(Arc::new(worker), config.node.drain + AFTER_DRAIN)?;
@@ -345,11 +347,7 @@ fn node_id(node: &config::Node) -> anyhow::Result<Name> {
         }
     }
     let id = format!("node-{}", Uuid::now_v7().simple());
-    // Renamed into place, so that a crash does not leave half an id.
-    let beside = file.with_extension("new");
-    std::fs::write(&beside, &id)
-        .and_then(|()| std::fs::rename(&beside, &file))
-        .with_context(cannot)?;
+    atomic_file::write(&file, &[id.as_bytes()]).with_context(cannot)?;
     Ok(Name::parse("node id", &id)?)
 }
 

@@ -40,7 +40,7 @@ impl IntoStatus for broker::InvalidMessage {
     }
 }
 
-impl IntoStatus for component::Taken {
+impl IntoStatus for component::IdTaken {
     fn into_status(self) -> Status {
         Status::invalid_argument(format!("{self}: take another name"))
     }

@@ -2,7 +2,7 @@
 //! component that a node would accept in the plugins directory, under the name of its plugin.
 
 use super::output::print_note;
-use crate::{Config, plugin, untrusted::Untrusted};
+use crate::{Config, atomic_file, plugin, untrusted::Untrusted};
 use anyhow::{Context, bail, ensure};
 use std::{
     path::{Path, PathBuf},
@@ -120,11 +120,9 @@ fn list(value: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// Copies `file` beside `to` and renames it, so that a node that watches never sees half a file.
+/// Copies `file` to `to` atomically, so that a node that watches never sees half a file.
 fn install(file: &Path, to: &Path) -> anyhow::Result<PathBuf> {
-    let beside = to.with_extension("wasm.part");
-    std::fs::copy(file, &beside)
-        .and_then(|_| std::fs::rename(&beside, to))
+    atomic_file::copy(file, to)
         .with_context(|| format!("cannot install {} as {}", file.display(), to.display()))?;
     let old = to.with_file_name(file.file_name().unwrap_or_default());
     if old != to && old.exists() {

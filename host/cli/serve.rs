@@ -7,6 +7,7 @@ use super::{
     signals::{SignalRequest, Signals},
 };
 use crate::{
+    atomic_file,
     config::{self, Config},
     node::DistributedNode,
 };
@@ -143,12 +144,10 @@ impl Serve {
     }
 }
 
-/// Writes the file under another name and renames it, so that it is never read half written.
+/// Writes the address and the id of the node, so that the file is never read half written.
 fn write_ports(file: &Path, node: &DistributedNode) -> anyhow::Result<()> {
     let ports =
         serde_json::json!({ "grpc": node.address().to_string(), "node_id": node.id().as_str() });
-    let beside = file.with_extension("tmp");
-    std::fs::write(&beside, format!("{ports}\n"))
-        .and_then(|()| std::fs::rename(&beside, file))
+    atomic_file::write(file, &[format!("{ports}\n").as_bytes()])
         .with_context(|| format!("cannot write {} (--ports-file)", file.display()))
 }

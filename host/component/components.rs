@@ -1,11 +1,7 @@
-//! The components of a node's plugins, as one part of the node: each plugin that has a component
-//! gets one, started and stopped with the node, given new code and let go as the catalog changes.
+//! The components of a node's plugins, as one part of the node: each plugin that exports a component
+//! gets an actor, which starts and stops with the node and follows the changes of the catalog.
 
-use super::{
-    router::Router,
-    status::Status,
-    supervised::{Supervised, Surroundings},
-};
+use super::{actor::Actor, actor_state::ActorContext, router::Router, status::Status};
 use crate::{
     config::Config,
     health::{Background, Health, Part},
@@ -15,13 +11,12 @@ use crate::{
 };
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+/// The actors of all plugins that export a component.
 pub struct Components {
     shared: Arc<Shared>,
     following: Mutex<Option<Following>>,
@@ -35,9 +30,9 @@ struct Following {
 struct Shared {
     plugins: Arc<PluginHost>,
     config: Config,
-    surroundings: Surroundings,
-    members: Mutex<BTreeMap<Name, Arc<Supervised>>>,
-    /// The change of the plugins that the members follow from.
+    context: ActorContext,
+    actors: Mutex<BTreeMap<Name, Arc<Actor>>>,
+    /// The latest change of the plugins that the actors have followed.
     caught_up: watch::Sender<u64>,
 }
 
@@ -48,56 +43,46 @@ impl Components {
         health: Health,
         config: &Config,
     ) -> Self {
-        let surroundings = Surroundings {
+        let context = ActorContext {
             router,
             health,
-            places: Arc::new(Semaphore::new(config.plugins.max_components)),
+            slots: Arc::new(Semaphore::new(config.plugins.max_components)),
             changed: watch::Sender::new(0),
         };
         Self {
             shared: Arc::new(Shared {
                 plugins,
                 config: config.clone(),
-                surroundings,
-                members: Mutex::default(),
+                context,
+                actors: Mutex::default(),
                 caught_up: watch::Sender::new(0),
             }),
             following: Mutex::default(),
         }
     }
 
-    /// Waits until the component of each plugin that serves now has been tried.
+    /// Waits until a start of every component that serves now has been tried.
     pub async fn caught_up(&self) {
         let now = *self.shared.plugins.changed().borrow();
         let mut caught_up = self.shared.caught_up.subscribe();
-        // The sender lives as long as this.
+        // Cannot fail: the sender lives as long as `self`.
         let _ = caught_up.wait_for(|seen| *seen >= now).await;
     }
 
-    /// By id.
+    /// The status of each component, in the order of their ids.
     pub fn statuses(&self) -> Vec<Status> {
-        let members = self.shared.members();
-        members.values().map(|member| member.status()).collect()
+        let actors = self.shared.actors.lock();
+        actors.values().map(|actor| actor.status()).collect()
     }
 
-    /// Changes with every component that comes, goes, or gets into another state.
+    /// Changes whenever a component is added, removed, or gets into another state.
     pub fn changed(&self) -> watch::Receiver<u64> {
-        self.shared.surroundings.changed.subscribe()
-    }
-
-    fn following(&self) -> MutexGuard<'_, Option<Following>> {
-        self.following
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.context.changed.subscribe()
     }
 }
 
 impl Shared {
-    fn members(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Supervised>>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Until `stop`, which ends no change in the middle.
+    /// Follows the catalog until `stop`; a change that has begun is carried through.
     async fn follow(self: Arc<Self>, mut changed: watch::Receiver<u64>, stop: CancellationToken) {
         while let Some(Ok(())) = stop.run_until_cancelled(changed.changed()).await {
             let seen = *changed.borrow_and_update();
@@ -107,65 +92,68 @@ impl Shared {
     }
 
     async fn stop_all(&self) -> Vec<String> {
-        let members = std::mem::take(&mut *self.members());
-        let stopped = join_all(members.values().map(|member| member.stop())).await;
+        let actors = std::mem::take(&mut *self.actors.lock());
+        let stopped = join_all(actors.values().map(|actor| actor.stop())).await;
         let failed = stopped.into_iter().filter_map(Result::err);
         failed.map(|error| format!("{error:#}")).collect()
     }
 
-    /// Brings the components to what the catalog says. Those of one change start and stop beside
-    /// each other, each within its own time; the next change waits for the slowest.
+    /// Makes the actors match the catalog. The components of one change start and stop concurrently,
+    /// each within its own time limit; the next change waits for the slowest of them.
     async fn catch_up(&self) {
         let view = self.plugins.catalog().view();
-        let having = view.generations.values();
-        let wanted = having.filter(|generation| generation.has_component());
-        let wanted: BTreeMap<_, _> = wanted.map(|wanted| (wanted.name.clone(), wanted)).collect();
+        let wanted: BTreeMap<_, _> = view
+            .generations
+            .values()
+            .filter(|generation| generation.has_component())
+            .map(|generation| (generation.name.clone(), generation))
+            .collect();
         let (mut new, mut gone) = (Vec::new(), Vec::new());
         {
-            let mut members = self.members();
+            let mut actors = self.actors.lock();
             for (name, &generation) in &wanted {
-                if let Some(member) = members.get(name) {
-                    member.replace(generation.clone());
+                if let Some(actor) = actors.get(name) {
+                    actor.replace(generation.clone());
                     continue;
                 }
                 let limits = self.config.component(name);
                 let guests = self.plugins.runtime().clone();
-                let surroundings = self.surroundings.clone();
-                let member = Supervised::new(generation.clone(), limits, surroundings, guests);
-                let member = Arc::new(member);
-                members.insert(name.clone(), member.clone());
-                new.push(member);
+                let actor = Actor::new(generation.clone(), limits, self.context.clone(), guests);
+                let actor = Arc::new(actor);
+                actors.insert(name.clone(), actor.clone());
+                new.push(actor);
             }
-            members.retain(|name, member| {
+            actors.retain(|name, actor| {
                 let stays = wanted.contains_key(name);
                 if !stays {
-                    gone.push(member.clone());
+                    gone.push(actor.clone());
                 }
                 stays
             });
         }
         let starting = new
             .iter()
-            .map(async |member| report(member, member.start().await));
+            .map(async |actor| report(actor, actor.start().await));
         let stopping = gone
             .iter()
-            .map(async |member| report(member, member.stop().await));
+            .map(async |actor| report(actor, actor.stop().await));
         tokio::join!(join_all(starting), join_all(stopping));
-        self.surroundings.changed.send_modify(|count| *count += 1);
+        self.context.changed.send_modify(|count| *count += 1);
     }
 }
 
-fn report(member: &Supervised, done: anyhow::Result<()>) {
+fn report(actor: &Actor, done: anyhow::Result<()>) {
     if let Err(error) = done {
-        tracing::warn!(component = %member.id(), "{error:#}");
+        tracing::warn!(component = %actor.id(), "{error:#}");
     }
 }
 
 #[async_trait]
 impl Component for Components {
-    /// Every component has been tried when this returns; what would not start is reported.
+    /// Returns once a start of every component has been tried. A component that cannot start is
+    /// logged, and does not fail this.
     async fn start(&self) -> anyhow::Result<()> {
-        // Listen first: what changes while these start is done after them.
+        // Subscribed first, so that changes during these starts are followed after them.
         let mut changed = self.shared.plugins.changed();
         let seen = *changed.borrow_and_update();
         self.shared.catch_up().await;
@@ -173,14 +161,14 @@ impl Component for Components {
         let stop = CancellationToken::new();
         let (shared, stopped) = (self.shared.clone(), stop.clone());
         let follow = move || shared.clone().follow(changed.clone(), stopped.clone());
-        let health = &self.shared.surroundings.health;
+        let health = &self.shared.context.health;
         let task = health.restarting(Part::Plugins, "component-manager", follow);
-        *self.following() = Some(Following { stop, task });
+        *self.following.lock() = Some(Following { stop, task });
         Ok(())
     }
 
     async fn stop(&self) -> anyhow::Result<()> {
-        let following = self.following().take();
+        let following = self.following.lock().take();
         let followed = async {
             if let Some(Following { stop, mut task }) = following {
                 task.expect_end();
@@ -188,7 +176,8 @@ impl Component for Components {
                 task.ended().await;
             }
         };
-        // Beside each other: what a change is still starting ends sooner when it is told to stop.
+        // Concurrently, since a component that a change is still starting ends sooner if it is
+        // stopped. The second round stops what the change started after the first.
         let (mut failed, ()) = tokio::join!(self.shared.stop_all(), followed);
         failed.extend(self.shared.stop_all().await);
         anyhow::ensure!(failed.is_empty(), "{}", failed.join("; "));

@@ -1,19 +1,17 @@
-//! Several components as one: started in order, stopped in reverse, and undone when one of them
-//! cannot start. There is no other way to start or stop anything in a node.
+//! Several components as one: started in order, stopped in reverse, and rolled back if one of them
+//! cannot start. All parts of a node are started and stopped by this.
 
 use crate::lifecycle::Component;
 use anyhow::Context;
 use async_trait::async_trait;
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
 
 /// A component made of components.
 pub struct Composite {
     id: String,
     children: Mutex<Vec<Child>>,
-    /// Held while children are started or stopped, so that nobody else does either.
+    /// Held while children are started or stopped, so that only one call does either.
     changing: tokio::sync::Mutex<()>,
 }
 
@@ -34,13 +32,16 @@ impl Composite {
         }
     }
 
-    /// Adds a child behind those that are there. It starts with the whole. Fails when another child
-    /// has its id.
+    /// Adds a child after the existing ones, to be started with the whole. Fails if another child has
+    /// its id.
     pub fn add(&self, component: Arc<dyn Component>, deadline: Duration) -> anyhow::Result<()> {
-        let mut children = self.children();
+        let mut children = self.children.lock();
         let id = component.get_id();
         let taken = children.iter().any(|child| child.component.get_id() == id);
-        anyhow::ensure!(!taken, "there is a component {id} already: take another id");
+        anyhow::ensure!(
+            !taken,
+            "there is a component {id} already: give this one another id"
+        );
         children.push(Child {
             component,
             deadline,
@@ -49,8 +50,7 @@ impl Composite {
         Ok(())
     }
 
-    /// The same for a whole that runs: the child is started at once, and forgotten when it cannot
-    /// start.
+    /// Adds a child to a running whole: starts it at once, and removes it again if it cannot start.
     pub async fn join(
         &self,
         component: Arc<dyn Component>,
@@ -59,34 +59,34 @@ impl Composite {
         let _alone = self.changing.lock().await;
         self.add(component.clone(), deadline)?;
         let is_it = |child: &Child| Arc::ptr_eq(&child.component, &component);
-        let index = self.children().iter().position(is_it).unwrap_or_default();
+        let index = self
+            .children
+            .lock()
+            .iter()
+            .position(is_it)
+            .unwrap_or_default();
         let Err(error) = self.start_child(index).await else {
             return Ok(());
         };
         if let Err(also) = self.stop_child(index).await {
-            tracing::warn!("while undoing a failed start: {also}");
+            tracing::warn!("during the rollback of a failed start: {also}");
         }
-        self.children().retain(|child| !is_it(child));
+        self.children.lock().retain(|child| !is_it(child));
         Err(error)
     }
 
-    /// Each change is one push or one flag: a panic in between leaves the list whole.
-    fn children(&self) -> MutexGuard<'_, Vec<Child>> {
-        self.children.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn child(&self, index: usize) -> Option<Child> {
-        self.children().get(index).cloned()
+        self.children.lock().get(index).cloned()
     }
 
     fn mark(&self, index: usize, started: bool) {
-        if let Some(child) = self.children().get_mut(index) {
+        if let Some(child) = self.children.lock().get_mut(index) {
             child.started = started;
         }
     }
 
     fn len(&self) -> usize {
-        self.children().len()
+        self.children.lock().len()
     }
 
     async fn start_children(&self) -> anyhow::Result<()> {
@@ -102,8 +102,8 @@ impl Composite {
         };
         let id = child.component.get_id();
         tracing::debug!(component = id, "starting");
-        // From here on: one that is late, or whose start nobody waits for any more, may have begun
-        // something, and is stopped with the others.
+        // Marked before the start: if it times out or is cancelled, the child may have begun something
+        // and is stopped with the others.
         self.mark(index, true);
         let started = tokio::time::timeout(child.deadline, child.component.start()).await;
         if matches!(started, Ok(Err(_))) {
@@ -115,7 +115,7 @@ impl Composite {
             .with_context(|| format!("component {id} cannot start"))
     }
 
-    /// Stops whatever is started, the last first, and goes on past the ones that fail.
+    /// Stops the started children in reverse order, and goes on past those that fail.
     async fn stop_children(&self) -> anyhow::Result<()> {
         let mut failed = Vec::new();
         for index in (0..self.len()).rev() {
@@ -150,7 +150,7 @@ impl Component for Composite {
             return Ok(());
         };
         if let Err(also) = self.stop_children().await {
-            tracing::warn!("while undoing a failed start: {also:#}");
+            tracing::warn!("during the rollback of a failed start: {also:#}");
         }
         Err(error)
     }
@@ -180,7 +180,7 @@ mod tests {
     impl Component for Part {
         async fn start(&self) -> anyhow::Result<()> {
             anyhow::ensure!(!self.fails, "no");
-            self.log.lock().unwrap().push(format!("+{}", self.id));
+            self.log.lock().push(format!("+{}", self.id));
             Ok(())
         }
 
@@ -188,7 +188,7 @@ mod tests {
             if self.hangs {
                 std::future::pending::<()>().await;
             }
-            self.log.lock().unwrap().push(format!("-{}", self.id));
+            self.log.lock().push(format!("-{}", self.id));
             Ok(())
         }
 
@@ -217,11 +217,11 @@ mod tests {
         }
         whole.start().await.unwrap();
         whole.stop().await.unwrap();
-        assert_eq!(*log.lock().unwrap(), ["+a", "+b", "+c", "-c", "-b", "-a"]);
+        assert_eq!(*log.lock(), ["+a", "+b", "+c", "-c", "-b", "-a"]);
     }
 
     #[tokio::test]
-    async fn undoes_the_started_when_one_fails() {
+    async fn a_failed_start_stops_the_children_that_started() {
         let log = Arc::default();
         let whole = Composite::new("whole");
         whole
@@ -234,11 +234,11 @@ mod tests {
         whole.add(Arc::new(fails), Duration::from_secs(5)).unwrap();
         let error = format!("{:#}", whole.start().await.unwrap_err());
         assert_eq!(error, "component b cannot start: no");
-        assert_eq!(*log.lock().unwrap(), ["+a", "-a"]);
+        assert_eq!(*log.lock(), ["+a", "-a"]);
     }
 
     #[tokio::test]
-    async fn a_late_child_starts_at_once_and_alone() {
+    async fn a_child_that_joins_starts_at_once_and_alone() {
         let log = Arc::default();
         let whole = Composite::new("whole");
         let soon = Duration::from_secs(5);
@@ -253,7 +253,7 @@ mod tests {
         assert!(whole.join(Arc::new(fails), soon).await.is_err());
         whole.join(Arc::new(part("b", &log)), soon).await.unwrap();
         whole.stop().await.unwrap();
-        assert_eq!(*log.lock().unwrap(), ["+a", "+b", "-b", "-a"]);
+        assert_eq!(*log.lock(), ["+a", "+b", "-b", "-a"]);
     }
 
     /// Logs its stop, and never ends its start.
@@ -266,7 +266,7 @@ mod tests {
         }
 
         async fn stop(&self) -> anyhow::Result<()> {
-            self.0.lock().unwrap().push("-endless".into());
+            self.0.lock().push("-endless".into());
             Ok(())
         }
 
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_that_nobody_waits_for_any_more_is_undone_by_the_stop() {
+    async fn a_cancelled_start_is_rolled_back_by_stop() {
         let log = Arc::default();
         let whole = Composite::new("whole");
         let long = Duration::from_secs(600);
@@ -285,11 +285,11 @@ mod tests {
         let soon = Duration::from_millis(10);
         assert!(tokio::time::timeout(soon, whole.start()).await.is_err());
         whole.stop().await.unwrap();
-        assert_eq!(*log.lock().unwrap(), ["+a", "-endless", "-a"]);
+        assert_eq!(*log.lock(), ["+a", "-endless", "-a"]);
     }
 
     #[tokio::test]
-    async fn one_that_hangs_holds_nobody_up_for_ever() {
+    async fn a_child_that_hangs_delays_the_others_by_its_deadline_only() {
         let log = Arc::default();
         let whole = Composite::new("whole");
         whole
@@ -305,6 +305,6 @@ mod tests {
         whole.start().await.unwrap();
         let error = whole.stop().await.unwrap_err().to_string();
         assert!(error.contains("b: not stopped within 10ms"), "{error}");
-        assert_eq!(*log.lock().unwrap(), ["+a", "+b", "-a"]);
+        assert_eq!(*log.lock(), ["+a", "+b", "-a"]);
     }
 }

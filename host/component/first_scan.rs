@@ -1,11 +1,13 @@
-//! The wait for the plugins that a node finds at its start, as a part of the node: what starts behind
-//! it starts once they serve and their components run, and the parts before it can be used meanwhile.
+//! The wait for the plugins that a node finds at its start, as a part of the node. The parts added
+//! after it start once those plugins serve and their components run; the parts before it are in use
+//! meanwhile.
 
-use super::Components;
+use super::components::Components;
 use crate::{lifecycle::Component, plugin::PluginHost};
 use async_trait::async_trait;
 use std::sync::Arc;
 
+/// Starts once the plugins of the first scan have been loaded and their components started.
 pub struct FirstScan {
     pub plugins: Arc<PluginHost>,
     pub components: Arc<Components>,

@@ -1,9 +1,12 @@
-//! What guests say, on its way to the router: checked here as everything from outside is.
+//! Messages that guests send, on their way to the router. They are checked like those of any client.
 
-use super::router::{Router, Unanswered, Undelivered};
+use super::{
+    delivery_error::{DeliveryError, RequestError},
+    router::Router,
+};
 use crate::{
     broker::Message,
-    plugin::{Messenger, NotSent, Outgoing},
+    plugin::{Messenger, OutgoingMessage, SendError},
     task::Name,
 };
 use async_trait::async_trait;
@@ -13,31 +16,36 @@ use uuid::Uuid;
 
 #[async_trait]
 impl Messenger for Router {
-    async fn publish(&self, outgoing: Outgoing) -> Result<usize, NotSent> {
+    async fn publish(&self, outgoing: OutgoingMessage) -> Result<usize, SendError> {
         let message = self.check(outgoing)?;
         Ok(self.send(message).await?)
     }
 
-    async fn request(&self, outgoing: Outgoing, timeout: Duration) -> Result<Bytes, NotSent> {
-        let itself = outgoing.by_component && outgoing.to == outgoing.from.as_str();
+    async fn request(
+        &self,
+        outgoing: OutgoingMessage,
+        timeout: Duration,
+    ) -> Result<Bytes, SendError> {
+        let to_itself = outgoing.by_component && outgoing.to == outgoing.from.as_str();
         let message = self.check(outgoing)?;
-        if itself {
-            return Err(NotSent::Refused(format!(
+        if to_itself {
+            return Err(SendError::Refused(format!(
                 "{} cannot wait for its own answer: it handles one message after the other",
                 message.to
             )));
         }
         let answer = Router::request(self, message, timeout).await?;
-        match answer.error.is_empty() {
-            true => Ok(answer.payload),
-            false => Err(NotSent::Failed(answer.error)),
+        if answer.error.is_empty() {
+            Ok(answer.payload)
+        } else {
+            Err(SendError::Failed(answer.error))
         }
     }
 }
 
 impl Router {
-    fn check(&self, outgoing: Outgoing) -> Result<Message, NotSent> {
-        let refused = |error: &dyn std::error::Error| NotSent::Refused(error.to_string());
+    fn check(&self, outgoing: OutgoingMessage) -> Result<Message, SendError> {
+        let refused = |error: &dyn std::error::Error| SendError::Refused(error.to_string());
         let to = Name::parse("the receiver", &outgoing.to).map_err(|error| refused(&error))?;
         let message = Message {
             id: Uuid::now_v7().to_string(),
@@ -56,17 +64,17 @@ impl Router {
     }
 }
 
-impl From<Undelivered> for NotSent {
-    fn from(error: Undelivered) -> Self {
+impl From<DeliveryError> for SendError {
+    fn from(error: DeliveryError) -> Self {
         Self::Undeliverable(error.to_string())
     }
 }
 
-impl From<Unanswered> for NotSent {
-    fn from(error: Unanswered) -> Self {
+impl From<RequestError> for SendError {
+    fn from(error: RequestError) -> Self {
         match error {
-            Unanswered::Undelivered(error) => error.into(),
-            Unanswered::Timeout { .. } => Self::Timeout(error.to_string()),
+            RequestError::Undelivered(error) => error.into(),
+            RequestError::Timeout { .. } => Self::Timeout(error.to_string()),
         }
     }
 }

@@ -1,22 +1,27 @@
-//! The living parts of a node, what holds them together, and how messages find them.
+//! The long-lived parts of a node: how they are started and stopped together, the components of
+//! plugins as supervised actors, and the routing of messages to them.
 
-mod announcer;
+mod actor;
+mod actor_loop;
+mod actor_state;
 mod components;
 mod composite;
-mod failures;
+mod delivery_error;
 mod first_scan;
-mod life;
 mod messenger;
-mod reception;
+mod node_inbox;
 mod refusal_log;
+mod registration;
+mod restart_policy;
 mod router;
+mod start_error;
 mod status;
-mod supervised;
 
-pub use announcer::Announcer;
 pub use components::Components;
 pub use composite::Composite;
+pub use delivery_error::{DeliveryError, IdTaken, RequestError};
 pub use first_scan::FirstScan;
-pub use reception::Reception;
-pub use router::{ANSWER, Residence, Router, Taken, Unanswered, Undelivered};
+pub use node_inbox::NodeInbox;
+pub use registration::NodeRegistration;
+pub use router::{ANSWER, Registration, Router};
 pub use status::{State, Status};

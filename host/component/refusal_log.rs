@@ -1,7 +1,6 @@
-//! Lines in the log for messages that reached nobody, at a bounded rate for each reason, and for
-//! those that a component answered with an error. Decides nothing about the message.
+//! Log lines about refused messages and about errors that components answer with, at a bounded rate.
 
-use super::router::Undelivered;
+use super::delivery_error::DeliveryError;
 use crate::{broker::Message, log_limit::LogLimit, task::Name, untrusted::Untrusted};
 use std::time::Duration;
 
@@ -9,9 +8,10 @@ use std::time::Duration;
 const BURST: u32 = 10;
 const INTERVAL: Duration = Duration::from_secs(60);
 
+/// Logs refused messages, with a limit for each class of reason.
 #[derive(Debug)]
 pub struct RefusalLog {
-    nobody: LogLimit,
+    no_receiver: LogLimit,
     full: LogLimit,
     down: LogLimit,
     stopping: LogLimit,
@@ -20,25 +20,24 @@ pub struct RefusalLog {
 
 impl RefusalLog {
     pub fn new() -> Self {
-        let [nobody, full, down, stopping, broker] =
-            std::array::from_fn(|_| LogLimit::new(BURST, INTERVAL));
+        let limit = || LogLimit::new(BURST, INTERVAL);
         Self {
-            nobody,
-            full,
-            down,
-            stopping,
-            broker,
+            no_receiver: limit(),
+            full: limit(),
+            down: limit(),
+            stopping: limit(),
+            broker: limit(),
         }
     }
 
     /// Logs that a message from `from` to `to` was refused.
-    pub fn report(&self, from: &str, to: &Name, refusal: &Undelivered) {
+    pub fn report(&self, from: &str, to: &Name, refusal: &DeliveryError) {
         let (class, limit) = match refusal {
-            Undelivered::Nobody(_) => ("nobody", &self.nobody),
-            Undelivered::Full { .. } | Undelivered::AllFull { .. } => ("full", &self.full),
-            Undelivered::Down { .. } => ("down", &self.down),
-            Undelivered::Stopping(_) => ("stopping", &self.stopping),
-            Undelivered::Broker(_) => ("broker", &self.broker),
+            DeliveryError::NoReceiver(_) => ("nobody", &self.no_receiver),
+            DeliveryError::Full { .. } | DeliveryError::AllFull { .. } => ("full", &self.full),
+            DeliveryError::Down { .. } => ("down", &self.down),
+            DeliveryError::Stopping(_) => ("stopping", &self.stopping),
+            DeliveryError::Broker(_) => ("broker", &self.broker),
         };
         let Some(left_out) = limit.permit() else {
             return;
@@ -49,7 +48,7 @@ impl RefusalLog {
     }
 }
 
-/// The errors of one component.
+/// Logs the errors that one component answers with.
 #[derive(Debug)]
 pub struct ErrorLog(LogLimit);
 
@@ -71,7 +70,7 @@ impl ErrorLog {
     }
 }
 
-/// How many lines of the kind came before and were not logged.
+/// How many earlier lines of the same kind were not logged.
 fn more(left_out: u64) -> String {
     match left_out {
         0 => String::new(),

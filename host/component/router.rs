@@ -1,7 +1,10 @@
-//! Where messages go: to a component or node by its id, of which there is exactly one, or to
-//! everybody on a topic; and the way back of an answer. Holds no mailboxes and runs no loops.
+//! The routing of messages: to a component or node by its id, of which there is exactly one, or to
+//! every listener of a topic; and of answers back to the request. Owns no mailboxes and runs no loops.
 
-use super::refusal_log::RefusalLog;
+use super::{
+    delivery_error::{DeliveryError, IdTaken, RequestError},
+    refusal_log::RefusalLog,
+};
 use crate::{
     broker::{
         self, Inbox, Message, MessageBroker, Overflow, Refusal, ReplyTo, Subscription, Topic,
@@ -11,10 +14,11 @@ use crate::{
     task::Name,
 };
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -23,61 +27,30 @@ use uuid::Uuid;
 /// The `message_type` of an answer.
 pub const ANSWER: &str = "answer";
 
-/// Knows who can be reached from this node.
+/// Delivers messages to what can be reached from this node.
 pub struct Router {
     node: Name,
     broker: Arc<dyn MessageBroker>,
     discovery: Arc<dyn ServiceDiscovery>,
-    /// Who on this node can be addressed by id.
-    residents: Mutex<HashMap<Name, Resident>>,
-    /// The requests made here that wait for their answer.
+    /// What can be addressed by id on this node.
+    registered: Mutex<HashMap<Name, Mailbox>>,
+    /// The requests of this node that wait for an answer.
     requests: Mutex<HashMap<u64, oneshot::Sender<Message>>>,
     refusals: RefusalLog,
     pub max_payload_bytes: usize,
 }
 
-struct Resident {
+struct Mailbox {
     inbox: Inbox,
-    /// Why it takes no messages now.
+    /// Why it refuses messages, if it does.
     down: Option<String>,
 }
 
-/// Keeps an id on this node until it is dropped.
-pub struct Residence {
+/// Owns an id on this node until it is dropped.
+pub struct Registration {
     router: Arc<Router>,
     id: Name,
 }
-
-/// Why a message reached nobody.
-#[derive(Debug, thiserror::Error)]
-pub enum Undelivered {
-    #[error("nobody listens on {0}")]
-    Nobody(Name),
-    #[error("{to} has too much to do: {waiting} messages wait for it; try again later")]
-    Full { to: Name, waiting: usize },
-    #[error("nobody who listens on {to} has room: {full} mailboxes are full; try again later")]
-    AllFull { to: Name, full: usize },
-    #[error("{to} is down: {why}")]
-    Down { to: Name, why: String },
-    #[error("{0} is stopping")]
-    Stopping(Name),
-    #[error(transparent)]
-    Broker(#[from] broker::Error),
-}
-
-/// Why a request has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Unanswered {
-    #[error(transparent)]
-    Undelivered(#[from] Undelivered),
-    #[error("{to} has not answered within {} ms; it may have handled the message", timeout.as_millis())]
-    Timeout { to: Name, timeout: Duration },
-}
-
-/// Somebody has that id already.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} is the id of a component or of a node, and only that speaks and listens under it")]
-pub struct Taken(pub Name);
 
 impl Router {
     pub fn new(
@@ -90,7 +63,7 @@ impl Router {
             node,
             broker,
             discovery,
-            residents: Mutex::default(),
+            registered: Mutex::default(),
             requests: Mutex::default(),
             refusals: RefusalLog::new(),
             max_payload_bytes,
@@ -105,14 +78,14 @@ impl Router {
         &*self.broker
     }
 
-    /// Hands the message on, and says to how many. One that reaches nobody is logged.
-    pub async fn send(&self, message: Message) -> Result<usize, Undelivered> {
+    /// Sends the message and returns the number of receivers. A refused message is logged.
+    pub async fn send(&self, message: Message) -> Result<usize, DeliveryError> {
         let (from, to) = (message.from.clone(), message.to.clone());
-        let sent = self.hand_on(message).await;
+        let sent = self.forward(message).await;
         sent.inspect_err(|refusal| self.refusals.report(&from, &to, refusal))
     }
 
-    async fn hand_on(&self, message: Message) -> Result<usize, Undelivered> {
+    async fn forward(&self, message: Message) -> Result<usize, DeliveryError> {
         let message = match self.deliver_here(message)? {
             None => return Ok(1),
             Some(elsewhere) => elsewhere,
@@ -124,8 +97,8 @@ impl Router {
         };
         let published = self.broker.publish(&topic, message).await?;
         match (published.receivers, published.full) {
-            (0, 0) => Err(Undelivered::Nobody(to)),
-            (0, full) => Err(Undelivered::AllFull { to, full }),
+            (0, 0) => Err(DeliveryError::NoReceiver(to)),
+            (0, full) => Err(DeliveryError::AllFull { to, full }),
             (receivers, _) => Ok(receivers),
         }
     }
@@ -135,10 +108,10 @@ impl Router {
         &self,
         mut message: Message,
         timeout: Duration,
-    ) -> Result<Message, Unanswered> {
+    ) -> Result<Message, RequestError> {
         let to = message.to.clone();
         let (waiting, answer) = Waiting::new(self);
-        // Who asks wants an answer, and answers are not answered.
+        // A request is never an answer itself, since answers are not answered.
         message.in_reply_to.clear();
         message.reply_to = Some(ReplyTo {
             node: self.node.clone(),
@@ -147,34 +120,34 @@ impl Router {
         self.send(message).await?;
         match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(answer)) => Ok(answer),
-            _ => Err(Unanswered::Timeout { to, timeout }),
+            _ => Err(RequestError::Timeout { to, timeout }),
         }
     }
 
-    /// What `from` says to the message that it has handled: to whoever waits for it, else to the
-    /// sender. Answers are not answered, and who gave none is heard only by one who waits.
+    /// Sends the answer of `from` to a message that it has handled: to the request that waits for it,
+    /// else to the sender. Answers are not answered; the absence of one is reported only to a request.
     pub async fn answer(
         &self,
         from: &Name,
-        question: &Message,
-        said: Result<Option<Bytes>, String>,
+        request: &Message,
+        answer: Result<Option<Bytes>, String>,
     ) {
-        if !question.in_reply_to.is_empty() {
+        if !request.in_reply_to.is_empty() {
             return;
         }
-        let (payload, error) = match said {
+        let (payload, error) = match answer {
             Ok(Some(payload)) => (payload, String::new()),
-            Ok(None) if question.reply_to.is_none() => return,
+            Ok(None) if request.reply_to.is_none() => return,
             Ok(None) => (
                 Bytes::new(),
                 format!("{from} handled it and gave no answer"),
             ),
             Err(error) => (Bytes::new(), error),
         };
-        let back = question.reply_to.as_ref();
+        let back = request.reply_to.as_ref();
         let to = match back {
             Some(back) => back.node.clone(),
-            None => match Name::parse("sender", &question.from) {
+            None => match Name::parse("sender", &request.from) {
                 Ok(sender) => sender,
                 Err(_) => return,
             },
@@ -185,10 +158,11 @@ impl Router {
             to,
             message_type: ANSWER.into(),
             payload,
-            in_reply_to: match question.id.is_empty() {
-                // What has no id of its own is still an answer.
-                true => "-".into(),
-                false => question.id.clone(),
+            in_reply_to: if request.id.is_empty() {
+                // Not empty, so that it is recognised as an answer.
+                "-".into()
+            } else {
+                request.id.clone()
             },
             error,
             reply_to: back.cloned(),
@@ -201,7 +175,7 @@ impl Router {
                     .publish(&topic, answer)
                     .await
                     .map(|_| 1)
-                    .map_err(Undelivered::from)
+                    .map_err(DeliveryError::from)
             }
             None => self.send(answer).await,
         };
@@ -210,37 +184,38 @@ impl Router {
         }
     }
 
-    /// Hands an answer to whoever waits for it on this node; too late is no error.
+    /// Passes an answer to the request on this node that waits for it. An answer that comes too late is
+    /// dropped.
     pub fn take_answer(&self, answer: Message) {
         let waiting = answer.reply_to.as_ref();
-        let waiting = waiting.and_then(|back| lock(&self.requests).remove(&back.request));
+        let waiting = waiting.and_then(|back| self.requests.lock().remove(&back.request));
         if let Some(waiting) = waiting {
             let _ = waiting.send(answer);
         }
     }
 
-    /// Gives the message to a resident, or back if none has that id.
-    pub fn deliver_here(&self, message: Message) -> Result<Option<Message>, Undelivered> {
-        let residents = lock(&self.residents);
-        let Some(resident) = residents.get(&message.to) else {
+    /// Delivers the message to the mailbox with its id, or returns it if there is none on this node.
+    pub fn deliver_here(&self, message: Message) -> Result<Option<Message>, DeliveryError> {
+        let registered = self.registered.lock();
+        let Some(mailbox) = registered.get(&message.to) else {
             return Ok(Some(message));
         };
         let to = message.to.clone();
-        if let Some(why) = resident.down.clone() {
-            return Err(Undelivered::Down { to, why });
+        if let Some(why) = mailbox.down.clone() {
+            return Err(DeliveryError::Down { to, why });
         }
-        match resident.inbox.deliver(message) {
+        match mailbox.inbox.deliver(message) {
             Ok(()) => Ok(None),
             Err(Refusal::Full) => {
-                let waiting = resident.inbox.waiting();
-                Err(Undelivered::Full { to, waiting })
+                let waiting = mailbox.inbox.waiting();
+                Err(DeliveryError::Full { to, waiting })
             }
-            Err(Refusal::Closed) => Err(Undelivered::Stopping(to)),
+            Err(Refusal::Closed) => Err(DeliveryError::Stopping(to)),
         }
     }
 
-    /// The other node that has the message's receiver, or is it. One sender's messages all go to
-    /// the same node while it is there, so that their order holds.
+    /// The other node that has the message's receiver, or is the receiver. All messages of one sender go
+    /// to the same node while it is there, so that their order is kept.
     fn node_of(&self, message: &Message) -> Option<Name> {
         let weight = |node: &Name| {
             let mut hasher = DefaultHasher::new();
@@ -255,25 +230,25 @@ impl Router {
         chosen.map(|node| node.id.clone())
     }
 
-    /// Whether a component or a node is called so.
+    /// Whether `name` is the id of a component or a node.
     pub fn is_id(&self, name: &str) -> bool {
         let has = |node: &NodeRecord| {
             let mut components = node.components.iter();
             node.id.as_str() == name || components.any(|id| id.as_str() == name)
         };
-        lock(&self.residents).contains_key(name) || self.discovery.nodes().iter().any(has)
+        self.registered.lock().contains_key(name) || self.discovery.nodes().iter().any(has)
     }
 
-    /// A subscription to topics. The ids of components and nodes are no topics: what is sent there
-    /// is for them alone.
+    /// Subscribes to topics. The ids of components and nodes are no topics: messages to them are for
+    /// them alone.
     pub async fn listen(
         &self,
         topics: &[Name],
         backlog: usize,
         room: &Budget,
-    ) -> Result<Result<Subscription, Taken>, broker::Error> {
+    ) -> Result<Result<Subscription, IdTaken>, broker::Error> {
         if let Some(taken) = topics.iter().find(|topic| self.is_id(topic.as_str())) {
-            return Ok(Err(Taken(taken.clone())));
+            return Ok(Err(IdTaken(taken.clone())));
         }
         let (inbox, mut subscription) = Subscription::sharing(backlog, Overflow::CutOff, room);
         for topic in topics {
@@ -283,36 +258,36 @@ impl Router {
         Ok(Ok(subscription))
     }
 
-    /// From now on messages to `id` go into `inbox`.
-    pub fn settle(self: &Arc<Self>, id: &Name, inbox: Inbox) -> Result<Residence, Taken> {
-        let mut residents = lock(&self.residents);
-        if residents.contains_key(id) {
-            return Err(Taken(id.clone()));
+    /// Registers `id`: from now on messages to it go into `inbox`.
+    pub fn register(self: &Arc<Self>, id: &Name, inbox: Inbox) -> Result<Registration, IdTaken> {
+        let mut registered = self.registered.lock();
+        if registered.contains_key(id) {
+            return Err(IdTaken(id.clone()));
         }
-        residents.insert(id.clone(), Resident { inbox, down: None });
-        Ok(Residence {
+        registered.insert(id.clone(), Mailbox { inbox, down: None });
+        Ok(Registration {
             router: self.clone(),
             id: id.clone(),
         })
     }
 }
 
-impl Residence {
-    /// Refuses what is sent to this id, because of `down`, until told otherwise.
+impl Registration {
+    /// Refuses messages to this id for the reason `down`, until it is set to `None`.
     pub fn set_down(&self, down: Option<String>) {
-        if let Some(resident) = lock(&self.router.residents).get_mut(&self.id) {
-            resident.down = down;
+        if let Some(mailbox) = self.router.registered.lock().get_mut(&self.id) {
+            mailbox.down = down;
         }
     }
 }
 
-impl Drop for Residence {
+impl Drop for Registration {
     fn drop(&mut self) {
-        lock(&self.router.residents).remove(&self.id);
+        self.router.registered.lock().remove(&self.id);
     }
 }
 
-/// A request's place among those that wait; dropping it gives the place up.
+/// A request that waits for its answer, until it is dropped.
 struct Waiting<'a> {
     router: &'a Router,
     request: u64,
@@ -321,23 +296,18 @@ struct Waiting<'a> {
 impl<'a> Waiting<'a> {
     fn new(router: &'a Router) -> (Self, oneshot::Receiver<Message>) {
         let (sender, answer) = oneshot::channel();
-        // At random, so that an answer to a node that has since started again is not taken for one
-        // to a new request.
+        // Random, so that an answer to a node that has restarted since is not taken for one to a new
+        // request.
         let request = fastrand::u64(..);
-        lock(&router.requests).insert(request, sender);
+        router.requests.lock().insert(request, sender);
         (Self { router, request }, answer)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        lock(&self.router.requests).remove(&self.request);
+        self.router.requests.lock().remove(&self.request);
     }
-}
-
-/// Every change under these locks is one insert or remove, so a panic elsewhere spoils nothing.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,29 +1,29 @@
-//! What can be seen of a component from outside. A value; who changes it is the component's life.
+//! The status of a component as operators see it.
 
 use crate::task::Name;
 use std::{fmt, time::SystemTime};
 
-/// A component as operators see it.
+/// The status of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     pub id: Name,
     pub state: State,
-    /// Of the plugin whose code runs, or is about to.
+    /// Version of the plugin whose code runs or is about to run.
     pub version: String,
     pub sha256: String,
-    /// What it listens to besides its id.
+    /// Topics that it listens to besides its id.
     pub topics: Vec<Name>,
-    /// Since when it is in this state.
+    /// When it got into this state.
     pub since: SystemTime,
-    /// What went wrong last, while it still matters.
+    /// The latest failure, as long as it matters.
     pub error: Option<String>,
-    /// Messages that it answered or took without an answer, errors of its own included.
+    /// Messages that it has handled, including those that it answered with an error of its own.
     pub handled: u64,
     /// Messages during which it trapped, timed out or ran into a limit.
     pub failed: u64,
-    /// Messages that found its mailbox full.
+    /// Messages that were refused because its mailbox was full.
     pub refused: u64,
-    /// Messages that wait.
+    /// Messages in its mailbox.
     pub waiting: usize,
     /// How often an instance was started.
     pub starts: u64,
@@ -40,9 +40,10 @@ impl Status {
 pub enum State {
     Starting,
     Running,
-    /// It failed, and is started again in a moment. Its messages wait.
+    /// It failed and is about to be restarted. Messages wait in its mailbox.
     Restarting,
-    /// It failed again and again. Messages are refused; it is still tried from time to time.
+    /// It failed several times in a row. Messages are refused; a restart is still tried from time to
+    /// time.
     Down,
     Stopping,
 }

@@ -1,15 +1,16 @@
-//! Which plugin serves which task type at this moment. Readers take a snapshot; the loader alone
-//! puts in a new one.
+//! Which plugin serves which task type. Readers take a snapshot; only the loader replaces it.
 
 use super::generation::{Generation, Handler};
 use hostel_task::Name;
+use parking_lot::RwLock;
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::SystemTime,
 };
 
+/// The current view of the plugins.
 pub struct Catalog {
     view: RwLock<Arc<View>>,
 }
@@ -23,7 +24,7 @@ impl Default for Catalog {
     }
 }
 
-/// What is loaded, and what could not be.
+/// The plugins that serve, that are being loaded and that were refused.
 #[derive(Debug)]
 pub struct View {
     pub generations: BTreeMap<Name, Arc<Generation>>,
@@ -32,21 +33,21 @@ pub struct View {
     pub rejected: Vec<Rejection>,
     /// The files that are being loaded, in the order of their names.
     pub loading: Vec<Loading>,
-    /// Whether the files that were there at the start have all been dealt with. Until then a task
-    /// type that is not here may still come.
+    /// Whether all files of the first scan have been loaded or refused. Until then a task type that
+    /// is missing here may still appear.
     pub scanned: bool,
 }
 
-/// A file that is being loaded. An older generation from it may serve meanwhile.
+/// A file that is being loaded. An older generation of it may serve meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loading {
     pub file: PathBuf,
     pub since: SystemTime,
-    /// The task types that its content had when it last loaded, as far as that is recorded.
+    /// The task types that its content had when it was last loaded, if they were recorded.
     pub task_types: Vec<Name>,
 }
 
-/// A file that is there and does not serve. An older generation from it may.
+/// A file that was refused. An older generation of it may serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     pub file: PathBuf,
@@ -56,31 +57,24 @@ pub struct Rejection {
 }
 
 impl Catalog {
-    /// Who runs tasks of this type now.
+    /// The handler that runs tasks of this type now.
     pub fn resolve(&self, task_type: &str) -> Option<Handler> {
-        self.lock().task_types.get(task_type).cloned()
+        self.view.read().task_types.get(task_type).cloned()
     }
 
     pub fn view(&self) -> Arc<View> {
-        self.lock().clone()
+        self.view.read().clone()
     }
 
-    pub(super) fn replace(&self, view: View) {
-        let old = {
-            let mut current = self.view.write().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *current, Arc::new(view))
-        };
-        // Outside of the lock: it may unmap a plugin's code.
+    pub(crate) fn replace(&self, view: View) {
+        let old = std::mem::replace(&mut *self.view.write(), Arc::new(view));
+        // Without the lock, since this may unmap a plugin's code.
         drop(old);
-    }
-
-    fn lock(&self) -> std::sync::RwLockReadGuard<'_, Arc<View>> {
-        self.view.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl View {
-    pub(super) fn new(
+    pub(crate) fn new(
         serving: Vec<Arc<Generation>>,
         rejected: Vec<Rejection>,
         loading: Vec<Loading>,
@@ -106,14 +100,14 @@ impl View {
         view
     }
 
-    /// The recorded task types of what is being loaded and does not serve yet.
+    /// The recorded task types of files that are being loaded, without those that serve already.
     pub fn expected_types(&self) -> impl Iterator<Item = &Name> {
         let recorded = self.loading.iter().flat_map(|file| &file.task_types);
         recorded.filter(|name| !self.task_types.contains_key(*name))
     }
 
-    /// Whether the same generations serve and the same files are loaded and refused.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    /// Whether the same generations serve and the same files are being loaded and refused.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         let same = |(one, another): (&Arc<Generation>, &Arc<Generation>)| Arc::ptr_eq(one, another);
         self.rejected == other.rejected
             && self.loading == other.loading

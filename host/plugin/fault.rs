@@ -1,15 +1,15 @@
-//! Why a plugin is refused: texts of one line, bounded in number and length, since what they quote
-//! may come from the plugin.
+//! Why a plugin is refused: texts of one line, bounded in number and length, since they may quote the
+//! plugin.
 
 use hostel_runtime::untrusted::{Untrusted, clip};
 use std::fmt;
 
 /// Longer texts are cut.
 const MAX_BYTES: usize = 1 << 10;
-/// Of more faults the first ones are told, and how many more there are.
+/// Of more faults the first are listed and the rest counted.
 const MAX_FAULTS: usize = 10;
 
-/// One reason why a plugin is refused: what does not fit and what to do, in one line.
+/// One reason why a plugin is refused: what is wrong and what to do, in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     text: String,
@@ -17,7 +17,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         let text: String = text.into();
         let words: Vec<&str> = text.split_whitespace().collect();
         Self {
@@ -26,20 +26,20 @@ impl Fault {
         }
     }
 
-    /// One that the same file may be free of at another time.
-    pub(super) fn passing(text: impl Into<String>) -> Self {
+    /// A fault that the same content may not have at another time.
+    pub(crate) fn passing(text: impl Into<String>) -> Self {
         Self {
             may_pass: true,
             ..Self::new(text)
         }
     }
 
-    pub(super) fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         self.may_pass
     }
 
-    /// The first ones of many, and a last one that counts the rest.
-    pub(super) fn first_of(mut faults: Vec<Self>) -> Vec<Self> {
+    /// The first of many faults, and a last one that counts the rest.
+    pub(crate) fn first_of(mut faults: Vec<Self>) -> Vec<Self> {
         if faults.len() > MAX_FAULTS {
             let more = faults.len() - MAX_FAULTS;
             let may_pass = faults.iter().any(Self::may_pass);
@@ -64,12 +64,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_short_whatever_the_plugin_holds() {
+    fn a_refusal_is_bounded_in_length() {
         let faults = (0..10_000).map(|n| Fault::new(format!("imports {n}{}", "x".repeat(5000))));
-        let told = Fault::first_of(faults.collect());
-        assert_eq!(told.len(), MAX_FAULTS + 1);
-        assert_eq!(told[MAX_FAULTS].to_string(), "and 9990 more faults");
-        let bytes: usize = told.iter().map(|fault| fault.text.len()).sum();
+        let listed = Fault::first_of(faults.collect());
+        assert_eq!(listed.len(), MAX_FAULTS + 1);
+        assert_eq!(listed[MAX_FAULTS].to_string(), "and 9990 more faults");
+        let bytes: usize = listed.iter().map(|fault| fault.text.len()).sum();
         assert!(bytes < 11 << 10, "{bytes}");
         let few = vec![Fault::new("a\n\u{1b}[2Jb")];
         assert_eq!(Fault::first_of(few)[0].to_string(), "a \\u{1b}[2Jb");

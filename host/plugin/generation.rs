@@ -1,43 +1,54 @@
-//! One loaded version of a plugin, immutable. Running calls hold it by its `Arc`, so that a swap
-//! never takes it away from them.
+//! One loaded version of a plugin, immutable. Calls that run hold it by its `Arc`, so a swap never
+//! takes it away from them.
 
 use super::{
-    bindings::{component, message_handler, task_handler},
-    call::{Call, Finished},
-    gate::Room,
-    manifest::TaskType,
-    program::Program,
+    load::{contract::ComponentIndices, manifest::TaskType},
+    sandbox::{
+        admission::{GuestKind, Permit},
+        bindings::task_handler,
+        call::{Call, CallOutcome},
+        linked_plugin::LinkedPlugin,
+    },
 };
 use hostel_task::{AttemptResult, Name, Resources};
 use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
 use tokio_util::task::AbortOnDropHandle;
 
+/// One loaded version of a plugin.
 pub struct Generation {
     pub name: Name,
     pub version: String,
     pub description: String,
-    /// Of the wasm file, in hex.
+    /// Hash of the wasm file, in hex.
     pub sha256: String,
     pub file: PathBuf,
     pub loaded_at: SystemTime,
     pub task_types: Vec<Arc<TaskType>>,
-    /// What its component listens to besides its own name.
+    /// Topics that its component listens to besides its own name.
     pub topics: Vec<Name>,
-    pub(super) program: Program,
-    pub(super) handler: Option<task_handler::GuestIndices>,
-    pub(super) component: Option<ComponentIndices>,
-}
-
-/// The exports of a plugin's component.
-pub struct ComponentIndices {
-    pub life: component::GuestIndices,
-    pub messages: message_handler::GuestIndices,
+    pub(crate) plugin: LinkedPlugin,
+    pub(crate) handler: Option<task_handler::GuestIndices>,
+    pub(crate) component: Option<ComponentIndices>,
 }
 
 impl Generation {
-    /// Whether it has a component, which is called as the plugin is.
+    /// Whether it exports a component, whose id is the name of the plugin.
     pub fn has_component(&self) -> bool {
         self.component.is_some()
+    }
+
+    /// Reserves memory and a pool slot for an instance of its component, if they are free now.
+    pub fn try_reserve(&self) -> Option<Permit> {
+        let admission = &self.plugin.engine.admission;
+        admission.try_acquire(GuestKind::Component, self.plugin.needs())
+    }
+
+    /// Whether the components' share of memory and pool slots is large enough for an instance of this
+    /// and one of `other` together, whatever else holds a part of it now.
+    pub fn fits_beside(&self, other: &Generation) -> bool {
+        let total = self.plugin.engine.admission.total(GuestKind::Component);
+        let rest = total.less(other.plugin.needs());
+        rest.is_some_and(|rest| self.plugin.needs().fits_in(rest))
     }
 }
 
@@ -55,44 +66,44 @@ pub struct Handler {
 }
 
 impl Handler {
-    /// Runs one attempt on the guests' threads, in an instance of its own and under the limits in
-    /// force, once there is room for it. Dropping the future ends the guest, as does `call.cancel`. Whatever the guest does
-    /// comes back as a value; this never fails.
-    pub async fn run(&self, call: Call) -> Finished {
+    /// Runs one attempt on the runtime for guests, in an instance of its own and under the limits in
+    /// force, once it is admitted. Dropping the future ends the guest, as does `call.cancel`. Every
+    /// failure of the guest is part of the outcome.
+    pub async fn run(&self, call: Call) -> CallOutcome {
         let handler = self.clone();
-        let guests = self.generation.program.engine.guests();
+        let guests = self.generation.plugin.engine.guests();
         let running = guests.spawn(async move { handler.run_here(call).await });
         let error = match AbortOnDropHandle::new(running).await {
-            Ok(finished) => return finished,
+            Ok(outcome) => return outcome,
             Err(error) => error,
         };
         if error.is_panic() {
             tracing::error!(plugin = %self.generation.name, "the node failed while it ran a task: {error}");
-            return Finished::node_failed();
+            return CallOutcome::node_failed();
         }
-        Finished::without_run(AttemptResult::Drained)
+        CallOutcome::without_run(AttemptResult::Drained)
     }
 
-    /// What one attempt takes of the node's room.
+    /// What one attempt takes of the node's memory and pool slots.
     pub fn needs(&self) -> Resources {
-        self.generation.program.needs()
+        self.generation.plugin.needs()
     }
 
-    /// As `run`, on the thread that polls it: only for callers that are themselves on
+    /// Runs one attempt like `run`, on the thread that polls it. Only for callers on
     /// `PluginHost::runtime`, because a guest holds its thread for up to 10 ms at a time.
-    pub async fn run_here(&self, call: Call) -> Finished {
+    pub async fn run_here(&self, call: Call) -> CallOutcome {
         self.attempt(call, None).await
     }
 
-    /// As `run_here`, in room that was reserved and is at least what `needs` says.
-    pub async fn run_in(&self, room: Room, call: Call) -> Finished {
-        self.attempt(call, Some(room)).await
+    /// Runs one attempt like `run_here`, in a permit of at least what `needs` returns.
+    pub async fn run_in(&self, permit: Permit, call: Call) -> CallOutcome {
+        self.attempt(call, Some(permit)).await
     }
 
-    async fn attempt(&self, call: Call, room: Option<Room>) -> Finished {
+    async fn attempt(&self, call: Call, permit: Option<Permit>) -> CallOutcome {
         let Some(handler) = &self.generation.handler else {
-            // Cannot be: a manifest with task types and no handler is refused.
-            return Finished::without_run(AttemptResult::Drained);
+            // Unreachable: a manifest with task types and no handler is refused.
+            return CallOutcome::without_run(AttemptResult::Drained);
         };
         let TaskType {
             name,
@@ -100,9 +111,9 @@ impl Handler {
             retry,
             ..
         } = &*self.task_type;
-        let program = &self.generation.program;
-        program
-            .handle(handler, name, retry.max_attempts, *timeout, call, room)
+        self.generation
+            .plugin
+            .handle(handler, name, retry.max_attempts, *timeout, call, permit)
             .await
     }
 }

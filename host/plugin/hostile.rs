@@ -1,10 +1,10 @@
-//! Files that attack the compiler, made byte by byte: for proving its limits on the machine that
-//! counts, and for tests.
+//! Plugin files that attack the compiler, made byte by byte: for the self-check of a node's limits and
+//! for tests.
 
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
-/// Sections of the two binary formats.
+/// Section ids of the two binary formats.
 const CORE_MODULE: u8 = 1;
 const NESTED_COMPONENT: u8 = 4;
 const INSTANCES: u8 = 5;
@@ -35,8 +35,8 @@ pub fn nested_types(nesting: Nesting, depth: usize) -> Vec<u8> {
     [COMPONENT, &section(COMPONENT_TYPES, &vector(&[inner]))].concat()
 }
 
-/// A component that instantiates a component twice, which does the same, `levels` times over: twice
-/// the memory with each.
+/// A component that instantiates a component twice, which does the same, and so on for `levels`: each
+/// level doubles the memory.
 pub fn doubling(levels: usize) -> Vec<u8> {
     let mut inner = COMPONENT.to_vec();
     let twice = vector(&[vec![0, 0, 0], vec![0, 0, 0]]);
@@ -47,8 +47,8 @@ pub fn doubling(levels: usize) -> Vec<u8> {
     inner
 }
 
-/// A component with a function of nested loops over many variables: small to read and in memory, and
-/// more than an optimising compiler can finish.
+/// A component with a function of nested loops over many variables: a small file whose compilation
+/// never ends.
 pub fn endless() -> Vec<u8> {
     const LOOPS: usize = 2000;
     const VARIABLES: usize = 60;
@@ -78,7 +78,7 @@ fn vector(items: &[Vec<u8>]) -> Vec<u8> {
     [leb(items.len()), items.concat()].concat()
 }
 
-/// A number as WebAssembly writes it.
+/// `number` in WebAssembly's encoding, LEB128.
 fn leb(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {

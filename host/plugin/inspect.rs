@@ -1,39 +1,44 @@
-//! Looks at one plugin file without a node, for its author: what it has, what it wants, what is
-//! wrong with it. Serves nothing; what was compiled stays in the cache that a node would use.
+//! Inspects one plugin file without a node, for its author: its exports, imports and faults. Serves
+//! nothing; the compiled code stays in the cache that a node would use.
 
 use super::{
-    Error, Fault, Generation, Outside, advice,
-    imports::{self, Import},
-    workshop::{Wasm, Workshop},
+    compile::{hints, wasm_file::WasmFile},
+    error::Error,
+    fault::Fault,
+    generation::Generation,
+    load::builder::Builder,
+    sandbox::{
+        capabilities::Capabilities,
+        imports::{self, Import},
+    },
 };
 use hostel_config::Config;
 use hostel_runtime::health::Health;
 use std::{path::Path, time::Duration};
 
-/// What a file shows of itself. What comes after the first obstacle is absent or empty.
+/// The result of an inspection. What could not be found out is absent or empty.
 #[derive(Debug)]
 pub struct Inspection {
     pub bytes: u64,
     /// In hex.
     pub sha256: String,
-    /// Absent when it had been compiled before.
+    /// Absent if the file had been compiled before.
     pub compile_time: Option<Duration>,
-    /// In the package `hostel:plugin`.
+    /// The exports in the package `hostel:plugin`.
     pub exports: Vec<String>,
     pub imports: Vec<Import>,
-    /// Present when a node would take it.
+    /// Present if a node would load it.
     pub plugin: Option<Generation>,
     /// Why a node would refuse it.
     pub faults: Vec<Fault>,
-    /// What will fail at run time, though a node takes the file.
+    /// What will fail at run time, although a node loads the file.
     pub warnings: Vec<String>,
 }
 
-/// Everything that can be said about `file`. Fails when there is no engine or `file` cannot be read
-/// within the size limit.
+/// Inspects `file`. Fails if there is no engine, or if `file` is unreadable or larger than the limit.
 pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, Error> {
-    let workshop = Workshop::new(config, Outside::default(), &Health::default())?;
-    let wasm = workshop.read(file).map_err(|fault| Error::File {
+    let builder = Builder::new(config, Capabilities::default(), &Health::default())?;
+    let wasm = builder.read(file).map_err(|fault| Error::File {
         file: file.to_owned(),
         fault,
     })?;
@@ -47,7 +52,7 @@ pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, Error> 
         faults: Vec::new(),
         warnings: warnings(&wasm),
     };
-    let compiled = match workshop.compile(&wasm).await {
+    let compiled = match builder.compile(&wasm).await {
         Ok(compiled) => compiled,
         Err(fault) => {
             inspection.faults.push(fault);
@@ -56,17 +61,17 @@ pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, Error> 
     };
     let component = compiled.component;
     inspection.compile_time = compiled.compile_time;
-    inspection.exports = workshop.our_exports(&component);
-    inspection.imports = imports::required(&workshop.engine.wasmtime, &component);
-    match workshop.assemble(&wasm, component).await {
+    inspection.exports = builder.exports_of(&component);
+    inspection.imports = imports::required(&builder.engine.wasmtime, &component);
+    match builder.assemble(&wasm, component).await {
         Ok(generation) => inspection.plugin = Some(generation),
         Err(faults) => inspection.faults = faults,
     }
     Ok(inspection)
 }
 
-/// What will fail at run time. Searches the bytes and parses nothing.
-fn warnings(wasm: &Wasm) -> Vec<String> {
+/// What will fail at run time. Searches the bytes without parsing them.
+fn warnings(wasm: &WasmFile) -> Vec<String> {
     let content = std::fs::read(&wasm.file).unwrap_or_default();
-    advice::wasm_bindgen(&content).into_iter().collect()
+    hints::wasm_bindgen(&content).into_iter().collect()
 }

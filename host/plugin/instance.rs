@@ -1,14 +1,16 @@
-//! A component's one long-lived instance: started, given one message after the other, stopped.
-//! Knows nothing of mailboxes, of when to start again, or of who sent what.
+//! The one long-lived instance of a plugin's component: started, given one message after the other,
+//! stopped. Knows nothing of mailboxes and restarts.
 
 use super::{
-    bindings::{component, message_handler},
-    gate::Kind,
     generation::Generation,
-    guest::Guest,
-    journal::Subject,
-    program::{Errand, Tenant},
-    stop::{MAX_ERROR_BYTES, Stop},
+    sandbox::{
+        admission::{GuestKind, Permit},
+        bindings::{component, message_handler},
+        call_error::{CallError, MAX_ERROR_BYTES},
+        guest_log::Subject,
+        linked_plugin::{AdmittedStore, CallContext},
+        store_state::StoreState,
+    },
 };
 use bytes::Bytes;
 use hostel_runtime::untrusted::clip;
@@ -20,11 +22,11 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use wasmtime::Store;
 
-/// Runs on the thread that polls its methods: only for callers that are themselves on
+/// An instance of a component. Runs on the thread that polls its methods: only for callers on
 /// `PluginHost::runtime`, because a guest holds its thread for up to 10 ms at a time.
 pub struct Instance {
     generation: Arc<Generation>,
-    tenant: Tenant,
+    admitted: AdmittedStore,
     component: component::Guest,
     handler: message_handler::Guest,
 }
@@ -41,34 +43,41 @@ pub struct Delivery<'a> {
 }
 
 impl Instance {
-    /// Makes an instance and calls its `start`, for at most `timeout`, the wait for room included.
-    pub async fn start(generation: Arc<Generation>, timeout: Duration) -> Result<Self, Stop> {
-        let program = &generation.program;
+    /// Makes an instance and calls its `start`, for at most `timeout`. Without a `permit` that is
+    /// large enough it waits for one, and the wait is part of that time.
+    pub async fn start(
+        generation: Arc<Generation>,
+        permit: Option<Permit>,
+        timeout: Duration,
+    ) -> Result<Self, CallError> {
+        let plugin = &generation.plugin;
         let Some(indices) = &generation.component else {
-            return Err(Stop::Trap("the plugin has no component".into()));
+            return Err(CallError::Trap("the plugin has no component".into()));
         };
         let never = CancellationToken::new();
-        let asked_at = Instant::now();
-        let mut tenant = program.admit(Kind::Component, timeout, &never).await?;
-        let work = async |store: &mut Store<Guest>| {
-            let instance = program.pre.instantiate_async(&mut *store).await?;
-            let component = indices.life.load(&mut *store, &instance)?;
-            let handler = indices.messages.load(&mut *store, &instance)?;
+        let since = Instant::now();
+        let mut admitted = plugin
+            .admit(GuestKind::Component, permit, timeout, &never)
+            .await?;
+        let work = async |store: &mut Store<StoreState>| {
+            let instance = plugin.pre.instantiate_async(&mut *store).await?;
+            let component = indices.component.load(&mut *store, &instance)?;
+            let handler = indices.message_handler.load(&mut *store, &instance)?;
             let started = component.call_start(&mut *store).await?;
             Ok(started.map(|()| (component, handler)))
         };
-        let errand = Errand {
+        let context = CallContext {
             subject: Subject::Component,
             timeout,
-            since: asked_at,
+            since,
             cancel: &never,
         };
-        let started = program.call(&mut tenant, errand, work).await?;
+        let started = plugin.call(&mut admitted, context, work).await?;
         let (component, handler) =
-            started.map_err(|error| Stop::Trap(clip(error, MAX_ERROR_BYTES)))?;
+            started.map_err(|error| CallError::Trap(clip(error, MAX_ERROR_BYTES)))?;
         Ok(Self {
             generation,
-            tenant,
+            admitted,
             component,
             handler,
         })
@@ -78,16 +87,16 @@ impl Instance {
         &self.generation
     }
 
-    /// The component's answer, or its error in place of one. After a `Stop` the instance is of no
-    /// more use.
+    /// Handles a message. Returns the component's answer, or its error in place of one. After a
+    /// `CallError` the instance must not be used again.
     pub async fn on_message(
         &mut self,
         message: Delivery<'_>,
         timeout: Duration,
         cancel: &CancellationToken,
-    ) -> Result<Result<Option<Bytes>, String>, Stop> {
-        let program = &self.generation.program;
-        let given = message_handler::Message {
+    ) -> Result<Result<Option<Bytes>, String>, CallError> {
+        let plugin = &self.generation.plugin;
+        let argument = message_handler::Message {
             id: message.id,
             sender: message.sender,
             to: message.to.as_str(),
@@ -95,39 +104,42 @@ impl Instance {
             payload: message.payload,
             in_reply_to: message.in_reply_to,
         };
-        let errand = Errand {
+        let context = CallContext {
             subject: Subject::Topic(message.to.clone()),
             timeout,
             since: Instant::now(),
             cancel,
         };
         let handler = &self.handler;
-        let work = async |store: &mut Store<Guest>| handler.call_on_message(store, given).await;
-        let max_result_bytes = program.sandbox.max_result_bytes;
-        match program.call(&mut self.tenant, errand, work).await? {
+        let work =
+            async |store: &mut Store<StoreState>| handler.call_on_message(store, argument).await;
+        let max_result_bytes = plugin.sandbox.max_result_bytes;
+        match plugin.call(&mut self.admitted, context, work).await? {
             Ok(Some(answer)) if answer.len() > max_result_bytes => {
-                // The guest is whole: what it returned is merely not passed on.
-                Ok(Err(Stop::Result(max_result_bytes).to_string()))
+                // The instance is intact; only its answer is not passed on.
+                Ok(Err(CallError::Result(max_result_bytes).to_string()))
             }
             Ok(answer) => Ok(Ok(answer.map(Bytes::from))),
             Err(error) => Ok(Err(clip(error, MAX_ERROR_BYTES))),
         }
     }
 
-    /// Calls `stop`, whatever comes of it the instance is gone afterwards.
-    pub async fn stop(mut self, timeout: Duration) -> Result<(), String> {
-        let errand = Errand {
+    /// Calls `stop` and drops the instance. Returns the permit that it ran in, besides what `stop`
+    /// returned.
+    pub async fn stop(mut self, timeout: Duration) -> (Result<(), String>, Permit) {
+        let context = CallContext {
             subject: Subject::Component,
             timeout,
             since: Instant::now(),
             cancel: &CancellationToken::new(),
         };
         let component = &self.component;
-        let work = async |store: &mut Store<Guest>| component.call_stop(store).await;
-        let program = &self.generation.program;
-        match program.call(&mut self.tenant, errand, work).await {
+        let work = async |store: &mut Store<StoreState>| component.call_stop(store).await;
+        let plugin = &self.generation.plugin;
+        let stopped = match plugin.call(&mut self.admitted, context, work).await {
             Ok(stopped) => stopped.map_err(|error| clip(error, MAX_ERROR_BYTES)),
-            Err(stop) => Err(stop.to_string()),
-        }
+            Err(error) => Err(error.to_string()),
+        };
+        (stopped, self.admitted.into_permit())
     }
 }

@@ -1,95 +1,54 @@
 //! Guests: compiling, checking, keeping and running WebAssembly plugins. The only module that names
-//! wasmtime. Knows nothing of queues, nodes or gRPC; what a guest may reach upward is a trait here
-//! that `node.rs` wires.
+//! wasmtime. Knows nothing of queues, nodes or gRPC; what a guest may reach beyond its sandbox is a
+//! trait here that `node.rs` implements and passes in.
+//!
+//! | folder | what lives there |
+//! |---|---|
+//! | `compile` | from a file to machine code, in a process of its own |
+//! | `sandbox` | the engine, the limits and capabilities of a guest, and its calls |
+//! | `load` | from files to generations: scan, build, registry, loader |
+//!
+//! The public interface is what this file re-exports:
+//! - [`PluginHost`] owns all of it: its [`Catalog`] names the [`Generation`]s that serve, and a
+//!   [`Handler`] of one runs a [`Call`], in a [`Permit`] that was reserved for it or in one of its own.
+//! - [`Instance`] is the long-lived instance of a plugin's component.
+//! - [`Capabilities`] and [`Messenger`] are what the node lends to guests.
+//! - [`inspect()`] and [`verify_self`] need no node.
+//! - [`TestGuest`] and [`hostile`] make plugins for tests and for `verify_self`.
 
-mod advice;
-mod bindings;
-mod cache;
-mod call;
 mod catalog;
 mod compile;
-mod compiler;
-mod contract;
-mod engine;
+mod error;
 mod fault;
-mod gate;
 mod generation;
-mod guest;
 mod host;
 pub mod hostile;
-mod imports;
 mod inspect;
 mod instance;
-mod journal;
-mod keyvalue;
-mod last_words;
-mod limiter;
 mod load;
-mod loader;
-mod machine;
-mod manifest;
-mod messaging;
-mod meter;
-mod outside;
-mod program;
-pub mod sample;
-mod scan;
-mod selfcheck;
-mod shelf;
-mod sizing;
-mod stop;
-mod ticker;
-mod watcher;
-mod workshop;
+mod sandbox;
+mod self_check;
+pub mod test_guest;
 
-pub use call::{Call, Finished, Usage};
 pub use catalog::{Catalog, Loading, Rejection, View};
-pub use compile::{COMMAND as COMPILE_COMMAND, run as compile};
-pub use engine::engine_settings;
+pub use compile::{command::run as compile, protocol::COMMAND as COMPILE_COMMAND};
+pub use error::Error;
 pub use fault::Fault;
-pub use gate::Room;
 pub use generation::{Generation, Handler};
 pub use host::PluginHost;
-pub use imports::Import;
 pub use inspect::{Inspection, inspect};
 pub use instance::{Delivery, Instance};
-pub use manifest::TaskType;
-pub use outside::{Messenger, NotSent, Outgoing, Outside};
-pub use sample::Sample;
-pub use selfcheck::{SelfCheck, verify_self};
-pub use stop::{FailureClass, Stop};
-
-use hostel_runtime::untrusted::Untrusted;
-use std::path::PathBuf;
-
-/// Why the plugin host could not do its work, by what the caller can do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The machine or a setting stands in the way; an operator has to look.
-    #[error("the plugin host cannot start: {0}")]
-    Engine(String),
-    #[error("{what}: {source}")]
-    Io {
-        what: String,
-        source: std::io::Error,
-    },
-    /// One plugin file cannot be had.
-    #[error("{} {fault}", Untrusted::path(file))]
-    File { file: PathBuf, fault: Fault },
-}
-
-impl Error {
-    fn engine(error: wasmtime::Error) -> Self {
-        Self::Engine(format!("{error:#}"))
-    }
-
-    fn io(what: impl Into<String>, source: std::io::Error) -> Self {
-        Self::Io {
-            what: what.into(),
-            source,
-        }
-    }
-}
+pub use load::manifest::TaskType;
+pub use sandbox::{
+    admission::Permit,
+    call::{Call, CallOutcome, Usage},
+    call_error::{CallError, FailureClass},
+    capabilities::{Capabilities, Messenger, OutgoingMessage, SendError},
+    engine_config::engine_settings,
+    imports::Import,
+};
+pub use self_check::{SelfCheck, verify_self};
+pub use test_guest::TestGuest;
 
 #[cfg(test)]
 mod testing;

@@ -1,4 +1,4 @@
-//! For this folder's tests: the default configuration with directories of its own.
+//! Helpers for the tests of this folder: the default configuration with directories of its own.
 
 use hostel_config::Config;
 use hostel_task::Name;
@@ -21,7 +21,8 @@ pub fn config(dir: &Path) -> Config {
     config
 }
 
-/// The `hostel` beside this test program. `cargo test` without `--lib` and `cargo build` make it.
+/// The `hostel` binary beside this test program. `cargo test` without `--lib` builds it, as does
+/// `cargo build`.
 pub fn compiler() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let hostel = own.parent().unwrap().parent().unwrap().join("hostel");

@@ -1,4 +1,4 @@
-//! Tests of the plugin host as a whole, and what they share.
+//! Tests of the plugin host as a whole, and their helpers.
 
 mod keyvalue;
 mod limits;
@@ -6,8 +6,7 @@ mod reload;
 
 use super::{testing::config, *};
 use bytes::Bytes;
-use hostel_runtime::health::Health;
-use hostel_runtime::lifecycle::Component;
+use hostel_runtime::{health::Health, lifecycle::Component};
 use hostel_task::AttemptResult;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -22,20 +21,20 @@ fn call(payload: &[u8]) -> Call {
     }
 }
 
-/// A host that serves these samples, each from a file called by its name.
-async fn serving(config: &hostel_config::Config, samples: &[Sample<'_>]) -> Arc<PluginHost> {
+/// A host that serves these guests, each from a file of its name.
+async fn serving(config: &hostel_config::Config, guests: &[TestGuest<'_>]) -> Arc<PluginHost> {
     std::fs::create_dir_all(&config.plugins.dir).unwrap();
-    for sample in samples {
-        let file = config.plugins.dir.join(format!("{}.wasm", sample.name));
-        std::fs::write(file, sample.wasm().unwrap()).unwrap();
+    for guest in guests {
+        let file = config.plugins.dir.join(format!("{}.wasm", guest.name));
+        std::fs::write(file, guest.wasm().unwrap()).unwrap();
     }
-    let host = PluginHost::new(config, Outside::default(), &Health::default()).unwrap();
+    let host = PluginHost::new(config, Capabilities::default(), &Health::default()).unwrap();
     host.start().await.unwrap();
     host.loaded().await;
     host
 }
 
-/// Waits until the catalog is as told, for at most five seconds.
+/// Waits until the catalog `holds`, for at most five seconds.
 async fn until(host: &PluginHost, what: &str, holds: impl Fn(&View) -> bool) {
     let mut changed = host.changed();
     let waiting = async {
@@ -60,11 +59,11 @@ fn errors(view: &View) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_is_inspected_as_far_as_it_goes() {
+async fn an_inspection_lists_exports_imports_and_every_fault() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
     let file = dir.path().join("sample.wasm");
-    std::fs::write(&file, Sample::default().wasm().unwrap()).unwrap();
+    std::fs::write(&file, TestGuest::default().wasm().unwrap()).unwrap();
     let good = inspect(&config, &file).await.unwrap();
     assert_eq!(good.plugin.unwrap().name.as_str(), "sample");
     assert_eq!(good.exports.len(), 2);

@@ -2,6 +2,7 @@
 //! in bytes, bounds on repeated log lines, text that others wrote, and the lifecycle of components.
 //! Nothing here knows of tasks, plugins or stores.
 
+pub mod atomic_file;
 pub mod budget;
 pub mod health;
 pub mod lifecycle;

@@ -1,8 +1,8 @@
-//! What every living part of a node has in common: it can be started, stopped and addressed.
+//! The trait of every long-lived part of a node: it can be started, stopped and addressed.
 
 use async_trait::async_trait;
 
-/// A part of a node. `start` returns once the part serves, `stop` once it has let go of everything;
+/// A part of a node. `start` returns once the part serves, `stop` once it has released everything;
 /// neither is called twice in a row.
 #[async_trait]
 pub trait Component: Send + Sync {

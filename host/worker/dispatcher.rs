@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     log_limit::LogLimit,
-    plugin::{Call, Finished, Handler, Room},
+    plugin::{Call, CallOutcome, Handler, Permit},
     queue::{Error, Finish, LeaseRequest, Leased},
     task::{AttemptResult, ExecutedBy, Name, Outcome, Resources, transition},
 };
@@ -40,7 +40,7 @@ pub struct Runner {
 /// The slots, and the resources in them, that one lease request may use.
 struct LeaseCapacity {
     max: usize,
-    room: Room,
+    room: Permit,
 }
 
 /// What the log has of the reasons for which this node takes no tasks.
@@ -168,7 +168,9 @@ impl Shared {
         if max == 0 || hosted.types.is_empty() {
             return None;
         }
-        let room = self.plugins.offer(hosted.largest.saturating_mul(max));
+        let room = self
+            .plugins
+            .reserve_up_to(hosted.largest.saturating_mul(max));
         let fits = hosted.smallest.fits_in(room.resources());
         fits.then_some(LeaseCapacity { max, room })
     }
@@ -258,7 +260,7 @@ impl Runner {
         &self,
         hosted: &HostedTypes,
         task_type: Name,
-        room: Room,
+        room: Permit,
     ) -> Result<(), Error> {
         while self.shared.slots.free_slots() == 0 {
             self.shared.slots.set_wake_on_free(true);
@@ -279,13 +281,13 @@ impl Runner {
 async fn run(
     shared: Arc<Shared>,
     task: Leased,
-    (slot, room, interrupt): (Slot, Option<Room>, Interrupt),
+    (slot, room, interrupt): (Slot, Option<Permit>, Interrupt),
     finished: mpsc::Sender<UnwrittenResult>,
 ) {
     let handler = shared.plugins.catalog().resolve(task.task_type.as_str());
     // The plugin may have been removed since the lease, or its new version may need more than is free.
     let ready = handler.zip(room).and_then(|(handler, room)| {
-        let room = shared.plugins.fit(room, handler.needs())?;
+        let room = shared.plugins.grow(room, handler.needs())?;
         Some((handler, room))
     });
     let (outcome, executed_by) = match ready {
@@ -308,13 +310,13 @@ async fn run(
 
 /// Catches a panic of the node's own code: it must cost one attempt, and neither the slot nor the
 /// lease.
-async fn guarded(run: impl Future<Output = Finished>) -> Finished {
+async fn guarded(run: impl Future<Output = CallOutcome>) -> CallOutcome {
     AssertUnwindSafe(run)
         .catch_unwind()
         .await
         .unwrap_or_else(|_| {
             tracing::error!("the node panicked while it ran a task; the panic is logged above");
-            Finished::node_failed()
+            CallOutcome::node_failed()
         })
 }
 
@@ -322,7 +324,7 @@ async fn guarded(run: impl Future<Output = Finished>) -> Finished {
 async fn attempt(
     shared: &Shared,
     handler: Handler,
-    room: Room,
+    room: Permit,
     task: Leased,
     interrupt: &Interrupt,
 ) -> (Option<Outcome>, Option<ExecutedBy>) {

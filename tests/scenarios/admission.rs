@@ -10,7 +10,7 @@ use crate::support::{
     task, trial, trial_needing,
 };
 use hostel::{
-    plugin::Sample,
+    plugin::TestGuest,
     proto::distributed::{Task, TaskStatus},
 };
 use libtest_mimic::Trial;
@@ -57,11 +57,11 @@ pub fn trials() -> Vec<Trial> {
 
 /// Returns a plugin with one task type of the same name.
 fn plugin(name: &str, handle: &str) -> Vec<u8> {
-    guest(&Sample {
+    guest(&TestGuest {
         name,
         task_types: &[name],
         handle,
-        ..Sample::default()
+        ..TestGuest::default()
     })
 }
 
@@ -91,7 +91,7 @@ async fn component_memory_is_separate_from_task_memory() {
     // Memory for one guest in all: it belongs to tasks, and the component is rejected.
     let tight = "[plugins]\nmax_total_memory_bytes = 104857600\n";
     let node = Node::prepare(&[&showcase("rates")], tight);
-    node.add_wasm("sample.wasm", &Sample::default().wasm().unwrap());
+    node.add_wasm("sample.wasm", &TestGuest::default().wasm().unwrap());
     let node = node.started().await;
     let status = node.client().submit_and_wait(task("sample", "x")).await;
     assert_eq!(status.unwrap().status, "completed");
@@ -107,7 +107,7 @@ async fn component_memory_is_separate_from_task_memory() {
     // Memory for one task and one component.
     let wide = "[plugins]\nmax_total_memory_bytes = 134217728\n";
     let node = Node::prepare(&[&showcase("rates")], wide);
-    node.add_wasm("sample.wasm", &Sample::default().wasm().unwrap());
+    node.add_wasm("sample.wasm", &TestGuest::default().wasm().unwrap());
     let node = node.started().await;
     eventually("the component runs", async || {
         let listed = node.cli(&["components", "list"]);
@@ -237,12 +237,12 @@ fn logging_guest(name: &str) -> Vec<u8> {
         "(call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const {}))",
         text.len()
     );
-    guest(&Sample {
+    guest(&TestGuest {
         name,
         task_types: &[name],
         handle: &format!("{log} {BUSY}"),
         extra: &format!("(data (i32.const 5000) \"{text}\")"),
-        ..Sample::default()
+        ..TestGuest::default()
     })
 }
 

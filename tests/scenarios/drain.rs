@@ -10,7 +10,7 @@ use crate::support::{
 };
 use hostel::{
     DistributedClient,
-    plugin::Sample,
+    plugin::TestGuest,
     proto::{
         distributed::{Task, TaskStatus},
         hostel::v1::ListTasksRequest,
@@ -57,12 +57,12 @@ const UNLIMITED_TIME: &str = "[plugin.busy.limits]\nmax_cpu_ms = 3600000\n\
 
 /// Returns a plugin that computes for the time in the payload and then returns the payload.
 fn busy_plugin(version: &str, handle: &str) -> Vec<u8> {
-    guest(&Sample {
+    guest(&TestGuest {
         name: "busy",
         version,
         task_types: &["busy"],
         handle,
-        ..Sample::default()
+        ..TestGuest::default()
     })
 }
 
@@ -156,7 +156,7 @@ async fn a_graceful_stop_loses_no_task(on: Backend) {
 
     // The next version finishes the remaining tasks. A released attempt is not counted: these tasks
     // have only one.
-    let echoes = Sample::default().handle;
+    let echoes = TestGuest::default().handle;
     node.add_wasm("busy.wasm", &busy_plugin("2", echoes));
     node.restart().await;
     let mut client = node.client();

@@ -11,7 +11,7 @@ use crate::support::{
 };
 use hostel::{
     DistributedClient,
-    plugin::Sample,
+    plugin::TestGuest,
     proto::{distributed::TaskStatus, hostel::v1},
 };
 use libtest_mimic::Trial;
@@ -41,12 +41,12 @@ pub fn trials() -> Vec<Trial> {
 }
 
 fn busy_plugin(version: &'static str) -> Vec<u8> {
-    guest(&Sample {
+    guest(&TestGuest {
         name: "busy",
         version,
         task_types: &["busy"],
         handle: BUSY,
-        ..Sample::default()
+        ..TestGuest::default()
     })
 }
 

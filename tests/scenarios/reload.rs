@@ -11,7 +11,7 @@ use crate::support::{
 };
 use hostel::{
     DistributedClient,
-    plugin::Sample,
+    plugin::TestGuest,
     proto::hostel::v1::{ListPluginsResponse, Plugin},
 };
 use libtest_mimic::Trial;
@@ -244,12 +244,12 @@ impl Operator<'_> {
     /// reports the error.
     async fn spoil(&self, kind: usize, serving: &Version) {
         let half = &serving.wasm[..serving.wasm.len() / 2];
-        let traps = Sample {
+        let traps = TestGuest {
             name: "echo",
             version: "9.9.9",
             task_types: &["echo"],
             describe: TRAP,
-            ..Sample::default()
+            ..TestGuest::default()
         };
         let (bytes, expected) = match kind % 3 {
             0 => (b"rubbish".to_vec(), ""),
@@ -414,12 +414,12 @@ async fn a_task_waits_for_its_plugin(on: Backend) {
     );
     let node = on.prepare(&[], &settings).await;
     let sample = |version, handle| {
-        guest(&Sample {
+        guest(&TestGuest {
             name: "late",
             version,
             task_types: &["late"],
             handle,
-            ..Sample::default()
+            ..TestGuest::default()
         })
     };
     node.add_wasm("late.wasm", &sample("1", TRAP));
@@ -444,7 +444,7 @@ async fn a_task_waits_for_its_plugin(on: Backend) {
     let refused = client.submit_task(task("late", "")).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
 
-    let echoes = Sample::default().handle;
+    let echoes = TestGuest::default().handle;
     node.add_wasm("late.wasm", &sample("2", echoes));
     let ended = client.wait_for_task(&id).await.unwrap();
     assert_eq!((ended.status.as_str(), ended.finishes), ("completed", 1));

@@ -10,7 +10,7 @@ use crate::support::{
     task, trial_needing,
 };
 use hostel::{
-    plugin::{Sample, sample::result_of},
+    plugin::{TestGuest, test_guest::result_of},
     proto::hostel::v1::ListTasksRequest,
 };
 use libtest_mimic::Trial;
@@ -44,11 +44,11 @@ fn on(redis: &str, settings: &str) -> String {
 /// Prepares a node whose task type `big` has large results.
 fn prepared(redis: &str, settings: &str) -> Node {
     let node = Node::prepare(&[], &on(redis, settings));
-    let big = Sample {
+    let big = TestGuest {
         name: "big",
         task_types: &["big"],
         handle: &result_of(BYTES),
-        ..Sample::default()
+        ..TestGuest::default()
     };
     node.add_wasm("big.wasm", &guest(&big));
     node

@@ -17,7 +17,7 @@ use crate::support::{
 use hdrhistogram::Histogram;
 use hostel::{
     DistributedClient,
-    plugin::{Sample, sample},
+    plugin::{TestGuest, test_guest},
     proto::distributed::Message,
 };
 use libtest_mimic::Trial;
@@ -65,10 +65,10 @@ fn length() -> (Duration, bool) {
 
 /// Task types that misbehave, with the code of each. The plugin has the same name.
 const HOSTILE: [(&str, &str); 4] = [
-    ("traps", sample::TRAP),
-    ("spins", sample::SPIN),
-    ("grows", sample::GROW_MEMORY),
-    ("recurses", sample::RECURSE),
+    ("traps", test_guest::TRAP),
+    ("spins", test_guest::SPIN),
+    ("grows", test_guest::GROW_MEMORY),
+    ("recurses", test_guest::RECURSE),
 ];
 
 fn prepare(id: &str, settings: &str) -> Node {
@@ -77,16 +77,16 @@ fn prepare(id: &str, settings: &str) -> Node {
     node.set_in("queue", "lease_ttl_ms = 3000");
     node.set_in("queue", "keep_ended_ms = 7200000");
     node.set_in("discovery", "ttl_ms = 2000");
-    let large = sample::result_of(LARGE);
+    let large = test_guest::result_of(LARGE);
     for (name, handle) in HOSTILE
         .into_iter()
         .chain([("large", &*large), ("busy", BUSY)])
     {
-        let plugin = guest(&Sample {
+        let plugin = guest(&TestGuest {
             name,
             task_types: &[name],
             handle,
-            ..Sample::default()
+            ..TestGuest::default()
         });
         node.add_wasm(&format!("{name}.wasm"), &plugin);
         let section = format!("plugin.{name}.task.{name}");
@@ -219,10 +219,10 @@ impl Probe {
 /// Replaces the files that no node can load.
 fn change_files(node: &Node, turn: usize) {
     let describe = |describe| {
-        guest(&Sample {
+        guest(&TestGuest {
             name: "hostile",
             describe,
-            ..Sample::default()
+            ..TestGuest::default()
         })
     };
     for name in ["a.wasm", "b.wasm"] {
@@ -231,10 +231,10 @@ fn change_files(node: &Node, turn: usize) {
     let file = match turn % 6 {
         _ if turn == usize::MAX => return,
         0 => b"\0asm\x0d\0\x01\0 and then something else".to_vec(),
-        1 => describe(sample::SPIN),
-        2 => describe(sample::TRAP),
-        3 => describe(sample::GROW_MEMORY),
-        4 => describe(sample::RECURSE),
+        1 => describe(test_guest::SPIN),
+        2 => describe(test_guest::TRAP),
+        3 => describe(test_guest::GROW_MEMORY),
+        4 => describe(test_guest::RECURSE),
         _ => nested(900),
     };
     node.add_wasm(["a.wasm", "b.wasm"][turn % 2], &file);

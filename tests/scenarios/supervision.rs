@@ -11,7 +11,7 @@ use crate::support::{
 use hostel::{
     Config, DistributedClient, DistributedNode,
     health::{Health, Part},
-    plugin::Sample,
+    plugin::TestGuest,
     proto::distributed::Message,
 };
 use libtest_mimic::Trial;
@@ -38,7 +38,7 @@ const VITAL: [&str; 2] = ["finisher", "grpc-server"];
 
 /// Background tasks that restart after a panic.
 const RESTARTING: [&str; 14] = [
-    "announcer",
+    "registration",
     "component",
     "component-manager",
     "credential-watcher",
@@ -95,7 +95,7 @@ async fn start(shared: Option<&Shared>) -> (DistributedNode, TempDir) {
     let plugins = dir.path().join("plugins");
     fs::create_dir(&plugins).expect("the plugins directory");
     fs::copy(showcase("rates"), plugins.join("rates.wasm")).expect("a plugin");
-    fs::write(plugins.join("sample.wasm"), guest(&Sample::default())).expect("a plugin");
+    fs::write(plugins.join("sample.wasm"), guest(&TestGuest::default())).expect("a plugin");
     let data = dir.path().join("data");
     let compiler = env!("CARGO_BIN_EXE_hostel");
     let settings = shared.map(Shared::settings).unwrap_or_default();

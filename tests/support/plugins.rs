@@ -1,7 +1,7 @@
 //! Plugins for tests. They are built once a run with `hostel plugins build`, as authors do.
 
 use super::{crates, node::hostel};
-use hostel::plugin::Sample;
+use hostel::plugin::TestGuest;
 use parking_lot::Mutex;
 use std::{
     collections::BTreeSet,
@@ -125,7 +125,7 @@ pub fn write_crate(
 }
 
 /// Returns the bytes of a hand-written guest.
-pub fn guest(sample: &Sample) -> Vec<u8> {
+pub fn guest(sample: &TestGuest) -> Vec<u8> {
     sample.wasm().expect("valid text")
 }
 

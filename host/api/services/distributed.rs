@@ -11,7 +11,7 @@ use super::{
 use crate::{
     broker,
     budget::Budget,
-    component::{Router, Taken, Unanswered, Undelivered},
+    component::{DeliveryError, IdTaken, RequestError, Router},
     config,
     discovery::ServiceDiscovery,
     proto::distributed::{
@@ -93,7 +93,7 @@ impl DistributedService for DistributedServiceImpl {
         let message = convert::message(request, self.limits.max_payload_bytes)?;
         if self.router.is_id(&message.from) {
             let from = convert::name("from_node", &message.from)?;
-            return Err(Taken(from).into_status());
+            return Err(IdTaken(from).into_status());
         }
         let message_id = message.id.clone();
         let response = if timeout.is_zero() {
@@ -179,7 +179,7 @@ impl DistributedService for DistributedServiceImpl {
 }
 
 /// The response to a message that was sent.
-fn sent(sent: Result<usize, Undelivered>) -> Result<MessageResponse, Status> {
+fn sent(sent: Result<usize, DeliveryError>) -> Result<MessageResponse, Status> {
     let receivers = match sent {
         Ok(receivers) => receivers,
         Err(error) => return undelivered(error),
@@ -196,11 +196,11 @@ fn sent(sent: Result<usize, Undelivered>) -> Result<MessageResponse, Status> {
 }
 
 /// The response to a message with a reply timeout.
-fn answered(answer: Result<broker::Message, Unanswered>) -> Result<MessageResponse, Status> {
+fn answered(answer: Result<broker::Message, RequestError>) -> Result<MessageResponse, Status> {
     let answer = match answer {
         Ok(answer) => answer,
-        Err(Unanswered::Undelivered(error)) => return undelivered(error),
-        Err(error @ Unanswered::Timeout { .. }) => {
+        Err(RequestError::Undelivered(error)) => return undelivered(error),
+        Err(error @ RequestError::Timeout { .. }) => {
             return Ok(MessageResponse {
                 message: error.to_string(),
                 receivers: 1,
@@ -221,7 +221,7 @@ fn answered(answer: Result<broker::Message, Unanswered>) -> Result<MessageRespon
     })
 }
 
-fn undelivered(error: Undelivered) -> Result<MessageResponse, Status> {
+fn undelivered(error: DeliveryError) -> Result<MessageResponse, Status> {
     Ok(MessageResponse {
         message: stream::reason(error)?,
         ..MessageResponse::default()

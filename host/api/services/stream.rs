@@ -9,7 +9,7 @@ use super::super::{
 use crate::{
     broker::{Received, Subscription},
     budget::Budget,
-    component::{Router, Undelivered},
+    component::{DeliveryError, Router},
     proto::distributed::Message,
 };
 use bytes::Bytes;
@@ -181,9 +181,9 @@ impl Conversation {
 }
 
 /// Why a message was not delivered, for its sender; a status if the broker failed.
-pub fn reason(error: Undelivered) -> Result<String, Status> {
+pub fn reason(error: DeliveryError) -> Result<String, Status> {
     match error {
-        Undelivered::Broker(error) => Err(error.into_status()),
+        DeliveryError::Broker(error) => Err(error.into_status()),
         other => Ok(other.to_string()),
     }
 }

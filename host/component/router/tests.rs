@@ -1,10 +1,9 @@
-//! Two nodes on one broker, as they would be on two machines: who is reached, by which way, and how
-//! an answer finds back.
+//! Two nodes on one broker, as on two machines: which component is reached, and how answers come back.
 
 use super::*;
 use crate::{
     broker::{LocalBroker, Received},
-    component::Reception,
+    component::node_inbox::NodeInbox,
     discovery::{Error, NodeRecord, ServiceInfo},
     health::Health,
     lifecycle::Component,
@@ -15,7 +14,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// Two nodes that are always there.
+/// A discovery in which two nodes are always registered.
 struct Both;
 
 #[async_trait]
@@ -62,7 +61,7 @@ fn name(name: &str) -> Name {
 
 struct Node {
     router: Arc<Router>,
-    reception: Reception,
+    node_inbox: NodeInbox,
 }
 
 async fn nodes() -> [Node; 2] {
@@ -72,9 +71,9 @@ async fn nodes() -> [Node; 2] {
     for id in ["a", "b"] {
         let router = Router::new(name(id), broker.clone(), discovery.clone(), 1000);
         let router = Arc::new(router);
-        let reception = Reception::new(router.clone(), discovery.clone(), Health::default());
-        reception.start().await.unwrap();
-        nodes.push(Node { router, reception });
+        let node_inbox = NodeInbox::new(router.clone(), discovery.clone(), Health::default());
+        node_inbox.start().await.unwrap();
+        nodes.push(Node { router, node_inbox });
     }
     nodes.try_into().ok().unwrap()
 }
@@ -82,10 +81,10 @@ async fn nodes() -> [Node; 2] {
 /// A component that answers with its node's name and counts its messages.
 fn live(node: &Node, id: &str, count: &Arc<AtomicUsize>) -> tokio::task::JoinHandle<()> {
     let (inbox, mut mailbox) = Subscription::new(8, Overflow::Refuse);
-    let residence = node.router.settle(&name(id), inbox).unwrap();
+    let registration = node.router.register(&name(id), inbox).unwrap();
     let (router, id, count) = (node.router.clone(), name(id), count.clone());
     tokio::spawn(async move {
-        let _residence = residence;
+        let _residence = registration;
         while let Some(Received::Message(message)) = mailbox.next().await {
             count.fetch_add(1, Ordering::SeqCst);
             let answer = router.node().to_string().into();
@@ -112,14 +111,15 @@ async fn ask(node: &Node, to: &str) -> String {
         .router
         .request(message("", to), Duration::from_secs(10));
     let answer = asked.await.unwrap();
-    match answer.error.is_empty() {
-        true => String::from_utf8(answer.payload.to_vec()).unwrap(),
-        false => answer.error,
+    if answer.error.is_empty() {
+        String::from_utf8(answer.payload.to_vec()).unwrap()
+    } else {
+        answer.error
     }
 }
 
 #[tokio::test]
-async fn a_component_is_reached_here_first_and_else_elsewhere() {
+async fn a_component_is_reached_on_this_node_first() {
     let [a, b] = nodes().await;
     let counts = [0; 3].map(|_| Arc::new(AtomicUsize::new(0)));
     let _everywhere_a = live(&a, "everywhere", &counts[0]);
@@ -130,7 +130,7 @@ async fn a_component_is_reached_here_first_and_else_elsewhere() {
     assert_eq!(ask(&a, "only-b").await, "b");
     let seen = counts.each_ref().map(|count| count.load(Ordering::SeqCst));
     assert_eq!(seen, [1, 1, 1], "exactly one instance each");
-    // Whatever else it says of itself, a question is answered, here and from elsewhere.
+    // A request is answered even if it claims to be an answer, here and from elsewhere.
     for node in [&a, &b] {
         let odd = Message {
             in_reply_to: "x".into(),
@@ -139,7 +139,7 @@ async fn a_component_is_reached_here_first_and_else_elsewhere() {
         let answer = node.router.request(odd, Duration::from_secs(10)).await;
         assert_eq!(&*answer.unwrap().payload, b"b");
     }
-    // It has just gone from there, and the sender is told; discovery will learn of it.
+    // The component has just gone from b, and discovery does not know yet.
     everywhere_b.abort();
     let _ = everywhere_b.await;
     assert_eq!(ask(&b, "everywhere").await, "a");
@@ -151,7 +151,7 @@ async fn a_component_is_reached_here_first_and_else_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_node_answers_for_itself_and_for_what_it_no_longer_has() {
+async fn a_node_answers_requests_to_itself_and_to_components_it_no_longer_has() {
     let [a, _b] = nodes().await;
     let record: serde_json::Value = serde_json::from_str(&ask(&a, "b").await).unwrap();
     assert_eq!(
@@ -159,11 +159,11 @@ async fn a_node_answers_for_itself_and_for_what_it_no_longer_has() {
         serde_json::json!(["everywhere", "only-b"])
     );
     let missing = ask(&a, "only-b").await;
-    assert_eq!(missing, "only-b is not on b any more");
+    assert_eq!(missing, "only-b is no longer on b");
 }
 
 #[tokio::test]
-async fn answers_go_to_the_sender_where_nobody_waits_and_are_not_answered() {
+async fn answers_go_to_the_sender_without_a_request_and_are_not_answered() {
     let [a, b] = nodes().await;
     let count = Arc::new(AtomicUsize::new(0));
     let _only_b = live(&b, "only-b", &count);
@@ -183,7 +183,7 @@ async fn answers_go_to_the_sender_where_nobody_waits_and_are_not_answered() {
         ("only-b", "1")
     );
     assert_eq!(&*answer.payload, b"b");
-    // Between components nothing goes to and fro for ever.
+    // Two components do not answer each other for ever.
     let other = Arc::new(AtomicUsize::new(0));
     let _other = live(&a, "everywhere", &other);
     a.router
@@ -199,22 +199,22 @@ async fn answers_go_to_the_sender_where_nobody_waits_and_are_not_answered() {
 }
 
 #[tokio::test]
-async fn who_waits_no_longer_is_forgotten() {
+async fn a_request_that_timed_out_is_forgotten() {
     let [a, b] = nodes().await;
     let (inbox, _mailbox) = Subscription::new(8, Overflow::Refuse);
-    let residence = b.router.settle(&name("only-b"), inbox).unwrap();
+    let registration = b.router.register(&name("only-b"), inbox).unwrap();
     let silent = a
         .router
         .request(message("", "only-b"), Duration::from_millis(20));
     let error = silent.await.unwrap_err();
-    assert!(matches!(error, Unanswered::Timeout { .. }), "{error}");
-    assert!(lock(&a.router.requests).is_empty());
-    // What is down says so, and an id belongs to one alone.
-    residence.set_down(Some("broken".into()));
+    assert!(matches!(error, RequestError::Timeout { .. }), "{error}");
+    assert!(a.router.requests.lock().is_empty());
+    // A component that is down refuses with its reason, and an id has one owner.
+    registration.set_down(Some("broken".into()));
     let down = b.router.send(message("", "only-b")).await.unwrap_err();
     assert_eq!(down.to_string(), "only-b is down: broken");
     let (inbox, _mailbox) = Subscription::new(8, Overflow::Refuse);
-    assert!(b.router.settle(&name("only-b"), inbox).is_err());
+    assert!(b.router.register(&name("only-b"), inbox).is_err());
     for taken in ["only-b", "a", "b", "everywhere"] {
         let listening = a
             .router
@@ -223,7 +223,7 @@ async fn who_waits_no_longer_is_forgotten() {
             .unwrap();
         assert!(listening.is_err(), "{taken}");
     }
-    b.reception.stop().await.unwrap();
-    assert!(lock(&b.router.residents).contains_key("only-b"));
-    assert!(!lock(&b.router.residents).contains_key("b"));
+    b.node_inbox.stop().await.unwrap();
+    assert!(b.router.registered.lock().contains_key("only-b"));
+    assert!(!b.router.registered.lock().contains_key("b"));
 }

@@ -2,6 +2,7 @@
 //! the record that it left under its node id.
 
 use crate::error::Error;
+use hostel_runtime::atomic_file;
 use std::{fs, io, path::Path};
 use uuid::Uuid;
 
@@ -31,11 +32,7 @@ pub(super) fn load_or_create(data_dir: &Path) -> Result<String, Error> {
         Err(error) => return Err(cannot(error)),
     }
     let instance = Uuid::now_v7().to_string();
-    // Renamed into place, so that a kill in between leaves no partial file.
-    let temporary = file.with_extension("new");
-    fs::write(&temporary, &instance)
-        .and_then(|()| fs::rename(&temporary, &file))
-        .map_err(cannot)?;
+    atomic_file::write(&file, &[instance.as_bytes()]).map_err(cannot)?;
     Ok(instance)
 }
 

@@ -1,24 +1,23 @@
-//! What a compile process takes away from itself before it reads a byte. Limits of the kernel hold
-//! everywhere; files, network and other system calls are closed as far as this kernel can.
+//! The confinement of a compile process, before it reads a byte. Resource limits hold on every system;
+//! files, network and other system calls are closed as far as the kernel can.
 
-use super::Request;
-use crate::cache::MAX_ARTIFACT_BYTES;
+use super::{cache::MAX_ARTIFACT_BYTES, protocol::CompileRequest};
 use hostel_runtime::parent;
 use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use std::{fs, io};
 
-/// Compiling yields to whatever runs tasks.
+/// Compiling has a lower priority than the threads that run tasks.
 const NICENESS: i32 = 5;
 
-/// Address space that a thread takes beside what it allocates: its stack and its arena.
+/// Address space that a thread takes besides its allocations: its stack and its arena.
 const THREAD_BYTES: u64 = 192 << 20;
 
 /// Ties the process to its parent and bounds its memory, time and files.
-pub fn limit(request: &Request) -> io::Result<()> {
+pub fn limit(request: &CompileRequest) -> io::Result<()> {
     parent::die_with_parent(request.parent)?;
-    // Where it is refused, nothing is lost.
+    // Optional: nothing is lost without it.
     let _ = nice(NICENESS);
-    // When memory runs out, this process goes and not the node.
+    // If memory runs out, the kernel kills this process and not the node.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     let own = |field| status_bytes(field).unwrap_or_default();
     let threads = u64::try_from(request.threads).unwrap_or(u64::MAX);
@@ -27,13 +26,13 @@ pub fn limit(request: &Request) -> io::Result<()> {
     let address_space = own("VmSize:").saturating_add(reserved);
     bound(Resource::Data, memory.saturating_add(own("VmData:")), 0)?;
     bound(Resource::As, memory.saturating_add(address_space), 0)?;
-    // A signal first, so that the node can tell this end from others.
+    // The soft limit sends a signal, by which the node recognises this end.
     bound(Resource::Cpu, request.max_cpu_seconds, 1)?;
     bound(Resource::Fsize, MAX_ARTIFACT_BYTES, 0)?;
     bound(Resource::Core, 0, 0)
 }
 
-/// Lowers a limit, and its ceiling to `above` more. One that is lower already stays.
+/// Lowers a limit to `value` and its ceiling to `above` more, unless they are lower already.
 fn bound(resource: Resource, value: u64, above: u64) -> io::Result<()> {
     let ceiling = getrlimit(resource).maximum.unwrap_or(u64::MAX);
     let maximum = value.saturating_add(above).min(ceiling);
@@ -44,7 +43,7 @@ fn bound(resource: Resource, value: u64, above: u64) -> io::Result<()> {
     Ok(setrlimit(resource, limit)?)
 }
 
-/// A size of this process, of those that Linux counts in KiB.
+/// A size in the status of this process, of those that Linux counts in KiB.
 fn status_bytes(field: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
@@ -52,30 +51,29 @@ fn status_bytes(field: &str) -> Option<u64> {
     kib.checked_mul(1 << 10)
 }
 
-/// No file can be opened and no TCP port reached any more (Landlock: Linux 5.13, for TCP 6.7).
-/// What is open stays open.
+/// Forbids to open files and to reach TCP ports (Landlock: Linux 5.13, for TCP 6.7). Open files stay
+/// open.
 #[cfg(target_os = "linux")]
 pub fn close_file_system() {
     use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, Scope};
     let abi = ABI::V6;
-    // As much of it as this kernel knows: no rule follows, so nothing is allowed.
+    // As much of it as the kernel supports. No rule follows, so nothing is allowed.
     let closed = Ruleset::default()
         .handle_access(AccessFs::from_all(abi))
         .and_then(|rules| rules.handle_access(AccessNet::from_all(abi)))
         .and_then(|rules| rules.scope(Scope::from_all(abi)))
         .and_then(|rules| rules.create())
         .and_then(|rules| rules.restrict_self());
-    // A kernel that can none of it leaves the other limits.
+    // On a kernel without Landlock the other limits remain.
     drop(closed);
 }
 
-/// What is left of the kernel: memory, the threads that there are, and the three standard streams
-/// (seccomp, on the processors that the crate knows). Everything else is refused: a new process,
-/// another program, a socket, a file, also one that the node was started with, and memory that can
-/// be executed.
+/// Leaves the process memory, its threads and the three standard streams (seccomp, on the processors
+/// that the crate supports). Everything else is refused: new processes, other programs, sockets,
+/// files, including those that the node was started with, and executable memory.
 #[cfg(target_os = "linux")]
 pub fn close_kernel() {
-    // As below: where something cannot be had, the other limits remain.
+    // If a step is not supported, the other limits remain.
     let _ = bound(Resource::Nofile, 3, 0);
     let Ok(architecture) = std::env::consts::ARCH.try_into() else {
         return;
@@ -99,7 +97,7 @@ mod tests {
     use seccompiler::TargetArch;
 
     #[test]
-    fn the_filter_is_sound_on_every_processor_that_has_one() {
+    fn the_filter_compiles_for_every_supported_processor() {
         let text = include_str!("syscalls.json").replace("\"OWN PROCESS\"", "1");
         for processor in [TargetArch::x86_64, TargetArch::aarch64, TargetArch::riscv64] {
             let filters = seccompiler::compile_from_json(text.as_bytes(), processor).unwrap();

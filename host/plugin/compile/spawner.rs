@@ -1,5 +1,5 @@
-//! The thread that starts processes. The kernel ties a process to the thread that started it, and
-//! the threads of a runtime come and go; this one lives until its owner is dropped.
+//! The thread that starts processes. The kernel ends a compile process with the thread that started
+//! it, and the threads of a runtime come and go; this one lives as long as its owner.
 
 use hostel_runtime::health::{BackgroundThread, Health, Part};
 use std::{
@@ -19,7 +19,7 @@ pub struct Spawner {
 
 struct Order {
     command: Command,
-    /// Learns of the process's end.
+    /// Is notified of the end of the process.
     runtime: Handle,
     started: oneshot::Sender<io::Result<Child>>,
 }
@@ -30,7 +30,7 @@ impl Spawner {
         let thread = health.vital_thread(Part::Plugins, "process-spawner", move || {
             for mut order in mailbox {
                 let _runtime = order.runtime.enter();
-                // If nobody waits any more, the process is dropped, and killed by that.
+                // If the receiver is gone, the process is dropped, which kills it.
                 let _ = order.started.send(order.command.spawn());
             }
         })?;
@@ -40,7 +40,7 @@ impl Spawner {
         })
     }
 
-    /// Starts `command`, which must be killed on drop. Within a tokio runtime.
+    /// Starts `command`, which must be set to be killed on drop. Must be called in a tokio runtime.
     pub async fn spawn(&self, command: Command) -> io::Result<Child> {
         let (started, child) = oneshot::channel();
         let order = Order {

@@ -1,11 +1,11 @@
-//! `wasi:keyvalue` as a guest sees it: a sample that calls it, against the store of one machine.
+//! `wasi:keyvalue` as a guest sees it: a guest that calls it, with the SQLite store.
 
 use super::*;
 use hostel_config::{KeyValueBackend, KeyValueLimits, SqliteKeyValue};
 use hostel_keyvalue::{self as kv, KeyValue};
 use hostel_runtime::health::Health;
 
-/// What the sample's component imports beyond the others.
+/// The imports that the guest needs besides those of `TestGuest`.
 const IMPORTS: &str = r#"
   (import "wasi:keyvalue/store@0.2.0-draft" (instance $store
     (export "bucket" (type $bucket (sub resource)))
@@ -50,9 +50,9 @@ const CORE_EXPORTS: &str = r#"
       (export "set" (func $set)) (export "increment" (func $increment))
 "#;
 
-/// Opens the store with the empty name and does what the payload's first byte says, with the second
-/// as the key: `s` sets it to all from there on, `g` gets it, `i` adds 5 and returns eight bytes. An
-/// error returns its text, or its number where it has none. Answers of the host begin at 3200.
+/// Opens the store with the empty name and runs the command in the payload's first byte, with the
+/// second as the key: `s` sets it to the rest, `g` gets it, `i` adds 5 and returns eight bytes. An
+/// error returns its text, or its number if it has none. Results of the host begin at 3200.
 const VERBS: &str = r#"
     (func $error (param $at i32) (result i32 i32)
       (if (i32.eq (i32.load8_u (local.get $at)) (i32.const 2))
@@ -91,13 +91,13 @@ const EXPECT_DENIAL: &str = "(call $open (i32.const 0) (i32.const 0) (i32.const 
     (if (i32.ne (i32.load8_u (i32.const 3204)) (i32.const 1)) (then unreachable))";
 
 fn keeper(name: &str) -> Vec<u8> {
-    let sample = Sample {
+    let sample = TestGuest {
         name,
         task_types: &[name],
         handle: HANDLE,
         describe: EXPECT_DENIAL,
         extra: VERBS,
-        ..Sample::default()
+        ..TestGuest::default()
     };
     let mut text = sample.text();
     for (before, new) in [
@@ -138,9 +138,9 @@ async fn host(dir: &std::path::Path, keyvalue: Option<Arc<dyn KeyValue>>) -> Arc
     }
     let host = PluginHost::new(
         &config,
-        Outside {
+        Capabilities {
             keyvalue,
-            ..Outside::default()
+            ..Capabilities::default()
         },
         &Health::default(),
     )
@@ -165,13 +165,13 @@ async fn words(host: &PluginHost, payload: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_keeps_what_it_sets_for_itself_alone() {
+async fn values_are_kept_for_each_plugin_alone() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     let host = host(dir.path(), Some(store.clone())).await;
     assert_eq!(answer(&host, "one", b"gk").await, b"");
     assert_eq!(answer(&host, "one", b"skept\0\xff").await, b"");
-    // Every call has an instance of its own, so this comes from the store.
+    // Each call has an instance of its own, so this value comes from the store.
     assert_eq!(answer(&host, "one", b"gk").await, b"kept\0\xff");
     assert_eq!(answer(&host, "other", b"gk").await, b"");
     for sum in [5_u64, 10] {
@@ -185,7 +185,7 @@ async fn a_guest_keeps_what_it_sets_for_itself_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_is_told_what_it_can_do() {
+async fn errors_tell_the_guest_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     let host = host(dir.path(), Some(store.clone())).await;
@@ -197,7 +197,7 @@ async fn a_guest_is_told_what_it_can_do() {
     words(&host, b"stext").await;
     let why = words(&host, b"it").await;
     assert!(why.contains("the value of \"t\" is not a number"), "{why}");
-    // Nothing of the machine's is told.
+    // Details of the node stay hidden.
     store.close().await;
     for payload in ["gk", "stext", "in"] {
         let why = words(&host, payload.as_bytes()).await;
@@ -208,7 +208,7 @@ async fn a_guest_is_told_what_it_can_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_without_a_store_is_denied() {
+async fn without_a_store_access_is_denied() {
     const ACCESS_DENIED: u8 = 1;
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path(), None).await;

@@ -1,16 +1,16 @@
-//! Every limit has a guest that trips it.
+//! For every limit, a guest that reaches it.
 
 use super::*;
 
-/// What becomes of a task for the sample whose `handle` is this.
+/// How a task of the guest with this `handle` ends.
 async fn end_of(handle: &str, change: impl FnOnce(&mut hostel_config::Config)) -> AttemptResult {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     change(&mut config);
-    let sample = Sample {
+    let sample = TestGuest {
         handle,
-        extra: sample::GROWABLE_TABLE,
-        ..Sample::default()
+        extra: test_guest::GROWABLE_TABLE,
+        ..TestGuest::default()
     };
     let host = serving(&config, &[sample]).await;
     let rejected = &host.catalog().view().rejected;
@@ -24,14 +24,14 @@ async fn end_of(handle: &str, change: impl FnOnce(&mut hostel_config::Config)) -
 }
 
 /// A guest that never returns, and one that answers at once.
-fn spin_and_sample() -> [Sample<'static>; 2] {
-    let spin = Sample {
+fn spin_and_echo() -> [TestGuest<'static>; 2] {
+    let spin = TestGuest {
         name: "spin",
         task_types: &["spin"],
-        handle: sample::SPIN,
-        ..Sample::default()
+        handle: test_guest::SPIN,
+        ..TestGuest::default()
     };
-    [spin, Sample::default()]
+    [spin, TestGuest::default()]
 }
 
 fn permanent(ended: AttemptResult) -> String {
@@ -57,14 +57,14 @@ fn max_cpu(ms: u64) -> impl Fn(&mut hostel_config::Config) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sample_echoes() {
-    let ended = end_of(sample::ECHO, |_| {}).await;
+async fn a_guest_echoes() {
+    let ended = end_of(test_guest::ECHO, |_| {}).await;
     assert_eq!(ended, AttemptResult::Returned(Bytes::from_static(b"hello")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_limit_fires_and_names_its_setting() {
-    for hostile in [sample::SPIN, sample::CALL_HOST] {
+async fn every_limit_holds_and_is_named_with_its_setting() {
+    for hostile in [test_guest::SPIN, test_guest::CALL_HOST] {
         let error = retryable(end_of(hostile, timeout(100)).await);
         assert_eq!(error, "it took longer than its timeout of 100 ms");
         let error = permanent(end_of(hostile, max_cpu(50)).await);
@@ -73,30 +73,30 @@ async fn every_limit_fires_and_names_its_setting() {
             "{error}"
         );
     }
-    let too_much = &sample::result_of(60 << 20);
+    let too_much = &test_guest::result_of(60 << 20);
     for (hostile, setting) in [
         (
-            sample::GROW_MEMORY,
+            test_guest::GROW_MEMORY,
             "67108864 bytes of memory (plugins.sandbox.max_memory_bytes)",
         ),
         (
-            sample::GROW_TABLE,
+            test_guest::GROW_TABLE,
             "100000 table elements (plugins.sandbox.max_table_elements)",
         ),
         (too_much, "4128768 bytes (plugins.sandbox.max_result_bytes)"),
-        (sample::RECURSE, "recursed deeper than its stack"),
+        (test_guest::RECURSE, "recursed deeper than its stack"),
     ] {
         let error = permanent(end_of(hostile, |_| {}).await);
         assert!(error.contains(setting), "{error}");
     }
-    let error = retryable(end_of(sample::TRAP, |_| {}).await);
+    let error = retryable(end_of(test_guest::TRAP, |_| {}).await);
     assert!(
         error.contains("`unreachable` instruction executed"),
         "{error}"
     );
-    let ended = end_of(sample::LOG_TOO_MUCH, |_| {}).await;
+    let ended = end_of(test_guest::LOG_TOO_MUCH, |_| {}).await;
     assert_eq!(ended, AttemptResult::Returned(Bytes::from_static(b"hello")));
-    let ended = end_of(sample::LOOK_AROUND, |_| {}).await;
+    let ended = end_of(test_guest::LOOK_AROUND, |_| {}).await;
     assert_eq!(ended, AttemptResult::Returned(Bytes::new()));
 }
 
@@ -105,7 +105,7 @@ async fn a_call_ends_when_it_is_cancelled_or_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.plugins.max_tasks = 1;
-    let host = serving(&config, &spin_and_sample()).await;
+    let host = serving(&config, &spin_and_echo()).await;
     let spin = host.catalog().resolve("spin").unwrap();
     let spinning = call(b"");
     let cancel = spinning.cancel.clone();
@@ -116,8 +116,8 @@ async fn a_call_ends_when_it_is_cancelled_or_dropped() {
     assert_eq!(finished.ended, AttemptResult::Cancelled);
     assert!(!finished.usage.cpu.is_zero(), "{:?}", finished.usage);
 
-    // More of them than the pool has places: those that wait can be ended too, and dropping one
-    // gives its place back.
+    // More of them than the pool has slots: those that wait can be dropped too, and dropping one gives
+    // its slot back.
     let slots = host.runtime().metrics().num_workers() + 60;
     let spins: Vec<_> = (0..slots)
         .map(|_| {
@@ -130,7 +130,7 @@ async fn a_call_ends_when_it_is_cancelled_or_dropped() {
         spin.abort();
     }
     let echo = host.catalog().resolve("sample").unwrap();
-    // Had the spins kept their places, it would wait for minutes of their processor time.
+    // If the others kept their slots, this would wait for minutes of their processor time.
     let echoed = tokio::time::timeout(Duration::from_secs(60), echo.run(call(b"next"))).await;
     let ended = echoed.unwrap().ended;
     assert_eq!(ended, AttemptResult::Returned(Bytes::from_static(b"next")));
@@ -138,7 +138,7 @@ async fn a_call_ends_when_it_is_cancelled_or_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sandbox_can_prove_itself() {
+async fn the_self_check_finds_that_every_limit_holds() {
     let dir = tempfile::tempdir().unwrap();
     let checks = verify_self(&config(dir.path())).await.unwrap();
     for check in &checks {
@@ -152,23 +152,23 @@ async fn the_sandbox_can_prove_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wait_for_room_is_part_of_the_timeout() {
+async fn a_wait_for_admission_is_part_of_the_timeout() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
-    // Room for one, and for no component.
+    // Memory for one task, and for no component.
     config.plugins.max_total_memory_bytes = 100 << 20;
     let quick = hostel_config::TaskTypeOverrides {
         timeout: Some(Duration::from_millis(200)),
         ..Default::default()
     };
-    // So are the plugin and its task type called.
+    // The name of the plugin and of its task type.
     let name = || hostel_task::Name::parse("name", "sample").unwrap();
     let plugin = hostel_config::Plugin {
         task: [(name(), quick)].into(),
         ..Default::default()
     };
     config.plugin.insert(name(), plugin);
-    let host = serving(&config, &spin_and_sample()).await;
+    let host = serving(&config, &spin_and_echo()).await;
     let spin = host.catalog().resolve("spin").unwrap();
     let spinning = call(b"");
     let cancel = spinning.cancel.clone();
@@ -191,11 +191,11 @@ async fn a_wait_for_room_is_part_of_the_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_that_can_never_have_its_memory_is_refused() {
+async fn a_plugin_whose_memory_limit_never_fits_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.plugins.max_total_memory_bytes = 8 << 20;
-    let host = serving(&config, &[Sample::default()]).await;
+    let host = serving(&config, &[TestGuest::default()]).await;
     let error = errors(&host.catalog().view());
     for setting in [
         "plugins.sandbox.max_memory_bytes",
@@ -208,9 +208,9 @@ async fn a_plugin_that_can_never_have_its_memory_is_refused() {
     // Components have a quarter of it.
     config.plugins.max_total_memory_bytes = 11 << 20;
     config.plugins.sandbox.max_memory_bytes = 8 << 20;
-    let host = serving(&config, &[Sample::default()]).await;
+    let host = serving(&config, &[TestGuest::default()]).await;
     let handler = host.catalog().resolve("sample").unwrap();
-    // One at a time, and both come through.
+    // One at a time, and both succeed.
     let (one, other) = tokio::join!(handler.run(call(b"1")), handler.run(call(b"2")));
     assert_eq!(one.ended, AttemptResult::Returned(Bytes::from_static(b"1")));
     assert_eq!(
@@ -220,13 +220,13 @@ async fn a_plugin_that_can_never_have_its_memory_is_refused() {
     host.stop().await.unwrap();
 }
 
-fn two_memories<'a>(name: &'a &'a str, handle: &'a str) -> Sample<'a> {
-    Sample {
+fn two_memories<'a>(name: &'a &'a str, handle: &'a str) -> TestGuest<'a> {
+    TestGuest {
         name,
         task_types: std::slice::from_ref(name),
         extra: "(memory $second 1)",
         handle,
-        ..Sample::default()
+        ..TestGuest::default()
     }
 }
 
@@ -270,7 +270,7 @@ async fn all_memories_of_a_guest_count_together() {
     host.stop().await.unwrap();
 }
 
-/// Two components, one of which hands a string to the other from memory to memory.
+/// Two components, one of which passes a string from its memory to the other's.
 const COMPOSED: &str = r#"
   (component $a
     (core module $m
@@ -306,9 +306,9 @@ const COMPOSED: &str = r#"
 async fn a_plugin_may_be_composed_of_components() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    let sample = Sample {
+    let sample = TestGuest {
         handle: "(local.set $result-len (call $five))",
-        ..Sample::default()
+        ..TestGuest::default()
     };
     let text = sample.text();
     let (head, rest) = text.split_once("  (core module $libc").unwrap();

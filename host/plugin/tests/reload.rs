@@ -1,20 +1,20 @@
-//! Files come, change and go.
+//! Files are added, changed and removed.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_way_of_replacing_a_file_is_seen() {
+async fn every_way_of_replacing_a_file_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.plugins.rescan = Duration::from_secs(2);
     let of = |version| {
-        let sample = Sample {
+        let sample = TestGuest {
             version,
-            ..Sample::default()
+            ..TestGuest::default()
         };
         sample.wasm().unwrap()
     };
-    let host = serving(&config, &[Sample::default()]).await;
+    let host = serving(&config, &[TestGuest::default()]).await;
     let file = config.plugins.dir.join("sample.wasm");
     let temporary = config.plugins.dir.join("sample.tmp");
 
@@ -52,19 +52,19 @@ async fn every_way_of_replacing_a_file_is_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rubbish_never_unseats_what_serves() {
+async fn a_bad_file_never_replaces_what_serves() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.plugins.sandbox.describe_timeout = Duration::from_millis(200);
-    let host = serving(&config, &[Sample::default()]).await;
+    let host = serving(&config, &[TestGuest::default()]).await;
     let file = config.plugins.dir.join("sample.wasm");
     let good = std::fs::read(&file).unwrap();
-    let describing = |describe| Sample {
+    let describing = |describe| TestGuest {
         version: "2",
         describe,
-        ..Sample::default()
+        ..TestGuest::default()
     };
-    let of = |sample: Sample<'_>| sample.wasm().unwrap();
+    let of = |sample: TestGuest<'_>| sample.wasm().unwrap();
     for (content, error) in [
         (b"rubbish".to_vec(), "is not WebAssembly"),
         (good[..good.len() / 2].to_vec(), "is not a valid component"),
@@ -77,11 +77,11 @@ async fn rubbish_never_unseats_what_serves() {
             "does not export hostel:plugin/manifest@0.1.0",
         ),
         (
-            of(describing(sample::TRAP)),
+            of(describing(test_guest::TRAP)),
             "failed to describe itself: wasm trap",
         ),
         (
-            of(describing(sample::SPIN)),
+            of(describing(test_guest::SPIN)),
             "within 200 ms (plugins.sandbox.describe_timeout_ms)",
         ),
         (
@@ -91,37 +91,37 @@ async fn rubbish_never_unseats_what_serves() {
             "max_memory_bytes",
         ),
         (
-            of(Sample {
+            of(TestGuest {
                 name: "a b",
-                ..Sample::default()
+                ..TestGuest::default()
             }),
             "only letters",
         ),
         (
-            of(Sample {
+            of(TestGuest {
                 version: "",
-                ..Sample::default()
+                ..TestGuest::default()
             }),
             "version is empty",
         ),
         (
-            of(Sample {
+            of(TestGuest {
                 task_types: &["x", "x"],
-                ..Sample::default()
+                ..TestGuest::default()
             }),
             "declared twice",
         ),
         (
-            of(Sample {
+            of(TestGuest {
                 task_types: &[],
-                ..Sample::default()
+                ..TestGuest::default()
             }),
             "declares no task types",
         ),
         (
-            of(Sample {
+            of(TestGuest {
                 interface: "0.2.0",
-                ..Sample::default()
+                ..TestGuest::default()
             }),
             "exports hostel:plugin/manifest@0.2.0, which this node does not know",
         ),
@@ -139,19 +139,19 @@ async fn rubbish_never_unseats_what_serves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_and_a_type_have_one_owner() {
+async fn a_name_and_a_task_type_have_one_owner() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
     let samples = [
-        Sample {
+        TestGuest {
             name: "b",
             task_types: &["t", "u"],
-            ..Sample::default()
+            ..TestGuest::default()
         },
-        Sample {
+        TestGuest {
             name: "a",
             task_types: &["t"],
-            ..Sample::default()
+            ..TestGuest::default()
         },
     ];
     let host = serving(&config, &samples).await;
@@ -172,27 +172,27 @@ async fn a_name_and_a_type_have_one_owner() {
     );
     std::fs::remove_file(file("a")).unwrap();
     until(&host, "b comes in", |view| version(view, "b") == "1").await;
-    // Whoever serves stays, whatever its file is called.
+    // A plugin that serves keeps its task types, whatever its file is called.
     std::fs::write(file("a"), samples[1].wasm().unwrap()).unwrap();
     until(&host, "a is refused", |view| {
         errors(view).contains("taken by plugin b")
     })
     .await;
-    let twin = Sample {
+    let twin = TestGuest {
         name: "b",
         task_types: &["v"],
-        ..Sample::default()
+        ..TestGuest::default()
     };
     std::fs::write(file("0"), twin.wasm().unwrap()).unwrap();
     until(&host, "twin", |view| {
         errors(view).contains("its name b is taken by b.wasm")
     })
     .await;
-    let narrower = Sample {
+    let narrower = TestGuest {
         name: "b",
         version: "2",
         task_types: &["u"],
-        ..Sample::default()
+        ..TestGuest::default()
     };
     std::fs::write(file("b"), narrower.wasm().unwrap()).unwrap();
     until(&host, "a serves t", |view| version(view, "a") == "1").await;
@@ -200,19 +200,19 @@ async fn a_name_and_a_type_have_one_owner() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_plugin_does_not_keep_the_node_from_starting() {
+async fn a_slow_plugin_does_not_delay_the_start_of_the_node() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.plugins.compile_timeout = Duration::from_secs(2);
     config.plugins.sandbox.describe_timeout = Duration::from_secs(5);
-    let slow = Sample {
+    let slow = TestGuest {
         name: "a-slow",
         task_types: &["slow"],
-        describe: sample::SPIN,
-        ..Sample::default()
+        describe: test_guest::SPIN,
+        ..TestGuest::default()
     };
     let begin = std::time::Instant::now();
-    let host = serving(&config, &[slow, Sample::default()]).await;
+    let host = serving(&config, &[slow, TestGuest::default()]).await;
     assert!(begin.elapsed() < Duration::from_secs(5));
     let view = host.catalog().view();
     assert_eq!(version(&view, "sample"), "1");

@@ -1,7 +1,6 @@
-//! One component for tests, built with the SDK as anybody's would be: what it does with a message is
-//! the message's type, how it starts and stops is its configuration. It behaves and misbehaves on
-//! demand; what it should come to is for the tests to say. Its version is that of its package, so
-//! that the tests can build others from the same source.
+//! A component for tests, built with the SDK like any plugin. The type of a message says what to do
+//! with it, and the configuration how to start and stop, well or badly. Its version is that of its
+//! package, so that the tests can build several from the same source.
 
 use hostel_sdk::prelude::*;
 use std::hint::black_box;
@@ -12,9 +11,9 @@ const TOPIC: &str = "probe.topic";
 
 #[derive(Default)]
 struct Probe {
-    /// How many messages of the type `memory` this instance has had.
+    /// How many messages of the type `memory` this instance has received.
     memory: u64,
-    /// What was answered to messages that were published.
+    /// How many answers to published messages it has received.
     answers: u64,
 }
 
@@ -51,7 +50,7 @@ impl Component for Probe {
             "ask" => ask(&payload)?,
             "publish" => publish(&payload)?,
             "flood" => flood(payload),
-            "log" => say(),
+            "log" => log_in_every_way(),
             other => return Err(TaskError::permanent(format!("no such thing: {other:?}"))),
         };
         Ok(Some(answer))
@@ -68,10 +67,10 @@ impl Component for Probe {
     }
 }
 
-/// Does what the configuration has for `start` or `stop`: `ok`, `error`, `panic`, `trap`, `hang`,
+/// Does what the configuration says for `start` or `stop`: `ok`, `error`, `panic`, `trap`, `hang`,
 /// `spin`, `slow` (200 ms), or `fail-N`: an error each of the first N times, counted in a store.
 fn misbehave(at: &str) -> Result<()> {
-    // For one version alone, or for all of them.
+    // A setting for this version, else one for all versions.
     let of_this_version = config::get(&format!("{at}-{VERSION}"))?;
     let how = match of_this_version {
         Some(how) => how,
@@ -141,15 +140,16 @@ fn ask(payload: &[u8]) -> Result<Vec<u8>> {
     )?)
 }
 
-/// Publishes the rest of the payload to the topic of its first line, and answers how many got it.
+/// Publishes the rest of the payload to the topic in its first line, and answers the number of
+/// receivers.
 fn publish(payload: &[u8]) -> Result<Vec<u8>> {
     let (to, what) = addressed(payload)?;
     let receivers = messaging::publish(to, "published", what)?;
     Ok(receivers.to_string().into())
 }
 
-/// Publishes to the topic that is the payload until it is refused, 10,000 times at most, and answers
-/// how many went out and why no more.
+/// Publishes to the topic in the payload until that is refused, at most 10,000 times, and answers how
+/// many were sent and why no more.
 fn flood(topic: Vec<u8>) -> Vec<u8> {
     let topic = String::from_utf8_lossy(&topic);
     for sent in 0..10_000 {
@@ -160,8 +160,8 @@ fn flood(topic: Vec<u8>) -> Vec<u8> {
     "10000".into()
 }
 
-/// Says the same in each way that there is.
-fn say() -> Vec<u8> {
+/// Logs the same in each way that the SDK supports.
+fn log_in_every_way() -> Vec<u8> {
     log::info!("through log");
     tracing::info!(number = 7, "through tracing");
     println!("through println");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_as_it_is_told() {
+    fn each_message_type_does_what_it_says() {
         let host = MockHost::new(plugin());
         assert_eq!(answer(&host, "echo", "x"), "x");
         assert_eq!(host.send("silent", ""), Ok(None));
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn it_starts_as_it_is_configured_to() {
+    fn it_starts_and_stops_as_configured() {
         let host = MockHost::new(plugin()).config("start", "fail-2");
         assert!(host.start().is_err());
         assert!(host.start().is_err());

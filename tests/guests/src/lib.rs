@@ -1,6 +1,6 @@
-//! One hostile plugin, a task type for each way of misbehaving in `handle`, built with the SDK as
-//! anybody's would be. What misbehaves at load, or cannot be said in Rust, is a
-//! `hostel::plugin::Sample`. Nothing that behaves belongs here.
+//! A hostile plugin with a task type for each way of misbehaving in `handle`, built with the SDK like
+//! any plugin. Guests that misbehave at load, or in ways that Rust cannot express, are made with
+//! `hostel::plugin::TestGuest`.
 
 use hostel_sdk::prelude::*;
 use std::{fs, hint::black_box, net::TcpStream, time::Duration};
@@ -11,7 +11,7 @@ fn spin(_: ()) {
     }
 }
 
-/// Inside one host call after another.
+/// Calls the host in an endless loop.
 fn spin_in_host(_: ()) {
     loop {
         black_box(std::time::Instant::now());
@@ -50,7 +50,7 @@ fn recurse(_: ()) {
     black_box(deeper(0));
 }
 
-/// As much as fits; 100 MB where the memory limit allows it.
+/// Returns that many MiB, by default 100.
 fn return_too_much(megabytes: String) -> Result<Vec<u8>> {
     let megabytes: usize = megabytes.parse().unwrap_or(100);
     Ok(vec![7; megabytes << 20])
@@ -72,7 +72,7 @@ fn print_too_much(_: ()) -> String {
     "printed".into()
 }
 
-/// Names everything of the node's that it got at; nothing, in a sandbox that holds.
+/// Lists everything of the node that it can reach; nothing, if the sandbox holds.
 fn look_around(_: ()) -> String {
     let mut found = Vec::new();
     found.extend(std::env::vars().map(|(key, _)| format!("variable {key}")));

@@ -11,7 +11,7 @@ use crate::support::{
     proxy::Proxy,
     random, task,
 };
-use hostel::plugin::Sample;
+use hostel::plugin::TestGuest;
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
@@ -87,18 +87,18 @@ fn logging_guest(name: &str, version: &str, handle: &str) -> Vec<u8> {
         "(call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const {}))",
         RUNS.len()
     );
-    guest(&Sample {
+    guest(&TestGuest {
         name,
         version,
         task_types: &[name],
         handle: &format!("{log} {handle}"),
         extra: &format!("(data (i32.const 5000) \"{RUNS}\")"),
-        ..Sample::default()
+        ..TestGuest::default()
     })
 }
 
 fn echo(version: &str) -> Vec<u8> {
-    logging_guest("echo", version, Sample::default().handle)
+    logging_guest("echo", version, TestGuest::default().handle)
 }
 
 pub(super) fn prepare(shared: &Shared, id: &str) -> Node {

@@ -9,7 +9,7 @@ use crate::support::{
     task,
 };
 use hostel::{
-    plugin::Sample,
+    plugin::TestGuest,
     proto::distributed::{Task, TaskStatus},
 };
 use libtest_mimic::Trial;
@@ -292,11 +292,11 @@ async fn a_cluster_wide_concurrency_limit_holds() {
 
 /// Starts two nodes with the task type `busy` and this limit set to 1.
 async fn two_limited(shared: &Shared, limit: &str) -> [Node; 2] {
-    let sample = Sample {
+    let sample = TestGuest {
         name: "busy",
         task_types: &["busy"],
         handle: BUSY,
-        ..Sample::default()
+        ..TestGuest::default()
     };
     let started = ["a", "b"].map(|id| {
         let mut node = shared.prepare_sharing_tasks(id, &[], TTL);

@@ -27,9 +27,9 @@ pub async fn plugins_of_a_node() {
 pub async fn plugin_files() {
     let dir = tempfile::tempdir().unwrap();
     let hostel = |arguments: &[&str]| run(hostel().current_dir(dir.path()).args(arguments));
-    let bad = Sample {
+    let bad = TestGuest {
         interface: "0.2.0",
-        ..Sample::default()
+        ..TestGuest::default()
     };
     fs::write(dir.path().join("bad.wasm"), bad.wasm().unwrap()).unwrap();
     let echo = showcase("echo");
@@ -207,11 +207,11 @@ pub async fn verify_reports_all_errors() {
     };
     let write = |file: &str, bytes: &[u8]| fs::write(dir.path().join(file), bytes).unwrap();
     // An import that the node does not provide, and three errors in the manifest.
-    let many = Sample {
+    let many = TestGuest {
         name: "bad name",
         version: "",
         task_types: &["bad type"],
-        ..Sample::default()
+        ..TestGuest::default()
     };
     let import = "(component (import \"wasi:nn/tensor@0.2.0\" (instance))";
     let many = many.text().replacen("(component", import, 1);
@@ -229,7 +229,7 @@ pub async fn verify_reports_all_errors() {
     assert_eq!((out.lines().count(), output.code), (4, Some(1)), "{out}");
 
     // Two interfaces with other functions than expected.
-    let shapes = Sample::default().text();
+    let shapes = TestGuest::default().text();
     let shapes = shapes.replace(
         "(export \"handle\" (func $handle))",
         "(export \"hand\" (func $handle))",
@@ -247,14 +247,16 @@ pub async fn verify_reports_all_errors() {
         assert!(out.contains(words), "{words}: {out}");
     }
 
-    let patch = Sample {
+    let patch = TestGuest {
         interface: "0.1.1",
-        ..Sample::default()
+        ..TestGuest::default()
     };
     write("patch.wasm", &patch.wasm().unwrap());
     assert_eq!(verify("patch.wasm").text(), "patch.wasm: no errors\n");
     let memory = "(component (core module (memory 65535))";
-    let large = Sample::default().text().replacen("(component", memory, 1);
+    let large = TestGuest::default()
+        .text()
+        .replacen("(component", memory, 1);
     write("large.wasm", &wat::parse_str(large).unwrap());
     let out = String::from_utf8(verify("large.wasm").out).unwrap();
     assert!(
@@ -281,7 +283,7 @@ pub async fn verify_reports_all_errors() {
 
 pub async fn file_extensions_are_case_insensitive() {
     let node = Node::prepare(&[], "");
-    node.add_wasm("SAMPLE.WASM", &Sample::default().wasm().unwrap());
+    node.add_wasm("SAMPLE.WASM", &TestGuest::default().wasm().unwrap());
     let node = node.started().await;
     let listed = node.hostel(&["plugins", "list"]).text();
     assert!(listed.contains("SAMPLE.WASM"), "{listed}");

@@ -13,7 +13,7 @@ use crate::support::{
     plugins::{built, can_build, hostile, showcase, source, write_crate},
     trial, trial_needing,
 };
-use hostel::plugin::Sample;
+use hostel::plugin::TestGuest;
 use libtest_mimic::Trial;
 use serde_json::Value;
 use std::{
@@ -238,7 +238,7 @@ async fn colours() {
 
 async fn serve() {
     let mut node = Node::prepare(&[], "");
-    node.add_wasm("sample.wasm", &Sample::default().wasm().unwrap());
+    node.add_wasm("sample.wasm", &TestGuest::default().wasm().unwrap());
     node.restart().await;
     let ports = fs::read(node.path("ports.json")).unwrap();
     let ports: Value = serde_json::from_slice(&ports).unwrap();

@@ -7,7 +7,7 @@ use crate::support::{
     backend::{Backend, on_both},
     eventually,
     node::Node,
-    plugins::probe,
+    plugins::{probe, showcase},
 };
 use hostel::{
     DistributedClient,
@@ -17,6 +17,7 @@ use libtest_mimic::Trial;
 use std::{
     collections::BTreeSet,
     fs,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -47,6 +48,14 @@ pub fn trials() -> Vec<Trial> {
         on_both(
             "components::a_removed_component_keeps_its_store",
             a_removed_component_keeps_its_store,
+        ),
+        on_both(
+            "components::new_code_waits_for_memory_that_others_hold",
+            new_code_waits_for_memory_that_others_hold,
+        ),
+        on_both(
+            "components::new_code_takes_the_memory_of_the_old_if_both_never_fit",
+            new_code_takes_the_memory_of_the_old_if_both_never_fit,
         ),
     ]
     .into_iter()
@@ -265,4 +274,82 @@ async fn a_removed_component_keeps_its_store(on: Backend) {
     .await;
     assert_eq!(back, "1.0.0:2", "the store is kept");
     becomes(&node, "running").await;
+}
+
+/// A node whose components share so many MiB, of which each takes 64.
+async fn with_component_memory(on: Backend, mib: usize, files: &[&Path]) -> Node {
+    let bytes = mib << 20;
+    let settings = format!(
+        "[plugins]\nmax_total_memory_bytes = 1073741824\nmax_component_memory_bytes = {bytes}\n"
+    );
+    let node = on.prepare(files, &settings).await;
+    node.add_wasm("probe.wasm", &fs::read(probe("1.0.0")).unwrap());
+    node.started().await
+}
+
+/// Old and new fit into the components' memory together, but not beside another component. The old
+/// one serves until that is gone.
+async fn new_code_waits_for_memory_that_others_hold(on: Backend) {
+    let rates = showcase("rates");
+    let node = with_component_memory(on, 160, &[&rates]).await;
+    assert_eq!(answer(&node, "memory", "").await, "1");
+    node.add_wasm("probe.wasm", &fs::read(probe("2.0.0")).unwrap());
+    let waiting = eventually("the reason is listed", async || {
+        let probe = listed(&node).await;
+        (!probe.error.is_empty()).then_some(probe)
+    })
+    .await;
+    for part in [
+        "version 2.0.0 cannot start",
+        "plugins.max_component_memory_bytes",
+    ] {
+        assert!(waiting.error.contains(part), "{}", waiting.error);
+    }
+    // It is tried several times, and the old instance handles messages all the while.
+    for count in 2..=30 {
+        assert_eq!(answer(&node, "memory", "").await, count.to_string());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let old = listed(&node).await;
+    assert_eq!(
+        (old.version.as_str(), old.state.as_str(), old.starts),
+        ("1.0.0", "running", 1)
+    );
+    let log = node.log();
+    assert_eq!(
+        log.matches("version 2.0.0 cannot start").count(),
+        1,
+        "{log}"
+    );
+    let other = node.plugins_dir().join(rates.file_name().unwrap());
+    fs::remove_file(other).unwrap();
+    eventually("the new version runs", async || {
+        (listed(&node).await.version == "2.0.0").then_some(())
+    })
+    .await;
+    assert_eq!(answer(&node, "memory", "").await, "1");
+    assert_eq!(listed(&node).await.error, "");
+}
+
+/// Only one instance fits at all: the old one is stopped first, and its memory is the new one's, even
+/// if another component has waited for it longer.
+async fn new_code_takes_the_memory_of_the_old_if_both_never_fit(on: Backend) {
+    let node = with_component_memory(on, 100, &[]).await;
+    assert_eq!(answer(&node, "version", "").await, "1.0.0");
+    node.add_plugin(&showcase("rates"));
+    eventually("the other component waits", async || {
+        let components = node.client().list_components().await.expect("a list");
+        components.iter().any(|one| one.id == "rates").then_some(())
+    })
+    .await;
+    node.add_wasm("probe.wasm", &fs::read(probe("2.0.0")).unwrap());
+    eventually("the new version runs", async || {
+        let probe = listed(&node).await;
+        (probe.version == "2.0.0" && probe.state == "running").then_some(())
+    })
+    .await;
+    assert_eq!(answer(&node, "version", "").await, "2.0.0");
+    let log = node.log();
+    assert!(log.contains("there is no memory for both"), "{log}");
+    assert!(log.contains("stops 1.0.0"), "{log}");
 }

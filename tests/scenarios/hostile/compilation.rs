@@ -50,10 +50,10 @@ async fn a_file_that_kills_its_compiler_is_rejected_alone() {
     for (name, bytes, _) in files() {
         node.add_wasm(&format!("{name}.wasm"), &bytes);
     }
-    let valid = Sample {
+    let valid = TestGuest {
         name: "valid",
         task_types: &["valid"],
-        ..Sample::default()
+        ..TestGuest::default()
     };
     node.add_wasm("valid.wasm", &valid.wasm().unwrap());
     wait_until_rejected(&node).await;

@@ -9,8 +9,8 @@ pub async fn invalid_plugins_are_rejected_with_the_reason() {
     let mut node = Node::start(&[&showcase("echo")], LOADING).await;
     let mut client = node.client();
     let wat = |text: &str| wat::parse_str(text).unwrap();
-    let of = |sample: Sample<'_>| sample.wasm().unwrap();
-    let sample = Sample::default();
+    let of = |sample: TestGuest<'_>| sample.wasm().unwrap();
+    let sample = TestGuest::default();
     let many: Vec<String> = (0..257).map(|n| format!("type-{n}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let invalid = [
@@ -37,7 +37,7 @@ pub async fn invalid_plugins_are_rejected_with_the_reason() {
         ),
         (
             "thief",
-            of(Sample {
+            of(TestGuest {
                 name: "thief",
                 task_types: &["echo"],
                 ..sample.clone()
@@ -46,7 +46,7 @@ pub async fn invalid_plugins_are_rejected_with_the_reason() {
         ),
         (
             "twin",
-            of(Sample {
+            of(TestGuest {
                 name: "echo",
                 task_types: &["other"],
                 ..sample.clone()
@@ -55,7 +55,7 @@ pub async fn invalid_plugins_are_rejected_with_the_reason() {
         ),
         (
             "bad-name",
-            of(Sample {
+            of(TestGuest {
                 name: "{a}/b",
                 ..sample.clone()
             }),
@@ -63,7 +63,7 @@ pub async fn invalid_plugins_are_rejected_with_the_reason() {
         ),
         (
             "no-name",
-            of(Sample {
+            of(TestGuest {
                 name: "",
                 ..sample.clone()
             }),
@@ -71,7 +71,7 @@ pub async fn invalid_plugins_are_rejected_with_the_reason() {
         ),
         (
             "bad-type",
-            of(Sample {
+            of(TestGuest {
                 task_types: &["two words", "ünï"],
                 ..sample.clone()
             }),
@@ -79,7 +79,7 @@ pub async fn invalid_plugins_are_rejected_with_the_reason() {
         ),
         (
             "long-type",
-            of(Sample {
+            of(TestGuest {
                 task_types: &["x".repeat(129).as_str()],
                 ..sample.clone()
             }),
@@ -87,7 +87,7 @@ pub async fn invalid_plugins_are_rejected_with_the_reason() {
         ),
         (
             "many-types",
-            of(Sample {
+            of(TestGuest {
                 task_types: &many,
                 ..sample.clone()
             }),
@@ -95,7 +95,7 @@ pub async fn invalid_plugins_are_rejected_with_the_reason() {
         ),
         (
             "future",
-            of(Sample {
+            of(TestGuest {
                 interface: "0.2.0",
                 ..sample.clone()
             }),
@@ -103,15 +103,15 @@ pub async fn invalid_plugins_are_rejected_with_the_reason() {
         ),
         (
             "slow",
-            of(Sample {
-                describe: sample::SPIN,
+            of(TestGuest {
+                describe: test_guest::SPIN,
                 ..sample.clone()
             }),
             "within 1000 ms (plugins.sandbox.describe_timeout_ms)",
         ),
         (
             "slow-start",
-            of(Sample {
+            of(TestGuest {
                 extra: "(func $spin (loop $l (br $l))) (start $spin)",
                 ..sample.clone()
             }),
@@ -119,15 +119,15 @@ pub async fn invalid_plugins_are_rejected_with_the_reason() {
         ),
         (
             "trap",
-            of(Sample {
-                describe: sample::TRAP,
+            of(TestGuest {
+                describe: test_guest::TRAP,
                 ..sample.clone()
             }),
             "failed to describe itself: wasm trap",
         ),
         (
             "greedy",
-            of(Sample {
+            of(TestGuest {
                 describe: "(drop (memory.grow (i32.const 10000))) unreachable",
                 ..sample.clone()
             }),

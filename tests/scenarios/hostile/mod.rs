@@ -15,7 +15,7 @@ use crate::support::{
 };
 use hostel::{
     DistributedClient,
-    plugin::{Sample, sample},
+    plugin::{TestGuest, test_guest},
     proto::{distributed::TaskStatus, hostel::v1::RejectedFile},
 };
 use libtest_mimic::Trial;

@@ -28,18 +28,18 @@ enum End {
 pub async fn hostile_tasks_fail_alone_with_the_reason(on: Backend) {
     let node = on.prepare(&[&showcase("echo"), &hostile()], SETTINGS).await;
     let samples = [
-        ("burner", "burn", sample::SPIN),
-        ("tables", "tables", sample::GROW_TABLE),
-        ("deep", "deep", sample::RECURSE),
-        ("flood", "return-100-mb", &sample::result_of(100 << 20)),
+        ("burner", "burn", test_guest::SPIN),
+        ("tables", "tables", test_guest::GROW_TABLE),
+        ("deep", "deep", test_guest::RECURSE),
+        ("flood", "return-100-mb", &test_guest::result_of(100 << 20)),
     ];
     for (name, task_type, handle) in samples {
-        let sample = Sample {
+        let sample = TestGuest {
             name,
             task_types: &[task_type],
             handle,
-            extra: sample::GROWABLE_TABLE,
-            ..Sample::default()
+            extra: test_guest::GROWABLE_TABLE,
+            ..TestGuest::default()
         };
         node.add_wasm(&format!("{name}.wasm"), &sample.wasm().unwrap());
     }
@@ -165,12 +165,12 @@ fn check(ended: &TaskStatus, end: &End) {
 
 pub async fn floods_use_bounded_memory(on: Backend) {
     let node = on.prepare(&[&showcase("echo"), &hostile()], SETTINGS).await;
-    let flood = sample::result_of(100 << 20);
-    let flood = Sample {
+    let flood = test_guest::result_of(100 << 20);
+    let flood = TestGuest {
         name: "flood",
         task_types: &["return-100-mb"],
         handle: &flood,
-        ..Sample::default()
+        ..TestGuest::default()
     };
     node.add_wasm("flood.wasm", &flood.wasm().unwrap());
     let node = node.started().await;
@@ -204,15 +204,15 @@ pub async fn only_traps_are_retried(on: Backend) {
          [plugin.limits.task.recurse]\nmax_attempts = 3\n",
     ).await;
     for (name, task_type, handle) in [
-        ("traps", "trap", sample::TRAP),
-        ("waits", "wait", sample::TRAP),
-        ("limits", "recurse", sample::RECURSE),
+        ("traps", "trap", test_guest::TRAP),
+        ("waits", "wait", test_guest::TRAP),
+        ("limits", "recurse", test_guest::RECURSE),
     ] {
-        let sample = Sample {
+        let sample = TestGuest {
             name,
             task_types: &[task_type],
             handle,
-            ..Sample::default()
+            ..TestGuest::default()
         };
         node.add_wasm(&format!("{name}.wasm"), &sample.wasm().unwrap());
     }

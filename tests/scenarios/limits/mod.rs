@@ -17,7 +17,7 @@ use crate::support::{
 };
 use hostel::{
     DistributedClient,
-    plugin::{Sample, sample},
+    plugin::{TestGuest, test_guest},
     proto::{
         distributed::{
             Message, RegisterRequest, Task, TaskResponse, TaskStatusRequest,
@@ -154,13 +154,13 @@ pub fn trials() -> Vec<Trial> {
 /// Starts a node with a task type that echoes and one that never ends, without a build from source.
 async fn node(on: Backend, settings: &str) -> Node {
     let node = on.prepare(&[], settings).await;
-    let spin = Sample {
+    let spin = TestGuest {
         name: "spin",
         task_types: &["spin"],
-        handle: sample::SPIN,
-        ..Sample::default()
+        handle: test_guest::SPIN,
+        ..TestGuest::default()
     };
-    node.add_wasm("sample.wasm", &Sample::default().wasm().unwrap());
+    node.add_wasm("sample.wasm", &TestGuest::default().wasm().unwrap());
     node.add_wasm("spin.wasm", &spin.wasm().unwrap());
     node.started().await
 }

@@ -17,7 +17,7 @@ use hostel::{
     ClientOptions, DistributedClient,
     client::{Error, TlsError},
     config::TokenHash,
-    plugin::Sample,
+    plugin::TestGuest,
 };
 use libtest_mimic::Trial;
 use std::{fs, time::Duration};
@@ -107,7 +107,7 @@ const TOKEN: &str = "hostel_7c1f0e5ecre7";
 /// Prepares a node with a certificate for this machine, a token named `ci`, and a plugin that echoes.
 fn prepared(settings: &str, authority: &Authority) -> Node {
     let node = Node::prepare(&[], settings);
-    node.add_wasm("sample.wasm", &Sample::default().wasm().unwrap());
+    node.add_wasm("sample.wasm", &TestGuest::default().wasm().unwrap());
     node_certificate(authority).write(&node.path(""), "node");
     write_tokens(&node, &[("ci", TOKEN)]);
     node

@@ -10,7 +10,7 @@ use crate::support::{
     task,
 };
 use hostel::{
-    plugin::Sample,
+    plugin::TestGuest,
     proto::distributed::{Message, Task, TaskStatus},
 };
 use libtest_mimic::Trial;
@@ -103,17 +103,17 @@ fn message() -> Message {
 /// leave tasks in every state.
 fn add_plugins(node: &Node, behave: bool) {
     let all: [(&str, &[&str], &str); 3] = [
-        ("echo", &["echo"], hostel::plugin::sample::ECHO),
+        ("echo", &["echo"], hostel::plugin::test_guest::ECHO),
         ("traps", &["trap", "later"], crate::support::plugins::TRAP),
         ("busy", &["busy"], crate::support::plugins::BUSY),
     ];
     for (name, task_types, handle) in all {
         let handle = if behave { all[0].2 } else { handle };
-        let sample = Sample {
+        let sample = TestGuest {
             name,
             task_types,
             handle,
-            ..Sample::default()
+            ..TestGuest::default()
         };
         node.add_wasm(&format!("{name}.wasm"), &guest(&sample));
     }

@@ -1,15 +1,19 @@
-//! A compile process against files that attack it, one limit at a time.
+//! Compile processes of hostile files, one limit at a time.
 
 use super::*;
 use crate::{
-    Sample, engine,
+    compile::{cache, wasm_file::hex},
     hostile::{self, Nesting},
+    sandbox::{engine::Engine, engine_config},
+    test_guest::TestGuest,
     testing,
-    workshop::hex,
 };
 use hostel_runtime::health::Health;
 use sha2::{Digest, Sha256};
-use std::{io::Write, time::Instant};
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -23,14 +27,14 @@ fn launcher(change: impl FnOnce(&mut Limits)) -> Launcher {
 }
 
 fn job(wasm: &[u8]) -> Job {
-    let engine = wasmtime::Engine::new(&engine::common()).unwrap();
+    let engine = wasmtime::Engine::new(&engine_config::common()).unwrap();
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(wasm).unwrap();
     file.rewind().unwrap();
     Job {
         wasm: file,
         sha256: hex(&Sha256::digest(wasm)),
-        engine: engine::key(&engine),
+        engine: engine_config::key(&engine),
         threads: 2,
     }
 }
@@ -41,18 +45,18 @@ async fn fault(launcher: &Launcher, job: Job) -> Fault {
 }
 
 #[tokio::test]
-async fn what_it_makes_is_for_the_engine_of_a_node() {
+async fn an_artifact_loads_into_the_engine_of_a_node() {
     let dir = tempfile::tempdir().unwrap();
-    let wasm = Sample::default().wasm().unwrap();
+    let wasm = TestGuest::default().wasm().unwrap();
     let launcher = launcher(|_| {});
     let artifact = launcher.run(job(&wasm), CancellationToken::new()).await;
     let artifact = artifact.unwrap();
-    let engine = engine::Engine::new(&testing::config(dir.path()), &Health::default()).unwrap();
-    crate::cache::load(&engine.wasmtime, &artifact).unwrap();
+    let engine = Engine::new(&testing::config(dir.path()), &Health::default()).unwrap();
+    cache::load(&engine.wasmtime, &artifact).unwrap();
 }
 
 #[tokio::test]
-async fn each_limit_ends_it_and_is_named() {
+async fn each_limit_ends_the_process_and_is_named() {
     for nesting in [Nesting::Instances, Nesting::Components] {
         let deep = hostile::nested_types(nesting, 20_000);
         let refused = fault(&launcher(|_| {}), job(&deep)).await;
@@ -74,7 +78,7 @@ async fn each_limit_ends_it_and_is_named() {
             .contains("1000 ms (plugins.compile_timeout_ms)")
     );
 
-    // The kernel's own clock, for a node that cannot look at its own.
+    // The kernel's limit, for a node that cannot enforce its own.
     let cheap = launcher(|limits| limits.max_cpu_seconds = 1);
     let begin = Instant::now();
     let refused = fault(&cheap, job(&hostile::endless())).await;
@@ -86,8 +90,8 @@ async fn each_limit_ends_it_and_is_named() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_compiler_is_not_blamed_on_the_file_for_good() {
-    let wasm = Sample::default().wasm().unwrap();
+async fn a_failure_of_the_compiler_refuses_a_file_only_for_now() {
+    let wasm = TestGuest::default().wasm().unwrap();
     let mut changed = job(&wasm);
     changed.sha256 = "another".into();
     let mut other = job(&wasm);
@@ -108,7 +112,7 @@ async fn what_is_wrong_with_the_compiler_is_not_blamed_on_the_file_for_good() {
 }
 
 #[tokio::test]
-async fn it_is_gone_when_it_is_not_wanted_any_more() {
+async fn a_process_ends_when_its_result_is_not_wanted() {
     let launcher = launcher(|_| {});
     let stop = CancellationToken::new();
     let running = launcher.run(job(&hostile::endless()), stop.clone());

@@ -1,0 +1,138 @@
+//! The inbox of this node: answers to its requests, messages to its components that other nodes pass
+//! on, and requests to the node itself.
+
+use super::router::{Registration, Router};
+use crate::{
+    broker::{Message, Overflow, Received, Subscription, Topic},
+    discovery::ServiceDiscovery,
+    health::{Background, Health, Part},
+    lifecycle::Component,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// How many messages may wait in the inbox. They are only passed on, so hardly any ever do.
+const BACKLOG: usize = 4096;
+
+/// How many answers of the node itself may be under way; further ones are dropped.
+const MAX_ANSWERS: usize = 256;
+
+type Answer = Result<Option<Bytes>, String>;
+
+/// Receives what is sent to the node, while it is started.
+pub struct NodeInbox {
+    shared: Arc<Shared>,
+    health: Health,
+    receiving: Mutex<Option<Background>>,
+}
+
+struct Shared {
+    router: Arc<Router>,
+    discovery: Arc<dyn ServiceDiscovery>,
+}
+
+impl NodeInbox {
+    pub fn new(router: Arc<Router>, discovery: Arc<dyn ServiceDiscovery>, health: Health) -> Self {
+        Self {
+            shared: Arc::new(Shared { router, discovery }),
+            health,
+            receiving: Mutex::default(),
+        }
+    }
+}
+
+impl Shared {
+    /// Registers the node's id and subscribes to its topic.
+    async fn open(&self) -> anyhow::Result<(Registration, Subscription)> {
+        let node = self.router.node();
+        let (inbox, mut messages) = Subscription::new(BACKLOG, Overflow::Refuse);
+        let topic = Topic::Node(node.clone());
+        messages.keep(self.router.broker().attach(&topic, inbox.clone()).await?);
+        Ok((self.router.register(node, inbox)?, messages))
+    }
+
+    /// Passes messages on, and answers those to the node itself.
+    async fn receive(self: Arc<Self>, mut messages: Subscription) {
+        let mut answering = JoinSet::new();
+        while let Some(Received::Message(message)) = messages.next().await {
+            while answering.try_join_next().is_some() {}
+            let Some((request, answer)) = self.pass_on(message) else {
+                continue;
+            };
+            // In a task of its own, so that a slow broker does not hold up messages to others.
+            if answering.len() < MAX_ANSWERS {
+                let router = self.router.clone();
+                answering.spawn(async move {
+                    router.answer(router.node(), &request, answer).await;
+                });
+            }
+        }
+    }
+
+    /// Delivers the message without waiting. Returns it with the node's own answer, if it needs one.
+    fn pass_on(&self, message: Message) -> Option<(Message, Answer)> {
+        let router = &self.router;
+        if message.reply_to.is_some() && !message.in_reply_to.is_empty() {
+            router.take_answer(message);
+            return None;
+        }
+        if message.to == *router.node() {
+            return Some((message, self.describe()));
+        }
+        let request = message.clone();
+        let refused = match router.deliver_here(message) {
+            Ok(None) => return None,
+            Ok(Some(_)) => format!("{} is no longer on {}", request.to, router.node()),
+            Err(error) => error.to_string(),
+        };
+        Some((request, Err(refused)))
+    }
+
+    /// The node's record in discovery, as JSON.
+    fn describe(&self) -> Answer {
+        let nodes = self.discovery.nodes();
+        let own = nodes.iter().find(|node| node.id == *self.router.node());
+        let own = own.ok_or("this node is not registered yet")?;
+        let text = serde_json::to_vec(own).map_err(|error| error.to_string())?;
+        Ok(Some(text.into()))
+    }
+}
+
+#[async_trait]
+impl Component for NodeInbox {
+    async fn start(&self) -> anyhow::Result<()> {
+        let mut first = Some(self.shared.open().await?);
+        let shared = self.shared.clone();
+        let receive = move || {
+            let (shared, first) = (shared.clone(), first.take());
+            async move {
+                let opened = match first {
+                    Some(opened) => Ok(opened),
+                    None => shared.open().await,
+                };
+                match opened {
+                    Ok((_registration, messages)) => shared.receive(messages).await,
+                    Err(error) => tracing::warn!("the node's inbox cannot be opened: {error:#}"),
+                }
+            }
+        };
+        let receiving = self.health.restarting(Part::Broker, "node-inbox", receive);
+        *self.receiving.lock() = Some(receiving);
+        Ok(())
+    }
+
+    async fn stop(&self) -> anyhow::Result<()> {
+        let receiving = self.receiving.lock().take();
+        if let Some(receiving) = receiving {
+            receiving.stop().await;
+        }
+        Ok(())
+    }
+
+    fn get_id(&self) -> &str {
+        "node-inbox"
+    }
+}

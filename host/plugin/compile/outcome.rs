@@ -1,0 +1,143 @@
+//! The fault of a file, from the exit of its compile process. A file that kills the process is refused
+//! for good: the same content would kill the next one too.
+
+use super::{hints, limits::Limits, protocol::CompileError};
+use crate::fault::Fault;
+use rustix::process::Signal;
+use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
+
+/// The exit code of a panic.
+const PANICKED: i32 = 101;
+
+/// What the standard library prints when a thread overflows its stack, and when it is out of memory.
+const STACK: &str = "has overflowed its stack";
+const MEMORY: [&str; 3] = [
+    "memory allocation of",
+    "out of memory",
+    "Cannot allocate memory",
+];
+
+/// The fault of the file; `None` if the process has succeeded.
+pub fn fault(status: ExitStatus, stderr: &str, limits: &Limits) -> Option<Fault> {
+    if status.success() {
+        return None;
+    }
+    if let Some(error) = reported_error(stderr) {
+        return Some(refused(error, limits));
+    }
+    if stderr.contains(STACK) {
+        return Some(Fault::new(
+            "overflows the compiler's stack: its types or its code are nested too deep",
+        ));
+    }
+    if ran_out(stderr) {
+        return Some(out_of_memory(limits));
+    }
+    let ended_by = |signal: Signal| status.signal() == Some(signal.as_raw());
+    if ended_by(Signal::XCPU) {
+        return Some(too_slow(limits));
+    }
+    if ended_by(Signal::XFSZ) {
+        return Some(Fault::new("is too large when it is compiled"));
+    }
+    if ended_by(Signal::KILL) {
+        return Some(Fault::new(
+            "the process that compiled it was killed, most likely by the kernel for want of \
+             memory: give the machine more, or set plugins.max_compile_memory_bytes below what it \
+             has",
+        ));
+    }
+    if status.code() == Some(PANICKED) {
+        return Some(Fault::new(format!(
+            "makes the compiler panic: report it, and build the plugin with other compiler options \
+             meanwhile: {stderr}"
+        )));
+    }
+    Some(Fault::new(format!(
+        "the process that compiled it failed ({status}): {stderr}"
+    )))
+}
+
+/// The fault of a file that reached the time limit.
+pub fn too_slow(limits: &Limits) -> Fault {
+    Fault::new(format!(
+        "compiling took longer than {} ms (plugins.compile_timeout_ms)",
+        limits.timeout.as_millis()
+    ))
+}
+
+fn out_of_memory(limits: &Limits) -> Fault {
+    Fault::new(format!(
+        "compiling needs more than {} bytes of memory (plugins.max_compile_memory_bytes)",
+        limits.max_memory_bytes
+    ))
+}
+
+fn ran_out(stderr: &str) -> bool {
+    MEMORY.iter().any(|sign| stderr.contains(sign))
+}
+
+/// The error in the last line, if the process has written one.
+fn reported_error(stderr: &str) -> Option<CompileError> {
+    serde_json::from_str(stderr.lines().last()?).ok()
+}
+
+fn refused(error: CompileError, limits: &Limits) -> Fault {
+    match error {
+        CompileError::Invalid(why) if ran_out(&why) => out_of_memory(limits),
+        CompileError::Invalid(why) => Fault::new(hints::invalid(&why)),
+        CompileError::Changed => Fault::passing("changed while it was read"),
+        CompileError::OtherVersion => Fault::passing(
+            "cannot be compiled: plugins.compiler is another version of hostel than this node",
+        ),
+        CompileError::Unable(why) => Fault::passing(format!(
+            "cannot be compiled: the compile process could not begin: {why}"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn each_exit_has_its_fault() {
+        let limits = Limits {
+            max_memory_bytes: 1 << 30,
+            timeout: Duration::from_secs(60),
+            max_cpu_seconds: 60,
+        };
+        let invalid = serde_json::to_string(&CompileError::Invalid("bad".into())).unwrap();
+        let (abort, killed, cpu, size) = (6, 9, 24, 25);
+        let exit = |code: i32| code << 8;
+        let ends = [
+            (
+                exit(1),
+                &*format!("a word before\n{invalid}\n"),
+                "is not a valid component: bad",
+            ),
+            (
+                abort,
+                "thread 'x' has overflowed its stack\nfatal",
+                "nested too deep",
+            ),
+            (
+                abort,
+                "memory allocation of 9 bytes failed",
+                "max_compile_memory_bytes",
+            ),
+            (cpu, "", "plugins.compile_timeout_ms"),
+            (size, "", "too large when it is compiled"),
+            (killed, "", "want of memory"),
+            (exit(101), "panicked at x.rs:1:1: why", "x.rs:1:1: why"),
+            (exit(3), "no idea", "failed (exit status: 3): no idea"),
+        ];
+        for (status, stderr, reason) in ends {
+            let fault = fault(ExitStatus::from_raw(status), stderr, &limits).unwrap();
+            assert!(fault.to_string().contains(reason), "{fault}");
+            assert!(!fault.may_pass(), "{fault}");
+        }
+        assert_eq!(fault(ExitStatus::from_raw(0), "", &limits), None);
+    }
+}

@@ -1,0 +1,34 @@
+//! Why the plugin host could not do its work.
+
+use super::fault::Fault;
+use hostel_runtime::untrusted::Untrusted;
+use std::path::PathBuf;
+
+/// A failure of the plugin host, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The machine or a setting rules out an engine; an operator has to look.
+    #[error("the plugin host cannot start: {0}")]
+    Engine(String),
+    #[error("{what}: {source}")]
+    Io {
+        what: String,
+        source: std::io::Error,
+    },
+    /// One plugin file cannot be read.
+    #[error("{} {fault}", Untrusted::path(file))]
+    File { file: PathBuf, fault: Fault },
+}
+
+impl Error {
+    pub(crate) fn engine(error: wasmtime::Error) -> Self {
+        Self::Engine(format!("{error:#}"))
+    }
+
+    pub(crate) fn io(what: impl Into<String>, source: std::io::Error) -> Self {
+        Self::Io {
+            what: what.into(),
+            source,
+        }
+    }
+}

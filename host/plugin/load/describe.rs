@@ -1,0 +1,81 @@
+//! Calls `describe` of a plugin that is being loaded, and checks on the same instance that every
+//! export has the types that the node expects.
+
+use super::contract::{self, Exports};
+use crate::{
+    fault::Fault,
+    sandbox::{
+        admission::GuestKind,
+        bindings::manifest::{Description, GuestIndices},
+        call_error::CallError,
+        guest_log::Subject,
+        linked_plugin::{CallContext, LinkedPlugin},
+        store_state::StoreState,
+    },
+};
+use std::time::Instant;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use wasmtime::Store;
+
+/// The result of the call.
+pub struct Described {
+    /// Exports whose types differ from the node's.
+    pub misfits: Vec<Fault>,
+    pub description: Result<Description, Fault>,
+}
+
+/// Runs `describe` on the runtime for guests.
+pub async fn describe(plugin: LinkedPlugin, exports: Exports) -> Described {
+    let guests = plugin.engine.guests().clone();
+    let describing = guests.spawn(async move {
+        let mut misfits = Vec::new();
+        let described = call(&plugin, exports, &mut misfits).await;
+        (misfits, described)
+    });
+    let (misfits, described) = match AbortOnDropHandle::new(describing).await {
+        Ok(described) => described,
+        Err(_) => (Vec::new(), Err(CallError::Cancelled)),
+    };
+    Described {
+        misfits,
+        description: described.map_err(fault),
+    }
+}
+
+async fn call(
+    plugin: &LinkedPlugin,
+    exports: Exports,
+    misfits: &mut Vec<Fault>,
+) -> Result<Description, CallError> {
+    let timeout = plugin.sandbox.describe_timeout;
+    let never = CancellationToken::new();
+    let mut admitted = plugin.admit(GuestKind::Task, None, timeout, &never).await?;
+    let work = async |store: &mut Store<StoreState>| {
+        let instance = plugin.pre.instantiate_async(&mut *store).await?;
+        *misfits = contract::misfits(store, &plugin.pre, &instance, exports);
+        let indices = GuestIndices::new(&plugin.pre)?;
+        let guest = indices.load(&mut *store, &instance)?;
+        guest.call_describe(&mut *store).await
+    };
+    let context = CallContext {
+        subject: Subject::Plugin,
+        timeout,
+        since: Instant::now(),
+        cancel: &never,
+    };
+    plugin.call(&mut admitted, context, work).await
+}
+
+fn fault(error: CallError) -> Fault {
+    match error {
+        CallError::Timeout(after) => Fault::passing(format!(
+            "failed to describe itself within {} ms (plugins.sandbox.describe_timeout_ms)",
+            after.as_millis()
+        )),
+        CallError::NoRoom(_) => {
+            Fault::passing(format!("could not be asked to describe itself: {error}"))
+        }
+        CallError::Cancelled => Fault::passing("the node is stopping"),
+        error => Fault::new(format!("failed to describe itself: {error}")),
+    }
+}

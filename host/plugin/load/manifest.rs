@@ -1,0 +1,369 @@
+//! The manifest of a plugin: checks what the plugin declares, collects every fault, and applies the
+//! operator's settings. Pure.
+
+use super::contract::Exports;
+use crate::{fault::Fault, sandbox::bindings::manifest};
+use hostel_config::{self as config, TaskTypeOverrides};
+use hostel_runtime::untrusted::is_unprintable;
+use hostel_task::{Name, RetryPolicy};
+use std::{collections::BTreeSet, time::Duration};
+
+const MAX_TASK_TYPES: usize = 256;
+const MAX_TOPICS: usize = 256;
+const MAX_VERSION_BYTES: usize = 64;
+const MAX_DESCRIPTION_BYTES: usize = 1024;
+
+/// A task type with the limits in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskType {
+    pub name: Name,
+    pub description: String,
+    /// Wall-clock time of one attempt.
+    pub timeout: Duration,
+    pub retry: RetryPolicy,
+    /// Concurrency limit of the task type on this node.
+    pub max_concurrency: Option<usize>,
+    /// Cluster-wide concurrency limit of the task type, which only an operator can set.
+    pub max_cluster_concurrency: Option<usize>,
+}
+
+/// A manifest without faults.
+#[derive(Debug)]
+pub struct Manifest {
+    pub name: Name,
+    pub version: String,
+    pub description: String,
+    pub task_types: Vec<TaskType>,
+    pub topics: Vec<Name>,
+    /// The task types whose declared timeout was cut to `plugins.max_timeout_ms`.
+    pub cut_timeouts: Vec<Name>,
+}
+
+/// Checks what a plugin declares against its exports and the configuration.
+pub fn check(
+    given: manifest::Description,
+    exports: Exports,
+    config: &config::Config,
+) -> Result<Manifest, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let name = Name::parse("the plugin's name", &given.name)
+        .map_err(|error| faults.push(Fault::new(format!("manifest: {error}"))))
+        .ok();
+    check_version(&given.version, &mut faults);
+    check_description("the plugin", &given.description, &mut faults);
+    if given.task_types.len() > MAX_TASK_TYPES {
+        faults.push(Fault::new(format!(
+            "manifest: {} task types; at most {MAX_TASK_TYPES} are allowed",
+            given.task_types.len()
+        )));
+    }
+    if given.task_types.is_empty() {
+        if !exports.component {
+            faults.push(Fault::new(
+                "manifest: declares no task types, and there is no component",
+            ));
+        }
+    } else if !exports.task_handler {
+        faults.push(Fault::new(
+            "declares task types but does not export hostel:plugin/task-handler@0.1.0",
+        ));
+    }
+    let topics = topics(&given, exports, &mut faults);
+
+    let section = name.as_ref().and_then(|name| config.plugin.get(name));
+    let mut seen = BTreeSet::new();
+    let mut task_types = Vec::new();
+    let mut cut_timeouts = Vec::new();
+    for declared in given.task_types.into_iter().take(MAX_TASK_TYPES) {
+        let overrides = section
+            .and_then(|section| section.task.get(declared.name.as_str()))
+            .cloned()
+            .unwrap_or_default();
+        if !seen.insert(declared.name.clone()) {
+            let twice = format!("manifest: task type {:?} is declared twice", declared.name);
+            faults.push(Fault::new(twice));
+            continue;
+        }
+        let (timeout, cut) = timeout(&declared, &overrides, &config.plugins);
+        let checked = task_type(declared, &overrides, timeout, &mut faults);
+        let cut = checked.iter().filter(|_| cut);
+        cut_timeouts.extend(cut.map(|checked| checked.name.clone()));
+        task_types.extend(checked);
+    }
+    match name {
+        Some(name) if faults.is_empty() => Ok(Manifest {
+            name,
+            version: given.version,
+            description: given.description,
+            task_types,
+            topics,
+            cut_timeouts,
+        }),
+        _ => Err(faults),
+    }
+}
+
+fn topics(given: &manifest::Description, exports: Exports, faults: &mut Vec<Fault>) -> Vec<Name> {
+    if !given.topics.is_empty() && !exports.component {
+        faults.push(Fault::new(
+            "manifest: names topics, but has no component to listen to them",
+        ));
+    }
+    if given.topics.len() > MAX_TOPICS {
+        faults.push(Fault::new(format!(
+            "manifest: {} topics; at most {MAX_TOPICS} are allowed",
+            given.topics.len()
+        )));
+    }
+    let mut topics = BTreeSet::new();
+    for topic in given.topics.iter().take(MAX_TOPICS) {
+        if *topic == given.name {
+            faults.push(Fault::new(format!(
+                "manifest: topic {topic} is the plugin's own name: what is sent there is for one \
+                 instance, and a topic is for all; take it from the list"
+            )));
+        }
+        match Name::parse("topic", topic) {
+            Err(error) => faults.push(Fault::new(format!("manifest: {error}"))),
+            Ok(name) => {
+                if !topics.insert(name) {
+                    let twice = format!("manifest: topic {topic} is named twice");
+                    faults.push(Fault::new(twice));
+                }
+            }
+        }
+    }
+    topics.into_iter().collect()
+}
+
+fn check_version(version: &str, faults: &mut Vec<Fault>) {
+    if version.is_empty() {
+        faults.push(Fault::new("manifest: the version is empty"));
+    } else if version.len() > MAX_VERSION_BYTES {
+        let length = version.len();
+        faults.push(Fault::new(format!(
+            "manifest: the version has {length} bytes; at most {MAX_VERSION_BYTES} are allowed"
+        )));
+    } else if version.contains(|c: char| is_unprintable(c) || c.is_whitespace()) {
+        faults.push(Fault::new(format!(
+            "manifest: the version {version:?} has blanks or control characters"
+        )));
+    }
+}
+
+fn check_description(of: &str, description: &str, faults: &mut Vec<Fault>) {
+    if description.len() > MAX_DESCRIPTION_BYTES {
+        let length = description.len();
+        faults.push(Fault::new(format!(
+            "manifest: the description of {of} has {length} bytes; at most {MAX_DESCRIPTION_BYTES} are allowed"
+        )));
+    } else if description.contains(is_unprintable) {
+        faults.push(Fault::new(format!(
+            "manifest: the description of {of} has line breaks or control characters; it has to be one line"
+        )));
+    }
+}
+
+/// The timeout in force, and whether it is less than the plugin declares.
+fn timeout(
+    declared: &manifest::TaskType,
+    overrides: &TaskTypeOverrides,
+    plugins: &config::Plugins,
+) -> (Duration, bool) {
+    let wanted = declared.timeout_ms.map(Duration::from_millis);
+    match (overrides.timeout, wanted) {
+        (Some(timeout), _) => (timeout, false),
+        (None, Some(wanted)) => (
+            wanted.min(plugins.max_timeout),
+            wanted > plugins.max_timeout,
+        ),
+        (None, None) => (plugins.sandbox.timeout, false),
+    }
+}
+
+fn task_type(
+    declared: manifest::TaskType,
+    overrides: &TaskTypeOverrides,
+    timeout: Duration,
+    faults: &mut Vec<Fault>,
+) -> Option<TaskType> {
+    let before = faults.len();
+    let name = Name::parse("task type", &declared.name)
+        .map_err(|error| faults.push(Fault::new(format!("manifest: {error}"))))
+        .ok()?;
+    let of = format!("task type {name}");
+    check_description(&of, &declared.description, faults);
+    let zeroes = [
+        ("timeout-ms", declared.timeout_ms == Some(0)),
+        ("max-attempts", declared.max_attempts == Some(0)),
+        ("max-concurrency", declared.max_concurrency == Some(0)),
+    ];
+    for (field, _) in zeroes.iter().filter(|(_, zero)| *zero) {
+        faults.push(Fault::new(format!("manifest: {of}: {field} is 0")));
+    }
+    let default = RetryPolicy::default();
+    let ms = |given: Option<u64>| given.map(Duration::from_millis);
+    let initial = ms(declared.backoff_initial_ms);
+    let max = ms(declared.backoff_max_ms);
+    if let (Some(initial), Some(max)) = (initial, max)
+        && initial > max
+    {
+        faults.push(Fault::new(format!(
+            "manifest: {of}: backoff-initial-ms is more than backoff-max-ms"
+        )));
+    }
+    let backoff_initial = overrides.backoff_initial.or(initial);
+    let backoff_initial = backoff_initial.unwrap_or(default.backoff_initial);
+    let backoff_max = overrides.backoff_max.or(max);
+    let concurrency = declared
+        .max_concurrency
+        .map(|max| usize::try_from(max).unwrap_or(usize::MAX));
+    let task_type = TaskType {
+        name,
+        description: declared.description,
+        timeout,
+        retry: RetryPolicy {
+            max_attempts: overrides
+                .max_attempts
+                .or(declared.max_attempts)
+                .unwrap_or(default.max_attempts),
+            backoff_initial,
+            backoff_max: backoff_max.unwrap_or(default.backoff_max.max(backoff_initial)),
+        },
+        max_concurrency: overrides.max_concurrency.or(concurrency),
+        max_cluster_concurrency: overrides.max_cluster_concurrency,
+    };
+    (faults.len() == before).then_some(task_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hostel_fuzz as fuzz;
+
+    const TASKS: Exports = Exports {
+        manifest: true,
+        task_handler: true,
+        component: false,
+    };
+
+    fn declared(name: &str, timeout_ms: u64) -> manifest::TaskType {
+        manifest::TaskType {
+            name: name.into(),
+            description: String::new(),
+            timeout_ms: Some(timeout_ms),
+            max_attempts: None,
+            backoff_initial_ms: None,
+            backoff_max_ms: None,
+            max_concurrency: None,
+        }
+    }
+
+    fn plugin(task_types: Vec<manifest::TaskType>) -> manifest::Description {
+        manifest::Description {
+            name: "p".into(),
+            version: "1".into(),
+            description: String::new(),
+            task_types,
+            topics: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_declared_timeout_is_cut_and_an_operator_may_exceed_the_limit() {
+        let text = "[plugins]\nmax_timeout_ms = 1000\n[plugin.p.task.own]\ntimeout_ms = 5000";
+        let config = config::Config::parse(text, std::iter::empty()).unwrap();
+        let types = [("short", 10), ("long", u64::MAX), ("own", 9000)];
+        let given = plugin(types.map(|(name, ms)| declared(name, ms)).into());
+        let manifest = check(given, TASKS, &config).unwrap();
+        let timeouts: Vec<_> = manifest
+            .task_types
+            .iter()
+            .map(|t| t.timeout.as_millis())
+            .collect();
+        assert_eq!(timeouts, [10, 1000, 5000]);
+        let cut: Vec<_> = manifest.cut_timeouts.iter().map(Name::as_str).collect();
+        assert_eq!(cut, ["long"]);
+    }
+
+    #[test]
+    fn a_component_needs_no_task_types_and_topics_need_a_component() {
+        let component = Exports {
+            component: true,
+            ..TASKS
+        };
+        let config = config::Config::default();
+        let given = |topics: &[&str]| manifest::Description {
+            topics: topics.iter().map(|topic| topic.to_string()).collect(),
+            ..plugin(Vec::new())
+        };
+        let manifest = check(given(&["b", "a"]), component, &config).unwrap();
+        let topics: Vec<_> = manifest.topics.iter().map(Name::as_str).collect();
+        assert_eq!(topics, ["a", "b"]);
+        let faults = check(given(&["a", "a", "/"]), component, &config).unwrap_err();
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        let faults = check(given(&["a"]), TASKS, &config).unwrap_err();
+        assert_eq!(faults.len(), 2, "{faults:?}");
+    }
+
+    #[test]
+    fn texts_that_could_forge_a_log_line_are_refused() {
+        let mut given = plugin(vec![declared("t", 1)]);
+        given.version = "1\x1b[2K".into();
+        given.description = "good\nWARN forged".into();
+        given.task_types[0].description = "a\rb".into();
+        let faults = check(given, TASKS, &config::Config::default()).unwrap_err();
+        let faults: Vec<_> = faults.iter().map(Fault::to_string).collect();
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        assert!(
+            faults
+                .iter()
+                .all(|fault| fault.contains("control characters"))
+        );
+    }
+
+    #[test]
+    fn fuzz_manifests() {
+        let names = ["echo", "word-count", "a", ""];
+        let texts = ["Counts words", "1.0.0", "two\nlines"];
+        let config = config::Config::default();
+        fuzz::each(|near| {
+            let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+            let types = (0..near.rng().usize(..4)).map(|_| manifest::TaskType {
+                name: near.text(&names),
+                description: near.text(&texts),
+                timeout_ms: near.maybe(|near| near.number()),
+                max_attempts: near.maybe(|near| count(near.number())),
+                backoff_initial_ms: near.maybe(|near| near.number()),
+                backoff_max_ms: near.maybe(|near| near.number()),
+                max_concurrency: near.maybe(|near| count(near.number())),
+            });
+            let task_types = types.collect();
+            let topics = (0..near.rng().usize(..4)).map(|_| near.text(&names));
+            let topics = topics.collect();
+            let given = manifest::Description {
+                name: near.text(&names),
+                version: near.text(&texts),
+                description: near.text(&texts),
+                task_types,
+                topics,
+            };
+            let exports = Exports {
+                component: near.rng().bool(),
+                ..TASKS
+            };
+            let Ok(manifest) = check(given, exports, &config) else {
+                return;
+            };
+            for task_type in manifest.task_types {
+                assert!(task_type.timeout <= config.plugins.max_timeout);
+                // The transition after an attempt never panics, whatever the plugin declares.
+                let attempt = count(near.number()).max(1);
+                let jitter = near.rng().f64();
+                let losses = count(near.number());
+                let ended = hostel_task::AttemptResult::Lost { losses };
+                let _ = hostel_task::transition(ended, attempt, &task_type.retry, jitter);
+            }
+        });
+    }
+}

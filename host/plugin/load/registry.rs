@@ -1,0 +1,253 @@
+//! The files of the plugins directory and the result of loading each. Decides which generations
+//! serve: a name and a task type belong to the generation that serves them, else to the first file in
+//! the order of names; a file that was refused because of another is retried when that one goes. While
+//! a node starts, the order of file names alone decides, so that compile times do not. Does no IO.
+
+use crate::{
+    catalog::{Loading, Rejection, View},
+    fault::Fault,
+    generation::Generation,
+};
+use hostel_task::Name;
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+#[derive(Default)]
+pub struct Registry {
+    files: BTreeMap<PathBuf, Entry>,
+}
+
+/// What is known of one file.
+#[derive(Default)]
+struct Entry {
+    serving: Option<Arc<Generation>>,
+    /// A sound generation that does not serve yet, or cannot because of another plugin.
+    candidate: Option<Arc<Generation>>,
+    rejection: Option<Rejection>,
+    /// The content that `rejection` is about, if it could be read.
+    rejected_sha256: Option<String>,
+}
+
+impl Entry {
+    fn clear_rejection(&mut self) {
+        self.rejection = None;
+        self.rejected_sha256 = None;
+    }
+}
+
+impl Registry {
+    /// The contents of `file`, by hash, that need not be loaded again.
+    pub fn known_contents(&self, file: &Path) -> Vec<String> {
+        let Some(entry) = self.files.get(file) else {
+            return Vec::new();
+        };
+        let generations = [&entry.serving, &entry.candidate].into_iter().flatten();
+        let sound = generations.map(|generation| generation.sha256.clone());
+        sound.chain(entry.rejected_sha256.clone()).collect()
+    }
+
+    /// Forgets other content of `file`, if it holds again the content that serves.
+    pub fn restore(&mut self, file: &Path, sha256: &str) {
+        let serves = |generation: &Arc<Generation>| generation.sha256 == sha256;
+        if let Some(entry) = self.files.get_mut(file)
+            && entry.serving.as_ref().is_some_and(serves)
+        {
+            entry.candidate = None;
+            entry.clear_rejection();
+        }
+    }
+
+    /// Adds a generation that was made of `file`, as a candidate.
+    pub fn insert(&mut self, file: &Path, generation: Generation) {
+        let entry = self.files.entry(file.to_owned()).or_default();
+        entry.candidate = Some(Arc::new(generation));
+        entry.clear_rejection();
+    }
+
+    /// Records the faults of `file`. Returns whether they are new.
+    pub fn reject(&mut self, file: &Path, sha256: Option<String>, faults: &[Fault]) -> bool {
+        let entry = self.files.entry(file.to_owned()).or_default();
+        let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
+        let error = faults.join("; ");
+        entry.candidate = None;
+        let known = entry.rejection.as_ref();
+        let is_new =
+            entry.rejected_sha256 != sha256 || known.is_none_or(|known| known.error != error);
+        if is_new {
+            entry.rejection = Some(rejection(file, error));
+            entry.rejected_sha256 = sha256;
+        }
+        is_new
+    }
+
+    /// Returns whether the file was there.
+    pub fn remove(&mut self, file: &Path) -> bool {
+        self.files.remove(file).is_some()
+    }
+
+    pub fn serving(&self, file: &Path) -> Option<&Arc<Generation>> {
+        self.files.get(file)?.serving.as_ref()
+    }
+
+    pub fn rejection(&self, file: &Path) -> Option<&Rejection> {
+        self.files.get(file)?.rejection.as_ref()
+    }
+
+    /// Makes every candidate serve that can, and rejects the others. Returns the files that serve or
+    /// are rejected anew. With `by_name` the order of file names decides over all files, even against
+    /// those that serve.
+    pub fn resolve(&mut self, by_name: bool) -> Vec<PathBuf> {
+        let mut before = BTreeMap::new();
+        if by_name {
+            for (file, entry) in &mut self.files {
+                // A generation with a successor goes on serving until that can.
+                if entry.candidate.is_none()
+                    && let Some(serving) = entry.serving.take()
+                {
+                    before.insert(file.clone(), serving.clone());
+                    entry.candidate = Some(serving);
+                }
+            }
+        }
+        let mut changed = self.promote_candidates();
+        changed.retain(|file| {
+            let serving = self.serving(file);
+            let same = |old: &Arc<Generation>| serving.is_some_and(|now| Arc::ptr_eq(old, now));
+            !before.get(file).is_some_and(same)
+        });
+        let claims = Claims::of(&self.files);
+        for (file, entry) in &mut self.files {
+            if entry.rejection.is_none()
+                && let Some(candidate) = &entry.candidate
+                && let Some(other) = claims.owner_against(file, candidate)
+                && let Some(fault) = conflict(candidate, &other)
+            {
+                entry.rejection = Some(rejection(file, fault.to_string()));
+                changed.push(file.clone());
+            }
+        }
+        changed
+    }
+
+    /// Makes candidates serve until no further one can.
+    fn promote_candidates(&mut self) -> Vec<PathBuf> {
+        let mut changed = Vec::new();
+        let mut claims = Claims::of(&self.files);
+        let mut again = true;
+        while std::mem::take(&mut again) {
+            for (file, entry) in &mut self.files {
+                let can_serve = |candidate: &mut Arc<Generation>| {
+                    claims.owner_against(file, candidate).is_none()
+                };
+                let Some(candidate) = entry.candidate.take_if(can_serve) else {
+                    continue;
+                };
+                claims.add(file, &candidate);
+                let old = entry.serving.replace(candidate);
+                entry.rejection = None;
+                changed.push(file.clone());
+                if let Some(old) = old {
+                    // What it no longer claims may let a file before it serve.
+                    claims.remove(file, &old);
+                    again = true;
+                    break;
+                }
+            }
+        }
+        changed
+    }
+
+    /// The view for the catalog, together with what is being loaded and whether the first scan is
+    /// done.
+    pub fn view(&self, loading: Vec<Loading>, scanned: bool) -> View {
+        let entries = self.files.values();
+        let serving = entries.clone().filter_map(|entry| entry.serving.clone());
+        let rejected = entries.filter_map(|entry| entry.rejection.clone());
+        View::new(serving.collect(), rejected.collect(), loading, scanned)
+    }
+}
+
+/// The names and task types of the generations that serve, with their files.
+struct Claims {
+    names: HashMap<Name, Claim>,
+    task_types: HashMap<Name, Claim>,
+}
+
+type Claim = (PathBuf, Arc<Generation>);
+
+impl Claims {
+    fn of(files: &BTreeMap<PathBuf, Entry>) -> Self {
+        let mut claims = Self {
+            names: HashMap::new(),
+            task_types: HashMap::new(),
+        };
+        for (file, entry) in files {
+            if let Some(serving) = &entry.serving {
+                claims.add(file, serving);
+            }
+        }
+        claims
+    }
+
+    fn add(&mut self, file: &Path, serving: &Arc<Generation>) {
+        let claim = || (file.to_owned(), serving.clone());
+        self.names.insert(serving.name.clone(), claim());
+        for task_type in &serving.task_types {
+            self.task_types.insert(task_type.name.clone(), claim());
+        }
+    }
+
+    /// Removes what `old` of `file` claimed and its successor does not.
+    fn remove(&mut self, file: &Path, old: &Arc<Generation>) {
+        let is_old = |claim: &Claim| claim.0 == file && Arc::ptr_eq(&claim.1, old);
+        if self.names.get(&old.name).is_some_and(is_old) {
+            self.names.remove(&old.name);
+        }
+        for task_type in &old.task_types {
+            if self.task_types.get(&task_type.name).is_some_and(is_old) {
+                self.task_types.remove(&task_type.name);
+            }
+        }
+    }
+
+    /// The generation of another file that owns the name or a task type of `candidate`.
+    fn owner_against(&self, file: &Path, candidate: &Generation) -> Option<Arc<Generation>> {
+        let types = candidate.task_types.iter();
+        let types = types.filter_map(|task_type| self.task_types.get(&task_type.name));
+        let mut claims = self.names.get(&candidate.name).into_iter().chain(types);
+        claims
+            .find(|(other, _)| other != file)
+            .map(|(_, other)| other.clone())
+    }
+}
+
+fn conflict(candidate: &Generation, other: &Generation) -> Option<Fault> {
+    let file = other.file.file_name().unwrap_or_default().to_string_lossy();
+    if candidate.name == other.name {
+        return Some(Fault::new(format!(
+            "its name {} is taken by {file}: give it another name in its manifest, or remove {file}",
+            other.name
+        )));
+    }
+    let has = |name| other.task_types.iter().any(|owned| owned.name == name);
+    let taken = candidate
+        .task_types
+        .iter()
+        .find(|wanted| has(wanted.name.clone()))?;
+    Some(Fault::new(format!(
+        "its task type {} is taken by plugin {} ({file}): rename the type, or remove {file}",
+        taken.name, other.name
+    )))
+}
+
+fn rejection(file: &Path, error: String) -> Rejection {
+    Rejection {
+        file: file.to_owned(),
+        error,
+        at: SystemTime::now(),
+    }
+}
