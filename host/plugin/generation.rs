@@ -47,7 +47,7 @@ impl Generation {
     /// and one of `other` together, whatever else holds a part of it now.
     pub fn fits_beside(&self, other: &Generation) -> bool {
         let total = self.plugin.engine.admission.total(GuestKind::Component);
-        let rest = total.less(other.plugin.needs());
+        let rest = total.checked_sub(other.plugin.needs());
         rest.is_some_and(|rest| self.plugin.needs().fits_in(rest))
     }
 }
