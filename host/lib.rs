@@ -18,27 +18,45 @@
 //! stores it. `worker` leases it and calls its handler in a `plugin`. [`task::transition`] decides the
 //! outcome, `queue` writes it, and waiting calls are woken.
 
+#[cfg(feature = "node")]
 pub mod api;
+#[cfg(feature = "node")]
 pub mod cli;
 pub mod client;
+#[cfg(feature = "node")]
 pub mod component;
+#[cfg(feature = "node")]
 pub mod node;
 pub mod proto;
+#[cfg(feature = "node")]
 pub mod scheduler;
+#[cfg(feature = "node")]
 pub mod worker;
 
+#[cfg(feature = "node")]
 pub use hostel_broker as broker;
+#[cfg(feature = "node")]
 pub use hostel_config as config;
+#[cfg(feature = "node")]
 pub use hostel_discovery as discovery;
-#[cfg(test)]
+#[cfg(all(test, feature = "node"))]
 use hostel_fuzz as fuzz;
+#[cfg(feature = "node")]
 pub use hostel_keyvalue as keyvalue;
+#[cfg(feature = "node")]
 pub use hostel_plugin as plugin;
+#[cfg(feature = "node")]
 pub use hostel_queue as queue;
-use hostel_runtime::{atomic_file, log_limit, parent, pem, secret};
+#[cfg(feature = "node")]
+use hostel_runtime::{atomic_file, log_limit, parent};
+#[cfg(feature = "node")]
 pub use hostel_runtime::{budget, health, lifecycle, untrusted};
+use hostel_runtime::{pem, secret};
+#[cfg(feature = "node")]
 pub use hostel_task as task;
 
 pub use client::{ClientOptions, DistributedClient};
+#[cfg(feature = "node")]
 pub use config::Config;
+#[cfg(feature = "node")]
 pub use node::DistributedNode;

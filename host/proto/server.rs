@@ -1,26 +1,14 @@
-//! The generated gRPC types and their codecs. Only `api`, `client` and `cli` use them.
+//! What only servers need of the generated code: the standard services, the descriptors of all services,
+//! and the codec that refuses malformed requests.
 
-#![allow(clippy::all, missing_docs)]
-
+use super::buffer_settings;
 use prost::Message;
 use std::marker::PhantomData;
 use tonic::{
     Status,
     codec::{BufferSettings, DecodeBuf, Decoder},
 };
-use tonic_prost::{ProstDecoder, ProstEncoder};
-
-pub mod distributed {
-    tonic::include_proto!("distributed");
-    tonic::include_proto!("server/distributed");
-}
-
-pub mod hostel {
-    pub mod v1 {
-        tonic::include_proto!("hostel.v1");
-        tonic::include_proto!("server/hostel.v1");
-    }
-}
+use tonic_prost::ProstEncoder;
 
 /// The services that gRPC defines for every server.
 pub mod grpc {
@@ -44,41 +32,6 @@ pub mod grpc {
 
 /// The descriptors of all services above, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("descriptors");
-
-/// The buffer that each message starts with, in bytes: room for a usual message, and small enough for the
-/// allocator's fast path. With tonic's default of 8 KiB, twice a call, these buffers were most of the
-/// node's allocation cost, and a payload keeps the buffer that it arrived in. Longer messages grow it.
-fn buffer_settings() -> BufferSettings {
-    BufferSettings::new(1024, 32 << 10)
-}
-
-/// The codec of clients: tonic's own with smaller buffers.
-pub struct Codec<T, U>(PhantomData<(T, U)>);
-
-impl<T, U> Default for Codec<T, U> {
-    fn default() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<T, U> tonic::codec::Codec for Codec<T, U>
-where
-    T: Message + Send + 'static,
-    U: Message + Default + Send + 'static,
-{
-    type Encode = T;
-    type Decode = U;
-    type Encoder = ProstEncoder<T>;
-    type Decoder = ProstDecoder<U>;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(buffer_settings())
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        ProstDecoder::new(buffer_settings())
-    }
-}
 
 /// The codec of servers: a request that does not decode is an invalid argument, where tonic's own
 /// codec reports an internal error.
