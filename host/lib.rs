@@ -39,8 +39,6 @@ pub use hostel_broker as broker;
 pub use hostel_config as config;
 #[cfg(feature = "node")]
 pub use hostel_discovery as discovery;
-#[cfg(all(test, feature = "node"))]
-use hostel_fuzz as fuzz;
 #[cfg(feature = "node")]
 pub use hostel_keyvalue as keyvalue;
 #[cfg(feature = "node")]

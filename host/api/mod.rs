@@ -3,6 +3,8 @@
 //! status comes from `status`. Decides nothing about tasks and knows no worker.
 
 mod convert;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod readiness;
 mod security;
 mod server;

@@ -13,6 +13,8 @@ mod subscription;
 mod topics;
 
 pub use self::redis::RedisBroker;
+#[cfg(fuzzing)]
+pub use self::redis::fuzz;
 pub use error::Error;
 pub use local::LocalBroker;
 pub use message::{InvalidMessage, Message, ReplyTo, Topic};

@@ -255,5 +255,7 @@ fn within(table: Table, name: &str) -> Table {
     Table::from_iter([(name.to_owned(), Value::Table(table))])
 }
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;

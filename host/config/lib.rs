@@ -26,6 +26,8 @@ mod tree;
 pub use advertise::Advertise;
 pub use diagnostic::{Diagnostic, Diagnostics, Origin};
 pub use diff::{Changes, changes};
+#[cfg(fuzzing)]
+pub use document::fuzz;
 pub use document::{Secrets, reference, show};
 pub use load::{env_vars, find_file};
 pub use protection::Protection;

@@ -14,6 +14,8 @@ mod service_discovery;
 pub use address::advertised_address;
 pub use error::{Error, NODE_SERVICE};
 pub use etcd::EtcdServiceDiscovery;
+#[cfg(fuzzing)]
+pub use etcd::fuzz;
 pub use local::LocalDiscovery;
 pub use open::open;
 pub use record::{MAX_SERVICE_BYTES, MAX_TTL, MIN_TTL, NodeRecord, PluginRecord, ServiceInfo};

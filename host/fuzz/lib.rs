@@ -1,108 +1,106 @@
-//! Runs checks against near-valid input: valid samples with bytes changed, inserted, removed or repeated. A
-//! fuzz target is a unit test whose name begins with `fuzz_`; `cargo test --lib fuzz_` runs all of them, for
-//! a second each or for `HOSTEL_FUZZ_MS` milliseconds. A failure prints the seed of its input, and
-//! `HOSTEL_FUZZ_SEED` repeats it.
+//! Fuzz targets and the input they get. A [`Target`] is a check of any bytes, with samples of sound
+//! ones; it lives beside the code that it checks, in a file called `fuzz.rs`. Two drivers run it: the unit
+//! tests whose names begin with `fuzz_`, through [`Target::run`], and cargo-fuzz with coverage guidance,
+//! through the programs in `fuzz/fuzz_targets`.
+//!
+//! `cargo test --workspace --lib fuzz_` runs all unit tests of that kind, each for a second or for as many
+//! milliseconds as `HOSTEL_FUZZ_MS` says. A failure names the seed of its input, and `HOSTEL_FUZZ_SEED`
+//! makes the same input again.
+
+mod choices;
+
+pub use choices::Choices;
 
 use std::{
-    env,
+    env, fs, io,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::Path,
     time::{Duration, Instant},
 };
 
-/// A source of near-valid input.
-pub struct Near(fastrand::Rng);
+/// The length of inputs without a sample, in bytes.
+const NOISE_BYTES: usize = 512;
 
-/// Runs `check` with one input after another.
-pub fn each(check: impl Fn(&mut Near)) {
-    let setting = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
-    if let Some(seed) = setting("HOSTEL_FUZZ_SEED") {
-        return check(&mut Near(fastrand::Rng::with_seed(seed)));
-    }
-    let time = Duration::from_millis(setting("HOSTEL_FUZZ_MS").unwrap_or(1000));
-    let (since, mut inputs) = (Instant::now(), 0_u64);
-    while since.elapsed() < time {
-        let seed = fastrand::u64(..);
-        let run = || check(&mut Near(fastrand::Rng::with_seed(seed)));
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-            eprintln!("this input failed: HOSTEL_FUZZ_SEED={seed}");
-            resume_unwind(panic);
-        }
-        inputs += 1;
-    }
-    println!("{inputs} inputs");
+/// How many inputs without a sample a corpus begins with.
+const NOISE_SEEDS: u64 = 16;
+
+/// A check of any bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// The name of its program and of its corpus.
+    pub name: &'static str,
+    /// Sound inputs, which are mutated. Empty for a check that takes its input as [`Choices`], for which
+    /// all bytes are equally good.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Panics when the code under test breaks a promise.
+    pub check: fn(&[u8]),
 }
 
-impl Near {
-    /// The random numbers behind the input.
-    pub fn rng(&mut self) -> &mut fastrand::Rng {
-        &mut self.0
-    }
-
-    /// One of `samples` with a few changes.
-    pub fn bytes(&mut self, samples: &[&[u8]]) -> Vec<u8> {
-        let mut bytes = samples[self.0.usize(..samples.len())].to_vec();
-        for _ in 0..self.0.usize(..8) {
-            self.change(&mut bytes);
+impl Target {
+    /// Checks one mutated seed after the other, without coverage guidance.
+    pub fn run(&self) {
+        let given = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
+        let seeds = (self.seeds)();
+        if let Some(seed) = given("HOSTEL_FUZZ_SEED") {
+            return (self.check)(&input(&seeds, seed));
         }
-        bytes
-    }
-
-    /// One of `samples` with a few changes, as text.
-    pub fn text(&mut self, samples: &[&str]) -> String {
-        let samples: Vec<&[u8]> = samples.iter().map(|sample| sample.as_bytes()).collect();
-        String::from_utf8_lossy(&self.bytes(&samples)).into_owned()
-    }
-
-    /// Nothing, or what `make` returns.
-    pub fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
-        self.0.bool().then(|| make(self))
-    }
-
-    /// Any number, with numbers near the ends of the range more likely than others.
-    pub fn number(&mut self) -> u64 {
-        match self.0.u8(..4) {
-            0 => self.0.u64(..4),
-            1 => u64::MAX - self.0.u64(..4),
-            2 => 1 << self.0.u32(..64),
-            _ => self.0.u64(..),
+        let time = Duration::from_millis(given("HOSTEL_FUZZ_MS").unwrap_or(1000));
+        let (since, mut inputs) = (Instant::now(), 0_u64);
+        while since.elapsed() < time {
+            let seed = fastrand::u64(..);
+            let bytes = input(&seeds, seed);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.check)(&bytes))) {
+                let (name, shown) = (self.name, bytes.escape_ascii());
+                eprintln!("target {name} failed: HOSTEL_FUZZ_SEED={seed}, input b\"{shown}\"");
+                resume_unwind(panic);
+            }
+            inputs += 1;
         }
+        println!("{}: {inputs} inputs", self.name);
     }
 
-    fn change(&mut self, bytes: &mut Vec<u8>) {
-        let rng = &mut self.0;
-        let length = bytes.len();
-        let at = rng.usize(..=length);
-        let end = length.min(at + rng.usize(..32));
-        match rng.u8(..8) {
-            0 => {
-                if let Some(there) = bytes.get_mut(at) {
-                    *there = rng.u8(..);
-                }
-            }
-            1 => {
-                if let Some(there) = bytes.get_mut(at) {
-                    *there ^= 1 << rng.u8(..8);
-                }
-            }
-            2 => {
-                let more: Vec<u8> = (0..rng.usize(..16)).map(|_| rng.u8(..)).collect();
-                bytes.splice(at..at, more);
-            }
-            3 => {
-                let special = b"\0\xff\x7f\n\r\"'\\{}[]@:,=#/-0";
-                bytes.insert(at, special[rng.usize(..special.len())]);
-            }
-            4 => drop(bytes.drain(at..end)),
-            5 => {
-                let again = bytes[at..end].to_vec();
-                let to = rng.usize(..=length);
-                bytes.splice(to..to, again);
-            }
-            6 => bytes.truncate(at),
-            _ => {
-                let more = vec![*bytes.get(at).unwrap_or(&b'a'); rng.usize(..1024)];
-                bytes.splice(at..at, more);
-            }
+    /// Writes the seeds into `dir`, where libFuzzer finds its first inputs.
+    pub fn write_seeds(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)?;
+        let mut seeds = (self.seeds)();
+        if seeds.is_empty() {
+            seeds = (0..NOISE_SEEDS).map(noise).collect();
         }
+        for (number, seed) in seeds.iter().enumerate() {
+            fs::write(dir.join(format!("seed-{number}")), seed)?;
+        }
+        Ok(())
+    }
+}
+
+fn input(seeds: &[Vec<u8>], seed: u64) -> Vec<u8> {
+    let noise = noise(seed);
+    if seeds.is_empty() {
+        return noise;
+    }
+    let seeds: Vec<&[u8]> = seeds.iter().map(Vec::as_slice).collect();
+    Choices::new(&noise).near(&seeds)
+}
+
+fn noise(seed: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut bytes = vec![0; random.usize(..=NOISE_BYTES)];
+    random.fill(&mut bytes);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_makes_the_same_input_again() {
+        let seeds = [b"sound".to_vec()];
+        let inputs = |seeds: &[Vec<u8>]| (0..100).map(|seed| input(seeds, seed)).collect();
+        let (near, other): (Vec<_>, Vec<_>) = (inputs(&seeds), inputs(&[]));
+        assert_eq!(inputs(&seeds), near);
+        assert!(near.iter().any(|input| input == b"sound"));
+        assert!(near.iter().any(|input| input != b"sound"));
+        assert_ne!(near, other);
     }
 }

@@ -20,6 +20,8 @@ mod catalog;
 mod compile;
 mod error;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod generation;
 mod host;
 pub mod hostile;
@@ -50,7 +52,7 @@ pub use sandbox::{
 pub use self_check::{SelfCheck, verify_self};
 pub use test_guest::TestGuest;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;
 #[cfg(test)]
 mod tests;

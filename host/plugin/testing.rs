@@ -1,6 +1,8 @@
-//! Helpers for the tests of this folder: the default configuration with directories of its own.
+//! Helpers for the tests and fuzz targets of this folder: the default configuration with directories of its
+//! own.
 
 use hostel_config::Config;
+#[cfg(test)]
 use hostel_task::Name;
 use std::{
     path::{Path, PathBuf},
@@ -21,9 +23,12 @@ pub fn config(dir: &Path) -> Config {
     config
 }
 
-/// The `hostel` binary beside this test program. `cargo test` without `--lib` builds it, as does
-/// `cargo build`.
+/// The `hostel` beside this test program, unless `HOSTEL_FUZZ_COMPILER` names another, as it has to for a
+/// program that lies elsewhere. `cargo test` without `--lib` and `cargo build` make it.
 pub fn compiler() -> PathBuf {
+    if let Some(given) = std::env::var_os("HOSTEL_FUZZ_COMPILER") {
+        return given.into();
+    }
     let own = std::env::current_exe().unwrap();
     let hostel = own.parent().unwrap().parent().unwrap().join("hostel");
     assert!(
@@ -34,6 +39,7 @@ pub fn compiler() -> PathBuf {
     hostel
 }
 
+#[cfg(test)]
 pub fn name(name: &str) -> Name {
     Name::parse("name", name).unwrap()
 }

@@ -4,6 +4,11 @@ mod batch_size;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+/// Fuzz targets.
+#[cfg(fuzzing)]
+pub mod fuzz {
+    pub use super::{redis::fuzz::*, sqlite::fuzz::*};
+}
 mod lease_request;
 mod open;
 mod redis;

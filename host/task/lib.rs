@@ -1,6 +1,8 @@
 //! What a task is and how it moves from state to state: pure values and decisions. No IO, no clock,
 //! no tokio, and no name from another module.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod name;
 mod record;
 mod resources;

@@ -7,6 +7,7 @@ mod local;
 mod queue;
 mod queue_redis;
 mod queue_redis_bounds;
+mod redis_arguments;
 mod redis_clock;
 mod redis_cluster;
 mod redis_faults;
@@ -29,6 +30,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(keyvalue_sqlite::trials());
     trials.extend(local::trials());
     trials.extend(broker_redis::trials());
+    trials.extend(redis_arguments::trials());
     trials.extend(redis_clock::trials());
     trials.extend(redis_cluster::trials());
     trials.extend(redis_faults::trials());

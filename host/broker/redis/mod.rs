@@ -3,6 +3,8 @@
 //! every node while Redis is away.
 
 mod channel;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod listener;
 mod wire;
 

@@ -153,15 +153,4 @@ mod tests {
             let _ = decode(&changed);
         }
     }
-
-    #[test]
-    fn fuzz_message_bytes() {
-        let samples = [encode(&message(None)), encode(&message(waiting()))];
-        let samples = [&samples[0][..], &samples[1][..]];
-        hostel_fuzz::each(|near| {
-            if let Ok(read) = decode(&near.bytes(&samples)) {
-                assert_eq!(decode(&encode(&read)).unwrap(), read);
-            }
-        });
-    }
 }

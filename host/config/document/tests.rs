@@ -4,7 +4,6 @@ use super::{
     super::schema::{Discovery, Etcd},
     *,
 };
-use hostel_fuzz as fuzz;
 use std::{fs, path::Path};
 
 fn parse(text: &str) -> Config {
@@ -197,23 +196,4 @@ fn comments_are_printed_and_absent_settings_stay_absent() {
     assert!(shown.contains("listen = \"127.0.0.1:9\""));
     assert!(shown.contains("\n#id = "), "{shown}");
     assert!(shown.contains("\ndata_dir = \"/"), "{shown}");
-}
-
-#[test]
-fn fuzz_configurations() {
-    let complete = all_configurations();
-    let samples: Vec<&str> = complete.iter().map(String::as_str).collect();
-    let samples = [&samples[..], &["[node]\nid = \"a\"\n", ""]].concat();
-    fuzz::each(|near| {
-        let given = near.text(&samples);
-        match Config::parse(&given, std::iter::empty()) {
-            Ok(config) => {
-                let shown = show(&config, Secrets::Shown);
-                if let Ok(again) = Config::parse(&shown, std::iter::empty()) {
-                    assert_eq!(show(&again, Secrets::Shown), shown);
-                }
-            }
-            Err(errors) => assert!(!errors.to_string().is_empty()),
-        }
-    });
 }

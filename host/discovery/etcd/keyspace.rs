@@ -166,26 +166,4 @@ mod tests {
         assert!(Entry::parse(&Key::Node(name("m")), value).is_err());
         assert!(Entry::parse(&key, b"{").is_err());
     }
-
-    #[test]
-    fn fuzz_records() {
-        let key = Key::Node(name("n"));
-        let service = Key::Service(name("web"), name("n"));
-        let samples: [&[u8]; 3] = [
-            br#"{"id":"n","address":"a:1","version":"9","task_types":["t"],"plugins":[{"name":"p",
-                "version":"1","sha256":"0"}],"components":["p"],"capacity":64,"labels":["gpu"],
-                "instance":"i"}"#,
-            br#"{"address":"a","metadata":{"k":"v"},"ttl_ms":60000}"#,
-            b"{}",
-        ];
-        hostel_fuzz::each(|near| {
-            let value = near.bytes(&samples);
-            for key in [&key, &service] {
-                if let Ok(entry) = Entry::parse(key, &value) {
-                    let written = entry.value().unwrap();
-                    assert_eq!(Entry::parse(key, &written).unwrap(), entry);
-                }
-            }
-        });
-    }
 }

@@ -3,6 +3,8 @@
 //! `liveness_probe.rs` probes nodes that etcd has lost all at once.
 
 mod cluster_view;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod instance;
 mod keyspace;
 mod liveness_probe;

@@ -239,7 +239,6 @@ fn task_type(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hostel_fuzz as fuzz;
 
     const TASKS: Exports = Exports {
         manifest: true,
@@ -320,50 +319,5 @@ mod tests {
                 .iter()
                 .all(|fault| fault.contains("control characters"))
         );
-    }
-
-    #[test]
-    fn fuzz_manifests() {
-        let names = ["echo", "word-count", "a", ""];
-        let texts = ["Counts words", "1.0.0", "two\nlines"];
-        let config = config::Config::default();
-        fuzz::each(|near| {
-            let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-            let types = (0..near.rng().usize(..4)).map(|_| manifest::TaskType {
-                name: near.text(&names),
-                description: near.text(&texts),
-                timeout_ms: near.maybe(|near| near.number()),
-                max_attempts: near.maybe(|near| count(near.number())),
-                backoff_initial_ms: near.maybe(|near| near.number()),
-                backoff_max_ms: near.maybe(|near| near.number()),
-                max_concurrency: near.maybe(|near| count(near.number())),
-            });
-            let task_types = types.collect();
-            let topics = (0..near.rng().usize(..4)).map(|_| near.text(&names));
-            let topics = topics.collect();
-            let given = manifest::Description {
-                name: near.text(&names),
-                version: near.text(&texts),
-                description: near.text(&texts),
-                task_types,
-                topics,
-            };
-            let exports = Exports {
-                component: near.rng().bool(),
-                ..TASKS
-            };
-            let Ok(manifest) = check(given, exports, &config) else {
-                return;
-            };
-            for task_type in manifest.task_types {
-                assert!(task_type.timeout <= config.plugins.max_timeout);
-                // The transition after an attempt never panics, whatever the plugin declares.
-                let attempt = count(near.number()).max(1);
-                let jitter = near.rng().f64();
-                let losses = count(near.number());
-                let ended = hostel_task::AttemptResult::Lost { losses };
-                let _ = hostel_task::transition(ended, attempt, &task_type.retry, jitter);
-            }
-        });
     }
 }

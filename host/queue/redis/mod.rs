@@ -9,6 +9,8 @@ mod errors;
 mod events;
 mod faults;
 mod finish;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod lease_args;
 mod lease_guard;
 mod lease_sequence;

@@ -289,22 +289,3 @@ async fn list_shard(
         after = Some((order, id));
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fuzz_page_tokens() {
-        let samples = ["p1-task", "p18446744073709551615-order:4711"];
-        hostel_fuzz::each(|near| {
-            let token = near.text(&samples);
-            if let Ok(position) = parse_token(Some(&token)) {
-                let (order, id) = position.expect("a position");
-                // Both are arguments of a script.
-                assert!(order.parse::<u64>().is_ok());
-                assert!(Name::parse("id", &id).is_ok());
-            }
-        });
-    }
-}

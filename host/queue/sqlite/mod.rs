@@ -7,6 +7,8 @@ mod damage;
 mod encoding;
 mod error;
 mod finish;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod index;
 mod lease_guard;
 mod marking;

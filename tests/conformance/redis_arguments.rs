@@ -1,0 +1,433 @@
+//! The fuzz target of the scripts' arguments: a few calls with arguments as hostile as a caller of the queue
+//! can make them, against a Redis. Every call has an answer, and the reconciliation finds nothing to repair.
+//! Some inputs damage records as well, as another program under the same prefix would: then the reconciliation has
+//! to come to an end, and a damaged record may cost no other task its answer.
+//!
+//! `fuzz/fuzz_targets/script_arguments.rs` includes this file.
+
+use crate::support::servers::{Kind, Server};
+use hostel::{
+    config,
+    queue::{
+        Error, Filter, Finish, Finished, LeaseRequest, LeaseToken, Page, RedisQueue, Renewal,
+        RequestedType, RequestedTypes, TaskQueue,
+    },
+    task::{
+        ErrorClass, ExecutedBy, Name, Outcome, Resources, StateKind, Submission, SubmissionLimits,
+        Target,
+    },
+};
+use hostel_fuzz::{Choices, Target as FuzzTarget};
+use std::{sync::LazyLock, time::Duration};
+use tokio::runtime::Runtime;
+
+pub const SCRIPT_ARGUMENTS: FuzzTarget = FuzzTarget {
+    name: "script_arguments",
+    seeds: Vec::new,
+    check,
+};
+
+/// The script itself, since its own turn comes after seconds.
+const RECONCILE: &str = concat!(
+    include_str!("../../host/queue/redis/scripts/common.lua"),
+    include_str!("../../host/queue/redis/scripts/reconcile.lua"),
+);
+
+/// How many calls of the script come by all tasks and all sets, at least.
+const RECONCILE_CALLS: usize = 5;
+
+/// How many calls one input makes, at most.
+const STEPS: usize = 24;
+
+/// Names that a script could take for something else.
+const NAMES: [&str; 10] = [
+    "a",
+    "b",
+    "order:4711",
+    "0x10",
+    "nan",
+    "inf",
+    "1e308",
+    "__",
+    "p",
+    "r:x",
+];
+
+/// Fields of a task's record.
+const FIELDS: [&str; 19] = [
+    "m", "p", "l", "o", "q", "t", "s", "u", "a", "f", "b", "n", "k", "e", "w", "r", "z", "d", "v",
+];
+
+/// Values that a damaged field may have.
+const VALUES: [&[u8]; 11] = [
+    b"p",
+    b"r",
+    b"c",
+    b"f",
+    b"1795698346793",
+    b"nan",
+    b"inf",
+    b"-1e999",
+    b"0x10",
+    b"",
+    b"a@node:b",
+];
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
+
+thread_local! {
+    // Killed when the thread ends.
+    static SERVER: Server = RUNTIME.block_on(Server::start(Kind::Redis));
+}
+
+#[cfg(not(fuzzing))]
+pub fn trials() -> Vec<libtest_mimic::Trial> {
+    let run = || async {
+        let thread = std::thread::spawn(|| SCRIPT_ARGUMENTS.run());
+        thread.join().expect("no input failed");
+    };
+    let name = "queue::redis::fuzz_script_arguments";
+    vec![crate::support::trial_needing(
+        name,
+        Kind::Redis.is_here(),
+        run,
+    )]
+}
+
+fn check(bytes: &[u8]) {
+    SERVER.with(|server| RUNTIME.block_on(check_with(server, Choices::new(bytes))));
+}
+
+async fn check_with(server: &Server, mut choices: Choices<'_>) {
+    say(server, &["FLUSHALL"]).await;
+    let url = server.url();
+    let settings = config::RedisQueue {
+        server: config::Redis::at(&url, "test").expect("a sound url"),
+        shards: 1,
+        max_open_tasks: *choices.one_of(&[1000, 1, 3, usize::MAX]),
+        replicas: 0,
+        reserve_percent: config::RedisQueue::RESERVE_PERCENT,
+    };
+    let queue = RedisQueue::open(&settings).await.expect("an open queue");
+    let mut calls = Calls {
+        server,
+        queue: &queue,
+        tokens: Vec::new(),
+        is_damaged: false,
+    };
+    for _ in 0..STEPS {
+        if choices.is_empty() {
+            break;
+        }
+        calls.step(&mut choices).await;
+    }
+    let is_damaged = calls.is_damaged;
+    let mut repaired = reconcile(server).await;
+    for _ in 0..3 {
+        if !is_damaged || repaired == 0 {
+            break;
+        }
+        repaired = reconcile(server).await;
+    }
+    assert_eq!(repaired, 0, "the reconciliation found something to repair");
+    queue.close().await;
+}
+
+async fn say(server: &Server, words: &[&str]) -> redis::Value {
+    server.say(words).await.expect("an answer")
+}
+
+/// Goes through all tasks and sets, and returns how much was repaired.
+async fn reconcile(server: &Server) -> u64 {
+    let mut all = 0;
+    for _ in 0..RECONCILE_CALLS {
+        let words = [
+            "EVAL",
+            RECONCILE,
+            "2",
+            "{test:0}",
+            "{test:0}:n",
+            "test",
+            "100",
+        ];
+        let answer = say(server, &words).await;
+        let (repaired, _): (u64, u64) =
+            redis::FromRedisValue::from_redis_value(answer).expect("two numbers");
+        all += repaired;
+    }
+    all
+}
+
+/// The calls of one input.
+struct Calls<'s> {
+    server: &'s Server,
+    queue: &'s RedisQueue,
+    /// What was leased so far.
+    tokens: Vec<LeaseToken>,
+    is_damaged: bool,
+}
+
+impl Calls<'_> {
+    async fn step(&mut self, choices: &mut Choices<'_>) {
+        match choices.below(16) {
+            0..4 => self.submit(choices).await,
+            4..6 => self.lease(choices).await,
+            6 => self.renew(choices).await,
+            7..9 => self.finish(choices).await,
+            9 => self.expired(choices).await,
+            10 => {
+                let cancelled = self.queue.cancel(&name(choices)).await;
+                self.answered("cancel", cancelled.map(drop));
+            }
+            11 => {
+                let requeued = self.queue.requeue(&name(choices)).await;
+                self.answered("requeue", requeued.map(drop));
+            }
+            12 => self.look(choices).await,
+            13 => self.list(choices).await,
+            14 => {
+                let (age, max) = (time(choices), count(choices));
+                let purged = self.queue.purge(age, max).await.expect("a purge");
+                assert!(purged <= max);
+            }
+            _ => self.damage(choices).await,
+        }
+    }
+
+    /// A call about one task may say that its record is damaged, if it is.
+    fn answered(&self, what: &str, answer: Result<(), Error>) {
+        match answer {
+            Ok(()) => {}
+            Err(Error::Corrupt(_)) if self.is_damaged => {}
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+
+    async fn submit(&self, choices: &mut Choices<'_>) {
+        let tasks = (0..=choices.below(4)).map(|_| submission(choices));
+        let tasks: Vec<Submission> = tasks.collect();
+        let count = tasks.len();
+        let submitted = self.queue.submit(tasks).await.expect("submitted");
+        assert_eq!(submitted.len(), count);
+    }
+
+    async fn lease(&mut self, choices: &mut Choices<'_>) {
+        let request = request(choices);
+        let leased = self.queue.lease(&request).await.expect("leased");
+        assert!(leased.len() <= request.max);
+        self.tokens
+            .extend(leased.into_iter().map(|leased| leased.token));
+    }
+
+    fn token(&self, choices: &mut Choices<'_>) -> LeaseToken {
+        if self.tokens.is_empty() || choices.below(4) == 3 {
+            let (id, fence) = (name(choices), choices.number());
+            return LeaseToken { id, fence };
+        }
+        choices.one_of(&self.tokens).clone()
+    }
+
+    async fn renew(&self, choices: &mut Choices<'_>) {
+        let held = (0..choices.below(4)).map(|_| self.token(choices));
+        let held: Vec<LeaseToken> = held.collect();
+        let renewed = self.queue.renew(&held, time(choices)).await;
+        let renewed = renewed.expect("renewed");
+        assert_eq!(renewed.len(), held.len());
+        assert!(!renewed.contains(&Renewal::Unconfirmed));
+    }
+
+    async fn finish(&self, choices: &mut Choices<'_>) {
+        let ended = (0..choices.below(4)).map(|_| Finish {
+            token: self.token(choices),
+            outcome: outcome(choices),
+            executed_by: choices.maybe(|choices| ExecutedBy {
+                node: name(choices),
+                plugin: name(choices),
+                plugin_version: text(choices).into(),
+            }),
+        });
+        let ended: Vec<Finish> = ended.collect();
+        let count = ended.len();
+        let finished = self.queue.finish(ended).await.expect("finished");
+        assert_eq!(finished.len(), count);
+        assert!(!finished.contains(&Finished::Unconfirmed));
+        assert!(self.is_damaged || !finished.contains(&Finished::Corrupt));
+    }
+
+    async fn expired(&mut self, choices: &mut Choices<'_>) {
+        let except = (0..choices.below(3)).map(|_| name(choices));
+        let except: Vec<Name> = except.collect();
+        let (ttl, max) = (time(choices), count(choices));
+        let expired = self.queue.expired(ttl, &except, max).await;
+        let expired = expired.expect("a look for what is lost");
+        assert!(expired.len() <= max);
+        assert!(expired.iter().all(|lost| !except.contains(&lost.task_type)));
+        self.tokens
+            .extend(expired.into_iter().map(|lost| lost.token));
+    }
+
+    async fn look(&self, choices: &mut Choices<'_>) {
+        let (id, request) = (name(choices), request(choices));
+        let task = self.queue.get(&id).await.expect("a look");
+        let is_corrupt = task.is_some_and(|task| task.error_class == Some(ErrorClass::Corrupt));
+        assert!(self.is_damaged || !is_corrupt, "{id} is damaged");
+        self.queue.counts().await.expect("counts");
+        self.queue.next_due(&request).await.expect("what is due");
+        self.queue
+            .oldest_blocked(&request)
+            .await
+            .expect("what is blocked");
+    }
+
+    async fn list(&self, choices: &mut Choices<'_>) {
+        let filter = Filter {
+            state: choices.maybe(|choices| *choices.one_of(&StateKind::ALL)),
+            task_type: choices.maybe(name),
+        };
+        let tokens = [
+            "p1-a",
+            "p18446744073709551615-a",
+            "p3700000000000000-order:4711",
+        ];
+        let mut page = Page {
+            size: count(choices),
+            after: choices.maybe(|choices| choices.near_text(&tokens)),
+        };
+        for _ in 0..3 {
+            let listing = match self.queue.list(&filter, &page).await {
+                Err(Error::BadPage) if page.after.is_some() => return,
+                listing => listing.expect("a page"),
+            };
+            assert!(listing.tasks.len() <= page.size.max(1));
+            page.after = listing.next;
+            if page.after.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Spoils a field of a record, if there is one.
+    async fn damage(&mut self, choices: &mut Choices<'_>) {
+        let key = format!("{{test:0}}:t:{}", name(choices));
+        if say(self.server, &["EXISTS", &key]).await == redis::Value::Int(0) {
+            return;
+        }
+        self.is_damaged = true;
+        let field = *choices.one_of(&FIELDS);
+        let value = choices.maybe(|choices| choices.near(&VALUES));
+        let value = value.map(|value| String::from_utf8_lossy(&value).into_owned());
+        let words = match &value {
+            Some(value) => vec!["HSET", &key, field, value],
+            None => vec!["HDEL", &key, field],
+        };
+        say(self.server, &words).await;
+    }
+}
+
+fn name(choices: &mut Choices<'_>) -> Name {
+    let sample = *choices.one_of(&NAMES);
+    let given = if choices.below(8) == 7 {
+        choices.near_text(&[sample])
+    } else {
+        sample.to_owned()
+    };
+    let name = Name::parse("name", &given).or_else(|_| Name::parse("name", sample));
+    name.expect("a sound name")
+}
+
+fn text(choices: &mut Choices<'_>) -> String {
+    choices.near_text(&[
+        "",
+        "why",
+        "two\nlines \u{1b}[2J",
+        "{\"a\":\"\\u0000\"}",
+        "nil",
+    ])
+}
+
+fn time(choices: &mut Choices<'_>) -> Duration {
+    if choices.below(8) == 7 {
+        return Duration::MAX;
+    }
+    Duration::from_millis(choices.number())
+}
+
+fn count(choices: &mut Choices<'_>) -> usize {
+    usize::try_from(choices.number()).unwrap_or(usize::MAX)
+}
+
+fn target(choices: &mut Choices<'_>) -> Target {
+    match choices.below(4) {
+        2 => Target::Node(name(choices)),
+        3 => Target::Label(name(choices)),
+        _ => Target::Any,
+    }
+}
+
+fn submission(choices: &mut Choices<'_>) -> Submission {
+    let limits = SubmissionLimits {
+        payload_bytes: usize::MAX,
+        metadata_entries: usize::MAX,
+        metadata_bytes: usize::MAX,
+    };
+    let metadata = (0..choices.below(3)).map(|_| (format!("k{}", text(choices)), text(choices)));
+    let metadata = metadata.collect();
+    let payload = choices
+        .near(&[b"", b"payload", b"\0\xff\r\n$-1\r\n"])
+        .into();
+    let (id, task_type) = (name(choices), name(choices));
+    let task = Submission::new(id.as_str(), task_type.as_str(), payload, metadata, &limits);
+    task.expect("a sound task").to(target(choices))
+}
+
+fn resources(choices: &mut Choices<'_>) -> Resources {
+    Resources {
+        memory_bytes: count(choices),
+        pool_slots: count(choices),
+    }
+}
+
+fn request(choices: &mut Choices<'_>) -> LeaseRequest {
+    let wanted = (0..choices.below(4)).map(|_| {
+        let wanted = RequestedType {
+            max: count(choices),
+            max_cluster_concurrency: choices.maybe(count),
+            needs: choices.maybe(resources).unwrap_or_default(),
+        };
+        (name(choices), wanted)
+    });
+    let types: RequestedTypes = wanted.collect();
+    LeaseRequest {
+        node: name(choices),
+        labels: (0..choices.below(3)).map(|_| name(choices)).collect(),
+        types: types.into(),
+        remaining: (0..choices.below(3))
+            .map(|_| (name(choices), count(choices)))
+            .collect(),
+        only: choices.maybe(name),
+        available: choices.maybe(resources).unwrap_or(Resources::UNLIMITED),
+        max: count(choices),
+        allow_suspect: choices.flag(),
+        ttl: time(choices),
+    }
+}
+
+fn outcome(choices: &mut Choices<'_>) -> Outcome {
+    let error = text(choices);
+    match choices.below(6) {
+        0 => Outcome::Completed {
+            result: choices.near(&[b"", b"result", b"\0\xff"]).into(),
+        },
+        1 => Outcome::Retry {
+            after: time(choices),
+            error,
+        },
+        2 => Outcome::Failed { error },
+        3 => Outcome::Cancelled,
+        4 => Outcome::Released,
+        _ => Outcome::Lost {
+            after: time(choices),
+            error,
+        },
+    }
+}
