@@ -181,7 +181,7 @@ async fn a_damaged_record_fails_alone(shards: u32) {
     let mut ids = Vec::new();
     for task_type in ["runs", "waits"] {
         let mut of_type: Vec<_> = FIELDS.map(|field| format!("{task_type}-{field}")).into();
-        of_type.extend(["nonsense", "other"].map(|what| format!("{task_type}-{what}")));
+        of_type.extend(["nonsense", "other", "numbers"].map(|what| format!("{task_type}-{what}")));
         of_type.extend((0..SOUND).map(|number| format!("{task_type}-sound-{number}")));
         let batch = of_type.iter().map(|id| task(id, task_type, b"x")).collect();
         queue.submit(batch).await.unwrap();
@@ -203,6 +203,16 @@ async fn a_damaged_record_fails_alone(shards: u32) {
                 .await
             }
             "other" => say(&server, &["SET", &key, "something else"]).await,
+            // Lua takes these for numbers, and Redis and this node do not.
+            "numbers" => {
+                say(
+                    &server,
+                    &[
+                        "HSET", &key, "a", "nan", "t", "inf", "u", "nan", "o", "0x10", "v", "x",
+                    ],
+                )
+                .await
+            }
             field => say(&server, &["HDEL", &key, field]).await,
         };
     }

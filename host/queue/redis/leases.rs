@@ -70,7 +70,7 @@ fn split_fitting(request: &mut LeaseRequest, leased: Vec<Leased>) -> (Vec<Leased
 
 /// Id, fencing token, attempt, head and payload of each task, when it was submitted and when this attempt
 /// began, whether this is its first attempt without an error, and whether it is a suspect.
-type Row = (String, u64, u32, Vec<u8>, Vec<u8>, u64, u64, u8, u8);
+type Row = (String, u64, u64, Vec<u8>, Vec<u8>, u64, u64, u8, u8);
 
 /// The time of the shard, whether it has lost the task types, and the leased tasks.
 type Answer = (u64, u8, Vec<Row>);
@@ -107,7 +107,7 @@ async fn call(
             task_type: head.task_type,
             payload: Bytes::from(payload),
             metadata: head.metadata,
-            attempt,
+            attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
             suspect: suspect == 1,
         };
         let times = [UnixMs(submitted_at), UnixMs(begun), now.after(request.ttl)];

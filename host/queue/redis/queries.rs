@@ -163,7 +163,7 @@ async fn first(
 }
 
 /// Id, fencing token, type, attempt, whether its cancellation was requested, and its losses so far.
-type ExpiredRow = (String, u64, String, u32, u8, u32);
+type ExpiredRow = (String, u64, String, u64, u8, u64);
 
 pub(super) async fn expired(
     client: &ShardClient,
@@ -201,8 +201,8 @@ pub(super) async fn expired(
                 Ok((task_type, id)) => expired.push(Expired {
                     task_type,
                     token: LeaseToken { id, fence },
-                    attempt,
-                    losses,
+                    attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
+                    losses: u32::try_from(losses).unwrap_or(u32::MAX),
                     cancel_requested: cancel_requested == 1,
                 }),
                 Err(error) => damaged.push((id, fence, error.to_string())),

@@ -62,10 +62,16 @@ local function read(id, ...)
   return there.err and {} or there
 end
 
--- Whether all arguments are numbers.
+-- Returns the number in a field of a record, or nothing unless it is a whole number as scripts write it.
+-- tonumber would also take nan, inf and 0x10, which sorted sets and callers refuse.
+local function number_of(text)
+  return text and #text <= 16 and string.find(text, '^%d+$') and tonumber(text) or nil
+end
+
+-- Whether all arguments are such numbers.
 local function are_numbers(...)
   for n = 1, select('#', ...) do
-    if not tonumber((select(n, ...))) then return false end
+    if not number_of((select(n, ...))) then return false end
   end
   return true
 end
@@ -87,7 +93,7 @@ local SUSPECT_AFTER = 2
 
 -- Returns the backlog of a task with so many losses.
 local function backlog_of(route, losses)
-  return (tonumber(losses) or 0) >= SUSPECT_AFTER and route .. '!' or route
+  return (number_of(losses) or 0) >= SUSPECT_AFTER and route .. '!' or route
 end
 
 local function add(set, score, id)
@@ -199,10 +205,10 @@ local function fail_damaged(id, why)
   end
   local state, known = there[1], valid_route(there[2]) or route_of_head(there[3] or '')
   local route = known or 'unknown'
-  local order = tonumber(there[4]) or tonumber(redis.call('ZSCORE', TAG .. ':all', id)) or NOW * STEP
-  local function or_default(text, default) return integer(tonumber(text) or default) end
+  local order = number_of(there[4]) or tonumber(redis.call('ZSCORE', TAG .. ':all', id)) or NOW * STEP
+  local function or_default(text, default) return integer(number_of(text) or default) end
   redis.call('HSET', task, 's', 'f', 'l', route, 'o', integer(order), 'u', integer(NOW), 'q', or_default(there[5], 0),
-    't', or_default(there[6], NOW), 'a', or_default(there[7], 0), 'z', integer((tonumber(there[8]) or 0) + 1),
+    't', or_default(there[6], NOW), 'a', or_default(there[7], 0), 'z', integer((number_of(there[8]) or 0) + 1),
     'e', 'the record of this task in Redis is damaged: ' .. why, 'd', 'corrupt')
   redis.call('HDEL', task, 'k')
   remove(TAG .. ':leases', id)

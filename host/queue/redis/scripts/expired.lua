@@ -22,8 +22,9 @@ if NOW - LOOKED > 1000 + ttl / 3 then trusted = NOW + math.floor(ttl / 2) end
 redis.call('HSET', N, 'looked', integer(NOW), 'trusted', integer(trusted), 'skew', integer(SKEW), 'idle', integer(IDLE))
 if NOW < trusted then return {} end
 local answer, found, seen = {}, 0, 0
+local page = integer(math.min(max, scan))
 repeat
-  local late = redis.call('ZRANGE', TAG .. ':leases', '-inf', '(' .. integer(NOW), 'BYSCORE', 'LIMIT', seen, ARGV[2])
+  local late = redis.call('ZRANGE', TAG .. ':leases', '-inf', '(' .. integer(NOW), 'BYSCORE', 'LIMIT', seen, page)
   seen = seen + #late
   for _, id in ipairs(late) do
     local there = read(id, 's', 'f', 'l', 'a', 'k', 'v')
@@ -36,9 +37,9 @@ repeat
       found = found + 1
       local n = #answer
       answer[n + 1], answer[n + 2], answer[n + 3] = id, there[2], of
-      answer[n + 4], answer[n + 5], answer[n + 6] = there[4], there[5] or '0', there[6] or '0'
+      answer[n + 4], answer[n + 5], answer[n + 6] = there[4], there[5] and '1' or '0', integer(number_of(there[6]) or 0)
     end
   end
-until #late < max or found == max or seen >= scan
+until #late < tonumber(page) or found == max or seen >= scan
 write()
 return answer

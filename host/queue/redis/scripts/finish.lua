@@ -18,8 +18,8 @@ for i = 2, #ARGV, 6 do
     answers[#answers + 1] = repeated and { there[1], route, '1' } or { '', '', '' }
   elseif outcome == 'd' then
     answers[#answers + 1] = { 'd', fail_damaged(id, text), '' }
-  elseif not (route and there[13] and there[14] and tonumber(there[4]) and tonumber(there[5]) and tonumber(there[6])
-    and tonumber(there[8]) and tonumber(there[10]) and tonumber(there[11]) and tonumber(there[12])) then
+  elseif not (route and there[13] and there[14] and are_numbers(there[4], there[5], there[6], there[8])
+    and are_numbers(there[10], there[11], there[12])) then
     answers[#answers + 1] = { 'd', fail_damaged(id, 'it lacks fields that finishing needs'), '' }
   else
     local state = outcome
@@ -30,7 +30,7 @@ for i = 2, #ARGV, 6 do
     local at = state == 'p' and NOW + after or NOW
     local set = { 's', state, 'u', integer(at), 'g', mark }
     local function also(field, value) set[#set + 1] = field; set[#set + 1] = value end
-    local losses = tonumber(there[15]) or 0
+    local losses = number_of(there[15]) or 0
     if outcome == 'b' or outcome == 'l' then also('a', math.max(0, tonumber(there[6]) - 1)) end
     if outcome == 'l' then
       losses = losses + 1

@@ -14,7 +14,7 @@ local function give(id, fence, attempt, begun, m, p, t, e, losses)
   leased[n + 1], leased[n + 2], leased[n + 3] = id, fence, attempt
   leased[n + 4], leased[n + 5], leased[n + 6] = m, p, t
   leased[n + 7], leased[n + 8] = begun, (attempt == 1 and not e) and 1 or 0
-  leased[n + 9] = (tonumber(losses) or 0) >= SUSPECT_AFTER and 1 or 0
+  leased[n + 9] = (number_of(losses) or 0) >= SUSPECT_AFTER and 1 or 0
 end
 
 -- A repeated call whose first one was executed gets the same answer; the client of a cluster repeats calls
@@ -112,8 +112,7 @@ for _, head in ipairs(taken) do
   dequeue(head.id, head.backlog)
   -- A task that was deleted by hand is still in its backlog.
   if there[1] == 'p' and not (there[3] and there[4] and valid_route(there[8])
-    and tonumber(there[2]) and tonumber(there[5]) and tonumber(there[9])
-    and tonumber(there[10]) and tonumber(there[11]) and tonumber(there[12])) then
+    and are_numbers(there[2], there[5], unpack(there, 9, 12))) then
     fail_damaged(head.id, 'it lacks fields that an attempt needs')
   elseif there[1] == 'p' and backlog_of(there[8], there[7]) == head.backlog then
     rows[#rows + 1] = { head.id, there }

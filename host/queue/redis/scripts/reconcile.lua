@@ -24,7 +24,7 @@ end
 
 local function check(id)
   local there = read(id, 's', 'l', 'u', 'q', 'o', 't', 'a', 'z', 'm', 'f', 'b', 'n', 'v')
-  local state, route, at = there[1], valid_route(there[2]), tonumber(there[3])
+  local state, route, at = there[1], valid_route(there[2]), number_of(there[3])
   if not state and redis.call('EXISTS', key(id)) == 0 then
     remove(ALL, id)
     repaired = repaired + 1
@@ -44,7 +44,7 @@ local function check(id)
   else
     -- A task without a time of its end ended now.
     ensure(TAG .. ':ended', at or NOW, id)
-    local order = tonumber(there[5])
+    local order = number_of(there[5])
     if state ~= 'c' and order then ensure(TAG .. ':dead:' .. state, order, id) end
   end
   local field = state .. ' ' .. type_of(route or 'unknown')
