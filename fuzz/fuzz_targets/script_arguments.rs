@@ -11,6 +11,6 @@ mod support {
 }
 
 /// How long a server may take to start.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(120);
 
 hostel_fuzz_targets::program!(redis_arguments::SCRIPT_ARGUMENTS);
