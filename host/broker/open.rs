@@ -1,6 +1,6 @@
 //! Selects the broker that the configuration names.
 
-use super::{error::Error, local::LocalBroker, message_broker::MessageBroker, redis::RedisBroker};
+use super::{RedisBroker, error::Error, local::LocalBroker, message_broker::MessageBroker};
 use hostel_runtime::health::Health;
 use std::sync::Arc;
 

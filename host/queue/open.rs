@@ -1,6 +1,6 @@
 //! The choice of a queue backend.
 
-use super::{error::Error, redis::RedisQueue, sqlite::SqliteQueue, task_queue::TaskQueue};
+use super::{RedisQueue, error::Error, sqlite::SqliteQueue, task_queue::TaskQueue};
 use hostel_config as config;
 use hostel_runtime::health::Health;
 use std::sync::Arc;
