@@ -37,7 +37,7 @@ async fn measure() -> f64 {
         .expect("a queue");
     let name = |given: &str| Name::parse("name", given).expect("a name");
     let ttl = Duration::from_secs(15);
-    let want = LeaseRequest::for_type(name("bench"), name("echo"), BATCH, ttl);
+    let request = LeaseRequest::for_type(name("bench"), name("echo"), BATCH, ttl);
     let ran = ExecutedBy {
         node: name("bench"),
         plugin: name("echo"),
@@ -50,7 +50,7 @@ async fn measure() -> f64 {
             .collect();
         let begin = machine::cpu_time();
         queue.submit(tasks).await.expect("a submit");
-        let leased = queue.lease(&want).await.expect("a lease");
+        let leased = queue.lease(&request).await.expect("a lease");
         assert_eq!(leased.len(), BATCH);
         let ended = leased.into_iter().map(|leased| Finish {
             token: leased.token,
