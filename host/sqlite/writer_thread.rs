@@ -14,6 +14,7 @@ use super::{
     receive::{Received, receive},
     store::{Session, Store},
 };
+use hostel_backoff::Backoff;
 use hostel_runtime::health::Health;
 use hostel_runtime::log_limit::LogLimit;
 use rusqlite::Connection;
@@ -26,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 /// Bytes of payload that share a commit, except for those of the last operation.
 const MAX_BATCH_BYTES: u64 = 16 << 20;
 
-/// The first and the longest delay before a failed database is opened again.
+/// The first and the longest delay before a failed database is opened again, less jitter.
 const RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// How often the disk is checked and `Store::tick` is called.
@@ -48,7 +49,9 @@ pub(super) struct WriterThread<S: Store> {
     waiting: VecDeque<Box<dyn Operation<S>>>,
     /// Not answered yet.
     batch: Vec<Box<dyn Operation<S>>>,
-    retry_delay: Duration,
+    backoff: Backoff,
+    /// The reserve was just released, so there is room to try again.
+    retry_at_once: bool,
     last_tick: Instant,
     /// The latest commit failed for this reason.
     disk_is_full: bool,
@@ -94,7 +97,8 @@ impl<S: Store> WriterThread<S> {
             receiver,
             waiting: VecDeque::new(),
             batch: Vec::new(),
-            retry_delay: RETRY_DELAY.0,
+            backoff: Backoff::new(RETRY_DELAY.0, RETRY_DELAY.1),
+            retry_at_once: false,
             last_tick: Instant::now(),
             disk_is_full: false,
             closing: false,
@@ -188,7 +192,7 @@ impl<S: Store> WriterThread<S> {
             };
             match committed {
                 Ok(errors) => {
-                    self.retry_delay = RETRY_DELAY.0;
+                    self.backoff.reset();
                     self.disk_is_full = false;
                     store.committed(&mut session);
                     self.reply(errors);
@@ -224,7 +228,7 @@ impl<S: Store> WriterThread<S> {
         let reason = self.database.reason(&fault);
         let mut kept = Vec::new();
         if self.disk_is_full && self.space.release_reserve() {
-            self.retry_delay = Duration::ZERO;
+            self.retry_at_once = true;
             let adds = |operation: &mut Box<dyn Operation<S>>| operation.cost().adds;
             let adding = self.batch.extract_if(.., adds).collect();
             kept = std::mem::replace(&mut self.batch, adding);
@@ -323,7 +327,10 @@ impl<S: Store> WriterThread<S> {
     /// Refuses operations, and from time to time tries to open the database and to commit to it.
     /// Returns `None` once the writer is closed.
     fn reopen(&mut self, mut reason: String) -> Option<Connection> {
-        let mut next_try = Instant::now() + self.retry_delay;
+        let mut next_try = Instant::now();
+        if !std::mem::take(&mut self.retry_at_once) {
+            next_try += self.backoff.next_delay();
+        }
         loop {
             if Instant::now() >= next_try {
                 match self.probe() {
@@ -336,8 +343,7 @@ impl<S: Store> WriterThread<S> {
                     }
                     Err(error) => reason = error.to_string(),
                 }
-                self.retry_delay = (self.retry_delay * 2).clamp(RETRY_DELAY.0, RETRY_DELAY.1);
-                next_try = Instant::now() + self.retry_delay;
+                next_try = Instant::now() + self.backoff.next_delay();
             }
             self.refuse(&reason, false);
             let timeout = next_try.saturating_duration_since(Instant::now());
