@@ -324,6 +324,7 @@ fn undocumented_queues(sources: &[Source]) -> Vec<String> {
     let named: BTreeSet<&str> = rows
         .filter_map(|row| row.split(" | ").next())
         .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .filter(|name| name.ends_with(".rs"))
         .collect();
     let mut faults = Vec::new();
     for source in sources {
