@@ -50,12 +50,12 @@ pub trait Component: Sized + 'static {
 
 /// The component type of a plugin, which can start instances.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ComponentType {
+pub(crate) struct Declared {
     pub topics: &'static [&'static str],
     pub start: fn() -> Result<Box<dyn Instance>>,
 }
 
-impl ComponentType {
+impl Declared {
     pub fn of<C: Component>() -> Self {
         Self {
             topics: C::TOPICS,

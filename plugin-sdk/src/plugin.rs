@@ -1,7 +1,7 @@
 //! A plugin: its identity, its task types and its component. The `plugin!` macro creates it; the
 //! bindings in the sandbox and the mock host run it through the same functions.
 
-use crate::component::{Component, ComponentType, Instance};
+use crate::component::{Component, Declared, Instance};
 use crate::{Result, Task, TaskError, TaskType};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub struct Plugin {
     pub(crate) version: &'static str,
     pub(crate) description: &'static str,
     pub(crate) task_types: Vec<TaskType>,
-    component: Option<ComponentType>,
+    component: Option<Declared>,
 }
 
 impl Plugin {
@@ -43,7 +43,7 @@ impl Plugin {
     /// Sets the component to `C`. A plugin has at most one; its id is the plugin's name.
     pub fn with_component<C: Component>(self) -> Self {
         Self {
-            component: Some(ComponentType::of::<C>()),
+            component: Some(Declared::of::<C>()),
             ..self
         }
     }
