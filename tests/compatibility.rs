@@ -121,8 +121,20 @@ fn announced_removals(old: &Files, now: &Files) -> Vec<String> {
     let now = items(now);
     let changelog = fs::read_to_string(source().join("CHANGELOG.md")).expect("CHANGELOG.md");
     let unreleased = changelog.split("\n## ").nth(1).unwrap_or_default();
+    // What goes with its type is announced with it.
+    let is_announced = |item: &items::Item| {
+        let parent = item.name.split("::").next().unwrap_or_default();
+        let parent_is_gone = !now.iter().any(|other| other.name == parent);
+        let names = [
+            item.name.as_str(),
+            if parent_is_gone { parent } else { &item.name },
+        ];
+        names
+            .iter()
+            .any(|name| unreleased.contains(&format!("`{name}`")))
+    };
     let gone = items(old).into_iter().filter(|item| !now.contains(item));
-    gone.filter(|item| !unreleased.contains(&format!("`{}`", item.name)))
+    gone.filter(|item| !is_announced(item))
         .map(|item| {
             format!(
                 "{} (announce `{}` in CHANGELOG.md)",
