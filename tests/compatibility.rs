@@ -6,7 +6,11 @@ mod proto;
 
 use crate::support::plugins::source;
 use libtest_mimic::{Completion, Failed, Trial};
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+};
 
 /// Sources of the public API. Everything `pub` in them counts.
 const API: &[&str] = &["host/client", "plugin-sdk/src"];
@@ -112,13 +116,7 @@ fn files_now(folders: &[&str]) -> Files {
 
 /// Public items that are gone, unless the changelog's part "Unreleased" names them in backticks.
 fn announced_removals(old: &Files, now: &Files) -> Vec<String> {
-    let items = |files: &Files| {
-        let rust = files.iter().filter(|(name, _)| name.ends_with(".rs"));
-        let rust = rust.filter(|(name, _)| !PRIVATE.iter().any(|part| name.contains(part)));
-        rust.flat_map(|(name, text)| items::public(name, text))
-            .collect::<Vec<_>>()
-    };
-    let now = items(now);
+    let now = public_items(now);
     let changelog = fs::read_to_string(source().join("CHANGELOG.md")).expect("CHANGELOG.md");
     let unreleased = changelog.split("\n## ").nth(1).unwrap_or_default();
     // What goes with its type is announced with it.
@@ -133,7 +131,9 @@ fn announced_removals(old: &Files, now: &Files) -> Vec<String> {
             .iter()
             .any(|name| unreleased.contains(&format!("`{name}`")))
     };
-    let gone = items(old).into_iter().filter(|item| !now.contains(item));
+    let gone = public_items(old)
+        .into_iter()
+        .filter(|item| !now.contains(item));
     gone.filter(|item| !is_announced(item))
         .map(|item| {
             format!(
@@ -142,4 +142,19 @@ fn announced_removals(old: &Files, now: &Files) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// What the sources declare `pub`, without what belongs to a private type.
+fn public_items(files: &Files) -> Vec<items::Item> {
+    let rust = files.iter().filter(|(name, _)| name.ends_with(".rs"));
+    let rust = rust.filter(|(name, _)| !PRIVATE.iter().any(|part| name.contains(part)));
+    let all: Vec<_> = rust
+        .flat_map(|(name, text)| items::public(name, text))
+        .collect();
+    let names: BTreeSet<_> = all.iter().map(|item| item.name.clone()).collect();
+    let belongs = |item: &items::Item| match item.name.split_once("::") {
+        Some((parent, _)) => names.contains(parent),
+        None => true,
+    };
+    all.into_iter().filter(belongs).collect()
 }
