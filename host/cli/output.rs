@@ -32,6 +32,10 @@ pub fn print_field(name: &str, value: &str) {
 }
 
 /// Ends the process if stdout cannot be written; silently if its reader has gone (`| head`).
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command has nothing to drain, and its output is the last thing it does"
+)]
 fn write_out(text: impl fmt::Display) {
     let mut out = io::stdout().lock();
     if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {

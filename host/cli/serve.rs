@@ -78,7 +78,7 @@ impl Serve {
         tracing::info!("stopping; a second signal ends the process at once");
         let stopped = tokio::select! {
             stopped = node.stop() => stopped,
-            () = signals.stop() => process::exit(130),
+            () = signals.stop() => end_at_once(),
         };
         match failed {
             Some(reason) => Err(CliError::node_ended(reason)),
@@ -150,4 +150,13 @@ fn write_ports(file: &Path, node: &DistributedNode) -> anyhow::Result<()> {
         serde_json::json!({ "grpc": node.address().to_string(), "node_id": node.id().as_str() });
     atomic_file::write(file, &[format!("{ports}\n").as_bytes()])
         .with_context(|| format!("cannot write {} (--ports-file)", file.display()))
+}
+
+/// Ends the process as a second signal asks, without the rest of the drain.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the node still stops, and nothing may wait for it"
+)]
+fn end_at_once() -> ! {
+    process::exit(130)
 }
