@@ -13,7 +13,12 @@ pub enum Origin {
     /// The file as a whole.
     File,
     /// A place in the file, both counted from 1; columns are characters.
-    Line { line: usize, column: usize },
+    Line {
+        /// The line.
+        line: usize,
+        /// The column.
+        column: usize,
+    },
     /// The environment variable of that name.
     Variable(Arc<str>),
     /// The built-in default.
@@ -29,6 +34,7 @@ impl Origin {
 /// A single error.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Diagnostic {
+    /// The place of the setting.
     pub origin: Origin,
     /// The setting's path, such as `limits.max_wait_ms`; empty if the error is not about a setting.
     pub setting: String,
@@ -41,6 +47,7 @@ pub struct Diagnostic {
 pub struct Diagnostics {
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
+    /// The errors, sorted by origin.
     pub list: Vec<Diagnostic>,
 }
 

@@ -30,7 +30,9 @@ const MASK: &str = "***";
 /// these settings do not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secrets {
+    /// Values are printed.
     Shown,
+    /// `***` is printed in their place.
     Masked,
 }
 

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 /// What protects a port.
 #[derive(Debug, Clone, Copy)]
 pub struct Protection {
+    /// `[tls]` names a certificate.
     pub tls: bool,
+    /// `[auth]` names a token or a file of tokens.
     pub auth: bool,
     /// `node.insecure`: the operator allows an unprotected port.
     pub insecure: bool,

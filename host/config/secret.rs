@@ -8,6 +8,7 @@ use std::fmt;
 pub struct SecretUrl(String);
 
 impl SecretUrl {
+    /// Wraps a URL.
     pub fn new(url: impl Into<String>) -> Self {
         Self(url.into())
     }

@@ -36,6 +36,7 @@ impl TokenHash {
         Ok(Self(hash))
     }
 
+    /// Returns the bytes of the hash.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

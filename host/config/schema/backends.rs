@@ -87,8 +87,11 @@ settings! {
 }
 
 impl Etcd {
+    /// The default of `endpoints`.
     pub const ENDPOINT: &str = "http://127.0.0.1:2379";
+    /// The default of `prefix`.
     pub const PREFIX: &str = "/hostel";
+    /// The default of `ttl_ms`.
     pub const TTL: Duration = Duration::from_secs(10);
 
     /// Returns the settings for these addresses and this prefix, with defaults for the rest.
@@ -107,7 +110,9 @@ impl Etcd {
 }
 
 impl Redis {
+    /// The default of `url`.
     pub const URL: &str = "redis://127.0.0.1:6379";
+    /// The default of `prefix`.
     pub const PREFIX: &str = "hostel";
 
     /// Returns the settings for this address and prefix, with defaults for the rest; `None` if the

@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 pub struct Tls {
     /// The node's certificate, followed by the intermediate certificates.
     pub cert_file: PathBuf,
+    /// The certificate's key.
     pub key_file: PathBuf,
     /// The CA that signs the certificates of clients; without one they need none.
     pub client_ca_file: Option<PathBuf>,
