@@ -15,7 +15,7 @@ pub const REQUESTS: Target = Target {
     name: "requests",
     seeds,
     check: |bytes| {
-        let limits = Config::default().limits.submission;
+        let limits = Config::default().limits.submission();
         if let Ok(task) = wire::Task::decode(bytes)
             && let Ok(task) = convert::submission(task, &limits)
         {

@@ -28,7 +28,7 @@ pub struct Reservation {
 impl Budget {
     /// Creates a budget of `bytes`, at least 1 KiB and at most 4 TiB.
     pub fn new(bytes: usize) -> Self {
-        let most = u32::MAX.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
+        let most = u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
         let units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(most);
         let units = units.clamp(1, most);
         Self {

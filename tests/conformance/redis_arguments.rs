@@ -89,7 +89,7 @@ pub fn trials() -> Vec<libtest_mimic::Trial> {
     let name = "queue::redis::fuzz_script_arguments";
     vec![crate::support::trial_needing(
         name,
-        Kind::Redis.is_here(),
+        Kind::Redis.is_installed(),
         run,
     )]
 }
@@ -99,7 +99,7 @@ fn check(bytes: &[u8]) {
 }
 
 async fn check_with(server: &Server, mut choices: Choices<'_>) {
-    say(server, &["FLUSHALL"]).await;
+    command(server, &["FLUSHALL"]).await;
     let url = server.url();
     let settings = config::RedisQueue {
         server: config::Redis::at(&url, "test").expect("a sound url"),
@@ -133,8 +133,8 @@ async fn check_with(server: &Server, mut choices: Choices<'_>) {
     queue.close().await;
 }
 
-async fn say(server: &Server, words: &[&str]) -> redis::Value {
-    server.say(words).await.expect("an answer")
+async fn command(server: &Server, words: &[&str]) -> redis::Value {
+    server.command(words).await.expect("an answer")
 }
 
 /// Goes through all tasks and sets, and returns how much was repaired.
@@ -150,7 +150,7 @@ async fn reconcile(server: &Server) -> u64 {
             "test",
             "100",
         ];
-        let answer = say(server, &words).await;
+        let answer = command(server, &words).await;
         let (repaired, _): (u64, u64) =
             redis::FromRedisValue::from_redis_value(answer).expect("two numbers");
         all += repaired;
@@ -309,7 +309,7 @@ impl Calls<'_> {
     /// Spoils a field of a record, if there is one.
     async fn damage(&mut self, choices: &mut Choices<'_>) {
         let key = format!("{{test:0}}:t:{}", name(choices));
-        if say(self.server, &["EXISTS", &key]).await == redis::Value::Int(0) {
+        if command(self.server, &["EXISTS", &key]).await == redis::Value::Int(0) {
             return;
         }
         self.is_damaged = true;
@@ -320,7 +320,7 @@ impl Calls<'_> {
             Some(value) => vec!["HSET", &key, field, value],
             None => vec!["HDEL", &key, field],
         };
-        say(self.server, &words).await;
+        command(self.server, &words).await;
     }
 }
 
