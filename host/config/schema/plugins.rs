@@ -56,7 +56,8 @@ settings! {
         max_total_memory_bytes: usize = bytes(0..=64 * KIB * GIB).default(0);
 
         /// Share of components in max_total_memory_bytes; tasks have the rest. New code of a component
-        /// needs room beside the old code, or else the old one is stopped first. 0 means a quarter, or
+        /// starts beside the old, once other components leave it the memory; if the two never fit
+        /// together, the old one is stopped first. 0 means a quarter, or
         /// room for one component (plugins.sandbox.max_memory_bytes) if a quarter is less and a task
         /// fits beside it.
         max_component_memory_bytes: usize = bytes(0..=64 * KIB * GIB).default(0);
