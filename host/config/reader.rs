@@ -92,6 +92,9 @@ struct Content {
     muted: bool,
 }
 
+/// The name of a kind of section, and what reads the settings of that kind.
+pub type Kind<T> = (&'static str, fn(&mut Section<'_>) -> T);
+
 impl<'r> Section<'r> {
     fn new(reader: &'r mut Reader, path: String, content: Content) -> Self {
         Self {
@@ -180,7 +183,7 @@ impl<'r> Section<'r> {
 
     /// Reads the settings of the kind that the section's setting `kind` names, the first without one.
     /// Of an unknown kind, all other settings are ignored.
-    pub fn kind<T>(&mut self, kinds: &[(&'static str, fn(&mut Section<'_>) -> T)]) -> T {
+    pub fn kind<T>(&mut self, kinds: &[Kind<T>]) -> T {
         let names: Vec<&'static str> = kinds.iter().map(|(name, _)| *name).collect();
         let parse: Parse<usize> = Box::new(move |entry, _| {
             let given = parse::text(entry)?;

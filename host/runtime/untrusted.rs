@@ -144,7 +144,8 @@ mod tests {
     #[test]
     fn the_writer_escapes_into_one_line() {
         let mut out = OneLine(String::new());
-        write!(out, "{} {:?}", "a\nb", "\u{202e}").unwrap();
+        let (lines, hidden) = ("a\nb", "\u{202e}");
+        write!(out, "{lines} {hidden:?}").unwrap();
         assert_eq!(out.0, "a\\nb \"\\u{202e}\"");
     }
 

@@ -329,7 +329,7 @@ mod tests {
         let health = Health::default();
         let mut requested = health.vital(Part::Worker, "finisher", async {});
         requested.ended().await;
-        let thread = health.vital_thread(Part::Queue, "queue-writer", || thread::park());
+        let thread = health.vital_thread(Part::Queue, "queue-writer", thread::park);
         thread.unwrap().join();
         assert!(faults(&health).is_empty());
         assert!(health.failed().now_or_never().is_none());

@@ -63,8 +63,10 @@ local function read(id, ...)
 end
 
 -- Returns the number in a field of a record, or nothing unless it is a whole number as scripts write it.
--- tonumber would also take nan, inf and 0x10, which sorted sets and callers refuse.
+-- tonumber would also take nan, inf and 0x10, which sorted sets and callers refuse. A number of the
+-- script's own is returned as it is.
 local function number_of(text)
+  if type(text) == 'number' then return text end
   return text and #text <= 16 and string.find(text, '^%d+$') and tonumber(text) or nil
 end
 
