@@ -74,7 +74,9 @@ impl Sources {
         let mut components = self.components.as_ref().map(|it| it.changed());
         loop {
             faults.mark_unchanged();
-            components.as_mut().map(|changed| changed.mark_unchanged());
+            if let Some(changed) = components.as_mut() {
+                changed.mark_unchanged();
+            }
             let now = self.serving();
             publish(&published, &before, &now);
             before = now;

@@ -48,11 +48,14 @@ impl Spawner {
             runtime: Handle::current(),
             started,
         };
-        let sent = self.orders.as_ref().map(|orders| orders.send(order));
-        match sent {
-            Some(Ok(())) => child.await.unwrap_or_else(|_| Err(ended())),
-            _ => Err(ended()),
+        let sent = self
+            .orders
+            .as_ref()
+            .is_some_and(|orders| orders.send(order).is_ok());
+        if !sent {
+            return Err(ended());
         }
+        child.await.unwrap_or_else(|_| Err(ended()))
     }
 }
 
