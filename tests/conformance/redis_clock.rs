@@ -25,7 +25,7 @@ pub fn trials() -> Vec<Trial> {
     vec![support::trial_needing(
         case,
         Kind::Redis.is_installed(),
-        || set_back_and_right(),
+        set_back_and_right,
     )]
 }
 

@@ -90,7 +90,7 @@ async fn used_memory(server: &Server) -> u64 {
 }
 
 async fn a_full_memory_refuses_submissions_only(shards: u32) {
-    const PAYLOAD: [u8; 20_000] = [7; 20_000];
+    static PAYLOAD: [u8; 20_000] = [7; 20_000];
     let server = Server::start(Kind::Redis).await;
     let (queue, health) = open(&server, shards).await;
     let limit = async |bytes: u64| {

@@ -10,9 +10,10 @@ use hostel::{
     queue::{Error, Finish, Finished, LeaseToken, RedisQueue, Submitted, TaskQueue},
     task::{Outcome, StateKind},
 };
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::Duration,
 };
 use tokio::task::JoinSet;
@@ -68,7 +69,7 @@ impl Flow {
     }
 
     pub fn acknowledged(&self) -> usize {
-        lock(&self.ledger).acknowledged.len()
+        self.ledger.lock().acknowledged.len()
     }
 
     /// Waits until so many more tasks are acknowledged.
@@ -83,7 +84,7 @@ impl Flow {
     /// Waits until a call has failed with a reason that contains `word`.
     pub async fn fails_with(&self, word: &str) {
         eventually(word, async || {
-            let ledger = lock(&self.ledger);
+            let ledger = self.ledger.lock();
             ledger
                 .reasons
                 .iter()
@@ -95,7 +96,7 @@ impl Flow {
 
     /// Asserts that every task acknowledged so far exists.
     pub async fn all_exist(&self) {
-        let acknowledged = lock(&self.ledger).acknowledged.clone();
+        let acknowledged = self.ledger.lock().acknowledged.clone();
         for id in acknowledged {
             let found = self.queue.get(&name(&id)).await.unwrap();
             assert!(found.is_some(), "{id} is lost");
@@ -115,15 +116,15 @@ impl Flow {
         while let Some(submitter) = self.submitters.join_next().await {
             submitter.unwrap();
         }
-        let acknowledged = lock(&self.ledger).acknowledged.clone();
+        let acknowledged = self.ledger.lock().acknowledged.clone();
         until("all have ended", async || {
             assert!(self.workers.try_join_next().is_none(), "the worker is gone");
-            let ledger = lock(&self.ledger);
+            let ledger = self.ledger.lock();
             acknowledged.iter().all(|id| ledger.ended.contains_key(id))
         })
         .await;
         let (mut more, mut unknown) = (Vec::new(), Vec::new());
-        for (id, times) in &lock(&self.ledger).ended {
+        for (id, times) in &self.ledger.lock().ended {
             if *times != 1 {
                 more.push(id.clone());
             }
@@ -140,10 +141,6 @@ impl Flow {
     }
 }
 
-fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
-    ledger.lock().unwrap()
-}
-
 /// Submits a task until it is acknowledged, and then once more.
 async fn submit(queue: &RedisQueue, ledger: &Mutex<Ledger>, id: &str) {
     for created_may_be in [true, false] {
@@ -155,7 +152,7 @@ async fn submit(queue: &RedisQueue, ledger: &Mutex<Ledger>, id: &str) {
                 Err(error) => passes(ledger, error).await,
             }
         }
-        lock(ledger).acknowledged.insert(id.to_owned());
+        ledger.lock().acknowledged.insert(id.to_owned());
     }
 }
 
@@ -183,7 +180,7 @@ async fn work(queue: &RedisQueue, ledger: &Mutex<Ledger>) {
             let result = "done".into();
             let outcome = Outcome::Completed { result };
             if ended(queue, ledger, &leased.token, outcome).await == Finished::Applied {
-                let mut ledger = lock(ledger);
+                let mut ledger = ledger.lock();
                 *ledger.ended.entry(leased.token.id.to_string()).or_default() += 1;
             }
         }
@@ -214,7 +211,7 @@ async fn ended(
 async fn passes(ledger: &Mutex<Ledger>, error: &Error) {
     match error {
         Error::Unavailable { reason, .. } => {
-            lock(ledger).reasons.insert(reason.clone());
+            ledger.lock().reasons.insert(reason.clone());
         }
         other => panic!("{other:?}"),
     }

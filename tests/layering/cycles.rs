@@ -117,7 +117,7 @@ impl Tree {
         match *rest.peek()? {
             "crate" => {
                 rest.next();
-                at = self.root_of(module, *rest.peek()?);
+                at = self.root_of(module, rest.peek()?);
             }
             "self" => {
                 rest.next();
