@@ -10,7 +10,8 @@ use tonic::{
 };
 use tonic_prost::ProstEncoder;
 
-/// The services that gRPC defines for every server.
+/// The services that gRPC defines for every server, with its own comments.
+#[allow(rustdoc::invalid_html_tags)]
 pub mod grpc {
     pub mod health {
         pub mod v1 {
