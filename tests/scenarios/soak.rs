@@ -331,8 +331,10 @@ async fn abandoned_calls(client: DistributedClient, done: Arc<Faults>) {
 /// Fills Redis at times by lowering its memory limit.
 async fn full_store(redis: String, done: Arc<Faults>) {
     let client = redis::Client::open(redis).expect("an address");
+    // The machine is busy, and Redis with it.
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None);
     let mut connection = client
-        .get_multiplexed_async_connection()
+        .get_multiplexed_async_connection_with_config(&patient)
         .await
         .expect("a connection");
     let mut set_limit = async |bytes: String| {
