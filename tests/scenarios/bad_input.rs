@@ -203,7 +203,7 @@ async fn oversized_input_is_rejected(on: Backend) {
         metadata,
         ..Default::default()
     };
-    let words = "a service may say";
+    let words = "address and metadata of a service may have 16384 bytes";
     let large = HashMap::from([("k".into(), "v".repeat(1 << 20))]);
     assert_rejected(client.register(service(large)).await, invalid, words);
     assert_serves(&mut client).await;
