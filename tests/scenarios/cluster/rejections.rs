@@ -42,7 +42,7 @@ async fn a_node_that_lost_its_id_leases_nothing() {
     assert_eq!((runs(&first), runs(&second)), (0, TASKS));
     second.kill();
     eventually("the first node has its id again", async || {
-        first.log().contains("this node has its id").then_some(())
+        first.log().contains("this node owns its id").then_some(())
     })
     .await;
     let status = first.client().submit_and_wait(task("echo", "x")).await;

@@ -213,7 +213,7 @@ async fn a_full_mailbox_rejects_messages(on: Backend) {
     let refused = ask(&mut client, without_answer("echo")).await;
     assert!(!refused.success);
     assert!(
-        refused.message.contains("4 messages wait for it"),
+        refused.message.contains("4 messages wait in it"),
         "{}",
         refused.message
     );
