@@ -2,7 +2,6 @@
 
 use crate::support::{
     DEADLINE, eventually,
-    plugins::source,
     servers::{Kind, Server},
     trial_needing,
 };
@@ -21,29 +20,24 @@ const CLUSTER: &str = "examples::the_cluster_quickstart_serves_with_etcd_and_red
 const IN_OWN_NETWORK: &str = "HOSTEL_TEST_IN_OWN_NETWORK";
 
 pub fn trials() -> Vec<Trial> {
-    let is_prepared =
-        || Kind::Redis.is_installed() && Kind::Etcd.is_installed() && can_have_own_network();
+    let is_prepared = || {
+        let has_servers = Kind::Redis.is_installed() && Kind::Etcd.is_installed();
+        has_servers && example("quickstart_cluster").is_file() && can_have_own_network()
+    };
     let is_possible = env::var_os(IN_OWN_NETWORK).is_some() || is_prepared();
     vec![
         trial_needing(
             "examples::the_quickstart_submits_and_streams",
-            true,
+            example("quickstart").is_file(),
             quickstart,
         ),
         trial_needing(CLUSTER, is_possible, cluster),
     ]
 }
 
-/// Builds an example and returns its program.
+/// Returns the program of an example, which `cargo test` builds beside the binary unless it is asked for
+/// some targets only.
 fn example(name: &str) -> PathBuf {
-    let built = Command::new(env!("CARGO"))
-        .current_dir(source())
-        .args(["build", "--release", "--example", name])
-        .env("CARGO_TARGET_DIR", source().join("target"))
-        .output()
-        .expect("cargo runs");
-    let errors = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "{errors}");
     let binary = Path::new(env!("CARGO_BIN_EXE_hostel"));
     binary.with_file_name("examples").join(name)
 }
