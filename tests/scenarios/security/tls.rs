@@ -6,7 +6,7 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 pub async fn listening_beyond_loopback_needs_tls_and_tokens() {
     let authority = Authority::new("authority");
-    for (settings, lacks) in [(TLS, "needs [auth] too"), (TOKENS, "needs [tls] too")] {
+    for (settings, lacks) in [(TLS, "needs [auth] as well"), (TOKENS, "needs [tls] as well")] {
         let mut node = prepared(settings, &authority);
         node.set_listen("0.0.0.0:0");
         node.spawn();
@@ -231,7 +231,7 @@ pub async fn broken_certificate_files_are_named() {
         (
             write("tokens", "ci hostel_x"),
             "auth.tokens_file: /",
-            "tokens line 1: the SHA-256",
+            "tokens line 1: expected the SHA-256",
         ),
     ] {
         let log = log_of(&break_it).await;
