@@ -6,7 +6,10 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 pub async fn listening_beyond_loopback_needs_tls_and_tokens() {
     let authority = Authority::new("authority");
-    for (settings, lacks) in [(TLS, "needs [auth] as well"), (TOKENS, "needs [tls] as well")] {
+    for (settings, lacks) in [
+        (TLS, "needs [auth] as well"),
+        (TOKENS, "needs [tls] as well"),
+    ] {
         let mut node = prepared(settings, &authority);
         node.set_listen("0.0.0.0:0");
         node.spawn();
