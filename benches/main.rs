@@ -20,10 +20,7 @@ mod submits;
 mod takeover;
 mod warm;
 
-#[allow(dead_code)]
-#[path = "../tests/support/mod.rs"]
-mod support;
-
+use hostel_tests::support;
 use report::Row;
 use std::{path::Path, process::ExitCode};
 
@@ -54,6 +51,7 @@ fn main() -> ExitCode {
     {
         return child::play(name);
     }
+    support::node::set_binary(Path::new(env!("CARGO_BIN_EXE_hostel")));
     let json = arguments.iter().any(|argument| argument == "--json");
     // Other options are cargo's, such as --bench.
     let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();

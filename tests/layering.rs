@@ -4,6 +4,7 @@
 
 mod cycles;
 
+use crate::support::plugins::source;
 use libtest_mimic::Trial;
 use std::{
     collections::BTreeSet,
@@ -107,9 +108,7 @@ impl Source {
     /// Returns `true` if the file belongs to a crate of its own and not to the root package.
     fn is_in_engine(&self) -> bool {
         let manifest = Path::new("host").join(&self.module).join("Cargo.toml");
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join(manifest)
-            .exists()
+        source().join(manifest).exists()
     }
 
     /// Returns `true` if the file only has tests or a conformance suite.
@@ -131,7 +130,7 @@ fn none(faults: impl Iterator<Item = String>) -> Result<(), libtest_mimic::Faile
 }
 
 fn sources() -> Vec<Source> {
-    let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("host");
+    let host = source().join("host");
     let mut sources = Vec::new();
     let mut folders = vec![host.clone()];
     while let Some(folder) = folders.pop() {
@@ -318,7 +317,7 @@ const GROWING: [&str; 6] = [
 
 /// Reports files with a queue that have no row in the table of bounds, and rows without a file.
 fn undocumented_queues(sources: &[Source]) -> Vec<String> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
+    let page = source().join("ARCHITECTURE.md");
     let page = fs::read_to_string(page).expect("ARCHITECTURE.md");
     let rows = page.lines().filter(|line| line.starts_with("| `"));
     let named: BTreeSet<&str> = rows

@@ -1,4 +1,5 @@
-//! Translates between wire types and domain types, and validates all input.
+//! Translates between wire types and domain types. What a value may be is checked by the constructors of
+//! the domain types.
 
 use super::status::IntoStatus;
 use crate::{

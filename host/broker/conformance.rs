@@ -17,7 +17,7 @@ use super::{
 };
 use bytes::Bytes;
 use hostel_task::Name;
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// The backlog of the subscriptions of the cases.
 pub const BACKLOG: usize = 64;
@@ -25,36 +25,15 @@ pub const BACKLOG: usize = 64;
 /// A broker under test.
 pub type Broker = Arc<dyn MessageBroker>;
 
-type Run = fn(Broker) -> Pin<Box<dyn Future<Output = ()> + Send>>;
-
 /// One rule of the contract.
-#[derive(Debug, Clone, Copy)]
-pub struct Case {
-    name: &'static str,
-    run: Run,
-}
-
-impl Case {
-    /// The name of the case.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// Opens a broker and runs the case on it.
-    pub async fn run<F>(&self, open: impl FnOnce() -> F)
-    where
-        F: Future<Output = Broker>,
-    {
-        (self.run)(open().await).await;
-    }
-}
+pub type Case = hostel_runtime::conformance::Case<Broker>;
 
 macro_rules! cases {
     ($($name:ident,)*) => {
-        const CASES: &[Case] = &[$(Case {
-            name: stringify!($name),
-            run: |broker| Box::pin($name(broker)),
-        }),*];
+        const CASES: &[Case] = &[$(Case::new(
+            stringify!($name),
+            |broker| Box::pin($name(broker)),
+        )),*];
     };
 }
 

@@ -2,8 +2,8 @@
 //! code between two messages. Everything happens in this one loop, so nothing overlaps.
 
 use super::{
-    actor_state::ActorState, refusal_log::ErrorLog, restart_policy::RestartPolicy,
-    router::Registration, start_error::StartError, status::State,
+    actor_state::ActorState, refusal_log::ErrorLog, restart_policy::RestartPolicy, router::OwnedId,
+    start_error::StartError, status::State,
 };
 use crate::{
     broker::{Attachment, Inbox, Message, Received, Subscription, Topic},
@@ -48,7 +48,7 @@ pub struct ActorLoop {
     state: Arc<ActorState>,
     inbox: Inbox,
     mailbox: Subscription,
-    registration: Registration,
+    owned_id: OwnedId,
     wanted: watch::Receiver<Arc<Generation>>,
     topics: BTreeMap<Name, Attachment>,
     instance: Option<Instance>,
@@ -71,14 +71,14 @@ impl ActorLoop {
         state: Arc<ActorState>,
         inbox: Inbox,
         mailbox: Subscription,
-        registration: Registration,
+        owned_id: OwnedId,
         wanted: watch::Receiver<Arc<Generation>>,
     ) -> Self {
         Self {
             state,
             inbox,
             mailbox,
-            registration,
+            owned_id,
             wanted,
             topics: BTreeMap::new(),
             instance: None,
@@ -273,7 +273,7 @@ impl ActorLoop {
         self.instance = Some(instance);
         self.last_good = Some(generation.clone());
         let listening = self.listen_to(&generation.topics).await;
-        self.registration.set_down(None);
+        self.owned_id.set_down(None);
         let upgrade_pending = self.upgrade.is_some();
         self.state.change(|status| {
             status.state = State::Running;
@@ -367,7 +367,7 @@ impl ActorLoop {
         } else {
             tracing::warn!(component = %id, down, "{printable}; restarting in {delay:?}");
         }
-        self.registration.set_down(down.then(|| error.clone()));
+        self.owned_id.set_down(down.then(|| error.clone()));
         self.state.change(|status| {
             status.state = if down { State::Down } else { State::Restarting };
             status.error = Some(error);

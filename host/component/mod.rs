@@ -23,5 +23,5 @@ pub use delivery_error::{DeliveryError, IdTaken, RequestError};
 pub use first_scan::FirstScan;
 pub use node_inbox::NodeInbox;
 pub use registration::NodeRegistration;
-pub use router::{ANSWER, Registration, Router};
+pub use router::{ANSWER, OwnedId, Router};
 pub use status::{State, Status};

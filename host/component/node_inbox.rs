@@ -1,7 +1,7 @@
 //! The inbox of this node: answers to its requests, messages to its components that other nodes pass
 //! on, and requests to the node itself.
 
-use super::router::{Registration, Router};
+use super::router::{OwnedId, Router};
 use crate::{
     broker::{Message, Overflow, Received, Subscription, Topic},
     discovery::ServiceDiscovery,
@@ -46,7 +46,7 @@ impl NodeInbox {
 
 impl Shared {
     /// Registers the node's id and subscribes to its topic.
-    async fn open(&self) -> anyhow::Result<(Registration, Subscription)> {
+    async fn open(&self) -> anyhow::Result<(OwnedId, Subscription)> {
         let node = self.router.node();
         let (inbox, mut messages) = Subscription::new(BACKLOG, Overflow::Refuse);
         let topic = Topic::Node(node.clone());
@@ -114,7 +114,7 @@ impl Component for NodeInbox {
                     None => shared.open().await,
                 };
                 match opened {
-                    Ok((_registration, messages)) => shared.receive(messages).await,
+                    Ok((_owned_id, messages)) => shared.receive(messages).await,
                     Err(error) => tracing::warn!("the node's inbox cannot be opened: {error:#}"),
                 }
             }

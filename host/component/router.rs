@@ -47,7 +47,7 @@ struct Mailbox {
 }
 
 /// Owns an id on this node until it is dropped.
-pub struct Registration {
+pub struct OwnedId {
     router: Arc<Router>,
     id: Name,
 }
@@ -259,20 +259,20 @@ impl Router {
     }
 
     /// Registers `id`: from now on messages to it go into `inbox`.
-    pub fn register(self: &Arc<Self>, id: &Name, inbox: Inbox) -> Result<Registration, IdTaken> {
+    pub fn register(self: &Arc<Self>, id: &Name, inbox: Inbox) -> Result<OwnedId, IdTaken> {
         let mut registered = self.registered.lock();
         if registered.contains_key(id) {
             return Err(IdTaken(id.clone()));
         }
         registered.insert(id.clone(), Mailbox { inbox, down: None });
-        Ok(Registration {
+        Ok(OwnedId {
             router: self.clone(),
             id: id.clone(),
         })
     }
 }
 
-impl Registration {
+impl OwnedId {
     /// Refuses messages to this id for the reason `down`, until it is set to `None`.
     pub fn set_down(&self, down: Option<String>) {
         if let Some(mailbox) = self.router.registered.lock().get_mut(&self.id) {
@@ -281,7 +281,7 @@ impl Registration {
     }
 }
 
-impl Drop for Registration {
+impl Drop for OwnedId {
     fn drop(&mut self) {
         self.router.registered.lock().remove(&self.id);
     }

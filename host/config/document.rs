@@ -8,9 +8,9 @@ use super::{
 use toml::{Table, Value};
 
 const HEADER: &str = "\
-# Every setting of a Hostel node. The reference, host/config/default.toml, has the defaults, and
-# `hostel config show` prints the values in force. A line that begins with `#key =` is a setting that
-# is absent unless given.
+# Every setting of a Hostel node. The reference, host/config/default.toml, has the defaults and is
+# generated from host/config/schema; `hostel config show` prints the values in force. A line that begins
+# with `#key =` is a setting that is absent unless given.
 #
 # A file needs only the settings that differ from the defaults. The node reads the file that
 # --config names, else ./hostel.toml, else hostel/hostel.toml in $XDG_CONFIG_HOME (~/.config). An

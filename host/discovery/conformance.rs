@@ -18,7 +18,6 @@ use super::{
 use hostel_task::Name;
 use std::{
     collections::BTreeMap,
-    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,36 +25,15 @@ use std::{
 /// A discovery under test.
 pub type Discovery = Arc<dyn ServiceDiscovery>;
 
-type Run = fn(Discovery) -> Pin<Box<dyn Future<Output = ()> + Send>>;
-
 /// One rule of the contract.
-#[derive(Debug, Clone, Copy)]
-pub struct Case {
-    name: &'static str,
-    run: Run,
-}
-
-impl Case {
-    /// The name of the case.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// Opens a discovery and runs the case on it.
-    pub async fn run<F>(&self, open: impl FnOnce() -> F)
-    where
-        F: Future<Output = Discovery>,
-    {
-        (self.run)(open().await).await;
-    }
-}
+pub type Case = hostel_runtime::conformance::Case<Discovery>;
 
 macro_rules! cases {
     ($($name:ident,)*) => {
-        const CASES: &[Case] = &[$(Case {
-            name: stringify!($name),
-            run: |discovery| Box::pin($name(discovery)),
-        }),*];
+        const CASES: &[Case] = &[$(Case::new(
+            stringify!($name),
+            |discovery| Box::pin($name(discovery)),
+        )),*];
     };
 }
 

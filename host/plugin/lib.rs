@@ -1,6 +1,6 @@
 //! Guests: compiling, checking, keeping and running WebAssembly plugins. The only module that names
 //! wasmtime. Knows nothing of queues, nodes or gRPC; what a guest may reach beyond its sandbox is a
-//! trait here that `node.rs` implements and passes in.
+//! trait of a lower layer or of this one, whose implementation `node.rs` passes in.
 //!
 //! | folder | what lives there |
 //! |---|---|

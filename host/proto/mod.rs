@@ -36,13 +36,8 @@ fn buffer_settings() -> BufferSettings {
 }
 
 /// The codec of clients: tonic's own with smaller buffers.
+#[derive(Default)]
 pub struct Codec<T, U>(PhantomData<(T, U)>);
-
-impl<T, U> Default for Codec<T, U> {
-    fn default() -> Self {
-        Self(PhantomData)
-    }
-}
 
 impl<T, U> tonic::codec::Codec for Codec<T, U>
 where

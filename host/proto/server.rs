@@ -36,13 +36,8 @@ pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("descriptors"
 
 /// The codec of servers: a request that does not decode is an invalid argument, where tonic's own
 /// codec reports an internal error.
+#[derive(Default)]
 pub struct ServerCodec<T, U>(PhantomData<(T, U)>);
-
-impl<T, U> Default for ServerCodec<T, U> {
-    fn default() -> Self {
-        Self(PhantomData)
-    }
-}
 
 impl<T, U> tonic::codec::Codec for ServerCodec<T, U>
 where

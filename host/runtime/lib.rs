@@ -4,6 +4,8 @@
 
 pub mod atomic_file;
 pub mod budget;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod health;
 pub mod lifecycle;
 pub mod log_limit;

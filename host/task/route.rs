@@ -1,4 +1,4 @@
-//! Where a task may run.
+//! The target of a task, which says where it may run, and its route: its type and its target.
 
 use super::name::Name;
 use std::fmt;

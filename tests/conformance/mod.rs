@@ -12,6 +12,7 @@ mod redis_clock;
 mod redis_cluster;
 mod redis_faults;
 mod redis_flow;
+mod redis_memory;
 mod redis_outages;
 mod redis_reconcile;
 mod redis_states;
@@ -34,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(redis_clock::trials());
     trials.extend(redis_cluster::trials());
     trials.extend(redis_faults::trials());
+    trials.extend(redis_memory::trials());
     trials.extend(redis_reconcile::trials());
     trials.extend(redis_outages::trials());
     trials.extend(redis_states::trials());

@@ -2,6 +2,7 @@
 
 use crate::support::{
     DEADLINE, eventually,
+    node::binary,
     servers::{Kind, Server},
     trial_needing,
 };
@@ -38,8 +39,7 @@ pub fn trials() -> Vec<Trial> {
 /// Returns the program of an example, which `cargo test` builds beside the binary unless it is asked for
 /// some targets only.
 fn example(name: &str) -> PathBuf {
-    let binary = Path::new(env!("CARGO_BIN_EXE_hostel"));
-    binary.with_file_name("examples").join(name)
+    binary().with_file_name("examples").join(name)
 }
 
 async fn quickstart() {

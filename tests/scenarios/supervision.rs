@@ -5,6 +5,7 @@ use crate::support::{
     backend::Shared,
     eventually,
     ledger::channel,
+    node::binary,
     plugins::{can_build, guest, showcase},
     task, trial, trial_needing,
 };
@@ -97,7 +98,7 @@ async fn start(shared: Option<&Shared>) -> (DistributedNode, TempDir) {
     fs::copy(showcase("rates"), plugins.join("rates.wasm")).expect("a plugin");
     fs::write(plugins.join("sample.wasm"), guest(&TestGuest::default())).expect("a plugin");
     let data = dir.path().join("data");
-    let compiler = env!("CARGO_BIN_EXE_hostel");
+    let compiler = binary();
     let settings = shared.map(Shared::settings).unwrap_or_default();
     let text = format!(
         "[node]\nid = \"test\"\nlisten = \"127.0.0.1:0\"\ndata_dir = {data:?}\n\

@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -37,9 +38,21 @@ const CONNECTION: [&str; 7] = [
     "HOSTEL_CLIENT",
 ];
 
+static BINARY: OnceLock<&'static Path> = OnceLock::new();
+
+/// Sets the binary under test, once.
+pub fn set_binary(path: &'static Path) {
+    BINARY.set(path).expect("one binary");
+}
+
+/// Returns the binary under test.
+pub fn binary() -> &'static Path {
+    BINARY.get().expect("a binary")
+}
+
 /// Returns a command that runs the binary under test.
 pub fn hostel() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hostel"));
+    let mut command = Command::new(binary());
     command.env("NO_COLOR", "1");
     // The user of this machine may have set these for other nodes.
     for name in CONNECTION {

@@ -14,6 +14,8 @@ use std::{
 /// Returns the root of the source tree.
 pub fn source() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the root of the workspace")
 }
 
 /// Returns the directory of built plugins, which is kept between runs.

@@ -1,5 +1,6 @@
-//! The gRPC services, one a file. Each turns a request into a call of an engine and its result into a
-//! response.
+//! The gRPC services, one a file, and the message stream of the first (`stream.rs`). Each turns a request
+//! into a call of an engine and its result into a response. `health.rs` is the standard health service;
+//! the faults of a node are in `nodes.rs`.
 
 pub mod components;
 pub mod distributed;

@@ -103,7 +103,7 @@ fn the_reference_is_generated_from_the_declarations() {
     assert!(
         written == reference(),
         "default.toml differs from the declarations in host/config/schema; write it again with \
-         HOSTEL_UPDATE=1 cargo test --release --lib config"
+         HOSTEL_UPDATE=1 cargo test --release -p hostel-config the_reference_is_generated"
     );
     // The file gives the defaults.
     assert_eq!(parse(&written), Config::default());

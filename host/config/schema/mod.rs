@@ -1,4 +1,6 @@
-//! The declarations of all settings, one file per section. `settings!` and `kinds!` (`group.rs`) turn
+//! The declarations of all settings: a file per section, except that `backends.rs` has `[discovery]` and
+//! `[broker]`, and `security.rs` has `[tls]` and `[auth]`. `plugins.rs` is `[plugins]`, `plugin.rs` is
+//! `[plugin.NAME]`. `settings!` and `kinds!` (`group.rs`) turn
 //! each declaration into a struct or enum with its reader and description.
 
 mod backends;

@@ -1,39 +1,19 @@
 //! The list of cases.
 
 use super::{contract, helpers::Store, model};
-use std::pin::Pin;
 
-type Run = fn(Store) -> Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// One sentence of the contract.
-#[derive(Debug, Clone, Copy)]
-pub struct Case {
-    name: &'static str,
-    run: Run,
-}
-
-impl Case {
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// Opens a store, runs the case on it, and closes it.
-    pub async fn run<F>(&self, open: impl FnOnce() -> F)
-    where
-        F: Future<Output = Store>,
-    {
-        let store = open().await;
-        (self.run)(store.clone()).await;
-        store.close().await;
-    }
-}
+/// One rule of the contract. It closes the store that it ran on.
+pub type Case = hostel_runtime::conformance::Case<Store>;
 
 macro_rules! cases {
     ($($module:ident::$name:ident,)*) => {
-        const CASES: &[Case] = &[$(Case {
-            name: stringify!($name),
-            run: |store| Box::pin($module::$name(store)),
-        }),*];
+        const CASES: &[Case] = &[$(Case::new(
+            stringify!($name),
+            |store| Box::pin(async move {
+                $module::$name(store.clone()).await;
+                store.close().await;
+            }),
+        )),*];
     };
 }
 

@@ -24,6 +24,7 @@ type Text = Option<Vec<u8>>;
 /// have equal bytes.
 #[derive(Serialize, Deserialize)]
 struct StoredHead<'a> {
+    /// Stored under an older name.
     #[serde(rename = "lane")]
     route: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "is_empty")]

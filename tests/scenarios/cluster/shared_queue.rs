@@ -17,7 +17,7 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
-use tonic::Code;
+use tonic::{Code, Status};
 
 /// The time after which a dead node is no longer listed.
 const TTL: Duration = Duration::from_secs(2);
@@ -67,9 +67,24 @@ async fn submit(node: &Node, task: Task) -> String {
     eventually("the task is accepted", async || {
         match node.client().submit_task(task.clone()).await {
             Ok(id) => Some(id),
-            Err(status) if status.code() == Code::FailedPrecondition => None,
+            // Not announced yet, or announced while it still loads its plugins.
+            Err(status) if is_not_yet_known(&status) => None,
             Err(status) => panic!("{status:?}"),
         }
+    })
+    .await
+}
+
+/// Whether a task may only be refused because its node has just started.
+fn is_not_yet_known(status: &Status) -> bool {
+    [Code::FailedPrecondition, Code::Unavailable].contains(&status.code())
+}
+
+/// Returns why a task is refused once all nodes have loaded their plugins.
+async fn refusal(node: &Node, task: Task) -> Status {
+    eventually("all nodes have loaded their plugins", async || {
+        let refused = node.client().submit_task(task.clone()).await.unwrap_err();
+        (refused.code() != Code::Unavailable).then_some(refused)
     })
     .await
 }
@@ -99,7 +114,7 @@ async fn a_task_runs_on_a_node_with_its_plugin() {
         node: "c".into(),
         ..task("echo", "")
     };
-    let elsewhere = a.client().submit_task(elsewhere).await.unwrap_err();
+    let elsewhere = refusal(&a, elsewhere).await;
     assert_eq!(elsewhere.code(), Code::FailedPrecondition);
     assert!(
         elsewhere
@@ -107,8 +122,7 @@ async fn a_task_runs_on_a_node_with_its_plugin() {
             .contains("the node c is live, but has no plugin"),
         "{elsewhere:?}"
     );
-    let unknown = c.client().submit_task(task("unknown-type", "")).await;
-    let unknown = unknown.unwrap_err();
+    let unknown = refusal(&c, task("unknown-type", "")).await;
     assert_eq!(unknown.code(), Code::FailedPrecondition);
     assert!(
         unknown.message().contains("echo, word-count"),
@@ -162,7 +176,7 @@ async fn a_task_runs_on_its_target_node_or_label() {
         }
     }
     for (task, known) in [(to_node("c"), "a, b"), (to_label("tpu"), "eu, gpu")] {
-        let refused = a.client().submit_task(task).await.unwrap_err();
+        let refused = refusal(&a, task).await;
         assert_eq!(refused.code(), Code::FailedPrecondition);
         assert!(refused.message().contains(known), "{refused:?}");
         assert!(

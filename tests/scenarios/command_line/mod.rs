@@ -9,7 +9,7 @@ use crate::support::{
     DEADLINE,
     backend::{Backend, Shared, on_both},
     eventually,
-    node::{Node, hostel},
+    node::{self, Node, hostel},
     plugins::{built, can_build, hostile, showcase, source, write_crate},
     trial, trial_needing,
 };
@@ -212,7 +212,7 @@ async fn colours() {
         let mut script = Command::new("script");
         script.args([
             "-qec",
-            &format!("{} sumbit", env!("CARGO_BIN_EXE_hostel")),
+            &format!("{} sumbit", node::binary().display()),
             "/dev/null",
         ]);
         script

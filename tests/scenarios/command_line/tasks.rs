@@ -65,7 +65,7 @@ pub async fn submit(on: Backend) {
     }
     assert_eq!(printed["existing"], true, "{printed}");
     if has_script() {
-        let command = format!("{} submit echo --payload x", env!("CARGO_BIN_EXE_hostel"));
+        let command = format!("{} submit echo --payload x", node::binary().display());
         let shown = Command::new("script")
             .args(["-qec", &command, "/dev/null"])
             .env("HOSTEL_SERVER", node.address())

@@ -14,7 +14,7 @@ elseif state == 'p' then
   redis.call('HINCRBY', task, 'z', 1)
   dequeue(id, backlog_of(route, there[5]))
   index_ended(id, 'x', tonumber(there[3]))
-  transition(id, route, 'p', 'x', tonumber(there[3]))
+  record_transition(id, route, 'p', 'x', tonumber(there[3]))
 elseif state == 'r' then
   if there[4] then return { 'k', route } end
   redis.call('HSET', task, 'k', 1)

@@ -124,7 +124,7 @@ end
 
 -- Counts and emits a change of state; nil stands for a task that does not exist. `order` is its place in
 -- the order of submission.
-local function transition(id, route, from, to, order)
+local function record_transition(id, route, from, to, order)
   local task_type = type_of(route)
   if from then count(from, task_type, -1, order) end
   if to then count(to, task_type, 1, order); emit(id, route, to) end

@@ -49,7 +49,7 @@ for i = 2, #ARGV, 6 do
     if there[7] then redis.call('HDEL', task, 'k') end
     if outcome ~= 'b' and executed_by == '' then redis.call('HDEL', task, 'w') end
     remove(TAG .. ':leases', id)
-    transition(id, route, 'r', state, tonumber(there[4]))
+    record_transition(id, route, 'r', state, tonumber(there[4]))
     answers[#answers + 1] = { state, route, '' }
   end
 end

@@ -131,7 +131,7 @@ for _, row in ipairs(rows) do
   redis.call('HSET', key(id), 's', 'r', 'a', attempt, 'f', integer(fence), 'u', integer(ends),
     'b', integer(NOW), 'n', node)
   add(TAG .. ':leases', ends, id)
-  transition(id, there[8], 'p', 'r', tonumber(there[9]))
+  record_transition(id, there[8], 'p', 'r', tonumber(there[9]))
   give(id, integer(fence), attempt, integer(NOW), unpack(there, 3, 7))
 end
 write()

@@ -11,7 +11,7 @@ for _, id in ipairs(old) do
   -- A task that has not ended is in this set by mistake.
   if state ~= 'p' and state ~= 'r' then
     -- The counters of a damaged record are left to the reconciliation.
-    if state and valid_route(there[2]) then transition(id, there[2], state, nil, number_of(there[3])) end
+    if state and valid_route(there[2]) then record_transition(id, there[2], state, nil, number_of(there[3])) end
     remove(TAG .. ':all', id)
     if state == 'f' or state == 'x' then remove(TAG .. ':dead:' .. state, id) end
     redis.call('UNLINK', task)

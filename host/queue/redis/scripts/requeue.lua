@@ -12,7 +12,7 @@ if state == 'f' or state == 'x' then
   remove(TAG .. ':ended', id)
   remove(TAG .. ':dead:' .. state, id)
   enqueue(id, route, NOW, tonumber(there[3]))
-  transition(id, route, state, 'p', tonumber(there[4]))
+  record_transition(id, route, state, 'p', tonumber(there[4]))
 end
 write()
 return { state, route }

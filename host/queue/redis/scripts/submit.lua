@@ -64,7 +64,7 @@ for i = 5, #ARGV, 4 do
       't', integer(NOW), 's', 'p', 'u', integer(NOW), 'a', 0, 'z', 0)
     enqueue(id, route, NOW, number)
     add(TAG .. ':all', order, id)
-    transition(id, route, nil, 'p', order)
+    record_transition(id, route, nil, 'p', order)
     answers[#answers + 1] = 'n'
   end
 end

@@ -1,0 +1,30 @@
+//! The trials of Hostel's integration test, a library of its own so that it is compiled without
+//! optimisation. `main.rs` beside it is the test, and belongs to the package `hostel`, for whose
+//! integration tests cargo builds the binary. The benchmarks use [`support`], too.
+
+mod compatibility;
+mod conformance;
+mod layering;
+mod scenarios;
+pub mod support;
+
+use libtest_mimic::{Arguments, run};
+use std::{path::Path, process::ExitCode};
+
+/// Runs the trials that the arguments of the process select, with the binary `hostel` at this path. A case
+/// that cannot be set up here is reported as ignored, never as passed; in CI it runs and fails.
+pub fn main(binary: &'static str) -> ExitCode {
+    // One case needs a process to kill.
+    if let Some(dir) = std::env::var_os(conformance::ROLE) {
+        return conformance::play(dir.as_ref());
+    }
+    support::node::set_binary(Path::new(binary));
+    let arguments = Arguments::from_args();
+    let trials = [
+        compatibility::trials(),
+        layering::trials(),
+        conformance::trials(),
+        scenarios::trials(),
+    ];
+    run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+}
