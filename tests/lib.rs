@@ -2,6 +2,8 @@
 //! optimisation. `main.rs` beside it is the test, and belongs to the package `hostel`, for whose
 //! integration tests cargo builds the binary. The benchmarks use [`support`], too.
 
+#![allow(missing_docs)]
+
 mod compatibility;
 mod conformance;
 mod layering;

@@ -37,6 +37,7 @@ struct Shared {
 }
 
 impl Components {
+    /// Makes the components of all plugins, which follow the catalog once started.
     pub fn new(
         plugins: Arc<PluginHost>,
         router: Arc<Router>,

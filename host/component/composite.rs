@@ -24,6 +24,7 @@ struct Child {
 }
 
 impl Composite {
+    /// Makes a component without children.
     pub fn new(id: impl Into<String>) -> Self {
         Self {
             id: id.into(),

@@ -6,16 +6,37 @@ use std::time::Duration;
 /// Why a message reached no receiver.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
+    /// No component, node or subscriber has this id or listens on this topic.
     #[error("nobody listens on {0}")]
     NoReceiver(Name),
+    /// The receiver's mailbox is full.
     #[error("the mailbox of {to} is full: {waiting} messages wait in it; try again later")]
-    Full { to: Name, waiting: usize },
+    Full {
+        /// The receiver.
+        to: Name,
+        /// The number of messages that wait for it.
+        waiting: usize,
+    },
+    /// The mailboxes of all subscribers of a topic are full.
     #[error("no listener on {to} has room: {full} mailboxes are full; try again later")]
-    AllFull { to: Name, full: usize },
+    AllFull {
+        /// The topic.
+        to: Name,
+        /// The number of its subscribers.
+        full: usize,
+    },
+    /// The receiver cannot take messages now.
     #[error("{to} is down: {why}")]
-    Down { to: Name, why: String },
+    Down {
+        /// The receiver.
+        to: Name,
+        /// The reason.
+        why: String,
+    },
+    /// The node stops; it no longer delivers to this receiver.
     #[error("{0} is stopping")]
     Stopping(Name),
+    /// The broker failed.
     #[error(transparent)]
     Broker(#[from] broker::Error),
 }
@@ -23,10 +44,17 @@ pub enum DeliveryError {
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
+    /// The request was not delivered.
     #[error(transparent)]
     Undelivered(#[from] DeliveryError),
+    /// No answer arrived in time.
     #[error("{to} has not answered within {} ms; it may have handled the message", timeout.as_millis())]
-    Timeout { to: Name, timeout: Duration },
+    Timeout {
+        /// The receiver.
+        to: Name,
+        /// How long the request waited.
+        timeout: Duration,
+    },
 }
 
 /// The id belongs to a component or a node already.

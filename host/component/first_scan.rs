@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 /// Starts once the plugins of the first scan have been loaded and their components started.
 pub struct FirstScan {
+    /// The plugins that are scanned.
     pub plugins: Arc<PluginHost>,
+    /// The components of these plugins.
     pub components: Arc<Components>,
 }
 

@@ -35,6 +35,7 @@ struct Shared {
 }
 
 impl NodeInbox {
+    /// Makes the inbox of the router's node.
     pub fn new(router: Arc<Router>, discovery: Arc<dyn ServiceDiscovery>, health: Health) -> Self {
         Self {
             shared: Arc::new(Shared { router, discovery }),

@@ -37,6 +37,7 @@ pub struct Router {
     /// The requests of this node that wait for an answer.
     requests: Mutex<HashMap<u64, oneshot::Sender<Message>>>,
     refusals: RefusalLog,
+    /// The largest payload of an answer, in bytes.
     pub max_payload_bytes: usize,
 }
 
@@ -53,6 +54,7 @@ pub struct OwnedId {
 }
 
 impl Router {
+    /// Makes the router of `node`.
     pub fn new(
         node: Name,
         broker: Arc<dyn MessageBroker>,
@@ -70,10 +72,12 @@ impl Router {
         }
     }
 
+    /// The id of the node.
     pub fn node(&self) -> &Name {
         &self.node
     }
 
+    /// The broker through which messages to other nodes go.
     pub fn broker(&self) -> &dyn MessageBroker {
         &*self.broker
     }

@@ -6,10 +6,13 @@ use std::{fmt, time::SystemTime};
 /// The status of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
+    /// The id under which it is addressed.
     pub id: Name,
+    /// What it does now.
     pub state: State,
     /// Version of the plugin whose code runs or is about to run.
     pub version: String,
+    /// The hash of the plugin's file, in lower-case hexadecimal.
     pub sha256: String,
     /// Topics that it listens to besides its id.
     pub topics: Vec<Name>,
@@ -36,19 +39,24 @@ impl Status {
     }
 }
 
+/// The state of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
+    /// Its instance is being made.
     Starting,
+    /// It takes messages.
     Running,
     /// It failed and is about to be restarted. Messages wait in its mailbox.
     Restarting,
     /// It failed several times in a row. Messages are refused; a restart is still tried from time to
     /// time.
     Down,
+    /// It ends with the node.
     Stopping,
 }
 
 impl State {
+    /// Returns the name of the state as clients see it.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Starting => "starting",

@@ -6,6 +6,7 @@
 pub struct Choices<'b>(&'b [u8]);
 
 impl<'b> Choices<'b> {
+    /// Takes choices from these bytes; once they are used up, every choice is the first.
     pub fn new(bytes: &'b [u8]) -> Self {
         Self(bytes)
     }
@@ -15,6 +16,7 @@ impl<'b> Choices<'b> {
         self.0.is_empty()
     }
 
+    /// Returns the next byte.
     pub fn byte(&mut self) -> u8 {
         let Some((&first, rest)) = self.0.split_first() else {
             return 0;
@@ -34,6 +36,7 @@ impl<'b> Choices<'b> {
         number % end
     }
 
+    /// Returns a truth value.
     pub fn flag(&mut self) -> bool {
         self.byte() & 1 == 1
     }
@@ -58,6 +61,7 @@ impl<'b> Choices<'b> {
         u32::try_from(self.number()).unwrap_or(u32::MAX)
     }
 
+    /// Returns one of the options, of which there is at least one.
     pub fn one_of<'o, T>(&mut self, options: &'o [T]) -> &'o T {
         &options[self.below(options.len())]
     }

@@ -22,6 +22,7 @@ pub trait KeyValue: Send + Sync {
     /// Names a store of a plugin. Any name is valid that is not too long, the empty one included.
     fn bucket(&self, plugin: &Name, store: &str) -> Result<Bucket, Error>;
 
+    /// Returns the values of `keys`, in the same order.
     async fn get(&self, bucket: &Bucket, keys: Vec<String>) -> Result<Values, Error>;
 
     /// Returns whether each key exists.
@@ -59,22 +60,36 @@ impl Bucket {
         Self { plugin, store }
     }
 
+    /// The plugin that owns the bucket.
     pub fn plugin(&self) -> &Name {
         &self.plugin
     }
 
+    /// The store's name, as the guest opened it.
     pub fn store(&self) -> &str {
         &self.store
     }
 }
 
+/// A change of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    Set { key: String, value: Vec<u8> },
-    Delete { key: String },
+    /// Sets the value of a key.
+    Set {
+        /// The key.
+        key: String,
+        /// The new value.
+        value: Vec<u8>,
+    },
+    /// Deletes a key.
+    Delete {
+        /// The key.
+        key: String,
+    },
 }
 
 impl Change {
+    /// The key that is changed.
     pub fn key(&self) -> &str {
         match self {
             Change::Set { key, .. } | Change::Delete { key } => key,
@@ -82,8 +97,10 @@ impl Change {
     }
 }
 
+/// A page of keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
+    /// The keys, in no particular order.
     pub keys: Vec<String>,
     /// Set when there may be more keys.
     pub next: Option<u64>,
@@ -96,7 +113,9 @@ pub enum Error {
     /// The same call may succeed later. If `outcome_unknown`, the change may have been made.
     #[error("the key-value store is unavailable: {reason}")]
     Unavailable {
+        /// What happened.
         reason: String,
+        /// Whether the change may have been stored.
         outcome_unknown: bool,
     },
     /// The call exceeds a limit, which the text names.

@@ -27,7 +27,9 @@ impl Default for Catalog {
 /// The plugins that serve, that are being loaded and that were refused.
 #[derive(Debug)]
 pub struct View {
+    /// The generations that serve, by plugin.
     pub generations: BTreeMap<Name, Arc<Generation>>,
+    /// The handlers that serve, by task type.
     pub task_types: HashMap<Name, Handler>,
     /// In the order of file names.
     pub rejected: Vec<Rejection>,
@@ -41,7 +43,9 @@ pub struct View {
 /// A file that is being loaded. An older generation of it may serve meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loading {
+    /// The name of the file, below the plugins directory.
     pub file: PathBuf,
+    /// When loading began.
     pub since: SystemTime,
     /// The task types that its content had when it was last loaded, if they were recorded.
     pub task_types: Vec<Name>,
@@ -50,9 +54,11 @@ pub struct Loading {
 /// A file that was refused. An older generation of it may serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
+    /// The name of the file, below the plugins directory.
     pub file: PathBuf,
     /// Every fault, in one line.
     pub error: String,
+    /// When it was refused.
     pub at: SystemTime,
 }
 
@@ -62,6 +68,7 @@ impl Catalog {
         self.view.read().task_types.get(task_type).cloned()
     }
 
+    /// Returns what is served now. Later changes do not show in it.
     pub fn view(&self) -> Arc<View> {
         self.view.read().clone()
     }

@@ -10,14 +10,22 @@ pub enum Error {
     /// The machine or a setting rules out an engine; an operator has to look.
     #[error("the plugin host cannot start: {0}")]
     Engine(String),
+    /// A file or directory cannot be used.
     #[error("{what}: {source}")]
     Io {
+        /// What was tried.
         what: String,
+        /// The error of the system.
         source: std::io::Error,
     },
     /// One plugin file cannot be read.
     #[error("{} {fault}", Untrusted::path(file))]
-    File { file: PathBuf, fault: Fault },
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why it is refused.
+        fault: Fault,
+    },
 }
 
 impl Error {

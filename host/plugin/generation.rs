@@ -16,13 +16,19 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// One loaded version of a plugin.
 pub struct Generation {
+    /// The plugin's name.
     pub name: Name,
+    /// The version that the plugin gives itself.
     pub version: String,
+    /// What the plugin says of itself.
     pub description: String,
     /// Hash of the wasm file, in hex.
     pub sha256: String,
+    /// The file it was loaded from.
     pub file: PathBuf,
+    /// When it was loaded.
     pub loaded_at: SystemTime,
+    /// The task types that it handles, with their limits.
     pub task_types: Vec<Arc<TaskType>>,
     /// Topics that its component listens to besides its own name.
     pub topics: Vec<Name>,
@@ -61,7 +67,9 @@ impl fmt::Debug for Generation {
 /// The code that runs tasks of one type. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handler {
+    /// The generation whose handler it is.
     pub generation: Arc<Generation>,
+    /// The type that it handles.
     pub task_type: Arc<TaskType>,
 }
 

@@ -63,6 +63,7 @@ impl PluginHost {
         }))
     }
 
+    /// Which generation serves which task type now.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }

@@ -16,7 +16,9 @@ const CODE: u8 = 10;
 /// What a type is nested in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nesting {
+    /// Instances that are made of instances.
     Instances,
+    /// Components that contain components.
     Components,
 }
 

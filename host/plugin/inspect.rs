@@ -19,6 +19,7 @@ use std::{path::Path, time::Duration};
 /// The result of an inspection. What could not be found out is absent or empty.
 #[derive(Debug)]
 pub struct Inspection {
+    /// The size of the file in bytes.
     pub bytes: u64,
     /// In hex.
     pub sha256: String,
@@ -26,6 +27,7 @@ pub struct Inspection {
     pub compile_time: Option<Duration>,
     /// The exports in the package `hostel:plugin`.
     pub exports: Vec<String>,
+    /// What the plugin imports.
     pub imports: Vec<Import>,
     /// Present if a node would load it.
     pub plugin: Option<Generation>,

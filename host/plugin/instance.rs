@@ -34,11 +34,17 @@ pub struct Instance {
 /// A message for a component.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery<'a> {
+    /// The message's id.
     pub id: &'a str,
+    /// The id of the sender; empty if there is none.
     pub sender: &'a str,
+    /// The id or topic that it was sent to.
     pub to: &'a Name,
+    /// The type that the sender gave it.
     pub message_type: &'a str,
+    /// The payload.
     pub payload: &'a [u8],
+    /// The id of the message that it answers; empty if it answers none.
     pub in_reply_to: &'a str,
 }
 
@@ -83,6 +89,7 @@ impl Instance {
         })
     }
 
+    /// The generation that the instance was made of.
     pub fn generation(&self) -> &Arc<Generation> {
         &self.generation
     }

@@ -22,9 +22,11 @@ use tokio_util::sync::CancellationToken;
 /// The result for one limit.
 #[derive(Debug, Clone)]
 pub struct SelfCheck {
+    /// The limit that the guest broke.
     pub limit: &'static str,
     /// The setting of the limit; empty if it is fixed.
     pub setting: &'static str,
+    /// Whether the limit ended the guest.
     pub fired: bool,
     /// The error of the guest's task, or what it was able to do.
     pub detail: String,

@@ -6,8 +6,11 @@ use std::fmt::Write;
 /// A guest. The default echoes its payload, under the name and task type `sample`.
 #[derive(Debug, Clone)]
 pub struct TestGuest<'a> {
+    /// The plugin's name.
     pub name: &'a str,
+    /// The plugin's version.
     pub version: &'a str,
+    /// The task types that it declares.
     pub task_types: &'a [&'a str],
     /// Core instructions that `handle` runs before it returns. They find the payload in `$payload` and
     /// `$payload-len` and leave the result in `$result` and `$result-len`.
@@ -34,9 +37,12 @@ impl Default for TestGuest<'_> {
     }
 }
 
+/// A `handle` that returns the payload.
 pub const ECHO: &str = "(local.set $result (local.get $payload))
     (local.set $result-len (local.get $payload-len))";
+/// A `handle` that traps.
 pub const TRAP: &str = "unreachable";
+/// A `handle` that never ends.
 pub const SPIN: &str = "(loop $l (br $l))";
 /// Calls the host for the time in an endless loop.
 pub const CALL_HOST: &str = "(loop $l (drop (call $now)) (br $l))";
@@ -46,7 +52,9 @@ pub const GROW_MEMORY: &str =
 /// Needs `GROWABLE_TABLE` in `extra`.
 pub const GROW_TABLE: &str = "(loop $l (br_if $l
     (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)))) unreachable";
+/// A declaration of a table that can grow.
 pub const GROWABLE_TABLE: &str = "(table $t 1 funcref)";
+/// A `handle` that calls itself without end.
 pub const RECURSE: &str = "(call $recurse)";
 /// Logs 100 MiB in pieces of 64 KiB, then echoes.
 pub const LOG_TOO_MUCH: &str = "(local.set $n (i32.const 1600))

@@ -6,12 +6,17 @@ pub enum Error {
     /// The same call may succeed later. If `outcome_unknown`, the change may have been made.
     #[error("the task queue is unavailable: {reason}")]
     Unavailable {
+        /// What happened.
         reason: String,
+        /// Whether the change may have been stored.
         outcome_unknown: bool,
     },
     /// The store has no room for new tasks; nothing was stored. Only submissions fail with this.
     #[error("the task queue takes no new tasks: {reason}")]
-    Full { reason: String },
+    Full {
+        /// What is full, and what to do.
+        reason: String,
+    },
     /// What is stored does not make sense; an operator has to look.
     #[error("the task queue is corrupt: {0}")]
     Corrupt(String),

@@ -10,6 +10,7 @@ use std::{
 /// A worker's request for tasks.
 #[derive(Debug, Clone)]
 pub struct LeaseRequest {
+    /// The node that asks.
     pub node: Name,
     /// Labels of the node; a task may require one.
     pub labels: Vec<Name>,
@@ -26,9 +27,11 @@ pub struct LeaseRequest {
     pub max: usize,
     /// Whether one of the tasks may be a suspect.
     pub allow_suspect: bool,
+    /// How long a lease lasts without being renewed.
     pub ttl: Duration,
 }
 
+/// The requested task types.
 pub type RequestedTypes = HashMap<Name, RequestedType>;
 
 /// The limits of one task type.

@@ -52,6 +52,7 @@ pub trait TaskQueue: Send + Sync {
     /// Makes a failed or cancelled task due now and counts its attempts from 0 again.
     async fn requeue(&self, id: &TaskId) -> Result<Requeue, Error>;
 
+    /// Returns a task, if there is one with this id.
     async fn get(&self, id: &TaskId) -> Result<Option<Task>, Error>;
 
     /// Reads a task without its payload. A result of more than `max_result_bytes` is not read.
@@ -100,6 +101,7 @@ pub trait TaskQueue: Send + Sync {
 /// The result of one submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Submitted {
+    /// It was stored.
     Created,
     /// The same task was submitted before; nothing changed.
     Existing,
@@ -125,6 +127,7 @@ pub enum Durability {
 }
 
 impl Durability {
+    /// Returns the name as clients see it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -139,6 +142,7 @@ impl Durability {
 /// The right to run one attempt of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LeaseToken {
+    /// The task's id.
     pub id: TaskId,
     /// The fencing token, different for every lease of the task.
     pub fence: u64,
@@ -147,9 +151,13 @@ pub struct LeaseToken {
 /// A leased task.
 #[derive(Debug, Clone)]
 pub struct Leased {
+    /// Identifies the lease.
     pub token: LeaseToken,
+    /// The task's type.
     pub task_type: Name,
+    /// The payload.
     pub payload: Bytes,
+    /// The metadata of the submission.
     pub metadata: Arc<BTreeMap<String, String>>,
     /// The number of this attempt, 1 for the first.
     pub attempt: u32,
@@ -160,17 +168,22 @@ pub struct Leased {
 /// A task whose lease has expired.
 #[derive(Debug, Clone)]
 pub struct Expired {
+    /// Identifies the lease.
     pub token: LeaseToken,
+    /// The task's type.
     pub task_type: Name,
+    /// The number of the attempt, from 1.
     pub attempt: u32,
     /// How often the task was lost before without the attempt being counted.
     pub losses: u32,
+    /// Whether the task is to be cancelled.
     pub cancel_requested: bool,
 }
 
 /// The result of one renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
+    /// The lease holds until its new deadline.
     Held,
     /// The token no longer holds the task, which must not be run further.
     Lost,
@@ -183,7 +196,9 @@ pub enum Renewal {
 /// The end of one attempt.
 #[derive(Debug, Clone)]
 pub struct Finish {
+    /// Identifies the lease.
     pub token: LeaseToken,
+    /// What the attempt ended with.
     pub outcome: Outcome,
     /// `None` if the attempt is not known to have run.
     pub executed_by: Option<ExecutedBy>,
@@ -192,6 +207,7 @@ pub struct Finish {
 /// The result of one finish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
+    /// The outcome was recorded.
     Applied,
     /// The token no longer held the task; nothing changed.
     Stale,
@@ -210,34 +226,43 @@ pub enum Cancel {
     Requested,
     /// The task had ended before, in this state.
     Ended(StateKind),
+    /// No task has this id.
     Unknown,
 }
 
 /// The result of a requeue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requeue {
+    /// The task is pending again.
     Requeued,
     /// Only failed and cancelled tasks can be requeued; this one is in the state given.
     Refused(StateKind),
+    /// No task has this id.
     Unknown,
 }
 
 /// Selects tasks to list; all by default.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
+    /// The state, if not all.
     pub state: Option<StateKind>,
+    /// The task type, if not all.
     pub task_type: Option<Name>,
 }
 
+/// Selects a page of a listing.
 #[derive(Debug, Clone)]
 pub struct Page {
+    /// The largest number of tasks.
     pub size: usize,
     /// `Listing::next` of the previous page.
     pub after: Option<String>,
 }
 
+/// A page of tasks.
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
+    /// The tasks, newest first.
     pub tasks: Vec<Task>,
     /// The token of the next page, if there may be more tasks.
     pub next: Option<String>,

@@ -11,14 +11,18 @@ const BACKLOG: usize = 1024;
 /// One task that has just entered a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
+    /// The task that changed.
     pub id: TaskId,
+    /// Its type.
     pub task_type: Name,
+    /// Its state after the change.
     pub state: StateKind,
     /// The task runs and is to be cancelled.
     pub cancel_requested: bool,
 }
 
 impl Change {
+    /// Makes the change of a task that is not to be cancelled.
     pub fn new(id: TaskId, task_type: Name, state: StateKind) -> Self {
         Self {
             id,
@@ -32,6 +36,7 @@ impl Change {
 /// What a watcher receives.
 #[derive(Debug, Clone)]
 pub enum Changes {
+    /// Changes in the order in which they happened.
     Batch(Arc<[Change]>),
     /// Some changes were not delivered.
     Missed,
@@ -46,14 +51,17 @@ pub struct Publisher(broadcast::Sender<Changes>);
 pub struct Watch(broadcast::Receiver<Changes>);
 
 impl Publisher {
+    /// Makes a publisher without watches.
     pub fn new() -> Self {
         Self(broadcast::channel(BACKLOG).0)
     }
 
+    /// Returns a watch of what is published from now on.
     pub fn watch(&self) -> Watch {
         Watch(self.0.subscribe())
     }
 
+    /// Publishes changes to all watches.
     pub fn publish(&self, changes: Vec<Change>) {
         if !changes.is_empty() {
             // An error only means that there is no watcher.

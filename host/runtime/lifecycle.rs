@@ -6,7 +6,9 @@ use async_trait::async_trait;
 /// neither is called twice in a row.
 #[async_trait]
 pub trait Component: Send + Sync {
+    /// Starts the component.
     async fn start(&self) -> anyhow::Result<()>;
+    /// Stops the component.
     async fn stop(&self) -> anyhow::Result<()>;
     /// Unique within its node.
     fn get_id(&self) -> &str;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 /// A database file of this node.
 #[derive(Debug, Clone)]
 pub struct Database {
+    /// The path of the file.
     pub path: PathBuf,
     /// The section of the configuration that names the file.
     pub section: &'static str,

@@ -6,6 +6,7 @@ pub enum Error {
     /// The same call may succeed later.
     #[error("{reason}")]
     Unavailable {
+        /// What happened.
         reason: String,
         /// The change may have been made.
         outcome_unknown: bool,
@@ -30,6 +31,7 @@ impl Error {
         }
     }
 
+    /// Makes the error of a database that is closed.
     pub fn closed() -> Self {
         Self::unavailable("it has been closed")
     }

@@ -7,6 +7,7 @@ use rusqlite::ErrorCode;
 /// Why a statement or a transaction failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
+    /// SQLite refused a statement.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     /// Stored data is invalid.
@@ -22,6 +23,7 @@ impl Fault {
         }
     }
 
+    /// Whether the file system has no space left.
     pub fn is_disk_full(&self) -> bool {
         self.code() == Some(ErrorCode::DiskFull)
     }
@@ -67,6 +69,7 @@ impl Fault {
 pub enum OperationError<E> {
     /// The operation refused its own work, for a reason that the caller can mend.
     Rejected(E),
+    /// The whole transaction failed.
     Fault(Fault),
 }
 

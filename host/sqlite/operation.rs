@@ -19,6 +19,7 @@ pub enum SyncLevel {
 /// What an operation requires of the writer.
 #[derive(Debug, Clone, Copy)]
 pub struct WriteCost {
+    /// How far the operation has to be stored before it is answered.
     pub sync_level: SyncLevel,
     /// Bytes of payload that it writes.
     pub bytes: u64,

@@ -30,6 +30,7 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Starts a thread with a connection for reading.
     pub fn start(
         health: &Health,
         part: Part,
@@ -50,6 +51,7 @@ impl Reader {
         })
     }
 
+    /// Runs a query on the thread and returns its result.
     pub async fn query<A: Send + 'static, E: From<Error>>(
         &self,
         query: impl FnOnce(&Connection) -> Result<A, Fault> + Send + 'static,
@@ -79,6 +81,7 @@ impl Reader {
         }
     }
 
+    /// Ends the thread after the queries that wait, and waits for its end.
     pub async fn close(&self) {
         self.sender.lock().take();
         self.thread.join().await;

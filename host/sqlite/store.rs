@@ -25,6 +25,7 @@ pub trait Store: Send + Sized + 'static {
     /// The name of the writer's thread.
     const THREAD: &'static str;
 
+    /// Returns what callers share with the writer's thread.
     fn handle(&self) -> Self::Handle;
 
     /// Prepares a connection for operations.
@@ -49,6 +50,7 @@ pub trait Store: Send + Sized + 'static {
 
 /// The state of one connection, which follows the transactions that the writer begins and ends.
 pub trait Session<'c> {
+    /// The connection of the transaction.
     fn connection(&self) -> &'c Connection;
 
     /// Sets why operations that add data are refused, or `None` when there is room for them.
@@ -57,6 +59,7 @@ pub trait Session<'c> {
     /// Called when a batch begins.
     fn begin(&mut self) {}
 
+    /// Called after a savepoint was set, before the next operation.
     fn savepoint(&mut self) {}
 
     /// Called after the database was rolled back to the latest savepoint.
@@ -69,6 +72,7 @@ pub trait Session<'c> {
         Ok(())
     }
 
+    /// Called before the transaction is committed.
     fn before_commit(&mut self) -> Result<(), Fault> {
         Ok(())
     }

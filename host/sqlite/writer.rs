@@ -15,6 +15,7 @@ use rusqlite::Connection;
 use std::convert::identity;
 use tokio::sync::{mpsc, oneshot};
 
+/// The bounds of a writer.
 #[derive(Debug, Clone, Copy)]
 pub struct WriterOptions {
     /// Operations that may wait for the writer; further callers wait to be admitted.
@@ -93,6 +94,7 @@ impl<S: Store> Writer<S> {
         answer.await.unwrap_or_else(|_| Err(Error::closed().into()))
     }
 
+    /// Returns a handle that does not keep the writer's thread running.
     pub fn downgrade(&self) -> WeakWriter<S> {
         WeakWriter(self.sender.downgrade())
     }

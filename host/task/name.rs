@@ -16,21 +16,42 @@ pub type TaskId = Name;
 /// Why a name was refused. `what` is the kind of name, such as "task type".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
+    /// It has no characters.
     #[error("{what} is empty")]
-    Empty { what: &'static str },
+    Empty {
+        /// What was to be named.
+        what: &'static str,
+    },
+    /// It has more than [`Name::MAX_BYTES`] bytes.
     #[error("{what} has {length} bytes; at most {} are allowed", Name::MAX_BYTES)]
-    TooLong { what: &'static str, length: usize },
+    TooLong {
+        /// What was to be named.
+        what: &'static str,
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// It has a character that names may not have.
     #[error("{what} {given:?} has {found:?}; only letters, digits and . _ : - are allowed")]
     Character {
+        /// What was to be named.
         what: &'static str,
+        /// The whole text.
         given: String,
+        /// The character.
         found: char,
     },
+    /// It begins with a character that only later ones may be.
     #[error("{what} {given:?} does not begin with a letter or a digit")]
-    Start { what: &'static str, given: String },
+    Start {
+        /// What was to be named.
+        what: &'static str,
+        /// The whole text.
+        given: String,
+    },
 }
 
 impl Name {
+    /// The largest length in bytes.
     pub const MAX_BYTES: usize = 128;
 
     /// Validates `given`; `what` is the kind of name in the error.
@@ -54,6 +75,7 @@ impl Name {
         Ok(Self(given.into()))
     }
 
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 pub struct UnixMs(pub u64);
 
 impl UnixMs {
+    /// Returns the time `delay` later.
     pub fn after(self, delay: Duration) -> Self {
         let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(ms))
@@ -21,12 +22,19 @@ impl UnixMs {
 /// A task and its history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
+    /// The task's id, unique in its queue.
     pub id: TaskId,
+    /// The task type, by which a handler is found.
     pub task_type: Name,
+    /// Which nodes may run it.
     pub target: Target,
+    /// The payload.
     pub payload: Bytes,
+    /// The metadata of the submission.
     pub metadata: Arc<BTreeMap<String, String>>,
+    /// When it was accepted.
     pub submitted_at: UnixMs,
+    /// Its state, with what belongs to that state only.
     pub state: State,
     /// The number of counted attempts, the running one included; 0 before the first.
     pub attempt: u32,
@@ -59,28 +67,42 @@ impl Task {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// Waits until `due_at`, then for a node with a free slot.
-    Pending { due_at: UnixMs },
+    Pending {
+        /// When it may be leased.
+        due_at: UnixMs,
+    },
     /// Leased to `node`.
     Running {
+        /// The node that holds the lease.
         node: Name,
+        /// When the attempt began.
         started_at: UnixMs,
+        /// When the lease expires unless it is renewed.
         lease_until: UnixMs,
+        /// Whether the task is to be cancelled.
         cancel_requested: bool,
     },
     /// Ended with a result. Final.
     Completed {
+        /// The result.
         result: Bytes,
+        /// When the attempt began.
         started_at: UnixMs,
+        /// When the task ended.
         finished_at: UnixMs,
     },
     /// Ended with an error: a dead letter. Final until it is requeued.
     Failed {
+        /// When the last attempt began, if there was one.
         started_at: Option<UnixMs>,
+        /// When the task ended.
         finished_at: UnixMs,
     },
     /// Ended by a cancellation. Final until it is requeued.
     Cancelled {
+        /// When the last attempt began, if there was one.
         started_at: Option<UnixMs>,
+        /// When the task ended.
         finished_at: UnixMs,
     },
 }
@@ -105,22 +127,31 @@ impl ErrorClass {
 /// The node and the plugin version that executed an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecutedBy {
+    /// The node that ran it.
     pub node: Name,
+    /// The plugin that ran it.
     pub plugin: Name,
+    /// The version of this plugin.
     pub plugin_version: Arc<str>,
 }
 
 /// A state without its data, for filters, counts and the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StateKind {
+    /// It waits for a lease.
     Pending,
+    /// A node holds its lease.
     Running,
+    /// It ended with a result.
     Completed,
+    /// It failed for good.
     Failed,
+    /// It was cancelled.
     Cancelled,
 }
 
 impl State {
+    /// Returns the kind of the state.
     pub fn kind(&self) -> StateKind {
         match self {
             State::Pending { .. } => StateKind::Pending,
@@ -133,6 +164,7 @@ impl State {
 }
 
 impl StateKind {
+    /// All kinds.
     pub const ALL: [StateKind; 5] = [
         StateKind::Pending,
         StateKind::Running,

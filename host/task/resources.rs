@@ -3,6 +3,7 @@
 /// An amount of each resource that guests share.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resources {
+    /// Memory in bytes.
     pub memory_bytes: usize,
     /// Slots of the instance pool. Most guests take one.
     pub pool_slots: usize,
@@ -15,6 +16,7 @@ impl Resources {
         pool_slots: usize::MAX,
     };
 
+    /// Whether all of this is available.
     pub fn fits_in(self, available: Self) -> bool {
         self.memory_bytes <= available.memory_bytes && self.pool_slots <= available.pool_slots
     }

@@ -6,6 +6,7 @@ use std::fmt;
 /// Which nodes may run a task, among those that have its plugin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum Target {
+    /// Any node.
     #[default]
     Any,
     /// The node with this id.
@@ -29,7 +30,9 @@ impl fmt::Display for Target {
 /// `TYPE@node:ID` or `TYPE@label:LABEL`; names contain no `@`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Route {
+    /// The task type.
     pub task_type: Name,
+    /// The target.
     pub target: Target,
 }
 

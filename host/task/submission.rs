@@ -19,7 +19,9 @@ pub struct Submission {
 /// The limits of one submission, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubmissionLimits {
+    /// The largest payload in bytes.
     pub payload_bytes: usize,
+    /// The largest number of metadata entries.
     pub metadata_entries: usize,
     /// The sum of all keys and values.
     pub metadata_bytes: usize,
@@ -28,21 +30,42 @@ pub struct SubmissionLimits {
 /// Why a submission was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSubmission {
+    /// The id, type or target is no name.
     #[error(transparent)]
     Name(#[from] InvalidName),
+    /// The payload is too large.
     #[error("the payload has {given} bytes; this node accepts {limit} (limits.max_payload_bytes)")]
-    Payload { given: usize, limit: usize },
+    Payload {
+        /// Its size in bytes.
+        given: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// There are too many metadata entries.
     #[error("{given} metadata entries; this node accepts {limit} (limits.max_metadata_entries)")]
-    MetadataEntries { given: usize, limit: usize },
+    MetadataEntries {
+        /// Their number.
+        given: usize,
+        /// The largest number.
+        limit: usize,
+    },
+    /// The metadata is too large.
     #[error(
         "the metadata has {given} bytes; this node accepts {limit} (limits.max_metadata_bytes)"
     )]
-    MetadataBytes { given: usize, limit: usize },
+    MetadataBytes {
+        /// Its size in bytes.
+        given: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A metadata key is empty.
     #[error("a metadata key is empty")]
     MetadataKey,
 }
 
 impl Submission {
+    /// Makes a submission that is within the limits.
     pub fn new(
         id: &str,
         task_type: &str,
@@ -74,26 +97,32 @@ impl Submission {
         self
     }
 
+    /// The task's id.
     pub fn id(&self) -> &TaskId {
         &self.id
     }
 
+    /// The task type.
     pub fn task_type(&self) -> &Name {
         &self.route.task_type
     }
 
+    /// Which nodes may run the task.
     pub fn target(&self) -> &Target {
         &self.route.target
     }
 
+    /// The type and the target.
     pub fn route(&self) -> &Route {
         &self.route
     }
 
+    /// The payload.
     pub fn payload(&self) -> &Bytes {
         &self.payload
     }
 
+    /// The metadata.
     pub fn metadata(&self) -> &Arc<BTreeMap<String, String>> {
         &self.metadata
     }

@@ -34,13 +34,21 @@ pub enum AttemptResult {
     /// The attempt failed and another one may succeed: the handler returned a retryable error, trapped
     /// or timed out.
     Retryable {
+        /// What happened.
         error: String,
+        /// When to try again, if the handler said so.
         after: Option<Duration>,
     },
     /// No further attempt can succeed: the handler returned a permanent error, or a limit was exceeded.
-    Permanent { error: String },
+    Permanent {
+        /// What happened.
+        error: String,
+    },
     /// The node died or lost its lease, after `losses` such ends that were not counted as attempts.
-    Lost { losses: u32 },
+    Lost {
+        /// How many attempts of the task were lost before and not counted.
+        losses: u32,
+    },
     /// A cancellation was requested.
     Cancelled,
     /// The node is shutting down, or no longer has the plugin. The attempt is not counted.
@@ -50,23 +58,32 @@ pub enum AttemptResult {
 /// What becomes of the task, for the queue to apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
+    /// The task ends with a result.
     Completed {
+        /// The result.
         result: Bytes,
     },
     /// Pending again, due in `after`.
     Retry {
+        /// How long to wait.
         after: Duration,
+        /// What happened.
         error: String,
     },
+    /// The task ends as failed.
     Failed {
+        /// What happened.
         error: String,
     },
+    /// The task ends as cancelled.
     Cancelled,
     /// Pending again at once; the attempt is not counted.
     Released,
     /// Pending again, due in `after`; a loss is counted instead of the attempt.
     Lost {
+        /// How long to wait.
         after: Duration,
+        /// What happened.
         error: String,
     },
 }

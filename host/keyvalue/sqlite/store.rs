@@ -20,6 +20,7 @@ use std::{convert::identity, path::Path};
 /// Operations that may wait for the writer, each with its values, and that share a commit.
 const BACKLOG: usize = 256;
 
+/// A key-value store in a SQLite file.
 pub struct SqliteKeyValue {
     pub(super) limits: KeyValueLimits,
     pub(super) writer: Writer,

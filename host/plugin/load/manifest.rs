@@ -16,10 +16,13 @@ const MAX_DESCRIPTION_BYTES: usize = 1024;
 /// A task type with the limits in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskType {
+    /// The name of the type.
     pub name: Name,
+    /// What the plugin says of it.
     pub description: String,
     /// Wall-clock time of one attempt.
     pub timeout: Duration,
+    /// How often and how soon a failed attempt is repeated.
     pub retry: RetryPolicy,
     /// Concurrency limit of the task type on this node.
     pub max_concurrency: Option<usize>,

@@ -176,6 +176,7 @@ impl Share {
 }
 
 impl Permit {
+    /// What the permit reserves.
     pub fn resources(&self) -> Resources {
         Resources {
             memory_bytes: self.memory.bytes(),

@@ -23,8 +23,11 @@ use wasmtime::Store;
 /// A task for a handler.
 #[derive(Debug, Clone)]
 pub struct Call {
+    /// The task's id.
     pub id: TaskId,
+    /// The payload.
     pub payload: Bytes,
+    /// The metadata of the submission.
     pub metadata: Arc<BTreeMap<String, String>>,
     /// Counted from 1.
     pub attempt: u32,
@@ -35,9 +38,11 @@ pub struct Call {
 /// How a call ended and what it used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallOutcome {
+    /// How the attempt ended.
     pub ended: AttemptResult,
     /// The class of the failure, if it was one.
     pub class: Option<FailureClass>,
+    /// What the guest used.
     pub usage: Usage,
 }
 

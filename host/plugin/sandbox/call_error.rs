@@ -11,27 +11,36 @@ pub const MAX_ERROR_BYTES: usize = 4 << 10;
 /// Why a call returned no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
+    /// The call was cancelled.
     #[error("it was cancelled")]
     Cancelled,
+    /// No memory became free in this time.
     #[error(
         "there was no room for it within {} ms, with what other plugins hold \
          (plugins.max_total_memory_bytes, and plugins.max_component_memory_bytes for a component)", .0.as_millis()
     )]
     NoRoom(Duration),
+    /// The call took longer than this.
     #[error("it took longer than its timeout of {} ms", .0.as_millis())]
     Timeout(Duration),
+    /// The call used more processor time than this.
     #[error("it used more than {} ms of processor time (plugins.sandbox.max_cpu_ms)", .0.as_millis())]
     Cpu(Duration),
+    /// The guest needed more memory than this number of bytes.
     #[error("it needed more than {0} bytes of memory (plugins.sandbox.max_memory_bytes)")]
     Memory(usize),
+    /// The guest needed tables with more than this number of elements.
     #[error("it needed more than {0} table elements (plugins.sandbox.max_table_elements)")]
     Table(usize),
+    /// The result has more than this number of bytes.
     #[error("its result has more than {0} bytes (plugins.sandbox.max_result_bytes)")]
     Result(usize),
+    /// The call passed more than this number of bytes between guest and host.
     #[error(
         "it passed more than {0} bytes to the node in one call (plugins.sandbox.max_result_bytes)"
     )]
     Transfer(usize),
+    /// The guest's stack overflowed.
     #[error("it recursed deeper than its stack of {MAX_STACK_BYTES} bytes")]
     Stack,
     /// A failure of the guest itself.
@@ -46,6 +55,7 @@ pub enum FailureClass {
     Retryable,
     /// The handler returned a permanent error.
     Permanent,
+    /// The attempt took too long.
     Timeout,
     /// The guest panicked, exited or broke a rule of WebAssembly.
     Trap,
@@ -58,6 +68,7 @@ pub enum FailureClass {
 }
 
 impl FailureClass {
+    /// Returns the name of the class as logs and metrics have it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Retryable => "retryable",

@@ -10,7 +10,9 @@ use std::{sync::Arc, time::Duration};
 /// inspected.
 #[derive(Clone, Default)]
 pub struct Capabilities {
+    /// Serves `wasi:keyvalue`.
     pub keyvalue: Option<Arc<dyn KeyValue>>,
+    /// Serves `hostel:plugin/messaging`.
     pub messenger: Option<Arc<dyn Messenger>>,
 }
 
@@ -41,16 +43,23 @@ pub struct OutgoingMessage {
     pub from: Name,
     /// Whether the plugin's component sends it, and not one of its tasks.
     pub by_component: bool,
+    /// The id or topic to send to.
     pub to: String,
+    /// The type of the message.
     pub message_type: String,
+    /// The payload.
     pub payload: Bytes,
 }
 
 /// Why a message was not sent or not answered, in words for the author of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SendError {
+    /// It was not delivered, for this reason.
     Undeliverable(String),
+    /// The receiver answered with this error.
     Failed(String),
+    /// No answer arrived in time.
     Timeout(String),
+    /// The message is not allowed, for this reason.
     Refused(String),
 }

@@ -52,7 +52,9 @@ pub const PROVIDED: &[&str] = &[
 /// An interface that a component imports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
+    /// The name of the interface, with its version.
     pub name: String,
+    /// Whether this node provides it.
     pub provided: bool,
 }
 

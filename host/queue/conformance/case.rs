@@ -16,6 +16,7 @@ pub struct Case {
 }
 
 impl Case {
+    /// The name of the case.
     pub fn name(&self) -> &'static str {
         self.name
     }

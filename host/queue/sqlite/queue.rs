@@ -43,6 +43,7 @@ const BACKLOG: usize = 1024;
 /// How many tasks one transaction purges, so that a purge does not delay submissions.
 const PURGE_STEP: usize = 256;
 
+/// A queue in a SQLite file, for one node.
 pub struct SqliteQueue {
     pub(super) writer: Writer,
     // Two readers, so that a long list delays no status call.
