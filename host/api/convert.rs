@@ -8,7 +8,7 @@ use crate::{
     discovery::{NodeRecord, ServiceInfo},
     health::{Health, Part, Severity},
     plugin::{Generation, Loading, Rejection, TaskType},
-    proto::{distributed as wire, hostel::v1},
+    proto::{distributed as wire, hostel::v1, millis},
     queue::Listing,
     scheduler,
     task::{
@@ -212,10 +212,10 @@ fn task_type(task_type: &TaskType) -> v1::TaskType {
     v1::TaskType {
         name: task_type.name.to_string(),
         description: task_type.description.clone(),
-        timeout_ms: ms(task_type.timeout),
+        timeout_ms: millis(task_type.timeout),
         max_attempts: task_type.retry.max_attempts,
-        backoff_initial_ms: ms(task_type.retry.backoff_initial),
-        backoff_max_ms: ms(task_type.retry.backoff_max),
+        backoff_initial_ms: millis(task_type.retry.backoff_initial),
+        backoff_max_ms: millis(task_type.retry.backoff_max),
         max_concurrency: task_type
             .max_concurrency
             .map_or(0, |max| u32::try_from(max).unwrap_or(u32::MAX)),
@@ -313,9 +313,5 @@ pub fn unix_ms_of(moment: Instant) -> u64 {
 }
 
 fn unix_ms(time: SystemTime) -> u64 {
-    ms(time.duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    millis(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }

@@ -1,7 +1,9 @@
 //! Creates every gRPC status. A status tells the client what to do about a refusal; the internal cause of a
 //! failure goes to the log.
 
-use crate::{broker, component, discovery, log_limit::LogLimit, queue, scheduler, task};
+use crate::{
+    broker, component, discovery, log_limit::LogLimit, proto::millis, queue, scheduler, task,
+};
 use std::time::Duration;
 use tonic::{Status, metadata::MetadataValue};
 
@@ -239,7 +241,7 @@ pub fn invalid(what: impl Into<String>) -> Status {
 
 /// Adds when to retry, in the metadata of gRPC proposal A6.
 fn with_retry_after(time: Duration, mut status: Status) -> Status {
-    let ms = MetadataValue::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let ms = MetadataValue::from(millis(time));
     status.metadata_mut().insert("grpc-retry-pushback-ms", ms);
     status
 }

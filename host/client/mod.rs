@@ -20,6 +20,7 @@ use crate::proto::{
         node_service_client::NodeServiceClient, plugin_service_client::PluginServiceClient,
         task_service_client::TaskServiceClient,
     },
+    millis,
 };
 use hostel_backoff::Backoff;
 use options::Bearer;
@@ -144,7 +145,7 @@ impl DistributedClient {
         if task.task_id.is_empty() {
             task.task_id = Uuid::now_v7().to_string();
         }
-        task.wait_ms = ms(wait);
+        task.wait_ms = millis(wait);
         self.retry(task, |mut client, task| async move {
             client.distributed.submit_task(task).await
         })
@@ -172,7 +173,7 @@ impl DistributedClient {
     async fn task_status(&self, task_id: &str, wait: Duration) -> Result<TaskStatus, Status> {
         let request = TaskStatusRequest {
             task_id: task_id.into(),
-            wait_ms: ms(wait),
+            wait_ms: millis(wait),
         };
         self.retry(request, |mut client, request| async move {
             client.distributed.get_task_status(request).await
@@ -348,10 +349,6 @@ impl DistributedClient {
 
 fn has_ended(status: &TaskStatus) -> bool {
     !matches!(status.status.as_str(), "pending" | "running")
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether the status is not the node's answer but the loss of the connection. During a call that has any

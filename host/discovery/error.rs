@@ -5,9 +5,6 @@ use hostel_task::Name;
 /// The service name under which the nodes are found. It is reserved for them.
 pub const NODE_SERVICE: &str = "distributed_node";
 
-/// How many nodes a refusal lists. It travels in a header, whose size clients limit.
-const LISTED: usize = 30;
-
 /// An error of discovery, by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -58,11 +55,6 @@ fn unknown_node(node: &Name, known: &[Name]) -> String {
     if known.is_empty() {
         return format!("no node is called {node}; none is known yet");
     }
-    let listed: Vec<_> = known.iter().take(LISTED).map(Name::as_str).collect();
-    let more = match known.len().saturating_sub(LISTED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let listed = listed.join(", ");
-    format!("no node is called {node}; known nodes: {listed}{more}")
+    let known = Name::list(known);
+    format!("no node is called {node}; known nodes: {known}")
 }

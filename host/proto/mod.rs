@@ -28,6 +28,11 @@ pub mod hostel {
     }
 }
 
+/// Returns a duration in milliseconds, as fields of the protocol have it.
+pub(crate) fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The buffer that each message starts with, in bytes: room for a usual message, and small enough for the
 /// allocator's fast path. With tonic's default of 8 KiB, twice a call, these buffers were most of the
 /// node's allocation cost, and a payload keeps the buffer that it arrived in. Longer messages grow it.

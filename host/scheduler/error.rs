@@ -5,9 +5,6 @@ use crate::{
     task::{Name, Route, StateKind, Target, TaskId},
 };
 
-/// How many names a refusal lists: its text travels in a header, and clients limit the size of those.
-const LISTED: usize = 30;
-
 /// Why the scheduler refused a request or could not fulfil it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -72,7 +69,7 @@ fn unknown_type(task_type: &Name, known: &[Name]) -> String {
              directory of a node"
         );
     }
-    let listed = listed(known);
+    let listed = Name::list(known);
     format!("no live node handles {task_type}; known task types: {listed}")
 }
 
@@ -85,7 +82,7 @@ fn no_such_target(route: &Route, is_live: bool, known: &[Name]) -> String {
     let known = if known.is_empty() {
         "none".into()
     } else {
-        listed(known)
+        Name::list(known)
     };
     let target = describe(target);
     if is_live {
@@ -95,15 +92,6 @@ fn no_such_target(route: &Route, is_live: bool, known: &[Name]) -> String {
         )
     } else {
         format!("{target} is not registered; {kind} that handle {task_type}: {known}")
-    }
-}
-
-fn listed(known: &[Name]) -> String {
-    let listed: Vec<_> = known.iter().take(LISTED).map(Name::as_str).collect();
-    let listed = listed.join(", ");
-    match known.len().saturating_sub(LISTED) {
-        0 => listed,
-        more => format!("{listed} and {more} more"),
     }
 }
 

@@ -75,6 +75,18 @@ impl Name {
         Ok(Self(given.into()))
     }
 
+    /// Lists names for an error: the first thirty, and how many more there are. An error travels in a
+    /// header, whose size clients limit.
+    pub fn list(names: &[Self]) -> String {
+        const LISTED: usize = 30;
+        let listed: Vec<_> = names.iter().take(LISTED).map(Self::as_str).collect();
+        let listed = listed.join(", ");
+        match names.len().saturating_sub(LISTED) {
+            0 => listed,
+            more => format!("{listed} and {more} more"),
+        }
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

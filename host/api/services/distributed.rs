@@ -14,10 +14,13 @@ use crate::{
     component::{DeliveryError, IdTaken, RequestError, Router},
     config,
     discovery::ServiceDiscovery,
-    proto::distributed::{
-        DiscoverRequest, DiscoverResponse, Message, MessageResponse, RegisterRequest,
-        RegisterResponse, Task, TaskResponse, TaskStatus, TaskStatusRequest,
-        distributed_service_server::DistributedService,
+    proto::{
+        distributed::{
+            DiscoverRequest, DiscoverResponse, Message, MessageResponse, RegisterRequest,
+            RegisterResponse, Task, TaskResponse, TaskStatus, TaskStatusRequest,
+            distributed_service_server::DistributedService,
+        },
+        millis,
     },
     scheduler::{Accepted, TaskScheduler, WaitOptions},
 };
@@ -60,7 +63,7 @@ impl DistributedService for DistributedServiceImpl {
         Ok(Response::new(RegisterResponse {
             success: true,
             cluster_id: self.discovery.cluster_id().into(),
-            ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+            ttl_ms: millis(ttl),
         }))
     }
 
