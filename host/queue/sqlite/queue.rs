@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use hostel_config as config;
 use hostel_runtime::health::{Health, Part};
 use hostel_sqlite::{Error as DatabaseError, Reader, SyncLevel, WriteCost, WriterOptions};
-use hostel_task::{Name, Outcome, Submission, Task, TaskId, UnixMs};
+use hostel_task::{Name, Submission, Task, TaskId, UnixMs};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::{
@@ -190,7 +190,7 @@ impl TaskQueue for SqliteQueue {
             return Ok(Vec::new());
         }
         let cost = WriteCost {
-            bytes: ended.iter().map(result_bytes).sum(),
+            bytes: ended.iter().map(|finish| finish.bytes() as u64).sum(),
             ..SyncLevel::Full.into()
         };
         let run = move |tx: &mut Transaction<'_>| tx.finish(&ended);
@@ -326,12 +326,5 @@ impl TaskQueue for SqliteQueue {
         self.writer.close().await;
         // From here on every call reaches a closed reader or writer.
         self.task_cache.clear();
-    }
-}
-
-fn result_bytes(finish: &Finish) -> u64 {
-    match &finish.outcome {
-        Outcome::Completed { result } => result.len() as u64,
-        _ => 0,
     }
 }
