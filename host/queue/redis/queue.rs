@@ -176,7 +176,7 @@ impl TaskQueue for RedisQueue {
             let shard = client.shard_of(tasks[0].id());
             return submit_batcher::submit(&senders[shard], tasks).await;
         }
-        let parts = split_by_shard(client, &tasks, Submission::id, submit_batcher::size);
+        let parts = split_by_shard(client, &tasks, Submission::id, Submission::bytes);
         let submit = parts.into_iter().map(|(shard, positions)| {
             // Payloads are shared, so clones are cheap.
             let part = positions.iter().map(|&position| tasks[position].clone());

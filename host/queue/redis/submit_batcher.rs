@@ -70,7 +70,7 @@ pub(super) async fn serve(
         coalescer.record(begun, waiting.iter().map(|call| call.tasks.len()).sum());
         let mut calls = waiting.drain(..).peekable();
         while let Some(first) = calls.next() {
-            let size = |call: &Submit| call.tasks.iter().map(size).sum::<usize>();
+            let size = |call: &Submit| call.tasks.iter().map(Submission::bytes).sum::<usize>();
             let (mut tasks, mut bytes) = (first.tasks.len(), size(&first));
             let mut batch = vec![first];
             while let Some(next) = calls.next_if(|next| {
@@ -90,13 +90,6 @@ pub(super) async fn serve(
         }
         coalescer.wait().await;
     }
-}
-
-/// The bytes of a submission in a script.
-pub(super) fn size(task: &Submission) -> usize {
-    let metadata = task.metadata().iter();
-    let metadata: usize = metadata.map(|(key, value)| key.len() + value.len()).sum();
-    task.payload().len() + metadata + 256
 }
 
 /// Runs the script that stores tasks, and waits for replicas if any are required.

@@ -151,7 +151,7 @@ impl TaskQueue for SqliteQueue {
         }
         let cost = WriteCost {
             sync_level: SyncLevel::Full,
-            bytes: tasks.iter().map(|task| task.payload().len() as u64).sum(),
+            bytes: tasks.iter().map(|task| task.bytes() as u64).sum(),
             adds: true,
         };
         let run = move |tx: &mut Transaction<'_>| tx.submit(&tasks);
