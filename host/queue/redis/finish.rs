@@ -48,7 +48,8 @@ pub(super) async fn renew(
 }
 
 pub(super) async fn finish(client: &ShardClient, ended: &[Finish]) -> Result<Vec<Finished>, Error> {
-    let finish = split_by_shard(client, ended, |finish| &finish.token.id, Finish::bytes).into_iter();
+    let finish =
+        split_by_shard(client, ended, |finish| &finish.token.id, Finish::bytes).into_iter();
     let finish = finish.map(async |(shard, positions)| {
         let finished = finish_part(client, shard, &positions, ended).await;
         ((shard, positions), finished)

@@ -39,7 +39,9 @@ impl LeaseGuard {
         if leased.is_empty() {
             return;
         }
-        let released = leased.into_iter().map(|leased| Finish::released(leased.token));
+        let released = leased
+            .into_iter()
+            .map(|leased| Finish::released(leased.token));
         let (released, client): (Vec<Finish>, _) = (released.collect(), self.client.clone());
         let release = async move {
             // If this fails, the leases expire.

@@ -26,7 +26,10 @@ impl Drop for LeaseGuard {
         if self.leased.is_empty() {
             return;
         }
-        let released = self.leased.drain(..).map(|leased| Finish::released(leased.token));
+        let released = self
+            .leased
+            .drain(..)
+            .map(|leased| Finish::released(leased.token));
         let released: Vec<_> = released.collect();
         let run = move |tx: &mut Transaction<'_>| tx.finish(&released).map(drop);
         // If the writer has no room for this, the leases expire.
