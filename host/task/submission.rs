@@ -109,7 +109,10 @@ impl Submission {
 
 /// Returns the size of all keys and values.
 pub(crate) fn metadata_bytes(metadata: &BTreeMap<String, String>) -> usize {
-    metadata.iter().map(|(key, value)| key.len() + value.len()).sum()
+    metadata
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum()
 }
 
 fn check_metadata(
