@@ -22,6 +22,10 @@ pub trait TaskQueue: Send + Sync {
     /// `Error::Full` if the store has no room and a task is new.
     async fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<Submitted>, Error>;
 
+    /// Compares a submission with the stored task of its id, as `submit` does: `Existing` or `Conflict`,
+    /// or `None` if there is no such task. Stores nothing, and takes no more memory than the submission.
+    async fn compare(&self, task: &Submission) -> Result<Option<Submitted>, Error>;
+
     /// Leases due tasks, oldest first, each to one holder, and counts the attempt. Passes over tasks
     /// that do not fit into the available resources, and over suspects except for one.
     async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error>;

@@ -189,6 +189,10 @@ impl TaskQueue for RedisQueue {
         reassemble(tasks.len(), try_join_all(submit).await?)
     }
 
+    async fn compare(&self, task: &Submission) -> Result<Option<Submitted>, Error> {
+        submit_batcher::compare(self.client()?, task).await
+    }
+
     async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error> {
         let client = self.client()?.clone();
         let first = self.next_shard.fetch_add(1, Ordering::Relaxed);

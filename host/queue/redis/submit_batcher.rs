@@ -140,6 +140,21 @@ async fn write(
     })
 }
 
+/// Compares a submission with the task of its id, outside of the loop.
+pub(super) async fn compare(
+    client: &ShardClient,
+    task: &Submission,
+) -> Result<Option<Submitted>, Error> {
+    let (shard, script) = (client.shard_of(task.id()), &client.scripts.compare);
+    let compare = client.call_with_bulk_args(shard, script, task.bytes(), |call| {
+        call.arg(task.id().as_str())
+            .arg(record::write_head(task, &task.route().to_string()))
+            .arg(&task.payload()[..]);
+    });
+    let answer: String = compare.await?;
+    Ok(parse(&answer)?.pop().flatten())
+}
+
 /// Returns the id of a connection, which is unique on its server.
 async fn connection_id(connection: &mut Connection, tag: &str) -> redis::RedisResult<u64> {
     let mut id = cmd("CLIENT");

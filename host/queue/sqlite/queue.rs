@@ -161,6 +161,12 @@ impl TaskQueue for SqliteQueue {
         })
     }
 
+    async fn compare(&self, task: &Submission) -> Result<Option<Submitted>, Error> {
+        let task = task.clone();
+        let query = move |conn: &_| queries::compare(conn, &task);
+        self.tasks.query(query).await
+    }
+
     async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error> {
         if request.max == 0 || request.types.is_empty() {
             return Ok(Vec::new());
