@@ -215,7 +215,8 @@ async fn asked_per_second(router: &Arc<Router>) -> f64 {
             tokio::spawn(async move {
                 let mut counted = 0_u32;
                 loop {
-                    let answer = router.request(question(), Duration::from_secs(30)).await;
+                    let pending = router.request(question()).await.expect("a receiver");
+                    let answer = pending.wait(Duration::from_secs(30)).await;
                     assert_eq!(answer.expect("an answer").error, "");
                     let now = Instant::now();
                     if now >= end {

@@ -92,13 +92,6 @@ impl Shared {
         }
     }
 
-    async fn stop_all(&self) -> Vec<String> {
-        let actors = std::mem::take(&mut *self.actors.lock());
-        let stopped = join_all(actors.values().map(|actor| actor.stop())).await;
-        let failed = stopped.into_iter().filter_map(Result::err);
-        failed.map(|error| format!("{error:#}")).collect()
-    }
-
     /// Makes the actors match the catalog. The components of one change start and stop concurrently,
     /// each within its own time limit; the next change waits for the slowest of them.
     async fn catch_up(&self) {
@@ -143,6 +136,29 @@ impl Shared {
     }
 }
 
+/// Stops all actors, and empties the map. `followed` ends once no change adds or starts one any more.
+/// Returns the errors.
+async fn stop_all<A: Component>(
+    actors: &Mutex<BTreeMap<Name, Arc<A>>>,
+    followed: impl Future<Output = ()>,
+) -> Vec<String> {
+    // Concurrently, since a component that a change is still starting ends sooner if it is stopped. The
+    // second round stops what the change started after the first, which may be an actor that the first
+    // one found before its start: so the first leaves all of them in the map.
+    let first: Vec<_> = actors.lock().values().cloned().collect();
+    let (mut failed, ()) = tokio::join!(stop_each(&first), followed);
+    let rest: Vec<_> = std::mem::take(&mut *actors.lock()).into_values().collect();
+    failed.extend(stop_each(&rest).await);
+    failed
+}
+
+/// Stops the actors concurrently. Returns the errors.
+async fn stop_each<A: Component>(actors: &[Arc<A>]) -> Vec<String> {
+    let stopped = join_all(actors.iter().map(|actor| actor.stop())).await;
+    let failed = stopped.into_iter().filter_map(Result::err);
+    failed.map(|error| format!("{error:#}")).collect()
+}
+
 fn report(actor: &Actor, done: anyhow::Result<()>) {
     if let Err(error) = done {
         tracing::warn!(component = %actor.id(), "{error:#}");
@@ -177,15 +193,60 @@ impl Component for Components {
                 task.ended().await;
             }
         };
-        // Concurrently, since a component that a change is still starting ends sooner if it is
-        // stopped. The second round stops what the change started after the first.
-        let (mut failed, ()) = tokio::join!(self.shared.stop_all(), followed);
-        failed.extend(self.shared.stop_all().await);
+        let failed = stop_all(&self.shared.actors, followed).await;
         anyhow::ensure!(failed.is_empty(), "{}", failed.join("; "));
         Ok(())
     }
 
     fn get_id(&self) -> &str {
         "components"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Runs from its start until its stop.
+    #[derive(Default)]
+    struct Part {
+        is_running: AtomicBool,
+    }
+
+    #[async_trait]
+    impl Component for Part {
+        async fn start(&self) -> anyhow::Result<()> {
+            self.is_running.store(true, Ordering::SeqCst);
+            Ok(())
+        }
+
+        async fn stop(&self) -> anyhow::Result<()> {
+            self.is_running.store(false, Ordering::SeqCst);
+            Ok(())
+        }
+
+        fn get_id(&self) -> &str {
+            "part"
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_change_starts_after_the_first_round_is_stopped_by_the_second() {
+        let name = |name| Name::parse("name", name).unwrap();
+        // One was added before the first round and is started after it, the other is added after it.
+        let (added, late) = (Arc::new(Part::default()), Arc::new(Part::default()));
+        let actors = Mutex::new(BTreeMap::from([(name("added"), added.clone())]));
+        let followed = async {
+            tokio::task::yield_now().await;
+            added.start().await.unwrap();
+            actors.lock().insert(name("late"), late.clone());
+            late.start().await.unwrap();
+        };
+        assert!(stop_all(&actors, followed).await.is_empty());
+        for part in [added, late] {
+            assert!(!part.is_running.load(Ordering::SeqCst));
+        }
+        assert!(actors.lock().is_empty());
     }
 }

@@ -34,7 +34,8 @@ impl Messenger for Router {
                 message.to
             )));
         }
-        let answer = Router::request(self, message, timeout).await?;
+        let answer = Router::request(self, message).await?;
+        let answer = answer.wait(timeout).await?;
         if answer.error.is_empty() {
             Ok(answer.payload)
         } else {

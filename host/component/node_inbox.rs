@@ -73,7 +73,8 @@ impl Shared {
         }
     }
 
-    /// Delivers the message without waiting. Returns it with the node's own answer, if it needs one.
+    /// Delivers the message without waiting. Returns its addresses and the node's own answer, if it
+    /// needs one.
     fn pass_on(&self, message: Message) -> Option<(Message, Answer)> {
         let router = &self.router;
         if message.reply_to.is_some() && !message.in_reply_to.is_empty() {
@@ -81,9 +82,9 @@ impl Shared {
             return None;
         }
         if message.to == *router.node() {
-            return Some((message, self.describe()));
+            return Some((addresses(&message), self.describe()));
         }
-        let request = message.clone();
+        let request = addresses(&message);
         let refused = match router.deliver_here(message) {
             Ok(None) => return None,
             Ok(Some(_)) => format!("{} is no longer on {}", request.to, router.node()),
@@ -99,6 +100,14 @@ impl Shared {
         let own = own.ok_or("this node is not registered yet")?;
         let text = serde_json::to_vec(own).map_err(|error| error.to_string())?;
         Ok(Some(text.into()))
+    }
+}
+
+/// Returns the message without its payload, which nothing counts any more while an answer is sent.
+fn addresses(message: &Message) -> Message {
+    Message {
+        payload: Bytes::new(),
+        ..message.clone()
     }
 }
 
@@ -135,5 +144,37 @@ impl Component for NodeInbox {
 
     fn get_id(&self) -> &str {
         "node-inbox"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{broker::LocalBroker, config, discovery::LocalDiscovery, task::Name};
+
+    #[tokio::test]
+    async fn a_refusal_keeps_no_payload() {
+        let name = |name| Name::parse("name", name).unwrap();
+        let discovery = Arc::new(LocalDiscovery::new(&config::Config::default().limits));
+        let broker = Arc::new(LocalBroker::default());
+        let router = Router::new(name("a"), broker, discovery.clone(), 1 << 20);
+        let router = Arc::new(router);
+        let shared = Shared { router, discovery };
+        for to in ["a", "gone"] {
+            let payload = Bytes::from(vec![0; 1 << 20]);
+            let message = Message {
+                id: "1".into(),
+                from: "ann".into(),
+                to: name(to),
+                message_type: String::new(),
+                payload: payload.clone(),
+                in_reply_to: String::new(),
+                error: String::new(),
+                reply_to: None,
+            };
+            let (request, _) = shared.pass_on(message).unwrap();
+            assert_eq!((request.id.as_str(), request.from.as_str()), ("1", "ann"));
+            assert!(payload.is_unique(), "{to}: the payload is still held");
+        }
     }
 }

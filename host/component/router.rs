@@ -107,25 +107,17 @@ impl Router {
         }
     }
 
-    /// Sends the message and waits for the first answer, which may be an error.
-    pub async fn request(
-        &self,
-        mut message: Message,
-        timeout: Duration,
-    ) -> Result<Message, RequestError> {
-        let to = message.to.clone();
-        let (waiting, answer) = Waiting::new(self);
+    /// Sends the message as a request, whose answer can be waited for without the message.
+    pub async fn request(&self, mut message: Message) -> Result<PendingAnswer<'_>, DeliveryError> {
+        let pending = PendingAnswer::new(self, message.to.clone());
         // A request is never an answer itself, since answers are not answered.
         message.in_reply_to.clear();
         message.reply_to = Some(ReplyTo {
             node: self.node.clone(),
-            request: waiting.request,
+            request: pending.request,
         });
         self.send(message).await?;
-        match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            _ => Err(RequestError::Timeout { to, timeout }),
-        }
+        Ok(pending)
     }
 
     /// Sends the answer of `from` to a message that it has handled: to the request that waits for it,
@@ -291,24 +283,42 @@ impl Drop for OwnedId {
     }
 }
 
-/// A request that waits for its answer, until it is dropped.
-struct Waiting<'a> {
-    router: &'a Router,
+/// The answer to a request that was sent. Dropping it gives the request up.
+pub struct PendingAnswer<'r> {
+    router: &'r Router,
+    to: Name,
     request: u64,
+    answer: oneshot::Receiver<Message>,
 }
 
-impl<'a> Waiting<'a> {
-    fn new(router: &'a Router) -> (Self, oneshot::Receiver<Message>) {
+impl<'r> PendingAnswer<'r> {
+    fn new(router: &'r Router, to: Name) -> Self {
         let (sender, answer) = oneshot::channel();
         // Random, so that an answer to a node that has restarted since is not taken for one to a new
         // request.
         let request = fastrand::u64(..);
         router.requests.lock().insert(request, sender);
-        (Self { router, request }, answer)
+        Self {
+            router,
+            to,
+            request,
+            answer,
+        }
+    }
+
+    /// Waits for the first answer, which may be an error.
+    pub async fn wait(mut self, timeout: Duration) -> Result<Message, RequestError> {
+        match tokio::time::timeout(timeout, &mut self.answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            _ => {
+                let to = self.to.clone();
+                Err(RequestError::Timeout { to, timeout })
+            }
+        }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PendingAnswer<'_> {
     fn drop(&mut self) {
         self.router.requests.lock().remove(&self.request);
     }

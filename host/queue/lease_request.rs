@@ -68,18 +68,12 @@ impl LeaseRequest {
 
     /// Returns the targets that this node is part of.
     pub fn targets(&self) -> impl Iterator<Item = Target> {
-        let targets = [Target::Any, Target::Node(self.node.clone())];
-        let labels = self.labels.iter().cloned().map(Target::Label);
-        targets.into_iter().chain(labels)
+        Target::including(&self.node, &self.labels)
     }
 
     /// Returns the limits of the tasks on `route`, if the request is for any of them.
     pub fn for_route(&self, route: &Route) -> Option<&RequestedType> {
-        let is_target = match &route.target {
-            Target::Any => true,
-            Target::Node(id) => *id == self.node,
-            Target::Label(label) => self.labels.contains(label),
-        };
+        let is_target = route.target.includes(&self.node, &self.labels);
         let task_type = &route.task_type;
         let is_requested = is_target && self.only.as_ref().is_none_or(|only| only == task_type);
         self.types.get(task_type).filter(|_| is_requested)

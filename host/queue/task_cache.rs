@@ -206,6 +206,19 @@ mod tests {
     }
 
     #[test]
+    fn metadata_counts_in_the_size_of_the_cache() {
+        let cache = TaskCache::default();
+        for number in 0..3 {
+            let (id, task) = task(number, 0);
+            let mut task = Arc::unwrap_or_clone(task.unwrap());
+            let metadata = [("k".to_owned(), "v".repeat(MAX_BYTES / 2))];
+            task.metadata = Arc::new(metadata.into());
+            cache.update(&mut vec![(id, Some(Arc::new(task)))]);
+        }
+        assert_eq!(cache.0.lock().by_id.len(), 1);
+    }
+
+    #[test]
     fn tasks_that_are_removed_leave_nothing_behind() {
         let cache = TaskCache::default();
         for number in 0..5 * MAX_TASKS {

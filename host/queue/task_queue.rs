@@ -22,6 +22,10 @@ pub trait TaskQueue: Send + Sync {
     /// `Error::Full` if the store has no room and a task is new.
     async fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<Submitted>, Error>;
 
+    /// Compares a submission with the stored task of its id, as `submit` does: `Existing` or `Conflict`,
+    /// or `None` if there is no such task. Stores nothing, and takes no more memory than the submission.
+    async fn compare(&self, task: &Submission) -> Result<Option<Submitted>, Error>;
+
     /// Leases due tasks, oldest first, each to one holder, and counts the attempt. Passes over tasks
     /// that do not fit into the available resources, and over suspects except for one.
     async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error>;
@@ -204,6 +208,36 @@ pub struct Finish {
     pub executed_by: Option<ExecutedBy>,
 }
 
+impl Finish {
+    /// The size of a finish without its result or error, in bytes.
+    const FIXED_BYTES: usize = 512;
+
+    /// Gives a lease back unused.
+    pub fn released(token: LeaseToken) -> Self {
+        Self {
+            token,
+            outcome: Outcome::Released,
+            executed_by: None,
+        }
+    }
+
+    /// Returns the result or the error that is stored with the task; empty if there is neither.
+    pub fn content(&self) -> &[u8] {
+        match &self.outcome {
+            Outcome::Completed { result } => result,
+            Outcome::Retry { error, .. }
+            | Outcome::Lost { error, .. }
+            | Outcome::Failed { error } => error.as_bytes(),
+            Outcome::Cancelled | Outcome::Released => b"",
+        }
+    }
+
+    /// Returns the size of what is sent to the store, in bytes.
+    pub fn bytes(&self) -> usize {
+        Self::FIXED_BYTES + self.content().len()
+    }
+}
+
 /// The result of one finish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
@@ -276,4 +310,37 @@ pub fn now() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let ms = since.unwrap_or_default().as_millis();
     UnixMs(u64::try_from(ms).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finish_counts_its_result_or_its_error() {
+        let id = TaskId::parse("id", "a").unwrap();
+        let released = Finish::released(LeaseToken { id, fence: 1 });
+        let error = || "e".repeat(1000);
+        let after = Duration::ZERO;
+        for outcome in [
+            Outcome::Completed {
+                result: vec![0; 1000].into(),
+            },
+            Outcome::Failed { error: error() },
+            Outcome::Retry {
+                after,
+                error: error(),
+            },
+            Outcome::Lost {
+                after,
+                error: error(),
+            },
+        ] {
+            let finish = Finish {
+                outcome,
+                ..released.clone()
+            };
+            assert_eq!(finish.bytes(), released.bytes() + 1000, "{finish:?}");
+        }
+    }
 }

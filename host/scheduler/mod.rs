@@ -36,9 +36,6 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The budget of all reads that count in no caller's budget, in bytes.
 const OWN_READS_BYTES: usize = 64 << 20;
 
-/// The memory for a task with its payload and its result, within the default limits of both.
-const WHOLE_TASK_BYTES: usize = 8 << 20;
-
 /// The scheduler behind a node's API.
 #[async_trait]
 pub trait TaskScheduler: Send + Sync {
@@ -194,19 +191,11 @@ impl DistributedTaskScheduler {
 
     /// Answers a submission that is refused unless the same task exists.
     async fn existing(&self, task: &Submission, refused: Error) -> Result<Accepted, Error> {
-        let _reservation = self.own_reads.reserve(WHOLE_TASK_BYTES).await;
-        let known = self.queue.get(task.id()).await;
-        let Some(known) = known.map_err(queue::Error::as_read_error)? else {
-            return Err(refused);
-        };
-        let is_same = known.task_type == *task.task_type()
-            && known.target == *task.target()
-            && known.payload == *task.payload()
-            && known.metadata == *task.metadata();
-        if is_same {
-            Ok(Accepted::Existing)
-        } else {
-            Err(Error::Conflict(task.id().clone()))
+        let stored = self.queue.compare(task).await;
+        match stored.map_err(queue::Error::as_read_error)? {
+            None => Err(refused),
+            Some(Submitted::Existing) => Ok(Accepted::Existing),
+            Some(_) => Err(Error::Conflict(task.id().clone())),
         }
     }
 }

@@ -104,9 +104,5 @@ impl Routing {
 }
 
 fn matches(node: &NodeRecord, target: &Target) -> bool {
-    match target {
-        Target::Any => true,
-        Target::Node(id) => node.id == *id,
-        Target::Label(label) => node.labels.contains(label),
-    }
+    target.includes(&node.id, &node.labels)
 }

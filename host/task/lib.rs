@@ -15,4 +15,6 @@ pub use record::{ErrorClass, ExecutedBy, State, StateKind, Task, UnixMs};
 pub use resources::Resources;
 pub use route::{Route, Target};
 pub use submission::{InvalidSubmission, Submission, SubmissionLimits};
-pub use transition::{AttemptResult, Outcome, RetryPolicy, SUSPECT_AFTER, is_suspect, transition};
+pub use transition::{
+    AttemptResult, MAX_RETRY_DELAY, Outcome, RetryPolicy, SUSPECT_AFTER, is_suspect, transition,
+};

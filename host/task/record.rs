@@ -3,6 +3,7 @@
 use super::{
     name::{Name, TaskId},
     route::Target,
+    submission::metadata_bytes,
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
@@ -53,13 +54,13 @@ pub struct Task {
 }
 
 impl Task {
-    /// Returns the size of payload and result in bytes.
+    /// Returns the size of payload, metadata and result in bytes.
     pub fn bytes(&self) -> usize {
         let result = match &self.state {
             State::Completed { result, .. } => result.len(),
             _ => 0,
         };
-        self.payload.len() + result
+        self.payload.len() + metadata_bytes(&self.metadata) + result
     }
 }
 

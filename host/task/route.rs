@@ -15,6 +15,25 @@ pub enum Target {
     Label(Name),
 }
 
+impl Target {
+    /// Returns whether a node with this id and these labels may run the task.
+    pub fn includes(&self, node: &Name, labels: &[Name]) -> bool {
+        match self {
+            Target::Any => true,
+            Target::Node(id) => id == node,
+            Target::Label(label) => labels.contains(label),
+        }
+    }
+
+    /// Returns the targets that include a node with this id and these labels.
+    pub fn including(node: &Name, labels: &[Name]) -> impl Iterator<Item = Target> {
+        let targets = [Target::Any, Target::Node(node.clone())];
+        targets
+            .into_iter()
+            .chain(labels.iter().cloned().map(Target::Label))
+    }
+}
+
 impl fmt::Display for Target {
     /// Writes the suffix of a route.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,6 +86,26 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_target_includes_any_node_one_node_or_the_nodes_with_a_label() {
+        let name = |text| Name::parse("name", text).unwrap();
+        let (node, labels) = (name("n"), [name("gpu"), name("eu")]);
+        let included = [
+            Target::Any,
+            Target::Node(name("n")),
+            Target::Label(name("gpu")),
+            Target::Label(name("eu")),
+        ];
+        assert!(Target::including(&node, &labels).eq(included.clone()));
+        for target in included {
+            assert!(target.includes(&node, &labels), "{target}");
+        }
+        // An id is no label, and a label is no id.
+        for target in [Target::Node(name("gpu")), Target::Label(name("n"))] {
+            assert!(!target.includes(&node, &labels), "{target}");
+        }
+    }
 
     #[test]
     fn routes_survive_a_round_trip_through_text() {

@@ -65,6 +65,9 @@ pub enum InvalidSubmission {
 }
 
 impl Submission {
+    /// The size of a submission without its payload and metadata, in bytes.
+    const FIXED_BYTES: usize = 256;
+
     /// Makes a submission that is within the limits.
     pub fn new(
         id: &str,
@@ -126,6 +129,19 @@ impl Submission {
     pub fn metadata(&self) -> &Arc<BTreeMap<String, String>> {
         &self.metadata
     }
+
+    /// Returns the size of what is sent to the store, in bytes.
+    pub fn bytes(&self) -> usize {
+        Self::FIXED_BYTES + self.payload.len() + metadata_bytes(&self.metadata)
+    }
+}
+
+/// Returns the size of all keys and values.
+pub(crate) fn metadata_bytes(metadata: &BTreeMap<String, String>) -> usize {
+    metadata
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum()
 }
 
 fn check_metadata(
@@ -136,7 +152,7 @@ fn check_metadata(
         let (given, limit) = (metadata.len(), limits.metadata_entries);
         return Err(InvalidSubmission::MetadataEntries { given, limit });
     }
-    let given: usize = metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
+    let given = metadata_bytes(metadata);
     if given > limits.metadata_bytes {
         let limit = limits.metadata_bytes;
         return Err(InvalidSubmission::MetadataBytes { given, limit });
@@ -167,6 +183,13 @@ mod tests {
             .map(|&(k, v)| (k.into(), v.into()))
             .collect();
         Submission::new(id, "echo", Bytes::from_static(payload), metadata, &LIMITS)
+    }
+
+    #[test]
+    fn metadata_counts_in_the_size() {
+        let without = submit("a", b"1234", &[]).unwrap().bytes();
+        let with = submit("a", b"1234", &[("abcd", "efg"), ("h", "")]).unwrap();
+        assert_eq!(with.bytes(), without + 8);
     }
 
     #[test]

@@ -5,6 +5,10 @@ use bytes::Bytes;
 use hostel_backoff::exponential;
 use std::time::Duration;
 
+/// The longest delay between two attempts, whoever sets it: a longer one would leave the task pending
+/// for ever.
+pub const MAX_RETRY_DELAY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// How often a task is tried, and how long it waits between attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {

@@ -65,7 +65,8 @@ impl Interrupt {
 }
 
 impl ActiveLeases {
-    /// Adds a lease, in the place of an earlier one of the same task.
+    /// Adds a lease. An earlier one of the same task is lost, which this node may not have learned from a
+    /// renewal: its attempt is interrupted as in `lose`, since no renewal concerns it any more.
     pub fn add(&self, token: LeaseToken) -> Interrupt {
         let interrupt = Interrupt::default();
         let lease = ActiveLease {
@@ -73,7 +74,10 @@ impl ActiveLeases {
             interrupt: interrupt.clone(),
             phase: Phase::Running,
         };
-        self.0.lock().insert(token.id, lease);
+        let earlier = self.0.lock().insert(token.id, lease);
+        if let Some(earlier) = earlier.filter(|earlier| earlier.phase == Phase::Running) {
+            earlier.interrupt.fire(InterruptReason::LeaseLost);
+        }
         interrupt
     }
 
@@ -169,6 +173,26 @@ mod tests {
         assert!(newer.token().is_cancelled());
         leases.remove(&token(2));
         assert!(leases.tokens().is_empty());
+    }
+
+    #[test]
+    fn a_newer_lease_interrupts_the_attempt_under_an_older_one() {
+        let leases = ActiveLeases::default();
+        let older = leases.add(token(1));
+        let newer = leases.add(token(2));
+        assert_eq!(older.reason(), Some(InterruptReason::LeaseLost));
+        assert!(older.token().is_cancelled());
+        // What the older attempt does at its end concerns the older lease only.
+        leases.set_phase(&token(1), Phase::Finishing);
+        leases.remove(&token(1));
+        assert_eq!(leases.tokens(), [token(2)]);
+        assert!(leases.lose(&token(2)));
+        assert_eq!(newer.reason(), Some(InterruptReason::LeaseLost));
+        // The queue answers for a result that is being written.
+        let finishing = leases.add(token(3));
+        leases.set_phase(&token(3), Phase::Finishing);
+        leases.add(token(4));
+        assert_eq!(finishing.reason(), None);
     }
 
     #[test]

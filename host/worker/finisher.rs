@@ -6,7 +6,6 @@ use super::{shared::Shared, slot::UnwrittenResult};
 use crate::{
     log_limit::LogLimit,
     queue::{BatchSize, Finish, Finished},
-    task::Outcome,
 };
 use hostel_backoff::Backoff;
 use std::{sync::Arc, time::Duration};
@@ -122,11 +121,9 @@ async fn release_all(shared: &Shared, waiting: &[UnwrittenResult]) {
     if count == 0 {
         return;
     }
-    let released = waiting.iter().map(|result| Finish {
-        token: result.finish.token.clone(),
-        outcome: Outcome::Released,
-        executed_by: None,
-    });
+    let released = waiting
+        .iter()
+        .map(|result| Finish::released(result.finish.token.clone()));
     let release = shared.queue.finish(released.collect());
     match tokio::time::timeout(RELEASE_TIMEOUT, release).await {
         Ok(Ok(_)) => tracing::warn!(

@@ -8,12 +8,9 @@ use super::{
 use crate::{
     budget::Reservation,
     queue::{Finish, LeaseToken, Leased},
-    task::{Name, Outcome},
+    task::Name,
 };
 use std::sync::Arc;
-
-/// The size of a finish without its result, in bytes.
-const ENVELOPE_BYTES: usize = 512;
 
 /// One of the `max_tasks` slots. Dropping it frees it, and wakes the dispatcher if that waits for a
 /// slot.
@@ -36,7 +33,7 @@ impl UnwrittenResult {
     /// Waits for room in the budget of unwritten results. If `interrupt` fires, the drain time is over,
     /// and the result goes ahead without a reservation.
     pub async fn new(finish: Finish, slot: Slot, interrupt: &Interrupt) -> Self {
-        let reservation = slot.shared.unwritten.reserve(bytes(&finish));
+        let reservation = slot.shared.unwritten.reserve(finish.bytes());
         let interrupted = interrupt.token();
         let reservation = interrupted.run_until_cancelled(reservation).await;
         Self {
@@ -48,17 +45,8 @@ impl UnwrittenResult {
 
     /// The size of what is sent to the queue.
     pub fn bytes(&self) -> usize {
-        bytes(&self.finish)
+        self.finish.bytes()
     }
-}
-
-fn bytes(finish: &Finish) -> usize {
-    ENVELOPE_BYTES
-        + match &finish.outcome {
-            Outcome::Completed { result } => result.len(),
-            Outcome::Retry { error, .. } | Outcome::Failed { error } => error.len(),
-            Outcome::Cancelled | Outcome::Released | Outcome::Lost { .. } => 0,
-        }
 }
 
 impl Slot {

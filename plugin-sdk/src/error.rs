@@ -35,7 +35,8 @@ pub enum TaskError {
     Retryable {
         /// A description of the failure.
         message: String,
-        /// The delay before the next attempt. `None` uses the backoff of the task type.
+        /// The delay before the next attempt. `None` uses the backoff of the task type. The node cuts a
+        /// longer delay to 7 days.
         retry_after: Option<Duration>,
     },
     /// The task fails without further attempts.
@@ -62,7 +63,7 @@ impl TaskError {
     }
 
     /// Requests the next attempt after `delay`, in place of the backoff of the task type. A permanent
-    /// error becomes retryable.
+    /// error becomes retryable. The node cuts a longer delay to 7 days.
     pub fn retry_after(self, delay: Duration) -> Self {
         Self::Retryable {
             message: self.into_message(),
@@ -137,7 +138,7 @@ pub trait ResultExt<T> {
     /// Makes the error permanent.
     fn permanent(self) -> Result<T>;
 
-    /// Makes the error retryable after `delay`.
+    /// Makes the error retryable after `delay`. The node cuts a longer delay to 7 days.
     fn retry_after(self, delay: Duration) -> Result<T>;
 }
 

@@ -10,6 +10,8 @@ const MAX_TASK_TYPES: usize = 256;
 const MAX_TOPICS: usize = 256;
 const MAX_VERSION_BYTES: usize = 64;
 const MAX_DESCRIPTION_BYTES: usize = 1024;
+/// The longest delay between two attempts.
+const MAX_BACKOFF: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A plugin: its identity, its task types and its component.
 #[derive(Debug)]
@@ -159,6 +161,7 @@ fn task_type_faults(task_type: &TaskType) -> impl Iterator<Item = &'static str> 
     let no_time = |time: Duration| time < Duration::from_millis(1);
     let in_ms = |(initial, max): (Duration, Duration)| (initial.as_millis(), max.as_millis());
     let backoff = task_type.backoff.map(in_ms);
+    let too_long = backoff.is_some_and(|(initial, max)| initial.max(max) > MAX_BACKOFF.as_millis());
     let backoff = backoff.filter(|(initial, max)| initial > max);
     [
         name_fault(task_type.name),
@@ -166,6 +169,7 @@ fn task_type_faults(task_type: &TaskType) -> impl Iterator<Item = &'static str> 
         (task_type.timeout.is_some_and(no_time)).then_some("has a timeout below a millisecond"),
         (task_type.attempts == Some(0)).then_some("has no attempts"),
         (backoff.is_some()).then_some("has an initial backoff above its maximum"),
+        too_long.then_some("has a backoff of more than 7 days"),
         (task_type.concurrency == Some(0)).then_some("has no concurrency"),
     ]
     .into_iter()

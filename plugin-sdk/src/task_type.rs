@@ -66,7 +66,7 @@ impl TaskType {
     }
 
     /// Sets the delay before the second attempt, which doubles for each further attempt, and its upper
-    /// bound.
+    /// bound; at most 7 days.
     pub fn backoff(self, initial: Duration, max: Duration) -> Self {
         Self {
             backoff: Some((initial, max)),

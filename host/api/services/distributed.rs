@@ -102,9 +102,14 @@ impl DistributedService for DistributedServiceImpl {
         let response = if timeout.is_zero() {
             sent(self.router.send(message).await)?
         } else {
-            answered(self.router.request(message, timeout).await)?
+            let pending = self.router.request(message).await;
+            // The message is with its receiver: a wait must not hold up what others send.
+            received.clear();
+            answered(match pending {
+                Ok(pending) => pending.wait(timeout).await,
+                Err(error) => Err(error.into()),
+            })?
         };
-        drop(received);
         let response = MessageResponse {
             message_id,
             ..response

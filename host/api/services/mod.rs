@@ -10,3 +10,5 @@ pub mod plugins;
 pub mod reflection;
 mod stream;
 pub mod tasks;
+#[cfg(test)]
+mod tests;

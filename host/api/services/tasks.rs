@@ -8,7 +8,7 @@ use crate::{
         task_service_server::TaskService,
     },
     queue::{Cancel, Filter, Page},
-    scheduler::TaskScheduler,
+    scheduler::{Error, TaskScheduler},
 };
 use prost::Message;
 use std::sync::Arc;
@@ -65,7 +65,8 @@ impl TaskService for TaskServiceImpl {
         let cancelled = self.scheduler.cancel_task(&id).await;
         let outcome = match cancelled.map_err(IntoStatus::into_status)? {
             Cancel::Requested => "asked".into(),
-            Cancel::Cancelled | Cancel::Unknown => "cancelled".into(),
+            Cancel::Cancelled => "cancelled".into(),
+            Cancel::Unknown => return Err(Error::UnknownTask(id).into_status()),
             Cancel::Ended(state) => state.to_string(),
         };
         Ok(Response::new(CancelTaskResponse { outcome }))

@@ -106,11 +106,13 @@ fn message(from: &str, to: &str) -> Message {
     }
 }
 
+async fn request(node: &Node, message: Message) -> Message {
+    let pending = node.router.request(message).await.unwrap();
+    pending.wait(Duration::from_secs(10)).await.unwrap()
+}
+
 async fn ask(node: &Node, to: &str) -> String {
-    let asked = node
-        .router
-        .request(message("", to), Duration::from_secs(10));
-    let answer = asked.await.unwrap();
+    let answer = request(node, message("", to)).await;
     if answer.error.is_empty() {
         String::from_utf8(answer.payload.to_vec()).unwrap()
     } else {
@@ -136,8 +138,7 @@ async fn a_component_is_reached_on_this_node_first() {
             in_reply_to: "x".into(),
             ..message("", "only-b")
         };
-        let answer = node.router.request(odd, Duration::from_secs(10)).await;
-        assert_eq!(&*answer.unwrap().payload, b"b");
+        assert_eq!(&*request(node, odd).await.payload, b"b");
     }
     // The component has just gone from b, and discovery does not know yet.
     everywhere_b.abort();
@@ -199,15 +200,20 @@ async fn answers_go_to_the_sender_without_a_request_and_are_not_answered() {
 }
 
 #[tokio::test]
-async fn a_request_that_timed_out_is_forgotten() {
+async fn a_request_that_timed_out_or_is_given_up_is_forgotten() {
     let [a, b] = nodes().await;
     let (inbox, _mailbox) = Subscription::new(8, Overflow::Refuse);
     let registration = b.router.register(&name("only-b"), inbox).unwrap();
-    let silent = a
-        .router
-        .request(message("", "only-b"), Duration::from_millis(20));
-    let error = silent.await.unwrap_err();
+    let silent = a.router.request(message("", "only-b")).await.unwrap();
+    let error = silent.wait(Duration::from_millis(20)).await.unwrap_err();
     assert!(matches!(error, RequestError::Timeout { .. }), "{error}");
+    assert!(a.router.requests.lock().is_empty());
+    let given_up = a.router.request(message("", "only-b")).await.unwrap();
+    assert_eq!(a.router.requests.lock().len(), 1);
+    drop(given_up);
+    assert!(a.router.requests.lock().is_empty());
+    let unknown = a.router.request(message("", "unknown")).await;
+    assert!(matches!(unknown, Err(DeliveryError::NoReceiver(_))));
     assert!(a.router.requests.lock().is_empty());
     // A component that is down refuses with its reason, and an id has one owner.
     registration.set_down(Some("broken".into()));

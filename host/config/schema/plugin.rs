@@ -6,12 +6,14 @@ use super::{
             self, Field, Item, Line, Reference, Section, SectionItem, Visibility, section,
             settings, tables,
         },
-        setting::{DAY, millis, number},
+        setting::{millis, number},
     },
     plugins::{ComponentOverrides, MAX_TASK_TIMEOUT_MS, SandboxOverrides},
 };
-use hostel_task::Name;
+use hostel_task::{MAX_RETRY_DELAY, Name};
 use std::{collections::BTreeMap, time::Duration};
+
+const MAX_BACKOFF_MS: u64 = MAX_RETRY_DELAY.as_secs() * 1000;
 
 settings! {
     /// Settings of a single plugin; NAME is the name in its manifest.
@@ -42,10 +44,10 @@ settings! {
 
         /// Maximum of the random delay before the second attempt. It doubles with each further
         /// attempt.
-        backoff_initial: Option<Duration> = millis(0..=7 * DAY).example(1000);
+        backoff_initial: Option<Duration> = millis(0..=MAX_BACKOFF_MS).example(1000);
 
         /// Maximum of the delay between any two attempts.
-        backoff_max: Option<Duration> = millis(0..=7 * DAY).example(60_000);
+        backoff_max: Option<Duration> = millis(0..=MAX_BACKOFF_MS).example(60_000);
 
         /// Number of tasks of this type that run on a node at the same time.
         max_concurrency: Option<usize> = number(1..=10_000).example(4);

@@ -5,7 +5,7 @@ use super::contract::Exports;
 use crate::{fault::Fault, sandbox::bindings::manifest};
 use hostel_config::{self as config, TaskTypeOverrides};
 use hostel_runtime::untrusted::is_unprintable;
-use hostel_task::{Name, RetryPolicy};
+use hostel_task::{MAX_RETRY_DELAY, Name, RetryPolicy};
 use std::{collections::BTreeSet, time::Duration};
 
 const MAX_TASK_TYPES: usize = 256;
@@ -208,6 +208,15 @@ fn task_type(
     let ms = |given: Option<u64>| given.map(Duration::from_millis);
     let initial = ms(declared.backoff_initial_ms);
     let max = ms(declared.backoff_max_ms);
+    let backoffs = [("backoff-initial-ms", initial), ("backoff-max-ms", max)];
+    for (field, given) in backoffs {
+        if let Some(given) = given.filter(|&given| given > MAX_RETRY_DELAY) {
+            let (given, most) = (given.as_millis(), MAX_RETRY_DELAY.as_millis());
+            faults.push(Fault::new(format!(
+                "manifest: {of}: {field} is {given}; at most {most} (7 days) is allowed"
+            )));
+        }
+    }
     if let (Some(initial), Some(max)) = (initial, max)
         && initial > max
     {
@@ -286,6 +295,30 @@ mod tests {
         assert_eq!(timeouts, [10, 1000, 5000]);
         let cut: Vec<_> = manifest.cut_timeouts.iter().map(Name::as_str).collect();
         assert_eq!(cut, ["long"]);
+    }
+
+    #[test]
+    fn a_backoff_of_more_than_the_longest_delay_is_refused() {
+        let longest = u64::try_from(MAX_RETRY_DELAY.as_millis()).unwrap();
+        let checked = |initial, max| {
+            let task_type = manifest::TaskType {
+                backoff_initial_ms: Some(initial),
+                backoff_max_ms: Some(max),
+                ..declared("t", 1)
+            };
+            let given = plugin(vec![task_type]);
+            check(given, TASKS, &config::Config::default())
+        };
+        assert!(checked(longest, longest).is_ok());
+        let faults = checked(1, longest + 1).unwrap_err();
+        assert_eq!(
+            faults.iter().map(Fault::to_string).collect::<Vec<_>>(),
+            [
+                "manifest: task type t: backoff-max-ms is 604800001; at most 604800000 (7 days) is \
+                 allowed"
+            ]
+        );
+        assert_eq!(checked(u64::MAX, u64::MAX).unwrap_err().len(), 2);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
 };
 use bytes::Bytes;
 use hostel_runtime::untrusted::clip;
-use hostel_task::{AttemptResult, Name, TaskId};
+use hostel_task::{AttemptResult, MAX_RETRY_DELAY, Name, TaskId};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -150,7 +150,7 @@ impl LinkedPlugin {
         let (class, ended) = match result {
             Ok(Ok(result)) => (None, AttemptResult::Returned(result.into())),
             Ok(Err(TaskError::Retryable(error))) => {
-                let after = error.retry_after_ms.map(Duration::from_millis);
+                let after = error.retry_after_ms.map(retry_delay);
                 let error = clip(error.message);
                 let class = FailureClass::Retryable;
                 (Some(class), AttemptResult::Retryable { error, after })
@@ -169,5 +169,21 @@ impl LinkedPlugin {
             class,
             usage,
         }
+    }
+}
+
+/// The delay that a guest requests, up to the longest one.
+fn retry_delay(requested_ms: u64) -> Duration {
+    Duration::from_millis(requested_ms).min(MAX_RETRY_DELAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_delays_its_task_by_a_week_at_most() {
+        assert_eq!(retry_delay(1), Duration::from_millis(1));
+        assert_eq!(retry_delay(u64::MAX), MAX_RETRY_DELAY);
     }
 }

@@ -23,8 +23,15 @@ pub struct FailureReason {
 impl FailureReason {
     /// Takes a critical log record as the reason.
     pub fn critical(&mut self, message: &str) {
-        let message = Untrusted::new(message).block(0).to_string();
-        self.critical = Some(clip(message, MAX_CRITICAL_BYTES));
+        // Cut before it is escaped: the record may fill the guest's memory, and escapes are longer.
+        let head = &message[..message.floor_char_boundary(MAX_CRITICAL_BYTES)];
+        let mut printable = Untrusted::new(head).block(0).to_string();
+        if head.len() < message.len() {
+            printable.push('…');
+        }
+        let mut printable = clip(printable, MAX_CRITICAL_BYTES);
+        printable.shrink_to_fit();
+        self.critical = Some(printable);
     }
 
     /// Adds a line of stderr, unless it is Rust's hint at backtraces, which guests do not have.
@@ -94,6 +101,22 @@ mod tests {
         assert!(text.len() < 4 << 10, "{}", text.len());
         let one_line = reason(&format!("{}\n{}", "x".repeat(1 << 20), "y".repeat(1 << 20)));
         assert!(one_line.len() < 4 << 10, "{}", one_line.len());
+    }
+
+    #[test]
+    fn a_long_critical_record_takes_no_more_memory_than_its_limit() {
+        for (letter, len) in [("\x1b", 1 << 20), ("é", MAX_CRITICAL_BYTES), ("x", 1 << 20)] {
+            let mut reason = FailureReason::default();
+            reason.critical(&letter.repeat(len));
+            let critical = reason.take().unwrap();
+            assert!(critical.capacity() <= MAX_CRITICAL_BYTES, "{letter:?}");
+            assert!(critical.len() > MAX_CRITICAL_BYTES - 10, "{letter:?}");
+            assert!(critical.ends_with('…'), "{letter:?}");
+        }
+        let mut reason = FailureReason::default();
+        let longest = "x".repeat(MAX_CRITICAL_BYTES);
+        reason.critical(&longest);
+        assert_eq!(reason.take(), Some(longest));
     }
 
     #[test]

@@ -54,6 +54,7 @@ cases! {
     finishing::a_task_goes_from_submit_to_result,
     submitting::submitting_again_answers_the_same_task,
     submitting::submitting_other_content_is_a_conflict,
+    submitting::comparing_answers_as_submitting_again_and_stores_nothing,
     submitting::one_batch_obeys_the_same_rules,
     submitting::content_comes_back_byte_for_byte,
     submitting::a_full_queue_refuses_and_recovers total_order,

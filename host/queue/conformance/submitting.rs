@@ -29,6 +29,48 @@ pub(super) async fn submitting_other_content_is_a_conflict(queue: &dyn TaskQueue
     assert_eq!(get(queue, "id").await.task_type, name("echo"));
 }
 
+pub(super) async fn comparing_answers_as_submitting_again_and_stores_nothing(
+    queue: &dyn TaskQueue,
+) {
+    let compare = async |task: Submission| queue.compare(&task).await.unwrap();
+    let payload = vec![7; 300_000];
+    let same = || {
+        let task = task_with("id", "echo", &payload, &[("k", "v")]);
+        task.to(Target::Label(name("gpu")))
+    };
+    assert_eq!(compare(same()).await, None);
+    assert_eq!(submit_one(queue, same()).await, Submitted::Created);
+    let others = || {
+        let mut last = payload.clone();
+        *last.last_mut().unwrap() = 8;
+        [
+            task_with("id", "other", &payload, &[("k", "v")]).to(Target::Label(name("gpu"))),
+            task_with("id", "echo", &last, &[("k", "v")]).to(Target::Label(name("gpu"))),
+            task_with("id", "echo", b"", &[("k", "v")]).to(Target::Label(name("gpu"))),
+            task_with("id", "echo", &payload, &[("k", "w")]).to(Target::Label(name("gpu"))),
+            task_with("id", "echo", &payload, &[]).to(Target::Label(name("gpu"))),
+            task_with("id", "echo", &payload, &[("k", "v")]).to(Target::Node(name("gpu"))),
+            task_with("id", "echo", &payload, &[("k", "v")]),
+        ]
+    };
+    let all = async || {
+        assert_eq!(compare(same()).await, Some(Submitted::Existing));
+        for other in others() {
+            assert_eq!(compare(other).await, Some(Submitted::Conflict));
+        }
+    };
+    all().await;
+    let leased = lease_one(queue, "echo").await;
+    all().await;
+    finish_one(queue, &leased.token, completed(b"r")).await;
+    all().await;
+    let unknown = task("unknown", "echo", b"p");
+    assert_eq!(compare(unknown.clone()).await, None);
+    assert_eq!(submit_one(queue, unknown).await, Submitted::Created);
+    let plain = task("unknown", "echo", b"p");
+    assert_eq!(compare(plain).await, Some(Submitted::Existing));
+}
+
 pub(super) async fn one_batch_obeys_the_same_rules(queue: &dyn TaskQueue) {
     let batch = vec![
         task("a", "echo", b"1"),

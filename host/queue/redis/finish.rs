@@ -48,7 +48,8 @@ pub(super) async fn renew(
 }
 
 pub(super) async fn finish(client: &ShardClient, ended: &[Finish]) -> Result<Vec<Finished>, Error> {
-    let finish = split_by_shard(client, ended, |finish| &finish.token.id, size).into_iter();
+    let finish =
+        split_by_shard(client, ended, |finish| &finish.token.id, Finish::bytes).into_iter();
     let finish = finish.map(async |(shard, positions)| {
         let finished = finish_part(client, shard, &positions, ended).await;
         ((shard, positions), finished)
@@ -74,17 +75,13 @@ async fn finish_part(
 ) -> Result<Vec<Finished>, Error> {
     let bytes = positions
         .iter()
-        .map(|&position| size(&ended[position]))
+        .map(|&position| ended[position].bytes())
         .sum();
     let (now, answers): (u64, Vec<Answer>) = client
         .call_with_bulk_args(shard, &client.scripts.finish, bytes, |call| {
             for &position in positions {
-                let Finish {
-                    token,
-                    outcome,
-                    executed_by,
-                } = &ended[position];
-                let (letter, after) = match outcome {
+                let finish = &ended[position];
+                let (letter, after) = match &finish.outcome {
                     Outcome::Completed { .. } => ("c", Duration::ZERO),
                     Outcome::Retry { after, .. } => ("p", *after),
                     Outcome::Failed { .. } => ("f", Duration::ZERO),
@@ -92,10 +89,11 @@ async fn finish_part(
                     Outcome::Released => ("b", Duration::ZERO),
                     Outcome::Lost { after, .. } => ("l", *after),
                 };
+                let token = &finish.token;
                 call.arg(token.id.as_str()).arg(token.fence).arg(letter);
                 call.arg(ms(after));
-                call.arg(text(outcome))
-                    .arg(record::write_executed_by(executed_by.as_ref()));
+                call.arg(finish.content())
+                    .arg(record::write_executed_by(finish.executed_by.as_ref()));
             }
         })
         .await
@@ -143,21 +141,5 @@ pub(super) async fn fail_damaged(
     // If this fails, the leases expire and the tasks are found again.
     if let Err(error) = fail_damaged.await {
         tracing::debug!(shard, "cannot fail damaged tasks: {error}");
-    }
-}
-
-/// The bytes of an outcome in a script.
-fn size(finish: &Finish) -> usize {
-    512 + text(&finish.outcome).len()
-}
-
-/// The result or error that an outcome stores with the task.
-fn text(outcome: &Outcome) -> &[u8] {
-    match outcome {
-        Outcome::Completed { result } => result,
-        Outcome::Retry { error, .. } | Outcome::Lost { error, .. } | Outcome::Failed { error } => {
-            error.as_bytes()
-        }
-        Outcome::Cancelled | Outcome::Released => b"",
     }
 }

@@ -3,7 +3,6 @@
 
 use super::{finish, shard_client::ShardClient};
 use crate::{Finish, Leased};
-use hostel_task::Outcome;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
@@ -40,11 +39,9 @@ impl LeaseGuard {
         if leased.is_empty() {
             return;
         }
-        let released = leased.into_iter().map(|leased| Finish {
-            token: leased.token,
-            outcome: Outcome::Released,
-            executed_by: None,
-        });
+        let released = leased
+            .into_iter()
+            .map(|leased| Finish::released(leased.token));
         let (released, client): (Vec<Finish>, _) = (released.collect(), self.client.clone());
         let release = async move {
             // If this fails, the leases expire.

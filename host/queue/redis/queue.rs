@@ -176,7 +176,7 @@ impl TaskQueue for RedisQueue {
             let shard = client.shard_of(tasks[0].id());
             return submit_batcher::submit(&senders[shard], tasks).await;
         }
-        let parts = split_by_shard(client, &tasks, Submission::id, submit_batcher::size);
+        let parts = split_by_shard(client, &tasks, Submission::id, Submission::bytes);
         let submit = parts.into_iter().map(|(shard, positions)| {
             // Payloads are shared, so clones are cheap.
             let part = positions.iter().map(|&position| tasks[position].clone());
@@ -187,6 +187,10 @@ impl TaskQueue for RedisQueue {
             }
         });
         reassemble(tasks.len(), try_join_all(submit).await?)
+    }
+
+    async fn compare(&self, task: &Submission) -> Result<Option<Submitted>, Error> {
+        submit_batcher::compare(self.client()?, task).await
     }
 
     async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error> {

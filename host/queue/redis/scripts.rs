@@ -66,6 +66,7 @@ scripts![
     requeue: always,
     purge: always,
     reconcile: always,
+    compare: reading,
     next_due: reading,
     list: reading,
 ];

@@ -70,7 +70,7 @@ pub(super) async fn serve(
         coalescer.record(begun, waiting.iter().map(|call| call.tasks.len()).sum());
         let mut calls = waiting.drain(..).peekable();
         while let Some(first) = calls.next() {
-            let size = |call: &Submit| call.tasks.iter().map(size).sum::<usize>();
+            let size = |call: &Submit| call.tasks.iter().map(Submission::bytes).sum::<usize>();
             let (mut tasks, mut bytes) = (first.tasks.len(), size(&first));
             let mut batch = vec![first];
             while let Some(next) = calls.next_if(|next| {
@@ -90,13 +90,6 @@ pub(super) async fn serve(
         }
         coalescer.wait().await;
     }
-}
-
-/// The bytes of a submission in a script.
-pub(super) fn size(task: &Submission) -> usize {
-    let metadata = task.metadata().iter();
-    let metadata: usize = metadata.map(|(key, value)| key.len() + value.len()).sum();
-    task.payload().len() + metadata + 256
 }
 
 /// Runs the script that stores tasks, and waits for replicas if any are required.
@@ -145,6 +138,21 @@ async fn write(
         reason,
         outcome_unknown: true,
     })
+}
+
+/// Compares a submission with the task of its id, outside of the loop.
+pub(super) async fn compare(
+    client: &ShardClient,
+    task: &Submission,
+) -> Result<Option<Submitted>, Error> {
+    let (shard, script) = (client.shard_of(task.id()), &client.scripts.compare);
+    let compare = client.call_with_bulk_args(shard, script, task.bytes(), |call| {
+        call.arg(task.id().as_str())
+            .arg(record::write_head(task, &task.route().to_string()))
+            .arg(&task.payload()[..]);
+    });
+    let answer: String = compare.await?;
+    Ok(parse(&answer)?.pop().flatten())
 }
 
 /// Returns the id of a connection, which is unique on its server.

@@ -4,7 +4,6 @@
 use super::{transaction::Transaction, writer::QueueStore};
 use crate::task_queue::{Finish, Leased};
 use hostel_sqlite::{SyncLevel, WeakWriter};
-use hostel_task::Outcome;
 
 /// Leased tasks, which are released when this is dropped before `take`.
 pub(super) struct LeaseGuard {
@@ -27,11 +26,10 @@ impl Drop for LeaseGuard {
         if self.leased.is_empty() {
             return;
         }
-        let released = self.leased.drain(..).map(|leased| Finish {
-            token: leased.token,
-            outcome: Outcome::Released,
-            executed_by: None,
-        });
+        let released = self
+            .leased
+            .drain(..)
+            .map(|leased| Finish::released(leased.token));
         let released: Vec<_> = released.collect();
         let run = move |tx: &mut Transaction<'_>| tx.finish(&released).map(drop);
         // If the writer has no room for this, the leases expire.

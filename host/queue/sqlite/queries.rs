@@ -1,17 +1,19 @@
-//! The queries of the readers: one task, or a page of tasks. Changes nothing.
+//! The queries of the readers: one task, or a page of tasks; and the comparison of a submission with its
+//! task, which the writer makes too. Changes nothing.
 
 use super::{
     clock::Clock,
     damage::Damage,
+    encoding::write_metadata,
     row::{self, task_query},
 };
 use crate::{
     error::Error,
     status_read::StatusRead,
-    task_queue::{Filter, Listing},
+    task_queue::{Filter, Listing, Submitted},
 };
 use hostel_sqlite::Fault;
-use hostel_task::{Name, State, StateKind, Task, TaskId};
+use hostel_task::{Name, State, StateKind, Submission, Task, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// The largest page.
@@ -61,6 +63,27 @@ pub(super) fn get_status(
         }
     }
     Ok(Some(Ok(StatusRead::Task(task))))
+}
+
+/// Compares a submission with the stored task of its id; `None` if there is none.
+pub(super) fn compare(conn: &Connection, task: &Submission) -> Result<Option<Submitted>, Fault> {
+    // A stored payload of another length is not read.
+    let mut same = conn.prepare_cached(
+        "SELECT type IS (SELECT word FROM word WHERE text = ?2) AND metadata IS ?3
+             AND CASE WHEN length(payload) = length(?4) THEN payload = ?4 ELSE 0 END
+         FROM task LEFT JOIN body USING (seq) WHERE id = ?1",
+    )?;
+    let (id, route) = (task.id().as_str(), task.route().to_string());
+    let metadata = write_metadata(task.metadata());
+    let values = params![id, route, metadata, &task.payload()[..]];
+    let same = same.query_row(values, |row| row.get(0)).optional()?;
+    Ok(same.map(|same| {
+        if same {
+            Submitted::Existing
+        } else {
+            Submitted::Conflict
+        }
+    }))
 }
 
 /// Reads the task that `query` selects.

@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use hostel_config as config;
 use hostel_runtime::health::{Health, Part};
 use hostel_sqlite::{Error as DatabaseError, Reader, SyncLevel, WriteCost, WriterOptions};
-use hostel_task::{Name, Outcome, Submission, Task, TaskId, UnixMs};
+use hostel_task::{Name, Submission, Task, TaskId, UnixMs};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::{
@@ -152,7 +152,7 @@ impl TaskQueue for SqliteQueue {
         }
         let cost = WriteCost {
             sync_level: SyncLevel::Full,
-            bytes: tasks.iter().map(|task| task.payload().len() as u64).sum(),
+            bytes: tasks.iter().map(|task| task.bytes() as u64).sum(),
             adds: true,
         };
         let run = move |tx: &mut Transaction<'_>| tx.submit(&tasks);
@@ -160,6 +160,12 @@ impl TaskQueue for SqliteQueue {
         submitted.map_err(|reason| Error::Full {
             reason: reason.to_string(),
         })
+    }
+
+    async fn compare(&self, task: &Submission) -> Result<Option<Submitted>, Error> {
+        let task = task.clone();
+        let query = move |conn: &_| queries::compare(conn, &task);
+        self.tasks.query(query).await
     }
 
     async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error> {
@@ -191,7 +197,7 @@ impl TaskQueue for SqliteQueue {
             return Ok(Vec::new());
         }
         let cost = WriteCost {
-            bytes: ended.iter().map(result_bytes).sum(),
+            bytes: ended.iter().map(|finish| finish.bytes() as u64).sum(),
             ..SyncLevel::Full.into()
         };
         let run = move |tx: &mut Transaction<'_>| tx.finish(&ended);
@@ -327,12 +333,5 @@ impl TaskQueue for SqliteQueue {
         self.writer.close().await;
         // From here on every call reaches a closed reader or writer.
         self.task_cache.clear();
-    }
-}
-
-fn result_bytes(finish: &Finish) -> u64 {
-    match &finish.outcome {
-        Outcome::Completed { result } => result.len() as u64,
-        _ => 0,
     }
 }

@@ -23,8 +23,6 @@ statements! {
         (seq, id, type, state, at, fence, attempt, finishes, cancel_asked, submitted_at)
         VALUES (?1, ?2, ?3, 0, ?4, ?5, 0, 0, 0, ?4) ON CONFLICT (id) DO NOTHING";
     insert_body: "INSERT INTO body (seq, metadata, payload) VALUES (?1, ?2, ?3)";
-    same_task: "SELECT type = ?2 AND metadata IS ?3 AND payload IS ?4
-        FROM task LEFT JOIN body USING (seq) WHERE id = ?1";
     waiting: "SELECT id, attempt, fence, metadata, payload, losses
         FROM task JOIN body USING (seq) WHERE seq = ?1";
     lease: "UPDATE task SET state = 1, at = ?2, fence = ?3, attempt = ?4, started_at = ?5, node = ?6

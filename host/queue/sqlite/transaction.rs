@@ -7,6 +7,7 @@ use super::{
     damage::Damage,
     encoding::{SymbolId, millis, parse_name, read_bytes, read_metadata, write_metadata},
     index::{ActiveLease, Index, RouteIndex},
+    queries,
     statements::Statements,
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
 };
 use hostel_sqlite::Fault;
 use hostel_task::{Name, Route, StateKind, Submission, Task, TaskId, UnixMs, is_suspect};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use std::{sync::Arc, time::Duration};
 
 pub(super) struct Transaction<'c> {
@@ -110,14 +111,10 @@ impl<'c> Transaction<'c> {
     }
 
     /// Returns the answers if no task is new.
-    fn find_stored(&mut self, tasks: &[Submission]) -> Result<Option<Vec<Submitted>>, Fault> {
+    fn find_stored(&self, tasks: &[Submission]) -> Result<Option<Vec<Submitted>>, Fault> {
         let mut answers = Vec::with_capacity(tasks.len());
         for task in tasks {
-            let route = task.route().to_string();
-            // A route without a symbol has no task.
-            let symbol = self.index.symbols.get(route.as_str()).copied().unwrap_or(0);
-            let metadata = write_metadata(task.metadata());
-            answers.push(self.compare(task, symbol, metadata.as_deref())?);
+            answers.push(queries::compare(self.conn, task)?);
         }
         Ok(answers.into_iter().collect())
     }
@@ -127,14 +124,14 @@ impl<'c> Transaction<'c> {
         let route = self.route_symbol(task.route())?;
         let metadata = write_metadata(task.metadata());
         if self.index.open >= self.max_open {
-            let stored = self.compare(task, route, metadata.as_deref())?;
+            let stored = queries::compare(self.conn, task)?;
             return Ok(stored.unwrap_or(Submitted::Full));
         }
         let seq = self.index.next_seq;
         let id = task.id().as_str();
         let values = params![seq, id, route, now, first_fence(seq)];
         if self.statements.insert_task.execute(values)? == 0 {
-            let stored = self.compare(task, route, metadata.as_deref())?;
+            let stored = queries::compare(self.conn, task)?;
             return stored
                 .ok_or_else(|| Fault::Corrupt(format!("the id {id} is taken by no task")));
         }
@@ -147,25 +144,6 @@ impl<'c> Transaction<'c> {
         self.changed(task.id(), task.task_type().clone(), StateKind::Pending);
         self.known(task_cache::submitted(task, submitted_at));
         Ok(Submitted::Created)
-    }
-
-    /// Compares a submission with the stored task of its id; `None` if there is none.
-    fn compare(
-        &mut self,
-        task: &Submission,
-        route: SymbolId,
-        metadata: Option<&str>,
-    ) -> Result<Option<Submitted>, Fault> {
-        let values = params![task.id().as_str(), route, metadata, &task.payload()[..]];
-        let same = &mut self.statements.same_task;
-        let same = same.query_row(values, |row| row.get(0)).optional()?;
-        Ok(same.map(|same| {
-            if same {
-                Submitted::Existing
-            } else {
-                Submitted::Conflict
-            }
-        }))
     }
 
     pub fn lease(&mut self, request: &LeaseRequest) -> Result<Vec<Leased>, Fault> {

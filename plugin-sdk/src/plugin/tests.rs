@@ -20,7 +20,8 @@ fn all_faults_are_reported_at_once() {
         .with(task("twice", same).attempts(0).concurrency(0))
         .with(task("twice", same).timeout(Duration::from_micros(9)))
         .with(task("-dash", same).backoff(second * 2, second))
-        .with(task("", same));
+        .with(task("", same))
+        .with(task("late", same).backoff(second, MAX_BACKOFF + second));
     let faults = bad.check().unwrap_err();
     let faults: Vec<_> = faults.lines().collect();
     assert_eq!(
@@ -35,6 +36,7 @@ fn all_faults_are_reported_at_once() {
             "task type \"-dash\" does not begin with a letter or a digit",
             "task type \"-dash\" has an initial backoff above its maximum",
             "task type \"\" is not 1 to 128 bytes long",
+            "task type \"late\" has a backoff of more than 7 days",
         ]
     );
     assert!(Plugin::new("p", "1", "").check().is_err());

@@ -62,6 +62,15 @@ local function read(id, ...)
   return there.err and {} or there
 end
 
+-- Compares a submission, of which m is the head and p the payload, with the task of its id: e if it is the
+-- same, c if it is another one, nothing if there is no such task.
+local function compare(id, m, p)
+  local there = redis.pcall('HMGET', key(id), 'm', 'p', 's')
+  if there.err then return 'c' end
+  if not (there[1] or there[3]) then return nil end
+  return (there[1] == m and there[2] == p) and 'e' or 'c'
+end
+
 -- Returns the number in a field of a record, or nothing unless it is a whole number as scripts write it.
 -- tonumber would also take nan, inf and 0x10, which sorted sets and callers refuse. A number of the
 -- script's own is returned as it is.

@@ -48,19 +48,16 @@ end
 if NOW - checked > 100 or NOW < checked then check_memory() end
 for i = 5, #ARGV, 4 do
   local id, route, m, p = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local task = key(id)
-  local there = redis.pcall('HMGET', task, 'm', 'p', 's')
-  if there.err then
-    answers[#answers + 1] = 'c'
-  elseif there[1] or there[3] then
-    answers[#answers + 1] = (there[1] == m and there[2] == p) and 'e' or 'c'
+  local stored = compare(id, m, p)
+  if stored then
+    answers[#answers + 1] = stored
   elseif open_tasks + created >= limit then
     answers[#answers + 1] = 'f'
   elseif not has_room(RECORD + #id + #m + #p) then
     answers[#answers + 1] = 'm'
   else
     created, number, order = created + 1, number + 1, order + 1
-    redis.call('HSET', task, 'm', m, 'p', p, 'l', route, 'o', integer(order), 'q', integer(number),
+    redis.call('HSET', key(id), 'm', m, 'p', p, 'l', route, 'o', integer(order), 'q', integer(number),
       't', integer(NOW), 's', 'p', 'u', integer(NOW), 'a', 0, 'z', 0)
     enqueue(id, route, NOW, number)
     add(TAG .. ':all', order, id)

@@ -1,0 +1,112 @@
+//! What a service does around its call of an engine.
+
+use super::{distributed::DistributedServiceImpl, tasks::TaskServiceImpl};
+use crate::{
+    broker::{LocalBroker, Overflow, Received, Subscription},
+    budget::{Budget, SharedReservation},
+    component::Router,
+    config::Config,
+    discovery::LocalDiscovery,
+    proto::{
+        distributed::{Message, distributed_service_server::DistributedService},
+        hostel::v1::{CancelTaskRequest, task_service_server::TaskService},
+    },
+    queue::{Cancel, Counts, Durability, Filter, Listing, Page},
+    scheduler::{Accepted, Error, TaskScheduler, TaskStatus, WaitOptions},
+    task::{Name, Submission, TaskId},
+};
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request};
+
+/// A scheduler that knows no task and takes none.
+struct NoTasks;
+
+#[async_trait]
+impl TaskScheduler for NoTasks {
+    async fn submit_task(&self, _: Submission) -> Result<Accepted, Error> {
+        Err(Error::Full)
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Memory
+    }
+
+    async fn submit_and_wait(
+        &self,
+        _: Submission,
+        _: &WaitOptions,
+    ) -> Result<(Accepted, Option<TaskStatus>), Error> {
+        Err(Error::Full)
+    }
+
+    async fn get_task_status(&self, id: &TaskId, _: &WaitOptions) -> Result<TaskStatus, Error> {
+        Err(Error::UnknownTask(id.clone()))
+    }
+
+    async fn cancel_task(&self, _: &TaskId) -> Result<Cancel, Error> {
+        Ok(Cancel::Unknown)
+    }
+
+    async fn requeue_task(&self, id: &TaskId) -> Result<(), Error> {
+        Err(Error::UnknownTask(id.clone()))
+    }
+
+    async fn list_tasks(&self, _: &Filter, _: &Page) -> Result<Listing, Error> {
+        Ok(Listing::default())
+    }
+
+    async fn count_tasks(&self) -> Result<Counts, Error> {
+        Ok(Counts::new())
+    }
+}
+
+#[tokio::test]
+async fn cancelling_an_unknown_task_is_not_found() {
+    let service = TaskServiceImpl {
+        scheduler: Arc::new(NoTasks),
+        max_message_bytes: 1 << 20,
+    };
+    let task_id = "gone".into();
+    let request = Request::new(CancelTaskRequest { task_id });
+    let status = service.cancel(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+}
+
+#[tokio::test]
+async fn a_message_counts_as_received_only_until_it_is_sent() {
+    let name = |name| Name::parse("name", name).unwrap();
+    let limits = Config::default().limits;
+    let discovery = Arc::new(LocalDiscovery::new(&limits));
+    let broker = Arc::new(LocalBroker::default());
+    let router = Router::new(name("a"), broker, discovery.clone(), 1 << 20);
+    let router = Arc::new(router);
+    let (inbox, mut mailbox) = Subscription::new(8, Overflow::Refuse);
+    let _owned_id = router.register(&name("silent"), inbox).unwrap();
+    let service = DistributedServiceImpl {
+        discovery,
+        router,
+        end: CancellationToken::new(),
+        scheduler: Arc::new(NoTasks),
+        limits,
+    };
+    let budget = Budget::new(1 << 20);
+    let received = SharedReservation::default();
+    received.put(budget.try_reserve(1 << 19).unwrap());
+    let mut request = Request::new(Message {
+        to_node: "silent".into(),
+        payload: vec![0; 1 << 19].into(),
+        reply_timeout_ms: 60_000,
+        ..Message::default()
+    });
+    request.extensions_mut().insert(received);
+    let mut sending = service.send_message(request);
+    assert!((&mut sending).now_or_never().is_none(), "it waits");
+    let Some(Received::Message(message)) = mailbox.next().await else {
+        panic!("a message");
+    };
+    assert_eq!(message.payload.len(), 1 << 19);
+    assert_eq!(budget.free_bytes(), budget.total_bytes());
+}
