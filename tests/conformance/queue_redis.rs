@@ -22,12 +22,12 @@ pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    for case in queue::cases() {
+    for case in queue::cases().chain(queue::ordered_cases()) {
         trials.push(trial(case.name(), move || on_redis(case, 1)));
-        if !case.requires_total_order() {
-            let name = format!("{}_in_three_shards", case.name());
-            trials.push(trial(&name, move || on_redis(case, 3)));
-        }
+    }
+    for case in queue::cases() {
+        let name = format!("{}_in_three_shards", case.name());
+        trials.push(trial(&name, move || on_redis(case, 3)));
     }
     trials.extend([
         trial("queues_share_their_tasks", queues_share_their_tasks),

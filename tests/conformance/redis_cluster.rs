@@ -27,8 +27,9 @@ type Shared = Arc<OnceCell<RedisCluster>>;
 pub fn trials() -> Vec<Trial> {
     let shared = Shared::default();
     let mut trials = Vec::new();
-    for case in queue::cases() {
-        let shards = if case.requires_total_order() { 1 } else { 3 };
+    let in_three_shards = queue::cases().map(|case| (case, 3));
+    let in_one_shard = queue::ordered_cases().map(|case| (case, 1));
+    for (case, shards) in in_three_shards.chain(in_one_shard) {
         let shared = shared.clone();
         trials.push(trial("queue", case.name(), move || async move {
             let cluster = shared.get_or_init(|| RedisCluster::start(STEADY)).await;

@@ -13,7 +13,7 @@ use std::{future::Future, path::Path, sync::Arc, time::Duration};
 const HOUR: Duration = Duration::from_secs(3600);
 
 pub fn trials() -> Vec<Trial> {
-    let suite = queue::cases().map(|case| {
+    let suite = queue::cases().chain(queue::ordered_cases()).map(|case| {
         let name = format!("queue::sqlite::{}", case.name());
         Trial::test(name, move || on_sqlite(case))
     });

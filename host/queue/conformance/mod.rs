@@ -2,7 +2,7 @@
 //! backend outside this repository runs it in its own tests:
 //!
 //! ```ignore
-//! for case in conformance::cases() {
+//! for case in conformance::cases().chain(conformance::ordered_cases()) {
 //!     case.run(|| async { Arc::new(open_an_empty_queue().await) as Arc<dyn TaskQueue> }).await;
 //! }
 //! ```
@@ -21,5 +21,5 @@ mod routing;
 mod submitting;
 mod suspects;
 
-pub use case::{Case, MAX_OPEN_TASKS, cases};
+pub use case::{Case, MAX_OPEN_TASKS, cases, ordered_cases};
 pub use helpers::{finish_one, limited, name, request, task};
