@@ -6,6 +6,7 @@ pub mod atomic_file;
 pub mod budget;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod file_fingerprint;
 pub mod health;
 pub mod lifecycle;
 pub mod log_limit;

@@ -5,13 +5,14 @@ use super::{
     builder::Builder,
     job::{self, Done, Outcome},
     registry::Registry,
-    scan::{self, Fingerprint},
+    scan,
     watcher::Watcher,
 };
 use crate::{
     catalog::{Catalog, Loading},
     fault::Fault,
 };
+use hostel_runtime::file_fingerprint::Fingerprint;
 use hostel_task::Name;
 use std::{
     collections::{BTreeMap, HashSet},
