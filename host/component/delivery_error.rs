@@ -6,7 +6,10 @@ use std::time::Duration;
 /// Why a message reached no receiver.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
-    #[error("nobody listens on {0}")]
+    #[error(
+        "no component, node or subscriber receives messages for {0}; `hostel components list` shows the \
+         ids"
+    )]
     NoReceiver(Name),
     #[error("the mailbox of {to} is full: {waiting} messages wait in it; try again later")]
     Full { to: Name, waiting: usize },
