@@ -50,7 +50,7 @@ const RESTARTING: [&str; 14] = [
     "heartbeat",
     "node-inbox",
     "plugin-loader",
-    "queue-listener",
+    "change-listener",
     "reaper",
     "stall-watcher",
 ];
@@ -156,7 +156,7 @@ async fn a_panicked_background_task_restarts(shared: Option<&Shared>) {
     let mut expected: BTreeSet<_> = RESTARTING.into_iter().chain(VITAL).collect();
     expected.extend(THREADS);
     if shared.is_some() {
-        expected.retain(|name| !name.starts_with("queue-") || *name == "queue-listener");
+        expected.retain(|name| !name.starts_with("queue-"));
         expected.extend(SHARED);
     }
     assert_eq!(running, expected);
