@@ -46,7 +46,7 @@ pub use hostel_plugin as plugin;
 #[cfg(feature = "node")]
 pub use hostel_queue as queue;
 #[cfg(feature = "node")]
-use hostel_runtime::{atomic_file, log_limit, parent};
+use hostel_runtime::{atomic_file, file_fingerprint, log_limit, parent};
 #[cfg(feature = "node")]
 pub use hostel_runtime::{budget, health, lifecycle, untrusted};
 use hostel_runtime::{pem, secret};

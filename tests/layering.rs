@@ -20,6 +20,7 @@ const LAYERS: [&[&str]; 9] = [
         "task",
         "runtime",
         "budget",
+        "file_fingerprint",
         "health",
         "lifecycle",
         "log_limit",

@@ -201,9 +201,4 @@ impl Inbox {
     pub fn refused(&self) -> u64 {
         self.shared.refused.load(Ordering::Relaxed)
     }
-
-    /// The number of messages that may wait.
-    pub fn capacity(&self) -> usize {
-        self.messages.max_capacity()
-    }
 }

@@ -17,6 +17,7 @@ mod demo;
 mod die_with_parent;
 mod error;
 mod inspection;
+mod json;
 mod log;
 mod nodes;
 mod output;

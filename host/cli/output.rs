@@ -1,13 +1,10 @@
-//! The output of commands: tables and lines for people, JSON for programs, results as raw bytes. Only
-//! this file of the command line writes to stdout and stderr; it escapes unprintable characters, so that
-//! no text can move the cursor of a terminal or forge a line.
+//! The output of commands: tables and lines for people, JSON for programs, results as raw bytes; the commands
+//! decide what is in it. Only this file of the command line writes to stdout and stderr; it escapes
+//! unprintable characters, so that no text can move the cursor of a terminal or forge a line.
 
-use crate::{
-    proto::{distributed::TaskStatus, hostel::v1},
-    untrusted::{Untrusted, is_unprintable},
-};
+use crate::untrusted::{Untrusted, is_unprintable};
 use anyhow::Context;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     fmt::{self, Write as _},
     io::{self, IsTerminal, Write},
@@ -127,62 +124,6 @@ pub fn print_table(heads: &[&str], rows: &[Vec<String>]) {
     }
 }
 
-/// A task as JSON without its result.
-pub fn task_json(task: &TaskStatus) -> Value {
-    json!({
-        "task_id": task.task_id,
-        "task_type": task.task_type,
-        "status": task.status,
-        "attempts": task.attempts,
-        "error": task.error,
-        "error_class": task.error_class,
-        "waiting_for": task.waiting_for,
-        "target_node": task.target_node,
-        "target_label": task.target_label,
-        "submitted_at_ms": task.submitted_at_ms,
-        "due_at_ms": task.due_at_ms,
-        "started_at_ms": task.started_at_ms,
-        "finished_at_ms": task.finished_at_ms,
-        "node_id": task.node_id,
-        "plugin": task.plugin,
-        "plugin_version": task.plugin_version,
-        "finishes": task.finishes,
-        "losses": task.losses,
-    })
-}
-
-/// A task as JSON with its result, which is `null` unless it is UTF-8.
-pub fn task_with_result_json(task: &TaskStatus) -> Value {
-    let mut value = task_json(task);
-    value["result_bytes"] = task.result.len().into();
-    value["result"] = std::str::from_utf8(&task.result).map_or(Value::Null, Value::from);
-    value
-}
-
-/// A plugin as JSON.
-pub fn plugin_json(plugin: &v1::Plugin) -> Value {
-    let task_types = plugin.task_types.iter().map(|task_type| {
-        json!({
-            "name": task_type.name,
-            "description": task_type.description,
-            "timeout_ms": task_type.timeout_ms,
-            "max_attempts": task_type.max_attempts,
-            "backoff_initial_ms": task_type.backoff_initial_ms,
-            "backoff_max_ms": task_type.backoff_max_ms,
-            "max_concurrency": task_type.max_concurrency,
-        })
-    });
-    json!({
-        "name": plugin.name,
-        "version": plugin.version,
-        "description": plugin.description,
-        "sha256": plugin.sha256,
-        "file": plugin.file,
-        "loaded_at_ms": plugin.loaded_at_ms,
-        "task_types": task_types.collect::<Vec<_>>(),
-    })
-}
-
 /// Formats the time since `at_ms`, in milliseconds since the epoch: `5s`, `3m`, `2h`, `4d`.
 pub fn ago(at_ms: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -204,6 +145,7 @@ pub fn duration(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn printable_json_is_the_same_document() {

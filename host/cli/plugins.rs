@@ -6,11 +6,15 @@ use super::{
     connection::ConnectionArgs,
     error::CliError,
     inspection,
-    output::{duration, plugin_json, print_json, print_table},
+    output::{duration, print_json, print_table},
 };
-use crate::{Config, plugin, proto::hostel::v1::ListPluginsResponse, untrusted::Untrusted};
+use crate::{
+    Config, plugin,
+    proto::hostel::v1::{ListPluginsResponse, Plugin},
+    untrusted::Untrusted,
+};
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
     time::{Duration, UNIX_EPOCH},
@@ -142,7 +146,7 @@ async fn list(connection: &ConnectionArgs, json: bool) -> Result<(), CliError> {
         starting,
     } = listed;
     if json {
-        let plugins: Vec<_> = plugins.iter().map(plugin_json).collect();
+        let plugins: Vec<_> = plugins.iter().map(as_json).collect();
         let rejected: Vec<_> = rejected
             .iter()
             .map(|rejected| json!({ "file": rejected.file, "error": rejected.error }))
@@ -205,4 +209,27 @@ async fn list(connection: &ConnectionArgs, json: bool) -> Result<(), CliError> {
         print_line!("refused: {}: {}", rejected.file, rejected.error);
     }
     Ok(())
+}
+
+fn as_json(plugin: &Plugin) -> Value {
+    let task_types = plugin.task_types.iter().map(|task_type| {
+        json!({
+            "name": task_type.name,
+            "description": task_type.description,
+            "timeout_ms": task_type.timeout_ms,
+            "max_attempts": task_type.max_attempts,
+            "backoff_initial_ms": task_type.backoff_initial_ms,
+            "backoff_max_ms": task_type.backoff_max_ms,
+            "max_concurrency": task_type.max_concurrency,
+        })
+    });
+    json!({
+        "name": plugin.name,
+        "version": plugin.version,
+        "description": plugin.description,
+        "sha256": plugin.sha256,
+        "file": plugin.file,
+        "loaded_at_ms": plugin.loaded_at_ms,
+        "task_types": task_types.collect::<Vec<_>>(),
+    })
 }

@@ -3,7 +3,8 @@
 use super::{
     connection::ConnectionArgs,
     error::CliError,
-    output::{print_bytes, print_hint, print_json, task_with_result_json},
+    json::task_with_result_json,
+    output::{print_bytes, print_hint, print_json},
     payload::Payload,
 };
 use crate::proto::distributed::{Task, TaskStatus};

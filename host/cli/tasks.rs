@@ -3,7 +3,8 @@
 use super::{
     connection::ConnectionArgs,
     error::CliError,
-    output::{ago, print_field, print_json, print_table, task_json, task_with_result_json},
+    json::{task_json, task_with_result_json},
+    output::{ago, print_field, print_json, print_table},
 };
 use crate::{proto::hostel::v1::ListTasksRequest, task::StateKind};
 use clap::{Args, Subcommand};

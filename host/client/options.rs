@@ -303,12 +303,17 @@ impl Pem {
         what: &'static str,
         parse: impl FnOnce(&[u8]) -> Result<T, pem::Error>,
     ) -> Result<Vec<u8>, Error> {
-        let text = match self {
-            Self::Text(text) => Ok(text.reveal().as_bytes().to_vec()),
-            Self::File(file) => std::fs::read(file).map_err(pem::Error::from),
+        let checked = match self {
+            Self::Text(text) => {
+                let text = text.reveal().as_bytes();
+                parse(text).map(|_| text.to_vec())
+            }
+            Self::File(file) => match pem::read(what, file, parse) {
+                Ok((text, _)) => Ok(text),
+                Err(error) => Err(error.problem),
+            },
         };
-        let parsed = text.and_then(|text| parse(&text).map(|_| text));
-        parsed.map_err(|problem| self.unusable(what, problem))
+        checked.map_err(|problem| self.unusable(what, problem))
     }
 }
 

@@ -99,8 +99,9 @@ impl Actor {
         let registration = match state.context.router.register(&state.id, inbox.clone()) {
             Ok(registration) => registration,
             Err(taken) => {
-                tracing::warn!(component = %state.id, "cannot be reached: {taken}");
-                state.refuse(taken.to_string());
+                let why = format!("{taken}; rename the plugin in its manifest, or set node.id");
+                tracing::warn!(component = %state.id, "cannot be reached: {why}");
+                state.refuse(why);
                 return None;
             }
         };

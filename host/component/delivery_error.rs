@@ -7,7 +7,10 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
     /// No component, node or subscriber has this id or listens on this topic.
-    #[error("nobody listens on {0}")]
+    #[error(
+        "no component, node or subscriber receives messages for {0}; `hostel components list` shows the \
+         ids"
+    )]
     NoReceiver(Name),
     /// The receiver's mailbox is full.
     #[error("the mailbox of {to} is full: {waiting} messages wait in it; try again later")]

@@ -33,7 +33,7 @@ impl RefusalLog {
     /// Logs that a message from `from` to `to` was refused.
     pub fn report(&self, from: &str, to: &Name, refusal: &DeliveryError) {
         let (class, limit) = match refusal {
-            DeliveryError::NoReceiver(_) => ("nobody", &self.no_receiver),
+            DeliveryError::NoReceiver(_) => ("no-receiver", &self.no_receiver),
             DeliveryError::Full { .. } | DeliveryError::AllFull { .. } => ("full", &self.full),
             DeliveryError::Down { .. } => ("down", &self.down),
             DeliveryError::Stopping(_) => ("stopping", &self.stopping),

@@ -5,6 +5,7 @@ use crate::{
     discovery::{NodeRecord, PluginRecord, ServiceDiscovery},
     health::{Background, Health, Part},
     lifecycle::Component,
+    log_limit::LogLimit,
     plugin::PluginHost,
 };
 use async_trait::async_trait;
@@ -79,9 +80,15 @@ impl Shared {
     }
 
     async fn follow(self: Arc<Self>, mut changed: watch::Receiver<u64>) {
+        let log_limit = LogLimit::of_retries();
         while changed.changed().await.is_ok() {
             while let Err(error) = self.discovery.register_node(self.record()).await {
-                tracing::warn!("this node's plugins cannot be registered; trying again: {error}");
+                if let Some(left_out) = log_limit.permit() {
+                    tracing::warn!(
+                        left_out,
+                        "this node's plugins cannot be registered; trying again: {error}"
+                    );
+                }
                 tokio::time::sleep(RETRY).await;
             }
         }

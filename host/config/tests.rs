@@ -24,7 +24,7 @@ fn only(errors: Diagnostics) -> String {
 }
 
 #[test]
-fn deerrors_are_what_the_design_says() {
+fn defaults_are_what_the_design_says() {
     let config = Config::default();
     assert_eq!(config, parse("").unwrap());
     assert_eq!(config.node.listen.to_string(), "127.0.0.1:50051");

@@ -142,7 +142,7 @@ impl Component for PluginHost {
         let (dir, rescan, stopped) = (self.dir.clone(), self.rescan, stop.clone());
         let (builder, catalog) = (self.builder.clone(), self.catalog.clone());
         let changed = self.changed.clone();
-        // A loader that panicked is followed by one that loads everything again, from the cache.
+        // A loader that panicked is followed by one that begins with what the catalog has.
         let load = move || {
             let (builder, catalog) = (builder.clone(), catalog.clone());
             let loader = Loader::new(dir.clone(), rescan, builder, catalog, changed.clone());

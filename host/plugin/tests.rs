@@ -6,7 +6,10 @@ mod reload;
 
 use super::{testing::config, *};
 use bytes::Bytes;
-use hostel_runtime::{health::Health, lifecycle::Component};
+use hostel_runtime::{
+    health::{Health, Part},
+    lifecycle::Component,
+};
 use hostel_task::AttemptResult;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;

@@ -24,7 +24,7 @@ pub enum Error {
     #[error("the task queue cannot be opened: {0}")]
     Misconfigured(String),
     /// The page token was not returned by this queue.
-    #[error("the page token is not valid")]
+    #[error("the page token is not valid; begin with the first page")]
     BadPage,
 }
 

@@ -245,17 +245,9 @@ fn certificates(
     settings: &hostel_config::Redis,
     section: &str,
 ) -> Result<Option<TlsCertificates>, String> {
-    let read = |key: &str, file: &Option<PathBuf>| {
-        let read = |file: &PathBuf| {
-            let failed =
-                |error| format!("cannot read {} ({section}.{key}): {error}", file.display());
-            std::fs::read(file).map_err(failed)
-        };
-        file.as_ref().map(read).transpose()
-    };
-    let root_cert = read("ca_file", &settings.ca_file)?;
-    let client_cert = read("cert_file", &settings.cert_file)?;
-    let client_key = read("key_file", &settings.key_file)?;
+    let root_cert = read(section, "ca_file", &settings.ca_file, pem::roots)?;
+    let client_cert = read(section, "cert_file", &settings.cert_file, pem::certificates)?;
+    let client_key = read(section, "key_file", &settings.key_file, pem::key)?;
     let client_tls = client_cert.zip(client_key);
     if let Some((cert, key)) = &client_tls {
         pem::check_pair(section, cert, key)?;
@@ -270,4 +262,32 @@ fn certificates(
             client_key,
         }),
     }))
+}
+
+fn read<T>(
+    section: &str,
+    key: &str,
+    file: &Option<PathBuf>,
+    parse: impl FnOnce(&[u8]) -> Result<T, pem::Error>,
+) -> Result<Option<Vec<u8>>, String> {
+    let Some(file) = file else { return Ok(None) };
+    match pem::read(format!("{section}.{key}"), file, parse) {
+        Ok((text, _)) => Ok(Some(text)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn a_ca_file_without_a_certificate_is_refused_by_name() {
+        let mut settings = hostel_config::Redis::at("rediss://127.0.0.1:1", "test").unwrap();
+        settings.ca_file = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+        let error = Server::new(&settings, "queue", true).err().unwrap();
+        assert!(error.starts_with("queue.ca_file: /"), "{error}");
+        assert!(error.contains("Cargo.toml holds no certificate"), "{error}");
+    }
 }

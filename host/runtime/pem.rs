@@ -1,6 +1,11 @@
 //! Reads certificates and keys from PEM, and chooses the cryptography of clients and servers.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 use tokio_rustls::rustls::{
     self, InconsistentKeys, RootCertStore,
     crypto::{CryptoProvider, ring},
@@ -29,6 +34,34 @@ pub enum Error {
     /// A certificate is invalid.
     #[error("holds an invalid certificate: {0}")]
     Certificate(rustls::Error),
+}
+
+/// Why the file that a setting names cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: {} {problem}", .file.display())]
+pub struct FileError {
+    /// The setting, or the purpose of the file.
+    pub setting: String,
+    /// The path of the file.
+    pub file: PathBuf,
+    /// Why it cannot be used.
+    pub problem: Error,
+}
+
+/// Reads the file that a setting names, and returns its text and what `parse` makes of it. Libraries that
+/// take the text ignore what they cannot parse, so that a wrong file would show only as a failed connection.
+pub fn read<T>(
+    setting: impl Into<String>,
+    file: &Path,
+    parse: impl FnOnce(&[u8]) -> Result<T, Error>,
+) -> Result<(Vec<u8>, T), FileError> {
+    let text = fs::read(file).map_err(Error::from);
+    let parsed = text.and_then(|text| parse(&text).map(|parsed| (text, parsed)));
+    parsed.map_err(|problem| FileError {
+        setting: setting.into(),
+        file: file.to_owned(),
+        problem,
+    })
 }
 
 /// All certificates in `text`, at least one, in their order.
@@ -118,5 +151,19 @@ mod tests {
         let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----";
         let error = roots(nonsense.as_bytes()).unwrap_err().to_string();
         assert!(error.contains("invalid certificate"), "{error}");
+    }
+
+    #[test]
+    fn the_error_of_a_file_names_its_setting_and_its_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.pem");
+        let error = || {
+            let read = read("tls.client_ca_file", &file, roots);
+            read.map(drop).unwrap_err().to_string()
+        };
+        let begins = format!("tls.client_ca_file: {} ", file.display());
+        assert!(error().starts_with(&format!("{begins}cannot be read: ")));
+        fs::write(&file, "no certificate").unwrap();
+        assert!(error().starts_with(&format!("{begins}holds no certificate")));
     }
 }

@@ -41,7 +41,7 @@ pub enum Error {
     #[error("no task has the id {0}")]
     UnknownTask(TaskId),
     /// The id of the submission is that of another task.
-    #[error("another task, with other content, has the id {0}")]
+    #[error("another task, with other content, has the id {0}; submit it under another id")]
     Conflict(TaskId),
     /// The queue has no room for another open task.
     #[error("the queue has reached its limit of open tasks (queue.max_open_tasks); retry later")]

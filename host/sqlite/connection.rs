@@ -109,7 +109,9 @@ impl Database {
         match number("PRAGMA user_version")? {
             version if (1..=known).contains(&version) => Ok(version),
             newer if newer > known => Err(Error::Misconfigured(format!(
-                "{path} was written by a newer hostel (schema {newer}; this one knows {known})"
+                "{path} was written by a newer hostel (schema {newer}; this one knows {known}); use the \
+                 version that wrote it, or set {} path to another file",
+                self.section
             ))),
             other => Err(Error::Corrupt(format!(
                 "{path} has schema {other}, which does not exist"

@@ -24,8 +24,14 @@ impl Drop for Lock {
 
 impl Database {
     /// Creates the directory and the file if they are missing, and claims them for this process. Fails
-    /// with `Misconfigured` if another process uses them or this one may not. Blocks.
-    pub fn claim(&self) -> Result<Lock, Error> {
+    /// with `Misconfigured` if another process uses them or this one may not.
+    pub async fn claim(&self) -> Result<Lock, Error> {
+        let database = self.clone();
+        let claimed = tokio::task::spawn_blocking(move || database.claim_blocking()).await;
+        claimed.map_err(|error| Error::unavailable(error.to_string()))?
+    }
+
+    fn claim_blocking(&self) -> Result<Lock, Error> {
         let path = &self.path;
         let refused = |what: &str, error: io::Error| {
             Error::Misconfigured(format!("{what} {}: {error}", path.display()))

@@ -3,12 +3,12 @@
 //! finishes its tasks and takes no more until it is undrained.
 
 mod active_leases;
+mod change_listener;
 mod dispatcher;
 mod failure_log;
 mod finisher;
 mod heartbeat;
 mod hosted_types;
-mod queue_listener;
 mod reaper;
 mod shared;
 mod slot;
@@ -131,9 +131,9 @@ impl Component for Worker {
             others: [
                 self.restarting("heartbeat", heartbeat::renew),
                 self.restarting("reaper", reaper::reap),
-                self.restarting("queue-listener", |shared| {
+                self.restarting("change-listener", |shared| {
                     let watch = shared.queue.watch();
-                    queue_listener::listen(shared, watch)
+                    change_listener::listen(shared, watch)
                 }),
             ],
             dispatcher: self

@@ -8,7 +8,7 @@ use super::{
 use crate::support::servers::{Kind, Server};
 use hostel::{
     config,
-    health::{Health, Part},
+    health::{Health, Part, Severity},
     queue::{Changes, Finish, Finished, Leased, Page, RedisQueue, Renewal, Requeue, TaskQueue},
     task::{ErrorClass, Outcome, StateKind},
 };
@@ -35,6 +35,14 @@ pub fn trials() -> Vec<Trial> {
         trial(
             "a_failing_shard_affects_only_its_tasks",
             a_failing_shard_affects_only_its_tasks,
+        ),
+        trial(
+            "an_event_that_cannot_be_read_is_skipped",
+            an_event_that_cannot_be_read_is_skipped,
+        ),
+        trial(
+            "a_node_that_may_not_read_events_says_so",
+            a_node_that_may_not_read_events_says_so,
         ),
         trial(
             "a_queue_may_repeat_an_outcome",
@@ -247,6 +255,59 @@ async fn a_failing_shard_affects_only_its_tasks() {
     queue.close().await;
 }
 
+/// Waits until a watch of one queue gets a change that another one has made.
+async fn sees_changes(watching: &RedisQueue, changing: &RedisQueue) {
+    let mut watch = watching.watch();
+    until("the other queue sees the task", async || {
+        let id = format!("t{}", fastrand::u64(..));
+        changing
+            .submit(vec![task(&id, "echo", b"x")])
+            .await
+            .unwrap();
+        let change = async {
+            loop {
+                match watch.next().await {
+                    Some(Changes::Batch(changes)) if changes.iter().any(|c| c.id == name(&id)) => {
+                        return;
+                    }
+                    _ => {}
+                }
+            }
+        };
+        let change = tokio::time::timeout(Duration::from_millis(500), change).await;
+        change.is_ok()
+    })
+    .await;
+}
+
+async fn an_event_that_cannot_be_read_is_skipped() {
+    let server = Server::start(Kind::Redis).await;
+    let ((here, _), (there, health)) = (open(&server, 1).await, open(&server, 1).await);
+    sees_changes(&there, &here).await;
+    let add = "return redis.call('XADD', KEYS[1], '*', 'from', '\\255', 'events', '\\255')";
+    say(&server, &["EVAL", add, "1", "{test:0}:events"]).await;
+    sees_changes(&there, &here).await;
+    assert!(!has(&health, "events"));
+    here.close().await;
+    there.close().await;
+}
+
+async fn a_node_that_may_not_read_events_says_so() {
+    let server = Server::start(Kind::Redis).await;
+    let ((here, _), (there, health)) = (open(&server, 1).await, open(&server, 1).await);
+    sees_changes(&there, &here).await;
+    say(&server, &["ACL", "SETUSER", "default", "-xread"]).await;
+    until("health shows it", async || has(&health, "events")).await;
+    let fault = health.faults().remove(&(Part::Queue, "events")).unwrap();
+    assert_eq!(fault.severity, Severity::Degraded);
+    assert!(fault.reason.contains("its ACL allows XREAD"), "{fault:?}");
+    say(&server, &["ACL", "SETUSER", "default", "+xread"]).await;
+    until("the fault is over", async || !has(&health, "events")).await;
+    sees_changes(&there, &here).await;
+    here.close().await;
+    there.close().await;
+}
+
 async fn a_redis_that_lost_its_data_is_reported(shards: u32) {
     let server = Server::start(Kind::Redis).await;
     let (here, its_health) = open(&server, shards).await;
@@ -275,24 +336,7 @@ async fn a_redis_that_lost_its_data_is_reported(shards: u32) {
     .await;
     assert!(here.get(&name("gone")).await.unwrap().is_none());
     // Watches at the other queue still get changes.
-    let mut watch = there.watch();
-    until("the other queue sees the task", async || {
-        let id = format!("t{}", fastrand::u64(..));
-        here.submit(vec![task(&id, "echo", b"x")]).await.unwrap();
-        let change = async {
-            loop {
-                match watch.next().await {
-                    Some(Changes::Batch(changes)) if changes.iter().any(|c| c.id == name(&id)) => {
-                        return;
-                    }
-                    _ => {}
-                }
-            }
-        };
-        let change = tokio::time::timeout(Duration::from_millis(500), change).await;
-        change.is_ok()
-    })
-    .await;
+    sees_changes(&there, &here).await;
     // The new store has the settings of the queue again.
     let other = config::RedisQueue {
         shards: shards + 1,

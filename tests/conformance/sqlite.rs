@@ -219,6 +219,10 @@ async fn files_of_others_are_refused() {
     drop(newer);
     let why = refusal(dir.path()).await;
     assert!(why.contains("newer hostel (schema 7"), "{why}");
+    assert!(
+        why.contains("use the version that wrote it, or set [queue] path to another file"),
+        "{why}"
+    );
 }
 
 async fn files_are_private() {

@@ -246,7 +246,7 @@ async fn invalid_messages_are_rejected(on: Backend) {
     }
     // A missing receiver is a normal answer.
     let sent = client.send_message(message("nobody", 1)).await.unwrap();
-    assert!(!sent.success && sent.message.contains("nobody listens on nobody"));
+    assert!(!sent.success && sent.message.contains("receives messages for nobody"));
 
     // A stream answers each invalid message and continues; the largest valid one passes both ways.
     let largest = message("me", MAX_PAYLOAD);
@@ -363,7 +363,11 @@ async fn invalid_page_tokens_and_states_are_rejected(on: Backend) {
             page_token: token.into(),
             ..Default::default()
         };
-        assert_rejected(client.list_tasks(list).await, invalid, "page token");
+        assert_rejected(
+            client.list_tasks(list).await,
+            invalid,
+            "begin with the first page",
+        );
     }
     for state in ["done", "Completed", "completed ", "0", "\0"] {
         let list = ListTasksRequest {

@@ -50,7 +50,7 @@ const RESTARTING: [&str; 14] = [
     "heartbeat",
     "node-inbox",
     "plugin-loader",
-    "queue-listener",
+    "change-listener",
     "reaper",
     "stall-watcher",
 ];
@@ -78,6 +78,10 @@ pub fn trials() -> Vec<Trial> {
                 let shared = Shared::start().await;
                 a_panicked_background_task_restarts(Some(&shared)).await;
             },
+        ),
+        trial(
+            "supervision::a_panicked_loader_takes_no_plugin_out_of_service",
+            a_panicked_loader_takes_no_plugin_out_of_service,
         ),
         trial(
             "supervision::a_node_without_a_dispatcher_is_not_serving",
@@ -152,7 +156,7 @@ async fn a_panicked_background_task_restarts(shared: Option<&Shared>) {
     let mut expected: BTreeSet<_> = RESTARTING.into_iter().chain(VITAL).collect();
     expected.extend(THREADS);
     if shared.is_some() {
-        expected.retain(|name| !name.starts_with("queue-") || *name == "queue-listener");
+        expected.retain(|name| !name.starts_with("queue-"));
         expected.extend(SHARED);
     }
     assert_eq!(running, expected);
@@ -175,6 +179,40 @@ async fn a_panicked_background_task_restarts(shared: Option<&Shared>) {
     assert_eq!(now, running);
     node.stop().await.expect("it stops");
     assert!(health.faults().is_empty(), "{:?}", health.faults());
+}
+
+async fn a_panicked_loader_takes_no_plugin_out_of_service() {
+    let (node, _dir) = start(None).await;
+    let mut client = client(&node);
+    assert_works(&node).await;
+    let component = async |client: &mut DistributedClient| {
+        let components = client.list_components().await.expect("components");
+        let [component] = &components[..] else {
+            panic!("{components:?}");
+        };
+        (
+            component.state.clone(),
+            component.starts,
+            component.since_ms,
+        )
+    };
+    let before = component(&mut client).await;
+    assert_eq!(before.0, "running");
+    let health = node.health();
+    for _ in 0..3 {
+        assert_eq!(health.inject_panic("plugin-loader"), 1);
+        wait_for_fault(health, "plugin-loader", true).await;
+        while health
+            .faults()
+            .contains_key(&(Part::Plugins, "plugin-loader"))
+        {
+            let done = client.submit_and_wait(task("sample", "on")).await;
+            assert_eq!(done.expect("an end").status, "completed");
+            assert_eq!(component(&mut client).await, before);
+        }
+    }
+    assert_eq!(component(&mut client).await, before);
+    node.stop().await.expect("it stops");
 }
 
 async fn a_node_without_a_dispatcher_is_not_serving() {

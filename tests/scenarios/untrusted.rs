@@ -253,7 +253,7 @@ async fn rejected_messages_are_logged_at_a_bounded_rate() {
     let lines: Vec<_> = lines.collect();
     assert_eq!(lines.len(), 10, "{log}");
     assert!(
-        lines[0].contains("to=nowhere") && lines[0].contains("class=\"nobody\""),
+        lines[0].contains("to=nowhere") && lines[0].contains("class=\"no-receiver\""),
         "{log}"
     );
     let answered = "answered a message with an error: the component's own words";

@@ -1,9 +1,9 @@
 //! Values that are read from files, and read again when the files change.
 
+use crate::file_fingerprint::Fingerprint;
 use parking_lot::Mutex;
 use std::{
     fmt,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -33,12 +33,11 @@ pub struct Reloadable<S: ReloadSource> {
 
 struct Latest<S> {
     source: S,
-    fingerprints: Vec<Fingerprint>,
+    fingerprints: Fingerprints,
 }
 
-/// The metadata that changes with a file's content; `None` if the file does not exist. The time of the last
-/// status change is included, since a copy may keep the time of modification.
-type Fingerprint = Option<(i64, i64, i64, i64, u64, u64, u64)>;
+/// The fingerprint of each file; `None` if it does not exist.
+type Fingerprints = Vec<Option<Fingerprint>>;
 
 impl<S: ReloadSource> Reloadable<S> {
     /// Reads the value for the first time.
@@ -134,21 +133,9 @@ pub async fn watch(values: Vec<Arc<dyn Reload>>) {
     }
 }
 
-fn fingerprints(source: &impl ReloadSource) -> Vec<Fingerprint> {
-    source.files().into_iter().map(fingerprint).collect()
-}
-
-fn fingerprint(file: &Path) -> Fingerprint {
-    let data = std::fs::metadata(file).ok()?;
-    Some((
-        data.mtime(),
-        data.mtime_nsec(),
-        data.ctime(),
-        data.ctime_nsec(),
-        data.len(),
-        data.dev(),
-        data.ino(),
-    ))
+fn fingerprints(source: &impl ReloadSource) -> Fingerprints {
+    let files = source.files().into_iter();
+    files.map(|file| Fingerprint::of(file).ok()).collect()
 }
 
 /// A problem with a file that a setting names.

@@ -19,6 +19,8 @@ const ALPN: &[u8] = b"h2";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
+    Pem(#[from] pem::FileError),
+    #[error(transparent)]
     File(#[from] FileError),
     #[error("tls.key_file: {} is not the key of the certificate in {}", .key.display(), .cert.display())]
     KeyMismatch { key: PathBuf, cert: PathBuf },
@@ -51,8 +53,8 @@ impl ReloadSource for config::Tls {
     }
 
     fn read(&self) -> Result<Certificates, Error> {
-        let certificates = parsed("tls.cert_file", &self.cert_file, pem::certificates)?;
-        let key = parsed("tls.key_file", &self.key_file, pem::key)?;
+        let (_, certificates) = pem::read("tls.cert_file", &self.cert_file, pem::certificates)?;
+        let (_, key) = pem::read("tls.key_file", &self.key_file, pem::key)?;
         let builder = ServerConfig::builder_with_provider(pem::provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| pair(self, error))?;
@@ -60,8 +62,9 @@ impl ReloadSource for config::Tls {
             None => builder.with_no_client_auth(),
             Some(file) => {
                 let setting = "tls.client_ca_file";
-                let roots = Arc::new(parsed(setting, file, pem::roots)?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, pem::provider());
+                let (_, roots) = pem::read(setting, file, pem::roots)?;
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), pem::provider());
                 let verifier = verifier
                     .build()
                     .map_err(|error| FileError::new(setting, file, error))?;
@@ -89,14 +92,4 @@ fn pair(files: &config::Tls, error: rustls::Error) -> Error {
         },
         problem => Error::Pair { cert, problem },
     }
-}
-
-fn parsed<T>(
-    setting: &'static str,
-    file: &Path,
-    parse: impl FnOnce(&[u8]) -> Result<T, pem::Error>,
-) -> Result<T, FileError> {
-    let read = std::fs::read(file).map_err(pem::Error::from);
-    read.and_then(|text| parse(&text))
-        .map_err(|problem| FileError::new(setting, file, problem))
 }

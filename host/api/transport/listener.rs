@@ -1,7 +1,9 @@
 //! Accepts connections and performs their TLS handshakes, within a deadline.
 
 use super::connection::Connection;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use crate::log_limit::LogLimit;
+use rustix::io::Errno;
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -26,11 +28,13 @@ pub struct Accepted {
     deadline: Instant,
 }
 
-/// Accepts the next connection, once `waiting` has a permit for one that waits for its place.
+/// Accepts the next connection, once `waiting` has a permit for one that waits for its place. Failures are
+/// logged within `log_limit` and retried.
 pub async fn accept(
     listener: &TcpListener,
     waiting: &Arc<Semaphore>,
     handshake: Duration,
+    log_limit: &LogLimit,
 ) -> (Accepted, OwnedSemaphorePermit) {
     loop {
         let Ok(permit) = waiting.clone().acquire_owned().await else {
@@ -49,11 +53,30 @@ pub async fn accept(
                 return (accepted, permit);
             }
             Err(error) => {
-                tracing::warn!("cannot accept a connection: {error}");
+                if let Some(left_out) = log_limit.permit() {
+                    tracing::warn!(left_out, "{}", describe(&error));
+                }
                 sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
+}
+
+/// Describes why a connection cannot be accepted, and what to do if the process or the machine has no file
+/// descriptor left.
+fn describe(error: &io::Error) -> String {
+    let advice = match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => {
+            "; raise the limit of open files (ulimit -n, LimitNOFILE= in systemd), or lower \
+             limits.max_connections"
+        }
+        Some(Errno::NFILE) => {
+            "; raise the limit of open files of this machine (sysctl fs.file-max), or lower \
+             limits.max_connections"
+        }
+        _ => "",
+    };
+    format!("cannot accept a connection: {error}{advice}")
 }
 
 impl Accepted {
@@ -92,5 +115,40 @@ async fn deliver_alert(mut stream: TcpStream) {
     let mut rest = [0; 1024];
     if stream.shutdown().await.is_ok() {
         while matches!(stream.read(&mut rest).await, Ok(1..)) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::OwnedFd;
+    use tokio::time::timeout;
+
+    #[test]
+    fn advice_is_given_for_the_limit_that_was_reached() {
+        let text = |errno: Errno| describe(&errno.into());
+        let own = text(Errno::MFILE);
+        assert!(
+            own.contains("LimitNOFILE") && own.contains("limits.max_connections"),
+            "{own}"
+        );
+        let machine = text(Errno::NFILE);
+        assert!(machine.contains("fs.file-max"), "{machine}");
+        assert!(!text(Errno::CONNABORTED).contains(';'));
+    }
+
+    #[tokio::test]
+    async fn failures_to_accept_are_logged_within_the_limit() {
+        // Once this socket of another kind has something to read, each attempt to accept fails.
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
+        let listener = std::net::TcpListener::from(OwnedFd::from(socket));
+        let listener = TcpListener::from_std(listener).unwrap();
+        let log_limit = LogLimit::new(1, Duration::from_secs(3600));
+        let waiting = Arc::new(Semaphore::new(1));
+        let accepted = accept(&listener, &waiting, Duration::ZERO, &log_limit);
+        assert!(timeout(ACCEPT_RETRY_DELAY * 4, accepted).await.is_err());
+        assert_eq!(log_limit.permit(), None);
     }
 }

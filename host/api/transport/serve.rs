@@ -9,7 +9,7 @@ use super::{
     listener::{Accepted, accept},
     share::{Share, Shares},
 };
-use crate::config::Limits;
+use crate::{config::Limits, log_limit::LogLimit};
 use hyper::{Request, Response, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
@@ -144,11 +144,12 @@ where
     async fn run(self, listener: TcpListener) {
         let shared = Arc::new(self);
         let waiting = Arc::new(Semaphore::new(MAX_WAITING));
+        let log_limit = LogLimit::of_retries();
         let mut open = JoinSet::new();
         loop {
             tokio::select! {
                 () = shared.end.cancelled() => break,
-                (accepted, waits) = accept(&listener, &waiting, shared.handshake) => {
+                (accepted, waits) = accept(&listener, &waiting, shared.handshake, &log_limit) => {
                     let shared = shared.clone();
                     open.spawn(async move {
                         let permit = match shared.limit.try_permit() {

@@ -40,7 +40,7 @@ pub(super) struct Listener {
     state: Mutex<State>,
     /// Signalled when there are topics to subscribe to or to leave.
     dirty: Notify,
-    /// Counts the changes of `State::live` and `State::away`.
+    /// Counts the changes of `State::live` and `State::link`.
     changed: watch::Sender<u64>,
     health: Health,
     /// Limits the log lines of dropped messages.
@@ -50,12 +50,30 @@ pub(super) struct Listener {
 #[derive(Default)]
 struct State {
     topics: Topics,
-    /// Topics whose first receiver came, or whose last one left, since the connection last looked.
+    /// Topics whose first receiver came, or whose last one left, since the connection last looked. Empty
+    /// while there is no connection: the next one begins with all topics.
     dirty: HashSet<Topic>,
     /// Topics that Redis has confirmed on this connection.
     live: HashSet<Topic>,
-    /// Whether the last attempt to connect failed, or its connection was lost.
-    away: bool,
+    link: Link,
+}
+
+/// The connection to Redis.
+#[derive(Default, PartialEq, Eq)]
+enum Link {
+    /// The first attempt to connect has not ended.
+    #[default]
+    Connecting,
+    Up,
+    /// The last attempt to connect failed, or its connection was lost.
+    Away,
+}
+
+impl State {
+    /// Has the connection subscribe to the topic or leave it. Returns whether that is news to it.
+    fn set_dirty(&mut self, topic: &Topic) -> bool {
+        self.link == Link::Up && self.dirty.insert(topic.clone())
+    }
 }
 
 impl Listener {
@@ -74,8 +92,7 @@ impl Listener {
     pub fn add(&self, topic: &Topic, inbox: Inbox) -> u64 {
         let mut state = self.state.lock();
         let id = state.topics.add(topic, inbox);
-        if !state.live.contains(topic) {
-            state.dirty.insert(topic.clone());
+        if !state.live.contains(topic) && state.set_dirty(topic) {
             self.dirty.notify_one();
         }
         id
@@ -89,7 +106,7 @@ impl Listener {
 
     /// Leaves the channel of a topic that has no inbox any more.
     fn leave_if_empty(&self, state: &mut State, topic: &Topic) {
-        if !state.topics.contains(topic) && state.dirty.insert(topic.clone()) {
+        if !state.topics.contains(topic) && state.set_dirty(topic) {
             self.dirty.notify_one();
         }
     }
@@ -102,7 +119,7 @@ impl Listener {
             loop {
                 {
                     let state = self.state.lock();
-                    if state.away || state.live.contains(topic) {
+                    if state.link == Link::Away || state.live.contains(topic) {
                         return;
                     }
                 }
@@ -139,7 +156,8 @@ impl Listener {
     fn report_loss(&self, why: &str) {
         let mut state = self.state.lock();
         state.live.clear();
-        if !std::mem::replace(&mut state.away, true) {
+        state.dirty.clear();
+        if std::mem::replace(&mut state.link, Link::Away) != Link::Away {
             let topics = state.topics.iter().count();
             self.health.report(
                 Part::Broker,
@@ -157,7 +175,7 @@ impl Listener {
             let mut state = self.state.lock();
             state.live.clear();
             state.dirty = state.topics.iter().cloned().collect();
-            if std::mem::take(&mut state.away) {
+            if std::mem::replace(&mut state.link, Link::Up) == Link::Away {
                 let topics = state.dirty.len();
                 tracing::info!(topics, "listening to Redis again");
                 self.health.clear(Part::Broker, AWAY);
@@ -286,5 +304,34 @@ async fn within<T>(answer: impl Future<Output = RedisResult<T>>) -> Result<T, Lo
     match tokio::time::timeout(ANSWER, answer).await {
         Ok(answer) => answer.map_err(Lost::Error),
         Err(_) => Err(Lost::Silent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::subscription::{Overflow, Subscription};
+    use hostel_task::Name;
+
+    #[test]
+    fn topics_that_come_and_go_without_a_connection_leave_nothing_behind() {
+        let name = |text: &str| Name::parse("name", text).unwrap();
+        let listener = Listener::new(Channels::new(&name("test")), Health::default());
+        let come_and_go = |count: usize| {
+            for number in 0..count {
+                let topic = Topic::Shared(name(&format!("t{number}")));
+                let (inbox, _subscription) = Subscription::new(1, Overflow::Refuse);
+                let id = listener.add(&topic, inbox);
+                listener.remove(&topic, id);
+            }
+        };
+        come_and_go(100);
+        assert!(listener.state.lock().dirty.is_empty());
+        listener.state.lock().link = Link::Up;
+        come_and_go(100);
+        assert_eq!(listener.state.lock().dirty.len(), 100);
+        listener.report_loss("closed");
+        come_and_go(100);
+        assert!(listener.state.lock().dirty.is_empty());
     }
 }

@@ -22,7 +22,7 @@ pub const CONFIGURATIONS: Target = Target {
                 assert_eq!(show(&again, Secrets::Shown), shown);
             }
         }
-        Err(faults) => assert!(!faults.to_string().is_empty()),
+        Err(errors) => assert!(!errors.to_string().is_empty()),
     },
 };
 

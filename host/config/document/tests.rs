@@ -13,31 +13,44 @@ fn parse(text: &str) -> Config {
     }
 }
 
-/// Which kinds of backends a test configuration uses.
-#[derive(Clone, Copy)]
-enum Kinds {
-    Local,
-    Shared,
+/// The kinds of a section's backend, the default first. Empty for a section without kinds.
+fn kinds(items: &[Item]) -> Vec<&str> {
+    let kind = lines(items).find(|line| line.key == "kind");
+    let mut kinds: Vec<&str> = kind
+        .and_then(|line| line.reference.value().as_str())
+        .into_iter()
+        .collect();
+    for kind in lines(items).filter_map(|line| line.kind) {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    kinds
 }
 
-/// Returns a configuration that gives every setting except for those of other kinds, as changed by
-/// `change`.
-fn complete(kinds: Kinds, change: fn(&str, &Value) -> Value) -> String {
+/// The most kinds that a section has.
+fn most_kinds(items: &[Item]) -> usize {
+    let within = items.iter().map(|item| match item {
+        Item::Section(section) => most_kinds(&section.items),
+        Item::Line(_) | Item::Tables(_) => 0,
+    });
+    within.max().unwrap_or(0).max(kinds(items).len())
+}
+
+/// The first kind of each section that is not the default: the shared backends.
+const SHARED: usize = 1;
+
+/// Returns a configuration with the `nth` kind of each section, or its last one, that gives every setting
+/// except for those of other kinds, as changed by `change`.
+fn complete(nth: usize, change: fn(&str, &Value) -> Value) -> String {
     let mut table = Table::new();
-    give(&mut table, &Config::describe(None), kinds, change);
+    give(&mut table, &Config::describe(None), nth, change);
     table.to_string()
 }
 
-fn give(table: &mut Table, items: &[Item], kinds: Kinds, change: fn(&str, &Value) -> Value) {
-    let all: Vec<&str> = lines(items).filter_map(|line| line.kind).collect();
-    let kind = lines(items).find(|line| line.key == "kind").map(|line| {
-        let default = line.reference.value().as_str().unwrap();
-        let other = all.iter().find(|kind| **kind != default);
-        match kinds {
-            Kinds::Local => default,
-            Kinds::Shared => other.copied().unwrap_or(default),
-        }
-    });
+fn give(table: &mut Table, items: &[Item], nth: usize, change: fn(&str, &Value) -> Value) {
+    let kinds = kinds(items);
+    let kind = kinds.get(nth).or(kinds.last()).copied();
     for item in items {
         match item {
             Item::Line(line) if line.kind.is_some() && line.kind != kind => {}
@@ -50,13 +63,13 @@ fn give(table: &mut Table, items: &[Item], kinds: Kinds, change: fn(&str, &Value
             }
             Item::Section(section) => {
                 let mut inner = Table::new();
-                give(&mut inner, &section.items, kinds, change);
+                give(&mut inner, &section.items, nth, change);
                 table.insert(section.key.into(), Value::Table(inner));
             }
             Item::Tables(tables) => {
                 let (name, items) = &tables.example;
                 let mut inner = Table::new();
-                give(&mut inner, items, kinds, change);
+                give(&mut inner, items, nth, change);
                 let inner = within(inner, name);
                 table.insert(tables.key.into(), Value::Table(inner));
             }
@@ -85,9 +98,8 @@ fn changed(key: &str, value: &Value) -> Value {
 }
 
 fn all_configurations() -> Vec<String> {
-    let kinds = [Kinds::Local, Kinds::Shared].into_iter();
-    kinds
-        .flat_map(|kinds| [complete(kinds, unchanged), complete(kinds, changed)])
+    let all = 0..most_kinds(&Config::describe(None));
+    all.flat_map(|nth| [complete(nth, unchanged), complete(nth, changed)])
         .collect()
 }
 
@@ -128,6 +140,19 @@ fn every_setting_is_documented() {
 }
 
 #[test]
+fn every_kind_is_in_a_configuration() {
+    let texts = all_configurations().join("\n");
+    for item in Config::describe(None) {
+        let Item::Section(section) = item else {
+            continue;
+        };
+        for kind in kinds(&section.items) {
+            assert!(texts.contains(&format!("kind = \"{kind}\"")), "{kind}");
+        }
+    }
+}
+
+#[test]
 fn a_printed_configuration_loads_to_the_same() {
     let odd = "[plugin.\"a.b:c\".config]\nkey = \"quo\\\"te\\n\"\n\"k k\" = \"\"\n[plugin.z]";
     let texts = all_configurations();
@@ -145,7 +170,7 @@ fn a_printed_configuration_loads_to_the_same() {
 
 #[test]
 fn examples_and_defaults_of_other_kinds_are_valid() {
-    let given = parse(&complete(Kinds::Shared, unchanged));
+    let given = parse(&complete(SHARED, unchanged));
     let least = parse(
         "[queue]\nkind = \"redis\"\n[discovery]\nkind = \"etcd\"\n[broker]\nkind = \"redis\"",
     );
@@ -156,7 +181,7 @@ fn examples_and_defaults_of_other_kinds_are_valid() {
     };
     assert_eq!(least, Etcd::at(&[Etcd::ENDPOINT], Etcd::PREFIX));
     assert_eq!(given.ttl, least.ttl);
-    let changed = parse(&complete(Kinds::Shared, changed));
+    let changed = parse(&complete(SHARED, changed));
     assert_ne!(changed.limits, Config::default().limits);
     assert_ne!(changed.plugins.sandbox, Config::default().plugins.sandbox);
 }

@@ -1,8 +1,9 @@
 //! The view that all parts of the etcd discovery share, and whether it is up to date.
 
 use super::view::View;
-use crate::error::Error;
+use crate::{error::Error, record::ServiceInfo};
 use hostel_runtime::health::{Health, Part};
+use hostel_task::Name;
 use parking_lot::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -40,6 +41,24 @@ impl ClusterView {
 
     pub fn lock(&self) -> MutexGuard<'_, View> {
         self.view.lock()
+    }
+
+    /// Begins the write of a service, which counts towards `max` until the result is dropped, and from
+    /// then on if it is in the view.
+    pub fn begin_service(
+        &self,
+        service: &ServiceInfo,
+        max: usize,
+    ) -> Result<PendingService<'_>, Error> {
+        let (name, id) = (&service.name, &service.id);
+        if !self.lock().begin_service(name, id, max) {
+            return Err(Error::Full { limit: max });
+        }
+        Ok(PendingService {
+            view: self,
+            name: name.clone(),
+            id: id.clone(),
+        })
     }
 
     /// Waits for the first snapshot.
@@ -97,5 +116,53 @@ impl ClusterView {
         if !self.lock().has_own() {
             self.own_is_missing.notify_one();
         }
+    }
+}
+
+/// A service that is being written.
+pub(super) struct PendingService<'a> {
+    view: &'a ClusterView,
+    name: Name,
+    id: Name,
+}
+
+impl Drop for PendingService<'_> {
+    fn drop(&mut self) {
+        self.view.lock().end_service(&self.name, &self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::keyspace::Entry, *};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn services_that_are_being_written_count_towards_the_limit() {
+        let name = |text| Name::parse("name", text).unwrap();
+        let service = |id| ServiceInfo {
+            id: name(id),
+            name: name("web"),
+            address: "a:1".into(),
+            metadata: BTreeMap::new(),
+            ttl: None,
+        };
+        let view = ClusterView::new(Duration::from_secs(15), Health::default());
+        let begin = |id| view.begin_service(&service(id), 2);
+        let (first, second) = (begin("a").unwrap(), begin("b").unwrap());
+        assert!(matches!(begin("c"), Err(Error::Full { limit: 2 })));
+        // A second write of a service adds none.
+        drop(begin("a").unwrap());
+        assert!(begin("c").is_err());
+        // The first one fails.
+        drop(first);
+        drop(begin("c").unwrap());
+        // The second one is written, and counts once.
+        view.lock().apply_write(Entry::Service(service("b")), 1);
+        let third = begin("c").unwrap();
+        drop(second);
+        assert!(begin("d").is_err());
+        drop(third);
+        assert!(begin("d").is_ok());
     }
 }

@@ -286,14 +286,7 @@ impl ServiceDiscovery for EtcdServiceDiscovery {
     async fn register_service(&self, service: ServiceInfo) -> Result<Duration, Error> {
         service.check()?;
         self.ensure_watching().await?;
-        {
-            let view = self.view.lock();
-            let full = view.services_count() >= self.max_services;
-            if full && !view.has_service(&service.name, &service.id) {
-                let limit = self.max_services;
-                return Err(Error::Full { limit });
-            }
-        }
+        let _pending = self.view.begin_service(&service, self.max_services)?;
         let ttl = service.granted_ttl(self.service_ttl);
         let written = self.write_service(service, ttl).await;
         if written.is_err() {

@@ -5,7 +5,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use hostel_backoff::Backoff;
 use hostel_runtime::pem;
 use std::{
-    path::PathBuf,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -133,24 +133,27 @@ fn tls(settings: &hostel_config::Etcd) -> Result<Option<TlsOptions>, Error> {
     }
     let mut tls = TlsOptions::new();
     tls = match &settings.ca_file {
-        Some(file) => tls.ca_certificate(Certificate::from_pem(read("ca_file", file)?)),
+        Some(file) => tls.ca_certificate(Certificate::from_pem(read("ca_file", file, pem::roots)?)),
         None => tls.with_enabled_roots(),
     };
     if let (Some(cert), Some(key)) = (&settings.cert_file, &settings.key_file) {
-        let (cert, key) = (read("cert_file", cert)?, read("key_file", key)?);
+        let cert = read("cert_file", cert, pem::certificates)?;
+        let key = read("key_file", key, pem::key)?;
         pem::check_pair("discovery", &cert, &key).map_err(Error::Misconfigured)?;
         tls = tls.identity(Identity::from_pem(cert, key));
     }
     Ok(Some(tls))
 }
 
-fn read(setting: &str, file: &PathBuf) -> Result<Vec<u8>, Error> {
-    std::fs::read(file).map_err(|error| {
-        let file = file.display();
-        Error::Misconfigured(format!(
-            "discovery.{setting}: {file} cannot be read: {error}"
-        ))
-    })
+fn read<T>(
+    key: &str,
+    file: &Path,
+    parse: impl FnOnce(&[u8]) -> Result<T, pem::Error>,
+) -> Result<Vec<u8>, Error> {
+    match pem::read(format!("discovery.{key}"), file, parse) {
+        Ok((text, _)) => Ok(text),
+        Err(error) => Err(Error::Misconfigured(error.to_string())),
+    }
 }
 
 /// The delays between attempts to connect.
@@ -162,4 +165,18 @@ pub(super) fn backoff() -> Backoff {
 pub(super) fn lease_seconds(ttl: Duration) -> i64 {
     let up = u64::from(ttl.subsec_nanos() > 0);
     i64::try_from(ttl.as_secs() + up).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ca_file_without_a_certificate_is_refused_by_name() {
+        let mut settings = hostel_config::Etcd::at(&["https://127.0.0.1:1"], "test");
+        settings.ca_file = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+        let error = Server::new(&settings).err().unwrap().to_string();
+        assert!(error.contains("discovery.ca_file: /"), "{error}");
+        assert!(error.contains("Cargo.toml holds no certificate"), "{error}");
+    }
 }

@@ -19,6 +19,8 @@ pub(super) struct View {
     nodes: BTreeMap<Name, Node>,
     services: BTreeMap<Name, BTreeMap<Name, Service>>,
     services_count: usize,
+    /// The services that are being written, and by how many calls.
+    pending_services: BTreeMap<(Name, Name), usize>,
     /// The nodes with a drain request, and its revision.
     drained: BTreeMap<Name, i64>,
     /// Nodes that were removed within the last `grace`, and when.
@@ -68,6 +70,7 @@ impl View {
             nodes: BTreeMap::new(),
             services: BTreeMap::new(),
             services_count: 0,
+            pending_services: BTreeMap::new(),
             drained: BTreeMap::new(),
             removed: Vec::new(),
             revision: 0,
@@ -106,14 +109,36 @@ impl View {
         ids.map(|service| service.info.clone()).collect()
     }
 
-    pub fn has_service(&self, name: &Name, id: &Name) -> bool {
+    /// Begins the write of a service, unless it would be one more than `max` together with the others that
+    /// are being written. Returns whether it did.
+    pub fn begin_service(&mut self, name: &Name, id: &Name, max: usize) -> bool {
+        let key = (name.clone(), id.clone());
+        if !self.has_service(&key) && !self.pending_services.contains_key(&key) {
+            let pending = self.pending_services.keys();
+            let added = pending.filter(|key| !self.has_service(key)).count();
+            if self.services_count + added >= max {
+                return false;
+            }
+        }
+        *self.pending_services.entry(key).or_default() += 1;
+        true
+    }
+
+    /// Ends the write of a service, whether or not it succeeded.
+    pub fn end_service(&mut self, name: &Name, id: &Name) {
+        let key = (name.clone(), id.clone());
+        if let Some(calls) = self.pending_services.get_mut(&key) {
+            *calls -= 1;
+            if *calls == 0 {
+                self.pending_services.remove(&key);
+            }
+        }
+    }
+
+    fn has_service(&self, (name, id): &(Name, Name)) -> bool {
         self.services
             .get(name)
             .is_some_and(|ids| ids.contains_key(id))
-    }
-
-    pub fn services_count(&self) -> usize {
-        self.services_count
     }
 
     /// Sets this node's record; `None` when it deregisters.

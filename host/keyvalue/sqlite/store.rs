@@ -13,7 +13,7 @@ use crate::{
 use async_trait::async_trait;
 use hostel_config::KeyValueLimits;
 use hostel_runtime::health::{Health, Part};
-use hostel_sqlite::{Error as DatabaseError, Reader, SyncLevel, WriteCost, WriterOptions};
+use hostel_sqlite::{Reader, SyncLevel, WriteCost, WriterOptions};
 use hostel_task::Name;
 use std::{convert::identity, path::Path};
 
@@ -40,9 +40,7 @@ impl SqliteKeyValue {
         health: &Health,
     ) -> Result<Self, Error> {
         let database = schema::database(path);
-        let claiming = database.clone();
-        let claimed = tokio::task::spawn_blocking(move || claiming.claim()).await;
-        let lock = claimed.map_err(|error| DatabaseError::unavailable(error.to_string()))??;
+        let lock = database.claim().await?;
         let values = Reader::start(health, Part::KeyValue, "keyvalue-reader", &database)?;
         let lists = Reader::start(health, Part::KeyValue, "keyvalue-lists", &database)?;
         let options = WriterOptions {

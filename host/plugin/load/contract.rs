@@ -15,9 +15,9 @@ use wasmtime::{
 };
 
 /// The version of `hostel:plugin` that this node is built with.
-const VERSION: &str = "0.1.0";
+pub(super) const VERSION: &str = "0.1.0";
 const MANIFEST: &str = "hostel:plugin/manifest";
-const TASK_HANDLER: &str = "hostel:plugin/task-handler";
+pub(super) const TASK_HANDLER: &str = "hostel:plugin/task-handler";
 const COMPONENT: &str = "hostel:plugin/component";
 const MESSAGE_HANDLER: &str = "hostel:plugin/message-handler";
 const PACKAGE: &str = "hostel:plugin/";
@@ -145,6 +145,7 @@ fn misfit(interface: &str, error: &wasmtime::Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::imports::PROVIDED;
 
     fn check(names: &[&str]) -> (Exports, Vec<String>) {
         let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
@@ -165,6 +166,12 @@ mod tests {
             assert!(faults[0].contains(other), "{faults:?}");
             assert!(faults[0].contains("update the node"), "{faults:?}");
         }
+    }
+
+    #[test]
+    fn the_imports_that_the_node_provides_are_of_its_version() {
+        let messaging = format!("{PACKAGE}messaging@{VERSION}");
+        assert!(PROVIDED.contains(&messaging.as_str()), "{messaging}");
     }
 
     #[test]

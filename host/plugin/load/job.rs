@@ -1,8 +1,9 @@
 //! The two jobs of loading a file: reading it, which shows whether its content is new, and making a
 //! generation of it. The loader puts the results into the registry.
 
-use super::{builder::Builder, scan::Fingerprint};
+use super::builder::Builder;
 use crate::{compile::wasm_file::WasmFile, fault::Fault, generation::Generation};
+use hostel_runtime::file_fingerprint::Fingerprint;
 use hostel_task::Name;
 use std::{path::PathBuf, sync::Arc};
 

@@ -5,13 +5,14 @@ use super::{
     builder::Builder,
     job::{self, Done, Outcome},
     registry::Registry,
-    scan::{self, Fingerprint},
+    scan,
     watcher::Watcher,
 };
 use crate::{
     catalog::{Catalog, Loading},
     fault::Fault,
 };
+use hostel_runtime::file_fingerprint::Fingerprint;
 use hostel_task::Name;
 use std::{
     collections::{BTreeMap, HashSet},
@@ -82,6 +83,8 @@ struct FileState {
 }
 
 impl Loader {
+    /// Creates a loader that begins with what the catalog has: after a loader that panicked, its successor
+    /// goes on serving the same generations.
     pub fn new(
         dir: PathBuf,
         rescan: Duration,
@@ -90,21 +93,26 @@ impl Loader {
         changed: watch::Sender<u64>,
     ) -> Self {
         let wake = Arc::new(Notify::new());
+        let view = catalog.view();
+        let registry = Registry::of(&view);
+        // Known before the first scan, so that it notices which of them are gone.
+        let files = registry.files().filter(|file| **file != dir);
+        let files = files.map(|file| (file.clone(), FileState::default()));
         Self {
+            files: files.collect(),
             watcher: Watcher::new(dir.clone(), rescan, wake.clone()),
             dir,
             rescan,
             builder,
             catalog,
             changed,
-            registry: Registry::default(),
-            files: BTreeMap::new(),
+            registry,
             jobs: JoinSet::new(),
             wake,
             scan_at: None,
             unreadable: false,
             first_jobs: HashSet::new(),
-            scanned: false,
+            scanned: view.scanned,
             publish_at: None,
         }
     }
@@ -114,7 +122,9 @@ impl Loader {
         if stop.run_until_cancelled(self.scan()).await.is_none() {
             return;
         }
-        self.first_jobs = self.files.values().filter_map(|known| known.job).collect();
+        if !self.scanned {
+            self.first_jobs = self.files.values().filter_map(|known| known.job).collect();
+        }
         if !self.first_jobs.is_empty() {
             let dir = self.dir.display();
             tracing::info!("loading {} plugins from {dir}", self.first_jobs.len());

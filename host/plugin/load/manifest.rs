@@ -1,7 +1,7 @@
 //! The manifest of a plugin: checks what the plugin declares, collects every fault, and applies the
 //! operator's settings. Pure.
 
-use super::contract::Exports;
+use super::contract::{Exports, TASK_HANDLER, VERSION};
 use crate::{fault::Fault, sandbox::bindings::manifest};
 use hostel_config::{self as config, TaskTypeOverrides};
 use hostel_runtime::untrusted::is_unprintable;
@@ -67,9 +67,9 @@ pub fn check(
             ));
         }
     } else if !exports.task_handler {
-        faults.push(Fault::new(
-            "declares task types but does not export hostel:plugin/task-handler@0.1.0",
-        ));
+        faults.push(Fault::new(format!(
+            "declares task types but does not export {TASK_HANDLER}@{VERSION}"
+        )));
     }
     let topics = topics(&given, exports, &mut faults);
 

@@ -40,6 +40,26 @@ impl Entry {
 }
 
 impl Registry {
+    /// Creates the registry with which a view was made. The contents that were refused are not known any
+    /// more, so they are loaded again.
+    pub fn of(view: &View) -> Self {
+        let mut files: BTreeMap<PathBuf, Entry> = BTreeMap::new();
+        for generation in view.generations.values() {
+            let entry = files.entry(generation.file.clone()).or_default();
+            entry.serving = Some(generation.clone());
+        }
+        for rejection in &view.rejected {
+            let entry = files.entry(rejection.file.clone()).or_default();
+            entry.rejection = Some(rejection.clone());
+        }
+        Self { files }
+    }
+
+    /// The files that are known, in the order of their names.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.files.keys()
+    }
+
     /// The contents of `file`, by hash, that need not be loaded again.
     pub fn known_contents(&self, file: &Path) -> Vec<String> {
         let Some(entry) = self.files.get(file) else {

@@ -139,6 +139,80 @@ async fn a_bad_file_never_replaces_what_serves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_loader_that_panics_takes_no_plugin_out_of_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let health = Health::default();
+    std::fs::create_dir_all(&config.plugins.dir).unwrap();
+    let file = |name: &str| config.plugins.dir.join(name);
+    for name in ["gone", "sample"] {
+        let guest = TestGuest {
+            name,
+            task_types: &[name],
+            ..TestGuest::default()
+        };
+        std::fs::write(file(&format!("{name}.wasm")), guest.wasm().unwrap()).unwrap();
+    }
+    std::fs::write(file("bad.wasm"), "rubbish").unwrap();
+    let host = PluginHost::new(&config, Capabilities::default(), &health).unwrap();
+    host.start().await.unwrap();
+    host.loaded().await;
+    let before = host.catalog().view();
+    assert_eq!((before.generations.len(), before.rejected.len()), (2, 1));
+    // Checks every view from here on.
+    let mut changed = host.changed();
+    let (watched, served) = (host.clone(), before.generations["sample"].clone());
+    let watching = tokio::spawn(async move {
+        loop {
+            let view = watched.catalog().view();
+            assert!(view.scanned, "{view:?}");
+            assert!(
+                Arc::ptr_eq(&view.generations["sample"], &served),
+                "{view:?}"
+            );
+            assert_eq!(view.rejected.len(), 1, "{view:?}");
+            if !view.generations.contains_key("gone") {
+                return;
+            }
+            changed.changed().await.unwrap();
+        }
+    });
+    let mut faults = health.changed();
+    let loader = (Part::Plugins, "plugin-loader");
+    assert_eq!(health.inject_panic("plugin-loader"), 1);
+    let is_down = faults.wait_for(|faults| faults.contains_key(&loader)).await;
+    drop(is_down.unwrap());
+    // The next loader notices what was removed before its first scan.
+    std::fs::remove_file(file("gone.wasm")).unwrap();
+    until(&host, "the removed one is gone", |view| {
+        !view.generations.contains_key("gone")
+    })
+    .await;
+    watching.await.unwrap();
+    let is_up = faults
+        .wait_for(|faults| !faults.contains_key(&loader))
+        .await;
+    drop(is_up.unwrap());
+    let view = host.catalog().view();
+    assert!(Arc::ptr_eq(
+        &view.generations["sample"],
+        &before.generations["sample"]
+    ));
+    let handler = host.catalog().resolve("sample").unwrap();
+    let ended = handler.run(call(b"on")).await.ended;
+    assert_eq!(ended, AttemptResult::Returned(Bytes::from_static(b"on")));
+    // The refused file is read again once it is good.
+    let good = TestGuest {
+        name: "bad",
+        task_types: &["bad"],
+        ..TestGuest::default()
+    };
+    std::fs::write(file("bad.wasm"), good.wasm().unwrap()).unwrap();
+    until(&host, "good", |view| view.rejected.is_empty()).await;
+    host.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_and_a_task_type_have_one_owner() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());

@@ -23,10 +23,19 @@ const READ: usize = 256;
 /// The delay before reconnecting, at first and at most.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// How many failures in a row health shows. A lost connection alone causes fewer.
+const FAILURES: u32 = 5;
+
+/// The rights that an ACL must give, as an error names them.
+const NEEDS: &str = "XREAD and XREVRANGE on the keys under queue.prefix";
+
 /// Reads the events of one shard.
 pub(super) struct EventReader {
     client: Arc<ShardClient>,
+    shard: usize,
     stream: String,
+    /// How many attempts have failed since events were last read.
+    failures: u32,
     /// The id of the last event that was read.
     last: Option<String>,
     redirected: Option<(String, u16)>,
@@ -35,6 +44,14 @@ pub(super) struct EventReader {
     losses: watch::Receiver<u64>,
     /// Signalled when the reader first knows its position.
     started: Option<oneshot::Sender<()>>,
+}
+
+/// What a read has found.
+enum Read {
+    /// The newest event, from which the reader goes on.
+    Position,
+    /// The events after the last one; there may be none.
+    Events,
 }
 
 /// Id, and its fields and values in turn.
@@ -51,7 +68,9 @@ impl EventReader {
         Self {
             losses: client.stores.losses(),
             client,
+            shard,
             stream,
+            failures: 0,
             last: None,
             redirected: None,
             coalescer: Coalescer::default(),
@@ -75,10 +94,19 @@ impl EventReader {
                 }
                 None => {
                     self.redirected = None;
-                    tracing::debug!(stream = self.stream, "not reading events: {error}");
+                    self.failed(&error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
             }
+        }
+    }
+
+    fn failed(&mut self, error: &RedisError) {
+        tracing::debug!(stream = self.stream, "not reading events: {error}");
+        self.failures = self.failures.saturating_add(1);
+        if self.failures >= FAILURES {
+            let why = self.client.server.describe(error, NEEDS);
+            self.client.faults.events_failed(self.shard, why);
         }
     }
 
@@ -102,20 +130,29 @@ impl EventReader {
                 }
             };
             match read {
-                Ok(()) => backoff.reset(),
-                Err(error) => return Some(error),
+                Ok(Read::Position) => {}
+                Ok(Read::Events) => {
+                    self.failures = 0;
+                    self.client.faults.events_read(self.shard);
+                    backoff.reset();
+                }
+                Err(error) => {
+                    // An event that cannot be read would fail the next read as well.
+                    self.last = None;
+                    return Some(error);
+                }
             }
         }
     }
 
-    async fn read(&mut self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    async fn read(&mut self, connection: &mut MultiplexedConnection) -> RedisResult<Read> {
         let Some(last) = &self.last else {
             self.last = Some(self.newest(connection).await?);
             // Earlier changes, and those since the connection was lost, were missed.
             self.client.task_cache.clear();
             self.client.publisher.publish_missed();
             let _ = self.started.take().map(|started| started.send(()));
-            return Ok(());
+            return Ok(Read::Position);
         };
         self.coalescer.wait().await;
         let begun = Instant::now();
@@ -125,17 +162,10 @@ impl EventReader {
             .arg("BLOCK")
             .arg(BLOCK.as_millis() as usize);
         read.arg("STREAMS").arg(&self.stream).arg(last);
-        let answer: Value = match read.query_async(connection).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.last = None;
-                return Err(error);
-            }
-        };
-        let events = events(answer)?;
+        let events = events(read.query_async(connection).await?)?;
         if events.len() == READ {
             self.last = None;
-            return Ok(());
+            return Ok(Read::Events);
         }
         let mut count = 0;
         for (id, fields) in events {
@@ -151,7 +181,7 @@ impl EventReader {
             self.last = Some(id);
         }
         self.coalescer.record(begun, count);
-        Ok(())
+        Ok(Read::Events)
     }
 
     fn publish(&self, changes: Vec<Change>) {
@@ -180,7 +210,7 @@ impl EventReader {
         }
     }
 
-    /// Returns the id of the newest event.
+    /// Returns the id of the newest event, whatever its content.
     async fn newest(&self, connection: &mut MultiplexedConnection) -> RedisResult<String> {
         let mut newest = cmd("XREVRANGE");
         newest
@@ -189,7 +219,7 @@ impl EventReader {
             .arg("-")
             .arg("COUNT")
             .arg(1);
-        let newest: Vec<Event> = newest.query_async(connection).await?;
+        let newest: Vec<(String, Value)> = newest.query_async(connection).await?;
         let newest = newest.into_iter().next();
         Ok(newest.map_or_else(|| "0-0".to_owned(), |(id, _)| id))
     }

@@ -21,7 +21,7 @@ use std::{
 
 /// How long a call may take, including the wait for a new connection and without the time that its bytes
 /// take on their way.
-const CALL: Duration = Duration::from_secs(5);
+pub(super) const CALL: Duration = Duration::from_secs(5);
 
 /// The expected bytes of an answer after one that took too long, at first and at most: a lease returns up
 /// to 8 MiB and one task more.
@@ -217,16 +217,6 @@ impl ShardClient {
             }
             Err(_) => Err(no_answer(CALL)),
         }
-    }
-
-    /// Waits for an answer over the caller's own bulk connection.
-    pub async fn within_bulk<T>(
-        &self,
-        bulk: &BulkConnection,
-        bytes: usize,
-        answer: impl Future<Output = RedisResult<T>>,
-    ) -> Result<T, Error> {
-        bulk.within(CALL, bytes, answer).await
     }
 
     /// Returns the answers of the shards that succeeded, and logs a failure, at a limited rate. `Err` if

@@ -2,8 +2,12 @@
 //! the next batch grows. The script decides which tasks are created and which conflict.
 
 use super::{
-    batching::MAX_TASKS, bulk::BulkConnection, coalescer::Coalescer, errors::closed, memory,
-    record, shard_client::ShardClient,
+    batching::MAX_TASKS,
+    bulk::BulkConnection,
+    coalescer::Coalescer,
+    errors::closed,
+    memory, record,
+    shard_client::{CALL, ShardClient},
 };
 use crate::{BatchSize, Change, Error, Submitted};
 use hostel_redis::Connection;
@@ -117,13 +121,13 @@ async fn write(
         }
     });
     if replicas == 0 {
-        let answers: String = client.within_bulk(bulk, bytes, answer).await?;
+        let answers: String = bulk.within(CALL, bytes, answer).await?;
         return parse(&answers);
     }
     let tag = &client.tags[shard];
     // Replicas confirm what came over the same connection, which the client may replace in between.
     let before = client.within(connection_id(&mut connection, tag)).await?;
-    let answers: String = client.within_bulk(bulk, bytes, answer).await?;
+    let answers: String = bulk.within(CALL, bytes, answer).await?;
     let mut wait = cmd("WAIT");
     wait.arg(replicas).arg(REPLICATE.as_millis() as usize);
     let confirmed: u32 = client.within(connection.on_node_of_key(tag, wait)).await?;

@@ -72,9 +72,7 @@ impl SqliteQueue {
         wall: WallClock,
     ) -> Result<Self, Error> {
         let database = schema::database(&settings.path);
-        let claiming = database.clone();
-        let claimed = tokio::task::spawn_blocking(move || claiming.claim()).await;
-        let lock = claimed.map_err(|error| DatabaseError::unavailable(error.to_string()))??;
+        let lock = database.claim().await?;
         let stats = Arc::new(Stats::default());
         let task_cache = Arc::new(TaskCache::default());
         let publisher = Publisher::new();

@@ -1,6 +1,6 @@
 //! Supervises the background tasks and threads of a node. An unexpected end is reported at once as a fault
-//! of the task's part, with its panic; then the task is restarted, or the node fails. Nothing else in a
-//! node spawns a task that outlives the call that spawned it.
+//! of the task's part, with its panic; then the task is restarted, or the node fails. A task that another
+//! module spawns has an owner there, which waits for it or aborts it.
 
 use super::{fault::Part, registry::Running, report::Health};
 use futures_util::FutureExt;

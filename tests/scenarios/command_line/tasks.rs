@@ -131,8 +131,10 @@ pub async fn submit_that_fails(on: Backend) {
     hostel(&["submit", "panic"]).text();
 
     hostel(&["submit", "nothing"]).fails(4, "known task types: exit, grow");
-    hostel(&["submit", "word-count", "--payload", "other", "--id", "a"])
-        .fails(4, "another task, with other content, has the id a");
+    hostel(&["submit", "word-count", "--payload", "other", "--id", "a"]).fails(
+        4,
+        "another task, with other content, has the id a; submit it under another id",
+    );
     hostel(&["submit", "a/b"]).fails(4, "only letters");
     fs::write(node.path("large"), vec![0; 5 << 20]).unwrap();
     hostel(&["submit", "word-count", "--file", "large"]).fails(4, "4194304");

@@ -36,10 +36,16 @@ pub fn trials() -> Vec<Trial> {
     ]
     .into_iter()
     .flatten()
-    .chain([trial(
-        "components::components_beyond_the_limit_are_down",
-        components_beyond_the_limit_are_down,
-    )])
+    .chain([
+        trial(
+            "components::components_beyond_the_limit_are_down",
+            components_beyond_the_limit_are_down,
+        ),
+        trial(
+            "components::a_plugin_with_the_id_of_the_node_is_told_what_to_do",
+            a_plugin_with_the_id_of_the_node_is_told_what_to_do,
+        ),
+    ])
     .collect()
 }
 
@@ -118,7 +124,10 @@ async fn exceeding_a_limit_ends_one_instance(on: Backend) {
     assert_eq!(answer(&node, "memory", "").await, "2");
     // The number of messages of a call is limited.
     let flood = answer(&node, "flood", "nobody.there").await;
-    assert!(flood.contains("nobody listens on nobody.there"), "{flood}");
+    assert!(
+        flood.contains("receives messages for nobody.there"),
+        "{flood}"
+    );
     let mut client = node.client();
     let done = client.submit_and_wait(task("echo", "x")).await.unwrap();
     assert_eq!(done.status, "completed");
@@ -162,6 +171,15 @@ async fn a_component_that_cannot_start_is_down(on: Backend) {
         listed.contains("down") && listed.contains("start panics as configured"),
         "{listed}"
     );
+}
+
+async fn a_plugin_with_the_id_of_the_node_is_told_what_to_do() {
+    let node = Node::prepare(&[&probe("1.0.0")], "").named("probe");
+    let node = node.started().await;
+    let error = becomes(&node, "down").await.error;
+    let advice = "rename the plugin in its manifest, or set node.id";
+    assert!(error.contains(advice), "{error}");
+    assert!(node.log().contains(advice), "{}", node.log());
 }
 
 /// Returns the gRPC health status of a service.

@@ -197,7 +197,7 @@ async fn components_topics_and_nodes_answer_requests(on: Backend) {
     let receivers = answer(&node, "publish", "probe.topic\nx").await;
     assert_eq!(receivers, "1");
     let nobody = refusal(&node, "ask", "nobody\nx").await;
-    assert!(nobody.contains("nobody listens on nobody"), "{nobody}");
+    assert!(nobody.contains("receives messages for nobody"), "{nobody}");
     // A request of the command line.
     let sent = node.cli(&[
         "send",
@@ -211,7 +211,7 @@ async fn components_topics_and_nodes_answer_requests(on: Backend) {
     assert_eq!(String::from_utf8_lossy(&sent.stdout), "cli");
     let sent = node.cli(&["send", "nobody", "--payload", "x"]);
     assert_eq!(sent.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&sent.stderr).contains("nobody listens on nobody"));
+    assert!(String::from_utf8_lossy(&sent.stderr).contains("receives messages for nobody"));
     // A request without an answer fails after its timeout.
     let sleeping = Message {
         reply_timeout_ms: 100,
