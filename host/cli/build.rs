@@ -64,12 +64,15 @@ fn compile(dir: &Path, packages: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
 async fn plugin_name(config: &Config, file: &Path) -> anyhow::Result<String> {
     let inspection = plugin::inspect(config, file).await?;
     match inspection.plugin {
-        Some(plugin) if inspection.faults.is_empty() => Ok(plugin.name.to_string()),
+        Some(plugin) if inspection.diagnostics.is_empty() => Ok(plugin.name.to_string()),
         _ => {
-            let faults = inspection.faults.iter().map(|fault| format!("\n{fault}"));
+            let errors = inspection
+                .diagnostics
+                .iter()
+                .map(|error| format!("\n{error}"));
             let file = file.display();
-            let faults: String = faults.collect();
-            bail!("{file} is built but not installed, because a node would refuse it:{faults}")
+            let errors: String = errors.collect();
+            bail!("{file} is built but not installed, because a node would refuse it:{errors}")
         }
     }
 }

@@ -4,14 +4,14 @@ use super::{error::CliError, output::print_json};
 use crate::plugin::{Generation, Inspection};
 use serde_json::{Value, json};
 
-/// Prints an inspection. Returns an error if the file has faults.
+/// Prints an inspection. Returns an error if a node would refuse the file.
 pub fn print(inspection: &Inspection, json: bool) -> Result<(), CliError> {
     if json {
         print_json(&to_json(inspection));
     } else {
         print_text(inspection);
     }
-    if inspection.faults.is_empty() {
+    if inspection.diagnostics.is_empty() {
         Ok(())
     } else {
         Err(CliError::failed("a node would refuse this file"))
@@ -21,7 +21,7 @@ pub fn print(inspection: &Inspection, json: bool) -> Result<(), CliError> {
 fn to_json(inspection: &Inspection) -> Value {
     let imports = inspection.imports.iter();
     let imports = imports.map(|import| json!({ "name": import.name, "provided": import.provided }));
-    let faults = inspection.faults.iter().map(ToString::to_string);
+    let errors = inspection.diagnostics.iter().map(ToString::to_string);
     json!({
         "bytes": inspection.bytes,
         "sha256": inspection.sha256,
@@ -29,7 +29,7 @@ fn to_json(inspection: &Inspection) -> Value {
         "exports": inspection.exports,
         "imports": imports.collect::<Vec<_>>(),
         "plugin": inspection.plugin.as_ref().map(plugin_json),
-        "faults": faults.collect::<Vec<_>>(),
+        "errors": errors.collect::<Vec<_>>(),
         "warnings": inspection.warnings,
     })
 }
@@ -81,8 +81,8 @@ fn print_text(inspection: &Inspection) {
         };
         print_line!("imports {} ({provided})", import.name);
     }
-    for fault in &inspection.faults {
-        print_line!("fault: {fault}");
+    for diagnostic in &inspection.diagnostics {
+        print_line!("error: {diagnostic}");
     }
     for warning in &inspection.warnings {
         print_line!("warning: {warning}");

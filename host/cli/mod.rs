@@ -37,11 +37,13 @@ use std::{process::ExitCode, time::Duration};
 const AFTER_HELP: &str = "\
 Exit codes:
   0  done
-  1  the task failed or was cancelled, a check found errors, or the node failed
-  2  the command line or the configuration is invalid
+  1  the task failed or was cancelled, a message was not delivered or was answered with an error, a
+     plugin has errors or cannot be built, or the node is not serving or failed
+  2  the command line or the configuration is invalid, also in `config check`
   3  the node cannot be reached, or is unavailable
   4  the node refused the request
   5  the node ended because a part of it failed; start it again
+  130  a second signal ended the node at once
 
 Environment:
   HOSTEL_SERVER            the address of the node, as --server

@@ -43,7 +43,8 @@ enum PluginsCommand {
         #[command(flatten)]
         config: ConfigArgs,
     },
-    /// Load a plugin file as a node would and report all errors, or test the sandbox on this machine
+    /// Load a plugin file as a node without other plugins would and report all errors, or test the sandbox on
+    /// this machine
     Verify {
         /// The plugin file
         #[arg(required_unless_present = "own", conflicts_with = "own")]
@@ -100,13 +101,13 @@ async fn verify(config: &Config, file: &Path) -> Result<(), CliError> {
     let inspection = plugin::inspect(config, file).await;
     let inspection = inspection.map_err(CliError::failed)?;
     let file = Untrusted::path(file);
-    for fault in &inspection.faults {
-        print_line!("{file}: {fault}");
+    for diagnostic in &inspection.diagnostics {
+        print_line!("{file}: {diagnostic}");
     }
     for warning in &inspection.warnings {
         print_line!("{file}: warning: {warning}");
     }
-    if !inspection.faults.is_empty() {
+    if !inspection.diagnostics.is_empty() {
         return Err(CliError::failed(format!("a node would refuse {file}")));
     }
     print_line!("{file}: no errors");
@@ -169,25 +170,7 @@ async fn list(connection: &ConnectionArgs, json: bool) -> Result<(), CliError> {
         }));
         return Ok(());
     }
-    let rows: Vec<_> = plugins
-        .iter()
-        .flat_map(|plugin| {
-            plugin
-                .task_types
-                .iter()
-                .map(move |task_type| (plugin, task_type))
-        })
-        .map(|(plugin, task_type)| {
-            vec![
-                plugin.name.clone(),
-                plugin.version.clone(),
-                task_type.name.clone(),
-                task_type.max_attempts.to_string(),
-                duration(task_type.timeout_ms),
-                plugin.file.clone(),
-            ]
-        })
-        .collect();
+    let rows: Vec<_> = plugins.iter().flat_map(rows_of).collect();
     print_table(
         &[
             "PLUGIN",
@@ -209,6 +192,27 @@ async fn list(connection: &ConnectionArgs, json: bool) -> Result<(), CliError> {
         print_line!("refused: {}: {}", rejected.file, rejected.error);
     }
     Ok(())
+}
+
+/// Returns a row for each task type, or one row for a plugin without any, which is a component only.
+fn rows_of(plugin: &Plugin) -> Vec<Vec<String>> {
+    let row = |task_type: String, attempts: String, timeout: String| {
+        let [name, version, file] = [&plugin.name, &plugin.version, &plugin.file].map(Clone::clone);
+        vec![name, version, task_type, attempts, timeout, file]
+    };
+    let none = || "-".to_owned();
+    if plugin.task_types.is_empty() {
+        return vec![row(none(), none(), none())];
+    }
+    let rows = plugin.task_types.iter().map(|task_type| {
+        let attempts = task_type.max_attempts.to_string();
+        row(
+            task_type.name.clone(),
+            attempts,
+            duration(task_type.timeout_ms),
+        )
+    });
+    rows.collect()
 }
 
 fn as_json(plugin: &Plugin) -> Value {

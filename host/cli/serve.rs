@@ -22,14 +22,16 @@ use std::{
 /// Run a node
 ///
 /// SIGTERM, SIGINT or SIGQUIT stops it: running tasks get node.drain_ms to end, and those that still run
-/// are due again at the next start. A second signal ends the process at once; no accepted task is lost by
+/// are released without having lost an attempt. A second signal ends the process at once; no accepted task is lost by
 /// that either. SIGHUP makes the node read the configuration, tokens and certificates again; the log lists
 /// the settings that need a restart.
 #[derive(Debug, Args)]
 pub struct Serve {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Write the bound address as JSON to this file: {"grpc": "127.0.0.1:50051"}
+    /// Write the bound address and the node's id as JSON to this file
+    ///
+    /// {"grpc": "127.0.0.1:50051", "node_id": "node-1"}
     #[arg(long, value_name = "FILE")]
     ports_file: Option<PathBuf>,
 }

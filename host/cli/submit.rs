@@ -121,8 +121,10 @@ impl Submit {
 /// Describes a durability. Newer nodes may return further ones, older nodes none.
 fn durability(durability: &str) -> String {
     let description = match durability {
-        "memory" => "the task is in memory only, and lost if its Redis ends",
-        "periodic" => "the task is on disk within about a second",
+        "memory" => "the task is in the memory of Redis, and lost with it unless a snapshot has it",
+        "periodic" => {
+            "the task is on disk within about a second (half a minute with appendfsync no)"
+        }
         "synced" => "the task is on disk",
         "replicated" => "as many replicas as the node requires have the task",
         _ => "the node does not know the durability of the task",

@@ -56,7 +56,7 @@ pub struct Loading {
 pub struct Rejection {
     /// The name of the file, below the plugins directory.
     pub file: PathBuf,
-    /// Every fault, in one line.
+    /// Every diagnostic, in one line.
     pub error: String,
     /// When it was refused.
     pub at: SystemTime,

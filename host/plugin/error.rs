@@ -1,6 +1,6 @@
 //! Why the plugin host could not do its work.
 
-use super::fault::Fault;
+use super::diagnostic::Diagnostic;
 use hostel_runtime::untrusted::Untrusted;
 use std::path::PathBuf;
 
@@ -19,12 +19,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// One plugin file cannot be read.
-    #[error("{} {fault}", Untrusted::path(file))]
+    #[error("{} {diagnostic}", Untrusted::path(file))]
     File {
         /// The file.
         file: PathBuf,
         /// Why it is refused.
-        fault: Fault,
+        diagnostic: Diagnostic,
     },
 }
 

@@ -74,12 +74,12 @@ pub const COMPONENTS: Target = Target {
         // Mutated text is a sound component more often than mutated bytes are.
         let parsed = wat::parse_bytes(bytes);
         let wasm = parsed.as_deref().unwrap_or(bytes);
-        for fault in RUNTIME.block_on(refusals(wasm)) {
-            let text = fault.to_string();
+        for diagnostic in RUNTIME.block_on(refusals(wasm)) {
+            let text = diagnostic.to_string();
             assert!(!text.is_empty() && text.len() < 2048, "{text}");
             assert!(!text.contains(is_unprintable), "{text}");
             // A busy machine may keep a guest from describing itself in time.
-            let is_final = !fault.may_pass() || text.contains("describe_timeout_ms");
+            let is_final = !diagnostic.may_pass() || text.contains("describe_timeout_ms");
             assert!(is_final, "not the file is blamed: {text}");
             let is_named = !text.contains("the process that compiled it");
             assert!(is_named, "the compile process failed: {text}");
@@ -101,12 +101,12 @@ static BUILDER: LazyLock<Builder> = LazyLock::new(|| {
 });
 
 /// Why a file with this content is refused; empty where it is a plugin.
-async fn refusals(wasm: &[u8]) -> Vec<crate::Fault> {
+async fn refusals(wasm: &[u8]) -> Vec<crate::Diagnostic> {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(wasm).expect("a written file");
     match BUILDER.read(file.path()) {
         Ok(wasm) => BUILDER.make(&wasm).await.err().unwrap_or_default(),
-        Err(fault) => vec![fault],
+        Err(diagnostic) => vec![diagnostic],
     }
 }
 

@@ -1,10 +1,10 @@
-//! Inspects one plugin file without a node, for its author: its exports, imports and faults. Serves
+//! Inspects one plugin file without a node, for its author: its exports, imports and diagnostics. Serves
 //! nothing; the compiled code stays in the cache that a node would use.
 
 use super::{
     compile::{hints, wasm_file::WasmFile},
+    diagnostic::Diagnostic,
     error::Error,
-    fault::Fault,
     generation::Generation,
     load::builder::Builder,
     sandbox::{
@@ -32,7 +32,7 @@ pub struct Inspection {
     /// Present if a node would load it.
     pub plugin: Option<Generation>,
     /// Why a node would refuse it.
-    pub faults: Vec<Fault>,
+    pub diagnostics: Vec<Diagnostic>,
     /// What will fail at run time, although a node loads the file.
     pub warnings: Vec<String>,
 }
@@ -40,9 +40,9 @@ pub struct Inspection {
 /// Inspects `file`. Fails if there is no engine, or if `file` is unreadable or larger than the limit.
 pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, Error> {
     let builder = Builder::new(config, Capabilities::default(), &Health::default())?;
-    let wasm = builder.read(file).map_err(|fault| Error::File {
+    let wasm = builder.read(file).map_err(|diagnostic| Error::File {
         file: file.to_owned(),
-        fault,
+        diagnostic,
     })?;
     let mut inspection = Inspection {
         bytes: wasm.bytes,
@@ -51,13 +51,13 @@ pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, Error> 
         exports: Vec::new(),
         imports: Vec::new(),
         plugin: None,
-        faults: Vec::new(),
+        diagnostics: Vec::new(),
         warnings: warnings(&wasm),
     };
     let compiled = match builder.compile(&wasm).await {
         Ok(compiled) => compiled,
-        Err(fault) => {
-            inspection.faults.push(fault);
+        Err(diagnostic) => {
+            inspection.diagnostics.push(diagnostic);
             return Ok(inspection);
         }
     };
@@ -67,7 +67,7 @@ pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, Error> 
     inspection.imports = imports::required(&builder.engine.wasmtime, &component);
     match builder.assemble(&wasm, component).await {
         Ok(generation) => inspection.plugin = Some(generation),
-        Err(faults) => inspection.faults = faults,
+        Err(diagnostics) => inspection.diagnostics = diagnostics,
     }
     Ok(inspection)
 }

@@ -18,8 +18,8 @@
 
 mod catalog;
 mod compile;
+mod diagnostic;
 mod error;
-mod fault;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod generation;
@@ -34,8 +34,8 @@ pub mod test_guest;
 
 pub use catalog::{Catalog, Loading, Rejection, View};
 pub use compile::{command::run as compile, protocol::COMMAND as COMPILE_COMMAND};
+pub use diagnostic::Diagnostic;
 pub use error::Error;
-pub use fault::Fault;
 pub use generation::{Generation, Handler};
 pub use host::PluginHost;
 pub use inspect::{Inspection, inspect};

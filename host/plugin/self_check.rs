@@ -2,8 +2,8 @@
 //! against every limit and reports which limits held.
 
 use super::{
+    diagnostic::Diagnostic,
     error::Error,
-    fault::Fault,
     generation::{Generation, Handler},
     hostile,
     load::builder::Builder,
@@ -76,11 +76,11 @@ pub async fn verify_self(config: &Config) -> Result<Vec<SelfCheck>, Error> {
                 fired: (probe.fired)(&outcome),
                 detail: detail(&outcome),
             },
-            Err(faults) => SelfCheck {
+            Err(diagnostics) => SelfCheck {
                 limit: probe.limit,
                 setting: probe.setting,
                 fired: false,
-                detail: faults.iter().map(Fault::to_string).collect(),
+                detail: diagnostics.iter().map(Diagnostic::to_string).collect(),
             },
         });
     }
@@ -92,23 +92,23 @@ pub async fn verify_self(config: &Config) -> Result<Vec<SelfCheck>, Error> {
     let builder = Builder::new(&config, Capabilities::default(), &Health::default())?;
     for (limit, setting, file, words) in files() {
         let loaded = load(&builder, &file).await;
-        let faults: String = loaded
+        let diagnostics: String = loaded
             .err()
             .iter()
             .flatten()
-            .map(Fault::to_string)
+            .map(Diagnostic::to_string)
             .collect();
         checks.push(SelfCheck {
             limit,
             setting,
-            fired: faults.contains(words),
-            detail: faults,
+            fired: diagnostics.contains(words),
+            detail: diagnostics,
         });
     }
     Ok(checks)
 }
 
-/// The attacks on the compiler: the limit and its setting, the file, and a word of the fault.
+/// The attacks on the compiler: the limit and its setting, the file, and a word of the diagnostic.
 fn files() -> [(&'static str, &'static str, Vec<u8>, &'static str); 3] {
     let memory = "plugins.max_compile_memory_bytes";
     let time = "plugins.compile_timeout_ms";
@@ -125,11 +125,13 @@ fn files() -> [(&'static str, &'static str, Vec<u8>, &'static str); 3] {
     ]
 }
 
-async fn load(builder: &Builder, content: &[u8]) -> Result<Generation, Vec<Fault>> {
-    let io = |error: std::io::Error| vec![Fault::new(error.to_string())];
+async fn load(builder: &Builder, content: &[u8]) -> Result<Generation, Vec<Diagnostic>> {
+    let io = |error: std::io::Error| vec![Diagnostic::new(error.to_string())];
     let mut file = tempfile::NamedTempFile::new().map_err(io)?;
     file.write_all(content).map_err(io)?;
-    let wasm = builder.read(file.path()).map_err(|fault| vec![fault])?;
+    let wasm = builder
+        .read(file.path())
+        .map_err(|diagnostic| vec![diagnostic])?;
     builder.make(&wasm).await
 }
 
@@ -212,8 +214,8 @@ fn probes(result_bytes: usize) -> Vec<Probe> {
     ]
 }
 
-async fn run(builder: &Builder, handle: &str) -> Result<CallOutcome, Vec<Fault>> {
-    let one = |error: String| vec![Fault::new(error)];
+async fn run(builder: &Builder, handle: &str) -> Result<CallOutcome, Vec<Diagnostic>> {
+    let one = |error: String| vec![Diagnostic::new(error)];
     let sample = TestGuest {
         handle,
         extra: test_guest::GROWABLE_TABLE,

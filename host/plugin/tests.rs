@@ -70,7 +70,7 @@ async fn an_inspection_lists_exports_imports_and_every_fault() {
     let good = inspect(&config, &file).await.unwrap();
     assert_eq!(good.plugin.unwrap().name.as_str(), "sample");
     assert_eq!(good.exports.len(), 2);
-    assert!(good.faults.is_empty() && good.imports.iter().all(|import| import.provided));
+    assert!(good.diagnostics.is_empty() && good.imports.iter().all(|import| import.provided));
 
     let wat = r#"(component
         (import "wasi:http/types@0.2.0" (instance))
@@ -81,11 +81,11 @@ async fn an_inspection_lists_exports_imports_and_every_fault() {
         bad.imports.iter().filter(|import| !import.provided).count(),
         2
     );
-    let faults: Vec<_> = bad.faults.iter().map(ToString::to_string).collect();
-    assert_eq!(faults.len(), 3, "{faults:?}");
-    assert!(faults[0].contains("does not export hostel:plugin/manifest@0.1.0"));
-    assert!(faults[1].contains("plugins have no network"));
-    assert!(faults[2].contains("0.2.0-rc.1"));
+    let diagnostics: Vec<_> = bad.diagnostics.iter().map(ToString::to_string).collect();
+    assert_eq!(diagnostics.len(), 3, "{diagnostics:?}");
+    assert!(diagnostics[0].contains("does not export hostel:plugin/manifest@0.1.0"));
+    assert!(diagnostics[1].contains("plugins have no network"));
+    assert!(diagnostics[2].contains("0.2.0-rc.1"));
     let missing = inspect(&config, &dir.path().join("none.wasm")).await;
     let missing = missing.unwrap_err().to_string();
     assert!(missing.contains("cannot be read"), "{missing}");

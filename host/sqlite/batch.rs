@@ -3,8 +3,8 @@
 //! failing one is rolled back, and savepoints cost nothing while all goes well.
 
 use super::{
-    fault::{Fault, OperationError},
     operation::{Operation, SyncLevel},
+    statement_error::{OperationError, StatementError},
     store::{Session, Store},
 };
 
@@ -13,14 +13,14 @@ pub(super) type Errors<S> = Vec<Option<OperationError<<S as Store>::Error>>>;
 
 /// Nothing of the batch was committed, or that is not known.
 pub(super) struct Failure {
-    pub fault: Fault,
+    pub error: StatementError,
     pub outcome_unknown: bool,
 }
 
-impl<T: Into<Fault>> From<T> for Failure {
-    fn from(fault: T) -> Self {
+impl<T: Into<StatementError>> From<T> for Failure {
+    fn from(error: T) -> Self {
         Self {
-            fault: fault.into(),
+            error: error.into(),
             outcome_unknown: false,
         }
     }
@@ -51,8 +51,8 @@ pub(super) fn commit<'c, S: Store>(
     let run = |operation: &mut Box<dyn Operation<S>>| operation.run(session);
     let errors = match batch.iter_mut().try_for_each(run) {
         Ok(()) => Vec::new(),
-        Err(OperationError::Fault(fault)) if fault.is_environmental() => {
-            return Err(roll_back(session, fault));
+        Err(OperationError::Failed(error)) if error.is_environmental() => {
+            return Err(roll_back(session, error));
         }
         Err(_) => {
             if !session.connection().is_autocommit() {
@@ -65,12 +65,12 @@ pub(super) fn commit<'c, S: Store>(
     };
     session.before_commit()?;
     if let Err(error) = execute(session, "COMMIT") {
-        let fault = Fault::from(error);
-        // A full disk shows before the commit record is written; any other fault may come after.
-        let outcome_unknown = !fault.is_disk_full();
+        let error = StatementError::from(error);
+        // A full disk shows before the commit record is written; any other error may come after.
+        let outcome_unknown = !error.is_disk_full();
         return Err(Failure {
             outcome_unknown,
-            ..roll_back(session, fault)
+            ..roll_back(session, error)
         });
     }
     Ok(errors)
@@ -87,10 +87,10 @@ fn run_with_savepoints<'c, S: Store>(
         match operation.run(session) {
             Ok(()) => errors.push(None),
             // Some errors make SQLite roll back the whole transaction.
-            Err(OperationError::Fault(fault))
-                if fault.is_environmental() || session.connection().is_autocommit() =>
+            Err(OperationError::Failed(error))
+                if error.is_environmental() || session.connection().is_autocommit() =>
             {
-                return Err(roll_back(session, fault));
+                return Err(roll_back(session, error));
             }
             Err(error) => {
                 execute(session, "ROLLBACK TO operation")?;
@@ -108,9 +108,9 @@ fn execute<'c>(session: &impl Session<'c>, sql: &str) -> rusqlite::Result<usize>
 }
 
 /// Ends the transaction. The connection is dropped after this, so a failure here does no harm.
-fn roll_back<'c>(session: &impl Session<'c>, fault: Fault) -> Failure {
+fn roll_back<'c>(session: &impl Session<'c>, error: StatementError) -> Failure {
     if !session.connection().is_autocommit() {
         let _ = execute(session, "ROLLBACK");
     }
-    fault.into()
+    error.into()
 }

@@ -4,8 +4,8 @@
 use super::{
     database::Database,
     error::Error,
-    fault::Fault,
     pragma::{self, BUSY_TIMEOUT},
+    statement_error::StatementError,
 };
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
@@ -32,7 +32,7 @@ impl Database {
 
     /// Opens the file for reading beside the writer. Not memory-mapped: a failed read of a mapped page
     /// would kill the process.
-    pub fn open_reader(&self) -> Result<Connection, Fault> {
+    pub fn open_reader(&self) -> Result<Connection, StatementError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(&self.path, flags)?;
         prepare_connection(&conn)?;

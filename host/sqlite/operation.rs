@@ -1,7 +1,7 @@
 //! One caller's request to the writer: what to do, how durable it must be, and where the answer goes.
 //! It may run more than once and is answered once.
 
-use super::{error::Error, fault::OperationError, store::Store};
+use super::{error::Error, statement_error::OperationError, store::Store};
 use tokio::sync::oneshot;
 
 /// How durable an operation must be before it is answered. A batch takes the highest level of its

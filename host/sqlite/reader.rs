@@ -1,7 +1,7 @@
 //! Reading beside the writer: a thread with a connection of its own, which sees every acknowledged
 //! change, because that is committed. Changes nothing.
 
-use super::{database::Database, error::Error, fault::Fault, thread::Thread};
+use super::{database::Database, error::Error, statement_error::StatementError, thread::Thread};
 use hostel_runtime::health::{Health, Part};
 use hostel_runtime::log_limit::LogLimit;
 use parking_lot::Mutex;
@@ -54,17 +54,17 @@ impl Reader {
     /// Runs a query on the thread and returns its result.
     pub async fn query<A: Send + 'static, E: From<Error>>(
         &self,
-        query: impl FnOnce(&Connection) -> Result<A, Fault> + Send + 'static,
+        query: impl FnOnce(&Connection) -> Result<A, StatementError> + Send + 'static,
     ) -> Result<A, E> {
         let (reply, answer) = oneshot::channel();
         let (what, limit) = (self.database.what, self.log_limit.clone());
         let query: Query = Box::new(move |conn| {
             let found = query(conn);
             let sound = found.is_ok();
-            if let Err(fault) = &found
+            if let Err(error) = &found
                 && let Some(left_out) = limit.permit()
             {
-                tracing::warn!(%fault, left_out, "the {what} cannot be read");
+                tracing::warn!(%error, left_out, "the {what} cannot be read");
             }
             let _ = reply.send(found);
             sound
@@ -73,7 +73,7 @@ impl Reader {
         sender.send(query).await.map_err(|_| Error::closed())?;
         drop(sender);
         match answer.await {
-            Ok(found) => found.map_err(|fault| self.database.error(&fault).into()),
+            Ok(found) => found.map_err(|error| self.database.error(&error).into()),
             Err(_) => {
                 let reason = "the database cannot be read; the log of the node says why";
                 Err(Error::unavailable(reason).into())

@@ -3,7 +3,7 @@
 
 use super::{
     error::Error,
-    fault::{Fault, OperationError},
+    statement_error::{OperationError, StatementError},
 };
 use hostel_runtime::health::Part;
 use rusqlite::Connection;
@@ -29,7 +29,7 @@ pub trait Store: Send + Sized + 'static {
     fn handle(&self) -> Self::Handle;
 
     /// Prepares a connection for operations.
-    fn session<'c>(&mut self, conn: &'c Connection) -> Result<Self::Session<'c>, Fault>;
+    fn session<'c>(&mut self, conn: &'c Connection) -> Result<Self::Session<'c>, StatementError>;
 
     /// Called after each commit, before the operations are answered, and once for a new session.
     fn committed(&mut self, _: &mut Self::Session<'_>) {}
@@ -63,17 +63,17 @@ pub trait Session<'c> {
     fn savepoint(&mut self) {}
 
     /// Called after the database was rolled back to the latest savepoint.
-    fn rollback_to_savepoint(&mut self) -> Result<(), Fault> {
+    fn rollback_to_savepoint(&mut self) -> Result<(), StatementError> {
         Ok(())
     }
 
     /// Called after the whole transaction was rolled back.
-    fn rollback(&mut self) -> Result<(), Fault> {
+    fn rollback(&mut self) -> Result<(), StatementError> {
         Ok(())
     }
 
     /// Called before the transaction is committed.
-    fn before_commit(&mut self) -> Result<(), Fault> {
+    fn before_commit(&mut self) -> Result<(), StatementError> {
         Ok(())
     }
 }

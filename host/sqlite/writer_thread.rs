@@ -7,11 +7,11 @@ use super::{
     database::Database,
     disk_space::DiskSpace,
     error::Error,
-    fault::{Fault, OperationError},
     maintenance::Maintenance,
     operation::{Operation, SyncLevel},
     pragma,
     receive::{Received, receive},
+    statement_error::{OperationError, StatementError},
     store::{Session, Store},
 };
 use hostel_backoff::Backoff;
@@ -114,11 +114,11 @@ impl<S: Store> WriterThread<S> {
             Err(error) => return drop(ready.send(Err(error))),
         };
         let mut ready = Some(ready);
-        while let Err(fault) = self.serve(&conn, &mut store, &mut ready) {
+        while let Err(error) = self.serve(&conn, &mut store, &mut ready) {
             if let Some(ready) = ready.take() {
-                return drop(ready.send(Err(self.database.opening_error(&fault))));
+                return drop(ready.send(Err(self.database.opening_error(&error))));
             }
-            let reason = self.database.reason(&fault);
+            let reason = self.database.reason(&error);
             if let Some(left_out) = self.logs.commits.permit() {
                 tracing::error!(
                     reason,
@@ -168,7 +168,7 @@ impl<S: Store> WriterThread<S> {
         conn: &Connection,
         store: &mut S,
         ready: &mut Option<Ready<S>>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StatementError> {
         let mut session = store.session(conn)?;
         store.committed(&mut session);
         if let Some(ready) = ready.take() {
@@ -219,13 +219,13 @@ impl<S: Store> WriterThread<S> {
 
     /// Handles a batch of which nothing was committed. On a full disk the reserve is released, once;
     /// then only operations that add data are refused, and the others are tried again.
-    fn fail(&mut self, failure: Failure) -> Fault {
+    fn fail(&mut self, failure: Failure) -> StatementError {
         let Failure {
-            fault,
+            error,
             outcome_unknown,
         } = failure;
-        self.disk_is_full = fault.is_disk_full();
-        let reason = self.database.reason(&fault);
+        self.disk_is_full = error.is_disk_full();
+        let reason = self.database.reason(&error);
         let mut kept = Vec::new();
         if self.disk_is_full && self.space.release_reserve() {
             self.retry_at_once = true;
@@ -235,7 +235,7 @@ impl<S: Store> WriterThread<S> {
         }
         self.refuse(&reason, outcome_unknown);
         self.batch = kept;
-        fault
+        error
     }
 
     /// Does what can wait until no operation does.
@@ -250,13 +250,13 @@ impl<S: Store> WriterThread<S> {
             store.tick(conn)
         });
         if let Err(error) = maintained {
-            let fault = Fault::from(error);
-            if fault.is_disk_full() {
+            let error = StatementError::from(error);
+            if error.is_disk_full() {
                 self.space.release_reserve();
             }
             if let Some(left_out) = self.logs.maintenance.permit() {
                 let what = self.database.what;
-                tracing::warn!(%fault, left_out, "the files of the {what} cannot be maintained");
+                tracing::warn!(%error, left_out, "the files of the {what} cannot be maintained");
             }
         }
     }
@@ -297,12 +297,12 @@ impl<S: Store> WriterThread<S> {
             operation.reply(match errors.next().flatten() {
                 None => Ok(()),
                 Some(OperationError::Rejected(error)) => Err(error),
-                Some(OperationError::Fault(fault)) => {
+                Some(OperationError::Failed(error)) => {
                     if let Some(left_out) = self.logs.operations.permit() {
                         let what = self.database.what;
-                        tracing::warn!(%fault, left_out, "an operation on the {what} failed");
+                        tracing::warn!(%error, left_out, "an operation on the {what} failed");
                     }
-                    Err(self.database.error(&fault).into())
+                    Err(self.database.error(&error).into())
                 }
             });
         }

@@ -7,7 +7,7 @@ use super::{
 use crate::support::servers::{Kind, Server};
 use hostel::{
     config,
-    queue::{Cancel, Finished, RedisQueue, Requeue, TaskQueue},
+    queue::{Cancel, Filter, Finished, Page, RedisQueue, Requeue, Submitted, TaskQueue},
     task::{Outcome, StateKind},
 };
 use libtest_mimic::Trial;
@@ -59,7 +59,7 @@ async fn a_large_lease_is_taken_in_parts() {
 async fn the_documented_acl_is_sufficient() {
     let server = Server::start(Kind::Redis).await;
     let rights = "ACL SETUSER app on >pass resetchannels ~{test:* -@all +evalsha +eval \
-        +script|load +time +hget +hmget +hset +hsetnx +hdel +hincrby +hgetall +hexists +exists +unlink +del \
+        +script|load +time +hget +hmget +hstrlen +hset +hsetnx +hdel +hincrby +hgetall +hexists +exists +unlink +del \
         +get +set +zadd +zrem +zrange +zscore +zcard +pexpire +xadd +xread +xrevrange +ping";
     let rights: Vec<&str> = rights.split_whitespace().collect();
     say(&server, &rights).await;
@@ -82,7 +82,20 @@ async fn the_documented_acl_is_sufficient() {
         .unwrap();
     let done = finish_one(&queue, &ended.token, Outcome::Cancelled).await;
     assert_eq!(done, Finished::Applied);
-    assert!(queue.get(&open.token.id).await.unwrap().is_some());
+    // A queue of its own, which has not read these tasks.
+    let reader = RedisQueue::open(&limited).await.unwrap();
+    assert!(reader.get(&open.token.id).await.unwrap().is_some());
+    let status = reader.get_status(&ended.token.id, 1 << 20).await.unwrap();
+    assert!(status.is_some());
+    let page = Page {
+        size: 10,
+        after: None,
+    };
+    let listed = reader.list(&Filter::default(), &page).await.unwrap();
+    assert_eq!(listed.tasks.len(), 2);
+    let again = reader.compare(&task("a", "echo", b"x")).await.unwrap();
+    assert_eq!(again, Some(Submitted::Existing));
+    reader.close().await;
     let requeued = queue.requeue(&ended.token.id).await.unwrap();
     assert_eq!(requeued, Requeue::Requeued);
     let cancelled = queue.cancel(&ended.token.id).await.unwrap();

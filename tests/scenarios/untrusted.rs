@@ -284,7 +284,7 @@ async fn a_rejection_is_short_whatever_the_file_holds() {
     let output = node.cli(&["plugins", "verify", "plugins/greedy.wasm"]);
     let output = String::from_utf8(output.stdout).unwrap();
     assert!(output.contains("imports missing-0"), "{output}");
-    assert!(output.contains("and 9991 more faults"), "{output}");
+    assert!(output.contains("and 9991 more errors"), "{output}");
     let listed = node.cli(&["plugins", "list"]).stdout;
     for (of, bytes) in [
         ("verify", output.len()),

@@ -26,8 +26,8 @@ settings! {
         listen: SocketAddr = text(parse_listen).default(SocketAddr::from(([127, 0, 0, 1], 50051)));
 
         /// Host name or IP address under which other nodes reach this one, with a port unless it is
-        /// that of `listen`. The list of nodes contains it, and other nodes probe it before they count
-        /// this node as dead. By default it is the address of `listen`. If that is 0.0.0.0 or `[::]`
+        /// that of `listen`. The list of nodes contains it, and other nodes probe it if etcd has lost all
+        /// nodes at once. By default it is the address of `listen`. If that is 0.0.0.0 or `[::]`
         /// and discovery.kind is "etcd", it is the local address on the route to etcd, or if etcd is on
         /// this machine, on the default route. The log names the address; if there is none, the node
         /// refuses to start.
@@ -38,13 +38,14 @@ settings! {
         insecure: bool = flag().default(false);
 
         /// Directory of the queue, the key-value store, caches and the generated node id, readable by
-        /// the node's user only. By default hostel in $XDG_DATA_HOME (~/.local/share).
+        /// the node's user only. By default hostel in $XDG_DATA_HOME (~/.local/share), or ./hostel-data
+        /// for a user without a home.
         data_dir: PathBuf = DataDir(
             path().default_with(|dirs| dirs.data.clone()).example("data"),
         );
 
-        /// How long a stopping node waits for running tasks. Tasks that still run after that are due
-        /// again at the next start.
+        /// How long a stopping node waits for running tasks. Tasks that still run after that are
+        /// released without having lost an attempt.
         drain: Duration = millis(0..=DAY).default(Duration::from_secs(30));
     }
 }

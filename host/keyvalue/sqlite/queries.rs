@@ -5,7 +5,7 @@ use crate::{
     limit,
 };
 use hostel_config::KeyValueLimits;
-use hostel_sqlite::Fault;
+use hostel_sqlite::StatementError;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// The inner error is for the caller.
@@ -14,7 +14,7 @@ pub(super) fn get(
     bucket: &Bucket,
     keys: &[String],
     limits: &KeyValueLimits,
-) -> Result<Result<Values, Error>, Fault> {
+) -> Result<Result<Values, Error>, StatementError> {
     let Some(store) = store(conn, bucket)? else {
         return Ok(Ok(vec![None; keys.len()]));
     };
@@ -37,12 +37,12 @@ pub(super) fn get(
     Ok(Ok(values))
 }
 
-/// Adds the key to a fault of a damaged value.
-fn of_key(key: &str, fault: Fault) -> Fault {
-    if fault.is_damage() {
-        Fault::Corrupt(format!("the value of {key:?} cannot be read: {fault}"))
+/// Adds the key to an error of a damaged value.
+fn of_key(key: &str, error: StatementError) -> StatementError {
+    if error.is_damage() {
+        StatementError::Corrupt(format!("the value of {key:?} cannot be read: {error}"))
     } else {
-        fault
+        error
     }
 }
 
@@ -50,7 +50,7 @@ pub(super) fn exists(
     conn: &Connection,
     bucket: &Bucket,
     keys: &[String],
-) -> Result<Vec<bool>, Fault> {
+) -> Result<Vec<bool>, StatementError> {
     let Some(store) = store(conn, bucket)? else {
         return Ok(vec![false; keys.len()]);
     };
@@ -59,7 +59,7 @@ pub(super) fn exists(
     Ok(found.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn list(conn: &Connection, bucket: &Bucket, after: u64) -> Result<Page, Fault> {
+pub(super) fn list(conn: &Connection, bucket: &Bucket, after: u64) -> Result<Page, StatementError> {
     let (Some(store), Ok(after)) = (store(conn, bucket)?, i64::try_from(after)) else {
         return Ok(Page::default());
     };
@@ -85,7 +85,7 @@ pub(super) fn list(conn: &Connection, bucket: &Bucket, after: u64) -> Result<Pag
 }
 
 /// Returns the store's number, if it has entries.
-fn store(conn: &Connection, bucket: &Bucket) -> Result<Option<i64>, Fault> {
+fn store(conn: &Connection, bucket: &Bucket) -> Result<Option<i64>, StatementError> {
     let mut statement = conn.prepare_cached(
         "SELECT store FROM store JOIN plugin USING (plugin)
          WHERE plugin.name = ?1 AND store.name = ?2",

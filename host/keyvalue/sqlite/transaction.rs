@@ -6,7 +6,7 @@ use crate::{
     limit,
 };
 use hostel_config::KeyValueLimits;
-use hostel_sqlite::{Fault, OperationError};
+use hostel_sqlite::{OperationError, StatementError};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::Arc;
 
@@ -202,7 +202,7 @@ impl<'a> Account<'a> {
     fn close(self) -> Result<(), Failure> {
         let now = u64::try_from(self.now).map_err(|_| {
             let plugin = self.bucket.plugin();
-            Fault::Corrupt(format!("plugin {plugin} stores {} bytes", self.now))
+            StatementError::Corrupt(format!("plugin {plugin} stores {} bytes", self.now))
         })?;
         // A plugin that stores too much since the limit was lowered may still shrink.
         if self.now > self.before {

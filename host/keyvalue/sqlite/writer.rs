@@ -5,7 +5,7 @@ use crate::key_value::Error;
 use hostel_config::KeyValueLimits;
 use hostel_runtime::health::Part;
 use hostel_sqlite::{
-    Error as DatabaseError, Fault, OperationError, Session, Store, Writer as GroupWriter,
+    Error as DatabaseError, OperationError, Session, StatementError, Store, Writer as GroupWriter,
 };
 use rusqlite::Connection;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ impl Store for EntryStore {
 
     fn handle(&self) {}
 
-    fn session<'c>(&mut self, conn: &'c Connection) -> Result<Transaction<'c>, Fault> {
+    fn session<'c>(&mut self, conn: &'c Connection) -> Result<Transaction<'c>, StatementError> {
         Ok(Transaction {
             conn,
             limits: self.limits.clone(),

@@ -9,8 +9,8 @@ use super::{
     wasm_file::WasmFile,
 };
 use crate::{
+    diagnostic::Diagnostic,
     error::Error,
-    fault::Fault,
     sandbox::{
         engine::Engine,
         engine_config,
@@ -44,7 +44,7 @@ pub struct Compiler {
     max_compiles: usize,
     reading: Semaphore,
     /// By the content's hash; the oldest are forgotten first.
-    refused: Mutex<VecDeque<(String, Fault)>>,
+    refused: Mutex<VecDeque<(String, Diagnostic)>>,
     /// The tasks that wait for the end of a process.
     processes: TaskTracker,
     stopping: CancellationToken,
@@ -87,23 +87,23 @@ impl Compiler {
     }
 
     /// Returns the component of `wasm`.
-    pub async fn compile(self: &Arc<Self>, wasm: &WasmFile) -> Result<Compiled, Fault> {
+    pub async fn compile(self: &Arc<Self>, wasm: &WasmFile) -> Result<Compiled, Diagnostic> {
         check_kind(&wasm.head)?;
         // Before the wait, so that cached content does not wait for the compilation of other files.
         if let Some(compiled) = self.cached(&wasm.sha256).await {
             return Ok(compiled);
         }
-        if let Some(fault) = self.remembered(&wasm.sha256) {
-            return Err(fault);
+        if let Some(diagnostic) = self.remembered(&wasm.sha256) {
+            return Err(diagnostic);
         }
         let launcher = self.launcher.clone().ok_or_else(|| {
-            Fault::new(
+            Diagnostic::new(
                 "cannot be compiled: this program has no compiler; name a hostel of this version \
                  (plugins.compiler)",
             )
         })?;
         let Ok(permit) = self.running.clone().acquire_owned().await else {
-            return Err(Fault::passing("the node is stopping"));
+            return Err(Diagnostic::passing("the node is stopping"));
         };
         // Another file with this content may have been compiled meanwhile.
         if let Some(compiled) = self.cached(&wasm.sha256).await {
@@ -116,7 +116,7 @@ impl Compiler {
         };
         let component = made
             .await
-            .inspect_err(|fault| self.remember(&wasm.sha256, fault))?;
+            .inspect_err(|diagnostic| self.remember(&wasm.sha256, diagnostic))?;
         Ok(Compiled {
             component,
             compile_time: Some(begin.elapsed()),
@@ -129,7 +129,7 @@ impl Compiler {
         launcher: Arc<Launcher>,
         permit: OwnedSemaphorePermit,
         wasm: &WasmFile,
-    ) -> Result<Vec<u8>, Fault> {
+    ) -> Result<Vec<u8>, Diagnostic> {
         let open = self
             .max_compiles
             .saturating_sub(self.running.available_permits());
@@ -148,7 +148,7 @@ impl Compiler {
         });
         running
             .await
-            .unwrap_or_else(|_| Err(Fault::passing("the node is stopping")))
+            .unwrap_or_else(|_| Err(Diagnostic::passing("the node is stopping")))
     }
 
     async fn cached(self: &Arc<Self>, sha256: &str) -> Option<Compiled> {
@@ -165,12 +165,16 @@ impl Compiler {
         })
     }
 
-    async fn keep(self: &Arc<Self>, sha256: &str, artifact: Vec<u8>) -> Result<Component, Fault> {
+    async fn keep(
+        self: &Arc<Self>,
+        sha256: &str,
+        artifact: Vec<u8>,
+    ) -> Result<Component, Diagnostic> {
         let (compiler, sha256) = (self.clone(), sha256.to_owned());
         let kept = tokio::task::spawn_blocking(move || {
             // Finds what only the engine that runs it can find, such as a memory above the limit.
             let component = cache::load(&compiler.engine.wasmtime, &artifact)
-                .map_err(|error| Fault::new(hints::invalid(&format!("{error:#}"))))?;
+                .map_err(|error| Diagnostic::new(hints::invalid(&format!("{error:#}"))))?;
             if let Some(Err(error)) = compiler.cache.as_ref().map(|c| c.put(&sha256, &artifact)) {
                 tracing::warn!(
                     "a compiled plugin cannot be cached, and is compiled again next time: {error}"
@@ -179,24 +183,24 @@ impl Compiler {
             Ok(component)
         });
         kept.await
-            .unwrap_or_else(|_| Err(Fault::passing("the node is stopping")))
+            .unwrap_or_else(|_| Err(Diagnostic::passing("the node is stopping")))
     }
 
-    fn remembered(&self, sha256: &str) -> Option<Fault> {
+    fn remembered(&self, sha256: &str) -> Option<Diagnostic> {
         let refused = self.refused.lock();
         let known = refused.iter().find(|(known, _)| known == sha256);
-        known.map(|(_, fault)| fault.clone())
+        known.map(|(_, diagnostic)| diagnostic.clone())
     }
 
-    fn remember(&self, sha256: &str, fault: &Fault) {
-        if fault.may_pass() {
+    fn remember(&self, sha256: &str, diagnostic: &Diagnostic) {
+        if diagnostic.may_pass() {
             return;
         }
         let mut refused = self.refused.lock();
         if refused.len() == MAX_REMEMBERED {
             refused.pop_front();
         }
-        refused.push_back((sha256.to_owned(), fault.clone()));
+        refused.push_back((sha256.to_owned(), diagnostic.clone()));
     }
 
     /// Ends the processes that run, and waits until they are gone.
@@ -208,11 +212,11 @@ impl Compiler {
 }
 
 /// Refuses a file that is no component with a better explanation than the parser's.
-fn check_kind(head: &[u8]) -> Result<(), Fault> {
+fn check_kind(head: &[u8]) -> Result<(), Diagnostic> {
     match head {
         b"\0asm\x0d\0\x01\0" => Ok(()),
-        b"\0asm\x01\0\0\0" => Err(Fault::new(hints::CORE_MODULE)),
-        _ => Err(Fault::new(
+        b"\0asm\x01\0\0\0" => Err(Diagnostic::new(hints::CORE_MODULE)),
+        _ => Err(Diagnostic::new(
             "is not WebAssembly, or was not written to its end",
         )),
     }

@@ -3,14 +3,14 @@
 
 use memchr::memmem;
 
-/// The fault of a core module, which every toolchain makes before it makes a component.
+/// The diagnostic of a core module, which every toolchain makes before it makes a component.
 pub const CORE_MODULE: &str = "is a core module, not a component: in Rust build for \
     --target wasm32-wasip2 (`hostel plugins build` does), in C for --target=wasm32-wasip2 with \
     wasi-sdk, in Go with `tinygo build -target=wasip2`, in JavaScript with `jco componentize`, in \
     Python with `componentize-py`; another core module becomes a component by \
     `wasm-tools component new`";
 
-/// The fault of a file that wasmtime refused with `error`, with what to do about it if that is known.
+/// The diagnostic of a file that wasmtime refused with `error`, with what to do about it if that is known.
 pub fn invalid(error: &str) -> String {
     if let Some((minimum, limit)) = memory_above_limit(error) {
         return format!(

@@ -1,8 +1,8 @@
-//! The fault of a file, from the exit of its compile process. A file that kills the process is refused
+//! The diagnostic of a file, from the exit of its compile process. A file that kills the process is refused
 //! for good: the same content would kill the next one too.
 
 use super::{hints, limits::Limits, protocol::CompileError};
-use crate::fault::Fault;
+use crate::diagnostic::Diagnostic;
 use rustix::process::Signal;
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
 
@@ -17,8 +17,8 @@ const MEMORY: [&str; 3] = [
     "Cannot allocate memory",
 ];
 
-/// The fault of the file; `None` if the process has succeeded.
-pub fn fault(status: ExitStatus, stderr: &str, limits: &Limits) -> Option<Fault> {
+/// The diagnostic of the file; `None` if the process has succeeded.
+pub fn diagnostic(status: ExitStatus, stderr: &str, limits: &Limits) -> Option<Diagnostic> {
     if status.success() {
         return None;
     }
@@ -26,7 +26,7 @@ pub fn fault(status: ExitStatus, stderr: &str, limits: &Limits) -> Option<Fault>
         return Some(refused(error, limits));
     }
     if stderr.contains(STACK) {
-        return Some(Fault::new(
+        return Some(Diagnostic::new(
             "overflows the compiler's stack: its types or its code are nested too deep",
         ));
     }
@@ -38,36 +38,36 @@ pub fn fault(status: ExitStatus, stderr: &str, limits: &Limits) -> Option<Fault>
         return Some(too_slow(limits));
     }
     if ended_by(Signal::XFSZ) {
-        return Some(Fault::new("is too large when it is compiled"));
+        return Some(Diagnostic::new("is too large when it is compiled"));
     }
     if ended_by(Signal::KILL) {
-        return Some(Fault::new(
+        return Some(Diagnostic::new(
             "the process that compiled it was killed, most likely by the kernel for want of \
              memory: give the machine more, or set plugins.max_compile_memory_bytes below what it \
              has",
         ));
     }
     if status.code() == Some(PANICKED) {
-        return Some(Fault::new(format!(
+        return Some(Diagnostic::new(format!(
             "makes the compiler panic: report it, and build the plugin with other compiler options \
              meanwhile: {stderr}"
         )));
     }
-    Some(Fault::new(format!(
+    Some(Diagnostic::new(format!(
         "the process that compiled it failed ({status}): {stderr}"
     )))
 }
 
-/// The fault of a file that reached the time limit.
-pub fn too_slow(limits: &Limits) -> Fault {
-    Fault::new(format!(
+/// The diagnostic of a file that reached the time limit.
+pub fn too_slow(limits: &Limits) -> Diagnostic {
+    Diagnostic::new(format!(
         "compiling took longer than {} ms (plugins.compile_timeout_ms)",
         limits.timeout.as_millis()
     ))
 }
 
-fn out_of_memory(limits: &Limits) -> Fault {
-    Fault::new(format!(
+fn out_of_memory(limits: &Limits) -> Diagnostic {
+    Diagnostic::new(format!(
         "compiling needs more than {} bytes of memory (plugins.max_compile_memory_bytes)",
         limits.max_memory_bytes
     ))
@@ -82,15 +82,15 @@ fn reported_error(stderr: &str) -> Option<CompileError> {
     serde_json::from_str(stderr.lines().last()?).ok()
 }
 
-fn refused(error: CompileError, limits: &Limits) -> Fault {
+fn refused(error: CompileError, limits: &Limits) -> Diagnostic {
     match error {
         CompileError::Invalid(why) if ran_out(&why) => out_of_memory(limits),
-        CompileError::Invalid(why) => Fault::new(hints::invalid(&why)),
-        CompileError::Changed => Fault::passing("changed while it was read"),
-        CompileError::OtherVersion => Fault::passing(
+        CompileError::Invalid(why) => Diagnostic::new(hints::invalid(&why)),
+        CompileError::Changed => Diagnostic::passing("changed while it was read"),
+        CompileError::OtherVersion => Diagnostic::passing(
             "cannot be compiled: plugins.compiler is another version of hostel than this node",
         ),
-        CompileError::Unable(why) => Fault::passing(format!(
+        CompileError::Unable(why) => Diagnostic::passing(format!(
             "cannot be compiled: the compile process could not begin: {why}"
         )),
     }
@@ -134,10 +134,10 @@ mod tests {
             (exit(3), "no idea", "failed (exit status: 3): no idea"),
         ];
         for (status, stderr, reason) in ends {
-            let fault = fault(ExitStatus::from_raw(status), stderr, &limits).unwrap();
-            assert!(fault.to_string().contains(reason), "{fault}");
-            assert!(!fault.may_pass(), "{fault}");
+            let diagnostic = diagnostic(ExitStatus::from_raw(status), stderr, &limits).unwrap();
+            assert!(diagnostic.to_string().contains(reason), "{diagnostic}");
+            assert!(!diagnostic.may_pass(), "{diagnostic}");
         }
-        assert_eq!(fault(ExitStatus::from_raw(0), "", &limits), None);
+        assert_eq!(diagnostic(ExitStatus::from_raw(0), "", &limits), None);
     }
 }

@@ -7,7 +7,7 @@ use super::{
     protocol::{COMMAND, CompileRequest},
     spawner::Spawner,
 };
-use crate::fault::Fault;
+use crate::diagnostic::Diagnostic;
 use hostel_config as config;
 use hostel_runtime::health::Health;
 use std::{
@@ -51,11 +51,11 @@ impl Launcher {
         })
     }
 
-    /// Returns the artifact of `job`, or its fault. The process is gone when this returns, so it has to
+    /// Returns the artifact of `job`, or its diagnostic. The process is gone when this returns, so it has to
     /// be awaited even after `stop`.
-    pub async fn run(&self, job: Job, stop: CancellationToken) -> Result<Vec<u8>, Fault> {
+    pub async fn run(&self, job: Job, stop: CancellationToken) -> Result<Vec<u8>, Diagnostic> {
         let unable = |error: io::Error| {
-            Fault::passing(format!(
+            Diagnostic::passing(format!(
                 "cannot be compiled: {} (plugins.compiler) cannot be run: {error}",
                 self.program.display()
             ))
@@ -74,13 +74,13 @@ impl Launcher {
             // Kills it and waits for its end.
             child.kill().await.map_err(unable)?;
             return Err(if stop.is_cancelled() {
-                Fault::passing("the node is stopping")
+                Diagnostic::passing("the node is stopping")
             } else {
                 outcome::too_slow(&self.limits)
             });
         };
-        if let Some(fault) = outcome::fault(status, &stderr, &self.limits) {
-            return Err(fault);
+        if let Some(diagnostic) = outcome::diagnostic(status, &stderr, &self.limits) {
+            return Err(diagnostic);
         }
         tokio::task::spawn_blocking(move || read(artifact))
             .await

@@ -25,7 +25,7 @@ pub struct CompileRequest {
 /// Why a compile process that exited by itself made no artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CompileError {
-    /// The compiler found a fault in the file.
+    /// The compiler found an error in the file.
     Invalid(String),
     /// The file is no longer what the node has read.
     Changed,

@@ -1,7 +1,7 @@
 //! A plugin file as it was read once: its size, its hash and its first bytes. The content stays on
 //! disk; only the compile process takes it in.
 
-use crate::fault::Fault;
+use crate::diagnostic::Diagnostic;
 use sha2::{Digest, Sha256};
 use std::{
     fs::File,
@@ -26,7 +26,7 @@ pub struct WasmFile {
 
 impl WasmFile {
     /// Reads `file` once, if it has at most `max_bytes`. Blocks.
-    pub fn read(file: &Path, max_bytes: u64) -> Result<Self, Fault> {
+    pub fn read(file: &Path, max_bytes: u64) -> Result<Self, Diagnostic> {
         let mut content = File::open(file)
             .map_err(unreadable)?
             .take(max_bytes.saturating_add(1));
@@ -49,7 +49,7 @@ impl WasmFile {
             hasher.update(&piece[..read]);
         }
         if wasm.bytes > max_bytes {
-            return Err(Fault::new(format!(
+            return Err(Diagnostic::new(format!(
                 "has more than {max_bytes} bytes (plugins.max_file_bytes)"
             )));
         }
@@ -57,13 +57,13 @@ impl WasmFile {
         Ok(wasm)
     }
 
-    pub fn open(&self) -> Result<File, Fault> {
+    pub fn open(&self) -> Result<File, Diagnostic> {
         File::open(&self.file).map_err(unreadable)
     }
 }
 
-fn unreadable(error: io::Error) -> Fault {
-    Fault::passing(format!("cannot be read: {error}"))
+fn unreadable(error: io::Error) -> Diagnostic {
+    Diagnostic::passing(format!("cannot be read: {error}"))
 }
 
 /// `bytes` in hexadecimal digits, as hashes are written.

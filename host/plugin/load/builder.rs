@@ -1,4 +1,4 @@
-//! Builds generations: from a file to a plugin that is ready to serve, or to every fault that it has.
+//! Builds generations: from a file to a plugin that is ready to serve, or to every reason why it is refused.
 //! Cheap and harmless steps come first. Knows nothing of other plugins.
 
 use super::{
@@ -12,8 +12,8 @@ use crate::{
         compiler::{Compiled, Compiler},
         wasm_file::WasmFile,
     },
+    diagnostic::Diagnostic,
     error::Error,
-    fault::Fault,
     generation::Generation,
     sandbox::{
         admission::GuestKind,
@@ -39,11 +39,11 @@ pub struct Builder {
     capabilities: Capabilities,
 }
 
-/// A component that can run `describe`, and the faults that were found before.
+/// A component that can run `describe`, and the diagnostics that were found before.
 struct Linked {
     pre: InstancePre<StoreState>,
     exports: Exports,
-    faults: Vec<Fault>,
+    diagnostics: Vec<Diagnostic>,
 }
 
 impl Builder {
@@ -70,7 +70,7 @@ impl Builder {
     }
 
     /// Reads `file` once, if it is no larger than the limit. Blocks.
-    pub fn read(&self, file: &Path) -> Result<WasmFile, Fault> {
+    pub fn read(&self, file: &Path) -> Result<WasmFile, Diagnostic> {
         WasmFile::read(file, self.config.plugins.max_file_bytes)
     }
 
@@ -81,7 +81,7 @@ impl Builder {
     }
 
     /// Makes a generation of a file that was read, and records its task types.
-    pub async fn make(&self, wasm: &WasmFile) -> Result<Generation, Vec<Fault>> {
+    pub async fn make(&self, wasm: &WasmFile) -> Result<Generation, Vec<Diagnostic>> {
         let Compiled { component, .. } = self.compile(wasm).await.map_err(one)?;
         let generation = self.assemble(wasm, component).await?;
         let types = generation.task_types.iter().map(|one| one.name.clone());
@@ -97,34 +97,36 @@ impl Builder {
         Ok(generation)
     }
 
-    pub async fn compile(&self, wasm: &WasmFile) -> Result<Compiled, Fault> {
+    pub async fn compile(&self, wasm: &WasmFile) -> Result<Compiled, Diagnostic> {
         self.compiler.compile(wasm).await
     }
 
-    /// Makes a generation of a compiled component. Finds as many faults as it can, and returns the
+    /// Makes a generation of a compiled component. Finds as many errors as it can, and returns the
     /// first of them.
     pub async fn assemble(
         &self,
         wasm: &WasmFile,
         component: Component,
-    ) -> Result<Generation, Vec<Fault>> {
+    ) -> Result<Generation, Vec<Diagnostic>> {
         let assembled = self.generation(wasm, component).await;
-        assembled.map_err(Fault::first_of)
+        assembled.map_err(Diagnostic::first_of)
     }
 
     async fn generation(
         &self,
         wasm: &WasmFile,
         component: Component,
-    ) -> Result<Generation, Vec<Fault>> {
+    ) -> Result<Generation, Vec<Diagnostic>> {
         let slots = self.engine.slots_of(&component);
         let Linked {
             pre,
             exports,
-            faults,
+            diagnostics,
         } = self.link(&component)?;
-        let slots = slots.map_err(|error| one(Fault::new(error)))?;
-        let manifest = self.describe(wasm, &pre, slots, exports, faults).await?;
+        let slots = slots.map_err(|error| one(Diagnostic::new(error)))?;
+        let manifest = self
+            .describe(wasm, &pre, slots, exports, diagnostics)
+            .await?;
         if !manifest.cut_timeouts.is_empty() {
             let types: Vec<&str> = manifest.cut_timeouts.iter().map(Name::as_str).collect();
             tracing::info!(
@@ -179,19 +181,19 @@ impl Builder {
         })
     }
 
-    /// Finds the faults of imports and exports together. An import that the node lacks becomes a trap,
-    /// so that `describe` can run all the same and its faults are found too.
-    fn link(&self, component: &Component) -> Result<Linked, Vec<Fault>> {
-        let (exports, mut faults) = contract::exports(&self.exports_of(component));
+    /// Finds the errors of imports and exports together. An import that the node lacks becomes a trap,
+    /// so that `describe` can run all the same and its diagnostics are found too.
+    fn link(&self, component: &Component) -> Result<Linked, Vec<Diagnostic>> {
+        let (exports, mut diagnostics) = contract::exports(&self.exports_of(component));
         let required = imports::required(&self.engine.wasmtime, component);
         let missing = required.iter().filter(|import| !import.provided);
-        let missing = missing.map(|import| Fault::new(imports::explain_missing(&import.name)));
-        let faults_of_exports = faults.len();
-        faults.extend(missing);
+        let missing = missing.map(|import| Diagnostic::new(imports::explain_missing(&import.name)));
+        let diagnostics_of_exports = diagnostics.len();
+        diagnostics.extend(missing);
         if !exports.manifest {
-            return Err(faults);
+            return Err(diagnostics);
         }
-        let linked = if faults.len() == faults_of_exports {
+        let linked = if diagnostics.len() == diagnostics_of_exports {
             self.engine.linker.instantiate_pre(component)
         } else {
             let mut linker = self.engine.linker.clone();
@@ -203,22 +205,22 @@ impl Builder {
             Ok(pre) => Ok(Linked {
                 pre,
                 exports,
-                faults,
+                diagnostics,
             }),
-            Err(_) if !faults.is_empty() => Err(faults),
-            Err(error) => Err(one(Fault::new(format!("does not link: {error:#}")))),
+            Err(_) if !diagnostics.is_empty() => Err(diagnostics),
+            Err(error) => Err(one(Diagnostic::new(format!("does not link: {error:#}")))),
         }
     }
 
-    /// The manifest of a plugin without `faults`, or those together with the manifest's.
+    /// The manifest of a plugin without `diagnostics`, or those together with the manifest's.
     async fn describe(
         &self,
         wasm: &WasmFile,
         pre: &InstancePre<StoreState>,
         slots: usize,
         exports: Exports,
-        mut faults: Vec<Fault>,
-    ) -> Result<Manifest, Vec<Fault>> {
+        mut diagnostics: Vec<Diagnostic>,
+    ) -> Result<Manifest, Vec<Diagnostic>> {
         // The name is unknown until then. Most files are called like their plugin.
         let stem = wasm.file.file_stem().unwrap_or_default().to_string_lossy();
         let mut sandbox = self.sandbox(&stem);
@@ -239,19 +241,19 @@ impl Builder {
             granted: None,
         };
         let described = describe(plugin, exports).await;
-        faults.extend(described.misfits);
+        diagnostics.extend(described.misfits);
         let manifest = match described.description {
             Ok(description) => manifest::check(description, exports, &self.config),
-            // The faults found so far may be why it failed.
-            Err(_) if !faults.is_empty() => Err(Vec::new()),
-            Err(fault) => Err(one(fault)),
+            // The diagnostics found so far may be why it failed.
+            Err(_) if !diagnostics.is_empty() => Err(Vec::new()),
+            Err(diagnostic) => Err(one(diagnostic)),
         };
         match manifest {
-            Ok(manifest) if faults.is_empty() => Ok(manifest),
-            Ok(_) => Err(faults),
+            Ok(manifest) if diagnostics.is_empty() => Ok(manifest),
+            Ok(_) => Err(diagnostics),
             Err(found) => {
-                faults.extend(found);
-                Err(faults)
+                diagnostics.extend(found);
+                Err(diagnostics)
             }
         }
     }
@@ -262,7 +264,7 @@ impl Builder {
         name: &Name,
         sandbox: &Sandbox,
         exports: Exports,
-    ) -> Result<(), Vec<Fault>> {
+    ) -> Result<(), Vec<Diagnostic>> {
         let section = self.config.plugin.get(name);
         let setting = if section.is_some_and(|own| own.limits.max_memory_bytes.is_some()) {
             format!("plugin.{name}.limits.max_memory_bytes")
@@ -277,11 +279,11 @@ impl Builder {
             let admission = &self.engine.admission;
             admission.never_fits(kind, sandbox.max_memory_bytes, &setting)
         });
-        let faults: Vec<_> = never_fits.map(Fault::new).collect();
-        if faults.is_empty() {
+        let diagnostics: Vec<_> = never_fits.map(Diagnostic::new).collect();
+        if diagnostics.is_empty() {
             Ok(())
         } else {
-            Err(faults)
+            Err(diagnostics)
         }
     }
 
@@ -296,6 +298,6 @@ impl Builder {
     }
 }
 
-fn one(fault: Fault) -> Vec<Fault> {
-    vec![fault]
+fn one(diagnostic: Diagnostic) -> Vec<Diagnostic> {
+    vec![diagnostic]
 }

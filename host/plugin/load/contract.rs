@@ -2,7 +2,7 @@
 //! the types that the node expects. Patch versions of the package are interchangeable.
 
 use crate::{
-    fault::Fault,
+    diagnostic::Diagnostic,
     sandbox::{
         bindings::{component, manifest, message_handler, task_handler},
         imports::{compatible, split},
@@ -47,20 +47,20 @@ pub fn names(engine: &Engine, component: &Component) -> Vec<String> {
         .collect()
 }
 
-/// The interfaces among the exports called `names`, and the faults of those that are unknown.
-pub fn exports(names: &[String]) -> (Exports, Vec<Fault>) {
+/// The interfaces among the exports called `names`, and the diagnostics of those that are unknown.
+pub fn exports(names: &[String]) -> (Exports, Vec<Diagnostic>) {
     let mut exports = Exports::default();
-    let mut faults = Vec::new();
+    let mut diagnostics = Vec::new();
     let (mut component, mut message_handler) = (false, false);
     for name in names {
         let (interface, version) = split(name);
         match interface {
-            _ if !compatible(VERSION, version) => faults.push(unknown(name)),
+            _ if !compatible(VERSION, version) => diagnostics.push(unknown(name)),
             MANIFEST => exports.manifest = true,
             TASK_HANDLER => exports.task_handler = true,
             COMPONENT => component = true,
             MESSAGE_HANDLER => message_handler = true,
-            _ => faults.push(unknown(name)),
+            _ => diagnostics.push(unknown(name)),
         }
     }
     exports.component = component && message_handler;
@@ -70,37 +70,37 @@ pub fn exports(names: &[String]) -> (Exports, Vec<Fault>) {
         } else {
             MESSAGE_HANDLER
         };
-        faults.push(Fault::new(format!(
+        diagnostics.push(Diagnostic::new(format!(
             "exports {half} alone: a component exports both {COMPONENT} and {MESSAGE_HANDLER}"
         )));
     }
-    if !exports.manifest && faults.is_empty() {
-        faults.push(Fault::new(format!(
+    if !exports.manifest && diagnostics.is_empty() {
+        diagnostics.push(Diagnostic::new(format!(
             "does not export {MANIFEST}@{VERSION}, so it is no Hostel plugin: write one with \
              hostel-sdk, or export that interface"
         )));
     }
-    (exports, faults)
+    (exports, diagnostics)
 }
 
-fn unknown(name: &str) -> Fault {
-    Fault::new(format!(
+fn unknown(name: &str) -> Diagnostic {
+    Diagnostic::new(format!(
         "exports {name}, which this node does not know (of hostel:plugin it knows the version \
          {VERSION} and patches of it, and there manifest, task-handler, component and \
          message-handler): rebuild with a hostel-sdk of this node's version, or update the node"
     ))
 }
 
-/// A fault for each interface in `instance` whose types differ from the node's.
+/// A diagnostic for each interface in `instance` whose types differ from the node's.
 pub fn misfits(
     store: &mut Store<StoreState>,
     pre: &InstancePre<StoreState>,
     instance: &Instance,
     exports: Exports,
-) -> Vec<Fault> {
-    let mut faults = Vec::new();
+) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
     let mut check = |interface, loaded: wasmtime::Result<()>| {
-        faults.extend(loaded.err().map(|error| misfit(interface, &error)));
+        diagnostics.extend(loaded.err().map(|error| misfit(interface, &error)));
     };
     if exports.manifest {
         let indices = manifest::GuestIndices::new(pre);
@@ -120,14 +120,16 @@ pub fn misfits(
         let loaded = indices.and_then(|indices| indices.load(&mut *store, instance));
         check(MESSAGE_HANDLER, loaded.map(drop));
     }
-    faults
+    diagnostics
 }
 
-pub fn handler_indices(pre: &InstancePre<StoreState>) -> Result<task_handler::GuestIndices, Fault> {
+pub fn handler_indices(
+    pre: &InstancePre<StoreState>,
+) -> Result<task_handler::GuestIndices, Diagnostic> {
     task_handler::GuestIndices::new(pre).map_err(|error| misfit(TASK_HANDLER, &error))
 }
 
-pub fn component_indices(pre: &InstancePre<StoreState>) -> Result<ComponentIndices, Fault> {
+pub fn component_indices(pre: &InstancePre<StoreState>) -> Result<ComponentIndices, Diagnostic> {
     Ok(ComponentIndices {
         component: component::GuestIndices::new(pre).map_err(|error| misfit(COMPONENT, &error))?,
         message_handler: message_handler::GuestIndices::new(pre)
@@ -135,8 +137,8 @@ pub fn component_indices(pre: &InstancePre<StoreState>) -> Result<ComponentIndic
     })
 }
 
-fn misfit(interface: &str, error: &wasmtime::Error) -> Fault {
-    Fault::new(format!(
+fn misfit(interface: &str, error: &wasmtime::Error) -> Diagnostic {
+    Diagnostic::new(format!(
         "its {interface} differs from the node's: {error:#}; rebuild with a hostel-sdk of this \
          node's version"
     ))
@@ -149,22 +151,28 @@ mod tests {
 
     fn check(names: &[&str]) -> (Exports, Vec<String>) {
         let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
-        let (exports, faults) = exports(&names);
-        (exports, faults.iter().map(Fault::to_string).collect())
+        let (exports, diagnostics) = exports(&names);
+        (
+            exports,
+            diagnostics.iter().map(Diagnostic::to_string).collect(),
+        )
     }
 
     #[test]
     fn a_patch_version_is_accepted_and_another_version_is_named() {
-        let (exports, faults) = check(&[
+        let (exports, diagnostics) = check(&[
             "hostel:plugin/manifest@0.1.1",
             "hostel:plugin/task-handler@0.1.27",
         ]);
-        assert!(exports.manifest && exports.task_handler && faults.is_empty());
+        assert!(exports.manifest && exports.task_handler && diagnostics.is_empty());
         for other in ["manifest@0.2.0", "manifest@1.1.0", "manifest", "new@0.1.0"] {
-            let (_, faults) = check(&[&format!("hostel:plugin/{other}")]);
-            assert_eq!(faults.len(), 1, "{faults:?}");
-            assert!(faults[0].contains(other), "{faults:?}");
-            assert!(faults[0].contains("update the node"), "{faults:?}");
+            let (_, diagnostics) = check(&[&format!("hostel:plugin/{other}")]);
+            assert_eq!(diagnostics.len(), 1, "{diagnostics:?}");
+            assert!(diagnostics[0].contains(other), "{diagnostics:?}");
+            assert!(
+                diagnostics[0].contains("update the node"),
+                "{diagnostics:?}"
+            );
         }
     }
 
@@ -176,14 +184,14 @@ mod tests {
 
     #[test]
     fn half_a_component_is_named() {
-        let (exports, faults) = check(&[
+        let (exports, diagnostics) = check(&[
             "hostel:plugin/manifest@0.1.0",
             "hostel:plugin/component@0.1.0",
         ]);
         assert!(!exports.component);
         assert!(
-            faults[0].contains("hostel:plugin/component alone"),
-            "{faults:?}"
+            diagnostics[0].contains("hostel:plugin/component alone"),
+            "{diagnostics:?}"
         );
     }
 }

@@ -3,7 +3,7 @@
 
 use super::contract::{self, Exports};
 use crate::{
-    fault::Fault,
+    diagnostic::Diagnostic,
     sandbox::{
         admission::GuestKind,
         bindings::manifest::{Description, GuestIndices},
@@ -20,8 +20,8 @@ use wasmtime::Store;
 /// The result of the call.
 pub struct Described {
     /// Exports whose types differ from the node's.
-    pub misfits: Vec<Fault>,
-    pub description: Result<Description, Fault>,
+    pub misfits: Vec<Diagnostic>,
+    pub description: Result<Description, Diagnostic>,
 }
 
 /// Runs `describe` on the runtime for guests.
@@ -38,14 +38,14 @@ pub async fn describe(plugin: LinkedPlugin, exports: Exports) -> Described {
     };
     Described {
         misfits,
-        description: described.map_err(fault),
+        description: described.map_err(diagnostic),
     }
 }
 
 async fn call(
     plugin: &LinkedPlugin,
     exports: Exports,
-    misfits: &mut Vec<Fault>,
+    misfits: &mut Vec<Diagnostic>,
 ) -> Result<Description, CallError> {
     let timeout = plugin.sandbox.describe_timeout;
     let never = CancellationToken::new();
@@ -66,16 +66,16 @@ async fn call(
     plugin.call(&mut admitted, context, work).await
 }
 
-fn fault(error: CallError) -> Fault {
+fn diagnostic(error: CallError) -> Diagnostic {
     match error {
-        CallError::Timeout(after) => Fault::passing(format!(
+        CallError::Timeout(after) => Diagnostic::passing(format!(
             "failed to describe itself within {} ms (plugins.sandbox.describe_timeout_ms)",
             after.as_millis()
         )),
         CallError::NoRoom(_) => {
-            Fault::passing(format!("could not be asked to describe itself: {error}"))
+            Diagnostic::passing(format!("could not be asked to describe itself: {error}"))
         }
-        CallError::Cancelled => Fault::passing("the node is stopping"),
-        error => Fault::new(format!("failed to describe itself: {error}")),
+        CallError::Cancelled => Diagnostic::passing("the node is stopping"),
+        error => Diagnostic::new(format!("failed to describe itself: {error}")),
     }
 }

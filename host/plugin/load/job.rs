@@ -2,7 +2,7 @@
 //! generation of it. The loader puts the results into the registry.
 
 use super::builder::Builder;
-use crate::{compile::wasm_file::WasmFile, fault::Fault, generation::Generation};
+use crate::{compile::wasm_file::WasmFile, diagnostic::Diagnostic, generation::Generation};
 use hostel_runtime::file_fingerprint::Fingerprint;
 use hostel_task::Name;
 use std::{path::PathBuf, sync::Arc};
@@ -23,7 +23,7 @@ pub enum Outcome {
     Read(WasmFile, Vec<Name>),
     Made(Box<Generation>),
     /// With the hash of the content, if the same content would be refused again.
-    Refused(Option<String>, Vec<Fault>),
+    Refused(Option<String>, Vec<Diagnostic>),
 }
 
 pub async fn read(
@@ -39,7 +39,7 @@ pub async fn read(
             return Outcome::Unstable;
         }
         match wasm {
-            Err(fault) => Outcome::Refused(None, vec![fault]),
+            Err(diagnostic) => Outcome::Refused(None, vec![diagnostic]),
             Ok(wasm) if known.contains(&wasm.sha256) => Outcome::Same(wasm.sha256),
             Ok(wasm) => {
                 let task_types = builder.recorded_types(&wasm.sha256);
@@ -64,9 +64,9 @@ pub async fn make(
         Ok(generation) => Outcome::Made(Box::new(generation)),
         // The compile process reads the file again and may have found other content.
         Err(_) if !fingerprint.matches(&file) => Outcome::Unstable,
-        Err(faults) => {
-            let lasting = !faults.iter().any(Fault::may_pass);
-            Outcome::Refused(lasting.then_some(wasm.sha256), faults)
+        Err(diagnostics) => {
+            let lasting = !diagnostics.iter().any(Diagnostic::may_pass);
+            Outcome::Refused(lasting.then_some(wasm.sha256), diagnostics)
         }
     };
     Done {

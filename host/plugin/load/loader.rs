@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     catalog::{Catalog, Loading},
-    fault::Fault,
+    diagnostic::Diagnostic,
 };
 use hostel_runtime::file_fingerprint::Fingerprint;
 use hostel_task::Name;
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The delay from a change event to the scan of the directory, so that one scan serves many events.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// A file that was written to more recently may be unfinished: its faults are not reported yet.
+/// A file that was written to more recently may be unfinished: its diagnostics are not reported yet.
 const SETTLE: Duration = Duration::from_millis(250);
 /// A fingerprint taken sooner after a change may hide a second change.
 const CLOCK_TICK: Duration = Duration::from_secs(1);
@@ -218,7 +218,7 @@ impl Loader {
             self.unreadable = false;
             tracing::info!("{} can be read again", self.dir.display());
         }
-        // The fault of the directory itself, if it had one.
+        // The diagnostic of the directory itself, if it had one.
         let mut removed = self.registry.remove(&self.dir);
         for file in gone {
             self.files.remove(&file);
@@ -247,8 +247,9 @@ impl Loader {
             let dir = self.dir.display();
             tracing::warn!("the plugins directory {dir} cannot be read; trying again: {error}");
             // Listed with the refused files.
-            let fault = Fault::new(format!("the plugins directory cannot be read: {error}"));
-            self.registry.reject(&self.dir, None, &[fault]);
+            let diagnostic =
+                Diagnostic::new(format!("the plugins directory cannot be read: {error}"));
+            self.registry.reject(&self.dir, None, &[diagnostic]);
             self.publish();
         }
     }
@@ -330,8 +331,8 @@ impl Loader {
             Outcome::Unstable | Outcome::Read(..) => {}
             Outcome::Same(sha256) => self.registry.restore(&done.file, &sha256),
             Outcome::Made(generation) => self.registry.insert(&done.file, *generation),
-            Outcome::Refused(sha256, faults) => {
-                if self.registry.reject(&done.file, sha256, &faults) {
+            Outcome::Refused(sha256, diagnostics) => {
+                if self.registry.reject(&done.file, sha256, &diagnostics) {
                     self.report(&done.file);
                 }
             }

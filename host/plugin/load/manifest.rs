@@ -1,8 +1,8 @@
-//! The manifest of a plugin: checks what the plugin declares, collects every fault, and applies the
+//! The manifest of a plugin: checks what the plugin declares, collects every diagnostic, and applies the
 //! operator's settings. Pure.
 
 use super::contract::{Exports, TASK_HANDLER, VERSION};
-use crate::{fault::Fault, sandbox::bindings::manifest};
+use crate::{diagnostic::Diagnostic, sandbox::bindings::manifest};
 use hostel_config::{self as config, TaskTypeOverrides};
 use hostel_runtime::untrusted::is_unprintable;
 use hostel_task::{MAX_RETRY_DELAY, Name, RetryPolicy};
@@ -30,7 +30,7 @@ pub struct TaskType {
     pub max_cluster_concurrency: Option<usize>,
 }
 
-/// A manifest without faults.
+/// A manifest without diagnostics.
 #[derive(Debug)]
 pub struct Manifest {
     pub name: Name,
@@ -47,31 +47,31 @@ pub fn check(
     given: manifest::Description,
     exports: Exports,
     config: &config::Config,
-) -> Result<Manifest, Vec<Fault>> {
-    let mut faults = Vec::new();
+) -> Result<Manifest, Vec<Diagnostic>> {
+    let mut diagnostics = Vec::new();
     let name = Name::parse("the plugin's name", &given.name)
-        .map_err(|error| faults.push(Fault::new(format!("manifest: {error}"))))
+        .map_err(|error| diagnostics.push(Diagnostic::new(format!("manifest: {error}"))))
         .ok();
-    check_version(&given.version, &mut faults);
-    check_description("the plugin", &given.description, &mut faults);
+    check_version(&given.version, &mut diagnostics);
+    check_description("the plugin", &given.description, &mut diagnostics);
     if given.task_types.len() > MAX_TASK_TYPES {
-        faults.push(Fault::new(format!(
+        diagnostics.push(Diagnostic::new(format!(
             "manifest: {} task types; at most {MAX_TASK_TYPES} are allowed",
             given.task_types.len()
         )));
     }
     if given.task_types.is_empty() {
         if !exports.component {
-            faults.push(Fault::new(
+            diagnostics.push(Diagnostic::new(
                 "manifest: declares no task types, and there is no component",
             ));
         }
     } else if !exports.task_handler {
-        faults.push(Fault::new(format!(
+        diagnostics.push(Diagnostic::new(format!(
             "declares task types but does not export {TASK_HANDLER}@{VERSION}"
         )));
     }
-    let topics = topics(&given, exports, &mut faults);
+    let topics = topics(&given, exports, &mut diagnostics);
 
     let section = name.as_ref().and_then(|name| config.plugin.get(name));
     let mut seen = BTreeSet::new();
@@ -84,17 +84,17 @@ pub fn check(
             .unwrap_or_default();
         if !seen.insert(declared.name.clone()) {
             let twice = format!("manifest: task type {:?} is declared twice", declared.name);
-            faults.push(Fault::new(twice));
+            diagnostics.push(Diagnostic::new(twice));
             continue;
         }
         let (timeout, cut) = timeout(&declared, &overrides, &config.plugins);
-        let checked = task_type(declared, &overrides, timeout, &mut faults);
+        let checked = task_type(declared, &overrides, timeout, &mut diagnostics);
         let cut = checked.iter().filter(|_| cut);
         cut_timeouts.extend(cut.map(|checked| checked.name.clone()));
         task_types.extend(checked);
     }
     match name {
-        Some(name) if faults.is_empty() => Ok(Manifest {
+        Some(name) if diagnostics.is_empty() => Ok(Manifest {
             name,
             version: given.version,
             description: given.description,
@@ -102,18 +102,22 @@ pub fn check(
             topics,
             cut_timeouts,
         }),
-        _ => Err(faults),
+        _ => Err(diagnostics),
     }
 }
 
-fn topics(given: &manifest::Description, exports: Exports, faults: &mut Vec<Fault>) -> Vec<Name> {
+fn topics(
+    given: &manifest::Description,
+    exports: Exports,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Vec<Name> {
     if !given.topics.is_empty() && !exports.component {
-        faults.push(Fault::new(
+        diagnostics.push(Diagnostic::new(
             "manifest: names topics, but has no component to listen to them",
         ));
     }
     if given.topics.len() > MAX_TOPICS {
-        faults.push(Fault::new(format!(
+        diagnostics.push(Diagnostic::new(format!(
             "manifest: {} topics; at most {MAX_TOPICS} are allowed",
             given.topics.len()
         )));
@@ -121,17 +125,17 @@ fn topics(given: &manifest::Description, exports: Exports, faults: &mut Vec<Faul
     let mut topics = BTreeSet::new();
     for topic in given.topics.iter().take(MAX_TOPICS) {
         if *topic == given.name {
-            faults.push(Fault::new(format!(
+            diagnostics.push(Diagnostic::new(format!(
                 "manifest: topic {topic} is the plugin's own name: what is sent there is for one \
                  instance, and a topic is for all; take it from the list"
             )));
         }
         match Name::parse("topic", topic) {
-            Err(error) => faults.push(Fault::new(format!("manifest: {error}"))),
+            Err(error) => diagnostics.push(Diagnostic::new(format!("manifest: {error}"))),
             Ok(name) => {
                 if !topics.insert(name) {
                     let twice = format!("manifest: topic {topic} is named twice");
-                    faults.push(Fault::new(twice));
+                    diagnostics.push(Diagnostic::new(twice));
                 }
             }
         }
@@ -139,29 +143,29 @@ fn topics(given: &manifest::Description, exports: Exports, faults: &mut Vec<Faul
     topics.into_iter().collect()
 }
 
-fn check_version(version: &str, faults: &mut Vec<Fault>) {
+fn check_version(version: &str, diagnostics: &mut Vec<Diagnostic>) {
     if version.is_empty() {
-        faults.push(Fault::new("manifest: the version is empty"));
+        diagnostics.push(Diagnostic::new("manifest: the version is empty"));
     } else if version.len() > MAX_VERSION_BYTES {
         let length = version.len();
-        faults.push(Fault::new(format!(
+        diagnostics.push(Diagnostic::new(format!(
             "manifest: the version has {length} bytes; at most {MAX_VERSION_BYTES} are allowed"
         )));
     } else if version.contains(|c: char| is_unprintable(c) || c.is_whitespace()) {
-        faults.push(Fault::new(format!(
+        diagnostics.push(Diagnostic::new(format!(
             "manifest: the version {version:?} has blanks or control characters"
         )));
     }
 }
 
-fn check_description(of: &str, description: &str, faults: &mut Vec<Fault>) {
+fn check_description(of: &str, description: &str, diagnostics: &mut Vec<Diagnostic>) {
     if description.len() > MAX_DESCRIPTION_BYTES {
         let length = description.len();
-        faults.push(Fault::new(format!(
+        diagnostics.push(Diagnostic::new(format!(
             "manifest: the description of {of} has {length} bytes; at most {MAX_DESCRIPTION_BYTES} are allowed"
         )));
     } else if description.contains(is_unprintable) {
-        faults.push(Fault::new(format!(
+        diagnostics.push(Diagnostic::new(format!(
             "manifest: the description of {of} has line breaks or control characters; it has to be one line"
         )));
     }
@@ -188,21 +192,21 @@ fn task_type(
     declared: manifest::TaskType,
     overrides: &TaskTypeOverrides,
     timeout: Duration,
-    faults: &mut Vec<Fault>,
+    diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<TaskType> {
-    let before = faults.len();
+    let before = diagnostics.len();
     let name = Name::parse("task type", &declared.name)
-        .map_err(|error| faults.push(Fault::new(format!("manifest: {error}"))))
+        .map_err(|error| diagnostics.push(Diagnostic::new(format!("manifest: {error}"))))
         .ok()?;
     let of = format!("task type {name}");
-    check_description(&of, &declared.description, faults);
+    check_description(&of, &declared.description, diagnostics);
     let zeroes = [
         ("timeout-ms", declared.timeout_ms == Some(0)),
         ("max-attempts", declared.max_attempts == Some(0)),
         ("max-concurrency", declared.max_concurrency == Some(0)),
     ];
     for (field, _) in zeroes.iter().filter(|(_, zero)| *zero) {
-        faults.push(Fault::new(format!("manifest: {of}: {field} is 0")));
+        diagnostics.push(Diagnostic::new(format!("manifest: {of}: {field} is 0")));
     }
     let default = RetryPolicy::default();
     let ms = |given: Option<u64>| given.map(Duration::from_millis);
@@ -212,7 +216,7 @@ fn task_type(
     for (field, given) in backoffs {
         if let Some(given) = given.filter(|&given| given > MAX_RETRY_DELAY) {
             let (given, most) = (given.as_millis(), MAX_RETRY_DELAY.as_millis());
-            faults.push(Fault::new(format!(
+            diagnostics.push(Diagnostic::new(format!(
                 "manifest: {of}: {field} is {given}; at most {most} (7 days) is allowed"
             )));
         }
@@ -220,7 +224,7 @@ fn task_type(
     if let (Some(initial), Some(max)) = (initial, max)
         && initial > max
     {
-        faults.push(Fault::new(format!(
+        diagnostics.push(Diagnostic::new(format!(
             "manifest: {of}: backoff-initial-ms is more than backoff-max-ms"
         )));
     }
@@ -245,7 +249,7 @@ fn task_type(
         max_concurrency: overrides.max_concurrency.or(concurrency),
         max_cluster_concurrency: overrides.max_cluster_concurrency,
     };
-    (faults.len() == before).then_some(task_type)
+    (diagnostics.len() == before).then_some(task_type)
 }
 
 #[cfg(test)]
@@ -310,9 +314,12 @@ mod tests {
             check(given, TASKS, &config::Config::default())
         };
         assert!(checked(longest, longest).is_ok());
-        let faults = checked(1, longest + 1).unwrap_err();
+        let diagnostics = checked(1, longest + 1).unwrap_err();
         assert_eq!(
-            faults.iter().map(Fault::to_string).collect::<Vec<_>>(),
+            diagnostics
+                .iter()
+                .map(Diagnostic::to_string)
+                .collect::<Vec<_>>(),
             [
                 "manifest: task type t: backoff-max-ms is 604800001; at most 604800000 (7 days) is \
                  allowed"
@@ -335,10 +342,10 @@ mod tests {
         let manifest = check(given(&["b", "a"]), component, &config).unwrap();
         let topics: Vec<_> = manifest.topics.iter().map(Name::as_str).collect();
         assert_eq!(topics, ["a", "b"]);
-        let faults = check(given(&["a", "a", "/"]), component, &config).unwrap_err();
-        assert_eq!(faults.len(), 2, "{faults:?}");
-        let faults = check(given(&["a"]), TASKS, &config).unwrap_err();
-        assert_eq!(faults.len(), 2, "{faults:?}");
+        let diagnostics = check(given(&["a", "a", "/"]), component, &config).unwrap_err();
+        assert_eq!(diagnostics.len(), 2, "{diagnostics:?}");
+        let diagnostics = check(given(&["a"]), TASKS, &config).unwrap_err();
+        assert_eq!(diagnostics.len(), 2, "{diagnostics:?}");
     }
 
     #[test]
@@ -347,13 +354,13 @@ mod tests {
         given.version = "1\x1b[2K".into();
         given.description = "good\nWARN forged".into();
         given.task_types[0].description = "a\rb".into();
-        let faults = check(given, TASKS, &config::Config::default()).unwrap_err();
-        let faults: Vec<_> = faults.iter().map(Fault::to_string).collect();
-        assert_eq!(faults.len(), 3, "{faults:?}");
+        let diagnostics = check(given, TASKS, &config::Config::default()).unwrap_err();
+        let diagnostics: Vec<_> = diagnostics.iter().map(Diagnostic::to_string).collect();
+        assert_eq!(diagnostics.len(), 3, "{diagnostics:?}");
         assert!(
-            faults
+            diagnostics
                 .iter()
-                .all(|fault| fault.contains("control characters"))
+                .all(|diagnostic| diagnostic.contains("control characters"))
         );
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     catalog::{Loading, Rejection, View},
-    fault::Fault,
+    diagnostic::Diagnostic,
     generation::Generation,
 };
 use hostel_task::Name;
@@ -88,11 +88,16 @@ impl Registry {
         entry.clear_rejection();
     }
 
-    /// Records the faults of `file`. Returns whether they are new.
-    pub fn reject(&mut self, file: &Path, sha256: Option<String>, faults: &[Fault]) -> bool {
+    /// Records the diagnostics of `file`. Returns whether they are new.
+    pub fn reject(
+        &mut self,
+        file: &Path,
+        sha256: Option<String>,
+        diagnostics: &[Diagnostic],
+    ) -> bool {
         let entry = self.files.entry(file.to_owned()).or_default();
-        let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
-        let error = faults.join("; ");
+        let diagnostics: Vec<String> = diagnostics.iter().map(Diagnostic::to_string).collect();
+        let error = diagnostics.join("; ");
         entry.candidate = None;
         let known = entry.rejection.as_ref();
         let is_new =
@@ -144,9 +149,9 @@ impl Registry {
             if entry.rejection.is_none()
                 && let Some(candidate) = &entry.candidate
                 && let Some(other) = claims.owner_against(file, candidate)
-                && let Some(fault) = conflict(candidate, &other)
+                && let Some(diagnostic) = conflict(candidate, &other)
             {
-                entry.rejection = Some(rejection(file, fault.to_string()));
+                entry.rejection = Some(rejection(file, diagnostic.to_string()));
                 changed.push(file.clone());
             }
         }
@@ -245,10 +250,10 @@ impl Claims {
     }
 }
 
-fn conflict(candidate: &Generation, other: &Generation) -> Option<Fault> {
+fn conflict(candidate: &Generation, other: &Generation) -> Option<Diagnostic> {
     let file = other.file.file_name().unwrap_or_default().to_string_lossy();
     if candidate.name == other.name {
-        return Some(Fault::new(format!(
+        return Some(Diagnostic::new(format!(
             "its name {} is taken by {file}: give it another name in its manifest, or remove {file}",
             other.name
         )));
@@ -258,7 +263,7 @@ fn conflict(candidate: &Generation, other: &Generation) -> Option<Fault> {
         .task_types
         .iter()
         .find(|wanted| has(wanted.name.clone()))?;
-    Some(Fault::new(format!(
+    Some(Diagnostic::new(format!(
         "its task type {} is taken by plugin {} ({file}): rename the type, or remove {file}",
         taken.name, other.name
     )))

@@ -347,7 +347,7 @@ async fn a_plugin_may_be_composed_of_components() {
     let inspection = inspect(&config, &file).await.unwrap();
     let generation = inspection
         .plugin
-        .unwrap_or_else(|| panic!("{:?}", inspection.faults));
+        .unwrap_or_else(|| panic!("{:?}", inspection.diagnostics));
     let generation = Arc::new(generation);
     let handler = Handler {
         task_type: generation.task_types[0].clone(),

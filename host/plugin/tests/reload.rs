@@ -177,10 +177,12 @@ async fn a_loader_that_panics_takes_no_plugin_out_of_service() {
             changed.changed().await.unwrap();
         }
     });
-    let mut faults = health.changed();
+    let mut diagnostics = health.changed();
     let loader = (Part::Plugins, "plugin-loader");
     assert_eq!(health.inject_panic("plugin-loader"), 1);
-    let is_down = faults.wait_for(|faults| faults.contains_key(&loader)).await;
+    let is_down = diagnostics
+        .wait_for(|diagnostics| diagnostics.contains_key(&loader))
+        .await;
     drop(is_down.unwrap());
     // The next loader notices what was removed before its first scan.
     std::fs::remove_file(file("gone.wasm")).unwrap();
@@ -189,8 +191,8 @@ async fn a_loader_that_panics_takes_no_plugin_out_of_service() {
     })
     .await;
     watching.await.unwrap();
-    let is_up = faults
-        .wait_for(|faults| !faults.contains_key(&loader))
+    let is_up = diagnostics
+        .wait_for(|diagnostics| !diagnostics.contains_key(&loader))
         .await;
     drop(is_up.unwrap());
     let view = host.catalog().view();

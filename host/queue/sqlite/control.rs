@@ -6,7 +6,7 @@ use super::{
     transaction::Transaction,
 };
 use crate::task_queue::{Cancel, Requeue};
-use hostel_sqlite::Fault;
+use hostel_sqlite::StatementError;
 use hostel_task::{StateKind, TaskId};
 use rusqlite::Row;
 
@@ -20,7 +20,7 @@ struct Found {
 }
 
 impl Transaction<'_> {
-    pub fn cancel(&mut self, id: &TaskId) -> Result<Cancel, Fault> {
+    pub fn cancel(&mut self, id: &TaskId) -> Result<Cancel, StatementError> {
         let Some(task) = self.find(id)? else {
             return Ok(Cancel::Unknown);
         };
@@ -36,8 +36,9 @@ impl Transaction<'_> {
             }
             StateKind::Running => {
                 let lease = self.index.running.get_mut(id);
-                let lease = lease
-                    .ok_or_else(|| Fault::Corrupt(format!("task {id} runs without a lease")))?;
+                let lease = lease.ok_or_else(|| {
+                    StatementError::Corrupt(format!("task {id} runs without a lease"))
+                })?;
                 if !std::mem::replace(&mut lease.cancel_requested, true) {
                     self.statements.request_cancel.execute([seq])?;
                     let task_type = self.index.route_mut(route)?.route.task_type.clone();
@@ -52,7 +53,7 @@ impl Transaction<'_> {
         }
     }
 
-    pub fn requeue(&mut self, id: &TaskId) -> Result<Requeue, Fault> {
+    pub fn requeue(&mut self, id: &TaskId) -> Result<Requeue, StatementError> {
         let Some(task) = self.find(id)? else {
             return Ok(Requeue::Unknown);
         };
@@ -68,7 +69,7 @@ impl Transaction<'_> {
     }
 
     /// Deletes up to `max` tasks that ended at or before `until`, and returns how many.
-    pub fn purge(&mut self, until: i64, max: usize) -> Result<usize, Fault> {
+    pub fn purge(&mut self, until: i64, max: usize) -> Result<usize, StatementError> {
         let max = i64::try_from(max).unwrap_or(i64::MAX);
         let mut found = Vec::new();
         let mut rows = self.statements.ended.query([until, max])?;
@@ -96,7 +97,7 @@ impl Transaction<'_> {
         Ok(found.len())
     }
 
-    fn find(&mut self, id: &TaskId) -> Result<Option<Found>, Fault> {
+    fn find(&mut self, id: &TaskId) -> Result<Option<Found>, StatementError> {
         // A damaged record is marked, and can be read after that.
         for _ in 0..2 {
             let mut rows = self.statements.find.query([id.as_str()])?;
@@ -111,20 +112,20 @@ impl Transaction<'_> {
                     return Ok(Some(found));
                 }
                 Ok(found) => Damage::new(seq, format!("its type is {}", found.route)),
-                Err(fault) => Damage::of(seq, fault)?,
+                Err(error) => Damage::of(seq, error)?,
             };
             self.mark(&[damage])?;
         }
-        Err(Fault::Corrupt(format!("task {id} cannot be read")))
+        Err(StatementError::Corrupt(format!("task {id} cannot be read")))
     }
 }
 
-fn read_ended(row: &Row<'_>) -> Result<(TaskId, SymbolId, StateKind), Fault> {
+fn read_ended(row: &Row<'_>) -> Result<(TaskId, SymbolId, StateKind), StatementError> {
     let id = row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?;
     Ok((parse_name(id)?, row.get(1)?, state_kind(row.get(2)?)?))
 }
 
-fn read_found(row: &Row<'_>, seq: i64) -> Result<Found, Fault> {
+fn read_found(row: &Row<'_>, seq: i64) -> Result<Found, StatementError> {
     Ok(Found {
         seq,
         route: row.get(1)?,

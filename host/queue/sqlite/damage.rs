@@ -1,7 +1,7 @@
 //! Damage to one task's record: metadata that does not parse, a state that does not exist, a value of
 //! the wrong type, a page that cannot be read.
 
-use hostel_sqlite::Fault;
+use hostel_sqlite::StatementError;
 use std::fmt;
 
 /// One task's record, and what is wrong with it.
@@ -19,12 +19,12 @@ impl Damage {
         }
     }
 
-    /// Turns a fault into damage to that record; returns a fault of another kind as it is.
-    pub fn of(seq: i64, fault: Fault) -> Result<Self, Fault> {
-        if fault.is_damage() {
-            Ok(Self::new(seq, fault))
+    /// Turns an error into damage to that record; returns an error of another kind as it is.
+    pub fn of(seq: i64, error: StatementError) -> Result<Self, StatementError> {
+        if error.is_damage() {
+            Ok(Self::new(seq, error))
         } else {
-            Err(fault)
+            Err(error)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How single values are stored in columns, and read back. Runs no statement.
 
 use bytes::Bytes;
-use hostel_sqlite::Fault;
+use hostel_sqlite::StatementError;
 use hostel_task::{Name, Route, StateKind, UnixMs};
 use rusqlite::types::ValueRef;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -19,18 +19,19 @@ pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-pub(super) fn state_kind(stored: i64) -> Result<StateKind, Fault> {
+pub(super) fn state_kind(stored: i64) -> Result<StateKind, StatementError> {
     let state = usize::try_from(stored).ok();
     let state = state.and_then(|number| StateKind::ALL.get(number).copied());
-    state.ok_or_else(|| Fault::Corrupt(format!("there is no state {stored}")))
+    state.ok_or_else(|| StatementError::Corrupt(format!("there is no state {stored}")))
 }
 
-pub(super) fn parse_name(stored: &str) -> Result<Name, Fault> {
-    Name::parse("a stored name", stored).map_err(|error| Fault::Corrupt(error.to_string()))
+pub(super) fn parse_name(stored: &str) -> Result<Name, StatementError> {
+    Name::parse("a stored name", stored).map_err(|error| StatementError::Corrupt(error.to_string()))
 }
 
-pub(super) fn parse_route(stored: &str) -> Result<Route, Fault> {
-    Route::parse(stored).ok_or_else(|| Fault::Corrupt(format!("{stored:?} is not a task type")))
+pub(super) fn parse_route(stored: &str) -> Result<Route, StatementError> {
+    Route::parse(stored)
+        .ok_or_else(|| StatementError::Corrupt(format!("{stored:?} is not a task type")))
 }
 
 pub(super) fn write_metadata(metadata: &BTreeMap<String, String>) -> Option<String> {
@@ -41,16 +42,17 @@ pub(super) fn write_metadata(metadata: &BTreeMap<String, String>) -> Option<Stri
     serde_json::to_string(metadata).ok()
 }
 
-pub(super) fn read_metadata(stored: ValueRef<'_>) -> Result<Metadata, Fault> {
+pub(super) fn read_metadata(stored: ValueRef<'_>) -> Result<Metadata, StatementError> {
     let Some(json) = stored.as_str_or_null().map_err(rusqlite::Error::from)? else {
         return Ok(Metadata::default());
     };
-    let metadata = serde_json::from_str(json)
-        .map_err(|error| Fault::Corrupt(format!("its metadata does not parse: {error}")))?;
+    let metadata = serde_json::from_str(json).map_err(|error| {
+        StatementError::Corrupt(format!("its metadata does not parse: {error}"))
+    })?;
     Ok(Arc::new(metadata))
 }
 
-pub(super) fn read_bytes(stored: ValueRef<'_>) -> Result<Bytes, Fault> {
+pub(super) fn read_bytes(stored: ValueRef<'_>) -> Result<Bytes, StatementError> {
     let bytes = stored.as_blob_or_null().map_err(rusqlite::Error::from)?;
     Ok(bytes.map(Bytes::copy_from_slice).unwrap_or_default())
 }

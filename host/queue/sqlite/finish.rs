@@ -10,12 +10,12 @@ use crate::{
     task_cache,
     task_queue::{Finish, Finished},
 };
-use hostel_sqlite::Fault;
+use hostel_sqlite::StatementError;
 use hostel_task::{ExecutedBy, Outcome, StateKind};
 use rusqlite::params;
 
 impl Transaction<'_> {
-    pub fn finish(&mut self, finishes: &[Finish]) -> Result<Vec<Finished>, Fault> {
+    pub fn finish(&mut self, finishes: &[Finish]) -> Result<Vec<Finished>, StatementError> {
         let now = self.clock.now();
         let mut answers = Vec::with_capacity(finishes.len());
         for finish in finishes {
@@ -25,8 +25,8 @@ impl Transaction<'_> {
             };
             answers.push(match self.finish_one(finish, &lease, now) {
                 Ok(()) => Finished::Applied,
-                Err(fault) => {
-                    self.mark_running(&finish.token.id, &lease, fault)?;
+                Err(error) => {
+                    self.mark_running(&finish.token.id, &lease, error)?;
                     Finished::Corrupt
                 }
             });
@@ -34,7 +34,12 @@ impl Transaction<'_> {
         Ok(answers)
     }
 
-    fn finish_one(&mut self, finish: &Finish, lease: &ActiveLease, now: i64) -> Result<(), Fault> {
+    fn finish_one(
+        &mut self,
+        finish: &Finish,
+        lease: &ActiveLease,
+        now: i64,
+    ) -> Result<(), StatementError> {
         let (mut state, mut at, error) = match &finish.outcome {
             Outcome::Completed { .. } => (StateKind::Completed, now, None),
             Outcome::Failed { error } => (StateKind::Failed, now, Some(error)),
@@ -103,7 +108,7 @@ impl Transaction<'_> {
     fn executor_symbols(
         &mut self,
         executed_by: Option<&ExecutedBy>,
-    ) -> Result<Option<[SymbolId; 3]>, Fault> {
+    ) -> Result<Option<[SymbolId; 3]>, StatementError> {
         let Some(by) = executed_by else {
             return Ok(None);
         };

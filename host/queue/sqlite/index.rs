@@ -8,7 +8,7 @@ use super::{
     submit_cache::SubmitCache,
 };
 use crate::{lease_request::LeaseRequest, task_queue::LeaseToken};
-use hostel_sqlite::Fault;
+use hostel_sqlite::StatementError;
 use hostel_task::{Name, Route, StateKind, TaskId, is_suspect};
 use rusqlite::{Connection, Row, types::Value};
 use std::{
@@ -59,7 +59,7 @@ pub(super) struct ActiveLease {
 
 impl Index {
     /// Loads the index, and returns the records that cannot be read beside it.
-    pub fn load(conn: &Connection) -> Result<(Self, Vec<Damage>), Fault> {
+    pub fn load(conn: &Connection) -> Result<(Self, Vec<Damage>), StatementError> {
         let (mut index, mut damaged) = (Self::default(), Vec::new());
         let mut rows = conn.prepare("SELECT word, text FROM word")?;
         let mut rows = rows.query([])?;
@@ -99,26 +99,26 @@ impl Index {
         conn: &Connection,
         query: &str,
         damaged: &mut Vec<Damage>,
-        load: impl Fn(&mut Self, &Row<'_>, i64) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+        load: impl Fn(&mut Self, &Row<'_>, i64) -> Result<(), StatementError>,
+    ) -> Result<(), StatementError> {
         let mut rows = conn.prepare(query)?;
         let mut rows = rows.query([])?;
         while let Some(row) = rows.next()? {
             let seq = row.get(0)?;
-            if let Err(fault) = load(self, row, seq) {
-                damaged.push(Damage::of(seq, fault)?);
+            if let Err(error) = load(self, row, seq) {
+                damaged.push(Damage::of(seq, error)?);
             }
         }
         Ok(())
     }
 
-    fn load_pending(&mut self, row: &Row<'_>, seq: i64) -> Result<(), Fault> {
+    fn load_pending(&mut self, row: &Row<'_>, seq: i64) -> Result<(), StatementError> {
         let (at, losses) = (row.get(2)?, row.get(3)?);
         self.route_mut(row.get(1)?)?.insert((at, seq), losses);
         Ok(())
     }
 
-    fn load_running(&mut self, row: &Row<'_>, seq: i64) -> Result<(), Fault> {
+    fn load_running(&mut self, row: &Row<'_>, seq: i64) -> Result<(), StatementError> {
         let id = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
         let lease = ActiveLease {
             seq,
@@ -134,7 +134,11 @@ impl Index {
         Ok(())
     }
 
-    fn load_counts(&mut self, conn: &Connection, damaged: &mut Vec<Damage>) -> Result<(), Fault> {
+    fn load_counts(
+        &mut self,
+        conn: &Connection,
+        damaged: &mut Vec<Damage>,
+    ) -> Result<(), StatementError> {
         let mut in_group = conn.prepare("SELECT seq FROM task WHERE type IS ?1 AND state IS ?2")?;
         let mut rows = conn.prepare(
             "SELECT type, state, count(*), (SELECT text FROM word WHERE word = type)
@@ -142,13 +146,13 @@ impl Index {
         )?;
         let mut rows = rows.query([])?;
         while let Some(row) = rows.next()? {
-            let Err(fault) = self.load_count(row) else {
+            let Err(error) = self.load_count(row) else {
                 continue;
             };
             let group: [Value; 2] = [row.get(0)?, row.get(1)?];
-            let reason = fault.to_string();
-            // Returns a fault of another kind.
-            Damage::of(0, fault)?;
+            let reason = error.to_string();
+            // Returns an error of another kind.
+            Damage::of(0, error)?;
             let mut seqs = in_group.query(rusqlite::params_from_iter(group))?;
             while let Some(row) = seqs.next()? {
                 damaged.push(Damage::new(row.get(0)?, &reason));
@@ -157,13 +161,14 @@ impl Index {
         Ok(())
     }
 
-    fn load_count(&mut self, row: &Row<'_>) -> Result<(), Fault> {
+    fn load_count(&mut self, row: &Row<'_>) -> Result<(), StatementError> {
         let symbol = row.get(0)?;
         let state = state_kind(row.get(1)?)?;
         let count: u32 = row.get(2)?;
         let text = row.get_ref(3)?;
         let text = text.as_str_or_null().map_err(rusqlite::Error::from)?;
-        let text = text.ok_or_else(|| Fault::Corrupt(format!("there is no type {symbol}")))?;
+        let text =
+            text.ok_or_else(|| StatementError::Corrupt(format!("there is no type {symbol}")))?;
         let route = parse_route(text)?;
         let entry = self.routes.entry(symbol);
         entry.or_insert_with(|| RouteIndex::new(route)).counts[state as usize] = count.into();
@@ -174,12 +179,12 @@ impl Index {
     }
 
     /// Returns a route for a change.
-    pub fn route_mut(&mut self, symbol: SymbolId) -> Result<&mut RouteIndex, Fault> {
+    pub fn route_mut(&mut self, symbol: SymbolId) -> Result<&mut RouteIndex, StatementError> {
         self.changed_routes.insert(symbol);
         self.stale_heads.insert(symbol);
         self.routes
             .get_mut(&symbol)
-            .ok_or_else(|| Fault::Corrupt(format!("a task has the unknown type {symbol}")))
+            .ok_or_else(|| StatementError::Corrupt(format!("a task has the unknown type {symbol}")))
     }
 
     /// Returns the lease that `token` still holds.
@@ -285,7 +290,7 @@ impl Index {
         route: SymbolId,
         from: Option<StateKind>,
         to: Option<StateKind>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StatementError> {
         let counts = &mut self.route_mut(route)?.counts;
         if let Some(from) = from {
             let count = &mut counts[from as usize];

@@ -8,7 +8,7 @@ use super::{
     transaction::Transaction,
 };
 use hostel_runtime::log_limit::LogLimit;
-use hostel_sqlite::Fault;
+use hostel_sqlite::StatementError;
 use hostel_task::{StateKind, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::time::Duration;
@@ -41,7 +41,7 @@ const MARK: &str = "UPDATE task SET state = 3, at = ?2, error = ?3, error_class 
 
 impl Transaction<'_> {
     /// Marks tasks as corrupt and loads the index again.
-    pub fn mark(&mut self, damaged: &[Damage]) -> Result<(), Fault> {
+    pub fn mark(&mut self, damaged: &[Damage]) -> Result<(), StatementError> {
         self.write_marks(damaged)?;
         self.reload()
     }
@@ -53,7 +53,7 @@ impl Transaction<'_> {
         damage: Damage,
         route: SymbolId,
         was: StateKind,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StatementError> {
         let (id, new_route) = self.write_mark(&damage)?;
         self.must_reload |= new_route != route;
         match id {
@@ -62,14 +62,14 @@ impl Transaction<'_> {
         }
     }
 
-    /// Marks a running task; a fault that is not damage to its record is returned.
+    /// Marks a running task; an error that is not damage to its record is returned.
     pub fn mark_running(
         &mut self,
         id: &TaskId,
         lease: &ActiveLease,
-        fault: Fault,
-    ) -> Result<(), Fault> {
-        let damage = Damage::of(lease.seq, fault)?;
+        error: StatementError,
+    ) -> Result<(), StatementError> {
+        let damage = Damage::of(lease.seq, error)?;
         if self.index.running.remove(id).is_none() {
             // The failed operation changed the index, but not the database.
             return self.mark(&[damage]);
@@ -78,7 +78,7 @@ impl Transaction<'_> {
     }
 
     /// Marks tasks without touching the index; in a transaction of its own if none runs.
-    pub(super) fn write_marks(&mut self, damaged: &[Damage]) -> Result<(), Fault> {
+    pub(super) fn write_marks(&mut self, damaged: &[Damage]) -> Result<(), StatementError> {
         let begins = self.conn.is_autocommit();
         if begins {
             self.conn.execute_batch("BEGIN IMMEDIATE")?;
@@ -95,7 +95,10 @@ impl Transaction<'_> {
     }
 
     /// Returns the task's id, if it can be read, and its route from now on.
-    fn write_mark(&mut self, damage: &Damage) -> Result<(Option<TaskId>, SymbolId), Fault> {
+    fn write_mark(
+        &mut self,
+        damage: &Damage,
+    ) -> Result<(Option<TaskId>, SymbolId), StatementError> {
         let Damage { seq, reason } = damage;
         let id = readable(self.conn, "SELECT id FROM task WHERE seq = ?1", *seq);
         let id = id.and_then(|id| parse_name(&id).ok());

@@ -12,7 +12,7 @@ use crate::{
     status_read::StatusRead,
     task_queue::{Filter, Listing, Submitted},
 };
-use hostel_sqlite::Fault;
+use hostel_sqlite::StatementError;
 use hostel_task::{Name, State, StateKind, Submission, Task, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -20,7 +20,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 const MAX_PAGE: usize = 1000;
 
 /// A task, or the damage of its record.
-pub(super) type Read<T> = Result<Option<Result<T, Damage>>, Fault>;
+pub(super) type Read<T> = Result<Option<Result<T, Damage>>, StatementError>;
 
 pub(super) fn get(conn: &Connection, id: &TaskId, clock: &Clock) -> Read<Task> {
     let query = task_query!(
@@ -66,7 +66,10 @@ pub(super) fn get_status(
 }
 
 /// Compares a submission with the stored task of its id; `None` if there is none.
-pub(super) fn compare(conn: &Connection, task: &Submission) -> Result<Option<Submitted>, Fault> {
+pub(super) fn compare(
+    conn: &Connection,
+    task: &Submission,
+) -> Result<Option<Submitted>, StatementError> {
     // A stored payload of another length is not read.
     let mut same = conn.prepare_cached(
         "SELECT type IS (SELECT word FROM word WHERE text = ?2) AND metadata IS ?3
@@ -100,14 +103,14 @@ fn read(
         Ok(row) => row.map(|row| row::task(row, clock)).transpose(),
         Err(error) => Err(error.into()),
     };
-    let Err(fault) = read else { return read };
+    let Err(error) = read else { return read };
     // A page of the file cannot be read; the index may still know the task's number.
     let seq = conn
         .prepare_cached("SELECT seq FROM task WHERE id = ?1")?
         .query_row([id.as_str()], |row| row.get(0));
     match seq.optional()? {
-        Some(seq) => Ok(Some(Err(Damage::of(seq, fault)?))),
-        None => Err(fault),
+        Some(seq) => Ok(Some(Err(Damage::of(seq, error)?))),
+        None => Err(error),
     }
 }
 
@@ -135,7 +138,7 @@ pub(super) fn list(
     filter: &Filter,
     size: usize,
     before: i64,
-) -> Result<(Listing, Vec<Damage>), Fault> {
+) -> Result<(Listing, Vec<Damage>), StatementError> {
     let size = size.clamp(1, MAX_PAGE);
     let mut seqs = if filter.state.is_none() && filter.task_type.is_none() {
         newest(conn, before, size + 1)?
@@ -155,7 +158,7 @@ pub(super) fn list(
             Ok(row) => row.map(|row| row::task(row, clock)).transpose(),
             Err(error) => Err(error.into()),
         };
-        match read.or_else(|fault| Damage::of(seq, fault).map(|damage| Some(Err(damage))))? {
+        match read.or_else(|error| Damage::of(seq, error).map(|damage| Some(Err(damage))))? {
             Some(Ok(task)) => tasks.push(task),
             Some(Err(damage)) => damaged.push(damage),
             None => {}
@@ -166,7 +169,7 @@ pub(super) fn list(
     Ok((Listing { tasks, next }, damaged))
 }
 
-fn newest(conn: &Connection, before: i64, max: usize) -> Result<Vec<i64>, Fault> {
+fn newest(conn: &Connection, before: i64, max: usize) -> Result<Vec<i64>, StatementError> {
     let mut statement =
         conn.prepare_cached("SELECT seq FROM task WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2")?;
     let max = i64::try_from(max).unwrap_or(i64::MAX);
@@ -181,7 +184,7 @@ fn newest_of(
     filter: &Filter,
     before: i64,
     max: usize,
-) -> Result<Vec<i64>, Fault> {
+) -> Result<Vec<i64>, StatementError> {
     let only = match &filter.task_type {
         Some(name) => Some(routes_of(conn, name)?),
         None => None,
@@ -216,7 +219,7 @@ fn newest_of(
 }
 
 /// Returns the routes of the tasks in `state`, with one step in the index for each.
-fn routes_in(conn: &Connection, state: StateKind) -> Result<Vec<i64>, Fault> {
+fn routes_in(conn: &Connection, state: StateKind) -> Result<Vec<i64>, StatementError> {
     let mut next = conn.prepare_cached(
         "SELECT type FROM task INDEXED BY task_state WHERE state = ?1 AND type > ?2
          ORDER BY type LIMIT 1",
@@ -236,7 +239,7 @@ fn routes_in(conn: &Connection, state: StateKind) -> Result<Vec<i64>, Fault> {
 
 /// Returns the routes of a type: one without a target, and one for each target that was ever used with
 /// it.
-fn routes_of(conn: &Connection, task_type: &Name) -> Result<Vec<i64>, Fault> {
+fn routes_of(conn: &Connection, task_type: &Name) -> Result<Vec<i64>, StatementError> {
     let mut statement = conn.prepare_cached(
         "SELECT word FROM word WHERE text = ?1 OR substr(text, 1, ?2) = ?1 || '@'",
     )?;

@@ -6,7 +6,7 @@ use super::{
     encoding::{Metadata, parse_name, parse_route, read_bytes, read_metadata, state_kind},
 };
 use bytes::Bytes;
-use hostel_sqlite::Fault;
+use hostel_sqlite::StatementError;
 use hostel_task::{ErrorClass, ExecutedBy, Route, State, StateKind, Task};
 use rusqlite::Row;
 
@@ -30,21 +30,21 @@ macro_rules! task_query {
 pub(super) use task_query;
 
 /// Reads a row of a `task_query`; the inner error says what is damaged.
-pub(super) fn task(row: &Row<'_>, clock: &Clock) -> Result<Result<Task, Damage>, Fault> {
+pub(super) fn task(row: &Row<'_>, clock: &Clock) -> Result<Result<Task, Damage>, StatementError> {
     match read(row, clock) {
         Ok(task) => Ok(Ok(task)),
-        Err(fault) => Ok(Err(Damage::of(row.get(17)?, fault)?)),
+        Err(error) => Ok(Err(Damage::of(row.get(17)?, error)?)),
     }
 }
 
-fn read(row: &Row<'_>, clock: &Clock) -> Result<Task, Fault> {
+fn read(row: &Row<'_>, clock: &Clock) -> Result<Task, StatementError> {
     let id = parse_name(text(row, 0)?.unwrap_or_default())?;
     let kind = state_kind(row.get(2)?)?;
     let at = clock.to_wall(row.get(3)?);
     let started_at = row.get::<_, Option<i64>>(8)?;
     let started_at = started_at.map(|at| clock.to_wall(at));
     let error_class = text(row, 18)?.map(|_| ErrorClass::Corrupt);
-    let missing = |what: &str| Fault::Corrupt(format!("it is {kind} but has no {what}"));
+    let missing = |what: &str| StatementError::Corrupt(format!("it is {kind} but has no {what}"));
     let state = match kind {
         StateKind::Pending => State::Pending { due_at: at },
         StateKind::Running => State::Running {
@@ -94,7 +94,7 @@ fn read(row: &Row<'_>, clock: &Clock) -> Result<Task, Fault> {
     })
 }
 
-fn executed_by(row: &Row<'_>) -> Result<Option<ExecutedBy>, Fault> {
+fn executed_by(row: &Row<'_>) -> Result<Option<ExecutedBy>, StatementError> {
     match (text(row, 10)?, text(row, 11)?, text(row, 12)?) {
         (Some(node), Some(plugin), Some(version)) => Ok(Some(ExecutedBy {
             node: parse_name(node)?,
@@ -105,7 +105,7 @@ fn executed_by(row: &Row<'_>) -> Result<Option<ExecutedBy>, Fault> {
     }
 }
 
-fn text<'r>(row: &'r Row<'_>, column: usize) -> Result<Option<&'r str>, Fault> {
+fn text<'r>(row: &'r Row<'_>, column: usize) -> Result<Option<&'r str>, StatementError> {
     let value = row.get_ref(column)?;
     Ok(value.as_str_or_null().map_err(rusqlite::Error::from)?)
 }

@@ -6,7 +6,7 @@ use crate::{Changes, Error, Finish, Finished, LeaseRequest, Leased, Submitted, T
 use bytes::Bytes;
 use hostel_config as config;
 use hostel_runtime::health::{Health, Part};
-use hostel_sqlite::{Error as DatabaseError, Fault, SyncLevel};
+use hostel_sqlite::{Error as DatabaseError, StatementError, SyncLevel};
 use hostel_task::{Name, Outcome, StateKind, Submission, SubmissionLimits};
 use std::{collections::BTreeMap, convert::identity, time::Duration};
 use tempfile::TempDir;
@@ -134,7 +134,7 @@ async fn a_faulty_statement_fails_alone() {
         ),
         queue.writer.execute(
             SyncLevel::Full,
-            |_: &mut Transaction<'_>| Err::<(), _>(Fault::Corrupt("a test".into())),
+            |_: &mut Transaction<'_>| Err::<(), _>(StatementError::Corrupt("a test".into())),
             identity
         ),
         queue.submit(vec![task("second", 1)]),

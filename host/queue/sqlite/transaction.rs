@@ -1,5 +1,5 @@
 //! The transitions of tasks, each within a transaction that the writer has begun: database and index
-//! change together. Begins and commits nothing. After a fault the index may be ahead of the database,
+//! change together. Begins and commits nothing. After an error the index may be ahead of the database,
 //! and the writer has it loaded again.
 
 use super::{
@@ -16,7 +16,7 @@ use crate::{
     task_queue::{Expired, LeaseToken, Leased, Renewal, Submitted},
     watch::Change,
 };
-use hostel_sqlite::Fault;
+use hostel_sqlite::StatementError;
 use hostel_task::{Name, Route, StateKind, Submission, Task, TaskId, UnixMs, is_suspect};
 use rusqlite::{Connection, params};
 use std::{sync::Arc, time::Duration};
@@ -56,7 +56,7 @@ impl<'c> Transaction<'c> {
         max_open: usize,
         task_cache: Arc<TaskCache>,
         clock: Arc<Clock>,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, StatementError> {
         let mut tx = Self {
             conn,
             statements: Statements::prepare(conn)?,
@@ -80,7 +80,7 @@ impl<'c> Transaction<'c> {
     }
 
     /// Loads the index from the database. Damaged records are marked.
-    pub fn reload(&mut self) -> Result<(), Fault> {
+    pub fn reload(&mut self) -> Result<(), StatementError> {
         self.must_reload = false;
         // A second time for the damaged records, and a third for those that they hid.
         for _ in 0..3 {
@@ -92,7 +92,7 @@ impl<'c> Transaction<'c> {
             }
             self.write_marks(&damaged)?;
         }
-        Err(Fault::Corrupt(
+        Err(StatementError::Corrupt(
             "marking damaged tasks does not mend their records".into(),
         ))
     }
@@ -101,7 +101,7 @@ impl<'c> Transaction<'c> {
     pub fn submit(
         &mut self,
         tasks: &[Submission],
-    ) -> Result<Result<Vec<Submitted>, Arc<str>>, Fault> {
+    ) -> Result<Result<Vec<Submitted>, Arc<str>>, StatementError> {
         if let Some(reason) = self.refusal.clone() {
             return Ok(self.find_stored(tasks)?.ok_or(reason));
         }
@@ -111,7 +111,7 @@ impl<'c> Transaction<'c> {
     }
 
     /// Returns the answers if no task is new.
-    fn find_stored(&self, tasks: &[Submission]) -> Result<Option<Vec<Submitted>>, Fault> {
+    fn find_stored(&self, tasks: &[Submission]) -> Result<Option<Vec<Submitted>>, StatementError> {
         let mut answers = Vec::with_capacity(tasks.len());
         for task in tasks {
             answers.push(queries::compare(self.conn, task)?);
@@ -119,7 +119,7 @@ impl<'c> Transaction<'c> {
         Ok(answers.into_iter().collect())
     }
 
-    fn submit_one(&mut self, task: &Submission, now: i64) -> Result<Submitted, Fault> {
+    fn submit_one(&mut self, task: &Submission, now: i64) -> Result<Submitted, StatementError> {
         let submitted_at = self.clock.to_wall(now);
         let route = self.route_symbol(task.route())?;
         let metadata = write_metadata(task.metadata());
@@ -132,8 +132,9 @@ impl<'c> Transaction<'c> {
         let values = params![seq, id, route, now, first_fence(seq)];
         if self.statements.insert_task.execute(values)? == 0 {
             let stored = queries::compare(self.conn, task)?;
-            return stored
-                .ok_or_else(|| Fault::Corrupt(format!("the id {id} is taken by no task")));
+            return stored.ok_or_else(|| {
+                StatementError::Corrupt(format!("the id {id} is taken by no task"))
+            });
         }
         let body = params![seq, metadata, &task.payload()[..]];
         self.statements.insert_body.execute(body)?;
@@ -146,7 +147,7 @@ impl<'c> Transaction<'c> {
         Ok(Submitted::Created)
     }
 
-    pub fn lease(&mut self, request: &LeaseRequest) -> Result<Vec<Leased>, Fault> {
+    pub fn lease(&mut self, request: &LeaseRequest) -> Result<Vec<Leased>, StatementError> {
         let now = self.clock.now();
         let until = now.saturating_add(millis(request.ttl));
         let (leased_at, lease_until) = (self.clock.to_wall(now), self.clock.to_wall(until));
@@ -159,8 +160,8 @@ impl<'c> Transaction<'c> {
         for (route, seq) in taken {
             let waiting = match self.read_waiting(seq, route) {
                 Ok(waiting) => waiting,
-                Err(fault) => {
-                    self.mark_taken(Damage::of(seq, fault)?, route, StateKind::Pending)?;
+                Err(error) => {
+                    self.mark_taken(Damage::of(seq, error)?, route, StateKind::Pending)?;
                     continue;
                 }
             };
@@ -192,7 +193,7 @@ impl<'c> Transaction<'c> {
         Ok(leased)
     }
 
-    fn read_waiting(&mut self, seq: i64, route: SymbolId) -> Result<Waiting, Fault> {
+    fn read_waiting(&mut self, seq: i64, route: SymbolId) -> Result<Waiting, StatementError> {
         let task_type = self.index.route_mut(route)?.route.task_type.clone();
         if let Some(cached) = self.index.submit_cache.remove(seq) {
             let fence = first_fence(seq) + 1;
@@ -212,7 +213,8 @@ impl<'c> Transaction<'c> {
         }
         let mut rows = self.statements.waiting.query([seq])?;
         let row = rows.next()?;
-        let row = row.ok_or_else(|| Fault::Corrupt(format!("task number {seq} is missing")))?;
+        let row =
+            row.ok_or_else(|| StatementError::Corrupt(format!("task number {seq} is missing")))?;
         let id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
         let (fence, losses) = (row.get::<_, i64>(2)? + 1, row.get(5)?);
         Ok(Waiting {
@@ -230,7 +232,11 @@ impl<'c> Transaction<'c> {
         })
     }
 
-    pub fn renew(&mut self, tokens: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Fault> {
+    pub fn renew(
+        &mut self,
+        tokens: &[LeaseToken],
+        ttl: Duration,
+    ) -> Result<Vec<Renewal>, StatementError> {
         let until = self.clock.now().saturating_add(millis(ttl));
         let mut answers = Vec::with_capacity(tokens.len());
         for token in tokens {
@@ -251,7 +257,7 @@ impl<'c> Transaction<'c> {
     }
 
     /// Finds expired leases in the index, without a look at the database.
-    pub fn expired(&mut self, except: &[Name], max: usize) -> Result<Vec<Expired>, Fault> {
+    pub fn expired(&mut self, except: &[Name], max: usize) -> Result<Vec<Expired>, StatementError> {
         let now = self.clock.now();
         let running = self.index.running.iter();
         let mut late: Vec<_> = running
@@ -278,7 +284,7 @@ impl<'c> Transaction<'c> {
         route: SymbolId,
         from: StateKind,
         to: StateKind,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StatementError> {
         self.index.count(route, Some(from), Some(to))?;
         let task_type = self.index.route_mut(route)?.route.task_type.clone();
         self.changed(id, task_type, to);
@@ -301,7 +307,7 @@ impl<'c> Transaction<'c> {
     }
 
     /// Returns the symbol of a text, which is stored if it is new.
-    pub fn symbol(&mut self, text: &str) -> Result<SymbolId, Fault> {
+    pub fn symbol(&mut self, text: &str) -> Result<SymbolId, StatementError> {
         if let Some(&symbol) = self.index.symbols.get(text) {
             return Ok(symbol);
         }
@@ -313,7 +319,7 @@ impl<'c> Transaction<'c> {
         Ok(symbol)
     }
 
-    fn route_symbol(&mut self, route: &Route) -> Result<SymbolId, Fault> {
+    fn route_symbol(&mut self, route: &Route) -> Result<SymbolId, StatementError> {
         let symbol = self.symbol(&route.to_string())?;
         let entry = self.index.routes.entry(symbol);
         entry.or_insert_with(|| RouteIndex::new(route.clone()));

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{error::Error, task_cache::TaskCache, watch::Publisher};
 use hostel_runtime::health::Part;
-use hostel_sqlite::{Fault, Session, Store, Writer as GroupWriter};
+use hostel_sqlite::{Session, StatementError, Store, Writer as GroupWriter};
 use rusqlite::Connection;
 use std::{
     sync::Arc,
@@ -52,7 +52,7 @@ impl QueueStore {
 impl Store for QueueStore {
     type Session<'c> = Transaction<'c>;
     type Error = Error;
-    type Failure = Fault;
+    type Failure = StatementError;
     type Handle = Arc<Clock>;
 
     const PART: Part = Part::Queue;
@@ -62,7 +62,7 @@ impl Store for QueueStore {
         Arc::clone(&self.clock)
     }
 
-    fn session<'c>(&mut self, conn: &'c Connection) -> Result<Transaction<'c>, Fault> {
+    fn session<'c>(&mut self, conn: &'c Connection) -> Result<Transaction<'c>, StatementError> {
         let cache = Arc::clone(&self.shared.task_cache);
         Transaction::open(conn, self.shared.max_open, cache, Arc::clone(&self.clock))
     }
@@ -114,18 +114,18 @@ impl<'c> Session<'c> for Transaction<'c> {
         self.savepoint = (self.changes.len(), self.snapshots.len());
     }
 
-    fn rollback_to_savepoint(&mut self) -> Result<(), Fault> {
+    fn rollback_to_savepoint(&mut self) -> Result<(), StatementError> {
         self.changes.truncate(self.savepoint.0);
         self.snapshots.truncate(self.savepoint.1);
         self.reload()
     }
 
-    fn rollback(&mut self) -> Result<(), Fault> {
+    fn rollback(&mut self) -> Result<(), StatementError> {
         self.forget_changes();
         self.reload()
     }
 
-    fn before_commit(&mut self) -> Result<(), Fault> {
+    fn before_commit(&mut self) -> Result<(), StatementError> {
         if self.must_reload {
             self.reload()?;
         }

@@ -39,7 +39,7 @@ fn job(wasm: &[u8]) -> Job {
     }
 }
 
-async fn fault(launcher: &Launcher, job: Job) -> Fault {
+async fn diagnostic(launcher: &Launcher, job: Job) -> Diagnostic {
     let ended = launcher.run(job, CancellationToken::new()).await;
     ended.map(|artifact| artifact.len()).unwrap_err()
 }
@@ -59,18 +59,18 @@ async fn an_artifact_loads_into_the_engine_of_a_node() {
 async fn each_limit_ends_the_process_and_is_named() {
     for nesting in [Nesting::Instances, Nesting::Components] {
         let deep = hostile::nested_types(nesting, 20_000);
-        let refused = fault(&launcher(|_| {}), job(&deep)).await;
+        let refused = diagnostic(&launcher(|_| {}), job(&deep)).await;
         assert!(!refused.may_pass(), "{refused}");
         assert!(refused.to_string().contains("stack"), "{refused}");
     }
     let small = launcher(|limits| limits.max_memory_bytes = 96 * MIB);
-    let refused = fault(&small, job(&hostile::doubling(29))).await;
+    let refused = diagnostic(&small, job(&hostile::doubling(29))).await;
     assert!(!refused.may_pass(), "{refused}");
     let named = "100663296 bytes of memory (plugins.max_compile_memory_bytes)";
     assert!(refused.to_string().contains(named), "{refused}");
 
     let brief = launcher(|limits| limits.timeout = Duration::from_secs(1));
-    let refused = fault(&brief, job(&hostile::endless())).await;
+    let refused = diagnostic(&brief, job(&hostile::endless())).await;
     assert!(!refused.may_pass(), "{refused}");
     assert!(
         refused
@@ -81,7 +81,7 @@ async fn each_limit_ends_the_process_and_is_named() {
     // The kernel's limit, for a node that cannot enforce its own.
     let cheap = launcher(|limits| limits.max_cpu_seconds = 1);
     let begin = Instant::now();
-    let refused = fault(&cheap, job(&hostile::endless())).await;
+    let refused = diagnostic(&cheap, job(&hostile::endless())).await;
     assert!(begin.elapsed() < cheap.limits.timeout, "{refused}");
     assert!(
         refused.to_string().contains("plugins.compile_timeout_ms"),
@@ -98,7 +98,7 @@ async fn a_failure_of_the_compiler_refuses_a_file_only_for_now() {
     other.engine += 1;
     let launcher = launcher(|_| {});
     for (job, words) in [(changed, "changed while"), (other, "another version")] {
-        let refused = fault(&launcher, job).await;
+        let refused = diagnostic(&launcher, job).await;
         assert!(
             refused.may_pass() && refused.to_string().contains(words),
             "{refused}"
@@ -107,7 +107,7 @@ async fn a_failure_of_the_compiler_refuses_a_file_only_for_now() {
     let plugins = hostel_config::Config::default().plugins;
     let missing =
         Launcher::new("/nonexistent/hostel".into(), &plugins, &Health::default()).unwrap();
-    let refused = fault(&missing, job(&wasm)).await;
+    let refused = diagnostic(&missing, job(&wasm)).await;
     assert!(refused.may_pass() && refused.to_string().contains("(plugins.compiler)"));
 }
 

@@ -6,7 +6,7 @@ use rusqlite::ErrorCode;
 
 /// Why a statement or a transaction failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum StatementError {
     /// SQLite refused a statement.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
@@ -15,11 +15,11 @@ pub enum Fault {
     Corrupt(String),
 }
 
-impl Fault {
+impl StatementError {
     fn code(&self) -> Option<ErrorCode> {
         match self {
-            Fault::Sqlite(error) => error.sqlite_error_code(),
-            Fault::Corrupt(_) => None,
+            StatementError::Sqlite(error) => error.sqlite_error_code(),
+            StatementError::Corrupt(_) => None,
         }
     }
 
@@ -32,14 +32,14 @@ impl Fault {
     pub fn is_damage(&self) -> bool {
         use rusqlite::Error as E;
         match self {
-            Fault::Corrupt(_) => true,
-            Fault::Sqlite(
+            StatementError::Corrupt(_) => true,
+            StatementError::Sqlite(
                 E::FromSqlConversionFailure(..)
                 | E::IntegralValueOutOfRange(..)
                 | E::InvalidColumnType(..)
                 | E::Utf8Error(..),
             ) => true,
-            Fault::Sqlite(_) => self.code() == Some(ErrorCode::DatabaseCorrupt),
+            StatementError::Sqlite(_) => self.code() == Some(ErrorCode::DatabaseCorrupt),
         }
     }
 
@@ -70,54 +70,54 @@ pub enum OperationError<E> {
     /// The operation refused its own work, for a reason that the caller can mend.
     Rejected(E),
     /// The whole transaction failed.
-    Fault(Fault),
+    Failed(StatementError),
 }
 
-impl<E, F: Into<Fault>> From<F> for OperationError<E> {
-    fn from(fault: F) -> Self {
-        Self::Fault(fault.into())
+impl<E, F: Into<StatementError>> From<F> for OperationError<E> {
+    fn from(error: F) -> Self {
+        Self::Failed(error.into())
     }
 }
 
 impl Database {
-    /// Describes a fault for the operator.
-    pub fn reason(&self, fault: &Fault) -> String {
+    /// Describes an error for the operator.
+    pub fn reason(&self, error: &StatementError) -> String {
         let path = self.path.display();
-        match fault.code() {
+        match error.code() {
             Some(ErrorCode::DiskFull) => format!(
                 "the disk that holds {path} is full; free some space, and the {} continues by itself",
                 self.what
             ),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                format!("another program holds a lock on {path}: {fault}")
+                format!("another program holds a lock on {path}: {error}")
             }
-            _ => format!("{path}: {fault}"),
+            _ => format!("{path}: {error}"),
         }
     }
 
-    /// Converts the fault of one operation that was rolled back.
-    pub fn error(&self, fault: &Fault) -> Error {
-        let reason = self.reason(fault);
-        let is_not_a_database = fault.code() == Some(ErrorCode::NotADatabase);
-        if fault.is_damage() || is_not_a_database {
+    /// Converts the error of one operation that was rolled back.
+    pub fn error(&self, error: &StatementError) -> Error {
+        let reason = self.reason(error);
+        let is_not_a_database = error.code() == Some(ErrorCode::NotADatabase);
+        if error.is_damage() || is_not_a_database {
             Error::Corrupt(reason)
         } else {
             Error::unavailable(reason)
         }
     }
 
-    /// Converts a fault that keeps the database from being opened.
-    pub fn opening_error(&self, fault: &Fault) -> Error {
-        match fault.code() {
+    /// Converts an error that keeps the database from being opened.
+    pub fn opening_error(&self, error: &StatementError) -> Error {
+        match error.code() {
             Some(ErrorCode::NotADatabase) => Error::Misconfigured(format!(
                 "{} is not a SQLite database; set {} path to another file",
                 self.path.display(),
                 self.section
             )),
             Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-                Error::Misconfigured(self.reason(fault))
+                Error::Misconfigured(self.reason(error))
             }
-            _ => self.error(fault),
+            _ => self.error(error),
         }
     }
 }
