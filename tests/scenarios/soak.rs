@@ -35,8 +35,11 @@ use tokio::{task::JoinSet, time::sleep};
 /// The bandwidth of the connection to Redis in bytes a second.
 const BANDWIDTH: usize = 12 << 20;
 
-/// The memory limit of Redis while it is not full, which suffices for an hour.
+/// The memory limit of Redis while it is not full. The results of an hour fit into it.
 const STORE: &str = "4gb";
+
+/// The pause between two large results, of which an hour has at most 2,400.
+const LARGE_PAUSE: Duration = Duration::from_millis(1500);
 
 /// The pause of each client of the ordinary load between two tasks.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -280,7 +283,7 @@ async fn large_results(mut client: DistributedClient, done: Arc<Faults>) {
             assert_eq!(ended.result.len(), LARGE);
             done.large.fetch_add(1, Relaxed);
         }
-        sleep(Duration::from_millis(200)).await;
+        sleep(LARGE_PAUSE).await;
     }
 }
 
