@@ -115,13 +115,13 @@ async fn the_order_of_each_sender_is_kept(broker: Broker) {
     let topic = topic();
     let mut subscription = subscribe(&broker, &topic).await;
     // Fewer messages than the backlog are under way, so that the receiver is not cut off.
-    let room = Arc::new(tokio::sync::Semaphore::new(BACKLOG / 2));
+    let permits = Arc::new(tokio::sync::Semaphore::new(BACKLOG / 2));
     let mut senders = tokio::task::JoinSet::new();
     for sender in 0..SENDERS {
-        let (broker, topic, room) = (broker.clone(), topic.clone(), room.clone());
+        let (broker, topic, permits) = (broker.clone(), topic.clone(), permits.clone());
         senders.spawn(async move {
             for number in 0..EACH {
-                room.acquire().await.unwrap().forget();
+                permits.acquire().await.unwrap().forget();
                 publish(&broker, &topic, &sender.to_string(), number).await;
             }
         });
@@ -132,7 +132,7 @@ async fn the_order_of_each_sender_is_kept(broker: Broker) {
         let sender: usize = message.from.parse().unwrap();
         assert_eq!(message.id, next[sender].to_string(), "from sender {sender}");
         next[sender] += 1;
-        room.add_permits(1);
+        permits.add_permits(1);
     }
     while let Some(sender) = senders.join_next().await {
         sender.unwrap();

@@ -74,7 +74,7 @@ struct Shared {
     /// Cancelled when the receiver falls behind.
     cut_off: CancellationToken,
     /// Counts payloads that were delivered and not yet received.
-    room: Budget,
+    budget: Budget,
     /// How many messages were refused.
     refused: AtomicU64,
 }
@@ -82,20 +82,20 @@ struct Shared {
 impl Subscription {
     /// Returns both ends of an inbox in which up to `backlog` messages wait.
     pub fn new(backlog: usize, overflow: Overflow) -> (Inbox, Self) {
-        Self::with_room(backlog, overflow, Budget::new(MAX_WAITING_BYTES))
+        Self::with_budget(backlog, overflow, Budget::new(MAX_WAITING_BYTES))
     }
 
     /// Returns both ends of an inbox that shares `room` with other receivers.
-    pub fn sharing(backlog: usize, overflow: Overflow, room: &Budget) -> (Inbox, Self) {
-        Self::with_room(backlog, overflow, room.share(MAX_WAITING_BYTES))
+    pub fn sharing(backlog: usize, overflow: Overflow, budget: &Budget) -> (Inbox, Self) {
+        Self::with_budget(backlog, overflow, budget.share(MAX_WAITING_BYTES))
     }
 
-    fn with_room(backlog: usize, overflow: Overflow, room: Budget) -> (Inbox, Self) {
+    fn with_budget(backlog: usize, overflow: Overflow, budget: Budget) -> (Inbox, Self) {
         let (sender, messages) = mpsc::channel(backlog);
         let shared = Arc::new(Shared {
             overflow,
             cut_off: CancellationToken::new(),
-            room,
+            budget,
             refused: AtomicU64::new(0),
         });
         let inbox = Inbox {
@@ -173,8 +173,8 @@ impl Inbox {
             return Err(Refusal::Closed);
         }
         // A message larger than the room takes all of it, so a single message always fits.
-        if let Some(room) = self.shared.room.try_reserve(message.payload.len()) {
-            match self.messages.try_send((message, room)) {
+        if let Some(budget) = self.shared.budget.try_reserve(message.payload.len()) {
+            match self.messages.try_send((message, budget)) {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Closed(_)) => return Err(Refusal::Closed),
                 Err(TrySendError::Full(_)) => {}

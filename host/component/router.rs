@@ -241,12 +241,12 @@ impl Router {
         &self,
         topics: &[Name],
         backlog: usize,
-        room: &Budget,
+        budget: &Budget,
     ) -> Result<Result<Subscription, IdTaken>, broker::Error> {
         if let Some(taken) = topics.iter().find(|topic| self.is_id(topic.as_str())) {
             return Ok(Err(IdTaken(taken.clone())));
         }
-        let (inbox, mut subscription) = Subscription::sharing(backlog, Overflow::CutOff, room);
+        let (inbox, mut subscription) = Subscription::sharing(backlog, Overflow::CutOff, budget);
         for topic in topics {
             let topic = Topic::Shared(topic.clone());
             subscription.keep(self.broker.attach(&topic, inbox.clone()).await?);

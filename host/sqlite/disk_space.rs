@@ -85,19 +85,19 @@ impl DiskSpace {
     }
 
     /// Returns what can be written now, after a checkpoint if that is needed to fit `bytes`.
-    pub fn room(&mut self, conn: &Connection, bytes: u64) -> rusqlite::Result<FreeSpace> {
-        let room = self.measured(conn)?;
+    pub fn free_space(&mut self, conn: &Connection, bytes: u64) -> rusqlite::Result<FreeSpace> {
+        let free = self.measured(conn)?;
         let may_checkpoint = self
             .last_checkpoint
             .is_none_or(|at| at.elapsed() >= CHECKPOINT_INTERVAL);
-        if room.fits(bytes) || !may_checkpoint {
-            return Ok(room);
+        if free.fits(bytes) || !may_checkpoint {
+            return Ok(free);
         }
         self.last_checkpoint = Some(Instant::now());
         // On a disk without a free byte this fails, and changes nothing.
         match pragma::checkpoint(conn) {
             Ok(()) => self.measured(conn),
-            Err(_) => Ok(room),
+            Err(_) => Ok(free),
         }
     }
 
@@ -167,8 +167,8 @@ impl DiskSpace {
             self.create_reserve();
         }
         let Some(refused) = self.refused else { return };
-        let room = self.is_whole.then(|| self.measured(conn).ok()).flatten();
-        if room.is_some_and(|room| room.fits(refused)) {
+        let free = self.is_whole.then(|| self.measured(conn).ok()).flatten();
+        if free.is_some_and(|free| free.fits(refused)) {
             self.refused = None;
             self.health.clear(self.part, FAULT);
         }

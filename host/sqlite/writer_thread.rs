@@ -211,7 +211,10 @@ impl<S: Store> WriterThread<S> {
         let costs = self.batch.iter().map(|operation| operation.cost());
         let added = costs.filter(|cost| cost.adds).map(|cost| cost.bytes);
         if let Some(bytes) = added.reduce(|sum, bytes| sum + bytes) {
-            let fits = self.space.room(session.connection(), bytes)?.fits(bytes);
+            let fits = self
+                .space
+                .free_space(session.connection(), bytes)?
+                .fits(bytes);
             session.set_refusal((!fits).then(|| self.space.refuse(bytes).into()));
         }
         Ok(())

@@ -40,14 +40,14 @@ pub struct Runner {
 /// The slots, and the resources in them, that one lease request may use.
 struct LeaseCapacity {
     max: usize,
-    room: Permit,
+    permit: Permit,
 }
 
 /// What the log has of the reasons for which this node takes no tasks.
 #[derive(Default)]
 struct Logged {
     drained: bool,
-    id_in_doubt: bool,
+    id_contested: bool,
 }
 
 /// Leases and runs tasks, for ever.
@@ -85,18 +85,18 @@ pub async fn dispatch(runner: Runner) {
         if turns.is_check_due(Instant::now()) {
             let passed = shared.passed_by(&hosted, turns.current().cloned()).await;
             turns.update(Instant::now(), passed, |task_type| {
-                let needs = hosted.types.get(task_type).map(|wanted| wanted.needs);
+                let needs = hosted.types.get(task_type).map(|requested| requested.needs);
                 let plugins = shared.plugins.clone();
                 Box::pin(async move { plugins.reserve(needs.unwrap_or_default()).await })
             });
         }
         let delay = idle_delay(&shared, &hosted, &mut last_due_query).await;
         let turn = tokio::select! {
-            (task_type, room) = turns.ready() => Some((task_type, room)),
+            (task_type, permit) = turns.ready() => Some((task_type, permit)),
             _ = tokio::time::timeout(delay, shared.wake.notified()) => None,
         };
-        if let Some((task_type, room)) = turn
-            && let Err(error) = runner.take_turn(&hosted, task_type, room).await
+        if let Some((task_type, permit)) = turn
+            && let Err(error) = runner.take_turn(&hosted, task_type, permit).await
         {
             log_lease_error(&limit, &error);
         }
@@ -120,9 +120,9 @@ impl Logged {
                 tracing::info!("undrained: this node takes tasks again");
             }
         }
-        let in_doubt = shared.discovery.is_id_contested();
-        if std::mem::replace(&mut self.id_in_doubt, in_doubt) != in_doubt {
-            if in_doubt {
+        let contested = shared.discovery.is_id_contested();
+        if std::mem::replace(&mut self.id_contested, contested) != contested {
+            if contested {
                 tracing::warn!(
                     "another node may use this node's id: this node takes no task until it owns its id \
                      again"
@@ -148,8 +148,8 @@ async fn idle_delay(
         return MAX_IDLE;
     }
     *last_due_query = Some(Instant::now());
-    let want = shared.want(hosted, 1, shared.plugins.free());
-    match shared.queue.next_due(&want).await {
+    let request = shared.lease_request(hosted, 1, shared.plugins.free());
+    match shared.queue.next_due(&request).await {
         Ok(Some(due)) => due.clamp(DUE_QUERY_INTERVAL / 10, MAX_IDLE),
         Ok(None) => MAX_IDLE,
         Err(error) => {
@@ -168,11 +168,11 @@ impl Shared {
         if max == 0 || hosted.types.is_empty() {
             return None;
         }
-        let room = self
+        let permit = self
             .plugins
             .reserve_up_to(hosted.largest.saturating_mul(max));
-        let fits = hosted.smallest.fits_in(room.resources());
-        fits.then_some(LeaseCapacity { max, room })
+        let fits = hosted.smallest.fits_in(permit.resources());
+        fits.then_some(LeaseCapacity { max, permit })
     }
 
     /// Whether a due task may have to wait until a task of this node ends.
@@ -194,25 +194,30 @@ impl Shared {
         if hosted.largest.fits_in(free) {
             return None;
         }
-        let want = LeaseRequest {
+        let request = LeaseRequest {
             only,
-            ..self.want(hosted, 1, free)
+            ..self.lease_request(hosted, 1, free)
         };
-        let passed = self.queue.oldest_blocked(&want).await;
+        let passed = self.queue.oldest_blocked(&request).await;
         passed.unwrap_or_else(|error| {
             tracing::debug!("cannot query tasks that wait for resources: {error}");
             None
         })
     }
 
-    fn want(&self, hosted: &HostedTypes, max: usize, room: Resources) -> LeaseRequest {
+    fn lease_request(
+        &self,
+        hosted: &HostedTypes,
+        max: usize,
+        available: Resources,
+    ) -> LeaseRequest {
         LeaseRequest {
             node: self.node.clone(),
             labels: self.labels.clone(),
             types: hosted.types.clone(),
             remaining: self.slots.left(&hosted.types),
             only: None,
-            available: room,
+            available,
             max,
             allow_suspect: !self.slots.has_suspect(),
             ttl: self.lease_ttl,
@@ -229,23 +234,23 @@ impl Runner {
         only: Option<Name>,
         mut capacity: LeaseCapacity,
     ) -> Result<usize, Error> {
-        let want = LeaseRequest {
+        let request = LeaseRequest {
             only,
             ..self
                 .shared
-                .want(hosted, capacity.max, capacity.room.resources())
+                .lease_request(hosted, capacity.max, capacity.permit.resources())
         };
-        let leased = self.shared.queue.lease(&want).await?;
+        let leased = self.shared.queue.lease(&request).await?;
         let count = leased.len();
         for task in leased {
             let needs = hosted.types.get(&task.task_type);
             // The queue respects the capacity; a task beyond it is released.
-            let room = needs.and_then(|wanted| capacity.room.split(wanted.needs));
+            let permit = needs.and_then(|requested| capacity.permit.split(requested.needs));
             let (slot, interrupt) = Slot::take(&self.shared, &task);
             let run = run(
                 self.shared.clone(),
                 task,
-                (slot, room, interrupt),
+                (slot, permit, interrupt),
                 self.finished.clone(),
             );
             // Boxed: the runtime moves the futures that it runs, and this one has some kilobytes.
@@ -260,7 +265,7 @@ impl Runner {
         &self,
         hosted: &HostedTypes,
         task_type: Name,
-        room: Permit,
+        permit: Permit,
     ) -> Result<(), Error> {
         while self.shared.slots.free_slots() == 0 {
             self.shared.slots.set_wake_on_free(true);
@@ -270,7 +275,7 @@ impl Runner {
         if !self.shared.may_lease() {
             return Ok(());
         }
-        let capacity = LeaseCapacity { max: 1, room };
+        let capacity = LeaseCapacity { max: 1, permit };
         self.lease(hosted, Some(task_type), capacity)
             .await
             .map(|_| ())
@@ -281,17 +286,17 @@ impl Runner {
 async fn run(
     shared: Arc<Shared>,
     task: Leased,
-    (slot, room, interrupt): (Slot, Option<Permit>, Interrupt),
+    (slot, permit, interrupt): (Slot, Option<Permit>, Interrupt),
     finished: mpsc::Sender<UnwrittenResult>,
 ) {
     let handler = shared.plugins.catalog().resolve(task.task_type.as_str());
     // The plugin may have been removed since the lease, or its new version may need more than is free.
-    let ready = handler.zip(room).and_then(|(handler, room)| {
-        let room = shared.plugins.grow(room, handler.needs())?;
-        Some((handler, room))
+    let ready = handler.zip(permit).and_then(|(handler, permit)| {
+        let permit = shared.plugins.grow(permit, handler.needs())?;
+        Some((handler, permit))
     });
     let (outcome, executed_by) = match ready {
-        Some((handler, room)) => attempt(&shared, handler, room, task, &interrupt).await,
+        Some((handler, permit)) => attempt(&shared, handler, permit, task, &interrupt).await,
         None => (Some(Outcome::Released), None),
     };
     let Some(outcome) = outcome else {
@@ -324,7 +329,7 @@ async fn guarded(run: impl Future<Output = CallOutcome>) -> CallOutcome {
 async fn attempt(
     shared: &Shared,
     handler: Handler,
-    room: Permit,
+    permit: Permit,
     task: Leased,
     interrupt: &Interrupt,
 ) -> (Option<Outcome>, Option<ExecutedBy>) {
@@ -342,7 +347,7 @@ async fn attempt(
         attempt,
         cancel: interrupt.token(),
     };
-    let finished = guarded(handler.run_in(room, call)).await;
+    let finished = guarded(handler.run_in(permit, call)).await;
     let ended = match (finished.ended, interrupt.reason()) {
         (AttemptResult::Cancelled, Some(InterruptReason::LeaseLost)) => return (None, None),
         (AttemptResult::Cancelled, Some(InterruptReason::Drain)) => AttemptResult::Drained,

@@ -22,18 +22,18 @@ impl HostedTypes {
     pub fn of(catalog: &Catalog) -> Self {
         let view = catalog.view();
         let (mut largest, mut smallest) = (Resources::default(), Resources::UNLIMITED);
-        let wanted = view.task_types.iter().map(|(name, handler)| {
+        let types = view.task_types.iter().map(|(name, handler)| {
             let needs = handler.needs();
             (largest, smallest) = (largest.max(needs), smallest.min(needs));
             let task_type = &handler.task_type;
-            let wanted = RequestedType {
+            let requested = RequestedType {
                 max: task_type.max_concurrency.unwrap_or(usize::MAX),
                 max_cluster_concurrency: task_type.max_cluster_concurrency,
                 needs,
             };
-            (name.clone(), wanted)
+            (name.clone(), requested)
         });
-        let types = Arc::new(wanted.collect());
+        let types = Arc::new(types.collect());
         Self {
             view,
             types,

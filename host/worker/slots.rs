@@ -113,12 +113,15 @@ mod tests {
     #[test]
     fn a_type_stops_at_its_own_limit_and_all_stop_at_the_nodes() {
         let slots = Slots::new(3);
-        let wanted = |max| RequestedType {
+        let requested = |max| RequestedType {
             max,
             max_cluster_concurrency: None,
             needs: Resources::default(),
         };
-        let types = RequestedTypes::from([(name("a"), wanted(2)), (name("b"), wanted(usize::MAX))]);
+        let types = RequestedTypes::from([
+            (name("a"), requested(2)),
+            (name("b"), requested(usize::MAX)),
+        ]);
         let left = |slots: &Slots| slots.left(&types).into_iter().collect::<Vec<_>>();
         assert_eq!((left(&slots), slots.free_slots()), (vec![], 3));
         slots.take(&leased("a", false));

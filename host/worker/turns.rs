@@ -118,10 +118,10 @@ impl<R> Turns<R> {
             let until = *until;
             tokio::select! {
                 biased;
-                room = wait => {
+                permit = wait => {
                     let task_type = task_type.clone();
                     self.state = State::Idle;
-                    return (task_type, room);
+                    return (task_type, permit);
                 }
                 () = sleep_until(until) => self.end_turn(until),
             }

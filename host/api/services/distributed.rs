@@ -119,7 +119,7 @@ impl DistributedService for DistributedServiceImpl {
         };
         // The reply is in memory already. Waiting for the budget would keep it there uncounted.
         match share.unsent.try_reserve(response.encoded_len()) {
-            Some(room) => Ok(in_flight::response(response, Some(Arc::new(room)))),
+            Some(reservation) => Ok(in_flight::response(response, Some(Arc::new(reservation)))),
             None => Err(status::unread_responses()),
         }
     }

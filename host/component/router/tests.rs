@@ -84,7 +84,7 @@ fn live(node: &Node, id: &str, count: &Arc<AtomicUsize>) -> tokio::task::JoinHan
     let registration = node.router.register(&name(id), inbox).unwrap();
     let (router, id, count) = (node.router.clone(), name(id), count.clone());
     tokio::spawn(async move {
-        let _residence = registration;
+        let _registration = registration;
         while let Some(Received::Message(message)) = mailbox.next().await {
             count.fetch_add(1, Ordering::SeqCst);
             let answer = router.node().to_string().into();
