@@ -20,6 +20,7 @@ fn prepare() {
 
 /// Provides the plugin to the exports. `plugin!` implements it in the plugin's crate.
 pub trait PluginSource {
+    /// Returns the plugin.
     fn plugin() -> Plugin;
 }
 
