@@ -56,6 +56,7 @@ const SPAWN_AND_WAIT: &[&str] = &[
     "broker/redis/mod",
     "cli/demo/process",
     "component/node_inbox",
+    "discovery/etcd/service_writer",
     "plugin/compile/process",
     "plugin/compile/spawner",
     "plugin/compile/compiler",

@@ -39,13 +39,21 @@ async fn serving(config: &hostel_config::Config, guests: &[TestGuest<'_>]) -> Ar
 
 /// Waits until the catalog `holds`, for at most five seconds.
 async fn until(host: &PluginHost, what: &str, holds: impl Fn(&View) -> bool) {
+    until_within(host, Duration::from_secs(5), what, holds).await;
+}
+
+async fn until_within(
+    host: &PluginHost,
+    limit: Duration,
+    what: &str,
+    holds: impl Fn(&View) -> bool,
+) {
     let mut changed = host.changed();
     let waiting = async {
         while !holds(&host.catalog().view()) {
             changed.changed().await.unwrap();
         }
     };
-    let limit = Duration::from_secs(5);
     if tokio::time::timeout(limit, waiting).await.is_err() {
         panic!("{what}: {:?}", host.catalog().view());
     }

@@ -31,16 +31,15 @@ impl Fingerprint {
         Self::of(file).is_ok_and(|now| now == *self)
     }
 
-    /// How long ago the file was changed; zero if the clocks disagree.
-    pub fn age(&self) -> Duration {
+    /// How long before `now` the file was changed; zero if the clock of its file system is ahead, however
+    /// long ago it was changed.
+    pub fn age_at(&self, now: SystemTime) -> Duration {
         let (seconds, nanoseconds) = self.changed;
         let since = Duration::new(
             u64::try_from(seconds).unwrap_or(0),
             u32::try_from(nanoseconds).unwrap_or(0),
         );
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH + since)
-            .unwrap_or_default()
+        now.duration_since(UNIX_EPOCH + since).unwrap_or_default()
     }
 }
 
@@ -69,7 +68,11 @@ mod tests {
         std::os::unix::fs::symlink(path("a"), path("link")).unwrap();
         let first = Fingerprint::of(&path("link")).unwrap();
         assert_eq!(first, Fingerprint::of(&path("a")).unwrap());
-        assert!(first.age() < Duration::from_secs(60));
+        let now = SystemTime::now();
+        assert!(first.age_at(now) < Duration::from_secs(60));
+        let minute = Duration::from_secs(60);
+        assert!(first.age_at(now + minute) >= minute);
+        assert_eq!(first.age_at(now - minute), Duration::ZERO);
         fs::write(path("a"), "12").unwrap();
         let second = Fingerprint::of(&path("link")).unwrap();
         assert_ne!(first, second);

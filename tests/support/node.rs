@@ -24,6 +24,8 @@ pub struct Node {
     filter: Option<&'static str>,
     /// The program to run, if not the binary under test.
     program: Option<PathBuf>,
+    /// The limit of its address space in bytes, if any.
+    address_space: Option<u64>,
     /// The servers that belong to the node. Dropped after the process.
     pub shared: Option<Shared>,
 }
@@ -106,6 +108,23 @@ fn in_own_mounts(script: &str) -> Command {
     command
 }
 
+/// Returns a command that runs the same program in this much address space.
+fn limited(command: &Command, bytes: u64) -> Command {
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "ulimit -v \"$0\" && exec \"$@\""])
+        .arg((bytes >> 10).to_string())
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited
+}
+
 impl Node {
     /// Starts a node with these plugins and additional settings: sections in TOML, without `[node]`.
     pub async fn start(plugins: &[&Path], settings: &str) -> Self {
@@ -128,6 +147,7 @@ impl Node {
             disk: None,
             filter: None,
             program: None,
+            address_space: None,
             shared: None,
         };
         for plugin in plugins {
@@ -190,6 +210,11 @@ impl Node {
         self.program = Some(program);
     }
 
+    /// Limits the address space of the process.
+    pub fn limit_address_space(&mut self, bytes: u64) {
+        self.address_space = Some(bytes);
+    }
+
     /// Sets the address to listen on. The default is a free port of the loopback interface.
     pub fn set_listen(&mut self, address: &str) {
         self.config = self.config.replace("127.0.0.1:0", address);
@@ -244,6 +269,9 @@ impl Node {
             (None, Some(program)) => Command::new(program),
             (None, None) => hostel(),
         };
+        if let Some(bytes) = self.address_space {
+            command = limited(&command, bytes);
+        }
         command.envs(self.filter.map(|filter| ("RUST_LOG", filter)));
         let process = command
             .current_dir(self.dir.path())

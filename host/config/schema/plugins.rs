@@ -27,11 +27,12 @@ settings! {
         compiler: Option<PathBuf> = path().example("/usr/local/bin/hostel");
 
         /// How long the compilation of one plugin may take. A file that takes longer is refused until
-        /// the node restarts or the file changes.
+        /// the node restarts or the file changes; if the machine was too busy, it is compiled again
+        /// after 10 s to 10 min.
         compile_timeout: Duration = millis(100..=HOUR).default(Duration::from_secs(60));
 
         /// Memory that the compilation of one plugin may allocate. A file that needs more is refused
-        /// in the same way.
+        /// until the node restarts or the file changes.
         max_compile_memory_bytes: u64 =
             bytes(64 * MIB as u64..=1024 * GIB as u64).default(2 * GIB as u64);
 

@@ -5,7 +5,10 @@ use crate::{error::Error, record::ServiceInfo};
 use hostel_runtime::health::{Health, Part};
 use hostel_task::Name;
 use parking_lot::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::{Notify, watch};
 
 /// The fault of a view that is not kept up to date.
@@ -46,16 +49,16 @@ impl ClusterView {
     /// Begins the write of a service, which counts towards `max` until the result is dropped, and from
     /// then on if it is in the view.
     pub fn begin_service(
-        &self,
+        self: &Arc<Self>,
         service: &ServiceInfo,
         max: usize,
-    ) -> Result<PendingService<'_>, Error> {
+    ) -> Result<PendingService, Error> {
         let (name, id) = (&service.name, &service.id);
         if !self.lock().begin_service(name, id, max) {
             return Err(Error::Full { limit: max });
         }
         Ok(PendingService {
-            view: self,
+            view: self.clone(),
             name: name.clone(),
             id: id.clone(),
         })
@@ -120,13 +123,13 @@ impl ClusterView {
 }
 
 /// A service that is being written.
-pub(super) struct PendingService<'a> {
-    view: &'a ClusterView,
+pub(super) struct PendingService {
+    view: Arc<ClusterView>,
     name: Name,
     id: Name,
 }
 
-impl Drop for PendingService<'_> {
+impl Drop for PendingService {
     fn drop(&mut self) {
         self.view.lock().end_service(&self.name, &self.id);
     }
@@ -147,7 +150,7 @@ mod tests {
             metadata: BTreeMap::new(),
             ttl: None,
         };
-        let view = ClusterView::new(Duration::from_secs(15), Health::default());
+        let view = Arc::new(ClusterView::new(Duration::from_secs(15), Health::default()));
         let begin = |id| view.begin_service(&service(id), 2);
         let (first, second) = (begin("a").unwrap(), begin("b").unwrap());
         assert!(matches!(begin("c"), Err(Error::Full { limit: 2 })));

@@ -66,6 +66,15 @@ impl Key {
         };
         parts.next().is_none().then_some(key)
     }
+
+    /// Whether the entry is one of those that `View::nodes` and `View::drained` return. Services, which
+    /// are renewed all the time, are not.
+    pub fn is_shown(&self) -> bool {
+        match self {
+            Self::Node(_) | Self::Drained(_) => true,
+            Self::Service(..) => false,
+        }
+    }
 }
 
 impl Entry {

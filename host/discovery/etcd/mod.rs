@@ -10,6 +10,7 @@ mod keyspace;
 mod liveness_probe;
 mod registration;
 mod server;
+mod service_writer;
 mod store_identity;
 mod view;
 mod watcher;
@@ -20,14 +21,15 @@ use super::{
     service_discovery::ServiceDiscovery,
 };
 use async_trait::async_trait;
-use cluster_view::ClusterView;
-use etcd_client::{Client, PutOptions};
+use cluster_view::{ClusterView, PendingService};
+use etcd_client::Client;
 use hostel_runtime::health::{Background, Health, Part};
 use hostel_task::Name;
 use keyspace::Entry;
 use parking_lot::Mutex;
 use registration::{Registration, RegistrationState};
-use server::{CachedClient, Server, lease_seconds};
+use server::{CachedClient, Server};
+use service_writer::ServiceWriter;
 use std::{
     collections::BTreeSet,
     path::Path,
@@ -51,6 +53,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct EtcdServiceDiscovery {
     server: Arc<Server>,
     view: Arc<ClusterView>,
+    services: ServiceWriter,
     prefix: String,
     /// Distinguishes this node's record from one that another node wrote under the same id.
     instance: String,
@@ -100,10 +103,14 @@ impl EtcdServiceDiscovery {
         limits: &hostel_config::Limits,
         health: Health,
     ) -> Result<Self, Error> {
+        let server = Arc::new(Server::new(settings)?);
+        let view = Arc::new(ClusterView::new(settings.ttl + GRACE, health.clone()));
+        let prefix = settings.prefix.clone();
         Ok(Self {
-            server: Arc::new(Server::new(settings)?),
-            view: Arc::new(ClusterView::new(settings.ttl + GRACE, health.clone())),
-            prefix: settings.prefix.clone(),
+            services: ServiceWriter::new(server.clone(), view.clone(), prefix.clone()),
+            server,
+            view,
+            prefix,
             instance: Uuid::now_v7().to_string(),
             ttl: settings.ttl,
             max_services: limits.max_services,
@@ -153,34 +160,15 @@ impl EtcdServiceDiscovery {
         Ok(client)
     }
 
-    /// Writes a service under a lease of its own, and returns the time to live that etcd granted.
-    /// Revokes the lease of the previous write, which holds no key any more, or the new one if the write
-    /// failed.
-    async fn write_service(&self, service: ServiceInfo, ttl: Duration) -> Result<Duration, Error> {
-        let mut client = self.client().await?;
-        let granted = client.lease_grant(lease_seconds(ttl), None);
-        let granted = self.server.within(granted).await?;
-        let entry = Entry::Service(service);
-        let value = entry
-            .value()
-            .map_err(|error| Error::Unavailable(error.to_string()))?;
-        let options = PutOptions::new().with_lease(granted.id()).with_prev_key();
-        let put = client.put(entry.key().path(&self.prefix), value, Some(options));
-        let put = self.server.within(put).await;
-        let unused = match &put {
-            Ok(put) => put.prev_key().map_or(0, |before| before.lease()),
-            Err(_) => granted.id(),
-        };
-        if unused != 0
-            && let Err(error) = self.server.within(client.lease_revoke(unused)).await
-        {
-            tracing::debug!("cannot revoke an unused lease, which ends by itself: {error}");
-        }
-        let put = put?;
-        let revision = put.header().map_or(0, |header| header.revision());
-        self.view.lock().apply_write(entry, revision);
-        let granted = u64::try_from(granted.ttl()).unwrap_or_default();
-        Ok(Duration::from_secs(granted))
+    async fn write_service(
+        &self,
+        service: ServiceInfo,
+        pending: PendingService,
+    ) -> Result<Duration, Error> {
+        let ttl = service.granted_ttl(self.service_ttl);
+        let turn = self.services.turn(pending).await?;
+        let client = self.client().await?;
+        self.services.write(turn, client, service, ttl).await
     }
 
     /// Writes or deletes the drain request of a node, and applies that to the view at once.
@@ -286,9 +274,8 @@ impl ServiceDiscovery for EtcdServiceDiscovery {
     async fn register_service(&self, service: ServiceInfo) -> Result<Duration, Error> {
         service.check()?;
         self.ensure_watching().await?;
-        let _pending = self.view.begin_service(&service, self.max_services)?;
-        let ttl = service.granted_ttl(self.service_ttl);
-        let written = self.write_service(service, ttl).await;
+        let pending = self.view.begin_service(&service, self.max_services)?;
+        let written = self.write_service(service, pending).await;
         if written.is_err() {
             self.running.lock().client = None;
         }
@@ -332,6 +319,7 @@ impl ServiceDiscovery for EtcdServiceDiscovery {
             registering.stop.cancel();
             registering.task.ended().await;
         }
+        self.services.finished().await;
         Ok(())
     }
 

@@ -235,21 +235,30 @@ impl View {
 
     /// Applies changes of etcd, in order. `None` stands for a deletion.
     pub fn change(&mut self, changes: Vec<(Key, Option<Entry>)>, revision: i64, now: Instant) {
+        let mut is_shown = false;
         for (key, entry) in changes {
+            is_shown |= key.is_shown();
             match entry {
                 Some(entry) => self.put(entry, revision),
                 None => self.remove(&key, now),
             }
         }
-        self.keep_if_all_removed(revision, now);
+        if is_shown {
+            self.keep_if_all_removed(revision, now);
+        } else {
+            self.revision = revision;
+        }
     }
 
     /// Applies a write of this node before the watch reports it.
     pub fn apply_write(&mut self, entry: Entry, revision: i64) {
         // Otherwise the watch has reported it already, and possibly later changes.
         if revision > self.revision {
+            let is_shown = entry.key().is_shown();
             self.put(entry, revision);
-            self.show();
+            if is_shown {
+                self.show();
+            }
         }
     }
 
@@ -257,7 +266,9 @@ impl View {
     pub fn apply_delete(&mut self, key: &Key, revision: i64, now: Instant) {
         if revision > self.revision {
             self.remove(key, now);
-            self.show();
+            if key.is_shown() {
+                self.show();
+            }
         }
     }
 
@@ -406,7 +417,7 @@ impl View {
         self.show();
     }
 
-    /// Updates what `nodes` and `drained` return, and notifies subscribers if it has changed.
+    /// Updates what `nodes` and `drained` return, which copies every record, and notifies subscribers if it has changed.
     fn show(&mut self) {
         let own = self.own.as_ref();
         let others = self.nodes.values().map(|node| &node.registered.record);

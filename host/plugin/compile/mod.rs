@@ -6,6 +6,7 @@ pub mod cache;
 pub mod command;
 pub mod compiler;
 mod confine;
+mod cpu_time;
 pub mod hints;
 mod limits;
 mod outcome;

@@ -1,10 +1,11 @@
-//! The diagnostic of a file, from the exit of its compile process. A file that kills the process is refused
-//! for good: the same content would kill the next one too.
+//! The diagnostic of a file, from the exit of its compile process. A file that reaches a limit of its
+//! process is refused for good: the same content would reach it again. What another has done to the
+//! process, or the load of the machine, is not the file's fault, and the file is tried again.
 
 use super::{hints, limits::Limits, protocol::CompileError};
 use crate::diagnostic::Diagnostic;
 use rustix::process::Signal;
-use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
+use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
 /// The exit code of a panic.
 const PANICKED: i32 = 101;
@@ -41,10 +42,11 @@ pub fn diagnostic(status: ExitStatus, stderr: &str, limits: &Limits) -> Option<D
         return Some(Diagnostic::new("is too large when it is compiled"));
     }
     if ended_by(Signal::KILL) {
-        return Some(Diagnostic::new(
+        // The kernel chooses it first, whatever has taken the memory (`confine.rs`).
+        return Some(Diagnostic::passing(
             "the process that compiled it was killed, most likely by the kernel for want of \
-             memory: give the machine more, or set plugins.max_compile_memory_bytes below what it \
-             has",
+             memory, and it is compiled again later: give the machine more, or set \
+             plugins.max_compile_memory_bytes below what it has",
         ));
     }
     if status.code() == Some(PANICKED) {
@@ -58,8 +60,24 @@ pub fn diagnostic(status: ExitStatus, stderr: &str, limits: &Limits) -> Option<D
     )))
 }
 
-/// The diagnostic of a file that reached the time limit.
-pub fn too_slow(limits: &Limits) -> Diagnostic {
+/// The diagnostic of a file that reached the time limit, when the busiest thread of its process had used
+/// `cpu_time`, if that is known. It may pass unless the file alone has taken most of the time.
+pub fn timed_out(cpu_time: Option<Duration>, limits: &Limits) -> Diagnostic {
+    if cpu_time.is_some_and(|used| used >= limits.timeout * 3 / 4) {
+        return too_slow(limits);
+    }
+    let used = cpu_time.map_or_else(String::new, |used| {
+        format!(" and got {} ms of processor time", used.as_millis())
+    });
+    Diagnostic::passing(format!(
+        "compiling took longer than {} ms (plugins.compile_timeout_ms){used}, and it is compiled \
+         again later: the machine is busy",
+        limits.timeout.as_millis()
+    ))
+}
+
+/// The diagnostic of a file that took all of its processor time.
+fn too_slow(limits: &Limits) -> Diagnostic {
     Diagnostic::new(format!(
         "compiling took longer than {} ms (plugins.compile_timeout_ms)",
         limits.timeout.as_millis()
@@ -129,7 +147,6 @@ mod tests {
             ),
             (cpu, "", "plugins.compile_timeout_ms"),
             (size, "", "too large when it is compiled"),
-            (killed, "", "want of memory"),
             (exit(101), "panicked at x.rs:1:1: why", "x.rs:1:1: why"),
             (exit(3), "no idea", "failed (exit status: 3): no idea"),
         ];
@@ -139,5 +156,14 @@ mod tests {
             assert!(!diagnostic.may_pass(), "{diagnostic}");
         }
         assert_eq!(diagnostic(ExitStatus::from_raw(0), "", &limits), None);
+        let killed = diagnostic(ExitStatus::from_raw(killed), "", &limits).unwrap();
+        assert!(killed.to_string().contains("want of memory"), "{killed}");
+        assert!(killed.may_pass(), "another has done it: {killed}");
+        for (used, may_pass) in [(Some(50), false), (Some(40), true), (None, true)] {
+            let slow = timed_out(used.map(Duration::from_secs), &limits);
+            assert_eq!(slow.may_pass(), may_pass, "{slow}");
+            let named = "60000 ms (plugins.compile_timeout_ms)";
+            assert!(slow.to_string().contains(named), "{slow}");
+        }
     }
 }

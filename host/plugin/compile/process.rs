@@ -2,6 +2,7 @@
 //! its time limit or if its result is no longer wanted, and reaps it in every case.
 
 use super::{
+    cpu_time,
     limits::Limits,
     outcome,
     protocol::{COMMAND, CompileRequest},
@@ -71,12 +72,13 @@ impl Launcher {
             () = stop.cancelled() => None,
         };
         let Some((status, stderr)) = ended else {
+            let cpu_time = child.id().and_then(cpu_time::of_busiest_thread);
             // Kills it and waits for its end.
             child.kill().await.map_err(unable)?;
             return Err(if stop.is_cancelled() {
                 Diagnostic::passing("the node is stopping")
             } else {
-                outcome::too_slow(&self.limits)
+                outcome::timed_out(cpu_time, &self.limits)
             });
         };
         if let Some(diagnostic) = outcome::diagnostic(status, &stderr, &self.limits) {

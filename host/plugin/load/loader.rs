@@ -66,10 +66,14 @@ pub struct Loader {
     scanned: bool,
     /// When to publish what has been loaded.
     publish_at: Option<Instant>,
+    /// The system's clock, which a file's time of change is compared with.
+    clock: fn() -> SystemTime,
 }
 
 #[derive(Default)]
 struct FileState {
+    /// The latest fingerprint that a scan has found, and when it first did.
+    seen: Option<(Fingerprint, Instant)>,
     /// The fingerprint of the content that was loaded or refused.
     fingerprint: Option<Fingerprint>,
     /// When to read it again even if it has not changed.
@@ -80,6 +84,16 @@ struct FileState {
     job: Option<task::Id>,
     /// The job as the catalog shows it; `None` while it may turn out that the content serves already.
     loading: Option<Loading>,
+}
+
+impl FileState {
+    /// For how long the file has had this fingerprint at least. A file system whose clock is ahead shows
+    /// no age, so the time for which scans have found the fingerprint counts as well.
+    fn age(&self, fingerprint: Fingerprint, now: SystemTime) -> Duration {
+        let seen = self.seen.filter(|(seen, _)| *seen == fingerprint);
+        let seen = seen.map_or(Duration::ZERO, |(_, since)| since.elapsed());
+        fingerprint.age_at(now).max(seen)
+    }
 }
 
 impl Loader {
@@ -114,6 +128,7 @@ impl Loader {
             first_jobs: HashSet::new(),
             scanned: view.scanned,
             publish_at: None,
+            clock: SystemTime::now,
         }
     }
 
@@ -226,6 +241,9 @@ impl Loader {
         }
         for (file, fingerprint) in found {
             let known = self.files.entry(file.clone()).or_default();
+            if known.seen.is_none_or(|(seen, _)| seen != fingerprint) {
+                known.seen = Some((fingerprint, Instant::now()));
+            }
             let due = known.again_at.is_some_and(|at| at <= Instant::now());
             if known.job.is_none() && (due || known.fingerprint != Some(fingerprint)) {
                 if !self.scanned {
@@ -302,7 +320,7 @@ impl Loader {
             }
             outcome => outcome,
         };
-        let age = done.fingerprint.age();
+        let age = known.age(done.fingerprint, (self.clock)());
         if known.fingerprint != Some(done.fingerprint) {
             known.retry = None;
         }
@@ -410,14 +428,4 @@ fn loading(file: &Path, task_types: Vec<Name>) -> Loading {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retries_back_off_up_to_a_limit() {
-        let delays = std::iter::successors(Some(RETRY), |last| Some(retry_after(Some(*last))));
-        let seconds: Vec<u64> = delays.map(|delay| delay.as_secs()).take(8).collect();
-        assert_eq!(seconds, [10, 20, 40, 80, 160, 320, 600, 600]);
-        assert_eq!(retry_after(None), RETRY);
-    }
-}
+mod tests;

@@ -16,6 +16,15 @@ use std::{
     time::SystemTime,
 };
 
+/// What the names of all generations that serve may take of the node's record in the cluster, which a
+/// store accepts up to a size only (etcd: 1.5 MiB).
+const MAX_NAMES_BYTES: usize = 512 << 10;
+/// The same for the task types of files that are being loaded.
+const MAX_EXPECTED_BYTES: usize = 256 << 10;
+/// What a record takes for each name besides its text, and for each plugin besides names and version.
+const NAME_BYTES: usize = 3;
+const PLUGIN_BYTES: usize = 104;
+
 #[derive(Default)]
 pub struct Registry {
     files: BTreeMap<PathBuf, Entry>,
@@ -148,8 +157,8 @@ impl Registry {
         for (file, entry) in &mut self.files {
             if entry.rejection.is_none()
                 && let Some(candidate) = &entry.candidate
-                && let Some(other) = claims.owner_against(file, candidate)
-                && let Some(diagnostic) = conflict(candidate, &other)
+                && let Some(obstacle) = claims.obstacle(file, candidate, entry.serving.as_deref())
+                && let Some(diagnostic) = obstacle.diagnostic(candidate)
             {
                 entry.rejection = Some(rejection(file, diagnostic.to_string()));
                 changed.push(file.clone());
@@ -165,8 +174,9 @@ impl Registry {
         let mut again = true;
         while std::mem::take(&mut again) {
             for (file, entry) in &mut self.files {
+                let serving = entry.serving.as_deref();
                 let can_serve = |candidate: &mut Arc<Generation>| {
-                    claims.owner_against(file, candidate).is_none()
+                    claims.obstacle(file, candidate, serving).is_none()
                 };
                 let Some(candidate) = entry.candidate.take_if(can_serve) else {
                     continue;
@@ -188,7 +198,14 @@ impl Registry {
 
     /// The view for the catalog, together with what is being loaded and whether the first scan is
     /// done.
-    pub fn view(&self, loading: Vec<Loading>, scanned: bool) -> View {
+    pub fn view(&self, mut loading: Vec<Loading>, scanned: bool) -> View {
+        let mut bytes = 0;
+        for file in &mut loading {
+            bytes += names_bytes(&file.task_types);
+            if bytes > MAX_EXPECTED_BYTES {
+                file.task_types.clear();
+            }
+        }
         let entries = self.files.values();
         let serving = entries.clone().filter_map(|entry| entry.serving.clone());
         let rejected = entries.filter_map(|entry| entry.rejection.clone());
@@ -200,6 +217,16 @@ impl Registry {
 struct Claims {
     names: HashMap<Name, Claim>,
     task_types: HashMap<Name, Claim>,
+    /// What all of them take of the node's record.
+    bytes: usize,
+}
+
+/// Why a candidate cannot serve.
+enum Obstacle {
+    /// The generation of another file owns its name or a task type.
+    Owner(Arc<Generation>),
+    /// With it the names of all plugins would take this many bytes.
+    Names(usize),
 }
 
 type Claim = (PathBuf, Arc<Generation>);
@@ -209,6 +236,7 @@ impl Claims {
         let mut claims = Self {
             names: HashMap::new(),
             task_types: HashMap::new(),
+            bytes: 0,
         };
         for (file, entry) in files {
             if let Some(serving) = &entry.serving {
@@ -220,6 +248,7 @@ impl Claims {
 
     fn add(&mut self, file: &Path, serving: &Arc<Generation>) {
         let claim = || (file.to_owned(), serving.clone());
+        self.bytes += record_bytes(serving);
         self.names.insert(serving.name.clone(), claim());
         for task_type in &serving.task_types {
             self.task_types.insert(task_type.name.clone(), claim());
@@ -229,6 +258,7 @@ impl Claims {
     /// Removes what `old` of `file` claimed and its successor does not.
     fn remove(&mut self, file: &Path, old: &Arc<Generation>) {
         let is_old = |claim: &Claim| claim.0 == file && Arc::ptr_eq(&claim.1, old);
+        self.bytes -= record_bytes(old);
         if self.names.get(&old.name).is_some_and(is_old) {
             self.names.remove(&old.name);
         }
@@ -237,6 +267,21 @@ impl Claims {
                 self.task_types.remove(&task_type.name);
             }
         }
+    }
+
+    /// Why `candidate` of `file` cannot take the place of what serves of it.
+    fn obstacle(
+        &self,
+        file: &Path,
+        candidate: &Generation,
+        serving: Option<&Generation>,
+    ) -> Option<Obstacle> {
+        if let Some(owner) = self.owner_against(file, candidate) {
+            return Some(Obstacle::Owner(owner));
+        }
+        let others = self.bytes - serving.map_or(0, record_bytes);
+        let bytes = others + record_bytes(candidate);
+        (bytes > MAX_NAMES_BYTES).then_some(Obstacle::Names(bytes))
     }
 
     /// The generation of another file that owns the name or a task type of `candidate`.
@@ -248,6 +293,35 @@ impl Claims {
             .find(|(other, _)| other != file)
             .map(|(_, other)| other.clone())
     }
+}
+
+impl Obstacle {
+    fn diagnostic(&self, candidate: &Generation) -> Option<Diagnostic> {
+        match self {
+            Self::Owner(other) => conflict(candidate, other),
+            Self::Names(bytes) => Some(Diagnostic::new(format!(
+                "with its task types the names of all plugins of this node would take {bytes} bytes of \
+                 the node's record, and at most {MAX_NAMES_BYTES} are allowed: give the task types \
+                 shorter names, or remove plugins from this node"
+            ))),
+        }
+    }
+}
+
+/// What a generation takes of the node's record.
+fn record_bytes(generation: &Generation) -> usize {
+    let types = generation.task_types.iter();
+    let types: usize = types.map(|one| name_bytes(&one.name)).sum();
+    // Once as a plugin, and once as a component.
+    types + 2 * name_bytes(&generation.name) + generation.version.len() + PLUGIN_BYTES
+}
+
+fn names_bytes(names: &[Name]) -> usize {
+    names.iter().map(name_bytes).sum()
+}
+
+fn name_bytes(name: &Name) -> usize {
+    name.as_str().len() + NAME_BYTES
 }
 
 fn conflict(candidate: &Generation, other: &Generation) -> Option<Diagnostic> {
@@ -276,3 +350,6 @@ fn rejection(file: &Path, error: String) -> Rejection {
         at: SystemTime::now(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //! and memory, so that the limits of all guests together stay within the machine. Components live
 //! long, so they have a share of their own of both and never take from the tasks' share.
 
-use super::sizing;
+use super::sizing::{self, Shares};
 use hostel_config as config;
 use hostel_runtime::budget::{Budget, Reservation};
 use hostel_task::Resources;
@@ -42,9 +42,9 @@ pub struct Permit {
 }
 
 impl Admission {
-    pub fn new(plugins: &config::Plugins) -> Self {
+    /// Admits guests to a pool of `slots`, and to the memory that the settings allow.
+    pub fn new(plugins: &config::Plugins, slots: Shares) -> Self {
         let memory = sizing::memory_shares(plugins);
-        let slots = sizing::slot_counts(plugins);
         Self {
             tasks: Share::new(slots.tasks, memory.tasks),
             components: Share::new(slots.components, memory.components),
@@ -208,7 +208,7 @@ mod tests {
         let mut plugins = Config::default().plugins;
         plugins.max_total_memory_bytes = total_mib * MIB;
         plugins.max_component_memory_bytes = components_mib * MIB;
-        Admission::new(&plugins)
+        Admission::new(&plugins, sizing::slot_counts(&plugins))
     }
 
     fn needs(mib: usize) -> Resources {
@@ -280,7 +280,7 @@ mod tests {
         }
         let mut plugins = Config::default().plugins;
         plugins.max_total_memory_bytes = 0;
-        let by_machine = Admission::new(&plugins);
+        let by_machine = Admission::new(&plugins, sizing::slot_counts(&plugins));
         let total = |kind| by_machine.total(kind).memory_bytes;
         assert!(total(GuestKind::Task) > total(GuestKind::Component));
     }

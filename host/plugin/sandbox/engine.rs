@@ -3,8 +3,9 @@
 
 use super::{
     admission::Admission,
-    engine_config::{MEMORIES_PER_SLOT, TABLES_PER_SLOT, common, engine_settings},
+    engine_config::{MEMORIES_PER_SLOT, TABLES_PER_SLOT, settings_with},
     imports, limiter,
+    sizing::{self, Shares},
     store_state::StoreState,
     ticker::Ticker,
 };
@@ -14,6 +15,9 @@ use hostel_runtime::health::Health;
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
 use wasmtime::component::{Component, Linker};
+
+/// Address space that a pool slot takes: each of its memories can be addressed with 32 bits.
+const SLOT_GIB: usize = 4 * MEMORIES_PER_SLOT as usize;
 
 pub struct Engine {
     pub wasmtime: wasmtime::Engine,
@@ -27,15 +31,10 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(config: &config::Config, health: &Health) -> Result<Self, Error> {
-        let wasmtime = match wasmtime::Engine::new(&engine_settings(config)) {
-            Ok(engine) => engine,
-            Err(error) => {
-                tracing::warn!(
-                    "no pool of instances can be allocated, so each task takes some 50 µs longer: {error:#}"
-                );
-                wasmtime::Engine::new(&common()).map_err(Error::engine)?
-            }
-        };
+        let wanted = sizing::slot_counts(&config.plugins);
+        let (wasmtime, slots) = largest_pool(wanted, |slots| {
+            wasmtime::Engine::new(&settings_with(config, slots))
+        })?;
         let runtime = guest_runtime(config.plugins.threads)
             .map_err(|source| Error::io("the threads for guests cannot be started", source))?;
         let ticker = Ticker::start(wasmtime.clone(), health)
@@ -43,7 +42,7 @@ impl Engine {
         Ok(Self {
             linker: imports::linker(&wasmtime).map_err(Error::engine)?,
             wasmtime,
-            admission: Admission::new(&config.plugins),
+            admission: Admission::new(&config.plugins, slots),
             guests: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
             _ticker: ticker,
@@ -85,6 +84,43 @@ impl Drop for Engine {
     }
 }
 
+/// Makes an engine with the largest pool of instances that the address space has room for, up to
+/// `wanted`. There is no engine without a pool: only the pool bounds the size of an instance, which no
+/// other limit counts.
+fn largest_pool<E>(
+    wanted: Shares,
+    make: impl Fn(Shares) -> wasmtime::Result<E>,
+) -> Result<(E, Shares), Error> {
+    let count = |slots: Shares| slots.tasks.saturating_add(slots.components);
+    let mut refused = None;
+    for slots in sizing::smaller_pools(wanted) {
+        match make(slots) {
+            Ok(engine) => {
+                if let Some((_, error)) = refused {
+                    let (has, wanted) = (count(slots), count(wanted));
+                    tracing::warn!(
+                        "the address space has room for {has} of {wanted} pool slots, so fewer tasks and \
+                         components run at once: raise its limit (`ulimit -v`, LimitAS= of systemd), or \
+                         lower plugins.max_tasks and plugins.max_components: {error:#}"
+                    );
+                }
+                return Ok((engine, slots));
+            }
+            Err(error) => refused = Some((slots, error)),
+        }
+    }
+    let why = refused.map_or_else(String::new, |(slots, error)| {
+        format!(
+            "no pool of instances can be allocated, not even one of {} slots, which takes some {} GiB of \
+             address space: raise its limit (`ulimit -v`, LimitAS= of systemd), or use a machine with a \
+             larger address space: {error:#}",
+            count(slots),
+            count(slots) * SLOT_GIB,
+        )
+    });
+    Err(Error::Engine(why))
+}
+
 fn guest_runtime(threads: usize) -> std::io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     if threads > 0 {
@@ -98,4 +134,35 @@ fn guest_runtime(threads: usize) -> std::io::Result<Runtime> {
         .global_queue_interval(2)
         .event_interval(8)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_that_does_not_fit_is_halved_until_it_does() {
+        let wanted = Shares {
+            tasks: 66,
+            components: 40,
+        };
+        let pool = |room: usize| {
+            largest_pool(wanted, |slots| {
+                let count = slots.tasks + slots.components;
+                if count > room {
+                    wasmtime::bail!("mmap failed to reserve");
+                }
+                Ok(count)
+            })
+        };
+        assert_eq!(pool(1000).unwrap(), (106, wanted));
+        assert_eq!(pool(105).unwrap().0, 53);
+        assert_eq!(pool(30).unwrap().0, 26);
+        let (least, slots) = pool(16).unwrap();
+        assert_eq!((least, slots.tasks, slots.components), (16, 8, 8));
+        let error = pool(15).unwrap_err().to_string();
+        for words in ["16 slots", "128 GiB", "ulimit -v", "mmap failed to reserve"] {
+            assert!(error.contains(words), "{error}");
+        }
+    }
 }

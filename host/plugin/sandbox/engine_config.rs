@@ -1,6 +1,9 @@
 //! The settings of a node's wasmtime engine, and the part of them that its compile processes share.
 
-use super::{host_memory, limiter, sizing};
+use super::{
+    host_memory, limiter,
+    sizing::{self, Shares},
+};
 use hostel_config as config;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -16,12 +19,6 @@ pub const TABLES_PER_SLOT: u32 = 8;
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
 /// Idle slots that stay prepared for a plugin. With more, memory grows with every reload.
 const WARM_SLOTS: u32 = 32;
-
-/// The pool slots of tasks and components together.
-fn slot_count(plugins: &config::Plugins) -> u32 {
-    let slots = sizing::slot_counts(plugins);
-    u32::try_from(slots.tasks.saturating_add(slots.components)).unwrap_or(u32::MAX)
-}
 
 /// The settings that a node and its compile processes share, so that the node can load their
 /// artifacts. Without the pool, which compiling does not need and which takes address space.
@@ -42,7 +39,13 @@ pub fn common() -> Config {
 /// The settings of the engine of a node with this configuration. Benches use them to compare with
 /// bare wasmtime.
 pub fn engine_settings(config: &config::Config) -> Config {
-    let slots = slot_count(&config.plugins);
+    settings_with(config, sizing::slot_counts(&config.plugins))
+}
+
+/// The same with this many pool slots.
+pub fn settings_with(config: &config::Config, slots: Shares) -> Config {
+    let slots = slots.tasks.saturating_add(slots.components);
+    let slots = u32::try_from(slots).unwrap_or(u32::MAX);
     let limits = std::iter::once(&config.plugins.sandbox);
     let largest_memory = limits.clone().map(|limits| limits.max_memory_bytes);
     let largest_table = limits.map(|limits| limits.max_table_elements);

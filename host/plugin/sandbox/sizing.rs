@@ -14,6 +14,7 @@ const SPARE_COMPONENT_SLOTS: usize = 8;
 const UNKNOWN_BYTES: usize = 1 << 42;
 
 /// A number for tasks, and one for components.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shares {
     pub tasks: usize,
     pub components: usize,
@@ -28,6 +29,18 @@ pub fn slot_counts(plugins: &Plugins) -> Shares {
         tasks: tasks.max(MIN_SLOTS),
         components: components.max(MIN_SLOTS),
     }
+}
+
+/// The pools of slots to try where `wanted` does not fit into the address space: each has half of the
+/// one before, and the last one as few as a node can run with.
+pub fn smaller_pools(wanted: Shares) -> impl Iterator<Item = Shares> {
+    std::iter::successors(Some(wanted), |last| {
+        let half = Shares {
+            tasks: (last.tasks / 2).max(MIN_SLOTS),
+            components: (last.components / 2).max(MIN_SLOTS),
+        };
+        (half != *last).then_some(half)
+    })
 }
 
 /// The memory of all guests of a node in bytes.

@@ -300,3 +300,24 @@ async fn a_slow_plugin_does_not_delay_the_start_of_the_node() {
     .await;
     host.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_whose_compile_process_was_killed_is_compiled_again() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    // Kills itself at its first run.
+    let compiler = dir.path().join("compiler");
+    let (mark, program) = (dir.path().join("killed"), testing::compiler());
+    let script = format!("#!/bin/sh\nmkdir {mark:?} && kill -9 $$\nexec {program:?} \"$@\"\n");
+    std::fs::write(&compiler, script).unwrap();
+    std::fs::set_permissions(&compiler, std::fs::Permissions::from_mode(0o755)).unwrap();
+    config.plugins.compiler = Some(compiler);
+    let host = serving(&config, &[TestGuest::default()]).await;
+    let view = host.catalog().view();
+    assert!(errors(&view).contains("was killed"), "{view:?}");
+    let limit = Duration::from_secs(60);
+    let serves = |view: &View| version(view, "sample") == "1" && view.rejected.is_empty();
+    until_within(&host, limit, "compiled again", serves).await;
+    host.stop().await.unwrap();
+}

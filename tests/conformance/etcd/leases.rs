@@ -22,6 +22,10 @@ pub fn trials() -> Vec<Trial> {
             a_service_registered_again_keeps_one_lease,
         ),
         trial(
+            "a_cancelled_registration_leaves_no_lease",
+            a_cancelled_registration_leaves_no_lease,
+        ),
+        trial(
             "connections_are_not_pinged_too_often",
             connections_are_not_pinged_too_often,
         ),
@@ -55,6 +59,34 @@ async fn a_service_registered_again_keeps_one_lease() {
     }
     let after = admin.leases().await.unwrap().leases().len();
     assert_eq!(after, before + 1);
+    let name = Name::parse("name", "printer").unwrap();
+    assert_eq!(a.discover_service(&name).await.unwrap().len(), 1);
+}
+
+/// Over a line on which a lease is granted long before the service is written.
+async fn a_cancelled_registration_leaves_no_lease() {
+    let server = Server::start(Kind::Etcd).await;
+    let proxy = Proxy::with_bandwidth(&format!("127.0.0.1:{}", server.port()), 100_000).await;
+    let mut behind = settings(&server);
+    behind.endpoints = vec![format!("http://{}", proxy.address())];
+    let a = EtcdServiceDiscovery::open(&behind, &Config::default().limits).unwrap();
+    let mut large = service(LONG_TTL);
+    large.metadata.insert("a".into(), "a".repeat(14_000));
+    a.register_service(large.clone()).await.unwrap();
+    let admin = admin(&server).await;
+    let leases = async || admin.clone().leases().await.unwrap().leases().len();
+    let before = leases().await;
+    for _ in 0..8 {
+        let granted = async { while leases().await == before {} };
+        tokio::select! {
+            done = a.register_service(large.clone()) => panic!("not cancelled: {done:?}"),
+            () = granted => {}
+        }
+    }
+    support::eventually("only the lease of the service is left", async || {
+        (leases().await == before).then_some(())
+    })
+    .await;
     let name = Name::parse("name", "printer").unwrap();
     assert_eq!(a.discover_service(&name).await.unwrap().len(), 1);
 }

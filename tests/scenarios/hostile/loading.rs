@@ -206,3 +206,27 @@ fn check_rejection(rejected: &[RejectedFile], name: &str, words: &str) {
     let error = error.unwrap_or_else(|| panic!("{file} is not among {rejected:?}"));
     assert!(error.contains(words), "{file}: {error}");
 }
+
+/// Where the address space has no room for the usual pool, a smaller one bounds the size of an instance.
+pub async fn large_instances_are_rejected_in_a_small_address_space() {
+    let mut node = Node::prepare(&[&showcase("echo")], "");
+    node.limit_address_space(160 << 30);
+    // Far more than an instance may have, and little enough that the test would survive it.
+    let globals = "(global i64 (i64.const 0))".repeat(300_000);
+    let text = TestGuest {
+        name: "large",
+        task_types: &["large"],
+        ..TestGuest::default()
+    }
+    .text();
+    let (rest, end) = text.split_at(text.rfind(')').unwrap());
+    let instances = "(core instance (instantiate $large))".repeat(20);
+    let text = format!("{rest} (core module $large {globals}) {instances} {end}");
+    node.add_wasm("large.wasm", &wat::parse_str(text).unwrap());
+    let node = node.started().await;
+    let log = node.log();
+    assert!(log.contains("of 106 pool slots"), "{log}");
+    let rejected = wait_for_rejected(node.client(), 1).await;
+    check_rejection(&rejected, "large", "instance allocation");
+    echo(&mut node.client()).await;
+}

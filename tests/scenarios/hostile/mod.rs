@@ -33,6 +33,10 @@ pub fn trials() -> Vec<Trial> {
         "hostile::invalid_plugins_are_rejected_with_the_reason",
         loading::invalid_plugins_are_rejected_with_the_reason,
     );
+    let large = trial(
+        "hostile::large_instances_are_rejected_in_a_small_address_space",
+        loading::large_instances_are_rejected_in_a_small_address_space,
+    );
     [
         on_both(
             "hostile::hostile_tasks_fail_alone_with_the_reason",
@@ -49,7 +53,7 @@ pub fn trials() -> Vec<Trial> {
     ]
     .into_iter()
     .flatten()
-    .chain([loads])
+    .chain([loads, large])
     .chain(compilation::trials())
     .collect()
 }

@@ -76,6 +76,26 @@ fn a_write_that_the_watch_reported_is_not_applied_again() {
 }
 
 #[test]
+fn a_change_of_a_service_copies_no_record() {
+    let now = Instant::now();
+    let mut view = three(now);
+    // Shows whether the list is made anew, even if it would be equal.
+    let marked: Arc<[NodeRecord]> = Arc::new([record("marked")]);
+    view.shown = marked.clone();
+    let is_untouched = |view: &View| Arc::ptr_eq(&view.nodes(), &marked);
+    let key = service("x").key();
+    view.change(vec![(key.clone(), Some(service("x")))], 6, now);
+    view.change(vec![(key.clone(), Some(service("x")))], 7, now);
+    view.apply_write(service("y"), 8);
+    view.apply_delete(&service("y").key(), 9, now);
+    view.change(vec![(key, None)], 10, now);
+    assert!(is_untouched(&view), "{:?}", view.nodes());
+    assert_eq!((view.revision, view.services_count), (10, 0));
+    view.change(removed("b"), 11, now);
+    assert_eq!(shown(&view), "a c");
+}
+
+#[test]
 fn a_single_removed_node_is_removed_at_once() {
     let now = Instant::now();
     let mut view = three(now);
