@@ -22,7 +22,13 @@ use tokio::task::JoinHandle;
 const RATE: usize = 300_000;
 
 pub fn trials() -> Vec<Trial> {
-    vec![trial("reading_costs_no_lease", reading_costs_no_lease)]
+    vec![
+        trial("reading_costs_no_lease", reading_costs_no_lease),
+        trial(
+            "leases_hold_when_their_tasks_arrive",
+            leases_hold_when_their_tasks_arrive,
+        ),
+    ]
 }
 
 /// Opens a queue behind a slow connection.
@@ -115,6 +121,37 @@ async fn reading_costs_no_lease() {
     let task = c.unwrap().unwrap();
     assert!(matches!(task.state, State::Completed { result, .. } if result.len() == BYTES));
     assert_eq!(listed.unwrap().tasks.len(), ids.len() + TASKS + 1);
+    slow.close().await;
+    queue.close().await;
+}
+
+async fn leases_hold_when_their_tasks_arrive() {
+    const TASKS: usize = 15;
+    let (ttl, short_ttl) = (Duration::from_secs(3), Duration::from_secs(1));
+    let server = Server::start(Kind::Redis).await;
+    let queue = Arc::new(open(&server).await);
+    let (slow, _proxy) = open_slowly(&server).await;
+    let many = (0..TASKS).map(|n| task(&format!("t{n}"), "many", &[7; 100_000]));
+    queue.submit(many.collect()).await.unwrap();
+    // Takes longer on its way than its lease lasts.
+    let large = task("large", "large", &[7; 500_000]);
+    queue.submit(vec![large]).await.unwrap();
+
+    let watching = watch_leases(queue.clone(), ttl);
+    let mut tokens: Vec<LeaseToken> = Vec::new();
+    while tokens.len() < TASKS {
+        let left = TASKS - tokens.len();
+        let leased = slow.lease(&request(&[("many", left)], left, ttl)).await;
+        let leased = leased.unwrap();
+        assert!(!leased.is_empty());
+        tokens.extend(leased.into_iter().map(|leased| leased.token));
+        renew(&slow, &tokens, ttl).await;
+    }
+    let all = request(&[("large", 1)], 1, short_ttl);
+    let leased = slow.lease(&all).await.unwrap();
+    tokens.push(leased[0].token.clone());
+    renew(&slow, &tokens, ttl).await;
+    stop(watching).await;
     slow.close().await;
     queue.close().await;
 }

@@ -23,8 +23,8 @@ use std::{
 /// take on their way.
 pub(super) const CALL: Duration = Duration::from_secs(5);
 
-/// The expected bytes of a lease after one that took too long, at first and at most: a lease returns up to
-/// 8 MiB and one task more.
+/// The expected bytes of a lease after one that took too long, at first and at most: a task may be larger
+/// than the limit of a lease.
 const EXPECTED: (usize, usize) = (2 << 20, 16 << 20);
 
 /// The version of the format of the keys.
@@ -190,17 +190,18 @@ impl ShardClient {
         self.bulk.within(CALL, bytes, answer).await
     }
 
-    /// Runs a script that leases tasks of unknown size: after a call that took too long the next one may take
-    /// longer, and after a success less long.
-    pub async fn call_for_bulk_answer<T: FromRedisValue>(
+    /// Runs a script that leases tasks of so many bytes, unless a single one is larger: after a call that
+    /// took too long the next one may take longer, and after a success less long.
+    pub async fn call_for_lease<T: FromRedisValue>(
         &self,
         shard: usize,
         script: &Script,
+        bytes: usize,
         push_args: impl FnOnce(&mut ScriptInvocation<'_>),
     ) -> Result<T, Error> {
         let (expected, began) = (self.expected.load(Ordering::Relaxed), Instant::now());
         let answer = self.run(shard, script, self.leases.connection(), push_args);
-        let answer = self.leases.within(CALL, expected, answer).await;
+        let answer = self.leases.within(CALL, bytes.max(expected), answer).await;
         let expected = match &answer {
             Ok(_) => expected / 2,
             Err(_) if began.elapsed() < CALL => expected,
