@@ -9,9 +9,15 @@ use hostel_task::Name;
 /// The most keys that one page of `list` has.
 pub const PAGE_KEYS: usize = 1000;
 
-/// What a plugin is charged for every key besides the bytes of key and value: about what an entry
-/// costs on disk.
+/// What a plugin is charged for every key and every store besides the bytes of names and values: about
+/// what a row costs on disk.
 pub const KEY_COST_BYTES: u64 = 64;
+
+/// Returns what a plugin is charged for a store that has keys, or for a key besides its value, by its name.
+/// A name is stored twice, in a row and in an index.
+pub fn name_cost(name: &str) -> u64 {
+    2 * name.len() as u64 + KEY_COST_BYTES
+}
 
 /// A value for each key; `None` for a key that does not exist.
 pub type Values = Vec<Option<Vec<u8>>>;

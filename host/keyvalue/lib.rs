@@ -8,6 +8,8 @@ mod limit;
 mod open;
 mod sqlite;
 
-pub use key_value::{Bucket, Change, Error, KEY_COST_BYTES, KeyValue, PAGE_KEYS, Page, Values};
+pub use key_value::{
+    Bucket, Change, Error, KEY_COST_BYTES, KeyValue, PAGE_KEYS, Page, Values, name_cost,
+};
 pub use open::open;
 pub use sqlite::SqliteKeyValue;

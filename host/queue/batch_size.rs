@@ -1,6 +1,5 @@
-//! The size of write batches, adapted to the connection: larger while writes are quick, smaller when
-//! they are slow. Results share round trips on a fast connection, and no write takes too long on a slow
-//! one. Pure.
+//! The size of batches, adapted to the connection: larger while batches are quick, smaller when they are
+//! slow. Results share round trips on a fast connection, and no batch takes too long on a slow one. Pure.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ const QUICK: Duration = Duration::from_millis(250);
 const SLOW: Duration = Duration::from_secs(1);
 
 /// The lowest rate that a connection is expected to have, in bytes per second.
-const MIN_RATE: usize = 256 << 10;
+pub(crate) const MIN_RATE: usize = 256 << 10;
 
 /// The size of the next batch in bytes.
 #[derive(Debug)]
@@ -40,6 +39,13 @@ impl BatchSize {
     /// Returns the most bytes of a batch, unless a single item has more.
     pub fn bytes(&self) -> usize {
         self.0
+    }
+
+    /// Returns the most bytes of a batch that has to arrive within `time`, even if the connection has become
+    /// slower since the last one.
+    pub fn bytes_within(&self, time: Duration) -> usize {
+        let most = (MIN_RATE as f64 * time.as_secs_f64()) as usize;
+        self.0.min(most.max(MIN_BYTES))
     }
 
     /// Records that a write of `bytes` was confirmed after `took`.
@@ -82,6 +88,9 @@ mod tests {
             size.confirmed(size.bytes(), QUICK / 2);
         }
         assert_eq!(size.bytes(), MAX_BYTES);
+        assert_eq!(size.bytes_within(Duration::MAX), MAX_BYTES);
+        assert_eq!(size.bytes_within(Duration::from_secs(2)), 2 * MIN_RATE);
+        assert_eq!(size.bytes_within(Duration::ZERO), MIN_BYTES);
         size.confirmed(size.bytes(), SLOW * 2);
         size.failed();
         assert_eq!(size.bytes(), MAX_BYTES / 4);

@@ -59,14 +59,15 @@ pub trait TaskQueue: Send + Sync {
     /// Returns a task, if there is one with this id.
     async fn get(&self, id: &TaskId) -> Result<Option<Task>, Error>;
 
-    /// Reads a task without its payload. A result of more than `max_result_bytes` is not read.
+    /// Reads a task without its payload; its metadata may be left out. A result of more than
+    /// `max_result_bytes` is not read.
     async fn get_status(
         &self,
         id: &TaskId,
         max_result_bytes: usize,
     ) -> Result<Option<StatusRead>, Error>;
 
-    /// Returns tasks, newest first, with empty payloads and results.
+    /// Returns tasks, newest first, with empty payloads, results and metadata.
     async fn list(&self, filter: &Filter, page: &Page) -> Result<Listing, Error>;
 
     /// Returns how many tasks each type has in each state, without the zeros.

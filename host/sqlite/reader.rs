@@ -51,7 +51,7 @@ impl Reader {
         })
     }
 
-    /// Runs a query on the thread and returns its result.
+    /// Runs a query on the thread, in a transaction, and returns its result.
     pub async fn query<A: Send + 'static, E: From<Error>>(
         &self,
         query: impl FnOnce(&Connection) -> Result<A, StatementError> + Send + 'static,
@@ -107,17 +107,20 @@ fn serve(database: &Database, mut receiver: mpsc::Receiver<Query>, limit: &LogLi
             queries.clear();
             continue;
         };
-        // One transaction for all: taking and releasing locks costs more than a query.
-        let begun = queries.len() > 1 && open.execute_batch("BEGIN").is_ok();
+        // One transaction for all, since taking and releasing locks costs more than a query; and for a
+        // lone query too, so that its statements see the same state.
+        if open.execute_batch("BEGIN").is_err() {
+            queries.clear();
+            conn = None;
+            continue;
+        }
         let mut sound = true;
         for query in queries.drain(..) {
             // A panic costs the query's own answer and the connection.
             let ran = catch_unwind(AssertUnwindSafe(|| query(open)));
             sound &= ran.unwrap_or(false);
         }
-        if begun {
-            sound &= open.execute_batch("COMMIT").is_ok();
-        }
+        sound &= open.execute_batch("COMMIT").is_ok();
         if !sound {
             conn = None;
         }

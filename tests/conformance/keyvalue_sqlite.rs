@@ -158,7 +158,7 @@ async fn files_of_others_are_refused(dir: &Path) {
     change("PRAGMA user_version = 7");
     refused(
         dir,
-        "written by a newer hostel (schema 7; this one knows 1)",
+        "written by a newer hostel (schema 7; this one knows 2)",
     )
     .await;
 }

@@ -8,6 +8,7 @@ mod queue;
 mod queue_redis;
 mod queue_redis_bounds;
 mod redis_arguments;
+mod redis_bandwidth;
 mod redis_clock;
 mod redis_cluster;
 mod redis_faults;
@@ -32,6 +33,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(local::trials());
     trials.extend(broker_redis::trials());
     trials.extend(redis_arguments::trials());
+    trials.extend(redis_bandwidth::trials());
     trials.extend(redis_clock::trials());
     trials.extend(redis_cluster::trials());
     trials.extend(redis_faults::trials());

@@ -39,7 +39,8 @@ settings! {
 settings! {
     /// Limits on what plugins store.
     struct KeyValueLimits {
-        /// Size of all keys and values of a plugin, plus 64 bytes for each key.
+        /// Size of what a plugin keeps: all values, the keys and the names of its stores twice, since
+        /// they are indexed, and 64 bytes for each key and each store.
         max_plugin_bytes: u64 = bytes(0..=KIB as u64 * GIB as u64).default(64 * MIB as u64);
 
         /// Size of a value.

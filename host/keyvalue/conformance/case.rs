@@ -25,6 +25,7 @@ cases! {
     contract::concurrent_increments_are_all_counted,
     contract::pages_hold_every_key_once,
     contract::every_limit_is_enforced_and_names_its_setting,
+    contract::names_of_stores_are_charged,
     contract::a_batch_is_all_or_nothing,
     contract::empty_calls_have_empty_answers,
     model::random_operations_match_the_model,

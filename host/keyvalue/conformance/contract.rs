@@ -1,7 +1,7 @@
 //! The contract of `KeyValue`, one case a sentence.
 
 use super::helpers::{
-    KEY_COST_BYTES, PAGE_KEYS, Store, bucket, delete, get, limits, plugin, put, refusal, set,
+    PAGE_KEYS, Store, bucket, delete, get, limits, name_cost, plugin, put, refusal, set,
 };
 use futures_util::future::join_all;
 use std::collections::BTreeSet;
@@ -227,9 +227,10 @@ pub(super) async fn every_limit_is_enforced_and_names_its_setting(store: Store) 
     // The usage of a plugin is counted to the byte, over all of its stores.
     let plugin = plugin();
     let stores = ["one", "two"].map(|name| store.bucket(&plugin, name).unwrap());
-    let mut left = limits.max_plugin_bytes;
+    let of_stores = stores.iter().map(|store| name_cost(store.store()));
+    let mut left = limits.max_plugin_bytes - of_stores.sum::<u64>();
     for number in 0.. {
-        let overhead = KEY_COST_BYTES + 4;
+        let overhead = name_cost("0000");
         let length = (largest.len() as u64).min(left - overhead);
         let value = &largest[..usize::try_from(length).unwrap()];
         put(&store, &stores[number % 2], &format!("{number:04}"), value).await;
@@ -244,6 +245,23 @@ pub(super) async fn every_limit_is_enforced_and_names_its_setting(store: Store) 
     named(why, "max_plugin_bytes");
     let swap = vec![delete("0000"), set("x", b"")];
     store.apply(&stores[0], swap).await.unwrap();
+}
+
+pub(super) async fn names_of_stores_are_charged(store: Store) {
+    let (plugin, limits) = (plugin(), limits());
+    let length = limits.max_store_name_bytes;
+    let name = |number: u64| format!("{number:0length$}");
+    let at = |number| store.bucket(&plugin, &name(number)).unwrap();
+    let each = name_cost(&name(0)) + name_cost("k");
+    let fitting = limits.max_plugin_bytes / each;
+    let puts = (0..fitting).map(async |number| put(&store, &at(number), "k", b"").await);
+    join_all(puts).await;
+    let why = refusal(store.apply(&at(fitting), vec![set("k", b"")]).await);
+    assert!(why.contains("max_plugin_bytes"), "{why}");
+    // The refused store does not exist, and one that is deleted makes room for another.
+    assert_eq!(get(&store, &at(fitting), "k").await, None);
+    store.apply(&at(0), vec![delete("k")]).await.unwrap();
+    put(&store, &at(fitting), "k", b"").await;
 }
 
 pub(super) async fn a_batch_is_all_or_nothing(store: Store) {

@@ -1,6 +1,6 @@
 //! What the cases share: the limits of the store under test, and short names for its calls.
 
-pub use crate::key_value::{Bucket, Change, Error, KEY_COST_BYTES, KeyValue, PAGE_KEYS};
+pub use crate::key_value::{Bucket, Change, Error, KeyValue, PAGE_KEYS, name_cost};
 use hostel_config::{Config, KeyValueLimits};
 use hostel_task::Name;
 use std::{fmt::Debug, sync::Arc};

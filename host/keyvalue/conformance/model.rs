@@ -1,7 +1,7 @@
 //! Random operations on a store, compared with maps in memory. The seed is printed when they differ;
 //! `HOSTEL_TEST_SEED` runs the same operations again.
 
-use super::helpers::{Bucket, Change, Error, KEY_COST_BYTES, Store, delete, limits, plugin, set};
+use super::helpers::{Bucket, Change, Error, Store, delete, limits, name_cost, plugin, set};
 use hostel_task::Name;
 use std::collections::BTreeMap;
 
@@ -67,9 +67,12 @@ pub(super) async fn random_operations_match_the_model(store: Store) {
 }
 
 fn usage(stores: &[(Bucket, Entries)]) -> u64 {
-    let entries = stores.iter().flat_map(|(_, entries)| entries);
-    let bytes = |(key, value): (&String, &Vec<u8>)| (key.len() + value.len()) as u64;
-    entries.map(|entry| bytes(entry) + KEY_COST_BYTES).sum()
+    let stores = stores.iter().filter(|(_, entries)| !entries.is_empty());
+    let bytes = |(key, value): (&String, &Vec<u8>)| name_cost(key) + value.len() as u64;
+    let of_store = |(bucket, entries): &(Bucket, Entries)| {
+        name_cost(bucket.store()) + entries.iter().map(bytes).sum::<u64>()
+    };
+    stores.map(of_store).sum()
 }
 
 impl Model {

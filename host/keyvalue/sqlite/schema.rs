@@ -3,12 +3,33 @@
 use hostel_sqlite::Database;
 use std::path::Path;
 
+/// The SQL of what the plugin of number `$plugin` is charged; `name_cost` charges the same. `length` of a
+/// text would be in characters, up to the first that is NUL.
+macro_rules! charged {
+    ($plugin:literal) => {
+        concat!(
+            "ifnull((SELECT sum(2 * octet_length(name) + 64) FROM store
+                WHERE store.plugin = ",
+            $plugin,
+            "), 0) + ifnull((SELECT sum(2 * octet_length(key) + 64 + length(value))
+                FROM store JOIN entry USING (store) WHERE store.plugin = ",
+            $plugin,
+            "), 0)"
+        )
+    };
+}
+pub(super) use charged;
+
+/// From 1 to 2: names of stores are charged, and keys twice. Version 1 charged a key and its value once,
+/// and 64 bytes.
+const SECOND: &str = concat!("UPDATE plugin SET bytes = ", charged!("plugin.plugin"));
+
 /// An entry keeps its number as long as its key exists; `list` is ordered by it, through `entry_store`.
 const CREATE: &str = "
 CREATE TABLE plugin (
     plugin INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    bytes INTEGER NOT NULL          -- what all its entries are charged
+    bytes INTEGER NOT NULL          -- what all its stores and entries are charged
 );
 CREATE TABLE store (
     store INTEGER PRIMARY KEY,
@@ -47,9 +68,9 @@ pub(super) fn database(path: &Path) -> Database {
         section: "[keyvalue]",
         what: "key-value store",
         application: 0x486F_6B76, // "Hokv"
-        version: 1,
+        version: 2,
         create: CREATE,
-        migrations: &[],
+        migrations: &[SECOND],
         tuning: TUNING,
     }
 }

@@ -7,7 +7,7 @@ use super::{
     writer::{EntryStore, Writer},
 };
 use crate::{
-    key_value::{Bucket, Change, Error, KeyValue, Page, Values},
+    key_value::{Bucket, Change, Error, KeyValue, Page, Values, name_cost},
     limit,
 };
 use async_trait::async_trait;
@@ -64,6 +64,9 @@ impl SqliteKeyValue {
     }
 }
 
+/// The digits of the largest number.
+const MAX_DIGITS: u64 = 20;
+
 /// What an operation costs that adds so many bytes, or only deletes.
 fn cost(added: Option<u64>) -> WriteCost {
     WriteCost {
@@ -73,13 +76,15 @@ fn cost(added: Option<u64>) -> WriteCost {
     }
 }
 
-/// How many bytes the changes add; `None` if they only delete.
-fn added_bytes(changes: &[Change]) -> Option<u64> {
+/// How many bytes the changes add at most; `None` if they only delete.
+fn added_bytes(bucket: &Bucket, changes: &[Change]) -> Option<u64> {
     let sets = changes.iter().filter_map(|change| match change {
-        Change::Set { key, value } => Some((key.len() + value.len()) as u64),
+        Change::Set { key, value } => Some(name_cost(key) + value.len() as u64),
         Change::Delete { .. } => None,
     });
-    sets.reduce(|sum, bytes| sum + bytes)
+    let entries = sets.reduce(|sum, bytes| sum + bytes)?;
+    // The store may be new.
+    Some(entries + name_cost(bucket.store()))
 }
 
 #[async_trait]
@@ -107,14 +112,15 @@ impl KeyValue for SqliteKeyValue {
         if changes.is_empty() {
             return Ok(());
         }
-        let (bucket, cost) = (bucket.clone(), cost(added_bytes(&changes)));
+        let (bucket, cost) = (bucket.clone(), cost(added_bytes(bucket, &changes)));
         let run = move |tx: &mut Transaction<'_>| tx.apply(&bucket, &changes);
         self.writer.execute(cost, run, identity).await?
     }
 
     async fn increment(&self, bucket: &Bucket, key: String, delta: u64) -> Result<u64, Error> {
         limit::keys([key.as_str()].into_iter(), &self.limits)?;
-        let (bucket, cost) = (bucket.clone(), cost(Some(key.len() as u64)));
+        let added = name_cost(&key) + MAX_DIGITS + name_cost(bucket.store());
+        let (bucket, cost) = (bucket.clone(), cost(Some(added)));
         let run = move |tx: &mut Transaction<'_>| tx.increment(&bucket, &key, delta);
         self.writer.execute(cost, run, identity).await?
     }

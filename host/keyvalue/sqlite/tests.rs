@@ -61,6 +61,11 @@ fn number(dir: &TempDir, sql: &str) -> i64 {
     conn.query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
+/// The SQL of what all plugins should be charged.
+const CHARGED: &str = "SELECT
+    (SELECT ifnull(sum(2 * octet_length(name) + 64), 0) FROM store)
+    + (SELECT ifnull(sum(2 * octet_length(key) + octet_length(value) + 64), 0) FROM entry)";
+
 #[tokio::test]
 async fn a_failed_commit_is_an_unknown_outcome_and_heals() {
     let (_dir, store) = open().await;
@@ -132,7 +137,7 @@ async fn a_full_file_refuses_and_recovers() {
 async fn the_counted_bytes_are_the_stored_bytes() {
     let (dir, store) = open().await;
     let counted = "SELECT sum(bytes) FROM plugin";
-    let there = "SELECT total(length(key) + bytes + 64) FROM entries";
+    let there = CHARGED;
     for step in 0..40 {
         let at = bucket(&store, ["a", "b"][step % 2]);
         let change = match step % 5 {
@@ -143,8 +148,11 @@ async fn the_counted_bytes_are_the_stored_bytes() {
         };
         store.apply(&at, change).await.unwrap();
         store.increment(&at, "number".into(), 99).await.unwrap();
-        let there = number(&dir, &format!("SELECT cast(({there}) AS INTEGER)"));
-        assert_eq!(number(&dir, counted), there, "after step {step}");
+        assert_eq!(
+            number(&dir, counted),
+            number(&dir, there),
+            "after step {step}"
+        );
     }
     // Deleting everything leaves only the plugin's name.
     for store_name in ["a", "b"] {
@@ -232,7 +240,7 @@ async fn deleted_space_is_returned_also_by_files_that_could_not_return_any() {
 async fn a_damaged_value_or_account_affects_nothing_else() {
     let (dir, store) = open().await;
     let at = bucket(&store, "s");
-    for key in ["bad", "good"] {
+    for key in ["bad", "good", "schön\0"] {
         store.apply(&at, set(key, 10)).await.unwrap();
     }
     inject(&store, "UPDATE entry SET value = 1.5 WHERE key = 'bad'")
@@ -253,8 +261,75 @@ async fn a_damaged_value_or_account_affects_nothing_else() {
         store.get(&at, vec!["bad".into()]).await.unwrap(),
         [Some(vec![7; 20])]
     );
-    let there = "SELECT total(length(key) + bytes + 64) FROM entries";
-    let there = number(&dir, &format!("SELECT cast(({there}) AS INTEGER)"));
-    assert_eq!(number(&dir, "SELECT sum(bytes) FROM plugin"), there);
+    let there = CHARGED;
+    assert_eq!(
+        number(&dir, "SELECT sum(bytes) FROM plugin"),
+        number(&dir, there)
+    );
+    // What was counted again is given back to the byte.
+    let delete = ["bad", "good", "schön\0"].map(|key| Change::Delete { key: key.into() });
+    store.apply(&at, delete.into()).await.unwrap();
+    assert_eq!(number(&dir, "SELECT sum(bytes) FROM plugin"), 0);
     store.close().await;
+}
+
+#[tokio::test]
+async fn accounts_of_an_earlier_version_are_counted_again() {
+    let (dir, store) = open().await;
+    for (name, key) in [("s", "k"), ("schön", "☃\0")] {
+        store
+            .apply(&bucket(&store, name), set(key, 9))
+            .await
+            .unwrap();
+    }
+    store.close().await;
+    let path = dir.path().join("kv.db");
+    let older = rusqlite::Connection::open(&path).unwrap();
+    let first = "UPDATE plugin SET bytes = 1 + 9 + 64 + 4 + 9 + 64; PRAGMA user_version = 1";
+    older.execute_batch(first).unwrap();
+    drop(older);
+    let store = SqliteKeyValue::open(&path, 0, &store.limits, &Health::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        number(&dir, "SELECT bytes FROM plugin"),
+        number(&dir, CHARGED)
+    );
+    for (name, key) in [("s", "k"), ("schön", "☃\0")] {
+        let delete = vec![Change::Delete { key: key.into() }];
+        store.apply(&bucket(&store, name), delete).await.unwrap();
+    }
+    assert_eq!(number(&dir, "SELECT bytes FROM plugin"), 0);
+    store.close().await;
+}
+
+/// The file of a plugin that stores little but names has about the bytes that it is charged.
+#[tokio::test]
+async fn the_charged_bytes_bound_the_file() {
+    const BYTES: u64 = 256 << 10;
+    for has_many_stores in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kv.db");
+        let limits = KeyValueLimits {
+            max_plugin_bytes: BYTES,
+            ..Config::default().keyvalue.limits
+        };
+        let store = SqliteKeyValue::open(&path, 0, &limits, &Health::default())
+            .await
+            .unwrap();
+        for number in 0.. {
+            let (name, key) = if has_many_stores {
+                (format!("{number:0128}"), "k".to_owned())
+            } else {
+                ("s".to_owned(), format!("{number:0512}"))
+            };
+            if let Err(error) = store.apply(&bucket(&store, &name), set(&key, 0)).await {
+                assert!(matches!(error, Error::Limit(_)), "{error}");
+                break;
+            }
+        }
+        store.close().await;
+        let size = path.metadata().unwrap().len();
+        assert!(size < BYTES + BYTES / 2, "{size} bytes");
+    }
 }

@@ -1,8 +1,9 @@
 //! The changes of the key-value store, each within a transaction that the writer has begun. Keeps the
 //! usage of each plugin up to date, so that it never has to be summed up.
 
+use super::schema::charged;
 use crate::{
-    key_value::{Bucket, Change, Error, KEY_COST_BYTES},
+    key_value::{Bucket, Change, Error, name_cost},
     limit,
 };
 use hostel_config::KeyValueLimits;
@@ -145,7 +146,12 @@ impl<'a> Account<'a> {
             plugin,
             store,
             before,
-            now: before,
+            now: before
+                + if found.is_none() {
+                    cost(bucket.store())
+                } else {
+                    0
+                },
             may_be_empty: found.is_none(),
         })
     }
@@ -199,7 +205,20 @@ impl<'a> Account<'a> {
         Ok(())
     }
 
-    fn close(self) -> Result<(), Failure> {
+    fn close(mut self) -> Result<(), Failure> {
+        // An empty store is not visible and would only take space.
+        if self.may_be_empty {
+            let deleted = self
+                .conn
+                .prepare_cached(
+                    "DELETE FROM store WHERE store = ?1
+                     AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.store = ?1)",
+                )?
+                .execute([self.store])?;
+            if deleted > 0 {
+                self.now -= cost(self.bucket.store());
+            }
+        }
         let now = u64::try_from(self.now).map_err(|_| {
             let plugin = self.bucket.plugin();
             StatementError::Corrupt(format!("plugin {plugin} stores {} bytes", self.now))
@@ -214,15 +233,6 @@ impl<'a> Account<'a> {
                 .prepare_cached("UPDATE plugin SET bytes = ?2 WHERE plugin = ?1")?
                 .execute([self.plugin, self.now])?;
         }
-        // An empty store is not visible and would only take space.
-        if self.may_be_empty {
-            self.conn
-                .prepare_cached(
-                    "DELETE FROM store WHERE store = ?1
-                     AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.store = ?1)",
-                )?
-                .execute([self.store])?;
-        }
         Ok(())
     }
 }
@@ -230,11 +240,8 @@ impl<'a> Account<'a> {
 /// Counts what a plugin stores, because its account is damaged.
 fn recounted(conn: &Connection, plugin: i64) -> rusqlite::Result<i64> {
     let bytes = conn
-        .prepare_cached(
-            "SELECT ifnull(sum(length(key) + ?2 + length(value)), 0)
-             FROM entry JOIN store USING (store) WHERE plugin = ?1",
-        )?
-        .query_row([plugin, cost("")], |row| row.get(0))?;
+        .prepare_cached(concat!("SELECT ", charged!("?1")))?
+        .query_row([plugin], |row| row.get(0))?;
     tracing::error!(
         plugin,
         bytes,
@@ -245,9 +252,9 @@ fn recounted(conn: &Connection, plugin: i64) -> rusqlite::Result<i64> {
     Ok(bytes)
 }
 
-/// What a plugin is charged for a key, besides its value.
-fn cost(key: &str) -> i64 {
-    bytes(key.len()).saturating_add_unsigned(KEY_COST_BYTES)
+/// What a plugin is charged for a store, or for a key besides its value.
+fn cost(name: &str) -> i64 {
+    i64::try_from(name_cost(name)).unwrap_or(i64::MAX)
 }
 
 /// Nothing in memory is longer than an `i64` can count.

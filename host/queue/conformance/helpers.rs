@@ -33,6 +33,7 @@ pub fn task(id: &str, task_type: &str, payload: &[u8]) -> Submission {
     task_with(id, task_type, payload, &[])
 }
 
+/// A submission with these pairs of metadata.
 pub fn task_with(id: &str, task_type: &str, payload: &[u8], pairs: &[(&str, &str)]) -> Submission {
     let limits = SubmissionLimits {
         payload_bytes: 1 << 24,

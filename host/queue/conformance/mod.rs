@@ -22,4 +22,4 @@ mod submitting;
 mod suspects;
 
 pub use case::{Case, MAX_OPEN_TASKS, cases, ordered_cases};
-pub use helpers::{finish_one, limited, name, request, task};
+pub use helpers::{finish_one, limited, name, request, task, task_with};

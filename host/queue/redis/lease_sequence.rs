@@ -1,6 +1,7 @@
-//! The lease calls of this queue to one shard: their numbers, and the task types registered there.
+//! The lease calls of this queue to one shard: their numbers, their size, and the task types registered
+//! there.
 
-use crate::{LeaseRequest, RequestedTypes};
+use crate::{BatchSize, LeaseRequest, RequestedTypes};
 use hostel_task::Name;
 use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
@@ -18,6 +19,8 @@ pub(super) struct LeaseCall {
     /// Whether the answer of the last call was lost.
     pub unanswered: bool,
     pub types: RegisteredTypes,
+    /// The bytes of the next answer.
+    pub batch_size: BatchSize,
 }
 
 impl LeaseSequence {

@@ -5,16 +5,27 @@ use super::{
     batching::MAX_TASKS, errors::corrupt, finish, lease_args, lease_guard::LeaseGuard,
     lease_sequence::LeaseCall, record, scripts::ms, shard_client::ShardClient,
 };
-use crate::{Change, Error, LeaseRequest, LeaseToken, Leased, task_cache};
+use crate::{Change, Error, LeaseRequest, LeaseToken, Leased, batch_size::MIN_RATE, task_cache};
 use bytes::Bytes;
 use hostel_task::{Name, StateKind, UnixMs};
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio_util::task::TaskTracker;
 
 /// How often the task types are registered with a shard that does not know them, before the call fails.
 const REGISTRATIONS: usize = 3;
 
-/// Leases tasks from the shards in turn, beginning with `first`, until the request is satisfied.
+/// A lease counts from the script, and is renewed only when the whole call has returned. So an answer has as
+/// many bytes as arrive within this part of the lease even over a slow connection.
+const ARRIVES_WITHIN: u32 = 3;
+
+/// The part of the lease, and the time, in which a call that has tasks runs another script.
+const CONTINUES_WITHIN: (u32, Duration) = (10, Duration::from_millis(250));
+
+/// Leases tasks from the shards in turn, beginning with `first`, until the request is satisfied or its
+/// tasks have to be returned.
 pub(super) async fn lease(
     client: Arc<ShardClient>,
     tracker: TaskTracker,
@@ -22,13 +33,13 @@ pub(super) async fn lease(
     first: usize,
 ) -> Result<LeaseGuard, Error> {
     let mut guard = LeaseGuard::new(client.clone(), tracker);
-    let mut answers = Vec::new();
+    let (mut answers, began) = (Vec::new(), Instant::now());
     for step in client.shards() {
-        if request.max == 0 {
+        if request.max == 0 || (guard.len() > 0 && is_late(began, &request)) {
             break;
         }
         let shard = (first + step) % client.tags.len();
-        let answer = lease_from_shard(&client, shard, &mut request, &mut guard).await;
+        let answer = lease_from_shard(&client, shard, &mut request, &mut guard, began).await;
         answers.push((shard, answer));
     }
     // Tasks of one shard are valid even if all others failed.
@@ -39,23 +50,30 @@ pub(super) async fn lease(
     Ok(guard)
 }
 
-/// Leases from a shard for as long as a script returns as many tasks as it may.
+/// Leases from a shard for as long as a script returns as many tasks or bytes as it may, unless the call, which
+/// began at `began`, has to return.
 async fn lease_from_shard(
     client: &ShardClient,
     shard: usize,
     request: &mut LeaseRequest,
     guard: &mut LeaseGuard,
+    began: Instant,
 ) -> Result<(), Error> {
     loop {
-        let leased = call(client, shard, request).await?;
-        let more = leased.len() == MAX_TASKS;
+        let (leased, more) = call(client, shard, request).await?;
         let (fitting, excess) = split_fitting(request, leased);
         guard.add(fitting);
         guard.release(excess);
-        if !more || request.max == 0 {
+        if !more || request.max == 0 || is_late(began, request) {
             return Ok(());
         }
     }
+}
+
+/// Whether a call that has tasks has to return them.
+fn is_late(began: Instant, request: &LeaseRequest) -> bool {
+    let (part, least) = CONTINUES_WITHIN;
+    began.elapsed() > least.max(request.ttl / part)
 }
 
 /// Splits tasks into those that fit, which are subtracted from `request`, and the rest. There is a rest if
@@ -72,16 +90,19 @@ fn split_fitting(request: &mut LeaseRequest, leased: Vec<Leased>) -> (Vec<Leased
 /// began, whether this is its first attempt without an error, and whether it is a suspect.
 type Row = (String, u64, u64, Vec<u8>, Vec<u8>, u64, u64, u8, u8);
 
-/// The time of the shard, whether it has lost the task types, and the leased tasks.
-type Answer = (u64, u8, Vec<Row>);
+/// The time of the shard, whether it has lost the task types, whether due tasks were left because of their
+/// bytes, and the leased tasks.
+type Answer = (u64, u8, u8, Vec<Row>);
 
+/// Leases from a shard with one script. Returns the tasks, and whether the script returned as many as it may.
 async fn call(
     client: &ShardClient,
     shard: usize,
     request: &LeaseRequest,
-) -> Result<Vec<Leased>, Error> {
+) -> Result<(Vec<Leased>, bool), Error> {
     let mut sequence = client.lease_sequences[shard].next().await;
-    let (now, rows) = rows(client, shard, request, &mut sequence).await?;
+    let (now, more, rows) = rows(client, shard, request, &mut sequence).await?;
+    let more = more || rows.len() == MAX_TASKS;
     client.set_time(now);
     let mut leased = Vec::with_capacity(rows.len());
     let mut changes = Vec::with_capacity(rows.len());
@@ -119,7 +140,7 @@ async fn call(
     client.task_cache.update(&mut snapshots);
     client.publisher.publish(changes);
     finish::fail_damaged(client, shard, &damaged).await;
-    Ok(leased)
+    Ok((leased, more))
 }
 
 /// Runs the lease script, as often as it takes to register the task types.
@@ -128,26 +149,36 @@ async fn rows(
     shard: usize,
     request: &LeaseRequest,
     sequence: &mut LeaseCall,
-) -> Result<(UnixMs, Vec<Row>), Error> {
+) -> Result<(UnixMs, bool, Vec<Row>), Error> {
     let repeated = sequence.unanswered;
     sequence.number += u64::from(!repeated);
     sequence.unanswered = true;
     let number = sequence.number;
     for _ in 0..REGISTRATIONS {
         let types = lease_args::register(&mut sequence.types, client, shard, request).await?;
-        let (now, unknown, rows): Answer = client
-            .call_for_bulk_answer(shard, &client.scripts.lease, |call| {
-                call.arg(number).arg(u8::from(repeated));
-                call.arg(request.node.as_str())
-                    .arg(ms(request.ttl))
-                    .arg(request.max.min(MAX_TASKS));
-                lease_args::push(call, types, request);
-            })
-            .await
-            .inspect_err(|_| client.publisher.publish_missed())?;
+        let (size, began) = (&mut sequence.batch_size, Instant::now());
+        let most = size.bytes_within(request.ttl / ARRIVES_WITHIN);
+        let leased = client.call_for_lease(shard, &client.scripts.lease, most, |call| {
+            call.arg(number).arg(u8::from(repeated));
+            call.arg(request.node.as_str())
+                .arg(ms(request.ttl))
+                .arg(request.max.min(MAX_TASKS))
+                .arg(most)
+                .arg(MIN_RATE / 1000);
+            lease_args::push(call, types, request);
+        });
+        let leased: Result<Answer, Error> = leased.await;
+        let (now, unknown, more, rows) = leased.inspect_err(|_| {
+            size.failed();
+            client.publisher.publish_missed();
+        })?;
         if unknown == 0 {
+            let bytes = rows
+                .iter()
+                .map(|(_, _, _, head, payload, ..)| head.len() + payload.len());
+            size.confirmed(bytes.sum(), began.elapsed());
             sequence.unanswered = false;
-            return Ok((UnixMs(now), rows));
+            return Ok((UnixMs(now), more == 1, rows));
         }
         sequence.types.forget();
     }

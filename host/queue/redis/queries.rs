@@ -23,6 +23,9 @@ const MAX_PAGE: usize = 1000;
 /// The most tasks that one script reads, so that a filter with few matches delays no submission.
 const SCAN: usize = 1000;
 
+/// The most bytes of the tasks that one script returns, without the last task's.
+const LIST_BYTES: usize = 256 << 10;
+
 /// How long a completed task is answered from the cache, at most: it does not change, but other nodes may
 /// purge it.
 const CACHED: Duration = Duration::from_secs(60);
@@ -31,16 +34,29 @@ pub(super) async fn get(client: &ShardClient, id: &TaskId) -> Result<Option<Task
     if let Some(task) = cached(client, id) {
         return Ok(Some(task));
     }
+    let key = key(client, id);
+    // The size first, which says how long the answer may take.
+    let sizes = BULK.map(|field| size_of(client, &key, field));
+    let bytes: Vec<usize> = match try_join_all(sizes).await {
+        Ok(bytes) => bytes,
+        Err(error) => return unreadable(id, error),
+    };
     let mut get = cmd("HMGET");
-    get.arg(key(client, id)).arg(&FIELDS).arg(&BULK);
-    let mut connection = client.connection();
-    match client.within(get.query_async(&mut connection)).await {
+    get.arg(&key).arg(&FIELDS).arg(&BULK);
+    match client.read(bytes.iter().sum(), &get).await {
         Ok(values) => Ok(record::task(id.clone(), values)),
         Err(error) => unreadable(id, error),
     }
 }
 
-/// Reads a task without its payload, and with its result unless that has more than `max_result_bytes`.
+async fn size_of(client: &ShardClient, key: &str, field: &str) -> Result<usize, Error> {
+    let mut size = cmd("HSTRLEN");
+    size.arg(key).arg(field);
+    client.short(&size).await
+}
+
+/// Reads a task without its payload and its metadata, and with its result unless that has more than
+/// `max_result_bytes`.
 pub(super) async fn get_status(
     client: &ShardClient,
     id: &TaskId,
@@ -50,36 +66,32 @@ pub(super) async fn get_status(
         return Ok(Some(StatusRead::of(task, max_result_bytes)));
     }
     let key = key(client, id);
-    let [_, result] = BULK;
-    let (mut head, mut size) = (cmd("HMGET"), cmd("HSTRLEN"));
+    let [result, ..] = BULK;
+    let mut head = cmd("HMGET");
     head.arg(&key).arg(&FIELDS);
-    size.arg(&key).arg(result);
     // Sent together. A pipeline would hide the code of an error.
-    let mut connection = client.connection();
-    let mut another = client.connection();
-    let read = try_join(
-        client.within(head.query_async(&mut connection)),
-        client.within(size.query_async(&mut another)),
-    );
-    let (mut values, bytes): (Vec<Option<Vec<u8>>>, usize) = match read.await {
+    let read = try_join(client.short(&head), size_of(client, &key, result));
+    let (values, bytes): (Vec<Option<Vec<u8>>>, usize) = match read.await {
         Ok(read) => read,
         Err(error) => return Ok(unreadable(id, error)?.map(StatusRead::Task)),
     };
     if bytes > max_result_bytes {
         return Ok(Some(StatusRead::ResultTooLarge { bytes }));
     }
-    if bytes > 0 {
-        // Once more with the result: meanwhile the task may have been purged and submitted again.
-        let mut whole = cmd("HMGET");
-        whole.arg(&key).arg(&FIELDS).arg(result);
-        values = match client.within(whole.query_async(&mut connection)).await {
-            Ok(values) => values,
-            Err(error) => return Ok(unreadable(id, error)?.map(StatusRead::Task)),
-        };
-        // In the place of the payload.
-        values.insert(FIELDS.len(), None);
+    if bytes == 0 && !record::is_completed(&values) {
+        return Ok(record::task(id.clone(), values).map(StatusRead::Task));
     }
-    Ok(record::task(id.clone(), values).map(StatusRead::Task))
+    // Once more with the result, in one command: meanwhile the task may have been purged and submitted
+    // again. A result that seems empty may have been purged between the two answers.
+    let mut whole = cmd("HMGET");
+    whole.arg(&key).arg(&FIELDS).arg(result);
+    match client.read(bytes, &whole).await {
+        Ok(values) => {
+            let task = record::task(id.clone(), values);
+            Ok(task.map(|task| StatusRead::of(task, max_result_bytes)))
+        }
+        Err(error) => Ok(unreadable(id, error)?.map(StatusRead::Task)),
+    }
 }
 
 /// A task that this queue completed a moment ago.
@@ -269,12 +281,12 @@ async fn list_shard(
     loop {
         let left = size - found.len();
         let (order, id, rows): Rows = client
-            .call(shard, &client.scripts.list, |call| {
+            .call_for_read(shard, &client.scripts.list, LIST_BYTES, |call| {
                 let state = filter.state.map(|state| record::letter(state).to_string());
                 let (order, id) = after.take().unwrap_or_default();
                 call.arg(state.unwrap_or_default());
                 call.arg(filter.task_type.as_ref().map_or("", Name::as_str));
-                call.arg(left).arg(order).arg(id).arg(SCAN);
+                call.arg(left).arg(order).arg(id).arg(SCAN).arg(LIST_BYTES);
             })
             .await?;
         for (id, order, fields) in rows {

@@ -9,13 +9,14 @@ use hostel_task::{
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap, str::FromStr, sync::Arc};
 
-/// The fields of a listing, in the order of `task` and of `list.lua`.
-pub(super) const FIELDS: [&str; 14] = [
-    "m", "s", "t", "u", "a", "b", "n", "k", "e", "w", "z", "d", "l", "v",
+/// The fields of a status and of a listing, in the order of `task` and of `list.lua`. Without the head,
+/// which holds metadata of any kind and only repeats the route.
+pub(super) const FIELDS: [&str; 13] = [
+    "s", "t", "u", "a", "b", "n", "k", "e", "w", "z", "d", "l", "v",
 ];
 
-/// The remaining fields of a task: payload and result.
-pub(super) const BULK: [&str; 2] = ["p", "r"];
+/// The remaining fields of a task: result, head and payload.
+pub(super) const BULK: [&str; 3] = ["r", "m", "p"];
 
 /// The value of a field, if the hash has it.
 type Text = Option<Vec<u8>>;
@@ -63,6 +64,17 @@ pub(super) fn read_head(id: &str, stored: &[u8]) -> Result<Head, Error> {
     })
 }
 
+/// Returns what field `l` repeats of the head.
+fn read_route(id: &str, stored: Text) -> Result<Head, Error> {
+    let route = stored.and_then(|route| Route::parse(std::str::from_utf8(&route).ok()?));
+    let Route { task_type, target } = route.ok_or_else(|| corrupt(id, "its route"))?;
+    Ok(Head {
+        task_type,
+        target,
+        metadata: Arc::default(),
+    })
+}
+
 /// Field `w`: node, plugin, version.
 pub(super) fn write_executed_by(executed_by: Option<&ExecutedBy>) -> String {
     let texts = executed_by.map(|by| [by.node.as_str(), by.plugin.as_str(), &by.plugin_version]);
@@ -99,13 +111,14 @@ pub(super) fn state(text: impl AsRef<[u8]>) -> Option<StateKind> {
         .find(|&state| letter(state) == first)
 }
 
-/// Decodes the values of `FIELDS`, and of `BULK` if they follow. `None` if there is no such task. A task
-/// whose record is damaged is returned as failed, which it will be once a script finds it.
+/// Decodes the values of `FIELDS`, and of `BULK` if they follow: all of them, or the first. `None` if there
+/// is no such task. A task whose record is damaged is returned as failed, which it will be once a script
+/// finds it.
 pub(super) fn task(id: TaskId, values: Vec<Text>) -> Option<Task> {
     if values.iter().all(Option::is_none) {
         return None;
     }
-    let known = [0, 2, 3, 8, 11, 12].map(|field| values.get(field).cloned().flatten());
+    let known = [14, 1, 2, 7, 10, 11].map(|field| values.get(field).cloned().flatten());
     let task = decode(id.clone(), values);
     Some(task.unwrap_or_else(|error| damaged(id, known, &error)))
 }
@@ -151,14 +164,17 @@ fn damaged(id: TaskId, known: [Text; 6], error: &Error) -> Task {
     }
 }
 
+/// Whether the state of a task is completed, from the values of `FIELDS`.
+pub(super) fn is_completed(values: &[Text]) -> bool {
+    let letter = values.first().and_then(Option::as_ref);
+    letter.and_then(state) == Some(StateKind::Completed)
+}
+
 fn decode(id: TaskId, values: Vec<Text>) -> Result<Task, Error> {
+    let has_head = values.len() == FIELDS.len() + BULK.len();
     let mut values = values.into_iter();
     let mut next = || values.next().flatten();
-    let (Some(head), Some(letter)) = (next(), next()) else {
-        return Err(corrupt(id.as_str(), "its head or its state"));
-    };
-    let head = read_head(id.as_str(), &head)?;
-    let kind = state(letter);
+    let kind = next().and_then(state);
     let kind = kind.ok_or_else(|| corrupt(id.as_str(), "its state"))?;
     let number = |what: &str, text: Text| -> Result<u64, Error> {
         parse(text).ok_or_else(|| corrupt(id.as_str(), what))
@@ -173,10 +189,16 @@ fn decode(id: TaskId, values: Vec<Text>) -> Result<Task, Error> {
     let executed_by = next().and_then(|text| read_executed_by(&text));
     let finishes = number("its number of ends", next())?;
     let error_class = next().map(|_| ErrorClass::Corrupt);
-    let _route = next();
+    let route = next();
     let losses = parse(next()).unwrap_or(0);
-    let payload = Bytes::from(next().unwrap_or_default());
     let result = Bytes::from(next().unwrap_or_default());
+    let head = if has_head {
+        let head = next().ok_or_else(|| corrupt(id.as_str(), "its head"))?;
+        read_head(id.as_str(), &head)?
+    } else {
+        read_route(id.as_str(), route)?
+    };
+    let payload = Bytes::from(next().unwrap_or_default());
     let begun = || started_at.ok_or_else(|| corrupt(id.as_str(), "its time of start"));
     let state = match kind {
         StateKind::Pending => State::Pending { due_at: at },

@@ -13,7 +13,7 @@ use crate::{Error, Publisher, now, task_cache::TaskCache};
 use hostel_redis::{Connection, Server};
 use hostel_runtime::{health::Health, log_limit::LogLimit};
 use hostel_task::{TaskId, UnixMs};
-use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation};
+use redis::{Cmd, FromRedisValue, RedisResult, Script, ScriptInvocation};
 use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::{Duration, Instant},
@@ -23,8 +23,8 @@ use std::{
 /// take on their way.
 pub(super) const CALL: Duration = Duration::from_secs(5);
 
-/// The expected bytes of an answer after one that took too long, at first and at most: a lease returns up
-/// to 8 MiB and one task more.
+/// The expected bytes of a lease after one that took too long, at first and at most: a task may be larger
+/// than the limit of a lease.
 const EXPECTED: (usize, usize) = (2 << 20, 16 << 20);
 
 /// The version of the format of the keys.
@@ -44,9 +44,11 @@ pub(super) struct ShardClient {
     connection: Connection,
     /// For results sent to Redis.
     bulk: BulkConnection,
-    /// For payloads received from Redis, and the expected bytes of the next answer.
-    bulk_answers: BulkConnection,
+    /// For payloads leased from Redis, and the expected bytes of the next lease.
+    leases: BulkConnection,
     expected: AtomicUsize,
+    /// For what clients read. It is separate from `leases`, since a lease counts while it is on its way.
+    reads: BulkConnection,
     pub scripts: Scripts,
     /// The hash tag of each shard, with which all its keys begin.
     pub tags: Vec<String>,
@@ -84,15 +86,17 @@ impl ShardClient {
         let connection = server.connect().await;
         let connection = connection.map_err(|error| explain(&server, reserve_percent, &error))?;
         let bulk = BulkConnection::connect(&server, reserve_percent).await?;
-        let bulk_answers = BulkConnection::connect(&server, reserve_percent).await?;
+        let leases = BulkConnection::connect(&server, reserve_percent).await?;
+        let reads = BulkConnection::connect(&server, reserve_percent).await?;
         let prefix = &settings.server.prefix;
         let shards = 0..settings.shards;
         Ok(Self {
             server,
             connection,
             bulk,
-            bulk_answers,
+            leases,
             expected: AtomicUsize::new(0),
+            reads,
             scripts: Scripts::default(),
             tags: shards
                 .clone()
@@ -186,17 +190,18 @@ impl ShardClient {
         self.bulk.within(CALL, bytes, answer).await
     }
 
-    /// Runs a script whose answer carries payloads of unknown size: after a call that took too long the
-    /// next one may take longer, and after a success less long.
-    pub async fn call_for_bulk_answer<T: FromRedisValue>(
+    /// Runs a script that leases tasks of so many bytes, unless a single one is larger: after a call that
+    /// took too long the next one may take longer, and after a success less long.
+    pub async fn call_for_lease<T: FromRedisValue>(
         &self,
         shard: usize,
         script: &Script,
+        bytes: usize,
         push_args: impl FnOnce(&mut ScriptInvocation<'_>),
     ) -> Result<T, Error> {
         let (expected, began) = (self.expected.load(Ordering::Relaxed), Instant::now());
-        let answer = self.run(shard, script, self.bulk_answers.connection(), push_args);
-        let answer = self.bulk_answers.within(CALL, expected, answer).await;
+        let answer = self.run(shard, script, self.leases.connection(), push_args);
+        let answer = self.leases.within(CALL, bytes.max(expected), answer).await;
         let expected = match &answer {
             Ok(_) => expected / 2,
             Err(_) if began.elapsed() < CALL => expected,
@@ -204,6 +209,31 @@ impl ShardClient {
         };
         self.expected.store(expected, Ordering::Relaxed);
         answer
+    }
+
+    /// Runs a script that reads up to so many bytes for a client.
+    pub async fn call_for_read<T: FromRedisValue>(
+        &self,
+        shard: usize,
+        script: &Script,
+        bytes: usize,
+        push_args: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<T, Error> {
+        let answer = self.run(shard, script, self.reads.connection(), push_args);
+        self.reads.within(CALL, bytes, answer).await
+    }
+
+    /// Sends a command that reads so many bytes for a client.
+    pub async fn read<T: FromRedisValue>(&self, bytes: usize, command: &Cmd) -> Result<T, Error> {
+        let mut connection = self.reads.connection();
+        let answer = command.query_async(&mut connection);
+        self.reads.within(CALL, bytes, answer).await
+    }
+
+    /// Sends a command with a short answer.
+    pub async fn short<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
+        let mut connection = self.connection();
+        self.within(command.query_async(&mut connection)).await
     }
 
     /// Waits for the answer to a short call.

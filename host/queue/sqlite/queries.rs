@@ -15,6 +15,7 @@ use crate::{
 use hostel_sqlite::StatementError;
 use hostel_task::{Name, State, StateKind, Submission, Task, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
+use std::sync::Arc;
 
 /// The largest page.
 const MAX_PAGE: usize = 1000;
@@ -159,7 +160,10 @@ pub(super) fn list(
             Err(error) => Err(error.into()),
         };
         match read.or_else(|error| Damage::of(seq, error).map(|damage| Some(Err(damage))))? {
-            Some(Ok(task)) => tasks.push(task),
+            Some(Ok(task)) => tasks.push(Task {
+                metadata: Arc::default(),
+                ..task
+            }),
             Some(Err(damage)) => damaged.push(damage),
             None => {}
         }

@@ -47,11 +47,11 @@ const PURGE_STEP: usize = 256;
 pub struct SqliteQueue {
     pub(super) writer: Writer,
     // Two readers, so that a long list delays no status call.
-    tasks: Reader,
+    pub(super) tasks: Reader,
     lists: Reader,
     stats: Arc<Stats>,
     task_cache: Arc<TaskCache>,
-    clock: Arc<Clock>,
+    pub(super) clock: Arc<Clock>,
     /// `None` once closed.
     publisher: Mutex<Option<Publisher>>,
     stale: Arc<AtomicU64>,

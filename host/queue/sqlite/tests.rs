@@ -1,8 +1,10 @@
 //! What can only be caused from inside: failed commits, a full file, failing statements, cancelled
 //! calls. The contract itself is tested by the conformance suite.
 
-use super::{SqliteQueue, transaction::Transaction};
-use crate::{Changes, Error, Finish, Finished, LeaseRequest, Leased, Submitted, TaskQueue};
+use super::{SqliteQueue, queries, transaction::Transaction};
+use crate::{
+    Changes, Error, Finish, Finished, LeaseRequest, Leased, StatusRead, Submitted, TaskQueue,
+};
 use bytes::Bytes;
 use hostel_config as config;
 use hostel_runtime::health::{Health, Part};
@@ -207,6 +209,45 @@ async fn a_full_file_refuses_and_recovers() {
     let counts = queue.counts().await.unwrap();
     assert_eq!(counts[&(name("echo"), StateKind::Pending)], 2);
     assert_eq!(counts[&(name("echo"), StateKind::Completed)], 1);
+    queue.close().await;
+}
+
+/// A status is read with two statements, between which its task may be purged.
+#[tokio::test]
+async fn all_statements_of_a_read_see_the_same_state() {
+    let (_dir, queue) = open().await;
+    queue.submit(vec![task("t", 1)]).await.unwrap();
+    let leased = lease(&queue, 1).await.unwrap();
+    queue.finish(vec![completed(&leased[0])]).await.unwrap();
+    let (begun, wait_for_begin) = std::sync::mpsc::channel();
+    let (purged, wait_for_purge) = std::sync::mpsc::channel();
+    let clock = queue.clock.clone();
+    let read = queue.tasks.query::<_, Error>(move |conn: &_| {
+        // Too small for the result.
+        let status = || queries::get_status(conn, &name("t"), 1, &clock);
+        let before = status()?;
+        begun.send(()).unwrap();
+        wait_for_purge.recv().unwrap();
+        Ok((before, status()?))
+    });
+    let purge = async {
+        let waited = tokio::task::spawn_blocking(move || wait_for_begin.recv());
+        waited.await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let count = queue.purge(Duration::ZERO, 9).await.unwrap();
+        purged.send(()).unwrap();
+        count
+    };
+    let (read, count) = tokio::join!(read, purge);
+    assert_eq!(count, 1);
+    let (before, after) = read.unwrap();
+    for status in [before, after] {
+        let Some(Ok(StatusRead::ResultTooLarge { bytes })) = status else {
+            panic!("{status:?}");
+        };
+        assert_eq!(bytes, b"result".len());
+    }
+    assert_eq!(queue.get_status(&name("t"), 1).await.unwrap(), None);
     queue.close().await;
 }
 

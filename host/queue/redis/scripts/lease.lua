@@ -1,13 +1,17 @@
 -- ARGV: queue, the number of this call, 1 if it repeats a call without an answer, node, ttl, how many tasks
--- in all, then a lease request (`matcher` in common.lua).
--- Returns the time, 1 if the task types have to be registered first, and for each task the id, fencing
--- token, attempt, m, p, t, b, 1 if this is its first attempt without an error, and 1 if it is a suspect.
+-- and how many bytes in all, how many bytes a slow connection carries in a millisecond, then a lease request
+-- (`matcher` in common.lua).
+-- Returns the time, 1 if the task types have to be registered first, 1 if due tasks were left because of
+-- their bytes, and for each task the id, fencing token, attempt, m, p, t, b, 1 if this is its first attempt
+-- without an error, and 1 if it is a suspect. A first task is returned whatever its size.
 local number, again = tonumber(ARGV[2]), ARGV[3] == '1'
 local node, ttl, max = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local leased = {}
+local max_bytes, rate = tonumber(ARGV[7]), tonumber(ARGV[8])
+local leased, more = {}, 0
 
--- The bytes of payloads in one answer, without the last task's.
-local MAX_BYTES = 8 * 1024 * 1024
+-- Returns the end of leases whose answer has so many bytes. What exceeds the limit gets the time that it
+-- takes on its way.
+local function lease_end(bytes) return NOW + ttl + math.floor(math.max(0, bytes - max_bytes) / rate) end
 
 local function give(id, fence, attempt, begun, m, p, t, e, losses)
   local n = #leased
@@ -23,22 +27,26 @@ local call = TAG .. ':call:' .. FROM
 local known = redis.call('GET', call)
 local last_number = known and tonumber(string.match(known, '^%d+'))
 if last_number and last_number >= number then
-  if last_number > number then return { integer(NOW), 0, {} } end
-  local ends = NOW + ttl
+  if last_number > number then return { integer(NOW), 0, 0, {} } end
+  local held, bytes = {}, 0
   for id, fence in string.gmatch(known, ' (%S+) (%d+)') do
-    local task = key(id)
     local there = read(id, 's', 'f', 'a', 'b', 'm', 'p', 't', 'e', 'v')
     if there[1] == 'r' and there[2] == fence and there[5] and there[6] and are_numbers(there[3], there[4], there[7]) then
-      redis.call('HSET', task, 'u', integer(ends))
-      add(TAG .. ':leases', ends, id)
+      held[#held + 1] = id
+      bytes = bytes + #there[5] + #there[6]
       give(id, fence, tonumber(there[3]), unpack(there, 4, 9))
     end
   end
+  local ends = lease_end(bytes)
+  for _, id in ipairs(held) do
+    redis.call('HSET', key(id), 'u', integer(ends))
+    add(TAG .. ':leases', ends, id)
+  end
   write()
-  return { integer(NOW), 0, leased }
+  return { integer(NOW), 0, 0, leased }
 end
-local requested_of, available = matcher(7)
-if not requested_of then return { integer(NOW), 1, {} } end
+local requested_of, available = matcher(9)
+if not requested_of then return { integer(NOW), 1, 0, {} } end
 
 local function answer()
   local words = { integer(number) }
@@ -49,7 +57,7 @@ local function answer()
   if again or #leased > 0 then
     redis.call('SET', call, table.concat(words, ' '), 'PX', 600000)
   end
-  return { integer(NOW), 0, leased }
+  return { integer(NOW), 0, more, leased }
 end
 
 -- Backlogs are read in the order of their first tasks, a page at a time, and the oldest tasks of a page are
@@ -107,8 +115,12 @@ repeat
 until #backlogs < 2 * PAGE or #taken >= max
 local rows, bytes = {}, 0
 for _, head in ipairs(taken) do
-  if bytes > MAX_BYTES then break end
   local there = read(head.id, 's', 'a', 'm', 'p', 't', 'e', 'v', 'l', 'o', 'u', 'q', 'z')
+  local size = #(there[3] or '') + #(there[4] or '')
+  if #rows > 0 and bytes + size > max_bytes then
+    more = 1
+    break
+  end
   dequeue(head.id, head.backlog)
   -- A task that was deleted by hand is still in its backlog.
   if there[1] == 'p' and not (there[3] and there[4] and valid_route(there[8])
@@ -116,18 +128,18 @@ for _, head in ipairs(taken) do
     fail_damaged(head.id, 'it lacks fields that an attempt needs')
   elseif there[1] == 'p' and backlog_of(there[8], there[7]) == head.backlog then
     rows[#rows + 1] = { head.id, there }
-    bytes = bytes + #there[4]
+    bytes = bytes + size
   end
 end
 if #rows == 0 then
   write()
   return answer()
 end
-local fence = redis.call('HINCRBY', N, 'fence', #rows) - #rows
+local fence, ends = redis.call('HINCRBY', N, 'fence', #rows) - #rows, lease_end(bytes)
 for _, row in ipairs(rows) do
   local id, there = row[1], row[2]
   fence = fence + 1
-  local attempt, ends = tonumber(there[2]) + 1, NOW + ttl
+  local attempt = tonumber(there[2]) + 1
   redis.call('HSET', key(id), 's', 'r', 'a', attempt, 'f', integer(fence), 'u', integer(ends),
     'b', integer(NOW), 'n', node)
   add(TAG .. ':leases', ends, id)
