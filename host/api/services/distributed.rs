@@ -73,12 +73,12 @@ impl DistributedService for DistributedServiceImpl {
     ) -> Result<Response<DiscoverResponse>, Status> {
         let reserved = in_flight::reserve_response(&request).await;
         let name = convert::name("service name", &request.into_inner().service_name)?;
-        let found = self.discovery.discover_service(&name).await;
+        let max = self.limits.max_message_bytes;
+        let found = self.discovery.discover_service(&name, max).await;
         let services = found.map_err(IntoStatus::into_status)?;
         let response = DiscoverResponse {
             nodes: services.into_iter().map(convert::node).collect(),
         };
-        let max = self.limits.max_message_bytes;
         if response.encoded_len() > max {
             return Err(status::response_too_large(max));
         }
