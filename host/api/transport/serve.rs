@@ -195,21 +195,21 @@ where
         let turn = connection.turn();
         let io = TokioIo::new(connection);
         let mut http = pin!(self.http.serve_connection(io, calls));
-        tokio::select! {
+        let makes_room = tokio::select! {
             ended = in_turns(http.as_mut(), &turn) => return log(ended),
             () = share.stalled() => return,
-            () = activity.idle_for(self.idle_timeout) => {}
-            () = activity.must_close() => {}
-            () = sleep(self.max_age) => {}
-            () = self.end.cancelled() => {}
-        }
+            () = activity.must_close() => true,
+            () = activity.idle_for(self.idle_timeout) => false,
+            () = sleep(self.max_age) => false,
+            () = self.end.cancelled() => false,
+        };
         // It accepts no more calls, finishes those that it has, and closes.
         http.as_mut().graceful_shutdown();
         activity.touch();
         tokio::select! {
             ended = in_turns(http.as_mut(), &turn) => log(ended),
             () = share.stalled() => {}
-            () = idle(activity, &share) => {}
+            () = idle(activity, &share, makes_room) => {}
         }
     }
 
@@ -243,10 +243,15 @@ where
     }
 }
 
-/// Waits until a closing connection has been idle and has nothing left to send.
-async fn idle(activity: &Activity, share: &Share) {
+/// Waits until a closing connection has been idle and has nothing left to send. One that makes room does not
+/// wait for calls that need no token.
+async fn idle(activity: &Activity, share: &Share, makes_room: bool) {
     loop {
-        activity.idle_for(CLOSE_TIMEOUT).await;
+        if makes_room {
+            activity.unused_for(CLOSE_TIMEOUT).await;
+        } else {
+            activity.idle_for(CLOSE_TIMEOUT).await;
+        }
         // The end of a response may still be on its way.
         if !share.has_unread() {
             return;

@@ -82,6 +82,11 @@ pub fn trials() -> Vec<Trial> {
             in_flight::unfinished_requests_are_bounded,
         ),
         trial_needing(
+            "limits::health_calls_hold_no_memory",
+            true,
+            in_flight::health_calls_hold_no_memory,
+        ),
+        trial_needing(
             "limits::calls_end_at_their_deadline",
             true,
             raw_clients::calls_end_at_their_deadline,
