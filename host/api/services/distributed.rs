@@ -134,7 +134,7 @@ impl DistributedService for DistributedServiceImpl {
         let waiting = in_flight::share_of(&request).map(|share| share.waiting.clone());
         // There is no share without a server.
         let waiting = waiting.unwrap_or_else(|| Budget::new(self.limits.max_unsent_bytes));
-        Ok(Response::new(stream::responses(
+        Ok(in_flight::stream_response(stream::responses(
             request.into_inner(),
             self.router.clone(),
             self.end.clone(),

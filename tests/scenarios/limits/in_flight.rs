@@ -211,3 +211,89 @@ pub async fn health_calls_hold_no_memory() {
     served.unwrap();
     assert_serves(&mut first).await;
 }
+
+pub async fn slow_readers_delay_no_other_answer() {
+    const READERS: usize = 10;
+    let settings = SETTINGS.replace("stall_timeout_ms = 3000", "stall_timeout_ms = 3600000");
+    let node = node(Backend::Embedded, &settings).await;
+    let mut client = node.client();
+    let big = client
+        .submit_and_wait(task("sample", vec![b'x'; BYTES]))
+        .await
+        .unwrap();
+    let ask = TaskStatusRequest {
+        task_id: big.task_id.clone(),
+        wait_ms: 0,
+    };
+    let ask = Bytes::from(framed(&ask));
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let mut reader = Raw::connect(&node, 0).await;
+        for _ in 0..2 {
+            reader.call("GetTaskStatus", ask.clone(), true).await;
+        }
+        readers.push(reader);
+    }
+    eventually("the readers hold all memory for answers", || {
+        let (mut client, id) = (client.clone(), big.task_id.clone());
+        async move {
+            let quick = Duration::from_millis(500);
+            let answered = tokio::time::timeout(quick, client.get_task_status(&id)).await;
+            answered.is_err().then_some(())
+        }
+    })
+    .await;
+    in_time("small answers", async {
+        assert_serves(&mut client).await;
+        client.list_plugins().await.unwrap();
+        client.list_nodes().await.unwrap();
+        let _conversation = conversation(client.clone(), "me").await.unwrap();
+    })
+    .await;
+    let mut watcher = Raw::connect(&node, 1 << 20).await;
+    let check = Bytes::from_static(&[0; 5]);
+    watcher
+        .call_any("grpc.health.v1.Health/Check", check, true)
+        .await;
+    let checked = watcher.answers.remove(0);
+    let mut checked = in_time("a health check", checked).await.unwrap();
+    let answer = in_time("a health check", checked.body_mut().data()).await;
+    assert!(answer.unwrap().is_ok());
+    assert!(
+        readers.iter().all(|reader| !reader.ended.is_finished()),
+        "{}",
+        node.log()
+    );
+}
+
+pub async fn unread_small_messages_are_bounded() {
+    const STREAMS: usize = 200;
+    let node = node(Backend::Embedded, SETTINGS).await;
+    let mut client = node.client();
+    assert_serves(&mut client).await;
+    let before = node.resident_kib();
+    // The answer to each has the same payload, and is small.
+    let message = framed(&Message {
+        payload: vec![b'x'; 3 << 10].into(),
+        ..Message::default()
+    });
+    let messages = Bytes::from(message.repeat(100));
+    let mut lazy = Raw::connect(&node, 0).await;
+    for _ in 0..STREAMS {
+        lazy.call("StreamMessages", messages.clone(), false).await;
+    }
+    let (mut highest, since) = (0, Instant::now());
+    while !lazy.ended.is_finished() {
+        assert!(
+            since.elapsed() < DEADLINE,
+            "the connection was never closed"
+        );
+        highest = highest.max(node.resident_kib());
+        in_time("an answer to another client", assert_serves(&mut client)).await;
+    }
+    let grown = highest.saturating_sub(before);
+    assert!(
+        grown < 32 << 10,
+        "{before} KiB before, {highest} KiB with unread messages"
+    );
+}

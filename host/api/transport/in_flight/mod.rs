@@ -9,7 +9,7 @@ use super::{connection_limit::OpenCall, share::Share};
 use crate::budget::{Reservation, SharedReservation};
 use futures_util::future::BoxFuture;
 use request_body::RequestBody;
-use response_body::ResponseBody;
+use response_body::{Reserve, ResponseBody};
 use std::{
     sync::Arc,
     task::{Context, Poll},
@@ -31,7 +31,18 @@ pub fn share_of<T>(request: &tonic::Request<T>) -> Option<Arc<Share>> {
 /// Reserves memory for the largest response, for a call that is about to build one.
 pub async fn reserve_response<T>(request: &tonic::Request<T>) -> Option<Reservation> {
     let share = share_of(request)?;
-    Some(share.unsent.reserve(share.max_message_bytes).await)
+    Some(share.reserve_unsent(share.max_message_bytes).await)
+}
+
+/// Marks responses whose messages are reserved before they are made.
+#[derive(Debug, Clone, Copy)]
+struct ReserveFirst;
+
+/// A response of many messages, which may be large. Each is made once there is room for it.
+pub fn stream_response<T>(messages: T) -> Response<T> {
+    let mut response = Response::new(messages);
+    response.extensions_mut().insert(ReserveFirst);
+    response
 }
 
 /// A response within `reserved`, of which it keeps what it needs.
@@ -110,8 +121,12 @@ where
         let response = self.inner.call(request);
         Box::pin(async move {
             let mut response = response.await?;
-            let reserved = response.extensions_mut().remove();
-            Ok(response.map(|body| Body::new(ResponseBody::new(body, share, reserved))))
+            let extensions = response.extensions_mut();
+            let reserve = match extensions.remove::<ReserveFirst>() {
+                Some(ReserveFirst) => Reserve::Before,
+                None => Reserve::Made(extensions.remove()),
+            };
+            Ok(response.map(|body| Body::new(ResponseBody::new(body, share, reserve))))
         })
     }
 }

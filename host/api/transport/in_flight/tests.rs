@@ -4,7 +4,7 @@
 use super::{
     super::share::Shares,
     request_body::{FIRST_BYTES, PREFIX_BYTES},
-    response_body::PIECE_BYTES,
+    response_body::{PIECE_BYTES, SMALL_BYTES},
     *,
 };
 use crate::Config;
@@ -216,12 +216,16 @@ async fn a_message_without_memory_waits_and_its_call_releases_it() {
     assert_eq!(share.received.free_bytes(), all);
 }
 
+fn small() -> Reserve {
+    Reserve::Made(None)
+}
+
 #[tokio::test]
 async fn a_response_counts_until_its_last_piece_is_sent() {
     let share = share();
     let all = share.unsent.free_bytes();
     let sent = Bytes::from(vec![7; MIB]);
-    let mut response = ResponseBody::new(body([sent.clone()]), share.clone(), None);
+    let mut response = ResponseBody::new(body([sent.clone()]), share.clone(), small());
     let mut pieces = Vec::new();
     while let Some(piece) = next(&mut response).await {
         assert!(piece.len() <= PIECE_BYTES);
@@ -234,4 +238,46 @@ async fn a_response_counts_until_its_last_piece_is_sent() {
     assert_eq!(share.unsent.free_bytes(), all - MIB);
     pieces.clear();
     assert_eq!(share.unsent.free_bytes(), all);
+}
+
+#[tokio::test]
+async fn small_responses_need_no_memory_until_many_are_unread() {
+    let share = share();
+    let all = share.unsent.free_bytes();
+    let others = share.unsent.reserve(all).await;
+    let spare = share.reserve_unsent(usize::MAX).await;
+    let message = Bytes::from(vec![7; SMALL_BYTES]);
+    let mut unread = Vec::new();
+    let waits = loop {
+        let mut response = ResponseBody::new(body([message.clone()]), share.clone(), small());
+        match next(&mut response).now_or_never() {
+            Some(sent) => unread.push(sent.unwrap()),
+            None => break response,
+        }
+    };
+    assert_eq!(unread.len(), (256 << 10) / SMALL_BYTES);
+    drop((others, spare));
+    let mut waits = waits;
+    let counted = next(&mut waits).await.unwrap();
+    assert_eq!(share.unsent.free_bytes(), all - SMALL_BYTES);
+    assert!(share.has_unread());
+    drop(counted);
+    assert!(!share.has_unread());
+}
+
+#[tokio::test]
+async fn messages_of_a_stream_need_memory_before_they_are_made() {
+    let share = share();
+    let all = share.unsent.free_bytes();
+    let others = share.unsent.reserve(all).await;
+    let spare = share.reserve_unsent(usize::MAX).await;
+    let message = Bytes::from(vec![7; SMALL_BYTES]);
+    let messages = body([message.clone(), message]);
+    let mut response = ResponseBody::new(messages, share.clone(), Reserve::Before);
+    assert!(next(&mut response).now_or_never().is_none());
+    // The room beside the budget is enough, and is given back.
+    drop(spare);
+    assert!(next(&mut response).now_or_never().unwrap().is_some());
+    assert!(next(&mut response).now_or_never().unwrap().is_some());
+    drop(others);
 }
