@@ -55,6 +55,11 @@ const MIN_PENDING_RESETS: usize = 1024;
 /// has read it.
 const WINDOW: u32 = 1 << 20;
 
+/// From how much on HTTP/2 takes no more of a response until some of it is sent. Small messages count little
+/// until they are sent, so few may gather; a piece of a large one is taken whole, and the next waits in the
+/// budget. The socket's own buffer keeps the line busy.
+const SEND_BUFFER: usize = 16 << 10;
+
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -132,7 +137,8 @@ fn http2_settings(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .max_header_list_size(MAX_HEADER_LIST)
         .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW);
+        .initial_connection_window_size(WINDOW)
+        .max_send_buf_size(SEND_BUFFER);
     http
 }
 
