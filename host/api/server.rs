@@ -3,7 +3,11 @@
 
 use super::{
     readiness::Readiness,
-    security::{Security, auth::Authenticate, reloadable},
+    security::{
+        Security,
+        auth::{self, Authenticate},
+        reloadable,
+    },
     services::{
         components::ComponentServiceImpl,
         distributed::DistributedServiceImpl,
@@ -61,6 +65,10 @@ use tower::{Layer, ServiceBuilder, limit::ConcurrencyLimitLayer};
 
 /// How long open calls may take to end when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The size of a health check. Anybody may send one, and what has arrived of it counts in no budget, so it is
+/// no more than the name of a service needs.
+const MAX_HEALTH_CHECK_BYTES: usize = 1 << 10;
 
 /// The engines behind the services.
 #[derive(Clone)]
@@ -186,7 +194,7 @@ impl Server {
                     .max_encoding_message_size(max),
             )
             .add_service(nodes)
-            .add_service(health)
+            .add_service(health.max_decoding_message_size(MAX_HEALTH_CHECK_BYTES))
             .add_service(ReflectionV1::new(reflection.clone()))
             .add_service(ReflectionV1Alpha::new(reflection));
         if let Some(plugins) = plugins {
@@ -240,7 +248,7 @@ fn layers(
             limits.max_requests_per_connection,
         ))
         .layer(authenticate)
-        .layer(CountInFlight)
+        .layer(CountInFlight { open: auth::OPEN })
         .into_inner()
 }
 

@@ -107,6 +107,7 @@ impl IntoStatus for discovery::Error {
         use discovery::Error;
         match self {
             Error::Full { .. } => Status::resource_exhausted(self.to_string()),
+            Error::ResponseTooLarge { limit } => response_too_large(limit),
             Error::Reserved | Error::TooLarge { .. } => Status::invalid_argument(self.to_string()),
             Error::UnknownNode { .. } => Status::not_found(self.to_string()),
             Error::Unavailable(_) | Error::Misconfigured(_) => logged(

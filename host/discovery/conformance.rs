@@ -45,6 +45,7 @@ cases! {
     the_time_to_live_is_clamped,
     clients_cannot_register_nodes,
     the_size_of_a_service_is_limited,
+    services_beyond_the_callers_limit_are_not_returned,
     a_node_is_listed_until_it_deregisters,
     a_drain_request_lasts_until_it_is_withdrawn,
     an_unknown_node_cannot_be_drained,
@@ -136,6 +137,37 @@ async fn the_size_of_a_service_is_limited(discovery: Discovery) {
         panic!("{refused:?}");
     };
     assert_eq!((given, limit), (MAX_SERVICE_BYTES + 1, MAX_SERVICE_BYTES));
+}
+
+async fn services_beyond_the_callers_limit_are_not_returned(discovery: Discovery) {
+    let name = unique("web");
+    let mut services = ["a", "b", "c"].map(|id| service(&name, id));
+    for (service, length) in services.iter_mut().zip([100, 200, 300]) {
+        service.address = "x".repeat(length);
+        service.metadata = [("zone".into(), "eu".into())].into();
+        register(&discovery, service).await;
+    }
+    let total = services.iter().map(ServiceInfo::size).sum();
+    let all = discovery.discover_service(&name, total).await.unwrap();
+    assert_eq!(all.len(), services.len());
+    for limit in [0, 150, total - 1] {
+        let refused = discovery.discover_service(&name, limit).await;
+        assert!(
+            matches!(refused, Err(Error::ResponseTooLarge { limit: of }) if of == limit),
+            "{refused:?}"
+        );
+    }
+    let nothing = discovery.discover_service(&unique("none"), 0).await;
+    assert_eq!(nothing.unwrap(), []);
+
+    // The same for the nodes.
+    let nodes = Name::parse("service name", NODE_SERVICE).unwrap();
+    let record = NodeRecord::new(unique("node"), "10.0.0.1:1");
+    discovery.register_node(record).await.unwrap();
+    let refused = discovery.discover_service(&nodes, 1).await;
+    let is_refused = matches!(refused, Err(Error::ResponseTooLarge { limit: 1 }));
+    assert!(is_refused, "{refused:?}");
+    discovery.deregister_node().await.unwrap();
 }
 
 async fn a_node_is_listed_until_it_deregisters(discovery: Discovery) {
@@ -272,7 +304,7 @@ pub async fn register(discovery: &Discovery, service: &ServiceInfo) -> Duration 
 
 /// Returns the services of a name, without their times to live, which a backend need not keep.
 pub async fn found(discovery: &Discovery, name: &Name) -> Vec<ServiceInfo> {
-    let mut found = discovery.discover_service(name).await.unwrap();
+    let mut found = discovery.discover_service(name, usize::MAX).await.unwrap();
     for service in &mut found {
         service.ttl = None;
     }

@@ -39,6 +39,12 @@ pub enum Error {
         /// The limit in bytes.
         limit: usize,
     },
+    /// The services of a name are larger together than the caller accepts.
+    #[error("the services of this name have more than {limit} bytes together")]
+    ResponseTooLarge {
+        /// How many bytes the caller accepts.
+        limit: usize,
+    },
 }
 
 impl Error {

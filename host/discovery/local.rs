@@ -3,7 +3,7 @@
 
 use super::{
     error::{Error, NODE_SERVICE},
-    record::{NodeRecord, ServiceInfo, check_known},
+    record::{NodeRecord, ServiceInfo, check_known, copy_within, nodes_within},
     service_discovery::ServiceDiscovery,
 };
 use async_trait::async_trait;
@@ -57,12 +57,16 @@ impl ServiceDiscovery for LocalDiscovery {
         Ok(ttl)
     }
 
-    async fn discover_service(&self, name: &Name) -> Result<Vec<ServiceInfo>, Error> {
+    async fn discover_service(
+        &self,
+        name: &Name,
+        max_bytes: usize,
+    ) -> Result<Vec<ServiceInfo>, Error> {
         if name.as_str() == NODE_SERVICE {
-            let nodes = self.nodes();
-            return Ok(nodes.iter().map(|node| node.as_service(name)).collect());
+            return nodes_within(&self.nodes(), name, max_bytes);
         }
-        Ok(self.services.lock().live(name, Instant::now()))
+        let services = self.services.lock();
+        copy_within(services.live(name, Instant::now()), max_bytes)
     }
 
     async fn register_node(&self, node: NodeRecord) -> Result<(), Error> {
@@ -152,12 +156,11 @@ impl Services {
         Ok(())
     }
 
-    fn live(&self, name: &Name, now: Instant) -> Vec<ServiceInfo> {
+    fn live(&self, name: &Name, now: Instant) -> impl Iterator<Item = &ServiceInfo> + Clone {
         let ids = self.by_name.get(name).into_iter();
         ids.flat_map(BTreeMap::values)
-            .filter(|registered| now < registered.until)
-            .map(|registered| registered.service.clone())
-            .collect()
+            .filter(move |registered| now < registered.until)
+            .map(|registered| &registered.service)
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -194,7 +197,7 @@ mod tests {
     fn a_service_lives_as_long_as_it_is_renewed() {
         let start = Instant::now();
         let mut services = Services::new(9, start);
-        let live = |services: &Services, after| services.live(&name("web"), start + after).len();
+        let live = |services: &Services, after| services.live(&name("web"), start + after).count();
         services
             .register(service("web", "a"), SECOND, start)
             .unwrap();

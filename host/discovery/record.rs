@@ -141,6 +141,32 @@ impl NodeRecord {
     }
 }
 
+/// Copies the services of a name, unless they have more than `max_bytes` together.
+pub(super) fn copy_within<'s>(
+    services: impl Iterator<Item = &'s ServiceInfo> + Clone,
+    max_bytes: usize,
+) -> Result<Vec<ServiceInfo>, Error> {
+    check_total(services.clone().map(ServiceInfo::size), max_bytes)?;
+    Ok(services.cloned().collect())
+}
+
+/// Returns nodes as services named `name`, unless they have more than `max_bytes` together.
+pub(super) fn nodes_within(
+    nodes: &[NodeRecord],
+    name: &Name,
+    max_bytes: usize,
+) -> Result<Vec<ServiceInfo>, Error> {
+    // One at a time, since each has to be made to know its size.
+    check_total(nodes.iter().map(|it| it.as_service(name).size()), max_bytes)?;
+    Ok(nodes.iter().map(|node| node.as_service(name)).collect())
+}
+
+/// Fails once the sizes have added up to more than `limit`.
+fn check_total(mut sizes: impl Iterator<Item = usize>, limit: usize) -> Result<(), Error> {
+    let left = sizes.try_fold(limit, usize::checked_sub);
+    left.map(drop).ok_or(Error::ResponseTooLarge { limit })
+}
+
 fn joined<'n>(names: impl Iterator<Item = &'n Name>) -> String {
     names.map(Name::as_str).collect::<Vec<_>>().join(",")
 }

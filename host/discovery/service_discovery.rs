@@ -20,8 +20,13 @@ pub trait ServiceDiscovery: Send + Sync {
     /// same name and id again renews the service and replaces its data.
     async fn register_service(&self, service: ServiceInfo) -> Result<Duration, Error>;
 
-    /// Returns the live services of that name, by id.
-    async fn discover_service(&self, name: &Name) -> Result<Vec<ServiceInfo>, Error>;
+    /// Returns the live services of that name, by id. Fails with `Error::ResponseTooLarge`, before it
+    /// copies any, if they have more than `max_bytes` together: the sum of `ServiceInfo::size`.
+    async fn discover_service(
+        &self,
+        name: &Name,
+        max_bytes: usize,
+    ) -> Result<Vec<ServiceInfo>, Error>;
 
     /// Registers this node, and again whenever its record has changed. The registration is kept alive
     /// until `deregister_node`.

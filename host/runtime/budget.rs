@@ -2,7 +2,13 @@
 //! that waits for a budget pushes back on the source of its load.
 
 use parking_lot::Mutex;
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The unit in which bytes are counted. Amounts are rounded up to it.
@@ -13,8 +19,26 @@ const UNIT_BYTES: usize = 1 << 10;
 pub struct Budget {
     free: Arc<Semaphore>,
     units: u32,
+    /// How many calls wait for a reservation.
+    waiting: Arc<AtomicUsize>,
     /// The budget that this one is a share of.
     whole: Option<Box<Budget>>,
+}
+
+/// A call that waits for a reservation, until it is dropped.
+struct Waiting<'b>(&'b AtomicUsize);
+
+impl<'b> Waiting<'b> {
+    fn new(count: &'b AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Bytes taken from a budget. Dropping it gives them back.
@@ -34,6 +58,7 @@ impl Budget {
         Self {
             free: Arc::new(Semaphore::new(units as usize)),
             units,
+            waiting: Arc::default(),
             whole: None,
         }
     }
@@ -63,9 +88,16 @@ impl Budget {
     pub async fn reserve(&self, bytes: usize) -> Reservation {
         let units = self.units_of(bytes);
         // The share first: a user who has used up its share does not queue for the whole.
-        let Ok(permit) = self.free.clone().acquire_many_owned(units).await else {
-            // The semaphore is never closed.
-            return std::future::pending().await;
+        let permit = match self.free.clone().try_acquire_many_owned(units) {
+            Ok(permit) => permit,
+            Err(_) => {
+                let _waiting = Waiting::new(&self.waiting);
+                let Ok(permit) = self.free.clone().acquire_many_owned(units).await else {
+                    // The semaphore is never closed.
+                    return std::future::pending().await;
+                };
+                permit
+            }
         };
         let whole = match &self.whole {
             Some(whole) => {
@@ -92,6 +124,11 @@ impl Budget {
     /// The bytes that are free now; of a share, without regard to the whole.
     pub fn free_bytes(&self) -> usize {
         self.free.available_permits() * UNIT_BYTES
+    }
+
+    /// Whether calls wait for a reservation of this budget; of a share, without regard to the whole.
+    pub fn has_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// The size of the budget in bytes.
@@ -138,19 +175,19 @@ impl Reservation {
     }
 }
 
-/// At most one reservation, which any clone can release before the others are dropped.
+/// The reservations of one thing, which any clone can release before the others are dropped.
 #[derive(Debug, Clone, Default)]
-pub struct SharedReservation(Arc<Mutex<Option<Reservation>>>);
+pub struct SharedReservation(Arc<Mutex<Vec<Reservation>>>);
 
 impl SharedReservation {
-    /// Replaces the reservation.
-    pub fn put(&self, reservation: Reservation) {
-        *self.0.lock() = Some(reservation);
+    /// Adds a reservation.
+    pub fn add(&self, reservation: Reservation) {
+        self.0.lock().push(reservation);
     }
 
-    /// Releases the reservation.
+    /// Releases all reservations.
     pub fn clear(&self) {
-        *self.0.lock() = None;
+        self.0.lock().clear();
     }
 }
 
@@ -210,8 +247,10 @@ mod tests {
         let mut first = budget.try_reserve(10 * KIB).unwrap();
         let mut waiting = Box::pin(budget.reserve(3 * KIB));
         assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(budget.has_waiting());
         first.shrink_to(7 * KIB);
         assert_eq!(waiting.as_mut().now_or_never().unwrap().bytes(), 3 * KIB);
+        assert!(!budget.has_waiting());
         first.shrink_to(100 * KIB);
         assert_eq!(first.bytes(), 7 * KIB);
     }

@@ -1,5 +1,6 @@
 //! Reads the status of a task within a budget. Most results are small, so little is reserved at first;
-//! a larger result is read again once its actual size is reserved.
+//! a larger result is read again once its actual size is reserved. If not even that little is free, a tiny
+//! result is read uncounted, so that clients that leave large results unread do not delay it.
 
 use super::error::Error;
 use crate::{
@@ -11,28 +12,40 @@ use crate::{
 /// The memory reserved for the first read of a result.
 const SMALL_RESULT_BYTES: usize = 64 << 10;
 
+/// The largest result that is read without a reservation.
+const TINY_RESULT_BYTES: usize = 2 << 10;
+
 /// Calls `read` with the largest result that it may return, until the result fits. Returns the task without
-/// its payload, and the memory reserved for it.
+/// its payload, and the memory reserved for it; a tiny result may have none.
 pub(super) async fn read_within<F>(
     budget: &Budget,
     id: &TaskId,
     read: impl Fn(usize) -> F,
-) -> Result<(Task, Reservation), Error>
+) -> Result<(Task, Option<Reservation>), Error>
 where
     F: Future<Output = Result<Option<StatusRead>, queue::Error>>,
 {
-    let mut max = SMALL_RESULT_BYTES;
+    let mut reservation = budget.try_reserve(SMALL_RESULT_BYTES);
+    let mut max = match reservation {
+        Some(_) => SMALL_RESULT_BYTES,
+        None => TINY_RESULT_BYTES,
+    };
     loop {
-        // A result larger than the budget takes all of it.
-        let mut reservation = budget.reserve(max).await;
         match read(max).await.map_err(queue::Error::as_read_error)? {
             None => return Err(Error::UnknownTask(id.clone())),
             Some(StatusRead::Task(task)) => {
-                reservation.shrink_to(task.bytes());
+                if let Some(reservation) = &mut reservation {
+                    reservation.shrink_to(task.bytes());
+                }
                 return Ok((task, reservation));
             }
-            // The reservation is given back before the next one is awaited.
-            Some(StatusRead::ResultTooLarge { bytes }) => max = bytes,
+            Some(StatusRead::ResultTooLarge { bytes }) => {
+                // The reservation is given back before the next one is awaited.
+                drop(reservation.take());
+                // A result larger than the budget takes all of it.
+                reservation = Some(budget.reserve(bytes).await);
+                max = bytes;
+            }
         }
     }
 }
@@ -107,7 +120,8 @@ mod tests {
         assert_eq!(largest.get(), SMALL_RESULT_BYTES);
         drop(others);
         let (task, reservation) = reading.now_or_never().unwrap().unwrap();
-        assert_eq!((task.bytes(), reservation.bytes()), (2 * MIB, 2 * MIB));
+        let reserved = reservation.unwrap().bytes();
+        assert_eq!((task.bytes(), reserved), (2 * MIB, 2 * MIB));
     }
 
     #[test]
@@ -115,6 +129,22 @@ mod tests {
         let (budget, id) = (Budget::new(MIB), id());
         let reading = read_within(&budget, &id, |max| ready(answer(3 * MIB, max)));
         let (task, reservation) = reading.now_or_never().unwrap().unwrap();
-        assert_eq!((task.bytes(), reservation.bytes()), (3 * MIB, MIB));
+        let reserved = reservation.unwrap().bytes();
+        assert_eq!((task.bytes(), reserved), (3 * MIB, MIB));
+    }
+
+    #[test]
+    fn a_tiny_result_is_read_from_a_budget_that_is_used_up() {
+        let (budget, id) = (Budget::new(MIB), id());
+        let others = budget.try_reserve(MIB).unwrap();
+        let tiny = read_within(&budget, &id, |max| ready(answer(2000, max)));
+        let (task, reservation) = tiny.now_or_never().unwrap().unwrap();
+        assert_eq!(task.bytes(), 2000);
+        assert!(reservation.is_none());
+        let mut small = Box::pin(read_within(&budget, &id, |max| ready(answer(3000, max))));
+        assert!(small.as_mut().now_or_never().is_none());
+        drop(others);
+        let (_, reservation) = small.now_or_never().unwrap().unwrap();
+        assert_eq!(reservation.unwrap().bytes(), 3 << 10);
     }
 }

@@ -98,7 +98,7 @@ pub struct TaskStatus {
     pub task: Task,
     /// What it waits for; `None` unless it is pending.
     pub waiting_for: Option<String>,
-    /// The memory of the result, reserved in the budget of `WaitOptions`.
+    /// The memory of the result, reserved in the budget of `WaitOptions`; `None` if the result is tiny.
     pub reservation: Option<Arc<Reservation>>,
 }
 
@@ -173,7 +173,7 @@ impl DistributedTaskScheduler {
                 return Ok(TaskStatus {
                     waiting_for: self.routing.waiting_for(&task, self.queue.now()),
                     task,
-                    reservation: wait.budget.is_some().then(|| Arc::new(reservation)),
+                    reservation: reservation.filter(|_| wait.budget.is_some()).map(Arc::new),
                 });
             }
         }
@@ -184,7 +184,7 @@ impl DistributedTaskScheduler {
         &self,
         id: &TaskId,
         budget: Option<&Budget>,
-    ) -> Result<(Task, Reservation), Error> {
+    ) -> Result<(Task, Option<Reservation>), Error> {
         let budget = budget.unwrap_or(&self.own_reads);
         read_within(budget, id, |max| self.queue.get_status(id, max)).await
     }

@@ -16,7 +16,14 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-type Waiting = Arc<Mutex<HashMap<TaskId, Vec<oneshot::Sender<()>>>>>;
+type Waiting = Arc<Mutex<Waits>>;
+
+/// The calls that wait, by task and number, so that each is added and removed in constant time.
+#[derive(Default)]
+struct Waits {
+    next: u64,
+    by_task: HashMap<TaskId, HashMap<u64, oneshot::Sender<()>>>,
+}
 
 /// The calls that wait, by task. Dropping it ends the listener.
 pub struct Waiters {
@@ -27,6 +34,8 @@ pub struct Waiters {
 /// Resolves when its task has ended, or may have.
 pub struct EndOfTask {
     id: TaskId,
+    /// Tells it from the other waits for the same task.
+    number: u64,
     woken: oneshot::Receiver<()>,
     waiting: Waiting,
 }
@@ -40,7 +49,7 @@ impl Waiters {
             let watch = first.take().unwrap_or_else(|| {
                 let watch = watch();
                 // After a restart: the ends before this subscription were missed.
-                woken.lock().clear();
+                wake_all(&woken);
                 watch
             });
             listen(watch, woken.clone())
@@ -55,9 +64,13 @@ impl Waiters {
     pub fn ended(&self, id: &TaskId) -> EndOfTask {
         let (wake, woken) = oneshot::channel();
         let mut waiting = self.waiting.lock();
-        waiting.entry(id.clone()).or_default().push(wake);
+        let number = waiting.next;
+        waiting.next += 1;
+        let of_task = waiting.by_task.entry(id.clone()).or_default();
+        of_task.insert(number, wake);
         EndOfTask {
             id: id.clone(),
+            number,
             woken,
             waiting: self.waiting.clone(),
         }
@@ -74,12 +87,11 @@ impl Future for EndOfTask {
 
 impl Drop for EndOfTask {
     fn drop(&mut self) {
-        self.woken.close();
         let mut waiting = self.waiting.lock();
-        if let Some(others) = waiting.get_mut(&self.id) {
-            others.retain(|other| !other.is_closed());
-            if others.is_empty() {
-                waiting.remove(&self.id);
+        if let Some(of_task) = waiting.by_task.get_mut(&self.id) {
+            of_task.remove(&self.number);
+            if of_task.is_empty() {
+                waiting.by_task.remove(&self.id);
             }
         }
     }
@@ -87,20 +99,28 @@ impl Drop for EndOfTask {
 
 async fn listen(mut watch: Watch, waiting: Waiting) {
     while let Some(changes) = watch.next().await {
-        let mut waiting = waiting.lock();
         match changes {
-            // Dropping a sender wakes its receiver.
-            Changes::Missed => waiting.clear(),
-            Changes::Batch(changes) if !waiting.is_empty() => {
-                for change in changes.iter().filter(|c| c.state.is_terminal()) {
-                    waiting.remove(&change.id);
-                }
+            Changes::Missed => wake_all(&waiting),
+            Changes::Batch(changes) => {
+                let ended = changes.iter().filter(|c| c.state.is_terminal());
+                let mut waiting = waiting.lock();
+                let woken: Vec<_> = ended
+                    .filter_map(|change| waiting.by_task.remove(&change.id))
+                    .collect();
+                // Dropping a sender wakes its receiver, which needs the lock next.
+                drop(waiting);
+                drop(woken);
             }
-            Changes::Batch(_) => {}
         }
     }
     // The queue is closed. Returning would count as a failure of this task.
     std::future::pending().await
+}
+
+/// Wakes every call, since the ends of their tasks may have been missed.
+fn wake_all(waiting: &Waiting) {
+    let woken = std::mem::take(&mut waiting.lock().by_task);
+    drop(woken);
 }
 
 #[cfg(test)]
@@ -130,6 +150,28 @@ mod tests {
         first.await;
         second.await;
         assert!(third.now_or_never().is_none());
-        assert!(waiters.waiting.lock().is_empty());
+        assert!(waiters.waiting.lock().by_task.is_empty());
+    }
+
+    #[tokio::test]
+    async fn waits_for_one_task_cost_the_same_however_many_there_are() {
+        const WAITS: usize = 50_000;
+        let publisher = Publisher::new();
+        let watched = publisher.clone();
+        let waiters = Waiters::new(move || watched.watch(), &Health::default());
+        let id = TaskId::parse("id", "a").unwrap();
+        let all: Vec<_> = (0..WAITS).map(|_| waiters.ended(&id)).collect();
+        assert_eq!(waiters.waiting.lock().by_task[&id].len(), WAITS);
+        let (dropped, woken): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|wait| wait.number % 2 == 0);
+        // When each drop looked at all others, this took minutes.
+        let since = std::time::Instant::now();
+        drop(dropped);
+        let took = since.elapsed();
+        assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+        assert_eq!(waiters.waiting.lock().by_task[&id].len(), WAITS / 2);
+        publisher.publish(vec![change(&id, StateKind::Completed)]);
+        futures_util::future::join_all(woken).await;
+        assert!(waiters.waiting.lock().by_task.is_empty());
     }
 }

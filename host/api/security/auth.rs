@@ -26,8 +26,12 @@ use tonic::{
 };
 use tower::{Layer, Service};
 
-/// The one service that needs no token, so that probes work: it tells only whether the node serves.
-const OPEN: &str = "/grpc.health.v1.Health/";
+/// The methods that need no token, so that probes work: they tell only whether the node serves. Anybody may
+/// call them, so they have no part in the budgets that calls share.
+pub const OPEN: &[&str] = &[
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+];
 
 /// The least time between two log lines about refused calls, which a client can cause at will.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -219,7 +223,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if let Some(auth) = &self.auth
-            && !request.uri().path().starts_with(OPEN)
+            && !OPEN.contains(&request.uri().path())
         {
             let Some(context) = auth.admit(&request) else {
                 return Either::Right(ready(Ok(status::unauthenticated().into_http())));

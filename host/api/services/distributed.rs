@@ -73,12 +73,12 @@ impl DistributedService for DistributedServiceImpl {
     ) -> Result<Response<DiscoverResponse>, Status> {
         let reserved = in_flight::reserve_response(&request).await;
         let name = convert::name("service name", &request.into_inner().service_name)?;
-        let found = self.discovery.discover_service(&name).await;
+        let max = self.limits.max_message_bytes;
+        let found = self.discovery.discover_service(&name, max).await;
         let services = found.map_err(IntoStatus::into_status)?;
         let response = DiscoverResponse {
             nodes: services.into_iter().map(convert::node).collect(),
         };
-        let max = self.limits.max_message_bytes;
         if response.encoded_len() > max {
             return Err(status::response_too_large(max));
         }
@@ -134,7 +134,7 @@ impl DistributedService for DistributedServiceImpl {
         let waiting = in_flight::share_of(&request).map(|share| share.waiting.clone());
         // There is no share without a server.
         let waiting = waiting.unwrap_or_else(|| Budget::new(self.limits.max_unsent_bytes));
-        Ok(Response::new(stream::responses(
+        Ok(in_flight::stream_response(stream::responses(
             request.into_inner(),
             self.router.clone(),
             self.end.clone(),

@@ -1,6 +1,7 @@
 //! gRPC reflection, versions v1 and v1alpha: describes the services and messages of the server. A
 //! request without an answer gets an error response, and the stream goes on.
 
+use super::super::transport::in_flight;
 use crate::proto::grpc::reflection::{
     v1::{
         self, ErrorResponse, ExtensionNumberResponse, FileDescriptorResponse, ListServiceResponse,
@@ -173,7 +174,9 @@ impl v1::server_reflection_server::ServerReflection for Reflection {
         &self,
         request: Request<Streaming<ServerReflectionRequest>>,
     ) -> Result<Response<Responses>, Status> {
-        Ok(Response::new(self.responses(request.into_inner())))
+        Ok(in_flight::stream_response(
+            self.responses(request.into_inner()),
+        ))
     }
 }
 
@@ -186,6 +189,8 @@ impl v1alpha::server_reflection_server::ServerReflection for Reflection {
         &self,
         request: Request<Streaming<ServerReflectionRequest>>,
     ) -> Result<Response<Responses>, Status> {
-        Ok(Response::new(self.responses(request.into_inner())))
+        Ok(in_flight::stream_response(
+            self.responses(request.into_inner()),
+        ))
     }
 }

@@ -94,7 +94,7 @@ async fn a_message_counts_as_received_only_until_it_is_sent() {
     };
     let budget = Budget::new(1 << 20);
     let received = SharedReservation::default();
-    received.put(budget.try_reserve(1 << 19).unwrap());
+    received.add(budget.try_reserve(1 << 19).unwrap());
     let mut request = Request::new(Message {
         to_node: "silent".into(),
         payload: vec![0; 1 << 19].into(),

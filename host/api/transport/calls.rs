@@ -38,12 +38,15 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut request = request.map(Body::new);
+        let open = self.activity.begin();
         let extensions = request.extensions_mut();
+        // The layer that counts what is in flight takes it, once the call is authenticated.
+        extensions.insert(open.clone());
         extensions.insert(self.peer.clone());
         extensions.insert(self.share.clone());
         Call {
             response: Box::pin(self.service.clone().oneshot(request)),
-            open: Some(self.activity.begin()),
+            open: Some(open),
         }
     }
 }
@@ -51,7 +54,7 @@ where
 /// A call whose response is awaited.
 pub struct Call<F> {
     response: Pin<Box<F>>,
-    open: Option<OpenCall>,
+    open: Option<Arc<OpenCall>>,
 }
 
 impl<F> Future for Call<F>
@@ -70,7 +73,7 @@ where
 /// The body of a response, which keeps its call open.
 pub struct ResponseBody {
     body: Body,
-    _open: Option<OpenCall>,
+    _open: Option<Arc<OpenCall>>,
 }
 
 impl hyper::body::Body for ResponseBody {

@@ -1,9 +1,18 @@
 //! Limits the number of connections. When all permits are taken, the connection that has been idle
-//! longest makes room for a new one.
+//! longest makes room for a new one. Calls that need no token do not count for that: anybody could keep all
+//! permits with them.
 
 use crate::log_limit::LogLimit;
 use parking_lot::Mutex;
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout},
@@ -52,12 +61,19 @@ pub struct Activity {
 }
 
 struct Calls {
+    /// All open calls, and since when there are none.
     open: usize,
     idle_since: Instant,
+    /// The open calls that were admitted, and since when there are none.
+    admitted: usize,
+    unused_since: Instant,
 }
 
 /// An open call. Its connection is not idle until this is dropped.
-pub struct OpenCall(Arc<Activity>);
+pub struct OpenCall {
+    activity: Arc<Activity>,
+    is_admitted: AtomicBool,
+}
 
 impl ConnectionLimit {
     pub fn new(max: usize) -> Arc<Self> {
@@ -109,6 +125,8 @@ impl ConnectionLimit {
             calls: Mutex::new(Calls {
                 open: 0,
                 idle_since: Instant::now(),
+                admitted: 0,
+                unused_since: Instant::now(),
             }),
             close: CancellationToken::new(),
         });
@@ -131,8 +149,8 @@ impl ConnectionLimit {
             .activities
             .values()
             .filter(|one| !one.close.is_cancelled());
-        let idle = staying.filter_map(|one| Some((one.idle()?, one)));
-        match idle.max_by_key(|(idle, _)| *idle) {
+        let unused = staying.filter_map(|one| Some((one.unused()?, one)));
+        match unused.max_by_key(|(idle, _)| *idle) {
             Some((idle, longest)) if idle >= MIN_IDLE => {
                 longest.close.cancel();
                 true
@@ -156,25 +174,29 @@ impl Drop for ConnectionPermit {
 
 impl Activity {
     /// Counts a call as open until the returned value is dropped.
-    pub fn begin(self: &Arc<Self>) -> OpenCall {
+    pub fn begin(self: &Arc<Self>) -> Arc<OpenCall> {
         self.calls.lock().open += 1;
-        OpenCall(self.clone())
+        Arc::new(OpenCall {
+            activity: self.clone(),
+            is_admitted: AtomicBool::new(false),
+        })
     }
 
     /// Restarts the idle time.
     pub fn touch(&self) {
-        self.calls.lock().idle_since = Instant::now();
+        let mut calls = self.calls.lock();
+        calls.idle_since = Instant::now();
+        calls.unused_since = Instant::now();
     }
 
     /// Waits until there has been no open call for `time`.
     pub async fn idle_for(&self, time: Duration) {
-        loop {
-            let idle = self.idle().unwrap_or_default();
-            if idle >= time {
-                return;
-            }
-            sleep(time - idle).await;
-        }
+        wait_for(time, || self.idle()).await;
+    }
+
+    /// Waits until there has been no admitted call for `time`.
+    pub async fn unused_for(&self, time: Duration) {
+        wait_for(time, || self.unused()).await;
     }
 
     /// Waits until the connection has to close to make room for another.
@@ -187,14 +209,46 @@ impl Activity {
         let calls = self.calls.lock();
         (calls.open == 0).then(|| calls.idle_since.elapsed())
     }
+
+    /// How long there has been no admitted call; `None` while there is one.
+    fn unused(&self) -> Option<Duration> {
+        let calls = self.calls.lock();
+        (calls.admitted == 0).then(|| calls.unused_since.elapsed())
+    }
+}
+
+/// Waits until `idle`, which is `None` while there are calls, has reached `time`.
+async fn wait_for(time: Duration, idle: impl Fn() -> Option<Duration>) {
+    loop {
+        let idle = idle().unwrap_or_default();
+        if idle >= time {
+            return;
+        }
+        sleep(time - idle).await;
+    }
+}
+
+impl OpenCall {
+    /// Records that the call had the right to be made, so that its connection has to stay.
+    pub fn admit(&self) {
+        if !self.is_admitted.swap(true, Ordering::Relaxed) {
+            self.activity.calls.lock().admitted += 1;
+        }
+    }
 }
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        let mut calls = self.0.calls.lock();
+        let mut calls = self.activity.calls.lock();
         calls.open -= 1;
         if calls.open == 0 {
             calls.idle_since = Instant::now();
+        }
+        if *self.is_admitted.get_mut() {
+            calls.admitted -= 1;
+            if calls.admitted == 0 {
+                calls.unused_since = Instant::now();
+            }
         }
     }
 }

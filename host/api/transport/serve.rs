@@ -55,6 +55,11 @@ const MIN_PENDING_RESETS: usize = 1024;
 /// has read it.
 const WINDOW: u32 = 1 << 20;
 
+/// From how much on HTTP/2 takes no more of a response until some of it is sent. Small messages count little
+/// until they are sent, so few may gather; a piece of a large one is taken whole, and the next waits in the
+/// budget. The socket's own buffer keeps the line busy.
+const SEND_BUFFER: usize = 16 << 10;
+
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -132,7 +137,8 @@ fn http2_settings(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .max_header_list_size(MAX_HEADER_LIST)
         .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW);
+        .initial_connection_window_size(WINDOW)
+        .max_send_buf_size(SEND_BUFFER);
     http
 }
 
@@ -195,21 +201,21 @@ where
         let turn = connection.turn();
         let io = TokioIo::new(connection);
         let mut http = pin!(self.http.serve_connection(io, calls));
-        tokio::select! {
+        let makes_room = tokio::select! {
             ended = in_turns(http.as_mut(), &turn) => return log(ended),
             () = share.stalled() => return,
-            () = activity.idle_for(self.idle_timeout) => {}
-            () = activity.must_close() => {}
-            () = sleep(self.max_age) => {}
-            () = self.end.cancelled() => {}
-        }
+            () = activity.must_close() => true,
+            () = activity.idle_for(self.idle_timeout) => false,
+            () = sleep(self.max_age) => false,
+            () = self.end.cancelled() => false,
+        };
         // It accepts no more calls, finishes those that it has, and closes.
         http.as_mut().graceful_shutdown();
         activity.touch();
         tokio::select! {
             ended = in_turns(http.as_mut(), &turn) => log(ended),
             () = share.stalled() => {}
-            () = idle(activity, &share) => {}
+            () = idle(activity, &share, makes_room) => {}
         }
     }
 
@@ -243,10 +249,15 @@ where
     }
 }
 
-/// Waits until a closing connection has been idle and has nothing left to send.
-async fn idle(activity: &Activity, share: &Share) {
+/// Waits until a closing connection has been idle and has nothing left to send. One that makes room does not
+/// wait for calls that need no token.
+async fn idle(activity: &Activity, share: &Share, makes_room: bool) {
     loop {
-        activity.idle_for(CLOSE_TIMEOUT).await;
+        if makes_room {
+            activity.unused_for(CLOSE_TIMEOUT).await;
+        } else {
+            activity.idle_for(CLOSE_TIMEOUT).await;
+        }
         // The end of a response may still be on its way.
         if !share.has_unread() {
             return;

@@ -22,7 +22,7 @@ impl ServiceDiscovery for Both {
     async fn register_service(&self, _: ServiceInfo) -> Result<Duration, Error> {
         Err(Error::Reserved)
     }
-    async fn discover_service(&self, _: &Name) -> Result<Vec<ServiceInfo>, Error> {
+    async fn discover_service(&self, _: &Name, _: usize) -> Result<Vec<ServiceInfo>, Error> {
         Ok(Vec::new())
     }
     async fn register_node(&self, _: NodeRecord) -> Result<(), Error> {

@@ -17,7 +17,7 @@ mod watcher;
 
 use super::{
     error::{Error, NODE_SERVICE},
-    record::{NodeRecord, ServiceInfo, check_known},
+    record::{NodeRecord, ServiceInfo, check_known, nodes_within},
     service_discovery::ServiceDiscovery,
 };
 use async_trait::async_trait;
@@ -282,13 +282,16 @@ impl ServiceDiscovery for EtcdServiceDiscovery {
         written
     }
 
-    async fn discover_service(&self, name: &Name) -> Result<Vec<ServiceInfo>, Error> {
+    async fn discover_service(
+        &self,
+        name: &Name,
+        max_bytes: usize,
+    ) -> Result<Vec<ServiceInfo>, Error> {
         self.ensure_watching().await?;
         if name.as_str() == NODE_SERVICE {
-            let nodes = self.nodes();
-            return Ok(nodes.iter().map(|node| node.as_service(name)).collect());
+            return nodes_within(&self.nodes(), name, max_bytes);
         }
-        Ok(self.view.lock().services(name))
+        self.view.lock().services(name, max_bytes)
     }
 
     /// The first call waits until the record is in etcd. From then on the record is kept there, and a

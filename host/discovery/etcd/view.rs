@@ -5,7 +5,10 @@ use super::{
     keyspace::{Entry, Key, RegisteredNode},
     store_identity::Snapshot,
 };
-use crate::record::{NodeRecord, ServiceInfo};
+use crate::{
+    error::Error,
+    record::{NodeRecord, ServiceInfo, copy_within},
+};
 use hostel_task::Name;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -99,14 +102,11 @@ impl View {
         self.changed.subscribe()
     }
 
-    /// The services of a name.
-    pub fn services(&self, name: &Name) -> Vec<ServiceInfo> {
-        let ids = self
-            .services
-            .get(name)
-            .into_iter()
-            .flat_map(BTreeMap::values);
-        ids.map(|service| service.info.clone()).collect()
+    /// The services of a name, unless they have more than `max_bytes` together.
+    pub fn services(&self, name: &Name, max_bytes: usize) -> Result<Vec<ServiceInfo>, Error> {
+        let ids = self.services.get(name).into_iter();
+        let services = ids.flat_map(BTreeMap::values).map(|service| &service.info);
+        copy_within(services, max_bytes)
     }
 
     /// Begins the write of a service, unless it would be one more than `max` together with the others that

@@ -60,7 +60,10 @@ async fn a_service_registered_again_keeps_one_lease() {
     let after = admin.leases().await.unwrap().leases().len();
     assert_eq!(after, before + 1);
     let name = Name::parse("name", "printer").unwrap();
-    assert_eq!(a.discover_service(&name).await.unwrap().len(), 1);
+    assert_eq!(
+        a.discover_service(&name, usize::MAX).await.unwrap().len(),
+        1
+    );
 }
 
 /// Over a line on which a lease is granted long before the service is written.

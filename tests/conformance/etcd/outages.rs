@@ -133,7 +133,10 @@ async fn nodes_survive_a_pause_longer_than_the_lease() {
     .await;
     let watching = connect(&server);
     tokio::time::sleep(TTL * 2).await;
-    watching.discover_service(&unique("web")).await.unwrap();
+    watching
+        .discover_service(&unique("web"), usize::MAX)
+        .await
+        .unwrap();
     assert_eq!(ids(&watching), "a b");
 }
 

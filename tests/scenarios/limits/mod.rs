@@ -82,6 +82,21 @@ pub fn trials() -> Vec<Trial> {
             in_flight::unfinished_requests_are_bounded,
         ),
         trial_needing(
+            "limits::health_calls_hold_no_memory",
+            true,
+            in_flight::health_calls_hold_no_memory,
+        ),
+        trial_needing(
+            "limits::slow_readers_delay_no_other_answer",
+            true,
+            in_flight::slow_readers_delay_no_other_answer,
+        ),
+        trial_needing(
+            "limits::unread_small_messages_are_bounded",
+            true,
+            in_flight::unread_small_messages_are_bounded,
+        ),
+        trial_needing(
             "limits::calls_end_at_their_deadline",
             true,
             raw_clients::calls_end_at_their_deadline,

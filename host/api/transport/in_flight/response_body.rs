@@ -1,7 +1,7 @@
 //! The body of a response, which is counted from before it is built until the transport has sent or
-//! dropped it.
+//! dropped it. Small messages count only when a connection leaves many of them unread.
 
-use super::super::share::{Share, Unread};
+use super::super::share::{Share, Small, Unread};
 use crate::budget::Reservation;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -17,16 +17,25 @@ use tonic::{Status, body::Body};
 /// piece.
 pub const PIECE_BYTES: usize = 64 << 10;
 
-/// Responses up to this size are copied into the connection's own buffer and not counted beyond that.
-const SMALL_BYTES: usize = 4 << 10;
+/// Messages up to this size are copied into the connection's own buffer, and `Share::small` counts them.
+pub const SMALL_BYTES: usize = 4 << 10;
+
+/// When the memory of a response is reserved.
+pub enum Reserve {
+    /// It was reserved before the response was built; without a reservation the response is small.
+    Made(Option<Arc<Reservation>>),
+    /// Before each message is taken from the service, whatever its size.
+    Before,
+}
 
 /// The messages that the node sends in a call.
 pub struct ResponseBody {
     inner: Body,
     share: Arc<Share>,
-    /// The reservation made before the response was built.
-    reserved: Option<Arc<Reservation>>,
+    reserve: Reserve,
     reserving: Option<BoxFuture<'static, Reservation>>,
+    /// A message that waits for memory.
+    waiting: Option<Bytes>,
     /// The part of a frame that has not been handed to the transport.
     rest: Option<(Bytes, Arc<Unread>)>,
 }
@@ -49,13 +58,26 @@ impl Drop for Piece {
     }
 }
 
+/// A small message, until the transport has sent it.
+struct SmallPiece {
+    bytes: Bytes,
+    _small: Small,
+}
+
+impl AsRef<[u8]> for SmallPiece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl ResponseBody {
-    pub fn new(inner: Body, share: Arc<Share>, reserved: Option<Arc<Reservation>>) -> Self {
+    pub fn new(inner: Body, share: Arc<Share>, reserve: Reserve) -> Self {
         Self {
             inner,
             share,
-            reserved,
+            reserve,
             reserving: None,
+            waiting: None,
             rest: None,
         }
     }
@@ -70,18 +92,23 @@ impl ResponseBody {
         Some(Frame::data(Bytes::from_owner(Piece { bytes, response })))
     }
 
-    /// Reserves memory for the next frame, whatever its size.
-    fn poll_reserve(&mut self, context: &mut Context<'_>) -> Poll<Arc<Reservation>> {
-        if let Some(reserved) = self.reserved.take() {
-            return Poll::Ready(reserved);
+    /// The first piece of a message that has its memory.
+    fn counted(&mut self, data: Bytes, mut reservation: Arc<Reservation>) -> Option<Frame<Bytes>> {
+        if let Some(reservation) = Arc::get_mut(&mut reservation) {
+            reservation.shrink_to(data.len());
         }
-        let (budget, max) = (&self.share.unsent, self.share.max_message_bytes);
+        let unread = self.share.unread(data.len(), reservation);
+        self.rest = Some((data, unread));
+        self.piece()
+    }
+
+    fn poll_reserve(&mut self, context: &mut Context<'_>, bytes: usize) -> Poll<Arc<Reservation>> {
         if self.reserving.is_none() {
-            if let Some(reservation) = budget.try_reserve(max) {
+            if let Some(reservation) = self.share.unsent.try_reserve(bytes) {
                 return Poll::Ready(Arc::new(reservation));
             }
-            let budget = budget.clone();
-            self.reserving = Some(Box::pin(async move { budget.reserve(max).await }));
+            let share = self.share.clone();
+            self.reserving = Some(Box::pin(async move { share.reserve_unsent(bytes).await }));
         }
         let Some(reserving) = &mut self.reserving else {
             return Poll::Pending;
@@ -103,8 +130,19 @@ impl HttpBody for ResponseBody {
         if let Some(piece) = self.piece() {
             return Poll::Ready(Some(Ok(piece)));
         }
-        let mut reservation = ready!(self.poll_reserve(context));
-        // Pending drops the reservation: a stream without messages holds no memory.
+        if let Some(bytes) = self.waiting.as_ref().map(Bytes::len) {
+            let reservation = ready!(self.poll_reserve(context, bytes));
+            let data = self.waiting.take().unwrap_or_default();
+            return Poll::Ready(self.counted(data, reservation).map(Ok));
+        }
+        // Pending drops this reservation: a stream without messages holds no memory.
+        let before = match self.reserve {
+            Reserve::Made(_) => None,
+            Reserve::Before => {
+                let max = self.share.max_message_bytes;
+                Some(ready!(self.poll_reserve(context, max)))
+            }
+        };
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
         let data = match frame.map(|frame| frame.map(Frame::into_data)) {
             Some(Ok(Ok(data))) => data,
@@ -112,25 +150,41 @@ impl HttpBody for ResponseBody {
             Some(Err(error)) => return Poll::Ready(Some(Err(error))),
             None => return Poll::Ready(None),
         };
-        if data.len() <= SMALL_BYTES {
-            return Poll::Ready(Some(Ok(Frame::data(data))));
+        let reservation = match &mut self.reserve {
+            Reserve::Made(reserved) => reserved.take(),
+            Reserve::Before => before,
+        };
+        if data.len() <= SMALL_BYTES
+            && let Some(small) = self.share.small(data.len())
+        {
+            let piece = SmallPiece {
+                bytes: data,
+                _small: small,
+            };
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))));
         }
-        if let Some(reservation) = Arc::get_mut(&mut reservation) {
-            reservation.shrink_to(data.len());
+        if let Some(reservation) = reservation {
+            return Poll::Ready(self.counted(data, reservation).map(Ok));
         }
-        let unread = self.share.unread(data.len(), reservation);
-        self.rest = Some((data, unread));
-        Poll::Ready(self.piece().map(Ok))
+        let reservation = match self.poll_reserve(context, data.len()) {
+            Poll::Ready(reservation) => reservation,
+            Poll::Pending => {
+                self.waiting = Some(data);
+                return Poll::Pending;
+            }
+        };
+        Poll::Ready(self.counted(data, reservation).map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_none() && self.inner.is_end_stream()
+        self.rest.is_none() && self.waiting.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.rest {
-            None => self.inner.size_hint(),
-            Some(_) => SizeHint::default(),
+        if self.rest.is_none() && self.waiting.is_none() {
+            self.inner.size_hint()
+        } else {
+            SizeHint::default()
         }
     }
 }
