@@ -44,7 +44,7 @@ pub async fn plugin_files() {
     );
     let output = hostel(&["plugins", "inspect", echo, "--json"]).json();
     assert_eq!(output["plugin"]["task_types"][0]["name"], "echo");
-    assert_eq!(output["faults"], Value::Array(Vec::new()));
+    assert_eq!(output["errors"], Value::Array(Vec::new()));
     let words = "exports hostel:plugin/manifest@0.2.0, which this node does not know";
     for arguments in [
         &["inspect", "bad.wasm"][..],
