@@ -170,11 +170,14 @@ impl Share {
     /// Counts a small message as unread until the returned value is dropped; `None` if too many are.
     pub fn small(self: &Arc<Self>, bytes: usize) -> Option<Small> {
         let before = self.small.fetch_add(bytes, Ordering::Relaxed);
-        let small = Small {
+        if before + bytes > MAX_SMALL_BYTES {
+            self.small.fetch_sub(bytes, Ordering::Relaxed);
+            return None;
+        }
+        Some(Small {
             share: self.clone(),
             bytes,
-        };
-        (before + bytes <= MAX_SMALL_BYTES).then_some(small)
+        })
     }
 
     /// Counts a response as unread until the returned value is dropped.
@@ -294,6 +297,8 @@ mod tests {
         let most = MAX_SMALL_BYTES / 4096;
         let unread: Vec<_> = (0..most).map(|_| share.small(4096).unwrap()).collect();
         assert!(share.small(1).is_none());
+        // What was refused is not counted as read, which would hide a client that reads nothing.
+        assert_eq!(share.read.load(Ordering::Relaxed), 0);
         drop(unread);
         assert!(share.small(1).is_some());
     }
