@@ -186,8 +186,8 @@ impl ShardClient {
         bytes: usize,
         push_args: impl FnOnce(&mut ScriptInvocation<'_>),
     ) -> Result<T, Error> {
-        let answer = self.run(shard, script, self.bulk.connection(), push_args);
-        self.bulk.within(CALL, bytes, answer).await
+        self.call_over(&self.bulk, shard, script, bytes, push_args)
+            .await
     }
 
     /// Runs a script that leases tasks of so many bytes, unless a single one is larger: after a call that
@@ -200,8 +200,9 @@ impl ShardClient {
         push_args: impl FnOnce(&mut ScriptInvocation<'_>),
     ) -> Result<T, Error> {
         let (expected, began) = (self.expected.load(Ordering::Relaxed), Instant::now());
-        let answer = self.run(shard, script, self.leases.connection(), push_args);
-        let answer = self.leases.within(CALL, bytes.max(expected), answer).await;
+        let bytes = bytes.max(expected);
+        let answer = self.call_over(&self.leases, shard, script, bytes, push_args);
+        let answer = answer.await;
         let expected = match &answer {
             Ok(_) => expected / 2,
             Err(_) if began.elapsed() < CALL => expected,
@@ -219,8 +220,21 @@ impl ShardClient {
         bytes: usize,
         push_args: impl FnOnce(&mut ScriptInvocation<'_>),
     ) -> Result<T, Error> {
-        let answer = self.run(shard, script, self.reads.connection(), push_args);
-        self.reads.within(CALL, bytes, answer).await
+        self.call_over(&self.reads, shard, script, bytes, push_args)
+            .await
+    }
+
+    /// Runs a script over a connection for large arguments or answers.
+    async fn call_over<T: FromRedisValue>(
+        &self,
+        connection: &BulkConnection,
+        shard: usize,
+        script: &Script,
+        bytes: usize,
+        push_args: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<T, Error> {
+        let answer = self.run(shard, script, connection.connection(), push_args);
+        connection.within(CALL, bytes, answer).await
     }
 
     /// Sends a command that reads so many bytes for a client.
