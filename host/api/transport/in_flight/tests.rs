@@ -11,7 +11,7 @@ use crate::Config;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body::{Body as HttpBody, Frame};
-use std::{collections::VecDeque, future::poll_fn, pin::Pin, time::Duration};
+use std::{future::poll_fn, pin::Pin, time::Duration};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
@@ -21,22 +21,12 @@ use tonic::Status;
 const MIB: usize = 1 << 20;
 
 /// A body of these frames.
-struct Frames(VecDeque<Bytes>);
-
-impl HttpBody for Frames {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
-    }
-}
-
 fn body(frames: impl IntoIterator<Item = Bytes>) -> Body {
-    Body::new(Frames(frames.into_iter().collect()))
+    let (send, body) = sent();
+    for frame in frames {
+        send.send(frame).unwrap();
+    }
+    body
 }
 
 fn share() -> Arc<Share> {
