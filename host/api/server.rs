@@ -66,8 +66,8 @@ use tower::{Layer, ServiceBuilder, limit::ConcurrencyLimitLayer};
 /// How long open calls may take to end when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The size of a health check. Anybody may send one, and what has arrived of it counts in no budget, so it is
-/// no more than the name of a service needs.
+/// The largest health check, which has room for the name of a service. Health checks need no token and count in
+/// no budget.
 const MAX_HEALTH_CHECK_BYTES: usize = 1 << 10;
 
 /// The engines behind the services.

@@ -63,7 +63,7 @@ impl ActorState {
         status
     }
 
-    /// The status, for changes that nobody has to be notified of.
+    /// The status, for changes without a notification.
     pub fn counters(&self) -> MutexGuard<'_, Status> {
         self.status.lock()
     }

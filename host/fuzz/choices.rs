@@ -1,4 +1,4 @@
-//! Structured input out of bytes: every choice is read from the input, so that whoever mutates the bytes
+//! Structured input out of bytes: every choice is read from the input, so that a mutation of the bytes
 //! mutates the structure.
 
 /// Choices read from the bytes of one input. Once these are used up, each choice is the first of its

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The extension of files that are being written. Whoever finds an old one may delete it.
+/// The extension of files that are being written. An old one may be deleted.
 pub const TEMPORARY: &str = "tmp";
 
 /// Replaces `file` with the concatenation of `parts`, and syncs it to disk.

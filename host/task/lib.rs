@@ -1,5 +1,5 @@
 //! What a task is and how it moves from state to state: pure values and decisions. No IO, no clock,
-//! no tokio, and of the other crates only the delays of `hostel_backoff`.
+//! nothing asynchronous, and of the other crates only the delays of `hostel_backoff`.
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use hostel_backoff::exponential;
 use std::time::Duration;
 
-/// The longest delay between two attempts, whoever sets it: a longer one would leave the task pending
+/// The longest delay between two attempts, from a plugin or from the configuration: a longer one would leave the task pending
 /// for ever.
 pub const MAX_RETRY_DELAY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 

@@ -1,5 +1,5 @@
 //! Gives task types that need more than is usually free their turn. Smaller tasks pass a large one by, so
-//! that it holds up nobody. A type that has been passed by for a second gets a turn: what other tasks
+//! that it does not hold them up. A type that has been passed by for a second gets a turn: what other tasks
 //! give back is kept for it, and only the rest is leased meanwhile. If its resources do not come together
 //! within the turn, the others have the same time to themselves, and the next turn is twice as long. So
 //! the type runs in the end, and at most half of the time is spent on waiting for it.

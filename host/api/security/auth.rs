@@ -26,8 +26,8 @@ use tonic::{
 };
 use tower::{Layer, Service};
 
-/// The methods that need no token, so that probes work: they tell only whether the node serves. Anybody may
-/// call them, so they have no part in the budgets that calls share.
+/// The methods that need no token, so that probes work: they tell only whether the node serves. They
+/// have no part in the budgets that calls share, which clients without a token could use up.
 pub const OPEN: &[&str] = &[
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",

@@ -1,6 +1,6 @@
 //! Limits the number of connections. When all permits are taken, the connection that has been idle
-//! longest makes room for a new one. Calls that need no token do not count for that: anybody could keep all
-//! permits with them.
+//! longest makes room for a new one. Calls that need no token do not keep a connection from being idle, since
+//! clients without a token could hold all permits with them.
 
 use crate::log_limit::LogLimit;
 use parking_lot::Mutex;

@@ -33,8 +33,8 @@ settings! {
         /// refuses to start.
         advertise: Option<Advertise> = text(Advertise::parse).example("node-1.example:50051");
 
-        /// Allows `listen` to be an address other than loopback without `[tls]` and `[auth]`. Everyone
-        /// who reaches the port can then use the node.
+        /// Allows `listen` to be an address other than loopback without `[tls]` and `[auth]`. Every
+        /// client that reaches the port can then use the node.
         insecure: bool = flag().default(false);
 
         /// Directory of the queue, the key-value store, caches and the generated node id, readable by

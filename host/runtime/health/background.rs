@@ -2,7 +2,7 @@
 //! of the task's part, with its panic; then the task is restarted, or the node fails. A task that another
 //! module spawns has an owner there, which waits for it or aborts it.
 
-use super::{fault::Part, registry::Running, report::Health};
+use super::{part::Part, registry::Running, report::Health};
 use futures_util::FutureExt;
 use hostel_backoff::Backoff;
 use parking_lot::MutexGuard;

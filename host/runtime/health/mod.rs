@@ -3,10 +3,10 @@
 //! is a fault as well.
 
 mod background;
-mod fault;
+mod part;
 mod registry;
 mod report;
 
 pub use background::{Background, BackgroundThread};
-pub use fault::{Fault, Faults, Part, Severity};
+pub use part::{Fault, Faults, Part, Severity};
 pub use report::Health;

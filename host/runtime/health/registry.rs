@@ -1,6 +1,6 @@
 //! The background tasks and threads that run in a node.
 
-use super::fault::Part;
+use super::part::Part;
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,

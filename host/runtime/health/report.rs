@@ -1,7 +1,7 @@
 //! `Health`: the faults of a node, reported and cleared by its parts.
 
 use super::{
-    fault::{Fault, Faults, Part, Severity},
+    part::{Fault, Faults, Part, Severity},
     registry::Registry,
 };
 use std::{sync::Arc, time::SystemTime};

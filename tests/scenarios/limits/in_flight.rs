@@ -172,7 +172,7 @@ pub async fn unfinished_requests_are_bounded() {
     assert_eq!(status.as_bytes(), b"4", "{answer:?}");
 }
 
-/// Health checks need no token, so anybody could use up what they may hold.
+/// Health checks need no token, so a client without one could use up what they may hold.
 pub async fn health_calls_hold_no_memory() {
     const OF_EACH: usize = 4;
     const SETTINGS: &str = "[limits]\nmax_received_bytes = 8388608\nmax_connections = 5\n\

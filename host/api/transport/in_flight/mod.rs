@@ -1,6 +1,6 @@
 //! Counts the bytes in flight, as one layer over all services: requests and responses, in the budgets of
-//! `share`. A message that is larger than the limit is refused by its length prefix. Calls that anybody may
-//! make have no part in the budgets, and their services accept small messages only.
+//! `share`. A message that is larger than the limit is refused by its length prefix. Calls that need no
+//! token have no part in the budgets, and their services accept small messages only.
 
 mod request_body;
 mod response_body;
@@ -68,7 +68,7 @@ pub fn response<T>(message: T, reserved: Option<Arc<Reservation>>) -> Response<T
 /// The layer.
 #[derive(Clone)]
 pub struct CountInFlight {
-    /// The methods that anybody may call.
+    /// The methods that need no token.
     pub open: &'static [&'static str],
 }
 
