@@ -13,6 +13,7 @@ mod latency;
 mod load;
 mod machine;
 mod messages;
+mod peers;
 mod queue;
 mod report;
 mod shared_queue;
@@ -44,6 +45,9 @@ const MEASURES: [(&str, Measure); 11] = [
     ("keyvalue", keyvalue::rows),
 ];
 
+/// What is measured only if it is named, since it installs something.
+const NAMED: [(&str, Measure); 1] = [("peers", peers::rows)];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [role, name] = &arguments[..]
@@ -64,7 +68,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let mut rows = Vec::new();
-    for (name, measure) in MEASURES {
+    let named = NAMED.into_iter().filter(|_| !filters.is_empty());
+    for (name, measure) in MEASURES.into_iter().chain(named) {
         if filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())) {
             eprintln!("measuring {name} ...");
             rows.extend(measure());
