@@ -2,7 +2,7 @@
 //! stops them as one.
 
 use crate::{
-    api::{Security, Server, Services},
+    api::{Reloaded, Security, Server, Services},
     atomic_file,
     broker::{self, MessageBroker},
     component::{Components, Composite, FirstScan, NodeInbox, NodeRegistration, Router},
@@ -107,7 +107,30 @@ impl DistributedNode {
         let id = node_id(&config.node)?;
         let health = Health::default();
         let queue = queue::open(&config.queue, &health).await?;
-        let keyvalue = keyvalue::open(&config.keyvalue, &health).await?;
+        let keyvalue = match keyvalue::open(&config.keyvalue, &health).await {
+            Ok(keyvalue) => keyvalue,
+            Err(error) => {
+                queue.close().await;
+                return Err(error.into());
+            }
+        };
+        let node = Self::over(config, id, health, queue.clone(), keyvalue.clone()).await;
+        if node.is_err() {
+            // A store that is only dropped is in use for a while, and another attempt would be refused.
+            keyvalue.close().await;
+            queue.close().await;
+        }
+        node
+    }
+
+    /// Creates the node over its open stores.
+    async fn over(
+        config: &Config,
+        id: Name,
+        health: Health,
+        queue: Arc<dyn TaskQueue>,
+        keyvalue: Arc<dyn KeyValue>,
+    ) -> anyhow::Result<Self> {
         log_unshared_stores(&*queue, config);
         let discovery = discovery::open(config, &health)?;
         let router = router(
@@ -205,9 +228,9 @@ impl DistributedNode {
     }
 
     /// Reads tokens and certificates again, from the files that `config` names. If a file cannot be read, the
-    /// former value stays in force and the error is logged. Returns the sections that are in force as in
-    /// `config`; all other settings stay as they were at the start.
-    pub fn reload(&self, config: &Config) -> Vec<&'static str> {
+    /// former value stays in force and the error is logged. Returns what has become of each section; all
+    /// other settings stay as they were at the start.
+    pub fn reload(&self, config: &Config) -> [(&'static str, Reloaded); 2] {
         self.server.reload(config)
     }
 
@@ -347,8 +370,12 @@ fn node_id(node: &config::Node) -> anyhow::Result<Name> {
         }
     }
     let id = format!("node-{}", Uuid::now_v7().simple());
-    atomic_file::write(&file, &[id.as_bytes()]).with_context(cannot)?;
-    Ok(Name::parse("node id", &id)?)
+    match atomic_file::create(&file, &[id.as_bytes()]) {
+        Ok(()) => Ok(Name::parse("node id", &id)?),
+        // Another process that starts in this directory was faster.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => node_id(node),
+        Err(error) => Err(error).with_context(cannot),
+    }
 }
 
 /// Creates a directory that only this user can access.
@@ -364,6 +391,28 @@ fn create_private_dir(dir: &std::path::Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_failed_attempt_leaves_the_stores_to_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut config = Config::default();
+        config.node.data_dir = dir.path().join("data");
+        config.plugins.dir = dir.path().join("plugins");
+        config.node.listen = taken.local_addr().unwrap();
+        let config::QueueBackend::Sqlite(queue) = &mut config.queue.backend else {
+            panic!("another default");
+        };
+        queue.path = config.node.data_dir.join("queue.db");
+        let config::KeyValueBackend::Sqlite(keyvalue) = &mut config.keyvalue.backend;
+        keyvalue.path = config.node.data_dir.join("kv.db");
+        for _ in 0..2 {
+            let Err(error) = DistributedNode::from_config(&config).await else {
+                panic!("the address is taken");
+            };
+            assert!(format!("{error:#}").contains("cannot listen"), "{error:#}");
+        }
+    }
 
     #[test]
     fn an_id_that_cannot_be_read_is_not_replaced() {

@@ -13,5 +13,5 @@ mod status;
 mod transport;
 
 pub use readiness::Readiness;
-pub use security::Security;
+pub use security::{Reloaded, Security};
 pub use server::{Server, Services};

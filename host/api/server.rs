@@ -4,7 +4,7 @@
 use super::{
     readiness::Readiness,
     security::{
-        Security,
+        Reloaded, Security,
         auth::{self, Authenticate},
         reloadable,
     },
@@ -145,8 +145,8 @@ impl Server {
         )
     }
 
-    /// Reads tokens and certificates again, and returns the sections that are in force as in `config`.
-    pub fn reload(&self, config: &config::Config) -> Vec<&'static str> {
+    /// Reads tokens and certificates again, and returns what has become of each section.
+    pub fn reload(&self, config: &config::Config) -> [(&'static str, Reloaded); 2] {
         self.security.reload(config)
     }
 

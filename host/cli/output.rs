@@ -46,7 +46,7 @@ fn write_out(text: impl fmt::Display) {
 
 /// Prints `text` as a single line on stderr.
 pub fn print_note(text: fmt::Arguments<'_>) {
-    eprintln!("{}", Untrusted::new(text.to_string()));
+    write_err(Untrusted::new(text.to_string()));
 }
 
 /// Prints `text` as a single line on stderr if that is a terminal.
@@ -58,7 +58,15 @@ pub fn print_hint(text: fmt::Arguments<'_>) {
 
 /// Prints the error of a command on stderr; further lines are indented.
 pub fn print_error(message: &str) {
-    eprintln!("hostel: {}", Untrusted::new(message.trim_end()).block(2));
+    write_err(format_args!(
+        "hostel: {}",
+        Untrusted::new(message.trim_end()).block(2)
+    ));
+}
+
+/// Writes a line on stderr. There is nowhere to report that it cannot be written.
+fn write_err(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Prints exactly these bytes on stdout, or printable text if that is a terminal.

@@ -38,8 +38,11 @@ const MAX_MESSAGE_BYTES: usize = 1 << 30;
 /// How long a call that is safe to repeat is retried by default, counted from the loss of the node.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A call that fails after this time had reached the node.
+/// A call that is lost after this time may have reached the node.
 const REACHED_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a node may take to show that it can be reached.
+const PROBE: Duration = Duration::from_secs(5);
 
 /// The delay before a retry: the first one, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -331,18 +334,29 @@ impl DistributedClient {
                 Err(status) if !is_transient(&status) => return Err(status),
                 Err(status) => status,
             };
-            // The node could be reached while it worked on the call.
-            if start.elapsed() >= REACHED_AFTER
-                && is_connection_lost(&status)
-                && was_reached(&status)
-            {
-                lost = None;
-                backoff.reset();
-            }
             if lost.get_or_insert_with(Instant::now).elapsed() >= self.retry_timeout {
                 return Err(status);
             }
+            let was_long = start.elapsed() >= REACHED_AFTER
+                && is_connection_lost(&status)
+                && was_reached(&status);
             tokio::time::sleep(backoff.next_delay()).await;
+            // If the node is back, it is not lost while it works on the next call.
+            if was_long && self.answers().await {
+                lost = None;
+                backoff.reset();
+            }
+        }
+    }
+
+    /// Whether the node answers a short call; a refusal is an answer.
+    async fn answers(&self) -> bool {
+        let mut distributed = self.distributed.clone();
+        let call = distributed.get_task_status(TaskStatusRequest::default());
+        match tokio::time::timeout(PROBE, call).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(status)) => status.code() != Code::Unavailable && !is_connection_lost(&status),
+            Err(_) => false,
         }
     }
 }
@@ -403,6 +417,24 @@ mod tests {
             }
         });
         assert_eq!(answer.await.unwrap(), 2);
+    }
+
+    /// A proxy accepts connections and closes them after a while, because it does not reach the node.
+    #[tokio::test]
+    async fn retries_end_though_something_accepts_connections() {
+        let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = proxy.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = proxy.accept().await {
+                tokio::spawn(async move {
+                    tokio::time::sleep(REACHED_AFTER * 3 / 2).await;
+                    drop(connection);
+                });
+            }
+        });
+        let client = DistributedClient::connect_lazy(&address).unwrap();
+        let mut client = client.with_retry_timeout(REACHED_AFTER);
+        assert!(client.submit_task(Task::default()).await.is_err());
     }
 
     #[tokio::test]

@@ -155,9 +155,12 @@ impl DistributedTaskScheduler {
         wait: &WaitOptions,
         mut open: Option<EndOfTask>,
     ) -> Result<TaskStatus, Error> {
-        let deadline = Instant::now() + wait.time;
+        // None: a wait without an end.
+        let deadline = Instant::now().checked_add(wait.time);
         loop {
-            let left = || deadline.saturating_duration_since(Instant::now());
+            let left = || {
+                deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
+            };
             if let Some(ended) = open {
                 // Whichever it is, the read below decides.
                 tokio::select! {

@@ -64,6 +64,8 @@ pub async fn dispatch(runner: Runner) {
         // wakes the dispatcher afterwards.
         shared.slots.set_wake_on_free(true);
         if !shared.may_lease() {
+            // A turn that is not waited for would keep what it has collected.
+            turns = Turns::new();
             let _ = tokio::time::timeout(MAX_IDLE, shared.wake.notified()).await;
             continue;
         }
@@ -76,6 +78,7 @@ pub async fn dispatch(runner: Runner) {
                 // what becomes due.
                 Ok(_) => shared.slots.set_wake_on_free(shared.is_short(&hosted)),
                 Err(error) => {
+                    turns = Turns::new();
                     log_lease_error(&limit, &error);
                     tokio::time::sleep(MAX_IDLE).await;
                     continue;
