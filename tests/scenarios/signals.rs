@@ -150,7 +150,7 @@ async fn sighup_says_when_files_cannot_be_read() {
     let authority = Authority::new("ca");
     let settings = "[tls]\ncert_file = \"node.pem\"\nkey_file = \"node.key\"\n";
     let node = Node::prepare(&[], settings);
-    authority.node(&["localhost"]).write_server(&node.path(""));
+    authority.node(&["127.0.0.1"]).write(&node.path(""), "node");
     let mut node = node.started().await;
     node.edit_config(|config| *config = config.replace("node.pem", "gone.pem"));
     node.signal(Signal::HUP);
