@@ -23,6 +23,10 @@ pub trait TaskQueue: Send + Sync {
     /// Stores tasks. On return each `Created` task is as durable as the backend makes it. Fails with
     /// `Error::Full` if the store has no room and a task is new. A task becomes due when its options
     /// say; a backend with a clock of its own converts the times in them.
+    ///
+    /// A unique key belongs to the task that was created with it until that has ended and its time is
+    /// over, even if the task is purged before. A requeued task takes its key again if no other task has
+    /// it.
     async fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<Submitted>, Error>;
 
     /// Compares a submission with the stored task of its id, as `submit` does: `Existing` or `Conflict`,
@@ -31,9 +35,10 @@ pub trait TaskQueue: Send + Sync {
 
     /// Leases due tasks, each to one holder, and counts the attempt. Lease number n of the queue goes to
     /// the priority `Priority::of_turn(n)`; if none of its tasks can be leased, to the highest that has
-    /// one. Within a priority the oldest come first, except that the groups of a type take turns. Passes
-    /// over tasks that do not fit into the available resources, over suspects except for one, and over
-    /// tasks whose `start_by` has passed before their first attempt.
+    /// one. Within a priority the oldest come first, except that groups of a route take turns: while a
+    /// task of one group is due, no other group has two turns. Tasks without a group are one group, and
+    /// suspects come by their age alone. Passes over tasks that do not fit into the available resources,
+    /// over suspects except for one, and over tasks whose `start_by` has passed before their first lease.
     async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error>;
 
     /// Extends leases to `ttl` from now.
