@@ -70,7 +70,7 @@ impl Transaction<'_> {
             return Ok(Requeue::Refused(task.state));
         }
         let Some(options) = self.options_or_mark(task.seq)? else {
-            return Ok(Requeue::Refused(task.state));
+            return Ok(Requeue::Refused(StateKind::Failed));
         };
         let now = self.clock.now();
         self.statements.requeue.execute([task.seq, now])?;
