@@ -4,6 +4,7 @@
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod name;
+mod options;
 mod record;
 mod resources;
 mod route;
@@ -11,10 +12,13 @@ mod submission;
 mod transition;
 
 pub use name::{InvalidName, Name, TaskId};
+pub use options::{
+    GivenOptions, MAX_TAGS, OptionLimits, Priority, SHARES, Start, TaskOptions, Unique,
+};
 pub use record::{ErrorClass, ExecutedBy, State, StateKind, Task, UnixMs};
 pub use resources::Resources;
 pub use route::{Route, Target};
-pub use submission::{InvalidSubmission, Submission, SubmissionLimits};
+pub use submission::{InvalidSubmission, Submission, SubmissionLimits, Violation};
 pub use transition::{
     AttemptResult, MAX_RETRY_DELAY, Outcome, RetryPolicy, SUSPECT_AFTER, is_suspect, transition,
 };

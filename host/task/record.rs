@@ -2,14 +2,18 @@
 
 use super::{
     name::{Name, TaskId},
+    options::TaskOptions,
     route::Target,
     submission::metadata_bytes,
 };
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 /// Milliseconds since the Unix epoch, by the queue backend's clock.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct UnixMs(pub u64);
 
 impl UnixMs {
@@ -33,6 +37,8 @@ pub struct Task {
     pub payload: Bytes,
     /// The metadata of the submission.
     pub metadata: Arc<BTreeMap<String, String>>,
+    /// The options of the submission; `None` if it asks for nothing.
+    pub options: Option<Arc<TaskOptions>>,
     /// When it was accepted.
     pub submitted_at: UnixMs,
     /// Its state, with what belongs to that state only.
@@ -60,7 +66,8 @@ impl Task {
             State::Completed { result, .. } => result.len(),
             _ => 0,
         };
-        self.payload.len() + metadata_bytes(&self.metadata) + result
+        let options = self.options.as_ref().map_or(0, |options| options.bytes());
+        self.payload.len() + metadata_bytes(&self.metadata) + options + result
     }
 }
 
@@ -114,13 +121,19 @@ pub enum ErrorClass {
     /// The stored record of the task is damaged. The task failed for that reason alone; nothing is
     /// known of its attempts.
     Corrupt,
+    /// No attempt had begun by `start_by_ms`.
+    Expired,
 }
 
 impl ErrorClass {
+    /// All classes.
+    pub const ALL: [Self; 2] = [Self::Corrupt, Self::Expired];
+
     /// Returns the text of `TaskStatus.error_class`.
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorClass::Corrupt => "corrupt",
+            ErrorClass::Expired => "expired",
         }
     }
 }

@@ -1,11 +1,12 @@
 //! A task as a client submits it. The constructor enforces every limit; nothing validates it later.
 
 use super::{
-    name::{InvalidName, Name, TaskId},
+    name::{Name, TaskId},
+    options::TaskOptions,
     route::{Route, Target},
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// A valid task that is not stored yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,7 @@ pub struct Submission {
     route: Route,
     payload: Bytes,
     metadata: Arc<BTreeMap<String, String>>,
+    options: Option<Arc<TaskOptions>>,
 }
 
 /// The limits of one submission, in bytes.
@@ -27,48 +29,36 @@ pub struct SubmissionLimits {
     pub metadata_bytes: usize,
 }
 
-/// Why a submission was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidSubmission {
-    /// The id, type or target is no name.
-    #[error(transparent)]
-    Name(#[from] InvalidName),
-    /// The payload is too large.
-    #[error("the payload has {given} bytes; this node accepts {limit} (limits.max_payload_bytes)")]
-    Payload {
-        /// Its size in bytes.
-        given: usize,
-        /// The limit in bytes.
-        limit: usize,
-    },
-    /// There are too many metadata entries.
-    #[error("{given} metadata entries; this node accepts {limit} (limits.max_metadata_entries)")]
-    MetadataEntries {
-        /// Their number.
-        given: usize,
-        /// The largest number.
-        limit: usize,
-    },
-    /// The metadata is too large.
-    #[error(
-        "the metadata has {given} bytes; this node accepts {limit} (limits.max_metadata_bytes)"
-    )]
-    MetadataBytes {
-        /// Its size in bytes.
-        given: usize,
-        /// The limit in bytes.
-        limit: usize,
-    },
-    /// A metadata key is empty.
-    #[error("a metadata key is empty")]
-    MetadataKey,
+/// A field of a submission that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The name of the field in `Task`.
+    pub field: &'static str,
+    /// What is wrong with it, and what is accepted.
+    pub reason: String,
 }
+
+/// Why a submission was refused: every field that was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidSubmission(pub Vec<Violation>);
+
+impl fmt::Display for InvalidSubmission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, Violation { field, reason }) in self.0.iter().enumerate() {
+            let separator = if number > 0 { "; " } else { "" };
+            write!(f, "{separator}{field}: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for InvalidSubmission {}
 
 impl Submission {
     /// The size of a submission without its payload and metadata, in bytes.
     const FIXED_BYTES: usize = 256;
 
-    /// Makes a submission that is within the limits.
+    /// Makes a submission that is within the limits, or returns all its faults.
     pub fn new(
         id: &str,
         task_type: &str,
@@ -76,22 +66,44 @@ impl Submission {
         metadata: BTreeMap<String, String>,
         limits: &SubmissionLimits,
     ) -> Result<Self, InvalidSubmission> {
-        let id = Name::parse("task id", id)?;
-        let task_type = Name::parse("task type", task_type)?;
+        let mut violations = Vec::new();
+        let mut name = |field, what, given| match Name::parse(what, given) {
+            Ok(name) => Some(name),
+            Err(error) => {
+                let reason = error.to_string();
+                violations.push(Violation { field, reason });
+                None
+            }
+        };
+        let id = name("task_id", "task id", id);
+        let task_type = name("task_type", "task type", task_type);
         if payload.len() > limits.payload_bytes {
             let (given, limit) = (payload.len(), limits.payload_bytes);
-            return Err(InvalidSubmission::Payload { given, limit });
+            let reason =
+                format!("{given} bytes; this node accepts {limit} (limits.max_payload_bytes)");
+            let field = "payload";
+            violations.push(Violation { field, reason });
         }
-        check_metadata(&metadata, limits)?;
-        Ok(Self {
-            id,
-            route: Route {
-                task_type,
-                target: Target::Any,
-            },
-            payload,
-            metadata: Arc::new(metadata),
-        })
+        check_metadata(&metadata, limits, &mut violations);
+        match (id, task_type) {
+            (Some(id), Some(task_type)) if violations.is_empty() => Ok(Self {
+                id,
+                route: Route {
+                    task_type,
+                    target: Target::Any,
+                },
+                payload,
+                metadata: Arc::new(metadata),
+                options: None,
+            }),
+            _ => Err(InvalidSubmission(violations)),
+        }
+    }
+
+    /// Sets the options of the task; without this, it asks for nothing.
+    pub fn with(mut self, options: TaskOptions) -> Self {
+        self.options = (!options.is_default()).then(|| Arc::new(options));
+        self
     }
 
     /// Sets which nodes may run the task; without this, any may.
@@ -130,9 +142,15 @@ impl Submission {
         &self.metadata
     }
 
+    /// The options; `None` if the task asks for nothing.
+    pub fn options(&self) -> Option<&Arc<TaskOptions>> {
+        self.options.as_ref()
+    }
+
     /// Returns the size of what is sent to the store, in bytes.
     pub fn bytes(&self) -> usize {
-        Self::FIXED_BYTES + self.payload.len() + metadata_bytes(&self.metadata)
+        let options = self.options.as_ref().map_or(0, |options| options.bytes());
+        Self::FIXED_BYTES + self.payload.len() + metadata_bytes(&self.metadata) + options
     }
 }
 
@@ -147,20 +165,27 @@ pub(crate) fn metadata_bytes(metadata: &BTreeMap<String, String>) -> usize {
 fn check_metadata(
     metadata: &BTreeMap<String, String>,
     limits: &SubmissionLimits,
-) -> Result<(), InvalidSubmission> {
-    if metadata.len() > limits.metadata_entries {
-        let (given, limit) = (metadata.len(), limits.metadata_entries);
-        return Err(InvalidSubmission::MetadataEntries { given, limit });
+    violations: &mut Vec<Violation>,
+) {
+    let mut refuse = |reason| {
+        let field = "metadata";
+        violations.push(Violation { field, reason });
+    };
+    let (given, limit) = (metadata.len(), limits.metadata_entries);
+    if given > limit {
+        refuse(format!(
+            "{given} entries; this node accepts {limit} (limits.max_metadata_entries)"
+        ));
     }
-    let given = metadata_bytes(metadata);
-    if given > limits.metadata_bytes {
-        let limit = limits.metadata_bytes;
-        return Err(InvalidSubmission::MetadataBytes { given, limit });
+    let (given, limit) = (metadata_bytes(metadata), limits.metadata_bytes);
+    if given > limit {
+        refuse(format!(
+            "{given} bytes; this node accepts {limit} (limits.max_metadata_bytes)"
+        ));
     }
     if metadata.contains_key("") {
-        return Err(InvalidSubmission::MetadataKey);
+        refuse("a key is empty".into());
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -195,25 +220,34 @@ mod tests {
     #[test]
     fn each_limit_is_enforced_and_its_edge_is_accepted() {
         assert!(submit("a", b"1234", &[("abcd", "efg"), ("h", "")]).is_ok());
-        assert!(matches!(
-            submit("a", b"12345", &[]),
-            Err(InvalidSubmission::Payload { given: 5, limit: 4 })
-        ));
-        assert!(matches!(
-            submit("a", b"", &[("a", ""), ("b", ""), ("c", "")]),
-            Err(InvalidSubmission::MetadataEntries { given: 3, limit: 2 })
-        ));
-        assert!(matches!(
-            submit("a", b"", &[("abcd", "efghi")]),
-            Err(InvalidSubmission::MetadataBytes { given: 9, limit: 8 })
-        ));
-        assert!(matches!(
-            submit("a", b"", &[("", "x")]),
-            Err(InvalidSubmission::MetadataKey)
-        ));
-        assert!(matches!(
-            submit("", b"", &[]),
-            Err(InvalidSubmission::Name(_))
-        ));
+        let refused = |id, payload, metadata: &[_]| {
+            let InvalidSubmission(violations) = submit(id, payload, metadata).unwrap_err();
+            violations
+                .into_iter()
+                .map(|it| it.field)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(refused("a", b"12345", &[]), ["payload"]);
+        assert_eq!(
+            refused("a", b"", &[("a", ""), ("b", ""), ("c", "")]),
+            ["metadata"]
+        );
+        assert_eq!(refused("a", b"", &[("abcd", "efghi")]), ["metadata"]);
+        assert_eq!(refused("a", b"", &[("", "x")]), ["metadata"]);
+        assert_eq!(refused("", b"", &[]), ["task_id"]);
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once() {
+        let error = submit("a b", b"12345", &[("", "123456789")]).unwrap_err();
+        let text = error.to_string();
+        for part in [
+            "task_id: ",
+            "payload: 5 bytes",
+            "metadata: 9 bytes",
+            "a key is empty",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 }
