@@ -114,7 +114,7 @@ end
 
 -- The same for the sets of groups and tags, as many as have so many entries.
 local function sweep_index()
-  local which, from = position('swept index')
+  local which, from = position('swept-index')
   local left = limit
   while left > 0 do
     local entry = redis.call('ZRANGE', INDEX, which - 1, which - 1)[1]
@@ -128,7 +128,7 @@ local function sweep_index()
     from = till or 0
     if not till then which = which + 1 end
   end
-  redis.call('HSET', N, 'swept index', which .. ' ' .. integer(from))
+  redis.call('HSET', N, 'swept-index', which .. ' ' .. integer(from))
 end
 
 local function read_counts(hash)
