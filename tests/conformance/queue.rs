@@ -2,4 +2,5 @@
 
 pub use hostel::queue::conformance::{
     Case, MAX_OPEN_TASKS, cases, finish_one, limited, name, ordered_cases, request, task, task_with,
+    with_options,
 };
