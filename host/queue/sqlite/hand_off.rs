@@ -68,12 +68,26 @@ impl HandedOff {
 
 impl Transaction<'_> {
     /// Leases tasks to the request that waits for them, if any does, and drops the changes that say that
-    /// they are pending.
+    /// they are pending. If leasing fails, the tasks stay pending, and the index has to be loaded again.
     pub fn hand_off(&mut self) -> Result<(), StatementError> {
         let Some(offer) = self.offers.take() else {
             return Ok(());
         };
-        let leased = self.lease(&offer.request)?;
+        let before = (self.changes.len(), self.snapshots.len());
+        self.execute("SAVEPOINT hand_off")?;
+        let leased = match self.lease(&offer.request) {
+            Ok(leased) => leased,
+            Err(error) if error.is_environmental() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "tasks could not be leased with their submission");
+                self.execute("ROLLBACK TO hand_off")?;
+                self.changes.truncate(before.0);
+                self.snapshots.truncate(before.1);
+                self.must_reload = true;
+                return Ok(());
+            }
+        };
+        self.execute("RELEASE hand_off")?;
         if leased.is_empty() {
             self.offers.put_back(offer);
             return Ok(());
@@ -84,5 +98,9 @@ impl Transaction<'_> {
             .retain(|change| change.state != StateKind::Pending || !ids.contains(&change.id));
         self.handed_off = Some(HandedOff { leased, offer });
         Ok(())
+    }
+
+    fn execute(&self, sql: &str) -> rusqlite::Result<usize> {
+        self.conn.prepare_cached(sql)?.execute([])
     }
 }
