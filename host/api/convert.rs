@@ -12,7 +12,8 @@ use crate::{
     queue::Listing,
     scheduler,
     task::{
-        ErrorClass, Name, State, StateKind, Submission, SubmissionLimits, Target, Task, UnixMs,
+        ErrorClass, InvalidSubmission, Name, State, StateKind, Submission, SubmissionLimits,
+        Target, Task, UnixMs, Violation,
     },
 };
 use std::{
@@ -36,22 +37,37 @@ pub fn name(what: &'static str, given: &str) -> Result<Name, Status> {
     Name::parse(what, given).map_err(IntoStatus::into_status)
 }
 
-pub fn submission(task: wire::Task, limits: &SubmissionLimits) -> Result<Submission, Status> {
+/// Validates a task. An empty id is filled in.
+pub fn submission(
+    task: wire::Task,
+    limits: &SubmissionLimits,
+) -> Result<Submission, InvalidSubmission> {
     let id = non_empty_or_new(task.task_id);
     let metadata = task.metadata.into_iter().collect();
-    let target = target(&task.node, &task.label)?;
-    let task = Submission::new(&id, &task.task_type, task.payload, metadata, limits);
-    Ok(task.map_err(IntoStatus::into_status)?.to(target))
+    let target = target(&task.node, &task.label);
+    match Submission::new(&id, &task.task_type, task.payload, metadata, limits) {
+        Ok(submission) => Ok(submission.to(target?)),
+        Err(InvalidSubmission(mut violations)) => {
+            violations.extend(target.err().into_iter().flat_map(|invalid| invalid.0));
+            Err(InvalidSubmission(violations))
+        }
+    }
 }
 
-fn target(node: &str, label: &str) -> Result<Target, Status> {
+fn target(node: &str, label: &str) -> Result<Target, InvalidSubmission> {
+    let invalid = |field, reason| InvalidSubmission(vec![Violation { field, reason }]);
+    let name = |field, given| {
+        let name = Name::parse(field, given);
+        name.map_err(|error| invalid(field, error.to_string()))
+    };
     match (node, label) {
         ("", "") => Ok(Target::Any),
         (node, "") => Ok(Target::Node(name("node", node)?)),
         ("", label) => Ok(Target::Label(name("label", label)?)),
-        _ => Err(super::status::invalid(
-            "a task names a node or a label, not both",
-        )),
+        _ => {
+            let reason = "a task names a node or a label, not both";
+            Err(invalid("label", reason.into()))
+        }
     }
 }
 
@@ -125,13 +141,7 @@ pub fn listing(listing: Listing) -> v1::ListTasksResponse {
     let tasks = listing.tasks.into_iter();
     v1::ListTasksResponse {
         tasks: tasks
-            .map(|task| {
-                task_status(scheduler::TaskStatus {
-                    task,
-                    waiting_for: None,
-                    reservation: None,
-                })
-            })
+            .map(|task| task_status(scheduler::TaskStatus::of(task)))
             .collect(),
         next_page_token: listing.next.unwrap_or_default(),
     }

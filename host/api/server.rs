@@ -166,10 +166,8 @@ impl Server {
             scheduler: services.scheduler.clone(),
             limits: limits.clone(),
         });
-        let tasks = TaskServiceServer::new(TaskServiceImpl {
-            scheduler: services.scheduler,
-            max_message_bytes: max,
-        });
+        let tasks = TaskServiceImpl::new(services.scheduler, limits.clone(), end.clone());
+        let tasks = TaskServiceServer::new(tasks);
         let plugins = services
             .plugins
             .map(|plugins| PluginServiceServer::new(PluginServiceImpl { plugins }));

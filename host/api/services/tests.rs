@@ -11,8 +11,8 @@ use crate::{
         distributed::{Message, distributed_service_server::DistributedService},
         hostel::v1::{CancelTaskRequest, task_service_server::TaskService},
     },
-    queue::{Cancel, Counts, Durability, Filter, Listing, Page},
-    scheduler::{Accepted, Error, TaskScheduler, TaskStatus, WaitOptions},
+    queue::{Cancel, Counts, Durability, Filter, Listing, Page, StatusRead},
+    scheduler::{Accepted, EndTracker, Error, TaskScheduler, TaskStatus, WaitOptions},
     task::{Name, Submission, TaskId},
 };
 use async_trait::async_trait;
@@ -28,6 +28,19 @@ struct NoTasks;
 impl TaskScheduler for NoTasks {
     async fn submit_task(&self, _: Submission) -> Result<Accepted, Error> {
         Err(Error::Full)
+    }
+
+    async fn submit_many(&self, tasks: Vec<Submission>) -> Vec<Result<Accepted, Error>> {
+        tasks.iter().map(|_| Err(Error::Full)).collect()
+    }
+
+    fn track_ends(&self) -> EndTracker {
+        EndTracker::default()
+    }
+
+    async fn read_many(&self, ids: &[TaskId], _: usize) -> Vec<Result<StatusRead, Error>> {
+        let unknown = |id: &TaskId| Err(Error::UnknownTask(id.clone()));
+        ids.iter().map(unknown).collect()
     }
 
     fn durability(&self) -> Durability {
@@ -65,10 +78,8 @@ impl TaskScheduler for NoTasks {
 
 #[tokio::test]
 async fn cancelling_an_unknown_task_is_not_found() {
-    let service = TaskServiceImpl {
-        scheduler: Arc::new(NoTasks),
-        max_message_bytes: 1 << 20,
-    };
+    let limits = Config::default().limits;
+    let service = TaskServiceImpl::new(Arc::new(NoTasks), limits, CancellationToken::new());
     let task_id = "gone".into();
     let request = Request::new(CancelTaskRequest { task_id });
     let status = service.cancel(request).await.unwrap_err();
