@@ -12,6 +12,7 @@ mod keyvalue;
 mod latency;
 mod load;
 mod machine;
+mod many;
 mod messages;
 mod queue;
 mod report;
@@ -30,10 +31,11 @@ const ROUNDS: usize = 3;
 type Measure = fn() -> Vec<Row>;
 
 /// The measurements by name, in the order of the table.
-const MEASURES: [(&str, Measure); 11] = [
+const MEASURES: [(&str, Measure); 12] = [
     ("fsync", fsync::rows),
     ("submits", submits::rows),
     ("end-to-end", end_to_end::rows),
+    ("many", many::rows),
     ("call", call::rows),
     ("latency", latency::rows),
     ("messages", messages::rows),

@@ -28,6 +28,7 @@ mod slow_connection;
 mod soak;
 mod startup;
 mod stored;
+mod submit_many;
 mod supervision;
 mod untrusted;
 
@@ -62,6 +63,7 @@ pub fn trials() -> Vec<Trial> {
         soak::trials(),
         startup::trials(),
         stored::trials(),
+        submit_many::trials(),
         supervision::trials(),
         untrusted::trials(),
     ]
