@@ -2,6 +2,7 @@
 //! machine, tonic, wasmtime and the disk set, in the same run. This file selects the rows; each module
 //! measures one thing. No result passes or fails.
 
+mod bare_engine;
 mod call;
 mod child;
 mod echo;

@@ -1,7 +1,8 @@
-//! Many tasks on one stream, with their ends, compared with one call for each task: both through the whole
-//! node, whose worker runs them in new instances.
+//! Many tasks on one stream, with their ends, compared with one call for each task, both through the whole
+//! node, whose worker runs them in new instances; and with the database alone.
 
 use crate::{
+    bare_engine,
     load::{CONNECTIONS, Done, IN_FLIGHT, MEASURED, WARM_UP, result_rate, task},
     machine, median,
     report::{Aim, Row},
@@ -22,17 +23,20 @@ const WINDOW: usize = 2048;
 pub fn rows() -> Vec<Row> {
     let runtime = runtime();
     let node = runtime.block_on(Node::start(&[&showcase("echo")], ""));
-    let measured: Vec<[Done; 2]> = rounds(|_| {
-        runtime.block_on(async {
+    let measured: Vec<([Done; 2], f64)> = rounds(|_| {
+        let of_node = runtime.block_on(async {
             [
                 result_rate(node.address(), node.pid()).await,
                 many_rate(node.address(), node.pid()).await,
             ]
-        })
+        });
+        (of_node, bare_engine::per_second())
     });
     let of = |index: usize, value: fn(&Done) -> f64| {
-        median(measured.iter().map(|round| value(&round[index])).collect())
+        let rounds = measured.iter().map(|(done, _)| value(&done[index]));
+        median(rounds.collect())
     };
+    let bare = median(measured.iter().map(|(_, bare)| *bare).collect());
     let what = format!("tasks with results compared on one stream, {WINDOW} under way");
     let cpu = "processor time of the node for one task on a stream";
     let limit = "one call each";
@@ -41,6 +45,9 @@ pub fn rows() -> Vec<Row> {
         Row::new(what + &note, "/s", of(1, |done| done.per_second))
             .beside(limit, of(0, |done| done.per_second))
             .aim(Aim::RatioAtLeast(3.0)),
+        Row::new("the same", "/s", of(1, |done| done.per_second))
+            .beside("SQLite alone, 500 at once", bare)
+            .aim(Aim::RatioAtLeast(0.5)),
         Row::new(cpu, "µs", of(1, |done| done.cpu_us)).beside(limit, of(0, |done| done.cpu_us)),
     ]
 }

@@ -50,6 +50,9 @@ pub fn read(path: &Path, batch: Option<String>) -> Result<Lines, CliError> {
     } else {
         let file = File::open(path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
+        if metadata.is_dir() {
+            return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+        }
         let total = metadata.is_file().then_some(metadata.len());
         (Box::new(file), total)
     };
