@@ -2,6 +2,7 @@
 //! machine, tonic, wasmtime and the disk set, in the same run. This file selects the rows; each module
 //! measures one thing. No result passes or fails.
 
+mod bare_engine;
 mod call;
 mod child;
 mod echo;
@@ -12,6 +13,7 @@ mod keyvalue;
 mod latency;
 mod load;
 mod machine;
+mod many;
 mod messages;
 mod peers;
 mod queue;
@@ -31,10 +33,11 @@ const ROUNDS: usize = 3;
 type Measure = fn() -> Vec<Row>;
 
 /// The measurements by name, in the order of the table.
-const MEASURES: [(&str, Measure); 11] = [
+const MEASURES: [(&str, Measure); 12] = [
     ("fsync", fsync::rows),
     ("submits", submits::rows),
     ("end-to-end", end_to_end::rows),
+    ("many", many::rows),
     ("call", call::rows),
     ("latency", latency::rows),
     ("messages", messages::rows),

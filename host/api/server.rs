@@ -156,6 +156,7 @@ impl Server {
     fn routes(&self, end: CancellationToken) -> anyhow::Result<Routes> {
         let services = self.services.clone();
         let limits = &services.limits;
+        let task_limits = TaskLimits::new(limits, services.max_timeout);
         let max = limits.max_message_bytes;
         let nodes = NodeServiceServer::new(NodeServiceImpl {
             node: services.router.node().clone(),
@@ -167,16 +168,16 @@ impl Server {
             router: services.router,
             end: end.clone(),
             scheduler: services.scheduler.clone(),
-            task_limits: TaskLimits {
-                submission: limits.submission(),
-                options: limits.options(services.max_timeout),
-            },
+            task_limits: task_limits.clone(),
             limits: limits.clone(),
         });
-        let tasks = TaskServiceServer::new(TaskServiceImpl {
-            scheduler: services.scheduler,
-            max_message_bytes: max,
-        });
+        let tasks = TaskServiceImpl::new(
+            services.scheduler,
+            limits.clone(),
+            task_limits,
+            end.clone(),
+        );
+        let tasks = TaskServiceServer::new(tasks);
         let plugins = services
             .plugins
             .map(|plugins| PluginServiceServer::new(PluginServiceImpl { plugins }));

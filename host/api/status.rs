@@ -180,6 +180,14 @@ pub fn response_too_large(max_bytes: usize) -> Status {
     ))
 }
 
+/// The end of a task that does not fit into a message.
+pub fn end_too_large(max_bytes: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "the result is larger than the {max_bytes} bytes that a message may have \
+         (limits.max_message_bytes); read it at a node that sends larger ones"
+    ))
+}
+
 /// A message that is too large to be read.
 pub fn message_too_large(bytes: usize, max_bytes: usize) -> Status {
     Status::resource_exhausted(format!(

@@ -71,6 +71,12 @@ impl CliError {
         error
     }
 
+    /// The same error with more text at its end.
+    pub fn with(mut self, text: &str) -> Self {
+        self.message += text;
+        self
+    }
+
     pub fn message(&self) -> &str {
         &self.message
     }

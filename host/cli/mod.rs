@@ -19,6 +19,7 @@ mod error;
 mod inspection;
 mod json;
 mod log;
+mod many;
 mod nodes;
 mod output;
 mod payload;

@@ -2,9 +2,13 @@
 //! submission has an id before it is first sent.
 
 mod options;
+mod retry;
+mod submit_many;
 mod tls_error;
 
 pub use options::{ClientOptions, Error};
+pub use retry::is_connection_lost;
+pub use submit_many::SubmitMany;
 pub use tls_error::TlsError;
 
 use crate::proto::{
@@ -23,11 +27,12 @@ use crate::proto::{
     millis,
 };
 use hostel_backoff::Backoff;
-use options::Bearer;
+use options::{AuthChannel, Bearer};
+use retry::{BACKOFF, is_transient, was_reached};
 use std::time::{Duration, Instant};
 use tokio_stream::Stream;
 use tonic::{
-    Code, Request, Response, Status, Streaming, service::interceptor::InterceptedService,
+    Request, Response, Status, Streaming, service::interceptor::InterceptedService,
     transport::Channel,
 };
 use uuid::Uuid;
@@ -44,17 +49,11 @@ const REACHED_AFTER: Duration = Duration::from_secs(1);
 /// How long a node may take to show that it can be reached.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// The delay before a retry: the first one, and the longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-
 /// How long one call waits at the node for the end of a task; below the node's own limit.
 const WAIT: Duration = Duration::from_secs(30);
 
 /// The least time between two calls for the status of one task.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-
-/// The connection that all services share, with the token that is sent with every call.
-type AuthChannel = InterceptedService<Channel, Bearer>;
 
 /// A connection to one node. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
@@ -142,6 +141,23 @@ impl DistributedClient {
             response.status = Some(self.wait_for_task(&response.task_id).await?);
         }
         Ok(response)
+    }
+
+    /// Submits tasks on one stream, as fast as the node takes them. [`SubmitMany::next`] returns the answer to
+    /// each once it is durable or refused. If the connection is lost, tasks without an answer are submitted
+    /// again; empty ids are filled in before that, so that this cannot create a second task.
+    pub fn submit_many(&mut self, tasks: impl Stream<Item = Task> + Send + 'static) -> SubmitMany {
+        let client = self.tasks.clone();
+        SubmitMany::new(client, self.retry_timeout, Box::pin(tasks), false)
+    }
+
+    /// Submits tasks as `submit_many` does. [`SubmitMany::next`] also returns the end of each accepted task.
+    pub fn submit_many_to_end(
+        &mut self,
+        tasks: impl Stream<Item = Task> + Send + 'static,
+    ) -> SubmitMany {
+        let client = self.tasks.clone();
+        SubmitMany::new(client, self.retry_timeout, Box::pin(tasks), true)
     }
 
     async fn send_task(&self, mut task: Task, wait: Duration) -> Result<TaskResponse, Status> {
@@ -365,41 +381,11 @@ fn has_ended(status: &TaskStatus) -> bool {
     !matches!(status.status.as_str(), "pending" | "running")
 }
 
-/// Whether the status is not the node's answer but the loss of the connection. During a call that has any
-/// code, mostly Unknown, and a transport error as its source.
-pub fn is_connection_lost(status: &Status) -> bool {
-    let source = std::error::Error::source(status);
-    source.is_some_and(|source| source.is::<tonic::transport::Error>())
-}
-
-/// Whether the call reached the node: there was a connection, and it had not timed out.
-fn was_reached(status: &Status) -> bool {
-    let mut next = std::error::Error::source(status);
-    while let Some(error) = next {
-        let timed_out = error
-            .downcast_ref()
-            .is_some_and(|error: &hyper::Error| error.is_timeout());
-        if error.is::<tonic::ConnectError>() || timed_out {
-            return false;
-        }
-        next = error.source();
-    }
-    true
-}
-
-/// Whether the same call may succeed soon.
-fn is_transient(status: &Status) -> bool {
-    match status.code() {
-        Code::Unavailable => true,
-        Code::Unknown | Code::Cancelled | Code::Internal => is_connection_lost(status),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::cell::Cell;
+    use tonic::Code;
 
     #[tokio::test]
     async fn a_call_that_is_lost_after_a_long_wait_is_retried() {

@@ -29,6 +29,7 @@ mod slow_connection;
 mod soak;
 mod startup;
 mod stored;
+mod submit_many;
 mod supervision;
 mod untrusted;
 
@@ -64,6 +65,7 @@ pub fn trials() -> Vec<Trial> {
         soak::trials(),
         startup::trials(),
         stored::trials(),
+        submit_many::trials(),
         supervision::trials(),
         untrusted::trials(),
     ]

@@ -3,6 +3,7 @@
 
 mod demo;
 mod files;
+mod many;
 mod tasks;
 
 use crate::support::{
@@ -28,8 +29,13 @@ pub fn trials() -> Vec<Trial> {
         on_both("command_line::submit", tasks::submit),
         on_both("command_line::submit_that_fails", tasks::submit_that_fails),
         on_both("command_line::tasks", tasks::tasks),
+        on_both("command_line::submit_many", many::submit_many),
     ];
     let others = vec![
+        trial(
+            "command_line::submit_many_that_fails",
+            many::submit_many_that_fails,
+        ),
         trial("command_line::plugins_of_a_node", files::plugins_of_a_node),
         trial("command_line::plugin_files", files::plugin_files),
         trial_needing(
