@@ -138,6 +138,7 @@ impl DistributedNode {
             components: Some(components.clone()),
             health: health.clone(),
             limits: config.limits.clone(),
+            max_timeout: config.plugins.max_timeout,
         };
         let security = Security::open(config)?;
         let server = Server::bind(config.node.listen, security, services).await?;

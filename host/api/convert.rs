@@ -12,7 +12,8 @@ use crate::{
     queue::Listing,
     scheduler,
     task::{
-        ErrorClass, Name, State, StateKind, Submission, SubmissionLimits, Target, Task, UnixMs,
+        ErrorClass, GivenOptions, InvalidSubmission, Name, OptionLimits, Priority, State, StateKind,
+        Submission, SubmissionLimits, Target, Task, TaskOptions, UnixMs, Violation,
     },
 };
 use std::{
@@ -36,22 +37,103 @@ pub fn name(what: &'static str, given: &str) -> Result<Name, Status> {
     Name::parse(what, given).map_err(IntoStatus::into_status)
 }
 
-pub fn submission(task: wire::Task, limits: &SubmissionLimits) -> Result<Submission, Status> {
-    let id = non_empty_or_new(task.task_id);
-    let metadata = task.metadata.into_iter().collect();
-    let target = target(&task.node, &task.label)?;
-    let task = Submission::new(&id, &task.task_type, task.payload, metadata, limits);
-    Ok(task.map_err(IntoStatus::into_status)?.to(target))
+/// A name that may be empty, which means none.
+pub fn optional_name(what: &'static str, given: &str) -> Result<Option<Name>, Status> {
+    (!given.is_empty()).then(|| name(what, given)).transpose()
 }
 
-fn target(node: &str, label: &str) -> Result<Target, Status> {
+/// What a node accepts of one submission.
+#[derive(Debug, Clone)]
+pub struct TaskLimits {
+    pub submission: SubmissionLimits,
+    pub options: OptionLimits,
+}
+
+/// Makes a submission of a task that arrives at the time `now` of the queue, or returns all its faults.
+pub fn submission(
+    task: wire::Task,
+    limits: &TaskLimits,
+    now: UnixMs,
+) -> Result<Submission, Status> {
+    let mut violations = Vec::new();
+    let target = target(&task.node, &task.label, &mut violations);
+    let given = GivenOptions {
+        delay_ms: task.delay_ms,
+        run_at_ms: task.run_at_ms,
+        start_by_ms: task.start_by_ms,
+        timeout_ms: task.timeout_ms,
+        max_attempts: task.max_attempts,
+        backoff_initial_ms: task.backoff_initial_ms,
+        backoff_max_ms: task.backoff_max_ms,
+        result_ttl_ms: task.result_ttl_ms,
+        priority: priority(task.priority, &mut violations),
+        group: task.group,
+        tags: task.tags,
+        unique_key: task.unique_key,
+        unique_for_ms: task.unique_for_ms,
+    };
+    let options = TaskOptions::validate(&given, &limits.options, now, &mut violations);
+    let id = non_empty_or_new(task.task_id);
+    let metadata = task.metadata.into_iter().collect();
+    let task = Submission::new(
+        &id,
+        &task.task_type,
+        task.payload,
+        metadata,
+        &limits.submission,
+    );
+    match task {
+        Ok(task) if violations.is_empty() => Ok(task.to(target).with(options)),
+        Ok(_) => Err(InvalidSubmission(violations).into_status()),
+        Err(InvalidSubmission(mut all)) => {
+            all.append(&mut violations);
+            Err(InvalidSubmission(all).into_status())
+        }
+    }
+}
+
+fn target(node: &str, label: &str, violations: &mut Vec<Violation>) -> Target {
+    let mut parse = |field, given| match Name::parse(field, given) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            let reason = error.to_string();
+            violations.push(Violation { field, reason });
+            None
+        }
+    };
+    // An empty text is "not given".
+    let node = (!node.is_empty()).then(|| parse("node", node)).flatten();
+    let label = (!label.is_empty()).then(|| parse("label", label)).flatten();
     match (node, label) {
-        ("", "") => Ok(Target::Any),
-        (node, "") => Ok(Target::Node(name("node", node)?)),
-        ("", label) => Ok(Target::Label(name("label", label)?)),
-        _ => Err(super::status::invalid(
-            "a task names a node or a label, not both",
-        )),
+        (None, None) => Target::Any,
+        (Some(node), None) => Target::Node(node),
+        (None, Some(label)) => Target::Label(label),
+        (Some(_), Some(_)) => {
+            let (field, reason) = ("label", "a task names a node or a label, not both".into());
+            violations.push(Violation { field, reason });
+            Target::Any
+        }
+    }
+}
+
+fn priority(given: i32, violations: &mut Vec<Violation>) -> Priority {
+    match wire::Priority::try_from(given) {
+        Ok(wire::Priority::Normal) => Priority::Normal,
+        Ok(wire::Priority::High) => Priority::High,
+        Ok(wire::Priority::Low) => Priority::Low,
+        Err(_) => {
+            let (field, reason) = ("priority", format!("there is no priority {given}"));
+            violations.push(Violation { field, reason });
+            Priority::Normal
+        }
+    }
+}
+
+fn wire_priority(priority: Priority) -> wire::Priority {
+    match priority {
+        Priority::High => wire::Priority::High,
+        Priority::Normal => wire::Priority::Normal,
+        Priority::Low => wire::Priority::Low,
     }
 }
 
@@ -65,7 +147,14 @@ pub fn task_status(status: scheduler::TaskStatus) -> wire::TaskStatus {
         Target::Node(id) => [id.to_string(), String::new()],
         Target::Label(label) => [String::new(), label.to_string()],
     };
+    let options = task.options.as_deref();
+    let text = |name: Option<&Name>| name.map(Name::to_string).unwrap_or_default();
     wire::TaskStatus {
+        priority: wire_priority(options.map_or(Priority::Normal, |it| it.priority)).into(),
+        group: text(options.and_then(|it| it.group.as_ref())),
+        tags: options.map_or_else(Vec::new, |it| it.tags.iter().map(Name::to_string).collect()),
+        unique_key: text(options.and_then(|it| it.unique.as_ref()).map(|it| &it.key)),
+        start_by_ms: options.and_then(|it| it.start_by).map_or(0, |time| time.0),
         target_node,
         target_label,
         status: task.state.kind().as_str().into(),

@@ -1,26 +1,38 @@
 //! The fuzz target of requests as they come over the wire.
 
-use super::convert;
+use super::convert::{self, TaskLimits};
 use crate::{
     config::Config,
     proto::{distributed as wire, hostel::v1},
-    task::Route,
+    task::{Route, UnixMs},
 };
 use hostel_fuzz::Target;
 use prost::Message as _;
 use std::collections::HashMap;
+
+/// When the requests arrive.
+const NOW: UnixMs = UnixMs(1_800_000_000_000);
 
 /// Requests that decode are converted within the limits or refused.
 pub const REQUESTS: Target = Target {
     name: "requests",
     seeds,
     check: |bytes| {
-        let limits = Config::default().limits.submission();
+        let config = Config::default();
+        let limits = TaskLimits {
+            submission: config.limits.submission(),
+            options: config.limits.options(config.plugins.max_timeout),
+        };
         if let Ok(task) = wire::Task::decode(bytes)
-            && let Ok(task) = convert::submission(task, &limits)
+            && let Ok(task) = convert::submission(task, &limits, NOW)
         {
-            assert!(task.payload().len() <= limits.payload_bytes);
+            assert!(task.payload().len() <= limits.submission.payload_bytes);
             assert!(Route::parse(&task.route().to_string()).is_some());
+            if let Some(options) = task.options() {
+                let latest = NOW.after(limits.options.delay);
+                assert!((NOW..=latest).contains(&options.due_at(NOW)));
+                assert!(options.timeout <= Some(limits.options.timeout));
+            }
         }
         if let Ok(sent) = wire::Message::decode(bytes)
             && let Ok(message) = convert::message(sent, 16)
@@ -52,6 +64,21 @@ fn seeds() -> Vec<Vec<u8>> {
         node: "node-1".into(),
         ..Default::default()
     };
+    let with_options = wire::Task {
+        delay_ms: 1,
+        start_by_ms: NOW.0 + 2,
+        timeout_ms: 3,
+        max_attempts: 4,
+        backoff_initial_ms: 5,
+        backoff_max_ms: 6,
+        result_ttl_ms: 7,
+        priority: wire::Priority::Low.into(),
+        group: "g".into(),
+        tags: vec!["t".into()],
+        unique_key: "k".into(),
+        unique_for_ms: 8,
+        ..task.clone()
+    };
     let message = wire::Message {
         from_node: "a".into(),
         to_node: "b".into(),
@@ -69,6 +96,7 @@ fn seeds() -> Vec<Vec<u8>> {
     };
     vec![
         task.encode_to_vec(),
+        with_options.encode_to_vec(),
         message.encode_to_vec(),
         service.encode_to_vec(),
     ]

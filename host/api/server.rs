@@ -2,6 +2,7 @@
 //! before anything else starts, so that a port in use is noticed early.
 
 use super::{
+    convert::TaskLimits,
     readiness::Readiness,
     security::{
         Security,
@@ -87,6 +88,8 @@ pub struct Services {
     pub health: Health,
     /// The limits of the API.
     pub limits: config::Limits,
+    /// The longest time that a task may ask for an attempt (`plugins.max_timeout`).
+    pub max_timeout: Duration,
 }
 
 /// The server. It serves from its start until its stop.
@@ -164,6 +167,10 @@ impl Server {
             router: services.router,
             end: end.clone(),
             scheduler: services.scheduler.clone(),
+            task_limits: TaskLimits {
+                submission: limits.submission(),
+                options: limits.options(services.max_timeout),
+            },
             limits: limits.clone(),
         });
         let tasks = TaskServiceServer::new(TaskServiceImpl {

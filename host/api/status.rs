@@ -5,10 +5,18 @@ use crate::{
     broker, component, discovery, log_limit::LogLimit, proto::millis, queue, scheduler, task,
 };
 use std::time::Duration;
-use tonic::{Status, metadata::MetadataValue};
+use tonic::{Code, Status, metadata::MetadataValue};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 /// When to retry what a starting node cannot do yet.
 const STARTING_RETRY: Duration = Duration::from_secs(1);
+
+/// When to retry what failed because something is full or does not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The faults of a submission that its refusal names, in bytes. They travel in headers twice, as text and as
+/// details, and clients accept headers of 8 KiB.
+const MAX_VIOLATION_BYTES: usize = 3 << 10;
 
 /// The limits of log lines about failures of each backend: clients may repeat their calls at will.
 static QUEUE: LogLimit = limit();
@@ -32,7 +40,23 @@ impl IntoStatus for task::InvalidName {
 
 impl IntoStatus for task::InvalidSubmission {
     fn into_status(self) -> Status {
-        Status::invalid_argument(self.to_string())
+        let mut bytes = 0;
+        let is_named = |violation: &task::Violation| {
+            bytes += violation.field.len() + violation.reason.len();
+            bytes <= MAX_VIOLATION_BYTES
+        };
+        let all = self.0.len();
+        let named: Vec<_> = self.0.into_iter().take_while(is_named).collect();
+        let left_out = all - named.len();
+        let details = named
+            .iter()
+            .map(|violation| FieldViolation::new(violation.field, &violation.reason));
+        let details = ErrorDetails::with_bad_request(details.collect());
+        let mut text = Self(named).to_string();
+        if left_out > 0 {
+            text.push_str(&format!("; and {left_out} more"));
+        }
+        Status::with_error_details(Code::InvalidArgument, text, details)
     }
 }
 
@@ -59,11 +83,11 @@ impl IntoStatus for scheduler::Error {
             Error::Starting { .. } => with_retry_after(STARTING_RETRY, Status::unavailable(text)),
             Error::UnknownTask(_) => Status::not_found(text),
             Error::Conflict(_) => Status::already_exists(text),
-            Error::Full => Status::resource_exhausted(text),
+            Error::Full => with_retry_info(RETRY, Status::resource_exhausted(text)),
             Error::OutcomeUnknown(ref id, _) => logged(
                 &QUEUE,
                 &self,
-                Status::unavailable(format!(
+                unavailable(format!(
                     "the task queue failed, and it is not known whether the task is stored: read {id}, or \
                      submit the task again with this id"
                 )),
@@ -77,7 +101,9 @@ impl IntoStatus for queue::Error {
     fn into_status(self) -> Status {
         use queue::Error;
         match self {
-            Error::Full { .. } => Status::resource_exhausted(self.to_string()),
+            Error::Full { .. } => {
+                with_retry_info(RETRY, Status::resource_exhausted(self.to_string()))
+            }
             Error::BadPage => Status::invalid_argument(self.to_string()),
             Error::Unavailable {
                 outcome_unknown: true,
@@ -85,7 +111,7 @@ impl IntoStatus for queue::Error {
             } => logged(
                 &QUEUE,
                 &self,
-                Status::unavailable(
+                unavailable(
                     "the task queue failed, and it is not known whether anything has changed: read the task, \
                      and retry if it has not",
                 ),
@@ -93,7 +119,7 @@ impl IntoStatus for queue::Error {
             Error::Unavailable { .. } => logged(
                 &QUEUE,
                 &self,
-                Status::unavailable(
+                unavailable(
                     "the task queue is unavailable, and nothing has changed; try again later",
                 ),
             ),
@@ -106,14 +132,16 @@ impl IntoStatus for discovery::Error {
     fn into_status(self) -> Status {
         use discovery::Error;
         match self {
-            Error::Full { .. } => Status::resource_exhausted(self.to_string()),
+            Error::Full { .. } => {
+                with_retry_info(RETRY, Status::resource_exhausted(self.to_string()))
+            }
             Error::ResponseTooLarge { limit } => response_too_large(limit),
             Error::Reserved | Error::TooLarge { .. } => Status::invalid_argument(self.to_string()),
             Error::UnknownNode { .. } => Status::not_found(self.to_string()),
             Error::Unavailable(_) | Error::Misconfigured(_) => logged(
                 &DISCOVERY,
                 &self,
-                Status::unavailable("discovery is unavailable; try again later"),
+                unavailable("discovery is unavailable; try again later"),
             ),
         }
     }
@@ -124,7 +152,7 @@ impl IntoStatus for broker::Error {
         logged(
             &BROKER,
             &self,
-            Status::unavailable("the message broker is unavailable; try again later"),
+            unavailable("the message broker is unavailable; try again later"),
         )
     }
 }
@@ -135,7 +163,7 @@ pub fn drain_failed(node: &task::Name, error: discovery::Error) -> Status {
         discovery::Error::Unavailable(_) => logged(
             &DISCOVERY,
             &error,
-            Status::unavailable(format!(
+            unavailable(format!(
                 "discovery does not answer, and it is not known whether it has the request: look for {node} \
                  in the list of nodes once it answers"
             )),
@@ -182,7 +210,7 @@ pub fn took_too_long(max: Duration) -> Status {
 
 /// A connection beyond the limit.
 pub fn too_many_connections(max_connections: usize) -> Status {
-    Status::unavailable(format!(
+    unavailable(format!(
         "all {max_connections} connections that this node accepts are in use \
          (limits.max_connections); try again later, or another node"
     ))
@@ -203,7 +231,7 @@ pub fn unknown_service() -> Status {
 
 /// A stream that ends because its node stops.
 pub fn stopping() -> Status {
-    Status::unavailable("the node is stopping; connect again, or to another node")
+    unavailable("the node is stopping; connect again, or to another node")
 }
 
 /// A call without a known token. Does not reveal whether it had a token.
@@ -240,11 +268,23 @@ pub fn invalid(what: impl Into<String>) -> Status {
     Status::invalid_argument(what)
 }
 
-/// Adds when to retry, in the metadata of gRPC proposal A6.
-fn with_retry_after(time: Duration, mut status: Status) -> Status {
+/// A call that may succeed later.
+fn unavailable(text: impl Into<String>) -> Status {
+    with_retry_info(RETRY, Status::unavailable(text))
+}
+
+/// Adds when to retry, in the details and in the metadata of gRPC proposal A6.
+fn with_retry_after(time: Duration, status: Status) -> Status {
+    let mut status = with_retry_info(time, status);
     let ms = MetadataValue::from(millis(time));
     status.metadata_mut().insert("grpc-retry-pushback-ms", ms);
     status
+}
+
+/// Adds when to retry, as a google.rpc.RetryInfo in the details.
+fn with_retry_info(time: Duration, status: Status) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(time));
+    Status::with_error_details(status.code(), status.message(), details)
 }
 
 fn internal(limit: &LogLimit, error: &dyn std::error::Error) -> Status {
@@ -260,4 +300,51 @@ fn logged(limit: &LogLimit, error: &dyn std::error::Error, status: Status) -> St
         tracing::error!(code = ?status.code(), left_out, "{error}");
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use task::{InvalidSubmission, Violation};
+
+    fn status_of(violations: usize, reason: &str) -> Status {
+        let violation = Violation {
+            field: "tags",
+            reason: reason.into(),
+        };
+        InvalidSubmission(vec![violation; violations]).into_status()
+    }
+
+    #[test]
+    fn each_fault_of_a_submission_is_a_violation_in_the_details() {
+        let status = status_of(3, "it is wrong");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message().matches("tags: it is wrong").count(), 3);
+        let details = status.get_details_bad_request();
+        let violations = details.expect("a bad request").field_violations;
+        assert_eq!(violations.len(), 3);
+        assert_eq!(violations[0].field, "tags");
+        assert_eq!(violations[0].description, "it is wrong");
+    }
+
+    #[test]
+    fn a_refusal_fits_into_the_headers_that_clients_accept() {
+        let status = status_of(30, &"x".repeat(800));
+        assert!(status.message().ends_with("; and 27 more"), "{status}");
+        assert!(status.message().len() + status.details().len() * 4 / 3 < 8 << 10);
+    }
+
+    #[test]
+    fn what_may_succeed_later_says_when() {
+        for status in [
+            scheduler::Error::Full.into_status(),
+            stopping(),
+            with_retry_after(RETRY, Status::unavailable("later")),
+        ] {
+            let info = status.get_details_retry_info().expect("a retry info");
+            assert_eq!(info.retry_delay, Some(RETRY), "{status}");
+        }
+        let refused = unknown_service();
+        assert!(refused.get_details_retry_info().is_none());
+    }
 }

@@ -1,6 +1,9 @@
 //! Tasks as the JSON that several commands print.
 
-use crate::proto::distributed::TaskStatus;
+use crate::{
+    proto::distributed::{Priority as WirePriority, TaskStatus},
+    task::Priority,
+};
 use serde_json::{Value, json};
 
 /// A task as JSON without its result.
@@ -15,6 +18,11 @@ pub fn task_json(task: &TaskStatus) -> Value {
         "waiting_for": task.waiting_for,
         "target_node": task.target_node,
         "target_label": task.target_label,
+        "priority": priority(task.priority),
+        "group": task.group,
+        "tags": task.tags,
+        "unique_key": task.unique_key,
+        "start_by_ms": task.start_by_ms,
         "submitted_at_ms": task.submitted_at_ms,
         "due_at_ms": task.due_at_ms,
         "started_at_ms": task.started_at_ms,
@@ -25,6 +33,16 @@ pub fn task_json(task: &TaskStatus) -> Value {
         "finishes": task.finishes,
         "losses": task.losses,
     })
+}
+
+/// The name of a priority. Newer nodes may return further ones.
+fn priority(number: i32) -> String {
+    let known = WirePriority::try_from(number).map(|priority| match priority {
+        WirePriority::High => Priority::High,
+        WirePriority::Normal => Priority::Normal,
+        WirePriority::Low => Priority::Low,
+    });
+    known.map_or_else(|_| number.to_string(), |priority| priority.to_string())
 }
 
 /// A task as JSON with its result, which is `null` unless it is UTF-8.

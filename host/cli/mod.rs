@@ -27,6 +27,7 @@ mod send;
 mod serve;
 mod signals;
 mod submit;
+mod task_options;
 mod tasks;
 mod token;
 

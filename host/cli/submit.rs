@@ -4,8 +4,9 @@ use super::{
     connection::ConnectionArgs,
     error::CliError,
     json::task_with_result_json,
-    output::{print_bytes, print_hint, print_json},
+    output::{print_bytes, print_hint, print_json, print_note},
     payload::Payload,
+    task_options::TaskOptionArgs,
 };
 use crate::proto::distributed::{Task, TaskStatus};
 use clap::Args;
@@ -49,6 +50,8 @@ pub struct Submit {
         conflicts_with = "node"
     )]
     label: String,
+    #[command(flatten)]
+    options: TaskOptionArgs,
     /// Wait for the end of the task and print its result
     #[arg(long)]
     wait: bool,
@@ -70,15 +73,15 @@ impl Submit {
         } else {
             self.id.clone()
         };
-        let task = Task {
+        let task = self.options.set(Task {
             task_id: id.clone(),
             task_type: self.task_type.clone(),
             payload: self.payload.read()?.into(),
             metadata,
-            wait_ms: 0,
             node: self.node.clone(),
             label: self.label.clone(),
-        };
+            ..Task::default()
+        });
         let mut client = self.connection.connect().await?;
         let response = if self.wait {
             client.submit_to_end(task).await
@@ -87,7 +90,12 @@ impl Submit {
         };
         let mut response = response.map_err(|status| CliError::submission(&id, status))?;
         let status = response.status.take();
-        if !self.json {
+        if response.task_id != id {
+            print_note(format_args!(
+                "hostel: no task was made: the task {} has the unique key",
+                response.task_id
+            ));
+        } else if !self.json {
             print_hint(format_args!("hostel: {}", durability(&response.durability)));
         }
         match status {

@@ -41,6 +41,22 @@ enum TasksCommand {
             hide_default_value = true
         )]
         task_type: String,
+        /// Only tasks of this group
+        #[arg(
+            long,
+            value_name = "GROUP",
+            default_value = "",
+            hide_default_value = true
+        )]
+        group: String,
+        /// Only tasks with this tag
+        #[arg(
+            long,
+            value_name = "TAG",
+            default_value = "",
+            hide_default_value = true
+        )]
+        tag: String,
         /// The maximum number of tasks
         #[arg(long, default_value_t = 100)]
         limit: usize,
@@ -73,12 +89,16 @@ impl Tasks {
                 connection,
                 state,
                 task_type,
+                group,
+                tag,
                 limit,
                 json,
             } => {
                 let filter = ListTasksRequest {
                     status: state.map(|state| state.to_string()).unwrap_or_default(),
                     task_type,
+                    group,
+                    tag,
                     ..Default::default()
                 };
                 list(&connection, filter, limit, json).await
@@ -113,10 +133,13 @@ async fn get(connection: &ConnectionArgs, id: &str, json: bool) -> Result<(), Cl
     }
     let value = task_json(&task);
     let fields = value.as_object().into_iter().flatten();
-    let shown = fields.filter(|(_, value)| !matches!(value, Value::String(s) if s.is_empty()));
-    for (name, value) in shown.filter(|(_, value)| **value != 0) {
+    for (name, value) in fields {
         match value {
+            Value::String(text) if text.is_empty() => {}
             Value::String(text) => print_field(name, text),
+            Value::Array(_) if task.tags.is_empty() => {}
+            Value::Array(_) => print_field(name, &task.tags.join(", ")),
+            other if *other == 0 => {}
             other => print_field(name, &other.to_string()),
         }
     }

@@ -119,9 +119,11 @@ impl Handler {
             retry,
             ..
         } = &*self.task_type;
+        let max_attempts = call.max_attempts.unwrap_or(retry.max_attempts);
+        let timeout = call.timeout.unwrap_or(*timeout);
         self.generation
             .plugin
-            .handle(handler, name, retry.max_attempts, *timeout, call, permit)
+            .handle(handler, name, max_attempts, timeout, call, permit)
             .await
     }
 }

@@ -20,6 +20,8 @@ fn call(payload: &[u8]) -> Call {
         payload: Bytes::copy_from_slice(payload),
         metadata: Arc::default(),
         attempt: 1,
+        max_attempts: None,
+        timeout: None,
         cancel: CancellationToken::new(),
     }
 }

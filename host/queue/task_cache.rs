@@ -85,15 +85,16 @@ impl Tasks {
 }
 
 /// Returns a task as it is after its submission.
-pub(super) fn submitted(task: &Submission, at: UnixMs) -> Task {
+pub(super) fn submitted(task: &Submission, at: UnixMs, due_at: UnixMs) -> Task {
     Task {
         id: task.id().clone(),
         task_type: task.task_type().clone(),
         target: task.target().clone(),
         payload: task.payload().clone(),
         metadata: task.metadata().clone(),
+        options: task.options().cloned(),
         submitted_at: at,
-        state: State::Pending { due_at: at },
+        state: State::Pending { due_at },
         attempt: 0,
         error: None,
         error_class: None,
@@ -118,6 +119,7 @@ pub(super) fn first_leased(
         target,
         payload: leased.payload.clone(),
         metadata: leased.metadata.clone(),
+        options: leased.options.clone(),
         submitted_at,
         state: State::Running {
             node,
@@ -180,6 +182,7 @@ mod tests {
             target: Target::Any,
             payload: vec![0; bytes].into(),
             metadata: Arc::default(),
+            options: None,
             submitted_at: UnixMs(0),
             state: State::Pending { due_at: UnixMs(0) },
             attempt: 0,

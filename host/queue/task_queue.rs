@@ -7,7 +7,9 @@
 use super::{error::Error, lease_request::LeaseRequest, status_read::StatusRead, watch::Watch};
 use async_trait::async_trait;
 use bytes::Bytes;
-use hostel_task::{ExecutedBy, Name, Outcome, StateKind, Submission, Task, TaskId, UnixMs};
+use hostel_task::{
+    ExecutedBy, Name, Outcome, StateKind, Submission, Task, TaskId, TaskOptions, UnixMs,
+};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -19,15 +21,24 @@ use std::{
 #[async_trait]
 pub trait TaskQueue: Send + Sync {
     /// Stores tasks. On return each `Created` task is as durable as the backend makes it. Fails with
-    /// `Error::Full` if the store has no room and a task is new.
+    /// `Error::Full` if the store has no room and a task is new. A task becomes due when its options
+    /// say; a backend with a clock of its own converts the times in them.
+    ///
+    /// A unique key belongs to the task that was created with it until that has ended and its time is
+    /// over, even if the task is purged before. A requeued task takes its key again if no other task has
+    /// it.
     async fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<Submitted>, Error>;
 
     /// Compares a submission with the stored task of its id, as `submit` does: `Existing` or `Conflict`,
     /// or `None` if there is no such task. Stores nothing, and takes no more memory than the submission.
     async fn compare(&self, task: &Submission) -> Result<Option<Submitted>, Error>;
 
-    /// Leases due tasks, oldest first, each to one holder, and counts the attempt. Passes over tasks
-    /// that do not fit into the available resources, and over suspects except for one.
+    /// Leases due tasks, each to one holder, and counts the attempt. Lease number n of the queue goes to
+    /// the priority `Priority::of_turn(n)`; if none of its tasks can be leased, to the highest that has
+    /// one. Within a priority the oldest come first, except that groups of a route take turns: while a
+    /// task of one group is due, no other group has two turns. Tasks without a group are one group, and
+    /// suspects come by their age alone. Passes over tasks that do not fit into the available resources,
+    /// over suspects except for one, and over tasks whose `start_by` has passed before their first lease.
     async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error>;
 
     /// Extends leases to `ttl` from now.
@@ -53,7 +64,12 @@ pub trait TaskQueue: Send + Sync {
     /// Cancels a task: at once if it is pending, and through its holder if it runs.
     async fn cancel(&self, id: &TaskId) -> Result<Cancel, Error>;
 
-    /// Makes a failed or cancelled task due now and counts its attempts from 0 again.
+    /// Ends up to `max` pending tasks as failed, of the class `Expired`, because no attempt had begun by
+    /// their `start_by`. Returns how many.
+    async fn expire(&self, max: usize) -> Result<usize, Error>;
+
+    /// Makes a failed or cancelled task due now and counts its attempts from 0 again. The `start_by` of
+    /// its options no longer applies.
     async fn requeue(&self, id: &TaskId) -> Result<Requeue, Error>;
 
     /// Returns a task, if there is one with this id.
@@ -67,7 +83,7 @@ pub trait TaskQueue: Send + Sync {
         max_result_bytes: usize,
     ) -> Result<Option<StatusRead>, Error>;
 
-    /// Returns tasks, newest first, with empty payloads, results and metadata.
+    /// Returns tasks, newest first, with empty payloads, results and metadata, and with their options.
     async fn list(&self, filter: &Filter, page: &Page) -> Result<Listing, Error>;
 
     /// Returns how many tasks each type has in each state, without the zeros.
@@ -82,7 +98,8 @@ pub trait TaskQueue: Send + Sync {
     /// into the available resources.
     async fn oldest_blocked(&self, request: &LeaseRequest) -> Result<Option<Name>, Error>;
 
-    /// Deletes up to `max` tasks that ended longer than `age` ago, and returns how many.
+    /// Deletes up to `max` tasks that ended longer than `age` ago, and returns how many. The
+    /// `result_ttl` of a task's options counts instead of `age`.
     async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error>;
 
     /// Whether other nodes lease tasks from it, too.
@@ -104,12 +121,14 @@ pub trait TaskQueue: Send + Sync {
 }
 
 /// The result of one submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Submitted {
     /// It was stored.
     Created,
     /// The same task was submitted before; nothing changed.
     Existing,
+    /// The task with this id has the unique key that the options ask for; nothing changed.
+    Duplicate(TaskId),
     /// Another task has this id.
     Conflict,
     /// The queue has as many open tasks as it may have.
@@ -164,6 +183,8 @@ pub struct Leased {
     pub payload: Bytes,
     /// The metadata of the submission.
     pub metadata: Arc<BTreeMap<String, String>>,
+    /// The options of the submission; `None` if it asks for nothing.
+    pub options: Option<Arc<TaskOptions>>,
     /// The number of this attempt, 1 for the first.
     pub attempt: u32,
     /// The task was lost so often that its node runs no other suspect beside it.
@@ -177,6 +198,8 @@ pub struct Expired {
     pub token: LeaseToken,
     /// The task's type.
     pub task_type: Name,
+    /// The options of the submission; `None` if it asks for nothing.
+    pub options: Option<Arc<TaskOptions>>,
     /// The number of the attempt, from 1.
     pub attempt: u32,
     /// How often the task was lost before without the attempt being counted.
@@ -283,6 +306,10 @@ pub struct Filter {
     pub state: Option<StateKind>,
     /// The task type, if not all.
     pub task_type: Option<Name>,
+    /// The group of the tasks, if it matters.
+    pub group: Option<Name>,
+    /// A tag that the tasks have, if it matters.
+    pub tag: Option<Name>,
 }
 
 /// Selects a page of a listing.

@@ -17,7 +17,7 @@ use crate::{
     queue::{
         self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, Submitted, TaskQueue,
     },
-    task::{Name, Submission, Task, TaskId},
+    task::{Name, Submission, Task, TaskId, UnixMs},
 };
 use async_trait::async_trait;
 use bounded_read::read_within;
@@ -41,6 +41,9 @@ const OWN_READS_BYTES: usize = 64 << 20;
 pub trait TaskScheduler: Send + Sync {
     /// Stores a task. It is durable when this returns.
     async fn submit_task(&self, task: Submission) -> Result<Accepted, Error>;
+
+    /// Returns the time of the clock that start times and due times are measured by.
+    fn now(&self) -> UnixMs;
 
     /// What an accepted task survives, as far as is known now.
     fn durability(&self) -> Durability;
@@ -83,12 +86,14 @@ pub struct WaitOptions {
 }
 
 /// A submission that is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Accepted {
     /// The task was stored now.
     New,
     /// The same task was submitted before.
     Existing,
+    /// The task with this id has the unique key of the submission.
+    Duplicate(TaskId),
 }
 
 /// The status of a task.
@@ -216,13 +221,18 @@ impl TaskScheduler for DistributedTaskScheduler {
             } => Error::OutcomeUnknown(id.clone(), error),
             other => other.into(),
         });
-        match submitted?.first() {
+        match submitted?.pop() {
             Some(Submitted::Created) => Ok(Accepted::New),
             Some(Submitted::Existing) => Ok(Accepted::Existing),
+            Some(Submitted::Duplicate(other)) => Ok(Accepted::Duplicate(other)),
             Some(Submitted::Conflict) => Err(Error::Conflict(id)),
             Some(Submitted::Full) => Err(Error::Full),
             None => Err(queue::Error::Corrupt("a submission got no answer".into()).into()),
         }
+    }
+
+    fn now(&self) -> UnixMs {
+        self.queue.now()
     }
 
     fn durability(&self) -> Durability {
@@ -239,6 +249,10 @@ impl TaskScheduler for DistributedTaskScheduler {
         let ended = self.waiters.ended(&id);
         let accepted = self.submit_task(task).await?;
         wait.received.clear();
+        let id = match &accepted {
+            Accepted::New | Accepted::Existing => id,
+            Accepted::Duplicate(other) => other.clone(),
+        };
         // An existing task may have ended long ago, so it is read first.
         let ended = (accepted == Accepted::New).then_some(ended);
         let status = self.status_at_end(&id, wait, ended).await;

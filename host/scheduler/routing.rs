@@ -84,7 +84,9 @@ impl Routing {
         }
         if due_at > now {
             let ms = due_at.0 - now.0;
-            return Some(format!("its next attempt, due in {ms} ms"));
+            let has_begun = task.attempt > 0 || task.losses > 0;
+            let attempt = if has_begun { "next" } else { "first" };
+            return Some(format!("its {attempt} attempt, due in {ms} ms"));
         }
         let drained = |node: &&NodeRecord| self.discovery.is_drained(&node.id);
         if capable.iter().all(drained) {

@@ -340,11 +340,18 @@ async fn attempt(
     };
     let attempt = task.attempt;
     let id = task.token.id.clone();
+    let options = task.options.as_deref();
+    let of_type = handler.task_type.retry;
+    let policy = options.map_or(of_type, |options| options.retry_policy(of_type));
+    let timeout = options.and_then(|options| options.timeout);
     let call = Call {
         id: task.token.id,
         payload: task.payload,
         metadata: task.metadata,
         attempt,
+        max_attempts: Some(policy.max_attempts),
+        // Another node, with other settings, may have accepted the task.
+        timeout: timeout.map(|timeout| timeout.min(shared.max_timeout)),
         cancel: interrupt.token(),
     };
     let finished = guarded(handler.run_in(permit, call)).await;
@@ -353,11 +360,11 @@ async fn attempt(
         (AttemptResult::Cancelled, Some(InterruptReason::Drain)) => AttemptResult::Drained,
         (ended, _) => ended,
     };
-    let policy = &handler.task_type.retry;
-    let outcome = transition(ended, attempt, policy, fastrand::f64());
+    let outcome = transition(ended, attempt, &policy, fastrand::f64());
     if let Some(class) = finished.class {
+        let attempts = (attempt, policy.max_attempts);
         let failures = &shared.failures;
-        failures.report(&handler, &id, attempt, class, &outcome);
+        failures.report(&handler, &id, attempts, class, &outcome);
     }
     (Some(outcome), Some(executed_by))
 }

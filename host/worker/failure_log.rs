@@ -24,12 +24,12 @@ pub struct FailureLog {
 }
 
 impl FailureLog {
-    /// Logs that an attempt failed, and the outcome for its task.
+    /// Logs that an attempt failed, of so many, and the outcome for its task.
     pub fn report(
         &self,
         handler: &Handler,
         task: &TaskId,
-        attempt: u32,
+        (attempt, max_attempts): (u32, u32),
         class: FailureClass,
         outcome: &Outcome,
     ) {
@@ -60,7 +60,7 @@ impl FailureLog {
             plugin = %handler.generation.name,
             version = handler.generation.version,
             attempt,
-            max_attempts = handler.task_type.retry.max_attempts,
+            max_attempts,
             class = class.as_str(),
             "{what}{more}: {}",
             Untrusted::new(error)

@@ -89,6 +89,7 @@ impl Worker {
                 failures: FailureLog::default(),
                 lease_ttl: config.queue.lease_ttl,
                 keep_ended: config.queue.keep_ended,
+                max_timeout: config.plugins.max_timeout,
                 wake: Notify::new(),
             }),
             health,

@@ -1,5 +1,5 @@
-//! Ends attempts whose lease has expired because their node died, and purges tasks that ended long
-//! ago. Goes on while the node is drained and while it stops.
+//! Ends attempts whose lease has expired because their node died and tasks that did not begin in time,
+//! and purges tasks that ended long ago. Goes on while the node is drained and while it stops.
 
 use super::shared::Shared;
 use crate::{
@@ -14,15 +14,16 @@ use std::{sync::Arc, time::Duration};
 /// How often to look for expired leases.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The most tasks that one call to the queue reaps or purges.
+/// The most tasks that one call to the queue reaps, expires or purges.
 const BATCH: usize = 512;
 
-/// Reaps and purges once in each interval, for ever.
+/// Reaps, expires and purges once in each interval, for ever.
 pub async fn reap(shared: Arc<Shared>) {
     let limit = LogLimit::of_retries();
     loop {
         let reaped = async {
             reap_expired(&shared).await?;
+            while shared.queue.expire(BATCH).await? == BATCH {}
             while shared.queue.purge(shared.keep_ended, BATCH).await? == BATCH {}
             Ok::<_, Error>(())
         };
@@ -31,7 +32,7 @@ pub async fn reap(shared: Arc<Shared>) {
         {
             tracing::warn!(
                 left_out,
-                "cannot reap expired leases or purge ended tasks: {error}"
+                "cannot reap expired leases, expire tasks or purge ended tasks: {error}"
             );
         }
         tokio::time::sleep(INTERVAL).await;
@@ -98,6 +99,8 @@ fn finish_of(shared: &Shared, lease: Expired) -> Finish {
     };
     let handler = shared.plugins.catalog().resolve(lease.task_type.as_str());
     let policy = handler.map_or_else(RetryPolicy::default, |handler| handler.task_type.retry);
+    let options = lease.options.as_deref();
+    let policy = options.map_or(policy, |options| options.retry_policy(policy));
     Finish {
         outcome: transition(ended, lease.attempt, &policy, fastrand::f64()),
         token: lease.token,

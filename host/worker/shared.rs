@@ -24,6 +24,8 @@ pub struct Shared {
     pub lease_ttl: Duration,
     /// How long ended tasks are kept.
     pub keep_ended: Duration,
+    /// The longest time of an attempt that a task may ask for.
+    pub max_timeout: Duration,
     /// Wakes the dispatcher.
     pub wake: Notify,
 }

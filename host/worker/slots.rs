@@ -105,6 +105,7 @@ mod tests {
             task_type: name(task_type),
             payload: bytes::Bytes::new(),
             metadata: std::sync::Arc::default(),
+            options: None,
             attempt: 1,
             suspect,
         }

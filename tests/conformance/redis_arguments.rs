@@ -283,6 +283,8 @@ impl Calls<'_> {
         let filter = Filter {
             state: choices.maybe(|choices| *choices.one_of(&StateKind::ALL)),
             task_type: choices.maybe(name),
+            group: choices.maybe(name),
+            tag: choices.maybe(name),
         };
         let tokens = [
             "p1-a",

@@ -43,7 +43,8 @@ async fn a_full_memory_refuses_submissions_only(shards: u32) {
     limit(most).await;
     let submit = async |number: usize| {
         let task = task(&format!("t{number}"), "echo", &PAYLOAD);
-        queue.submit(vec![task]).await.map(|answers| answers[0])
+        let answers = queue.submit(vec![task]).await;
+        answers.map(|mut answers| answers.remove(0))
     };
     let mut accepted = 0;
     let reason = loop {

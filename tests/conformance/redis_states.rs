@@ -62,8 +62,8 @@ async fn follow(replica: &Server, master: &Server) {
 }
 
 async fn submit(queue: &RedisQueue, id: &str) -> Result<Submitted, Error> {
-    let answers = queue.submit(vec![task(id, "echo", b"x")]).await?;
-    Ok(answers[0])
+    let mut answers = queue.submit(vec![task(id, "echo", b"x")]).await?;
+    Ok(answers.remove(0))
 }
 
 /// Asserts that nothing was done, for the reason that the server gave.

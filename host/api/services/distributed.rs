@@ -37,6 +37,7 @@ pub struct DistributedServiceImpl {
     pub end: CancellationToken,
     pub scheduler: Arc<dyn TaskScheduler>,
     pub limits: config::Limits,
+    pub task_limits: convert::TaskLimits,
 }
 
 impl DistributedServiceImpl {
@@ -152,8 +153,8 @@ impl DistributedService for DistributedServiceImpl {
         let wait_ms = request.get_ref().wait_ms;
         let wait = self.wait_options(wait_ms, &mut request);
         let request = request.into_inner();
-        let task = convert::submission(request, &self.limits.submission())?;
-        let task_id = task.id().to_string();
+        let task = convert::submission(request, &self.task_limits, self.scheduler.now())?;
+        let id = task.id().clone();
         let submitted = match wait_ms {
             0 => self.scheduler.submit_task(task).await.map(|it| (it, None)),
             _ => self.scheduler.submit_and_wait(task, &wait).await,
@@ -162,10 +163,15 @@ impl DistributedService for DistributedServiceImpl {
         let reservation = status
             .as_ref()
             .and_then(|status| status.reservation.clone());
+        let existing = accepted != Accepted::New;
+        let task_id = match accepted {
+            Accepted::New | Accepted::Existing => id,
+            Accepted::Duplicate(other) => other,
+        };
         let response = TaskResponse {
-            task_id,
+            task_id: task_id.to_string(),
             accepted: true,
-            existing: accepted == Accepted::Existing,
+            existing,
             status: status.map(convert::task_status),
             durability: self.scheduler.durability().as_str().into(),
         };

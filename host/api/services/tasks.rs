@@ -33,10 +33,9 @@ impl TaskService for TaskServiceImpl {
         let request = request.into_inner();
         let filter = Filter {
             state: convert::state(&request.status)?,
-            task_type: match request.task_type.as_str() {
-                "" => None,
-                given => Some(convert::name("task type", given)?),
-            },
+            task_type: convert::optional_name("task type", &request.task_type)?,
+            group: convert::optional_name("group", &request.group)?,
+            tag: convert::optional_name("tag", &request.tag)?,
         };
         let size = match request.page_size {
             0 => DEFAULT_PAGE_SIZE,

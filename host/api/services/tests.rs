@@ -1,6 +1,8 @@
 //! What a service does around its call of an engine.
 
-use super::{distributed::DistributedServiceImpl, tasks::TaskServiceImpl};
+use super::{
+    super::convert::TaskLimits, distributed::DistributedServiceImpl, tasks::TaskServiceImpl,
+};
 use crate::{
     broker::{LocalBroker, Overflow, Received, Subscription},
     budget::{Budget, SharedReservation},
@@ -13,11 +15,11 @@ use crate::{
     },
     queue::{Cancel, Counts, Durability, Filter, Listing, Page},
     scheduler::{Accepted, Error, TaskScheduler, TaskStatus, WaitOptions},
-    task::{Name, Submission, TaskId},
+    task::{Name, Submission, TaskId, UnixMs},
 };
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request};
 
@@ -28,6 +30,10 @@ struct NoTasks;
 impl TaskScheduler for NoTasks {
     async fn submit_task(&self, _: Submission) -> Result<Accepted, Error> {
         Err(Error::Full)
+    }
+
+    fn now(&self) -> UnixMs {
+        UnixMs(0)
     }
 
     fn durability(&self) -> Durability {
@@ -90,6 +96,10 @@ async fn a_message_counts_as_received_only_until_it_is_sent() {
         router,
         end: CancellationToken::new(),
         scheduler: Arc::new(NoTasks),
+        task_limits: TaskLimits {
+            submission: limits.submission(),
+            options: limits.options(Duration::ZERO),
+        },
         limits,
     };
     let budget = Budget::new(1 << 20);

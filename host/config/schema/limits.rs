@@ -4,7 +4,7 @@ use super::super::{
     group::{self, settings},
     setting::{DAY, GIB, HOUR, KIB, MIB, SECOND, TIB, bytes, millis, number},
 };
-use hostel_task::SubmissionLimits;
+use hostel_task::{OptionLimits, SubmissionLimits};
 use std::time::Duration;
 
 /// Bytes of a gRPC message besides the payload or result that it carries: ids, metadata, framing.
@@ -25,6 +25,17 @@ settings! {
 
         /// Size of all metadata keys and values of a task together.
         max_metadata_bytes: usize = bytes(0..=METADATA_BYTES).default(16 * KIB);
+
+        /// How long a task may ask to be delayed (delay_ms), and how far ahead it may ask to start
+        /// (run_at_ms, start_by_ms).
+        max_delay: Duration = millis(0..=3660 * DAY).default(Duration::from_secs(366 * 24 * 3600));
+
+        /// Number of attempts that a task may ask for (max_attempts), the first included.
+        max_attempts: u32 = number(1..=1_000_000).default(100);
+
+        /// How long a task may ask to be kept after its end (result_ttl_ms), and to keep its unique key
+        /// (unique_for_ms).
+        max_keep: Duration = millis(SECOND..=3660 * DAY).default(Duration::from_secs(30 * 24 * 3600));
 
         /// Size of a gRPC message in either direction. At least 64 KiB more than payloads and results.
         max_message_bytes: usize = bytes(MESSAGE_OVERHEAD..=GIB + MIB).default(4 * MIB);
@@ -91,6 +102,17 @@ impl Limits {
             payload_bytes: self.max_payload_bytes,
             metadata_entries: self.max_metadata_entries,
             metadata_bytes: self.max_metadata_bytes,
+        }
+    }
+
+    /// Returns the limits for the options of a task, whose attempts may take `timeout`
+    /// (`plugins.max_timeout`).
+    pub fn options(&self, timeout: Duration) -> OptionLimits {
+        OptionLimits {
+            delay: self.max_delay,
+            timeout,
+            attempts: self.max_attempts,
+            keep: self.max_keep,
         }
     }
 }

@@ -64,7 +64,7 @@ settings! {
         max_component_memory_bytes: usize = bytes(0..=64 * KIB * GIB).default(0);
 
         /// The longest timeout of an attempt that a plugin may declare; longer ones are reduced to it.
-        /// `[plugin.NAME.task.TYPE]` may exceed it.
+        /// `[plugin.NAME.task.TYPE]` may exceed it. A task may not ask for a longer one (timeout_ms).
         max_timeout: Duration = millis(1..=MAX_TASK_TIMEOUT_MS).default(Duration::from_secs(3600));
 
         /// Number of threads that run plugins. 0 means one per processor.

@@ -31,6 +31,10 @@ pub struct Call {
     pub metadata: Arc<BTreeMap<String, String>>,
     /// Counted from 1.
     pub attempt: u32,
+    /// The number of attempts of the task, if not that of its type.
+    pub max_attempts: Option<u32>,
+    /// How long the attempt may take, if not as long as the type says.
+    pub timeout: Option<Duration>,
     /// Ends the call within some 10 ms.
     pub cancel: CancellationToken,
 }

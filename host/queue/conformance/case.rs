@@ -1,7 +1,10 @@
 //! The lists of cases.
 
 pub use super::helpers::MAX_OPEN_TASKS;
-use super::{finishing, leasing, model, reading, routing, submitting, suspects};
+use super::{
+    finishing, groups, leasing, model, options, priorities, reading, routing, starting, submitting,
+    suspects, unique,
+};
 use crate::task_queue::TaskQueue;
 use std::sync::Arc;
 
@@ -46,6 +49,22 @@ cases! {
     suspects::a_suspect_stays_one_until_it_is_requeued,
     suspects::a_pending_suspect_is_cancelled,
     routing::the_target_is_part_of_the_task,
+    starting::a_delayed_task_waits_until_it_is_due,
+    starting::a_start_in_the_past_is_due_now,
+    starting::a_delayed_task_is_cancelled_and_requeued,
+    starting::a_task_that_did_not_begin_in_time_fails,
+    starting::an_expired_task_is_requeued_without_its_deadline,
+    starting::only_the_first_attempt_has_to_begin_in_time,
+    starting::expired_tasks_fail_in_steps,
+    unique::a_key_is_held_while_its_task_is_open,
+    unique::a_key_belongs_to_one_type,
+    unique::the_same_id_is_compared_as_always,
+    unique::a_key_is_held_for_its_time,
+    unique::a_purge_ends_no_time_of_a_key,
+    unique::a_requeued_task_takes_its_key_if_it_is_free,
+    unique::concurrent_submissions_make_one_task,
+    options::options_come_back_as_given,
+    options::options_are_part_of_the_content,
     reading::a_status_has_no_payload_and_leaves_out_a_large_result,
     reading::a_bad_page_token_is_refused,
     reading::counts_follow_every_transition,
@@ -67,6 +86,20 @@ cases! {
     routing::a_task_waits_for_its_node_or_label,
     routing::routes_of_one_type_share_its_maximum,
     routing::a_cluster_wide_limit_counts_running_tasks,
+    priorities::each_priority_has_its_share_of_the_leases,
+    priorities::turns_of_an_absent_priority_go_to_the_highest,
+    priorities::a_priority_that_cannot_be_leased_gives_way,
+    priorities::a_task_keeps_its_priority_when_it_is_tried_again,
+    groups::groups_take_turns,
+    groups::a_flood_of_a_group_delays_others_by_one_turn,
+    groups::a_group_whose_tasks_are_not_due_has_no_turn,
+    groups::a_task_keeps_its_group_when_it_is_tried_again,
+    groups::a_group_without_tasks_left_is_out_of_the_round,
+    groups::groups_take_turns_within_a_priority,
+    groups::each_route_has_its_own_turns,
+    unique::a_full_queue_answers_with_the_task_of_the_key,
+    options::filters_select_by_group_and_tag,
+    options::a_result_ttl_counts_instead_of_the_age,
     reading::pages_hold_every_task_once,
     reading::filters_select_by_state_and_type,
     reading::purge_deletes_ended_tasks,

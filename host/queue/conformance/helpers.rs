@@ -12,8 +12,8 @@ pub use crate::{
 };
 use bytes::Bytes;
 pub use hostel_task::{
-    ExecutedBy, Name, Outcome, Resources, State, StateKind, Submission, SubmissionLimits, Target,
-    Task, TaskId, UnixMs,
+    ErrorClass, ExecutedBy, Name, Outcome, Priority, Resources, Start, State, StateKind,
+    Submission, SubmissionLimits, Target, Task, TaskId, TaskOptions, Unique, UnixMs,
 };
 use std::collections::BTreeMap;
 pub use std::{sync::Arc, time::Duration};
@@ -46,6 +46,27 @@ pub fn task_with(id: &str, task_type: &str, payload: &[u8], pairs: &[(&str, &str
         .collect();
     let payload = Bytes::copy_from_slice(payload);
     Submission::new(id, task_type, payload, metadata, &limits).unwrap()
+}
+
+/// A submission with options.
+pub fn with_options(id: &str, task_type: &str, options: TaskOptions) -> Submission {
+    task(id, task_type, b"payload").with(options)
+}
+
+/// The options of a task of a group.
+pub fn in_group(group: &str) -> TaskOptions {
+    TaskOptions {
+        group: Some(name(group)),
+        ..TaskOptions::default()
+    }
+}
+
+/// The options of a task of a priority.
+pub fn of_priority(priority: Priority) -> TaskOptions {
+    TaskOptions {
+        priority,
+        ..TaskOptions::default()
+    }
 }
 
 /// A request of node-1, which has the labels gpu and eu, for up to so many tasks of each type.
@@ -98,9 +119,16 @@ pub fn executed_by() -> ExecutedBy {
 }
 
 pub async fn submit_one(queue: &dyn TaskQueue, submission: Submission) -> Submitted {
-    let answers = queue.submit(vec![submission]).await.unwrap();
+    let mut answers = queue.submit(vec![submission]).await.unwrap();
     assert_eq!(answers.len(), 1);
-    answers[0]
+    answers.remove(0)
+}
+
+/// Submits new tasks together.
+pub async fn create_all(queue: &dyn TaskQueue, tasks: impl IntoIterator<Item = Submission>) {
+    let answers = queue.submit(tasks.into_iter().collect()).await.unwrap();
+    let is_new = |answer: &Submitted| *answer == Submitted::Created;
+    assert!(answers.iter().all(is_new), "{answers:?}");
 }
 
 pub async fn create(queue: &dyn TaskQueue, id: &str, task_type: &str) {
@@ -177,6 +205,17 @@ pub async fn list_all(queue: &dyn TaskQueue, filter: &Filter, size: usize) -> Ve
             return tasks;
         }
     }
+}
+
+/// Returns how long until the next task of the type is due.
+pub async fn next_due(queue: &dyn TaskQueue, task_type: &str) -> Option<Duration> {
+    let request = request(&[(task_type, 1)], 1, HOUR);
+    queue.next_due(&request).await.unwrap()
+}
+
+/// Waits until `time` has passed by the clock of the queue, and a little longer.
+pub async fn pass(time: Duration) {
+    tokio::time::sleep(time + Duration::from_millis(50)).await;
 }
 
 /// Returns the due time of a pending task.

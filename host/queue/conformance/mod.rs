@@ -13,13 +13,18 @@
 
 mod case;
 mod finishing;
+mod groups;
 mod helpers;
 mod leasing;
 mod model;
+mod options;
+mod priorities;
 mod reading;
 mod routing;
+mod starting;
 mod submitting;
 mod suspects;
+mod unique;
 
 pub use case::{Case, MAX_OPEN_TASKS, cases, ordered_cases};
-pub use helpers::{finish_one, limited, name, request, task, task_with};
+pub use helpers::{finish_one, limited, name, request, task, task_with, with_options};

@@ -80,6 +80,7 @@ pub(super) async fn filters_select_by_state_and_type(queue: &dyn TaskQueue) {
         let filter = Filter {
             state,
             task_type: task_type.map(name),
+            ..Filter::default()
         };
         let mut found = Vec::new();
         for task in list_all(queue, &filter, 2).await {

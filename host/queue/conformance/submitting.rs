@@ -116,7 +116,7 @@ pub(super) async fn a_full_queue_refuses_and_recovers(queue: &dyn TaskQueue) {
     let many = (0..MAX_OPEN_TASKS + 2).map(|n| task(&format!("t{n}"), "echo", b""));
     let answers = queue.submit(many.collect()).await.unwrap();
     let (held, refused) = answers.split_at(MAX_OPEN_TASKS);
-    assert!(held.iter().all(|&answer| answer == Submitted::Created));
+    assert!(held.iter().all(|answer| *answer == Submitted::Created));
     assert_eq!(refused, [Submitted::Full, Submitted::Full]);
     // Stored tasks are still answered.
     assert_eq!(

@@ -141,7 +141,7 @@ async fn a_faulty_statement_fails_alone() {
         ),
         queue.submit(vec![task("second", 1)]),
     );
-    assert_eq!(first.unwrap(), [Submitted::Created; 2]);
+    assert_eq!(first.unwrap(), [Submitted::Created, Submitted::Created]);
     assert_eq!(second.unwrap(), [Submitted::Created]);
     let faulty = faulty.unwrap_err();
     assert!(

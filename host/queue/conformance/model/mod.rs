@@ -1,43 +1,27 @@
 //! Random operations on a queue, compared with a small model in memory. The seed is printed when they
 //! differ; `HOSTEL_TEST_SEED` runs the same operations again.
 
-use super::helpers::{
-    Cancel, Duration, Filter, Finished, HOUR, LeaseRequest, LeaseToken, Name, Outcome, Renewal,
-    Requeue, State, StateKind, Submitted, Task, TaskQueue, due_at, executed_by, finish_one,
-    list_all, name, request, task,
-};
+mod known;
+mod order;
+
+use super::helpers::*;
 use bytes::Bytes;
 use hostel_task::is_suspect;
+use known::{Known, any_group, any_options, any_tag};
+use order::{Allowance, Order};
 use std::collections::BTreeMap;
 
-const STEPS: usize = 600;
+const STEPS: usize = 800;
 const IDS: usize = 40;
 const TYPES: [&str; 3] = ["a", "b", "c"];
-
-/// A task of the model. Due times come from the queue's clock, so they are read from the queue when the
-/// task becomes pending.
-#[derive(Debug, Clone)]
-struct Known {
-    number: usize,
-    task_type: &'static str,
-    payload: Vec<u8>,
-    state: StateKind,
-    due: u64,
-    attempt: u32,
-    finishes: u32,
-    error: Option<String>,
-    fence: Option<u64>,
-    losses: u32,
-    cancel_requested: bool,
-    result: Vec<u8>,
-    /// The finish that was applied last.
-    applied: Option<(LeaseToken, Outcome)>,
-}
 
 struct Model<'q> {
     queue: &'q dyn TaskQueue,
     random: fastrand::Rng,
     tasks: BTreeMap<Name, Known>,
+    /// The task that has a unique key of a type.
+    keys: BTreeMap<(&'static str, Name), Name>,
+    order: Order,
     /// Tokens that once held a task.
     tokens: Vec<LeaseToken>,
     submitted: usize,
@@ -62,6 +46,8 @@ pub(super) async fn random_operations_match_the_model(queue: &dyn TaskQueue) {
         queue,
         random: fastrand::Rng::with_seed(seed),
         tasks: BTreeMap::new(),
+        keys: BTreeMap::new(),
+        order: Order::default(),
         tokens: Vec::new(),
         submitted: 0,
     };
@@ -69,13 +55,15 @@ pub(super) async fn random_operations_match_the_model(queue: &dyn TaskQueue) {
         match model.random.u32(..100) {
             0..30 => model.submit().await,
             30..55 => model.lease().await,
-            55..80 => model.finish().await,
-            80..86 => model.cancel().await,
-            86..91 => model.requeue().await,
-            91..95 => model.renew().await,
-            95..97 => model.purge().await,
+            55..78 => model.finish().await,
+            78..83 => model.cancel().await,
+            83..89 => model.requeue().await,
+            89..92 => model.renew().await,
+            92..94 => model.expire().await,
+            94..97 => model.purge().await,
             _ => model.compare_lists().await,
         }
+        model.update_order();
         if step % 10 == 0 {
             model.compare_counts().await;
         }
@@ -96,35 +84,18 @@ impl Model<'_> {
         let mut expected = Vec::new();
         for _ in 0..self.random.usize(1..4) {
             let id = self.any_id();
-            let task_type = TYPES[self.random.usize(..TYPES.len())];
-            let payload = vec![self.random.u8(..2)];
-            batch.push(task(id.as_str(), task_type, &payload));
-            expected.push(match self.tasks.get(&id) {
-                Some(known) if known.task_type == task_type && known.payload == payload => {
-                    Submitted::Existing
-                }
-                Some(_) => Submitted::Conflict,
-                None => {
-                    self.submitted += 1;
-                    let known = Known {
-                        number: self.submitted,
-                        task_type,
-                        payload,
-                        state: StateKind::Pending,
-                        due: 0,
-                        attempt: 0,
-                        finishes: 0,
-                        error: None,
-                        fence: None,
-                        losses: 0,
-                        cancel_requested: false,
-                        result: Vec::new(),
-                        applied: None,
-                    };
-                    self.tasks.insert(id, known);
-                    Submitted::Created
-                }
-            });
+            let mut task_type = TYPES[self.random.usize(..TYPES.len())];
+            let mut payload = vec![self.random.u8(..2)];
+            let mut options = any_options(&mut self.random);
+            let known = self.tasks.get(&id);
+            if let Some(known) = known.filter(|_| self.random.bool()) {
+                task_type = known.task_type;
+                payload.clone_from(&known.payload);
+                options.clone_from(&known.options);
+            }
+            let submission = task(id.as_str(), task_type, &payload);
+            batch.push(submission.with(options.clone()));
+            expected.push(self.expect_submission(id, task_type, payload, options));
         }
         let ids: Vec<Name> = batch.iter().map(|task| task.id().clone()).collect();
         assert_eq!(self.queue.submit(batch).await.unwrap(), expected);
@@ -133,64 +104,102 @@ impl Model<'_> {
         }
     }
 
+    fn expect_submission(
+        &mut self,
+        id: Name,
+        task_type: &'static str,
+        payload: Vec<u8>,
+        options: TaskOptions,
+    ) -> Submitted {
+        let known = Known::new(self.submitted + 1, task_type, payload, options);
+        if let Some(stored) = self.tasks.get(&id) {
+            let given = (known.task_type, &known.payload, &known.options);
+            return if given == (stored.task_type, &stored.payload, &stored.options) {
+                Submitted::Existing
+            } else {
+                Submitted::Conflict
+            };
+        }
+        if let Some(key) = known.key() {
+            let holder = self.keys.entry(key).or_insert_with(|| id.clone());
+            if *holder != id {
+                return Submitted::Duplicate(holder.clone());
+            }
+        }
+        self.submitted += 1;
+        self.tasks.insert(id, known);
+        Submitted::Created
+    }
+
+    /// A task that is due later is not due while the model runs.
+    fn due_by(&self) -> u64 {
+        self.queue.now().after(HOUR / 2).0
+    }
+
+    fn update_order(&mut self) {
+        let due_by = self.due_by();
+        self.order.update(self.tasks.values(), due_by);
+    }
+
     async fn lease(&mut self) {
-        let types: Vec<(&str, usize)> = TYPES
-            .into_iter()
-            .filter(|_| self.random.bool())
-            .map(|task_type| (task_type, fastrand::usize(..4)))
-            .collect();
+        let mut types: Vec<(&'static str, usize)> = Vec::new();
+        for task_type in TYPES {
+            if self.random.bool() {
+                types.push((task_type, self.random.usize(..4)));
+            }
+        }
         let max = self.random.usize(..6);
         // What is due by the model has been due for some milliseconds.
         tokio::time::sleep(Duration::from_millis(2)).await;
-        let mut left: BTreeMap<&str, usize> = types.iter().copied().collect();
-        let soon = self
-            .tasks
-            .values()
-            .map(|k| k.due)
-            .filter(|&d| d < u64::MAX / 2);
-        let horizon = soon.min().unwrap_or(0) + HOUR.as_millis() as u64 / 2;
-        let mut due: Vec<_> = self
-            .tasks
-            .iter()
-            .filter(|(_, known)| known.state == StateKind::Pending && known.due < horizon)
-            .map(|(id, known)| (known.due, known.number, known.task_type, id.clone()))
-            .collect();
-        due.sort();
-        let mut expected = Vec::new();
-        let mut suspect = self.random.bool();
+        let mut allowance = Allowance {
+            remaining: types.iter().copied().collect(),
+            suspect: self.random.bool(),
+            due_by: self.due_by(),
+        };
         let request = LeaseRequest {
-            allow_suspect: suspect,
+            allow_suspect: allowance.suspect,
             ..request(&types, max, HOUR)
         };
-        for (_, _, task_type, id) in due {
-            let is_suspect = is_suspect(self.tasks[&id].losses);
-            if is_suspect && !suspect {
-                continue;
-            }
-            let Some(left) = left.get_mut(task_type).filter(|left| **left > 0) else {
-                continue;
-            };
-            if expected.len() < max {
-                *left -= 1;
-                suspect &= !is_suspect;
-                expected.push(id);
-            }
-        }
         let leased = self.queue.lease(&request).await.unwrap();
-        let got: Vec<Name> = leased.iter().map(|task| task.token.id.clone()).collect();
-        assert_eq!(got, expected, "leasing {max} of {types:?}");
-        for task in leased {
-            let known = self.tasks.get_mut(&task.token.id).unwrap();
-            known.state = StateKind::Running;
-            known.attempt += 1;
-            known.fence = Some(task.token.fence);
-            assert_eq!(task.attempt, known.attempt);
-            assert_eq!(task.suspect, is_suspect(known.losses));
-            assert_eq!(task.payload, known.payload);
-            assert_eq!(task.task_type.as_str(), known.task_type);
-            assert!(!self.tokens.contains(&task.token), "a fence was used twice");
-            self.tokens.push(task.token.clone());
+        assert!(leased.len() <= max);
+        for task in &leased {
+            self.order.take(&self.tasks, &task.token.id, &mut allowance);
+            self.leased(task);
+            self.update_order();
+        }
+        if leased.len() < max {
+            let left: Vec<_> = allowance.candidates(&self.tasks).collect();
+            assert!(left.is_empty(), "leasing {max} of {types:?} left {left:?}");
+        }
+        for task in &leased {
             self.compare(&task.token.id).await;
+        }
+    }
+
+    fn leased(&mut self, task: &Leased) {
+        let known = self.tasks.get_mut(&task.token.id).unwrap();
+        known.state = StateKind::Running;
+        known.attempt += 1;
+        known.fence = Some(task.token.fence);
+        assert_eq!(task.attempt, known.attempt);
+        assert_eq!(task.suspect, is_suspect(known.losses));
+        assert_eq!(task.payload, known.payload);
+        assert_eq!(task.task_type.as_str(), known.task_type);
+        let options = task.options.as_deref().cloned().unwrap_or_default();
+        assert_eq!(options, known.options);
+        assert!(!self.tokens.contains(&task.token), "a fence was used twice");
+        self.tokens.push(task.token.clone());
+    }
+
+    /// Gives back the unique key of a task that has ended.
+    fn free_key(&mut self, id: &Name) {
+        let known = &self.tasks[id];
+        let key = known.key().filter(|_| known.frees_key());
+        if let Some(key) = key
+            && known.state.is_terminal()
+            && self.keys.get(&key) == Some(id)
+        {
+            self.keys.remove(&key);
         }
     }
 
@@ -283,6 +292,7 @@ impl Model<'_> {
         }
         known.finishes += u32::from(known.state.is_terminal());
         known.cancel_requested = false;
+        self.free_key(&token.id);
         self.compare(&token.id).await;
     }
 
@@ -305,6 +315,7 @@ impl Model<'_> {
             ended => Cancel::Ended(ended),
         };
         assert_eq!(answer, expected);
+        self.free_key(&id);
         self.compare(&id).await;
     }
 
@@ -318,6 +329,10 @@ impl Model<'_> {
             StateKind::Failed | StateKind::Cancelled => {
                 known.state = StateKind::Pending;
                 (known.attempt, known.finishes, known.losses) = (0, 0, 0);
+                (known.error_class, known.overdue) = (None, false);
+                if let Some(key) = known.key() {
+                    self.keys.entry(key).or_insert_with(|| id.clone());
+                }
                 Requeue::Requeued
             }
             other => Requeue::Refused(other),
@@ -341,13 +356,28 @@ impl Model<'_> {
         assert_eq!(answers, [expected]);
     }
 
+    async fn expire(&mut self) {
+        let late = self.tasks.iter().filter(|(_, known)| known.expires());
+        let late: Vec<Name> = late.map(|(id, _)| id.clone()).collect();
+        assert_eq!(self.queue.expire(1000).await.unwrap(), late.len());
+        for id in late {
+            let known = self.tasks.get_mut(&id).unwrap();
+            known.state = StateKind::Failed;
+            known.finishes += 1;
+            known.error = Some("no attempt had begun by start_by_ms".into());
+            known.error_class = Some(ErrorClass::Expired);
+            self.free_key(&id);
+            self.compare(&id).await;
+        }
+    }
+
     async fn purge(&mut self) {
         tokio::time::sleep(Duration::from_millis(2)).await;
-        let ended = |known: &Known| known.state.is_terminal();
-        let expected = self.tasks.values().filter(|known| ended(known)).count();
+        let ended = self.tasks.values().filter(|known| known.can_be_purged());
+        let expected = ended.count();
         let purged = self.queue.purge(Duration::ZERO, 1000).await.unwrap();
         assert_eq!(purged, expected);
-        self.tasks.retain(|_, known| !ended(known));
+        self.tasks.retain(|_, known| !known.can_be_purged());
     }
 
     /// Compares one task of the queue with the model's, and takes over its due time.
@@ -357,7 +387,7 @@ impl Model<'_> {
             return assert_eq!(found, None);
         };
         let found = found.unwrap_or_else(|| panic!("{id} is gone; {known:?}"));
-        same(&found, known);
+        known.assert_same(&found);
         assert_eq!(found.payload, known.payload);
         assert_eq!(found.error, known.error);
         if let State::Completed { result, .. } = &found.state {
@@ -376,32 +406,24 @@ impl Model<'_> {
     }
 
     async fn compare_lists(&mut self) {
+        let random = &mut self.random;
         let filter = Filter {
-            state: self
-                .random
-                .choice(StateKind::ALL)
-                .filter(|_| fastrand::bool()),
-            task_type: self
-                .random
-                .choice(TYPES)
-                .filter(|_| fastrand::bool())
-                .map(name),
+            state: random.bool().then(|| StateKind::ALL[random.usize(..5)]),
+            task_type: random.bool().then(|| name(TYPES[random.usize(..3)])),
+            group: (random.u8(..4) == 0).then(|| any_group(random)),
+            tag: (random.u8(..4) == 0).then(|| any_tag(random)),
         };
         let size = self.random.usize(1..20);
         let listed = list_all(self.queue, &filter, size).await;
         let mut expected: Vec<&Known> = self
             .tasks
             .values()
-            .filter(|known| filter.state.is_none_or(|state| state == known.state))
-            .filter(|known| match &filter.task_type {
-                Some(task_type) => task_type.as_str() == known.task_type,
-                None => true,
-            })
+            .filter(|known| known.matches(&filter))
             .collect();
         expected.sort_by_key(|known| std::cmp::Reverse(known.number));
         assert_eq!(listed.len(), expected.len(), "{filter:?}");
         for (found, known) in listed.iter().zip(expected) {
-            same(found, known);
+            known.assert_same(found);
         }
     }
 
@@ -414,12 +436,4 @@ impl Model<'_> {
         }
         assert_eq!(self.queue.counts().await.unwrap(), expected);
     }
-}
-
-fn same(found: &Task, known: &Known) {
-    assert_eq!(found.task_type.as_str(), known.task_type);
-    assert_eq!(found.state.kind(), known.state, "{found:?} {known:?}");
-    assert_eq!(found.attempt, known.attempt, "{found:?} {known:?}");
-    assert_eq!(found.finishes, known.finishes, "{found:?} {known:?}");
-    assert_eq!(found.losses, known.losses, "{found:?} {known:?}");
 }
