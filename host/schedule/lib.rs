@@ -10,6 +10,7 @@ mod cron;
 mod decision;
 mod payload;
 mod record;
+mod schedule;
 mod spec;
 mod timing;
 
@@ -20,6 +21,7 @@ pub use decision::{
     Decision, Firing, GRACE, MAX_FIRINGS, MAX_MISSED, POLL_INTERVAL, decide, run_id, task_id,
 };
 pub use record::Record;
+pub use schedule::{MAX_DECLARING_NODES, Origin, Schedule};
 pub use spec::{
     GivenSchedule, InvalidSchedule, MAX_CRON_BYTES, MAX_INTERVAL, MAX_JITTER, MAX_NAME_BYTES,
     MAX_PAYLOAD_BYTES, MIN_INTERVAL, Missed, Overlap, ScheduleSpec, When,

@@ -20,6 +20,7 @@ mod memory;
 mod queries;
 mod queue;
 mod record;
+mod schedules;
 mod scripts;
 mod shard_client;
 mod store_identity;

@@ -15,6 +15,7 @@ mod marking;
 mod queries;
 mod queue;
 mod row;
+mod schedules;
 mod schema;
 mod statements;
 mod stats;
