@@ -13,7 +13,11 @@ use crate::{
     lifecycle::Component,
     plugin::{Capabilities, PluginHost},
     queue::{self, TaskQueue},
-    scheduler::{DistributedTaskScheduler, TaskScheduler},
+    schedule::ScheduleSpec,
+    scheduler::{
+        DistributedTaskScheduler, TaskScheduler,
+        schedules::{ScheduleRunner, Schedules},
+    },
     task::Name,
     worker::Worker,
 };
@@ -82,6 +86,7 @@ impl DistributedNode {
             discovery: service_discovery.clone(),
             router: router.clone(),
             scheduler: task_scheduler,
+            schedules: None,
             plugins: None,
             components: None,
             health: health.clone(),
@@ -106,7 +111,8 @@ impl DistributedNode {
         create_private_dir(&config.node.data_dir)?;
         let id = node_id(&config.node)?;
         let health = Health::default();
-        let queue = queue::open(&config.queue, &health).await?;
+        let opened = queue::open_with_schedules(&config.queue, &health).await?;
+        let queue = opened.tasks;
         let keyvalue = keyvalue::open(&config.keyvalue, &health).await?;
         log_unshared_stores(&*queue, config);
         let discovery = discovery::open(config, &health)?;
@@ -130,10 +136,21 @@ impl DistributedNode {
         } else {
             scheduler.for_node(id.clone())
         };
+        let scheduler: Arc<dyn TaskScheduler> = Arc::new(scheduler);
+        let limits = config.limits.submission();
+        let schedules = Schedules::new(opened.schedules, scheduler.clone(), limits);
+        let schedule_runner = ScheduleRunner::new(
+            id.clone(),
+            queue.clone(),
+            schedules.clone(),
+            declared_schedules(config)?,
+            health.clone(),
+        );
         let services = Services {
             discovery: discovery.clone(),
             router: router.clone(),
-            scheduler: Arc::new(scheduler),
+            scheduler,
+            schedules: Some(schedules),
             plugins: Some(plugins.clone()),
             components: Some(components.clone()),
             health: health.clone(),
@@ -169,6 +186,7 @@ impl DistributedNode {
         parts.add(server.clone(), PART_DEADLINE)?;
         parts.add(components.clone(), component_deadline(config))?;
         parts.add(Arc::new(worker), config.node.drain + AFTER_DRAIN)?;
+        parts.add(Arc::new(schedule_runner), PART_DEADLINE)?;
         // The parts above serve while plugins are being loaded; the node is ready after that.
         let deadline = PART_DEADLINE + config.plugins.compile_timeout + component_deadline(config);
         let first_scan = FirstScan {
@@ -268,6 +286,18 @@ fn router(
         discovery.clone(),
         max_payload_bytes,
     ))
+}
+
+/// Returns the schedules of the configuration.
+fn declared_schedules(config: &Config) -> anyhow::Result<Vec<ScheduleSpec>> {
+    let limits = config.limits.submission();
+    let schedules = config.schedule.iter();
+    schedules
+        .map(|(name, schedule)| {
+            let spec = schedule.spec(name, &limits);
+            spec.with_context(|| format!("[schedule.{name}]"))
+        })
+        .collect()
 }
 
 /// Logs which stores a cluster does not share, since operators may assume that it does.

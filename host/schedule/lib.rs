@@ -8,11 +8,13 @@
 
 mod cron;
 mod decision;
+mod jitter;
 mod payload;
 mod record;
 mod schedule;
 mod spec;
 mod timing;
+mod when;
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ pub use record::Record;
 pub use schedule::{MAX_DECLARING_NODES, Origin, Schedule};
 pub use spec::{
     GivenSchedule, InvalidSchedule, MAX_CRON_BYTES, MAX_INTERVAL, MAX_JITTER, MAX_NAME_BYTES,
-    MAX_PAYLOAD_BYTES, MIN_INTERVAL, Missed, Overlap, ScheduleSpec, When,
+    MAX_PAYLOAD_BYTES, MIN_INTERVAL, Missed, Overlap, ScheduleSpec,
 };
 pub use timing::Timing;
+pub use when::When;

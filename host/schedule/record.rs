@@ -1,9 +1,10 @@
 //! What has become of a schedule: its record, which the store keeps beside it.
 
 use super::{
-    decision::fire_at,
-    spec::{ScheduleSpec, When},
+    jitter::fire_at,
+    spec::ScheduleSpec,
     timing::Timing,
+    when::When,
 };
 use hostel_task::{TaskId, UnixMs};
 use serde::{Deserialize, Serialize};

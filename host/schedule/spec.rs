@@ -5,6 +5,7 @@ use super::{
     cron::{self, ZonedCron},
     payload,
     timing::Timing,
+    when::When,
 };
 use bytes::Bytes;
 use hostel_task::{
@@ -58,6 +59,16 @@ pub struct ScheduleSpec {
     /// The label of the nodes that run its tasks, if not all may.
     pub label: Option<Name>,
     /// What happens to a firing while the task of the one before is open.
+    pub overlap: Overlap,
+    /// What happens to firings that no node could make in time.
+    pub missed: Missed,
+    /// Each firing is delayed by up to this time.
+    pub jitter: Duration,
+    /// Whether it is paused when it is created.
+    pub paused: bool,
+}
+
+/// What happens to a firing while the task of the one before is open.
     pub overlap: Overlap,
     /// What happens to firings that no node could make in time.
     pub missed: Missed,
@@ -404,13 +415,3 @@ macro_rules! texts {
 
 texts!(Overlap, "skip, queue or allow": Skip = "skip", Queue = "queue", Allow = "allow");
 texts!(Missed, "skip, once or all": Skip = "skip", Once = "once", All = "all");
-
-impl fmt::Display for When {
-    /// Writes it for people.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cron { pattern, zone } => write!(f, "{pattern} ({zone})"),
-            Self::Every(interval) => write!(f, "every {interval:?}"),
-        }
-    }
-}

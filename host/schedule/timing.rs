@@ -2,7 +2,7 @@
 
 use super::{
     cron::{self, ZonedCron},
-    spec::When,
+    when::When,
 };
 use hostel_task::UnixMs;
 use std::collections::VecDeque;

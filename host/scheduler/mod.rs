@@ -5,6 +5,7 @@ mod bounded_read;
 mod error;
 mod recently_left;
 mod routing;
+pub mod schedules;
 mod waiters;
 
 pub use error::Error;

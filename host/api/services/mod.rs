@@ -8,6 +8,7 @@ pub mod health;
 pub mod nodes;
 pub mod plugins;
 pub mod reflection;
+pub mod schedules;
 mod stream;
 pub mod tasks;
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod marking;
 mod queries;
 mod queue;
 mod row;
+mod schedule_schema;
 mod schedules;
 mod schema;
 mod statements;
