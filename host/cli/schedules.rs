@@ -66,7 +66,8 @@ enum SchedulesCommand {
         #[command(flatten)]
         connection: ConnectionArgs,
         name: String,
-        /// Also one of the configuration of a node, which makes it again at its next start
+        /// Also one that cannot be read, or one of the configuration of a node, which makes it again at its
+        /// next start
         #[arg(long)]
         force: bool,
     },

@@ -25,7 +25,8 @@ pub use error::Error;
 pub use lease_request::{LeaseRequest, RequestedType, RequestedTypes};
 pub use open::{Opened, open, open_with_schedules};
 pub use schedule_store::{
-    AdvanceSchedule, DueSchedules, MAX_SCHEDULES, PutSchedule, ScheduleStore, VersionedSchedule,
+    AdvanceSchedule, DueSchedules, MAX_SCHEDULES, PutSchedule, SchedulePage, ScheduleStore,
+    VersionedSchedule,
 };
 pub use sqlite::SqliteQueue;
 pub use status_read::StatusRead;

@@ -38,18 +38,15 @@ pub trait ScheduleStore: Send + Sync {
         expected: Option<u64>,
     ) -> Result<PutSchedule, Error>;
 
-    /// Removes a schedule if its version is `expected`, and returns whether it did.
-    async fn remove_schedule(&self, name: &Name, expected: u64) -> Result<bool, Error>;
+    /// Removes a schedule if its version is `expected`, or whatever it is without one, and returns
+    /// whether it did.
+    async fn remove_schedule(&self, name: &Name, expected: Option<u64>) -> Result<bool, Error>;
 
     /// Returns a schedule, if there is one with this name.
     async fn schedule(&self, name: &Name) -> Result<Option<VersionedSchedule>, Error>;
 
     /// Returns up to `max` schedules whose names follow `after`, in the order of their names.
-    async fn schedules(
-        &self,
-        after: Option<&Name>,
-        max: usize,
-    ) -> Result<Vec<VersionedSchedule>, Error>;
+    async fn schedules(&self, after: Option<&Name>, max: usize) -> Result<SchedulePage, Error>;
 
     /// Returns up to `max` schedules whose `Record::next` has come, the longest due first. A shared
     /// backend keeps them from other nodes for a second, so that usually one node fires each.
@@ -66,6 +63,17 @@ pub struct VersionedSchedule {
     pub schedule: Schedule,
     /// Another number after each change, and never one that a schedule has had before.
     pub version: u64,
+}
+
+/// Some of the stored schedules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SchedulePage {
+    /// The schedules, in the order of their names.
+    pub schedules: Vec<VersionedSchedule>,
+    /// The name that the next page follows; `None` if there is none.
+    pub next: Option<Name>,
+    /// The names of those that cannot be read.
+    pub damaged: Vec<String>,
 }
 
 /// The result of storing a schedule.

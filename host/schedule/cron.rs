@@ -88,7 +88,8 @@ pub(crate) fn zone(name: &str) -> Result<TimeZone, String> {
         return Ok(zone);
     }
     let known: Vec<_> = ZONES.available().map(|name| name.to_string()).collect();
-    let distance = |known: &String| strsim::osa_distance(&known.to_lowercase(), &name.to_lowercase());
+    let distance =
+        |known: &String| strsim::osa_distance(&known.to_lowercase(), &name.to_lowercase());
     let nearest = known.iter().min_by_key(|known| distance(known));
     let hint = nearest.filter(|nearest| distance(nearest) <= 4);
     let hint = hint.map_or_else(

@@ -72,7 +72,10 @@ pub fn decide(
     let record = &mut decision.record;
     let late = GRACE.saturating_add(spec.jitter);
     let cutoff = UnixMs(now.0.saturating_sub(ms(late)));
-    if timing.next_after(record.handled).is_some_and(|time| time < cutoff) {
+    if timing
+        .next_after(record.handled)
+        .is_some_and(|time| time < cutoff)
+    {
         let count = match spec.missed {
             Missed::Skip => 0,
             Missed::Once => 1,

@@ -16,7 +16,9 @@ pub(crate) fn serialize<S: Serializer>(payload: &Bytes, to: S) -> Result<S::Ok, 
         Ok(text) => Stored::Text(text.into()),
         Err(_) => {
             let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
-            let digits = payload.iter().flat_map(|&byte| [digit(byte >> 4), digit(byte & 15)]);
+            let digits = payload
+                .iter()
+                .flat_map(|&byte| [digit(byte >> 4), digit(byte & 15)]);
             Stored::Hex(digits.collect())
         }
     };

@@ -1,11 +1,6 @@
 //! What has become of a schedule: its record, which the store keeps beside it.
 
-use super::{
-    jitter::fire_at,
-    spec::ScheduleSpec,
-    timing::Timing,
-    when::When,
-};
+use super::{jitter::fire_at, spec::ScheduleSpec, timing::Timing, when::When};
 use hostel_task::{TaskId, UnixMs};
 use serde::{Deserialize, Serialize};
 

@@ -69,31 +69,6 @@ pub struct ScheduleSpec {
 }
 
 /// What happens to a firing while the task of the one before is open.
-    pub overlap: Overlap,
-    /// What happens to firings that no node could make in time.
-    pub missed: Missed,
-    /// Each firing is delayed by up to this time.
-    pub jitter: Duration,
-    /// Whether it is paused when it is created.
-    pub paused: bool,
-}
-
-/// When a schedule fires.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum When {
-    /// At the times of a cron pattern.
-    Cron {
-        /// Five or six fields, or a nickname.
-        pattern: String,
-        /// The IANA name of a time zone.
-        zone: String,
-    },
-    /// At the multiples of an interval since the Unix epoch.
-    Every(Duration),
-}
-
-/// What happens to a firing while the task of the one before is open.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Overlap {
@@ -288,7 +263,11 @@ impl Faults {
         self.required(field, what, given)
     }
 
-    fn choice<T: FromStr<Err = String> + Default>(&mut self, field: &'static str, given: &str) -> T {
+    fn choice<T: FromStr<Err = String> + Default>(
+        &mut self,
+        field: &'static str,
+        given: &str,
+    ) -> T {
         if given.is_empty() {
             return T::default();
         }

@@ -18,6 +18,7 @@ mod redis_outages;
 mod redis_reconcile;
 mod redis_states;
 mod redis_tls;
+mod schedules_redis;
 mod sqlite;
 mod sqlite_disk;
 
@@ -41,7 +42,8 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(redis_reconcile::trials());
     trials.extend(redis_outages::trials());
     trials.extend(redis_states::trials());
-    trials.extend(redis_tls::trials());
+    trials.extend(redis_tls::trials(),
+        schedules_redis::trials());
     trials.extend(etcd::trials());
     trials
 }

@@ -21,6 +21,7 @@ mod nodes;
 mod probes;
 mod python;
 mod reload;
+mod schedules;
 mod sdk;
 mod security;
 mod signals;
@@ -55,6 +56,7 @@ pub fn trials() -> Vec<Trial> {
         probes::trials(),
         python::trials(),
         reload::trials(),
+        schedules::trials(),
         sdk::trials(),
         security::trials(),
         signals::trials(),

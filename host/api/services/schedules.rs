@@ -69,16 +69,11 @@ impl ScheduleService for ScheduleServiceImpl {
             0 => MAX_PAGE_SIZE,
             given => given.min(MAX_PAGE_SIZE),
         };
-        // One more shows whether there is another page.
-        let found = self.schedules.list(after.as_ref(), size as usize + 1).await;
-        let mut found = found.map_err(IntoStatus::into_status)?;
-        let is_last = found.len() <= size as usize;
-        found.truncate(size as usize);
-        let last = found.last().filter(|_| !is_last);
-        let next_page_token = last.map(|last| last.schedule.spec.name.to_string());
+        let found = self.schedules.list(after.as_ref(), size as usize).await;
+        let (found, next) = found.map_err(IntoStatus::into_status)?;
         let response = ListSchedulesResponse {
             schedules: found.into_iter().map(schedule_convert::listed).collect(),
-            next_page_token: next_page_token.unwrap_or_default(),
+            next_page_token: next.map(String::from).unwrap_or_default(),
         };
         Ok(in_flight::fit_response(response, reserved))
     }

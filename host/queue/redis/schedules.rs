@@ -4,7 +4,7 @@ use super::{queue::RedisQueue, shard_client::ShardClient};
 use crate::{
     error::Error,
     schedule_store::{
-        AdvanceSchedule, DueSchedules, MAX_SCHEDULES, PutSchedule, ScheduleStore,
+        AdvanceSchedule, DueSchedules, MAX_SCHEDULES, PutSchedule, SchedulePage, ScheduleStore,
         VersionedSchedule, decode, encode, encode_record,
     },
 };
@@ -61,12 +61,12 @@ fn argument(time: Option<UnixMs>) -> String {
 }
 
 /// Reads names, versions, `s` and `r` of schedules. Returns the names of those that cannot be read.
-fn read(answer: &[String]) -> (Vec<VersionedSchedule>, Vec<(String, Error)>) {
+fn read(answer: &[String]) -> (Vec<VersionedSchedule>, Vec<String>) {
     let (mut schedules, mut damaged) = (Vec::new(), Vec::new());
     for fields in answer.chunks_exact(4) {
         match read_one(&fields[0], &fields[1..]) {
             Ok(schedule) => schedules.push(schedule),
-            Err(error) => damaged.push((fields[0].clone(), error)),
+            Err(_) => damaged.push(fields[0].clone()),
         }
     }
     (schedules, damaged)
@@ -99,7 +99,7 @@ async fn due(client: &ShardClient, max: usize) -> Result<DueSchedules, Error> {
         now: UnixMs(now),
         due,
         next: next.parse().ok().map(UnixMs),
-        damaged: damaged.into_iter().map(|(name, _)| name).collect(),
+        damaged,
     })
 }
 
@@ -141,11 +141,12 @@ impl ScheduleStore for RedisQueue {
         })
     }
 
-    async fn remove_schedule(&self, name: &Name, expected: u64) -> Result<bool, Error> {
+    async fn remove_schedule(&self, name: &Name, expected: Option<u64>) -> Result<bool, Error> {
+        let expected = expected.map(|version| version.to_string());
         let removed: u8 = self
             .client()?
             .call(SHARD, &SCRIPTS.remove, |call| {
-                call.arg(name.as_str()).arg(expected.to_string());
+                call.arg(name.as_str()).arg(expected.unwrap_or_default());
             })
             .await?;
         Ok(removed == 1)
@@ -164,34 +165,25 @@ impl ScheduleStore for RedisQueue {
         read_one(name.as_str(), &answer).map(Some)
     }
 
-    async fn schedules(
-        &self,
-        after: Option<&Name>,
-        max: usize,
-    ) -> Result<Vec<VersionedSchedule>, Error> {
-        let client = self.client()?;
-        let mut all = Vec::new();
-        let mut after = after.cloned();
-        // A script returns fewer if they are large.
-        while all.len() < max {
-            let left = max - all.len();
-            let from = after.as_ref().map_or("", Name::as_str);
-            let answer: Vec<String> = client
-                .call_for_read(SHARD, &SCRIPTS.list, MAX_BYTES + ONE_BYTES, |call| {
-                    call.arg(from).arg(left).arg(MAX_BYTES);
-                })
-                .await?;
-            let (schedules, damaged) = read(&answer);
-            if let Some((_, error)) = damaged.into_iter().next() {
-                return Err(error);
-            }
-            let Some(last) = schedules.last() else {
-                break;
-            };
-            after = Some(last.schedule.spec.name.clone());
-            all.extend(schedules);
-        }
-        Ok(all)
+    async fn schedules(&self, after: Option<&Name>, max: usize) -> Result<SchedulePage, Error> {
+        let from = after.map_or("", Name::as_str);
+        let answer: Vec<String> = self
+            .client()?
+            .call_for_read(SHARD, &SCRIPTS.list, MAX_BYTES + ONE_BYTES, |call| {
+                call.arg(from).arg(max).arg(MAX_BYTES);
+            })
+            .await?;
+        let Some((last, fields)) = answer.split_first() else {
+            return Err(Error::Corrupt(
+                "the script that lists schedules has another answer".into(),
+            ));
+        };
+        let (schedules, damaged) = read(fields);
+        Ok(SchedulePage {
+            schedules,
+            next: Name::parse("schedule name", last).ok(),
+            damaged,
+        })
     }
 
     async fn due_schedules(&self, max: usize) -> Result<DueSchedules, Error> {

@@ -4,7 +4,7 @@ use super::{encoding::ms, queue::SqliteQueue, transaction::Transaction};
 use crate::{
     error::Error,
     schedule_store::{
-        AdvanceSchedule, DueSchedules, MAX_SCHEDULES, PutSchedule, ScheduleStore,
+        AdvanceSchedule, DueSchedules, MAX_SCHEDULES, PutSchedule, SchedulePage, ScheduleStore,
         VersionedSchedule, decode, encode, encode_record,
     },
 };
@@ -24,6 +24,19 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
 
 fn read((name, version, spec, record): Stored) -> Result<VersionedSchedule, Error> {
     decode(&name, version.unsigned_abs(), &spec, &record)
+}
+
+/// Reads rows, and returns the names of those that cannot be read as well.
+fn read_all(rows: Vec<Stored>) -> (Vec<VersionedSchedule>, Vec<String>) {
+    let (mut schedules, mut damaged) = (Vec::new(), Vec::new());
+    for row in rows {
+        let name = row.0.clone();
+        match read(row) {
+            Ok(schedule) => schedules.push(schedule),
+            Err(_) => damaged.push(name),
+        }
+    }
+    (schedules, damaged)
 }
 
 /// A schedule as it is written.
@@ -84,8 +97,8 @@ impl Transaction<'_> {
         Ok(Ok(PutSchedule::Stored(version.unsigned_abs())))
     }
 
-    fn remove_schedule(&self, name: &str, expected: i64) -> Result<bool, StatementError> {
-        let sql = "DELETE FROM schedule WHERE name = ?1 AND version = ?2";
+    fn remove_schedule(&self, name: &str, expected: Option<i64>) -> Result<bool, StatementError> {
+        let sql = "DELETE FROM schedule WHERE name = ?1 AND version = ifnull(?2, version)";
         let mut statement = self.conn.prepare_cached(sql)?;
         Ok(statement.execute(params![name, expected])? > 0)
     }
@@ -153,8 +166,8 @@ impl ScheduleStore for SqliteQueue {
         })
     }
 
-    async fn remove_schedule(&self, name: &Name, expected: u64) -> Result<bool, Error> {
-        let (name, expected) = (name.clone(), version(expected));
+    async fn remove_schedule(&self, name: &Name, expected: Option<u64>) -> Result<bool, Error> {
+        let (name, expected) = (name.clone(), expected.map(version));
         let run = move |tx: &mut Transaction<'_>| tx.remove_schedule(name.as_str(), expected);
         self.writer.execute(SyncLevel::Full, run, identity).await
     }
@@ -170,22 +183,25 @@ impl ScheduleStore for SqliteQueue {
         found.map(read).transpose()
     }
 
-    async fn schedules(
-        &self,
-        after: Option<&Name>,
-        max: usize,
-    ) -> Result<Vec<VersionedSchedule>, Error> {
+    async fn schedules(&self, after: Option<&Name>, max: usize) -> Result<SchedulePage, Error> {
         let after = after.map(Name::to_string).unwrap_or_default();
-        let max = i64::try_from(max).unwrap_or(i64::MAX);
+        let limit = i64::try_from(max).unwrap_or(i64::MAX);
         let query = move |conn: &Connection| {
             let sql = "SELECT name, version, spec, record FROM schedule WHERE name > ?1
                 ORDER BY name LIMIT ?2";
             let mut statement = conn.prepare_cached(sql)?;
-            let found = statement.query_map(params![after, max], stored)?;
+            let found = statement.query_map(params![after, limit], stored)?;
             Ok(found.collect::<Result<Vec<Stored>, _>>()?)
         };
         let found = self.tasks.query::<_, Error>(query).await?;
-        found.into_iter().map(read).collect()
+        let last = found.last().filter(|_| found.len() >= max);
+        let next = last.and_then(|(name, ..)| Name::parse("schedule name", name).ok());
+        let (schedules, damaged) = read_all(found);
+        Ok(SchedulePage {
+            schedules,
+            next,
+            damaged,
+        })
     }
 
     async fn due_schedules(&self, max: usize) -> Result<DueSchedules, Error> {
@@ -193,14 +209,7 @@ impl ScheduleStore for SqliteQueue {
         let max = i64::try_from(max).unwrap_or(i64::MAX);
         let query = move |conn: &Connection| due(conn, ms(now), max);
         let (found, next) = self.tasks.query::<_, Error>(query).await?;
-        let (mut due, mut damaged) = (Vec::new(), Vec::new());
-        for row in found {
-            let name = row.0.clone();
-            match read(row) {
-                Ok(schedule) => due.push(schedule),
-                Err(_) => damaged.push(name),
-            }
-        }
+        let (due, damaged) = read_all(found);
         let next = next.map(|next| UnixMs(u64::try_from(next).unwrap_or(0)));
         Ok(DueSchedules {
             now,

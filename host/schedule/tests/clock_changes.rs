@@ -29,7 +29,12 @@ fn a_fixed_time_that_does_not_exist_fires_at_the_next_that_does() {
     }
     // New York, 2026-03-08, and several times of one pattern in the gap, which fire once.
     assert_eq!(
-        times("0,30 1,2,3 * * *", "America/New_York", "2026-03-08T05:00:00Z", 5),
+        times(
+            "0,30 1,2,3 * * *",
+            "America/New_York",
+            "2026-03-08T05:00:00Z",
+            5
+        ),
         [
             "2026-03-08T06:00:00Z",
             "2026-03-08T06:30:00Z",
@@ -45,7 +50,12 @@ fn a_fixed_time_that_does_not_exist_fires_at_the_next_that_does() {
     );
     // Lord Howe sets them by half an hour: after 01:59:59 comes 02:30:00.
     assert_eq!(
-        times("15 2 * * *", "Australia/Lord_Howe", "2026-10-03T00:00:00Z", 2),
+        times(
+            "15 2 * * *",
+            "Australia/Lord_Howe",
+            "2026-10-03T00:00:00Z",
+            2
+        ),
         ["2026-10-03T15:30:00Z", "2026-10-04T15:15:00Z"]
     );
     // Samoa had no 30 December 2011.
@@ -68,12 +78,21 @@ fn a_fixed_time_that_comes_twice_fires_the_first_time() {
         ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]
     );
     // Between the first and the second, and during the second.
-    for after in ["2026-10-25T00:30:00Z", "2026-10-25T01:10:00Z", "2026-10-25T01:45:00Z"] {
+    for after in [
+        "2026-10-25T00:30:00Z",
+        "2026-10-25T01:10:00Z",
+        "2026-10-25T01:45:00Z",
+    ] {
         let next = times("30 2 * * *", "Europe/Berlin", after, 1);
         assert_eq!(next, ["2026-10-26T01:30:00Z"], "{after}");
     }
     assert_eq!(
-        times("0,30 1 * * *", "America/New_York", "2026-11-01T04:00:00Z", 3),
+        times(
+            "0,30 1 * * *",
+            "America/New_York",
+            "2026-11-01T04:00:00Z",
+            3
+        ),
         [
             "2026-11-01T05:00:00Z",
             "2026-11-01T05:30:00Z",
@@ -82,7 +101,12 @@ fn a_fixed_time_that_comes_twice_fires_the_first_time() {
     );
     // Lord Howe, 2026-04-05: after 01:59:59 comes 01:30:00.
     assert_eq!(
-        times("45 1 * * *", "Australia/Lord_Howe", "2026-04-04T12:00:00Z", 2),
+        times(
+            "45 1 * * *",
+            "Australia/Lord_Howe",
+            "2026-04-04T12:00:00Z",
+            2
+        ),
         ["2026-04-04T14:45:00Z", "2026-04-05T15:15:00Z"]
     );
 }
@@ -161,7 +185,10 @@ fn every_time_is_found_from_every_moment_before_it() {
 fn rare_times_are_found() {
     let next = |pattern: &str, zone: &str| times(pattern, zone, "2026-11-27T00:00:00Z", 1);
     assert_eq!(next("0 0 29 2 *", "UTC"), ["2028-02-29T00:00:00Z"]);
-    assert_eq!(next("* * 29 2 +MON", "Europe/Berlin"), ["2044-02-28T23:00:00Z"]);
+    assert_eq!(
+        next("* * 29 2 +MON", "Europe/Berlin"),
+        ["2044-02-28T23:00:00Z"]
+    );
     assert_eq!(next("0 12 * * FRI#L", "UTC"), ["2026-11-27T12:00:00Z"]);
     assert_eq!(next("0 9 LW * *", "UTC"), ["2026-11-30T09:00:00Z"]);
     assert_eq!(next("@yearly", "Asia/Tokyo"), ["2026-12-31T15:00:00Z"]);
@@ -175,7 +202,11 @@ fn intervals_follow_real_time_and_are_the_same_everywhere() {
     let times: Vec<_> = times.into_iter().map(text).collect();
     assert_eq!(
         times,
-        ["2026-03-29T01:00:00Z", "2026-03-29T01:01:30Z", "2026-03-29T01:03:00Z"]
+        [
+            "2026-03-29T01:00:00Z",
+            "2026-03-29T01:01:30Z",
+            "2026-03-29T01:03:00Z"
+        ]
     );
     assert_eq!(timing.next_after(UnixMs(u64::MAX)), None);
 }

@@ -28,7 +28,9 @@ fn after(ms: u64) -> UnixMs {
 
 fn seconds(decision: &Decision) -> Vec<u64> {
     let firings = decision.firings.iter();
-    firings.map(|firing| (firing.time.0 - at(NOON).0) / 1000).collect()
+    firings
+        .map(|firing| (firing.time.0 - at(NOON).0) / 1000)
+        .collect()
 }
 
 /// Decides until nothing more is due, as nodes do.
@@ -62,7 +64,10 @@ fn a_schedule_fires_at_each_of_its_times_and_never_again() {
     assert_eq!(ids.len(), 19);
     assert_eq!(record.fired, 19);
     assert_eq!(record.last_fired, Some(after(19_000)));
-    assert_eq!(ids.first().unwrap().as_str(), "schedule:report:2026-11-27T12:00:01Z");
+    assert_eq!(
+        ids.first().unwrap().as_str(),
+        "schedule:report:2026-11-27T12:00:01Z"
+    );
     // A clock that goes back fires nothing.
     assert_eq!(run(&spec, &record, false, after(5000)).firings, []);
 }
@@ -84,7 +89,10 @@ fn a_paused_schedule_does_not_fire_and_misses_nothing() {
     assert_eq!(run(&spec, &record, false, after(90_000)).firings, []);
     let record = record.with_paused(false, &spec, &timing, after(90_500));
     assert_eq!(record.next, Some(after(91_000)));
-    assert_eq!(seconds(&run(&spec, &record, false, after(92_000))), [91, 92]);
+    assert_eq!(
+        seconds(&run(&spec, &record, false, after(92_000))),
+        [91, 92]
+    );
     let record = record.with_paused(true, &spec, &timing, after(93_000));
     assert_eq!(record.next, None);
 }
@@ -104,10 +112,16 @@ fn missed_firings_follow_the_policy() {
     let hour = 3600;
     // At 13:00:00, those up to a minute before are in time, and the others were missed.
     let in_time: Vec<u64> = (hour - 60..=hour).collect();
-    for (missed, count) in [(Missed::Skip, 0), (Missed::Once, 1), (Missed::All, MAX_MISSED as u64)] {
+    for (missed, count) in [
+        (Missed::Skip, 0),
+        (Missed::Once, 1),
+        (Missed::All, MAX_MISSED as u64),
+    ] {
         let spec = secondly(Overlap::Allow, missed);
         let (fired, record) = settle(&spec, created(&spec, at(NOON)), after(hour * 1000));
-        let expected: Vec<u64> = (hour - 60 - count..hour - 60).chain(in_time.clone()).collect();
+        let expected: Vec<u64> = (hour - 60 - count..hour - 60)
+            .chain(in_time.clone())
+            .collect();
         assert_eq!(fired, expected, "{missed}");
         assert_eq!(record.handled, after(hour * 1000));
     }
@@ -198,7 +212,9 @@ fn a_firing_that_waits_is_polled() {
     let waits = run(&spec, &first.record, true, next_day);
     assert_eq!(waits.record.waiting, Some(next_day));
     assert_eq!(waits.record.next, Some(next_day.after(POLL_INTERVAL)));
-    let paused = waits.record.with_paused(true, &spec, &spec.timing().unwrap(), next_day);
+    let paused = waits
+        .record
+        .with_paused(true, &spec, &spec.timing().unwrap(), next_day);
     assert_eq!((paused.waiting, paused.next), (None, None));
 }
 
@@ -235,7 +251,12 @@ fn jitter_delays_each_firing_by_a_part_that_all_nodes_agree_on() {
         ..self::spec(given)
     };
     let record = created(&spec, at(NOON));
-    assert_eq!(run(&spec, &record, false, record.next.unwrap()).firings.len(), 1);
+    assert_eq!(
+        run(&spec, &record, false, record.next.unwrap())
+            .firings
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -243,9 +264,8 @@ fn a_replaced_schedule_fires_at_its_new_times_from_now_on() {
     let before = secondly(Overlap::Allow, Missed::All);
     let record = run(&before, &created(&before, at(NOON)), false, after(1000)).record;
     let now = after(600_000);
-    let replaced = |spec: &ScheduleSpec| {
-        record.replaced(&before, spec, &spec.timing().unwrap(), now)
-    };
+    let replaced =
+        |spec: &ScheduleSpec| record.replaced(&before, spec, &spec.timing().unwrap(), now);
     // Other content: what was missed is still made up for.
     let content = ScheduleSpec {
         payload: Bytes::from_static(b"other"),
@@ -273,5 +293,8 @@ fn a_replaced_schedule_fires_at_its_new_times_from_now_on() {
 #[test]
 fn a_record_of_an_earlier_version_is_read() {
     let record: Record = serde_json::from_str(r#"{"handled": 5, "paused": true}"#).unwrap();
-    assert_eq!((record.handled, record.paused, record.next), (UnixMs(5), true, None));
+    assert_eq!(
+        (record.handled, record.paused, record.next),
+        (UnixMs(5), true, None)
+    );
 }

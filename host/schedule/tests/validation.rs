@@ -36,13 +36,21 @@ fn usual_schedules_are_accepted() {
     };
     assert_eq!(zone, "Europe/Berlin");
     for ms in [100, 1000, 366 * 86_400_000] {
-        assert!(ScheduleSpec::new(every(ms), &LIMITS, UnixMs(0)).is_ok(), "{ms}");
+        assert!(
+            ScheduleSpec::new(every(ms), &LIMITS, UnixMs(0)).is_ok(),
+            "{ms}"
+        );
     }
 }
 
 #[test]
 fn patterns_that_are_none_or_never_fire_are_refused() {
-    for pattern in ["0 0 30 2 *", "0 0 31 4,6,9,11 *", "* * 31 2 *", "0 0 0 31 11 *"] {
+    for pattern in [
+        "0 0 30 2 *",
+        "0 0 31 4,6,9,11 *",
+        "* * 31 2 *",
+        "0 0 0 31 11 *",
+    ] {
         assert!(cron_fault(pattern).ends_with("never fires"), "{pattern}");
     }
     assert!(cron_fault("@often").contains("nicknames are @yearly"));
@@ -74,7 +82,14 @@ fn patterns_that_are_none_or_never_fire_are_refused() {
 
 #[test]
 fn zones_that_do_not_exist_are_refused() {
-    for zone in ["Europe/Berln", "Mars/Olympus", "../etc/passwd", "", " ", "CEST"] {
+    for zone in [
+        "Europe/Berln",
+        "Mars/Olympus",
+        "../etc/passwd",
+        "",
+        " ",
+        "CEST",
+    ] {
         let given = cron("0 0 * * *", zone);
         let made = ScheduleSpec::new(given, &LIMITS, UnixMs(0));
         if zone.is_empty() {
@@ -82,8 +97,14 @@ fn zones_that_do_not_exist_are_refused() {
             continue;
         }
         let error = made.unwrap_err().to_string();
-        assert!(error.starts_with("time_zone: there is no time zone"), "{error}");
-        assert_eq!(error.contains("did you mean Europe/Berlin?"), zone == "Europe/Berln");
+        assert!(
+            error.starts_with("time_zone: there is no time zone"),
+            "{error}"
+        );
+        assert_eq!(
+            error.contains("did you mean Europe/Berlin?"),
+            zone == "Europe/Berln"
+        );
     }
     assert_eq!(faults(cron("0 0 * * *", &"x".repeat(65))), ["time_zone"]);
 }
@@ -109,11 +130,24 @@ fn all_faults_are_reported_at_once() {
     assert_eq!(
         faults(given),
         [
-            "name", "every_ms", "time_zone", "cron", "task_type", "group", "label", "overlap",
-            "missed", "jitter_ms", "payload", "metadata",
+            "name",
+            "every_ms",
+            "time_zone",
+            "cron",
+            "task_type",
+            "group",
+            "label",
+            "overlap",
+            "missed",
+            "jitter_ms",
+            "payload",
+            "metadata",
         ]
     );
-    assert_eq!(faults(GivenSchedule::default()), ["name", "cron", "task_type"]);
+    assert_eq!(
+        faults(GivenSchedule::default()),
+        ["name", "cron", "task_type"]
+    );
 }
 
 #[test]
@@ -127,7 +161,10 @@ fn each_bound_is_enforced_and_its_edge_is_accepted() {
         given
     };
     assert_eq!(faults(with(|it| it.jitter_ms = 1000)), ["jitter_ms"]);
-    assert_eq!(faults(with(|it| it.time_zone = "UTC".into())), ["time_zone"]);
+    assert_eq!(
+        faults(with(|it| it.time_zone = "UTC".into())),
+        ["time_zone"]
+    );
     assert_eq!(faults(with(|it| it.name = "x".repeat(65))), ["name"]);
     for given in [
         with(|it| it.jitter_ms = 999),
@@ -157,7 +194,11 @@ fn stored_schedules_are_read_as_they_were() {
         for given in [given, every(250)] {
             let spec = spec(given);
             let json = serde_json::to_string(&spec).unwrap();
-            assert_eq!(serde_json::from_str::<ScheduleSpec>(&json).unwrap(), spec, "{json}");
+            assert_eq!(
+                serde_json::from_str::<ScheduleSpec>(&json).unwrap(),
+                spec,
+                "{json}"
+            );
         }
     }
 }
@@ -173,7 +214,10 @@ fn the_task_has_what_the_schedule_says() {
     };
     let spec = spec(given);
     let task = spec.submission(&task_id(&spec.name, UnixMs(1250))).unwrap();
-    assert_eq!(task.id().as_str(), "schedule:report:1970-01-01T00:00:01.25Z");
+    assert_eq!(
+        task.id().as_str(),
+        "schedule:report:1970-01-01T00:00:01.25Z"
+    );
     assert_eq!(task.target().to_string(), "@label:gpu");
     assert_eq!(&task.payload()[..], b"hello");
     assert_eq!(task.metadata()["a"], "b");

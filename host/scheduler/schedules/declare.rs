@@ -38,11 +38,7 @@ pub(super) async fn declare(
     let mut after = None;
     loop {
         let page = store.schedules(after.as_ref(), PAGE).await?;
-        let Some(last) = page.last() else {
-            return Ok(undeclared);
-        };
-        after = Some(last.schedule.spec.name.clone());
-        for found in page {
+        for found in page.schedules {
             let name = found.schedule.spec.name.clone();
             if declared.contains(&name) {
                 continue;
@@ -54,6 +50,10 @@ pub(super) async fn declare(
             {
                 found = store.schedule(&name).await?;
             }
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(undeclared);
         }
     }
 }
@@ -120,7 +120,7 @@ async fn withdraw(
         return Ok(true);
     }
     if nodes.is_empty() {
-        return store.remove_schedule(&schedule.spec.name, version).await;
+        return store.remove_schedule(&schedule.spec.name, Some(version)).await;
     }
     let put = store.put_schedule(&schedule, Some(version)).await?;
     Ok(put != PutSchedule::Changed)

@@ -4,13 +4,15 @@
 mod declare;
 mod error;
 mod runner;
+#[cfg(test)]
+mod tests;
 
 pub use error::Error;
 pub use runner::ScheduleRunner;
 
 use super::{Accepted, TaskScheduler};
 use crate::{
-    queue::{AdvanceSchedule, PutSchedule, ScheduleStore, VersionedSchedule},
+    queue::{AdvanceSchedule, PutSchedule, SchedulePage, ScheduleStore, VersionedSchedule},
     task::{Name, SubmissionLimits, TaskId, UnixMs},
 };
 use crate::schedule::{GivenSchedule, Origin, Record, Schedule, ScheduleSpec, run_id};
@@ -123,15 +125,25 @@ impl Schedules {
         Ok(status(self.find(name).await?.schedule, now))
     }
 
-    /// Returns up to `max` schedules whose names follow `after`, in the order of their names.
+    /// Returns up to `max` schedules whose names follow `after`, in the order of their names, and the name
+    /// that the next page follows.
     pub async fn list(
         &self,
         after: Option<&Name>,
         max: usize,
-    ) -> Result<Vec<ScheduleStatus>, Error> {
+    ) -> Result<(Vec<ScheduleStatus>, Option<Name>), Error> {
         let now = self.store.schedule_time().await?;
-        let found = self.store.schedules(after, max).await?.into_iter();
-        Ok(found.map(|found| status(found.schedule, now)).collect())
+        let SchedulePage {
+            schedules,
+            next,
+            damaged,
+        } = self.store.schedules(after, max).await?;
+        if !damaged.is_empty() {
+            let names = damaged.join(", ");
+            tracing::debug!("these schedules cannot be read and are not listed: {names}");
+        }
+        let found = schedules.into_iter();
+        Ok((found.map(|found| status(found.schedule, now)).collect(), next))
     }
 
     /// Pauses a schedule, or ends its pause. Times that pass during a pause are not made up for.
@@ -172,14 +184,20 @@ impl Schedules {
     }
 
     /// Deletes a schedule. Its tasks stay. One of the configuration needs `force`, since the nodes that
-    /// have it would make it again at their next start.
+    /// have it would make it again at their next start; and so does one that cannot be read.
     pub async fn delete(&self, name: &Name, force: bool) -> Result<(), Error> {
+        if force {
+            if self.store.remove_schedule(name, None).await? {
+                return Ok(());
+            }
+            return Err(Error::Unknown(name.clone()));
+        }
         for _ in 0..ATTEMPTS {
             let VersionedSchedule { schedule, version } = self.find(name).await?;
-            if schedule.origin != Origin::Api && !force {
+            if schedule.origin != Origin::Api {
                 return Err(Error::Declared(name.clone(), schedule.origin));
             }
-            if self.store.remove_schedule(name, version).await? {
+            if self.store.remove_schedule(name, Some(version)).await? {
                 return Ok(());
             }
         }

@@ -42,19 +42,20 @@ pub struct ScheduleRunner {
     running: Mutex<Option<Background>>,
 }
 
-struct Shared {
-    node: Name,
-    queue: Arc<dyn TaskQueue>,
-    schedules: Schedules,
-    declared: Vec<ScheduleSpec>,
-    health: Health,
-    log_limit: LogLimit,
+/// What the steps of a runner share.
+pub(super) struct Shared {
+    pub node: Name,
+    pub queue: Arc<dyn TaskQueue>,
+    pub schedules: Schedules,
+    pub declared: Vec<ScheduleSpec>,
+    pub health: Health,
+    pub log_limit: LogLimit,
 }
 
 /// What a node does about one schedule.
-struct Step {
-    advance: AdvanceSchedule,
-    tasks: Vec<Submission>,
+pub(super) struct Step {
+    pub advance: AdvanceSchedule,
+    pub tasks: Vec<Submission>,
 }
 
 impl ScheduleRunner {
@@ -168,7 +169,7 @@ impl Shared {
     }
 
     /// Fires what is due, and returns how long to wait for the next step.
-    async fn step(&self) -> Result<Duration, Error> {
+    pub async fn step(&self) -> Result<Duration, Error> {
         let store = &*self.schedules.store;
         let due = store.due_schedules(MAX_DUE).await?;
         let (begun, now) = (Instant::now(), due.now);
@@ -216,7 +217,7 @@ impl Shared {
     }
 
     /// Decides about one schedule; with the reason if this version does not understand it.
-    async fn decide(
+    pub async fn decide(
         &self,
         found: &VersionedSchedule,
         now: UnixMs,
@@ -272,7 +273,8 @@ impl Shared {
             return;
         }
         let reason = format!(
-            "these schedules cannot be read, and do not fire: {}; delete them, and create them again",
+            "these schedules cannot be read, and do not fire: {}; delete them (hostel schedules delete \
+             --force), and create them again",
             unreadable.join(", ")
         );
         if let Some(left_out) = self.log_limit.permit() {
