@@ -42,8 +42,8 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(redis_reconcile::trials());
     trials.extend(redis_outages::trials());
     trials.extend(redis_states::trials());
-    trials.extend(redis_tls::trials(),
-        schedules_redis::trials());
+    trials.extend(redis_tls::trials());
+    trials.extend(schedules_redis::trials());
     trials.extend(etcd::trials());
     trials
 }
