@@ -18,6 +18,8 @@ mod redis_outages;
 mod redis_reconcile;
 mod redis_states;
 mod redis_tls;
+mod redis_unique;
+mod redis_upgrade;
 mod schedules_redis;
 mod sqlite;
 mod sqlite_disk;
@@ -43,6 +45,8 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(redis_outages::trials());
     trials.extend(redis_states::trials());
     trials.extend(redis_tls::trials());
+    trials.extend(redis_unique::trials());
+    trials.extend(redis_upgrade::trials());
     trials.extend(schedules_redis::trials());
     trials.extend(etcd::trials());
     trials

@@ -2,5 +2,5 @@
 
 pub use hostel::queue::conformance::{
     Case, MAX_OPEN_TASKS, ScheduleCase, cases, finish_one, limited, name, ordered_cases, request,
-    schedule_cases, task, task_with,
+    schedule_cases, task, task_with, with_options,
 };

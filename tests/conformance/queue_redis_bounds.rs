@@ -1,14 +1,14 @@
 //! The limits of the Redis queue: the size of one script, and the rights that it needs.
 
 use super::{
-    queue::{finish_one, name, request, task},
+    queue::{finish_one, name, request, task, with_options},
     queue_redis::{say, settings, trial},
 };
 use crate::support::servers::{Kind, Server};
 use hostel::{
     config,
     queue::{Cancel, Filter, Finished, Page, RedisQueue, Requeue, Submitted, TaskQueue},
-    task::{Outcome, StateKind},
+    task::{Outcome, Priority, StateKind, TaskOptions, Unique, UnixMs},
 };
 use libtest_mimic::Trial;
 use std::time::Duration;
@@ -66,6 +66,30 @@ async fn the_documented_acl_is_sufficient() {
     let mut limited = settings(&server);
     limited.server = config::Redis::at(&url, "test").unwrap();
     let queue = RedisQueue::open(&limited).await.unwrap();
+    let options = |key: &str| TaskOptions {
+        priority: Priority::High,
+        group: Some(name("g")),
+        tags: [name("t")].into(),
+        start_by: Some(UnixMs(1)),
+        result_ttl: Some(Duration::from_millis(1)),
+        unique: Some(Unique {
+            key: name(key),
+            time: None,
+        }),
+        ..TaskOptions::default()
+    };
+    let late = with_options("late", "echo", options("key"));
+    let submitted = queue.submit(vec![late]).await.unwrap();
+    assert_eq!(submitted, [Submitted::Created]);
+    assert_eq!(queue.expire(9).await.unwrap(), 1);
+    let next = with_options("next", "echo", options("key"));
+    let submitted = queue.submit(vec![next]).await.unwrap();
+    assert_eq!(submitted, [Submitted::Created]);
+    queue.cancel(&name("next")).await.unwrap();
+    let requeued = queue.requeue(&name("next")).await.unwrap();
+    assert_eq!(requeued, Requeue::Requeued);
+    let leased = queue.lease(&request(&[("echo", 9)], 9, HOUR)).await;
+    assert_eq!(leased.unwrap().len(), 1);
     let tasks = ["a", "b"].map(|id| task(id, "echo", b"x"));
     queue.submit(tasks.into()).await.unwrap();
     let leased = queue
@@ -91,6 +115,12 @@ async fn the_documented_acl_is_sufficient() {
         after: None,
     };
     let listed = reader.list(&Filter::default(), &page).await.unwrap();
+    assert_eq!(listed.tasks.len(), 4);
+    let tagged = Filter {
+        tag: Some(name("t")),
+        ..Filter::default()
+    };
+    let listed = reader.list(&tagged, &page).await.unwrap();
     assert_eq!(listed.tasks.len(), 2);
     let again = reader.compare(&task("a", "echo", b"x")).await.unwrap();
     assert_eq!(again, Some(Submitted::Existing));

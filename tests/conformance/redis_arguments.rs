@@ -13,8 +13,8 @@ use hostel::{
         RequestedType, RequestedTypes, TaskQueue,
     },
     task::{
-        ErrorClass, ExecutedBy, Name, Outcome, Resources, StateKind, Submission, SubmissionLimits,
-        Target,
+        ErrorClass, ExecutedBy, Name, Outcome, Priority, Resources, Start, StateKind, Submission,
+        SubmissionLimits, Target, TaskOptions, Unique, UnixMs,
     },
 };
 use hostel_fuzz::{Choices, Target as FuzzTarget};
@@ -34,7 +34,7 @@ const RECONCILE: &str = concat!(
 );
 
 /// How many calls of the script come by all tasks and all sets, at least.
-const RECONCILE_CALLS: usize = 5;
+const RECONCILE_CALLS: usize = 8;
 
 /// How many calls one input makes, at most.
 const STEPS: usize = 24;
@@ -54,12 +54,13 @@ const NAMES: [&str; 10] = [
 ];
 
 /// Fields of a task's record.
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 21] = [
     "m", "p", "l", "o", "q", "t", "s", "u", "a", "f", "b", "n", "k", "e", "w", "r", "z", "d", "v",
+    "i", "y",
 ];
 
 /// Values that a damaged field may have.
-const VALUES: [&[u8]; 11] = [
+const VALUES: [&[u8]; 13] = [
     b"p",
     b"r",
     b"c",
@@ -71,6 +72,8 @@ const VALUES: [&[u8]; 11] = [
     b"0x10",
     b"",
     b"a@node:b",
+    b"1795698346793 7 + b - inf",
+    br#"{"start":{"after":{"secs":1,"nanos":0}},"group":"b"}"#,
 ];
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
@@ -169,7 +172,7 @@ struct Calls<'s> {
 
 impl Calls<'_> {
     async fn step(&mut self, choices: &mut Choices<'_>) {
-        match choices.below(16) {
+        match choices.below(17) {
             0..4 => self.submit(choices).await,
             4..6 => self.lease(choices).await,
             6 => self.renew(choices).await,
@@ -186,6 +189,11 @@ impl Calls<'_> {
             12 => self.look(choices).await,
             13 => self.list(choices).await,
             14 => {
+                let max = count(choices);
+                let expired = self.queue.expire(max).await.expect("expired");
+                assert!(expired <= max);
+            }
+            15 => {
                 let (age, max) = (time(choices), count(choices));
                 let purged = self.queue.purge(age, max).await.expect("a purge");
                 assert!(purged <= max);
@@ -379,7 +387,34 @@ fn submission(choices: &mut Choices<'_>) -> Submission {
         .into();
     let (id, task_type) = (name(choices), name(choices));
     let task = Submission::new(id.as_str(), task_type.as_str(), payload, metadata, &limits);
-    task.expect("a sound task").to(target(choices))
+    let task = task.expect("a sound task").to(target(choices));
+    if choices.flag() {
+        return task;
+    }
+    task.with(options(choices))
+}
+
+fn options(choices: &mut Choices<'_>) -> TaskOptions {
+    TaskOptions {
+        start: match choices.below(4) {
+            0 => Start::After(time(choices)),
+            1 => Start::At(UnixMs(choices.number())),
+            _ => Start::Now,
+        },
+        start_by: choices.maybe(|choices| UnixMs(choices.number())),
+        timeout: choices.maybe(time),
+        max_attempts: None,
+        backoff_initial: None,
+        backoff_max: choices.maybe(time),
+        result_ttl: choices.maybe(time),
+        priority: *choices.one_of(&Priority::ALL),
+        group: choices.maybe(name),
+        tags: (0..choices.below(3)).map(|_| name(choices)).collect(),
+        unique: choices.maybe(|choices| Unique {
+            key: name(choices),
+            time: choices.maybe(time),
+        }),
+    }
 }
 
 fn resources(choices: &mut Choices<'_>) -> Resources {

@@ -2,7 +2,7 @@
 //! left alone while tasks change.
 
 use super::{
-    queue::{finish_one, limited, name, request, task},
+    queue::{finish_one, limited, name, request, task, with_options},
     queue_redis::{open, say, until},
 };
 use crate::support::{
@@ -11,7 +11,7 @@ use crate::support::{
 };
 use hostel::{
     queue::{Counts, RedisQueue, Submitted, TaskQueue},
-    task::{Outcome, StateKind},
+    task::{Outcome, Priority, StateKind, Submission, TaskOptions, UnixMs},
 };
 use libtest_mimic::Trial;
 use std::{
@@ -38,6 +38,10 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("wrong_counters_are_corrected", wrong_counters_are_corrected),
         trial("wrong_entries_are_removed", wrong_entries_are_removed),
+        trial(
+            "sets_of_tasks_with_options_are_restored",
+            sets_of_tasks_with_options_are_restored,
+        ),
         trial(
             "reconciliation_changes_no_valid_task",
             reconciliation_changes_no_valid_task,
@@ -149,6 +153,85 @@ async fn wrong_entries_are_removed() {
     queue.close().await;
 }
 
+async fn sets_of_tasks_with_options_are_restored() {
+    let server = Server::start(Kind::Redis).await;
+    let queue = open(&server).await;
+    let far = queue.now().after(HOUR);
+    let options = |priority, group: &str, start_by| TaskOptions {
+        priority,
+        start_by,
+        group: Some(name(group)),
+        tags: [name("red")].into(),
+        result_ttl: Some(HOUR),
+        ..TaskOptions::default()
+    };
+    let tasks = vec![
+        with_options("a", "echo", options(Priority::High, "g1", None)),
+        with_options("b", "echo", options(Priority::High, "g2", Some(far))),
+        with_options("c", "echo", options(Priority::Low, "g2", None)),
+        with_options("late", "echo", options(Priority::Low, "g1", Some(UnixMs(1)))),
+        with_options("ended", "other", options(Priority::Normal, "g1", None)),
+        task("plain", "echo", b"x"),
+    ];
+    let count = tasks.len();
+    let created = vec![Submitted::Created; count];
+    assert_eq!(queue.submit(tasks).await.unwrap(), created);
+    queue.cancel(&name("ended")).await.unwrap();
+    let sets = [
+        "r:echo+/g1",
+        "r:echo+/g2",
+        "r:echo~/g2",
+        "ring:echo+",
+        "ring:echo~",
+        "heads",
+        "heads+",
+        "heads~",
+        "start",
+        "late",
+        "kept",
+        "index",
+        "index:g:g1",
+        "index:t:red",
+    ];
+    let keys = sets.map(|set| format!("{{test:0}}:{set}"));
+    let mut before = Vec::new();
+    for key in &keys {
+        before.push(content(&server, key).await);
+        assert!(!before.last().unwrap().is_empty(), "{key}");
+    }
+    for key in &keys {
+        say(&server, &["DEL", key]).await;
+    }
+    // Of an ended task and of none: both are in no set of theirs.
+    let strays = [("start", "ended"), ("late", "nobody"), ("kept", "a"), ("index:g:g9", "nobody")];
+    for (set, id) in strays {
+        say(&server, &["ZADD", &format!("{{test:0}}:{set}"), "1", id]).await;
+    }
+    say(&server, &["ZADD", "{test:0}:index", "0", "g:g9"]).await;
+    until("they are as before", async || {
+        let mut is_restored = true;
+        for (key, before) in keys.iter().zip(&before) {
+            is_restored &= content(&server, key).await == *before;
+        }
+        is_restored
+    })
+    .await;
+    let stray = say(&server, &["EXISTS", "{test:0}:index:g:g9"]).await;
+    assert_eq!(stray, redis::Value::Int(0));
+    let all = request(&[("echo", 9)], 9, HOUR);
+    assert_eq!(queue.lease(&all).await.unwrap().len(), 4);
+    assert_eq!(queue.expire(9).await.unwrap(), 1);
+    queue.close().await;
+}
+
+/// Returns the members of a sorted set.
+async fn content(server: &Server, key: &str) -> Vec<String> {
+    let content = say(server, &["ZRANGE", key, "0", "-1"]).await;
+    let mut content: Vec<String> = redis::FromRedisValue::from_redis_value(content).unwrap();
+    content.sort_unstable();
+    content
+}
+
 async fn reconcile(server: &Server) -> (u64, u64) {
     let keys = ["2", "{test:0}", "{test:0}:n"];
     let words = [&["EVAL", RECONCILE][..], &keys, &["test", "7"]].concat();
@@ -195,12 +278,29 @@ async fn reconciliation_changes_no_valid_task() {
     queue.close().await;
 }
 
+/// A task with any of the options that decide in which sets it is.
+fn any_task(id: &str, random: &mut fastrand::Rng) -> Submission {
+    let some = ["g1", "g2", "g3"].map(name);
+    let mut any = || random.choice(&some).filter(|_| random.bool()).cloned();
+    let (group, tag) = (any(), any());
+    let options = TaskOptions {
+        priority: Priority::ALL[random.usize(..3)],
+        group,
+        tags: tag.into_iter().collect(),
+        start_by: (random.u8(..6) == 0).then_some(UnixMs(random.u64(1..3))),
+        result_ttl: random.bool().then_some(HOUR),
+        ..TaskOptions::default()
+    };
+    with_options(id, "echo", if random.bool() { options } else { TaskOptions::default() })
+}
+
 async fn do_anything(queue: &RedisQueue, over: &AtomicBool, mut random: fastrand::Rng) {
     while !over.load(Ordering::Relaxed) {
         let id = format!("t{}", random.u8(..60));
         match random.u8(..8) {
             0..3 => {
-                queue.submit(vec![task(&id, "echo", b"x")]).await.unwrap();
+                let task = any_task(&id, &mut random);
+                queue.submit(vec![task]).await.unwrap();
             }
             3..5 => {
                 let request = request(&[("echo", 3)], 3, HOUR);
@@ -226,6 +326,7 @@ async fn do_anything(queue: &RedisQueue, over: &AtomicBool, mut random: fastrand
             }
             _ => {
                 queue.purge(Duration::ZERO, 2).await.unwrap();
+                queue.expire(2).await.unwrap();
             }
         }
     }

@@ -183,14 +183,14 @@ async fn oversized_input_is_rejected(on: Backend) {
     let entries = |count: usize| (0..count).map(|n| (format!("k{n}"), "v".into())).collect();
     assert_serves(&mut client).await;
     client.submit_task(with(entries(64))).await.unwrap();
-    let words = "65 metadata entries; this node accepts 64 (limits.max_metadata_entries)";
+    let words = "65 entries; this node accepts 64 (limits.max_metadata_entries)";
     assert_rejected(client.submit_task(with(entries(65))).await, invalid, words);
     let value = |bytes: usize| HashMap::from([("k".into(), "v".repeat(bytes - 1))]);
     client.submit_task(with(value(16384))).await.unwrap();
     let words = "16385 bytes; this node accepts 16384 (limits.max_metadata_bytes)";
     assert_rejected(client.submit_task(with(value(16385))).await, invalid, words);
     let nameless = HashMap::from([(String::new(), "v".into())]);
-    let words = "a metadata key is empty";
+    let words = "a key is empty";
     assert_rejected(client.submit_task(with(nameless)).await, invalid, words);
     // Metadata may contain any text.
     let odd = HashMap::from([("{a}\n\0".into(), "\u{202e}🦀".into())]);

@@ -18,6 +18,7 @@ mod kill;
 mod limits;
 mod messages;
 mod nodes;
+mod options;
 mod probes;
 mod python;
 mod reload;
@@ -53,6 +54,7 @@ pub fn trials() -> Vec<Trial> {
         limits::trials(),
         messages::trials(),
         nodes::trials(),
+        options::trials(),
         probes::trials(),
         python::trials(),
         reload::trials(),

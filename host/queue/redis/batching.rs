@@ -19,11 +19,26 @@ pub(super) fn split_by_shard<T>(
     id: impl Fn(&T) -> &TaskId,
     size: impl Fn(&T) -> usize,
 ) -> Vec<Part> {
+    split_by(
+        client.tags.len(),
+        items,
+        |item| client.shard_of(id(item)),
+        size,
+    )
+}
+
+/// Does the same for items of which `shard_of` returns the shard.
+pub(super) fn split_by<T>(
+    shards: usize,
+    items: &[T],
+    shard_of: impl Fn(&T) -> usize,
+    size: impl Fn(&T) -> usize,
+) -> Vec<Part> {
     let mut parts = Vec::new();
     // Each shard's last part and its bytes.
-    let mut last = vec![(Vec::new(), 0); client.tags.len()];
+    let mut last = vec![(Vec::new(), 0); shards];
     for (position, item) in items.iter().enumerate() {
-        let shard = client.shard_of(id(item));
+        let shard = shard_of(item);
         let (part, bytes) = &mut last[shard];
         let more = size(item);
         if part.len() == MAX_TASKS || (*bytes + more > MAX_BYTES && !part.is_empty()) {

@@ -1,13 +1,14 @@
-//! Cancelling, requeuing and purging tasks.
+//! Cancelling, requeuing, expiring and purging tasks.
 
-use super::{errors::corrupt, record, scripts::ms, shard_client::ShardClient};
+use super::{errors::corrupt, record, scripts::ms, shard_client::ShardClient, unique};
 use crate::{Cancel, Change, Error, Requeue};
-use hostel_task::{Route, StateKind, TaskId};
+use hostel_task::{Name, Route, StateKind, TaskId};
 use redis::Script;
 use std::{sync::atomic::Ordering, time::Duration};
 
-/// How many tasks one script purges.
+/// How many tasks one script purges, or expires.
 const PURGE_STEP: usize = 256;
+const EXPIRE_STEP: usize = 256;
 
 pub(super) async fn cancel(client: &ShardClient, id: &TaskId) -> Result<Cancel, Error> {
     let Some((letter, route)) = run_on_task(client, &client.scripts.cancel, id).await? else {
@@ -30,7 +31,14 @@ pub(super) async fn cancel(client: &ShardClient, id: &TaskId) -> Result<Cancel, 
 }
 
 pub(super) async fn requeue(client: &ShardClient, id: &TaskId) -> Result<Requeue, Error> {
-    let Some((letter, route)) = run_on_task(client, &client.scripts.requeue, id).await? else {
+    let key = unique::take_for_requeue(client, id).await?;
+    let requeued = run_on_task(client, &client.scripts.requeue, id).await;
+    if let Some(key) = key
+        && let Ok(Some(_)) = requeued
+    {
+        key.confirm(client).await;
+    }
+    let Some((letter, route)) = requeued? else {
         return Ok(Requeue::Unknown);
     };
     // A task with a damaged record cannot be run.
@@ -44,6 +52,49 @@ pub(super) async fn requeue(client: &ShardClient, id: &TaskId) -> Result<Requeue
         }
         other => Requeue::Refused(other),
     })
+}
+
+/// Fails up to `max` pending tasks of which no attempt has begun in time, and returns how many.
+pub(super) async fn expire(client: &ShardClient, max: usize) -> Result<usize, Error> {
+    let (mut expired, mut answers) = (0, Vec::new());
+    for shard in client.shards() {
+        let answer = expire_in_shard(client, shard, max, &mut expired).await;
+        answers.push((shard, answer));
+    }
+    let result = client.collect_available("expire tasks", answers);
+    // A failed shard does not undo what was expired.
+    if expired == 0 {
+        result?;
+    }
+    Ok(expired)
+}
+
+async fn expire_in_shard(
+    client: &ShardClient,
+    shard: usize,
+    max: usize,
+    expired: &mut usize,
+) -> Result<(), Error> {
+    while *expired < max {
+        let step = EXPIRE_STEP.min(max - *expired);
+        let expire = client.call(shard, &client.scripts.expire, |call| {
+            call.arg(step);
+        });
+        // Id and type of each task.
+        let tasks: Vec<(String, String)> = expire
+            .await
+            .inspect_err(|_| client.publisher.publish_missed())?;
+        *expired += tasks.len();
+        let changes = tasks.iter().filter_map(|(id, task_type)| {
+            let name = |text| Name::parse("name", text).ok();
+            Some(Change::new(name(id)?, name(task_type)?, StateKind::Failed))
+        });
+        client.publisher.publish(changes.collect());
+        if tasks.len() < step {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Purges up to `max` tasks that ended at least `age` ago, and returns how many.

@@ -27,7 +27,7 @@ pub const REDIS_PAGE_TOKENS: Target = Target {
 
 /// Each field of a record as a script writes it, in the order of `FIELDS` and `BULK`, and one value that
 /// no script writes.
-const SOUND: [&[u8]; 17] = [
+const SOUND: [&[u8]; 18] = [
     b"c",
     b"1795698346793",
     b"2",
@@ -41,6 +41,7 @@ const SOUND: [&[u8]; 17] = [
     b"corrupt",
     b"echo@node:n",
     b"1",
+    br#"{"start":{"after":{"secs":1,"nanos":0}},"priority":"high","group":"g","tags":["t"],"unique":{"key":"k"}}"#,
     b"result",
     br#"{"lane":"echo@node:n","metadata":{"k":"v"}}"#,
     b"payload",

@@ -3,7 +3,7 @@
 
 use super::{
     batching::MAX_TASKS, errors::corrupt, finish, lease_args, lease_guard::LeaseGuard,
-    lease_sequence::LeaseCall, record, scripts::ms, shard_client::ShardClient,
+    lease_sequence::LeaseCall, options, record, scripts::ms, shard_client::ShardClient,
 };
 use crate::{Change, Error, LeaseRequest, LeaseToken, Leased, batch_size::MIN_RATE, task_cache};
 use bytes::Bytes;
@@ -87,8 +87,8 @@ fn split_fitting(request: &mut LeaseRequest, leased: Vec<Leased>) -> (Vec<Leased
 }
 
 /// Id, fencing token, attempt, head and payload of each task, when it was submitted and when this attempt
-/// began, whether this is its first attempt without an error, and whether it is a suspect.
-type Row = (String, u64, u64, Vec<u8>, Vec<u8>, u64, u64, u8, u8);
+/// began, whether this is its first attempt without an error, whether it is a suspect, and its options.
+type Row = (String, u64, u64, Vec<u8>, Vec<u8>, u64, u64, u8, u8, Vec<u8>);
 
 /// The time of the shard, whether it has lost the task types, whether due tasks were left because of their
 /// bytes, and the leased tasks.
@@ -108,12 +108,18 @@ async fn call(
     let mut changes = Vec::with_capacity(rows.len());
     let mut snapshots = Vec::with_capacity(rows.len());
     let mut damaged = Vec::new();
-    for (id, fence, attempt, head, payload, submitted_at, begun, is_first, suspect) in rows {
+    for (id, fence, attempt, head, payload, submitted_at, begun, is_first, suspect, options) in rows
+    {
         let name = Name::parse("id", &id).map_err(|_| corrupt(&id, "its id"));
-        let (id, head) = match (name, record::read_head(&id, &head)) {
-            (Ok(id), Ok(head)) => (id, head),
+        let read = (
+            name,
+            record::read_head(&id, &head),
+            options::read(&id, &options),
+        );
+        let (id, head, options) = match read {
+            (Ok(id), Ok(head), Ok(options)) => (id, head, options),
             // The other tasks of this answer are valid.
-            (Err(error), _) | (_, Err(error)) => {
+            (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
                 damaged.push((id, fence, error.to_string()));
                 continue;
             }
@@ -128,6 +134,7 @@ async fn call(
             task_type: head.task_type,
             payload: Bytes::from(payload),
             metadata: head.metadata,
+            options,
             attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
             suspect: suspect == 1,
         };

@@ -1,10 +1,12 @@
 //! Background maintenance: checks whether the shards work, still have their data and have memory, which
-//! durability the server's settings give (they can change), and reconciles sets and counters with the tasks.
+//! durability the server's settings give (they can change), deletes unused unique keys, and reconciles sets
+//! and counters with the tasks.
 
 use super::{
     faults::{AWAY, EVICTION, FULL, LOST, SHARD},
     memory,
     shard_client::ShardClient,
+    unique,
 };
 use crate::{Durability, Error};
 use futures_util::future::join_all;
@@ -49,6 +51,7 @@ pub(super) async fn run(client: Arc<ShardClient>, durability: Arc<DetectedDurabi
             continue;
         }
         check_memory(&client).await;
+        unique::sweep(&client).await;
         if turn + 1 < RECONCILE {
             continue;
         }

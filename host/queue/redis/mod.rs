@@ -17,6 +17,7 @@ mod lease_sequence;
 mod leases;
 mod maintenance;
 mod memory;
+mod options;
 mod queries;
 mod queue;
 mod record;
@@ -25,5 +26,6 @@ mod scripts;
 mod shard_client;
 mod store_identity;
 mod submit_batcher;
+mod unique;
 
 pub use queue::RedisQueue;

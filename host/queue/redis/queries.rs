@@ -3,6 +3,7 @@
 use super::{
     finish,
     leases::{self, First},
+    options,
     record::{self, BULK, FIELDS},
     scripts::ms,
     shard_client::ShardClient,
@@ -101,7 +102,9 @@ fn cached(client: &ShardClient, id: &TaskId) -> Option<Task> {
         return None;
     };
     let age = client.now().0.abs_diff(finished_at.0);
-    let is_fresh = age < ms(CACHED).min(client.keep_ended_ms.load(Ordering::Relaxed));
+    let own = task.options.as_ref().and_then(|options| options.result_ttl);
+    let kept = own.map_or_else(|| client.keep_ended_ms.load(Ordering::Relaxed), ms);
+    let is_fresh = age < ms(CACHED).min(kept);
     is_fresh.then(|| Arc::unwrap_or_clone(task))
 }
 
@@ -174,8 +177,9 @@ async fn first(
     Ok(first.into_iter().flatten().min())
 }
 
-/// Id, fencing token, type, attempt, whether its cancellation was requested, and its losses so far.
-type ExpiredRow = (String, u64, String, u64, u8, u64);
+/// Id, fencing token, type, attempt, whether its cancellation was requested, its losses so far, and its
+/// options.
+type ExpiredRow = (String, u64, String, u64, u8, u64, Vec<u8>);
 
 pub(super) async fn expired(
     client: &ShardClient,
@@ -206,18 +210,21 @@ pub(super) async fn expired(
         };
         answers.push((shard, Ok(())));
         let mut damaged = Vec::new();
-        for (id, fence, task_type, attempt, cancel_requested, losses) in rows {
+        for (id, fence, task_type, attempt, cancel_requested, losses, options) in rows {
             let names = Name::parse("task type", &task_type)
-                .and_then(|task_type| Ok((task_type, Name::parse("task id", &id)?)));
-            match names {
-                Ok((task_type, id)) => expired.push(Expired {
+                .and_then(|task_type| Ok((task_type, Name::parse("task id", &id)?)))
+                .map_err(|error| error.to_string());
+            let options = options::read(&id, &options).map_err(|error| error.to_string());
+            match names.and_then(|names| Ok((names, options?))) {
+                Ok(((task_type, id), options)) => expired.push(Expired {
                     task_type,
                     token: LeaseToken { id, fence },
+                    options,
                     attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
                     losses: u32::try_from(losses).unwrap_or(u32::MAX),
                     cancel_requested: cancel_requested == 1,
                 }),
-                Err(error) => damaged.push((id, fence, error.to_string())),
+                Err(error) => damaged.push((id, fence, error)),
             }
         }
         finish::fail_damaged(client, shard, &damaged).await;
@@ -287,6 +294,8 @@ async fn list_shard(
                 call.arg(state.unwrap_or_default());
                 call.arg(filter.task_type.as_ref().map_or("", Name::as_str));
                 call.arg(left).arg(order).arg(id).arg(SCAN).arg(LIST_BYTES);
+                call.arg(filter.group.as_ref().map_or("", Name::as_str));
+                call.arg(filter.tag.as_ref().map_or("", Name::as_str));
             })
             .await?;
         for (id, order, fields) in rows {

@@ -1,7 +1,6 @@
 //! Opens and closes the queue, and implements the queue's contract with its parts.
 
 use super::{
-    batching::{reassemble, split_by_shard},
     bulk::BulkConnection,
     coalescer::Coalescer,
     control,
@@ -11,14 +10,15 @@ use super::{
     maintenance::{self, DetectedDurability},
     queries,
     shard_client::{FORMAT, Opened, ShardClient},
-    submit_batcher::{self, Sender},
+    submit_batcher::{self, Entry, Sender},
+    unique,
 };
 use crate::{
     Cancel, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseRequest, LeaseToken,
     Leased, Listing, Page, Publisher, Renewal, Requeue, StatusRead, Submitted, TaskQueue, Watch,
 };
 use async_trait::async_trait;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use hostel_runtime::health::{Background, Health, Part};
 use hostel_task::{Name, Submission, Task, TaskId, UnixMs};
 use parking_lot::Mutex;
@@ -170,23 +170,11 @@ impl TaskQueue for RedisQueue {
             Some(open) => open.senders.clone(),
             None => return Err(closed()),
         };
-        let client = &self.client;
-        // Most calls bring one task.
-        if tasks.len() == 1 {
-            let shard = client.shard_of(tasks[0].id());
-            return submit_batcher::submit(&senders[shard], tasks).await;
+        if tasks.iter().any(unique::has_key) {
+            return unique::submit(&self.client, &senders, tasks).await;
         }
-        let parts = split_by_shard(client, &tasks, Submission::id, Submission::bytes);
-        let submit = parts.into_iter().map(|(shard, positions)| {
-            // Payloads are shared, so clones are cheap.
-            let part = positions.iter().map(|&position| tasks[position].clone());
-            let (part, sender) = (part.collect(), &senders[shard]);
-            async move {
-                let answers = submit_batcher::submit(sender, part).await?;
-                Ok::<Vec<_>, Error>(positions.into_iter().zip(answers).collect())
-            }
-        });
-        reassemble(tasks.len(), try_join_all(submit).await?)
+        let entries = tasks.into_iter().map(Entry::from).collect();
+        submit_batcher::submit_to_shards(&self.client, &senders, entries).await
     }
 
     async fn compare(&self, task: &Submission) -> Result<Option<Submitted>, Error> {
@@ -234,6 +222,10 @@ impl TaskQueue for RedisQueue {
 
     async fn cancel(&self, id: &TaskId) -> Result<Cancel, Error> {
         control::cancel(self.client()?, id).await
+    }
+
+    async fn expire(&self, max: usize) -> Result<usize, Error> {
+        control::expire(self.client()?, max).await
     }
 
     async fn requeue(&self, id: &TaskId) -> Result<Requeue, Error> {

@@ -1,6 +1,6 @@
 //! Encodes a task for its Redis hash and decodes it. `scripts/common.lua` documents the fields.
 
-use super::errors::corrupt;
+use super::{errors::corrupt, options};
 use crate::Error;
 use bytes::Bytes;
 use hostel_task::{
@@ -11,8 +11,8 @@ use std::{borrow::Cow, collections::BTreeMap, str::FromStr, sync::Arc};
 
 /// The fields of a status and of a listing, in the order of `task` and of `list.lua`. Without the head,
 /// which holds metadata of any kind and only repeats the route.
-pub(super) const FIELDS: [&str; 13] = [
-    "s", "t", "u", "a", "b", "n", "k", "e", "w", "z", "d", "l", "v",
+pub(super) const FIELDS: [&str; 14] = [
+    "s", "t", "u", "a", "b", "n", "k", "e", "w", "z", "d", "l", "v", "i",
 ];
 
 /// The remaining fields of a task: result, head and payload.
@@ -118,7 +118,7 @@ pub(super) fn task(id: TaskId, values: Vec<Text>) -> Option<Task> {
     if values.iter().all(Option::is_none) {
         return None;
     }
-    let known = [14, 1, 2, 7, 10, 11].map(|field| values.get(field).cloned().flatten());
+    let known = [15, 1, 2, 7, 10, 11, 13].map(|field| values.get(field).cloned().flatten());
     let task = decode(id.clone(), values);
     Some(task.unwrap_or_else(|error| damaged(id, known, &error)))
 }
@@ -129,9 +129,10 @@ pub(super) fn unreadable(id: TaskId, error: &Error) -> Task {
 }
 
 /// Returns what is known of a task whose record is damaged, from its head, its times, its error with its
-/// class, and its route.
-fn damaged(id: TaskId, known: [Text; 6], error: &Error) -> Task {
-    let [head, submitted_at, at, text, class, route] = known;
+/// class, its route, and its options.
+fn damaged(id: TaskId, known: [Text; 7], error: &Error) -> Task {
+    let [head, submitted_at, at, text, class, route, options] = known;
+    let options = options.and_then(|stored| options::read(id.as_str(), &stored).ok());
     let head = head.and_then(|head| read_head(id.as_str(), &head).ok());
     let route = route.and_then(|route| Route::parse(std::str::from_utf8(&route).ok()?));
     let route = match &head {
@@ -150,6 +151,7 @@ fn damaged(id: TaskId, known: [Text; 6], error: &Error) -> Task {
         target,
         payload: Bytes::new(),
         metadata: head.map(|head| head.metadata).unwrap_or_default(),
+        options: options.flatten(),
         submitted_at,
         state: State::Failed {
             started_at: None,
@@ -188,9 +190,10 @@ fn decode(id: TaskId, values: Vec<Text>) -> Result<Task, Error> {
     let error = next().map(|text| String::from_utf8_lossy(&text).into_owned());
     let executed_by = next().and_then(|text| read_executed_by(&text));
     let finishes = number("its number of ends", next())?;
-    let error_class = next().map(|_| ErrorClass::Corrupt);
+    let error_class = next().map(|class| read_class(&class));
     let route = next();
     let losses = parse(next()).unwrap_or(0);
+    let options = options::read(id.as_str(), &next().unwrap_or_default())?;
     let result = Bytes::from(next().unwrap_or_default());
     let head = if has_head {
         let head = next().ok_or_else(|| corrupt(id.as_str(), "its head"))?;
@@ -229,6 +232,7 @@ fn decode(id: TaskId, values: Vec<Text>) -> Result<Task, Error> {
         target: head.target,
         payload,
         metadata: head.metadata,
+        options,
         submitted_at,
         state,
         attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
@@ -239,6 +243,13 @@ fn decode(id: TaskId, values: Vec<Text>) -> Result<Task, Error> {
         finishes: u32::try_from(finishes).unwrap_or(u32::MAX),
         id,
     })
+}
+
+/// Reads field `d`.
+fn read_class(stored: &[u8]) -> ErrorClass {
+    let class = |class: &ErrorClass| class.as_str().as_bytes() == stored;
+    let class = ErrorClass::ALL.into_iter().find(class);
+    class.unwrap_or(ErrorClass::Corrupt)
 }
 
 fn parse<T: FromStr>(text: Text) -> Option<T> {

@@ -28,7 +28,7 @@ pub(super) const CALL: Duration = Duration::from_secs(5);
 const EXPECTED: (usize, usize) = (2 << 20, 16 << 20);
 
 /// The version of the format of the keys.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// The settings that are in force in a shard.
 pub(super) struct Opened {
@@ -140,10 +140,14 @@ impl ShardClient {
         0..self.tags.len()
     }
 
-    /// The shard of a task. It is the same in every version: FNV-1a, 64 bits.
+    /// The shard of a task.
     pub fn shard_of(&self, id: &TaskId) -> usize {
-        let hash = id
-            .as_str()
+        self.shard_of_text(id.as_str())
+    }
+
+    /// The shard of a task's id, or of a unique key. It is the same in every version: FNV-1a, 64 bits.
+    pub fn shard_of_text(&self, text: &str) -> usize {
+        let hash = text
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

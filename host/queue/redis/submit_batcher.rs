@@ -2,14 +2,15 @@
 //! the next batch grows. The script decides which tasks are created and which conflict.
 
 use super::{
-    batching::MAX_TASKS,
+    batching::{MAX_TASKS, reassemble, split_by_shard},
     bulk::BulkConnection,
     coalescer::Coalescer,
     errors::closed,
-    memory, record,
+    memory, options, record,
     shard_client::{CALL, ShardClient},
 };
 use crate::{BatchSize, Change, Error, Submitted};
+use futures_util::future::try_join_all;
 use hostel_redis::Connection;
 use hostel_task::{StateKind, Submission};
 use redis::cmd;
@@ -25,21 +26,77 @@ const BACKLOG: usize = 1024;
 /// How long replicas may take to confirm a submission.
 const REPLICATE: Duration = Duration::from_secs(2);
 
+/// A task to store.
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub task: Submission,
+    /// The time of the task's shard until which the reservation of its unique key allows to store it; 0
+    /// if it has none.
+    pub reserved_until: u64,
+}
+
+impl From<Submission> for Entry {
+    fn from(task: Submission) -> Self {
+        Self {
+            task,
+            reserved_until: 0,
+        }
+    }
+}
+
 /// The tasks of one caller, all of one shard.
 pub(super) struct Submit {
-    tasks: Vec<Submission>,
-    reply: oneshot::Sender<Result<Vec<Submitted>, Error>>,
+    entries: Vec<Entry>,
+    reply: oneshot::Sender<Result<Vec<Answer>, Error>>,
 }
 
 pub(super) type Sender = mpsc::Sender<Submit>;
 
-/// Submits tasks of one shard through its loop.
-pub(super) async fn submit(
-    sender: &Sender,
-    tasks: Vec<Submission>,
+/// Submits tasks, none of which has a unique key.
+pub(super) async fn submit_to_shards(
+    client: &ShardClient,
+    senders: &[Sender],
+    entries: Vec<Entry>,
 ) -> Result<Vec<Submitted>, Error> {
+    let answers = submit_reserved(client, senders, entries).await?;
+    let missing = || Error::Corrupt("a submission without a unique key was refused for it".into());
+    let answers = answers.into_iter().map(Answer::submitted);
+    answers.collect::<Option<Vec<_>>>().ok_or_else(missing)
+}
+
+/// Submits tasks, and returns an answer for each, in their order.
+pub(super) async fn submit_reserved(
+    client: &ShardClient,
+    senders: &[Sender],
+    entries: Vec<Entry>,
+) -> Result<Vec<Answer>, Error> {
+    // Most calls bring one task.
+    if let [entry] = &entries[..] {
+        let shard = client.shard_of(entry.task.id());
+        return submit(&senders[shard], entries).await;
+    }
+    let parts = split_by_shard(
+        client,
+        &entries,
+        |entry| entry.task.id(),
+        |entry| entry.task.bytes(),
+    );
+    let submit = parts.into_iter().map(|(shard, positions)| {
+        // Payloads are shared, so clones are cheap.
+        let part = positions.iter().map(|&position| entries[position].clone());
+        let (part, sender) = (part.collect(), &senders[shard]);
+        async move {
+            let answers = submit(sender, part).await?;
+            Ok::<Vec<_>, Error>(positions.into_iter().zip(answers).collect())
+        }
+    });
+    reassemble(entries.len(), try_join_all(submit).await?)
+}
+
+/// Submits tasks of one shard through its loop.
+async fn submit(sender: &Sender, entries: Vec<Entry>) -> Result<Vec<Answer>, Error> {
     let (reply, answer) = oneshot::channel();
-    let sent = sender.send(Submit { tasks, reply }).await;
+    let sent = sender.send(Submit { entries, reply }).await;
     sent.map_err(|_| closed())?;
     // The reply is dropped if the loop panics.
     answer.await.unwrap_or_else(|_| {
@@ -71,21 +128,24 @@ pub(super) async fn serve(
     let mut batch_size = BatchSize::default();
     while receiver.recv_many(&mut waiting, MAX_TASKS).await > 0 {
         let begun = Instant::now();
-        coalescer.record(begun, waiting.iter().map(|call| call.tasks.len()).sum());
+        coalescer.record(begun, waiting.iter().map(|call| call.entries.len()).sum());
         let mut calls = waiting.drain(..).peekable();
         while let Some(first) = calls.next() {
-            let size = |call: &Submit| call.tasks.iter().map(Submission::bytes).sum::<usize>();
-            let (mut tasks, mut bytes) = (first.tasks.len(), size(&first));
+            let size = |call: &Submit| {
+                let bytes = call.entries.iter().map(|entry| entry.task.bytes());
+                bytes.sum::<usize>()
+            };
+            let (mut tasks, mut bytes) = (first.entries.len(), size(&first));
             let mut batch = vec![first];
             while let Some(next) = calls.next_if(|next| {
-                tasks + next.tasks.len() <= MAX_TASKS && bytes + size(next) <= batch_size.bytes()
+                tasks + next.entries.len() <= MAX_TASKS && bytes + size(next) <= batch_size.bytes()
             }) {
-                (tasks, bytes) = (tasks + next.tasks.len(), bytes + size(&next));
+                (tasks, bytes) = (tasks + next.entries.len(), bytes + size(&next));
                 batch.push(next);
             }
-            let tasks: Vec<&Submission> = batch.iter().flat_map(|call| &call.tasks).collect();
+            let entries: Vec<&Entry> = batch.iter().flat_map(|call| &call.entries).collect();
             let began = Instant::now();
-            let done = write(&client, shard, &bulk, bytes, &tasks).await;
+            let done = write(&client, shard, &bulk, bytes, &entries).await;
             match &done {
                 Ok(_) => batch_size.confirmed(bytes, began.elapsed()),
                 Err(_) => batch_size.failed(),
@@ -102,7 +162,7 @@ async fn write(
     shard: usize,
     bulk: &BulkConnection,
     bytes: usize,
-    tasks: &[&Submission],
+    entries: &[&Entry],
 ) -> Result<Vec<Answer>, Error> {
     let replicas = client.settings.replicas;
     let mut connection = bulk.connection();
@@ -111,13 +171,23 @@ async fn write(
         call.arg(max_open_tasks.div_ceil(client.tags.len()))
             .arg(client.settings.reserve_percent)
             .arg(u32::from(replicas > 0));
-        for task in tasks {
+        for Entry {
+            task,
+            reserved_until,
+        } in entries
+        {
             let route = task.route().to_string();
             let head = record::write_head(task, &route);
             call.arg(task.id().as_str())
                 .arg(route)
                 .arg(head)
                 .arg(&task.payload()[..]);
+            match task.options() {
+                None => call.arg(""),
+                Some(given) => call
+                    .arg(options::words(given, *reserved_until))
+                    .arg(options::write(task)),
+            };
         }
     });
     if replicas == 0 {
@@ -149,14 +219,34 @@ pub(super) async fn compare(
     client: &ShardClient,
     task: &Submission,
 ) -> Result<Option<Submitted>, Error> {
-    let (shard, script) = (client.shard_of(task.id()), &client.scripts.compare);
-    let compare = client.call_with_bulk_args(shard, script, task.bytes(), |call| {
-        call.arg(task.id().as_str())
-            .arg(record::write_head(task, &task.route().to_string()))
-            .arg(&task.payload()[..]);
+    let shard = client.shard_of(task.id());
+    let (_, mut answers) = compare_in_shard(client, shard, &[task]).await?;
+    Ok(answers.pop().flatten())
+}
+
+/// Compares submissions with the tasks of their ids in a shard: `None` for each without one. Returns the
+/// time of the shard as well.
+pub(super) async fn compare_in_shard(
+    client: &ShardClient,
+    shard: usize,
+    tasks: &[&Submission],
+) -> Result<(u64, Vec<Option<Submitted>>), Error> {
+    let bytes = tasks.iter().map(|task| task.bytes()).sum();
+    let compare = client.call_with_bulk_args(shard, &client.scripts.compare, bytes, |call| {
+        for task in tasks {
+            call.arg(task.id().as_str())
+                .arg(record::write_head(task, &task.route().to_string()))
+                .arg(&task.payload()[..])
+                .arg(options::write(task));
+        }
     });
-    let answer: String = compare.await?;
-    Ok(parse(&answer)?.pop().flatten())
+    let (now, answers): (u64, String) = compare.await?;
+    let compared = |letter: u8| match letter {
+        b'u' => Ok(None),
+        letter => Ok(parse_letter(letter)?.submitted()),
+    };
+    let answers: Result<Vec<_>, Error> = answers.bytes().map(compared).collect();
+    Ok((now, answers?))
 }
 
 /// Returns the id of a connection, which is unique on its server.
@@ -166,21 +256,49 @@ async fn connection_id(connection: &mut Connection, tag: &str) -> redis::RedisRe
     connection.on_node_of_key(tag, id).await
 }
 
-/// The result for one task; `None` if there was no memory left for it.
-type Answer = Option<Submitted>;
+/// The result for one task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    Submitted(Submitted),
+    /// There was no memory left for it.
+    NoMemory,
+    /// The reservation of its unique key does not hold any more.
+    Void,
+}
+
+impl Answer {
+    /// Returns the answer for the caller; `None` if the key has to be reserved again.
+    pub fn submitted(self) -> Option<Submitted> {
+        match self {
+            Self::Submitted(submitted) => Some(submitted),
+            // Only a part of its call was stored.
+            Self::NoMemory => Some(Submitted::Full),
+            Self::Void => None,
+        }
+    }
+
+    fn is_created(&self) -> bool {
+        *self == Self::Submitted(Submitted::Created)
+    }
+}
 
 fn parse(answers: &str) -> Result<Vec<Answer>, Error> {
-    let submitted = |letter: u8| match letter {
-        b'n' => Ok(Some(Submitted::Created)),
-        b'e' => Ok(Some(Submitted::Existing)),
-        b'c' => Ok(Some(Submitted::Conflict)),
-        b'f' => Ok(Some(Submitted::Full)),
-        b'm' => Ok(None),
-        other => Err(Error::Corrupt(format!(
-            "a submission was answered with {other}"
-        ))),
-    };
-    answers.bytes().map(submitted).collect()
+    answers.bytes().map(parse_letter).collect()
+}
+
+fn parse_letter(letter: u8) -> Result<Answer, Error> {
+    Ok(match letter {
+        b'n' => Answer::Submitted(Submitted::Created),
+        b'e' => Answer::Submitted(Submitted::Existing),
+        b'c' => Answer::Submitted(Submitted::Conflict),
+        b'f' => Answer::Submitted(Submitted::Full),
+        b'm' => Answer::NoMemory,
+        b'v' => Answer::Void,
+        other => {
+            let reason = format!("a submission was answered with {other}");
+            return Err(Error::Corrupt(reason));
+        }
+    })
 }
 
 /// Publishes the new tasks, and then answers the callers: a watch that begins after an answer gets no
@@ -198,13 +316,13 @@ fn answer(client: &ShardClient, batch: Vec<Submit>, done: Result<Vec<Answer>, Er
     };
     let shares: Vec<Vec<Answer>> = batch
         .iter()
-        .map(|call| answers.by_ref().take(call.tasks.len()).collect())
+        .map(|call| answers.by_ref().take(call.entries.len()).collect())
         .collect();
     let created = batch.iter().zip(&shares).flat_map(|(call, share)| {
-        let tasks = call.tasks.iter().zip(share);
-        tasks.filter(|(_, answer)| **answer == Some(Submitted::Created))
+        let entries = call.entries.iter().zip(share);
+        entries.filter(|(_, answer)| answer.is_created())
     });
-    let changes = created.map(|(task, _)| {
+    let changes = created.map(|(Entry { task, .. }, _)| {
         let (id, task_type) = (task.id().clone(), task.task_type().clone());
         Change::new(id, task_type, StateKind::Pending)
     });
@@ -220,14 +338,11 @@ fn answer(client: &ShardClient, batch: Vec<Submit>, done: Result<Vec<Answer>, Er
 
 /// Returns the answer to one call. A call of which no task was stored for lack of memory fails with the
 /// reason; a call of which a part was stored finds the queue full for the rest.
-fn answer_of_call(client: &ShardClient, share: Vec<Answer>) -> Result<Vec<Submitted>, Error> {
-    if share.contains(&None) && !share.contains(&Some(Submitted::Created)) {
+fn answer_of_call(client: &ShardClient, share: Vec<Answer>) -> Result<Vec<Answer>, Error> {
+    if share.contains(&Answer::NoMemory) && !share.iter().any(Answer::is_created) {
         return Err(Error::Full {
             reason: memory::full(client.settings.reserve_percent),
         });
     }
-    let answers = share.into_iter();
-    Ok(answers
-        .map(|answer| answer.unwrap_or(Submitted::Full))
-        .collect())
+    Ok(share)
 }

@@ -18,7 +18,8 @@ const HOUR: i64 = 3_600_000;
 
 /// How much of the time between two runs counts for the age of ended tasks. A wrong wall clock that
 /// was corrected looks like a long time without a node, and must not make the queue purge its results.
-/// For due times all of it counts: an early attempt does no harm.
+/// For due times and unique keys all of it counts: an early attempt does no harm, and a key that is held too
+/// long keeps work from being done.
 const MAX_COUNTED_PAUSE: i64 = HOUR;
 
 const CENTURY: i64 = 100 * 365 * 24 * HOUR;
@@ -117,8 +118,13 @@ impl Clock {
             offsets: RwLock::new(offsets),
         };
         if resumed.due_earlier_by > 0 {
-            let sql = "UPDATE task SET at = at - ?1 WHERE state = 0 AND typeof(at) = 'integer'";
-            conn.execute(sql, [resumed.due_earlier_by])?;
+            for sql in [
+                "UPDATE task SET at = at - ?1 WHERE state = 0 AND typeof(at) = 'integer'",
+                "UPDATE task_options SET start_by = start_by - ?1 WHERE typeof(start_by) = 'integer'",
+                "UPDATE unique_key SET until = until - ?1 WHERE typeof(until) = 'integer'",
+            ] {
+                conn.execute(sql, [resumed.due_earlier_by])?;
+            }
         }
         if resumed.ahead != ahead_before {
             let offset = ClockOffset {
@@ -142,6 +148,12 @@ impl Clock {
         let index = offsets.partition_point(|offset| offset.since <= at);
         let ahead = index.checked_sub(1).map_or(0, |index| offsets[index].ahead);
         UnixMs(u64::try_from(at.saturating_add(ahead)).unwrap_or(0))
+    }
+
+    /// Returns the moment of the queue's time at which the wall clock will show `time` unless it is set.
+    pub fn from_wall(&self, time: UnixMs) -> i64 {
+        let ahead = self.offsets.read().last().map_or(0, |offset| offset.ahead);
+        ms(time).saturating_sub(ahead)
     }
 
     /// Adds an offset if the wall clock was set, and returns whether it was.

@@ -2,13 +2,14 @@
 
 use super::{
     damage::Damage,
-    encoding::{SymbolId, parse_name, state_kind},
+    encoding::{SymbolId, parse_name, read_options, state_kind},
     transaction::Transaction,
 };
 use crate::task_queue::{Cancel, Requeue};
 use hostel_sqlite::StatementError;
-use hostel_task::{StateKind, TaskId};
-use rusqlite::Row;
+use hostel_task::{StateKind, TaskId, TaskOptions};
+use rusqlite::{Row, Statement};
+use std::sync::Arc;
 
 /// A stored task.
 struct Found {
@@ -27,10 +28,18 @@ impl Transaction<'_> {
         let Found { seq, route, .. } = task;
         match task.state {
             StateKind::Pending => {
+                let Some(options) = self.options_or_mark(seq)? else {
+                    return Ok(Cancel::Ended(StateKind::Failed));
+                };
                 let position = (task.at, seq);
-                self.index.route_mut(route)?.remove(position, task.losses);
+                self.index.remove_pending(route, position, task.losses)?;
                 self.index.submit_cache.remove(seq);
-                self.statements.cancel.execute([seq, self.clock.now()])?;
+                let now = self.clock.now();
+                self.statements.cancel.execute([seq, now])?;
+                if let Some(options) = options {
+                    let task_type = self.index.route_mut(route)?.route.task_type.clone();
+                    self.release_key(id, &task_type, &options, now)?;
+                }
                 self.moved(id, route, StateKind::Pending, StateKind::Cancelled)?;
                 Ok(Cancel::Cancelled)
             }
@@ -60,24 +69,38 @@ impl Transaction<'_> {
         if !matches!(task.state, StateKind::Failed | StateKind::Cancelled) {
             return Ok(Requeue::Refused(task.state));
         }
+        let Some(options) = self.options_or_mark(task.seq)? else {
+            return Ok(Requeue::Refused(StateKind::Failed));
+        };
         let now = self.clock.now();
         self.statements.requeue.execute([task.seq, now])?;
-        let route = self.index.route_mut(task.route)?;
-        route.insert((now, task.seq), 0);
+        if let Some(options) = &options {
+            self.statements.clear_start_by.execute([task.seq])?;
+            if let Some(unique) = &options.unique {
+                let task_type = self.index.route_mut(task.route)?.route.task_type.clone();
+                self.retake_key(task.seq, id, &task_type, unique, now)?;
+            }
+        }
+        let (position, options) = ((now, task.seq), options.as_deref());
+        self.index
+            .insert_pending(task.route, position, 0, options, None)?;
         self.moved(id, task.route, task.state, StateKind::Pending)?;
         Ok(Requeue::Requeued)
     }
 
-    /// Deletes up to `max` tasks that ended at or before `until`, and returns how many.
+    /// Deletes up to `max` tasks that ended at or before `until`, or whose own time is over, and returns how
+    /// many.
     pub fn purge(&mut self, until: i64, max: usize) -> Result<usize, StatementError> {
-        let max = i64::try_from(max).unwrap_or(i64::MAX);
-        let mut found = Vec::new();
-        let mut rows = self.statements.ended.query([until, max])?;
-        while let Some(row) = rows.next()? {
-            found.push((row.get::<_, i64>(0)?, read_ended(row).ok()));
+        let mut found = purged(&mut self.statements.ended, until, max)?;
+        let rest = max - found.len();
+        if rest > 0 {
+            let now = self.clock.now();
+            found.extend(purged(&mut self.statements.kept_ended, now, rest)?);
         }
-        drop(rows);
-        for (seq, task) in &found {
+        for Purged { seq, task, options } in &found {
+            if let Some(options) = options {
+                self.delete_options(*seq, options)?;
+            }
             let counted = task.as_ref().is_some_and(|(id, route, state)| {
                 self.snapshots.push((id.clone(), None));
                 self.index.count(*route, Some(*state), None).is_ok()
@@ -95,6 +118,22 @@ impl Transaction<'_> {
             self.statements.store_next_seq.execute([next])?;
         }
         Ok(found.len())
+    }
+
+    /// Reads the options of a task that may have some. A task whose options cannot be read is marked, and
+    /// is `None`.
+    fn options_or_mark(
+        &mut self,
+        seq: i64,
+    ) -> Result<Option<Option<Arc<TaskOptions>>>, StatementError> {
+        match self.find_options(seq) {
+            Ok(options) => Ok(Some(options)),
+            Err(error) => {
+                let damage = Damage::of(seq, error)?;
+                self.mark(&[damage])?;
+                Ok(None)
+            }
+        }
     }
 
     fn find(&mut self, id: &TaskId) -> Result<Option<Found>, StatementError> {
@@ -118,6 +157,32 @@ impl Transaction<'_> {
         }
         Err(StatementError::Corrupt(format!("task {id} cannot be read")))
     }
+}
+
+/// A task that is to be purged. What cannot be read of it is `None`.
+struct Purged {
+    seq: i64,
+    task: Option<(TaskId, SymbolId, StateKind)>,
+    options: Option<Arc<TaskOptions>>,
+}
+
+/// Runs one of the two statements that select what is purged.
+fn purged(
+    statement: &mut Statement<'_>,
+    until: i64,
+    max: usize,
+) -> Result<Vec<Purged>, StatementError> {
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    let mut found = Vec::new();
+    let mut rows = statement.query([until, max])?;
+    while let Some(row) = rows.next()? {
+        found.push(Purged {
+            seq: row.get(0)?,
+            task: read_ended(row).ok(),
+            options: read_options(row.get_ref(4)?).ok().flatten(),
+        });
+    }
+    Ok(found)
 }
 
 fn read_ended(row: &Row<'_>) -> Result<(TaskId, SymbolId, StateKind), StatementError> {

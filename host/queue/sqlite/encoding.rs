@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hostel_sqlite::StatementError;
-use hostel_task::{Name, Route, StateKind, UnixMs};
+use hostel_task::{Name, Route, StateKind, TaskOptions, UnixMs};
 use rusqlite::types::ValueRef;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -50,6 +50,23 @@ pub(super) fn read_metadata(stored: ValueRef<'_>) -> Result<Metadata, StatementE
         StatementError::Corrupt(format!("its metadata does not parse: {error}"))
     })?;
     Ok(Arc::new(metadata))
+}
+
+/// Returns the text of options. Equal options have equal texts, in every version.
+pub(super) fn write_options(options: &TaskOptions) -> String {
+    // Options always have a JSON form.
+    serde_json::to_string(options).unwrap_or_default()
+}
+
+pub(super) fn read_options(
+    stored: ValueRef<'_>,
+) -> Result<Option<Arc<TaskOptions>>, StatementError> {
+    let Some(json) = stored.as_str_or_null().map_err(rusqlite::Error::from)? else {
+        return Ok(None);
+    };
+    let options = serde_json::from_str(json)
+        .map_err(|error| StatementError::Corrupt(format!("its options do not parse: {error}")))?;
+    Ok(Some(Arc::new(options)))
 }
 
 pub(super) fn read_bytes(stored: ValueRef<'_>) -> Result<Bytes, StatementError> {

@@ -91,8 +91,12 @@ impl Transaction<'_> {
         let id = &finish.token.id;
         self.index.running.remove(id);
         if state == StateKind::Pending {
-            let route = self.index.route_mut(lease.route)?;
-            route.insert((at, seq), losses);
+            let options = lease.options.as_deref();
+            self.index
+                .insert_pending(lease.route, (at, seq), losses, options, None)?;
+        } else if let Some(options) = lease.options.as_deref() {
+            let task_type = self.index.route_mut(lease.route)?.route.task_type.clone();
+            self.release_key(id, &task_type, options, now)?;
         }
         self.moved(id, lease.route, StateKind::Running, state)?;
         let before = self.task_cache.get(id);

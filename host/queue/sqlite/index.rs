@@ -4,16 +4,20 @@
 
 use super::{
     damage::Damage,
-    encoding::{SymbolId, parse_name, parse_route, state_kind},
+    encoding::{SymbolId, parse_name, parse_route, read_options, state_kind},
+    lane::QueuePosition,
+    placement::{Placement, Placements},
+    route_index::RouteIndex,
     submit_cache::SubmitCache,
+    take_due::Heads,
 };
-use crate::{lease_request::LeaseRequest, task_queue::LeaseToken};
+use crate::task_queue::LeaseToken;
 use hostel_sqlite::StatementError;
-use hostel_task::{Name, Route, StateKind, TaskId, is_suspect};
+use hostel_task::{Priority, StateKind, TaskId, TaskOptions};
 use rusqlite::{Connection, Row, types::Value};
 use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
+    sync::Arc,
 };
 
 #[derive(Default)]
@@ -23,27 +27,16 @@ pub(super) struct Index {
     pub running: HashMap<TaskId, ActiveLease>,
     /// Routes that changed since this set was last drained.
     pub changed_routes: HashSet<SymbolId>,
-    /// The first pending task of each route, and the first suspect; out of date for `stale_heads`.
-    heads: BTreeSet<(QueuePosition, SymbolId, bool)>,
-    stale_heads: HashSet<SymbolId>,
+    pub heads: Heads,
+    /// The pending tasks with options.
+    pub placements: Placements,
     pub submit_cache: SubmitCache,
     pub next_seq: i64,
     /// The number of pending and running tasks.
     pub open: usize,
+    /// The number of the next lease, by which priorities take turns.
+    pub leases: u64,
 }
-
-/// The tasks of one route.
-pub(super) struct RouteIndex {
-    pub route: Route,
-    /// Ordered by due time, then by submission. Suspects are apart, in the second set.
-    pending: [BTreeSet<QueuePosition>; 2],
-    pub counts: [u64; 5],
-    /// What `Index::heads` has of this route.
-    heads: [Option<QueuePosition>; 2],
-}
-
-/// When a task is due, and its sequence number.
-type QueuePosition = (i64, i64);
 
 /// The lease of a running task.
 #[derive(Debug, Clone)]
@@ -55,6 +48,7 @@ pub(super) struct ActiveLease {
     pub lease_until: i64,
     pub cancel_requested: bool,
     pub losses: u32,
+    pub options: Option<Arc<TaskOptions>>,
 }
 
 impl Index {
@@ -75,17 +69,22 @@ impl Index {
             |row| row.get(0),
         )?;
         index.load_counts(conn, &mut damaged)?;
-        let pending = "SELECT seq, type, at, losses FROM task WHERE state = 0";
+        // The time to begin by is for the first attempt only.
+        let pending = "SELECT seq, type, at, losses, options,
+                 CASE WHEN started_at IS NULL THEN start_by END
+             FROM task LEFT JOIN task_options USING (seq) WHERE state = 0";
         index.load_rows(conn, pending, &mut damaged, Self::load_pending)?;
-        let running = "SELECT seq, type, id, fence, attempt, at, cancel_asked, losses FROM task
-             WHERE state = 1";
+        let running = "SELECT seq, type, id, fence, attempt, at, cancel_asked, losses, options
+             FROM task LEFT JOIN task_options USING (seq) WHERE state = 1";
         index.load_rows(conn, running, &mut damaged, Self::load_running)?;
         index.changed_routes = index.routes.keys().copied().collect();
         Ok((index, damaged))
     }
 
-    /// Keeps the routes of the previous index: that they are empty now is a change, too.
-    pub fn keep_routes(&mut self, before: Self) {
+    /// Takes over what the database does not have of the previous index: the number of leases, and the
+    /// routes. That they are empty now is a change, too.
+    pub fn succeed(&mut self, before: Self) {
+        self.leases = before.leases;
         for (symbol, route) in before.routes {
             let empty = || RouteIndex::new(route.route);
             self.routes.entry(symbol).or_insert_with(empty);
@@ -113,9 +112,9 @@ impl Index {
     }
 
     fn load_pending(&mut self, row: &Row<'_>, seq: i64) -> Result<(), StatementError> {
-        let (at, losses) = (row.get(2)?, row.get(3)?);
-        self.route_mut(row.get(1)?)?.insert((at, seq), losses);
-        Ok(())
+        let (route, at, losses) = (row.get(1)?, row.get(2)?, row.get(3)?);
+        let options = read_options(row.get_ref(4)?)?;
+        self.insert_pending(route, (at, seq), losses, options.as_deref(), row.get(5)?)
     }
 
     fn load_running(&mut self, row: &Row<'_>, seq: i64) -> Result<(), StatementError> {
@@ -128,6 +127,7 @@ impl Index {
             lease_until: row.get(5)?,
             cancel_requested: row.get(6)?,
             losses: row.get(7)?,
+            options: read_options(row.get_ref(8)?)?,
         };
         self.route_mut(lease.route)?;
         self.running.insert(parse_name(id)?, lease);
@@ -181,7 +181,7 @@ impl Index {
     /// Returns a route for a change.
     pub fn route_mut(&mut self, symbol: SymbolId) -> Result<&mut RouteIndex, StatementError> {
         self.changed_routes.insert(symbol);
-        self.stale_heads.insert(symbol);
+        self.heads.stale.insert(symbol);
         self.routes
             .get_mut(&symbol)
             .ok_or_else(|| StatementError::Corrupt(format!("a task has the unknown type {symbol}")))
@@ -194,94 +194,42 @@ impl Index {
             .filter(|lease| u64::try_from(lease.fence) == Ok(token.fence))
     }
 
-    /// Removes the tasks that are to be leased from what is pending: those due by `now`, oldest first,
-    /// within the limits of the request and the concurrency limits of their types, and at most one
-    /// suspect. Returns their routes and sequence numbers.
-    pub fn take_due(&mut self, request: &LeaseRequest, now: i64) -> Vec<(SymbolId, i64)> {
-        self.update_heads();
-        let (mut heads, mut remaining) = self.due_heads(request, now);
-        let (mut taken, mut available) = (Vec::new(), request.available);
-        let mut has_suspect = false;
-        while taken.len() < request.max {
-            let Some(Reverse((first, symbol, suspect))) = heads.pop() else {
-                break;
-            };
-            let Some(entry) = self.routes.get_mut(&symbol) else {
-                continue;
-            };
-            let task_type = &entry.route.task_type;
-            let of_type = remaining.get_mut(task_type).filter(|count| **count > 0);
-            let needs = request.types.get(task_type).map(|limits| limits.needs);
-            let rest = needs.and_then(|needs| available.checked_sub(needs));
-            // Otherwise tasks of other types may still fit.
-            let (Some(count), Some(rest), false) = (of_type, rest, suspect && has_suspect) else {
-                continue;
-            };
-            *count -= 1;
-            (available, has_suspect) = (rest, has_suspect || suspect);
-            let pending = &mut entry.pending[usize::from(suspect)];
-            pending.remove(&first);
-            taken.push((symbol, first.1));
-            let next = pending.first().filter(|next| next.0 <= now);
-            heads.extend(next.map(|&next| Reverse((next, symbol, suspect))));
-            self.changed_routes.insert(symbol);
-            self.stale_heads.insert(symbol);
-        }
-        taken
+    /// Adds a pending task that was lost `losses` times, and whose first attempt may have to begin by a
+    /// time.
+    pub fn insert_pending(
+        &mut self,
+        route: SymbolId,
+        position: QueuePosition,
+        losses: u32,
+        options: Option<&TaskOptions>,
+        start_by: Option<i64>,
+    ) -> Result<(), StatementError> {
+        let entry = self.route_mut(route)?;
+        let Some(options) = options else {
+            entry.insert(position, losses, Priority::Normal, None);
+            return Ok(());
+        };
+        let (priority, group) = (options.priority, options.group.as_ref());
+        entry.insert(position, losses, priority, group);
+        let placement = Placement::new(route, position, options, start_by);
+        self.placements.insert(placement);
+        Ok(())
     }
 
-    /// Returns the heads that are due and requested, and how many more tasks of each type may run.
-    fn due_heads(&self, request: &LeaseRequest, now: i64) -> (DueHeads, HashMap<Name, usize>) {
-        let (mut heads, mut remaining) = (BinaryHeap::new(), HashMap::new());
-        for &(head, symbol, suspect) in self.heads.iter().take_while(|(head, ..)| head.0 <= now) {
-            if suspect && !request.allow_suspect {
-                continue;
-            }
-            let Some(route) = self.routes.get(&symbol).map(|entry| &entry.route) else {
-                continue;
-            };
-            let Some(limits) = request.for_route(route) else {
-                continue;
-            };
-            let task_type = &route.task_type;
-            if !remaining.contains_key(task_type) {
-                let in_cluster = limits.max_cluster_concurrency.map_or(usize::MAX, |max| {
-                    max.saturating_sub(self.running_of(task_type))
-                });
-                let count = request.remaining_of(task_type, limits).min(in_cluster);
-                remaining.insert(task_type.clone(), count);
-            }
-            heads.push(Reverse((head, symbol, suspect)));
-        }
-        (heads, remaining)
-    }
-
-    /// Brings `heads` up to date for the routes that changed.
-    fn update_heads(&mut self) {
-        for symbol in self.stale_heads.drain() {
-            let Some(entry) = self.routes.get_mut(&symbol) else {
-                continue;
-            };
-            for suspect in [false, true] {
-                let head = entry.first(suspect);
-                let before = &mut entry.heads[usize::from(suspect)];
-                if *before == head {
-                    continue;
-                }
-                if let Some(before) = before.take() {
-                    self.heads.remove(&(before, symbol, suspect));
-                }
-                self.heads.extend(head.map(|head| (head, symbol, suspect)));
-                *before = head;
-            }
-        }
-    }
-
-    fn running_of(&self, task_type: &Name) -> usize {
-        let routes = self.routes.values();
-        let of_type = routes.filter(|entry| entry.route.task_type == *task_type);
-        let running = of_type.map(|entry| entry.counts[StateKind::Running as usize]);
-        usize::try_from(running.sum::<u64>()).unwrap_or(usize::MAX)
+    /// Removes a pending task.
+    pub fn remove_pending(
+        &mut self,
+        route: SymbolId,
+        position: QueuePosition,
+        losses: u32,
+    ) -> Result<(), StatementError> {
+        let placement = self.placements.remove(position.1);
+        let (priority, group) = placement.as_ref().map_or_else(Default::default, |it| {
+            (it.priority, it.group.as_ref())
+        });
+        let entry = self.route_mut(route)?;
+        entry.remove(position, losses, priority, group);
+        Ok(())
     }
 
     /// Counts a task that changed its state; `None` means that it was not, or is no longer, stored.
@@ -306,32 +254,5 @@ impl Index {
             _ => {}
         }
         Ok(())
-    }
-}
-
-type DueHeads = BinaryHeap<Reverse<(QueuePosition, SymbolId, bool)>>;
-
-impl RouteIndex {
-    pub fn new(route: Route) -> Self {
-        Self {
-            route,
-            pending: Default::default(),
-            counts: [0; 5],
-            heads: [None; 2],
-        }
-    }
-
-    /// Adds a pending task that was lost `losses` times.
-    pub fn insert(&mut self, position: QueuePosition, losses: u32) {
-        self.pending[usize::from(is_suspect(losses))].insert(position);
-    }
-
-    pub fn remove(&mut self, position: QueuePosition, losses: u32) {
-        self.pending[usize::from(is_suspect(losses))].remove(&position);
-    }
-
-    /// Returns the first pending task, of the suspects or of the others.
-    pub fn first(&self, suspect: bool) -> Option<QueuePosition> {
-        self.pending[usize::from(suspect)].first().copied()
     }
 }

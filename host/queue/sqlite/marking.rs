@@ -109,6 +109,11 @@ impl Transaction<'_> {
         let marked = params![seq, self.clock.now(), reason, new_id, route];
         self.conn.prepare_cached(KEEP)?.execute([seq])?;
         self.conn.prepare_cached(MARK)?.execute(marked)?;
+        if let Some(id) = &id {
+            // Its options, which name the key, may be what is damaged.
+            let release = "UPDATE unique_key SET open = 0 WHERE id = ?1";
+            self.conn.prepare_cached(release)?.execute([id.as_str()])?;
+        }
         if let Some(left_out) = MARKED.permit() {
             let task = id.as_ref().map_or("", TaskId::as_str);
             tracing::error!(

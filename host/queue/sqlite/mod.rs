@@ -10,10 +10,15 @@ mod finish;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod index;
+mod lane;
 mod lease_guard;
+mod listing;
 mod marking;
+mod options;
+mod placement;
 mod queries;
 mod queue;
+mod route_index;
 mod row;
 mod schedule_schema;
 mod schedules;
@@ -21,9 +26,11 @@ mod schema;
 mod statements;
 mod stats;
 mod submit_cache;
+mod take_due;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod unique_keys;
 mod writer;
 
 pub use queue::SqliteQueue;

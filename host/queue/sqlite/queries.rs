@@ -4,7 +4,8 @@
 use super::{
     clock::Clock,
     damage::Damage,
-    encoding::write_metadata,
+    encoding::{write_metadata, write_options},
+    listing::{self, Selected},
     row::{self, task_query},
 };
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     task_queue::{Filter, Listing, Submitted},
 };
 use hostel_sqlite::StatementError;
-use hostel_task::{Name, State, StateKind, Submission, Task, TaskId};
+use hostel_task::{State, Submission, Task, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::Arc;
 
@@ -75,11 +76,13 @@ pub(super) fn compare(
     let mut same = conn.prepare_cached(
         "SELECT type IS (SELECT word FROM word WHERE text = ?2) AND metadata IS ?3
              AND CASE WHEN length(payload) = length(?4) THEN payload = ?4 ELSE 0 END
-         FROM task LEFT JOIN body USING (seq) WHERE id = ?1",
+             AND options IS ?5
+         FROM task LEFT JOIN body USING (seq) LEFT JOIN task_options USING (seq) WHERE id = ?1",
     )?;
     let (id, route) = (task.id().as_str(), task.route().to_string());
     let metadata = write_metadata(task.metadata());
-    let values = params![id, route, metadata, &task.payload()[..]];
+    let options = task.options().map(|options| write_options(options));
+    let values = params![id, route, metadata, &task.payload()[..], options];
     let same = same.query_row(values, |row| row.get(0)).optional()?;
     Ok(same.map(|same| {
         if same {
@@ -140,14 +143,7 @@ pub(super) fn list(
     size: usize,
     before: i64,
 ) -> Result<(Listing, Vec<Damage>), StatementError> {
-    let size = size.clamp(1, MAX_PAGE);
-    let mut seqs = if filter.state.is_none() && filter.task_type.is_none() {
-        newest(conn, before, size + 1)?
-    } else {
-        newest_of(conn, filter, before, size + 1)?
-    };
-    let more = seqs.len() > size;
-    seqs.truncate(size);
+    let Selected { seqs, next } = listing::select(conn, filter, size.clamp(1, MAX_PAGE), before)?;
     let (mut tasks, mut damaged) = (Vec::with_capacity(seqs.len()), Vec::new());
     let mut statement = conn.prepare_cached(task_query!(
         "x'', NULL",
@@ -168,86 +164,6 @@ pub(super) fn list(
             None => {}
         }
     }
-    let last = seqs.last().filter(|_| more);
-    let next = last.map(|&seq| format_token(seq));
+    let next = next.map(format_token);
     Ok((Listing { tasks, next }, damaged))
-}
-
-fn newest(conn: &Connection, before: i64, max: usize) -> Result<Vec<i64>, StatementError> {
-    let mut statement =
-        conn.prepare_cached("SELECT seq FROM task WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2")?;
-    let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let seqs = statement.query_map([before, max], |row| row.get(0))?;
-    Ok(seqs.collect::<Result<_, _>>()?)
-}
-
-/// The index orders the numbers of one state and route: each such list gives its newest, and the newest
-/// of those are the page.
-fn newest_of(
-    conn: &Connection,
-    filter: &Filter,
-    before: i64,
-    max: usize,
-) -> Result<Vec<i64>, StatementError> {
-    let only = match &filter.task_type {
-        Some(name) => Some(routes_of(conn, name)?),
-        None => None,
-    };
-    let states = StateKind::ALL
-        .into_iter()
-        .filter(|&state| filter.state.is_none_or(|only| only == state));
-    let mut statement = conn.prepare_cached(
-        "SELECT seq FROM task INDEXED BY task_state WHERE state = ?1 AND type = ?2 AND seq < ?3
-         ORDER BY seq DESC LIMIT ?4",
-    )?;
-    let limit = i64::try_from(max).unwrap_or(i64::MAX);
-    let mut seqs: Vec<i64> = Vec::new();
-    for state in states {
-        let routes = match &only {
-            Some(routes) => routes.clone(),
-            None => routes_in(conn, state)?,
-        };
-        for route in routes {
-            let found = statement
-                .query_map(params![state as i64, route, before, limit], |row| {
-                    row.get(0)
-                })?;
-            for seq in found {
-                seqs.push(seq?);
-            }
-        }
-    }
-    seqs.sort_unstable_by(|a, b| b.cmp(a));
-    seqs.truncate(max);
-    Ok(seqs)
-}
-
-/// Returns the routes of the tasks in `state`, with one step in the index for each.
-fn routes_in(conn: &Connection, state: StateKind) -> Result<Vec<i64>, StatementError> {
-    let mut next = conn.prepare_cached(
-        "SELECT type FROM task INDEXED BY task_state WHERE state = ?1 AND type > ?2
-         ORDER BY type LIMIT 1",
-    )?;
-    let mut routes: Vec<i64> = Vec::new();
-    loop {
-        let last = routes.last().copied().unwrap_or(0);
-        let found = next
-            .query_row([state as i64, last], |row| row.get(0))
-            .optional()?;
-        match found {
-            Some(route) => routes.push(route),
-            None => return Ok(routes),
-        }
-    }
-}
-
-/// Returns the routes of a type: one without a target, and one for each target that was ever used with
-/// it.
-fn routes_of(conn: &Connection, task_type: &Name) -> Result<Vec<i64>, StatementError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT word FROM word WHERE text = ?1 OR substr(text, 1, ?2) = ?1 || '@'",
-    )?;
-    let with_at = i64::try_from(task_type.as_str().len() + 1).unwrap_or(i64::MAX);
-    let routes = statement.query_map(params![task_type.as_str(), with_at], |row| row.get(0))?;
-    Ok(routes.collect::<Result<_, _>>()?)
 }

@@ -40,7 +40,7 @@ use std::{
 /// Operations that may wait for the writer.
 const BACKLOG: usize = 1024;
 
-/// How many tasks one transaction purges, so that a purge does not delay submissions.
+/// How many tasks one transaction purges or expires, so that this does not delay submissions.
 const PURGE_STEP: usize = 256;
 
 /// A queue in a SQLite file, for one node.
@@ -226,6 +226,20 @@ impl TaskQueue for SqliteQueue {
             .await
     }
 
+    async fn expire(&self, max: usize) -> Result<usize, Error> {
+        let mut count = 0;
+        while count < max {
+            let step = PURGE_STEP.min(max - count);
+            let run = move |tx: &mut Transaction<'_>| tx.expire(step);
+            let expired = self.writer.execute(SyncLevel::Full, run, identity).await?;
+            count += expired;
+            if expired < step {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
     async fn cancel(&self, id: &TaskId) -> Result<Cancel, Error> {
         let id = id.clone();
         let run = move |tx: &mut Transaction<'_>| tx.cancel(&id);
@@ -304,6 +318,8 @@ impl TaskQueue for SqliteQueue {
                 break;
             }
         }
+        let keys = |tx: &mut Transaction<'_>| tx.purge_keys(PURGE_STEP);
+        while self.writer.execute(SyncLevel::Full, keys, identity).await? == PURGE_STEP {}
         Ok(gone)
     }
 

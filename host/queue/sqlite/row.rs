@@ -3,7 +3,9 @@
 use super::{
     clock::Clock,
     damage::Damage,
-    encoding::{Metadata, parse_name, parse_route, read_bytes, read_metadata, state_kind},
+    encoding::{
+        Metadata, parse_name, parse_route, read_bytes, read_metadata, read_options, state_kind,
+    },
 };
 use bytes::Bytes;
 use hostel_sqlite::StatementError;
@@ -22,7 +24,8 @@ macro_rules! task_query {
                 (SELECT text FROM word WHERE word = ran_plugin),
                 (SELECT text FROM word WHERE word = ran_version), error, metadata, ",
             $bulk,
-            ", seq, error_class, losses FROM task ",
+            ", seq, error_class, losses,
+                (SELECT options FROM task_options WHERE task_options.seq = task.seq) FROM task ",
             $rest
         )
     };
@@ -43,7 +46,11 @@ fn read(row: &Row<'_>, clock: &Clock) -> Result<Task, StatementError> {
     let at = clock.to_wall(row.get(3)?);
     let started_at = row.get::<_, Option<i64>>(8)?;
     let started_at = started_at.map(|at| clock.to_wall(at));
-    let error_class = text(row, 18)?.map(|_| ErrorClass::Corrupt);
+    let error_class = text(row, 18)?.map(|class| {
+        let mut known = ErrorClass::ALL.into_iter();
+        let class = known.find(|known| known.as_str() == class);
+        class.unwrap_or(ErrorClass::Corrupt)
+    });
     let missing = |what: &str| StatementError::Corrupt(format!("it is {kind} but has no {what}"));
     let state = match kind {
         StateKind::Pending => State::Pending { due_at: at },
@@ -68,20 +75,23 @@ fn read(row: &Row<'_>, clock: &Clock) -> Result<Task, StatementError> {
         },
     };
     let Route { task_type, target } = parse_route(text(row, 1)?.unwrap_or_default())?;
-    let (mut payload, mut metadata) = (
+    let (mut payload, mut metadata, mut options) = (
         read_bytes(row.get_ref(15)?),
         read_metadata(row.get_ref(14)?),
+        read_options(row.get_ref(20)?),
     );
-    if error_class.is_some() {
+    if error_class == Some(ErrorClass::Corrupt) {
         // The task is marked as corrupt already, perhaps for this damage.
         payload = payload.or_else(|_| Ok(Bytes::new()));
         metadata = metadata.or_else(|_| Ok(Metadata::default()));
+        options = options.or_else(|_| Ok(None));
     }
     Ok(Task {
         task_type,
         target,
         payload: payload?,
         metadata: metadata?,
+        options: options?,
         submitted_at: clock.to_wall(row.get(7)?),
         state,
         attempt: row.get(4)?,

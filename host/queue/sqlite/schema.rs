@@ -3,8 +3,8 @@
 use hostel_sqlite::Database;
 use std::path::Path;
 
-/// What version 2 adds to version 1, except for columns.
-macro_rules! rest {
+/// The tables that version 2 adds to version 1.
+macro_rules! second {
     () => {
         "
 -- All times are the queue's own: milliseconds that go on evenly, whatever happens to the wall clock.
@@ -18,6 +18,39 @@ CREATE TABLE damaged (
     seq INTEGER PRIMARY KEY,
     held TEXT NOT NULL
 );
+"
+    };
+}
+
+/// The tables and indexes that version 3 adds to version 2, and its view.
+macro_rules! third {
+    () => {
+        "
+CREATE INDEX task_ended ON task (at) WHERE state >= 2 AND keep IS NULL;
+CREATE INDEX task_kept ON task (at + keep) WHERE state >= 2 AND keep IS NOT NULL;
+-- Of the tasks that have options.
+CREATE TABLE task_options (
+    seq INTEGER PRIMARY KEY,
+    options TEXT NOT NULL,          -- a JSON object of what was given
+    start_by INTEGER                -- by when the first attempt has to begin, unless it was requeued
+);
+-- What tasks are found by.
+CREATE TABLE label (
+    kind INTEGER NOT NULL,          -- 0 group, 1 tag
+    name TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (kind, name, seq)
+) WITHOUT ROWID;
+-- The task of a type that has a key, while it is open and until a time.
+CREATE TABLE unique_key (
+    type TEXT NOT NULL,
+    key TEXT NOT NULL,
+    id TEXT NOT NULL,
+    until INTEGER NOT NULL,
+    open INTEGER NOT NULL,
+    PRIMARY KEY (type, key)
+) WITHOUT ROWID;
+CREATE INDEX unique_ended ON unique_key (until) WHERE open = 0;
 -- For people with a shell; hostel itself does not read it.
 CREATE VIEW tasks AS
 WITH shown AS (SELECT *, ifnull((SELECT ahead FROM clock WHERE since <= submitted_at
@@ -30,7 +63,8 @@ SELECT
     datetime((submitted_at + then_ahead) / 1000, 'unixepoch') AS submitted,
     CASE state WHEN 0 THEN datetime((at + at_ahead) / 1000, 'unixepoch') END AS due,
     CASE WHEN state >= 2 THEN datetime((at + at_ahead) / 1000, 'unixepoch') END AS finished,
-    attempt, (SELECT text FROM word WHERE word = node) AS node, error
+    attempt, (SELECT text FROM word WHERE word = node) AS node, error,
+    (SELECT options FROM task_options WHERE task_options.seq = shown.seq) AS options
 FROM shown;
 "
     };
@@ -70,10 +104,11 @@ CREATE TABLE task (
     ran_version INTEGER,
     error TEXT,
     losses INTEGER NOT NULL DEFAULT 0, -- with its node, that were not charged as attempts
-    error_class TEXT                -- 'corrupt': the record was damaged, see the table of that name
+    error_class TEXT,               -- 'corrupt': the record was damaged, see the table `damaged`;
+                                    -- 'expired': no attempt had begun in time
+    keep INTEGER                    -- how long it is kept after its end, if not as long as others
 );
 CREATE INDEX task_state ON task (state, type);
-CREATE INDEX task_ended ON task (at) WHERE state >= 2;
 CREATE TABLE body (
     seq INTEGER PRIMARY KEY,
     metadata TEXT,                  -- a JSON object, or NULL for none
@@ -84,7 +119,8 @@ CREATE TABLE result (
     result BLOB NOT NULL
 );
 ",
-    rest!()
+    second!(),
+    third!()
 );
 
 /// From 1 to 2: a clock of the queue's own, losses, and marks on damaged records. Version 1 stored times
@@ -99,7 +135,17 @@ ALTER TABLE task ADD COLUMN losses INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE task ADD COLUMN error_class TEXT;
 DROP VIEW tasks;
 ",
-    rest!()
+    second!()
+);
+
+/// From 2 to 3: options of tasks.
+const THIRD: &str = concat!(
+    "
+ALTER TABLE task ADD COLUMN keep INTEGER;
+DROP INDEX task_ended;
+DROP VIEW IF EXISTS tasks;
+",
+    third!()
 );
 
 /// Free pages are returned to the disk when the writer chooses, at no measurable cost. Larger pages
@@ -120,9 +166,9 @@ pub(super) fn database(path: &Path) -> Database {
         section: "[queue]",
         what: "task queue",
         application: 0x486F_7374, // "Host"
-        version: 2,
+        version: 3,
         create: CREATE,
-        migrations: &[SECOND],
+        migrations: &[SECOND, THIRD],
         tuning: TUNING,
     }
 }

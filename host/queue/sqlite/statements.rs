@@ -21,8 +21,23 @@ statements! {
     // Inserts nothing when the id is taken.
     insert_task: "INSERT INTO task
         (seq, id, type, state, at, fence, attempt, finishes, cancel_asked, submitted_at)
-        VALUES (?1, ?2, ?3, 0, ?4, ?5, 0, 0, 0, ?4) ON CONFLICT (id) DO NOTHING";
+        VALUES (?1, ?2, ?3, 0, ?4, ?5, 0, 0, 0, ?6) ON CONFLICT (id) DO NOTHING";
     insert_body: "INSERT INTO body (seq, metadata, payload) VALUES (?1, ?2, ?3)";
+    insert_options: "INSERT INTO task_options (seq, options, start_by) VALUES (?1, ?2, ?3)";
+    insert_label: "INSERT OR IGNORE INTO label (kind, name, seq) VALUES (?1, ?2, ?3)";
+    set_keep: "UPDATE task SET keep = ?2 WHERE seq = ?1";
+    options: "SELECT options FROM task_options WHERE seq = ?1";
+    clear_start_by: "UPDATE task_options SET start_by = NULL WHERE seq = ?1";
+    submitted_at: "SELECT submitted_at FROM task WHERE seq = ?1";
+    expire: "UPDATE task SET state = 3, at = ?2, error = ?3, error_class = 'expired',
+        finishes = finishes + 1 WHERE seq = ?1 AND state = 0 RETURNING id";
+    key_holder: "SELECT id FROM unique_key WHERE type = ?1 AND key = ?2 AND (open = 1 OR until > ?3)";
+    take_key: "INSERT OR REPLACE INTO unique_key (type, key, id, until, open)
+        VALUES (?1, ?2, ?3, ?4, 1)";
+    delete_key: "DELETE FROM unique_key WHERE type = ?1 AND key = ?2 AND id = ?3 AND until <= ?4";
+    close_key: "UPDATE unique_key SET open = 0 WHERE type = ?1 AND key = ?2 AND id = ?3";
+    purge_keys: "DELETE FROM unique_key WHERE (type, key) IN (SELECT type, key FROM unique_key
+        WHERE open = 0 AND until <= ?1 ORDER BY until LIMIT ?2)";
     waiting: "SELECT id, attempt, fence, metadata, payload, losses
         FROM task JOIN body USING (seq) WHERE seq = ?1";
     lease: "UPDATE task SET state = 1, at = ?2, fence = ?3, attempt = ?4, started_at = ?5, node = ?6
@@ -45,10 +60,19 @@ statements! {
     requeue: "UPDATE task SET state = 0, at = ?2, attempt = 0, finishes = 0, started_at = NULL,
         losses = 0, error_class = NULL
         WHERE seq = ?1";
-    ended: "SELECT seq, type, state, id FROM task WHERE state >= 2 AND at <= ?1 ORDER BY at LIMIT ?2";
+    // Ended tasks without and with a time of their own; each has its index.
+    ended: "SELECT seq, type, state, id,
+            (SELECT options FROM task_options WHERE task_options.seq = task.seq)
+        FROM task WHERE state >= 2 AND keep IS NULL AND at <= ?1 ORDER BY at LIMIT ?2";
+    kept_ended: "SELECT seq, type, state, id,
+            (SELECT options FROM task_options WHERE task_options.seq = task.seq)
+        FROM task WHERE state >= 2 AND keep IS NOT NULL AND at + keep <= ?1
+        ORDER BY at + keep LIMIT ?2";
     delete_task: "DELETE FROM task WHERE seq = ?1";
     delete_body: "DELETE FROM body WHERE seq = ?1";
     delete_result: "DELETE FROM result WHERE seq = ?1";
+    delete_label: "DELETE FROM label WHERE kind = ?1 AND name = ?2 AND seq = ?3";
+    delete_options: "DELETE FROM task_options WHERE seq = ?1";
     delete_damaged: "DELETE FROM damaged WHERE seq = ?1";
     store_next_seq: "UPDATE meta SET next_seq = max(next_seq, ?1)";
 }

@@ -4,8 +4,8 @@
 
 use super::encoding::Metadata;
 use bytes::Bytes;
-use hostel_task::{Submission, TaskId, UnixMs};
-use std::collections::HashMap;
+use hostel_task::{Submission, TaskId, TaskOptions, UnixMs};
+use std::{collections::HashMap, sync::Arc};
 
 /// Few, since a short payload may keep the whole buffer alive that it arrived in.
 const MAX_TASKS: usize = 2048;
@@ -21,6 +21,7 @@ pub(super) struct CachedTask {
     pub id: TaskId,
     pub payload: Bytes,
     pub metadata: Metadata,
+    pub options: Option<Arc<TaskOptions>>,
     pub submitted_at: UnixMs,
     /// The size of the submission.
     bytes: usize,
@@ -36,6 +37,7 @@ impl SubmitCache {
                 id: task.id().clone(),
                 payload: task.payload().clone(),
                 metadata: task.metadata().clone(),
+                options: task.options().cloned(),
                 submitted_at,
                 bytes,
             };
@@ -43,7 +45,7 @@ impl SubmitCache {
         }
     }
 
-    /// Removes a task. Has to be called for every task that is leased or cancelled.
+    /// Removes a task. Has to be called for every task that is leased, cancelled or expired.
     pub fn remove(&mut self, seq: i64) -> Option<CachedTask> {
         let task = self.tasks.remove(&seq)?;
         self.bytes -= task.bytes;

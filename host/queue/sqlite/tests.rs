@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, convert::identity, time::Duration};
 use tempfile::TempDir;
 
 mod damage;
+mod options;
 mod time;
 
 fn settings(dir: &TempDir) -> config::Sqlite {

@@ -6,9 +6,10 @@ use super::{
     clock::Clock,
     damage::Damage,
     encoding::{SymbolId, millis, parse_name, read_bytes, read_metadata, write_metadata},
-    index::{ActiveLease, Index, RouteIndex},
-    queries,
+    index::{ActiveLease, Index},
+    route_index::RouteIndex,
     statements::Statements,
+    take_due::Taken,
 };
 use crate::{
     lease_request::LeaseRequest,
@@ -86,7 +87,7 @@ impl<'c> Transaction<'c> {
         for _ in 0..3 {
             let (index, damaged) = Index::load(self.conn)?;
             let before = std::mem::replace(&mut self.index, index);
-            self.index.keep_routes(before);
+            self.index.succeed(before);
             if damaged.is_empty() {
                 return Ok(());
             }
@@ -102,48 +103,68 @@ impl<'c> Transaction<'c> {
         &mut self,
         tasks: &[Submission],
     ) -> Result<Result<Vec<Submitted>, Arc<str>>, StatementError> {
-        if let Some(reason) = self.refusal.clone() {
-            return Ok(self.find_stored(tasks)?.ok_or(reason));
-        }
         let now = self.clock.now();
+        if let Some(reason) = self.refusal.clone() {
+            return Ok(self.find_stored(tasks, now)?.ok_or(reason));
+        }
         let submitted = tasks.iter().map(|task| self.submit_one(task, now));
         Ok(Ok(submitted.collect::<Result<_, _>>()?))
     }
 
     /// Returns the answers if no task is new.
-    fn find_stored(&self, tasks: &[Submission]) -> Result<Option<Vec<Submitted>>, StatementError> {
+    fn find_stored(
+        &mut self,
+        tasks: &[Submission],
+        now: i64,
+    ) -> Result<Option<Vec<Submitted>>, StatementError> {
         let mut answers = Vec::with_capacity(tasks.len());
         for task in tasks {
-            answers.push(queries::compare(self.conn, task)?);
+            answers.push(self.stored_answer(task, now)?);
         }
         Ok(answers.into_iter().collect())
     }
 
     fn submit_one(&mut self, task: &Submission, now: i64) -> Result<Submitted, StatementError> {
+        let options = task.options().map(|options| &**options);
+        let unique = options.and_then(|options| options.unique.as_ref());
+        let is_full = self.index.open >= self.max_open;
+        if (is_full || unique.is_some())
+            && let Some(stored) = self.stored_answer(task, now)?
+        {
+            return Ok(stored);
+        }
+        if is_full {
+            return Ok(Submitted::Full);
+        }
         let submitted_at = self.clock.to_wall(now);
         let route = self.route_symbol(task.route())?;
         let metadata = write_metadata(task.metadata());
-        if self.index.open >= self.max_open {
-            let stored = queries::compare(self.conn, task)?;
-            return Ok(stored.unwrap_or(Submitted::Full));
-        }
         let seq = self.index.next_seq;
         let id = task.id().as_str();
-        let values = params![seq, id, route, now, first_fence(seq)];
+        let (due, start_by) = options.map_or((now, None), |options| self.times(options, now));
+        let values = params![seq, id, route, due, first_fence(seq), now];
         if self.statements.insert_task.execute(values)? == 0 {
-            let stored = queries::compare(self.conn, task)?;
+            let stored = self.stored_answer(task, now)?;
             return stored.ok_or_else(|| {
                 StatementError::Corrupt(format!("the id {id} is taken by no task"))
             });
         }
         let body = params![seq, metadata, &task.payload()[..]];
         self.statements.insert_body.execute(body)?;
+        if let Some(options) = options {
+            self.store_options(seq, options, start_by)?;
+        }
+        if let Some(unique) = unique {
+            self.take_key(task.id(), task.task_type(), unique, now)?;
+        }
         self.index.next_seq += 1;
         self.index.count(route, None, Some(StateKind::Pending))?;
-        self.index.route_mut(route)?.insert((now, seq), 0);
+        self.index
+            .insert_pending(route, (due, seq), 0, options, start_by)?;
         self.index.submit_cache.insert(seq, task, submitted_at);
         self.changed(task.id(), task.task_type().clone(), StateKind::Pending);
-        self.known(task_cache::submitted(task, submitted_at));
+        let due_at = self.clock.to_wall(due);
+        self.known(task_cache::submitted(task, submitted_at, due_at));
         Ok(Submitted::Created)
     }
 
@@ -157,8 +178,9 @@ impl<'c> Transaction<'c> {
         }
         let node = self.symbol(request.node.as_str())?;
         let mut leased = Vec::with_capacity(taken.len());
-        for (route, seq) in taken {
-            let waiting = match self.read_waiting(seq, route) {
+        for taken in taken {
+            let Taken { route, seq, .. } = taken;
+            let waiting = match self.read_waiting(&taken) {
                 Ok(waiting) => waiting,
                 Err(error) => {
                     self.mark_taken(Damage::of(seq, error)?, route, StateKind::Pending)?;
@@ -176,6 +198,7 @@ impl<'c> Transaction<'c> {
                 lease_until: until,
                 cancel_requested: false,
                 losses: waiting.losses,
+                options: task.options.clone(),
             };
             let id = task.token.id.clone();
             self.changed(&id, task.task_type.clone(), StateKind::Running);
@@ -193,7 +216,8 @@ impl<'c> Transaction<'c> {
         Ok(leased)
     }
 
-    fn read_waiting(&mut self, seq: i64, route: SymbolId) -> Result<Waiting, StatementError> {
+    fn read_waiting(&mut self, taken: &Taken) -> Result<Waiting, StatementError> {
+        let &Taken { route, seq, .. } = taken;
         let task_type = self.index.route_mut(route)?.route.task_type.clone();
         if let Some(cached) = self.index.submit_cache.remove(seq) {
             let fence = first_fence(seq) + 1;
@@ -203,6 +227,7 @@ impl<'c> Transaction<'c> {
                     task_type,
                     payload: cached.payload,
                     metadata: cached.metadata,
+                    options: cached.options,
                     attempt: 1,
                     suspect: false,
                 },
@@ -211,6 +236,8 @@ impl<'c> Transaction<'c> {
                 submitted_at: Some(cached.submitted_at),
             });
         }
+        let options = taken.has_options.then(|| self.read_options(seq));
+        let options = options.transpose()?;
         let mut rows = self.statements.waiting.query([seq])?;
         let row = rows.next()?;
         let row =
@@ -223,6 +250,7 @@ impl<'c> Transaction<'c> {
                 task_type,
                 payload: read_bytes(row.get_ref(4)?)?,
                 metadata: read_metadata(row.get_ref(3)?)?,
+                options,
                 attempt: row.get::<_, u32>(1)?.saturating_add(1),
                 suspect: is_suspect(losses),
             },
@@ -269,6 +297,7 @@ impl<'c> Transaction<'c> {
             (!except.contains(task_type)).then(|| Expired {
                 token: token(id.clone(), lease.fence),
                 task_type: task_type.clone(),
+                options: lease.options.clone(),
                 attempt: lease.attempt,
                 losses: lease.losses,
                 cancel_requested: lease.cancel_requested,

@@ -1,7 +1,7 @@
 -- ARGV: queue, id. Returns the state in which the task was (k if its cancellation had been requested
 -- before), and its route; nothing if there is no such task.
 local id, task = ARGV[2], key(ARGV[2])
-local there = read(id, 's', 'l', 'o', 'k', 'v')
+local there = read(id, 's', 'l', 'o', 'k', 'v', 'y')
 local state, route = there[1], there[2]
 if not state then return {} end
 if not (valid_route(route) and are_numbers(there[3])) then
@@ -12,8 +12,9 @@ if not (valid_route(route) and are_numbers(there[3])) then
 elseif state == 'p' then
   redis.call('HSET', task, 's', 'x', 'u', integer(NOW))
   redis.call('HINCRBY', task, 'z', 1)
-  dequeue(id, backlog_of(route, there[5]))
-  index_ended(id, 'x', tonumber(there[3]))
+  dequeue(id, backlog_of(route, there[5], there[6]))
+  if there[6] then forget_start(id) end
+  index_ended(id, 'x', tonumber(there[3]), there[6])
   record_transition(id, route, 'p', 'x', tonumber(there[3]))
 elseif state == 'r' then
   if there[4] then return { 'k', route } end

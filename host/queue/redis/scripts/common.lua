@@ -8,16 +8,35 @@
 -- whole (TRYAGAIN) until the slot has moved.
 --
 -- TAG:t:ID      hash: one task, the source of truth about it (fields below)
--- TAG:r:ROUTE   sorted set: the backlog of a route: its pending tasks, by due time
--- TAG:r:ROUTE!  sorted set: the backlog of the route's suspects, of which a node runs one at a time
--- TAG:heads     sorted set: the backlogs that have a task (their names behind TAG:r:), by the score of
---               their first task
+-- TAG:r:B       sorted set: a backlog: pending tasks by due time. Its name B is ROUTE for the tasks of a
+--               route; ROUTE+ and ROUTE~ for those of high and low priority; with /GROUP behind that for
+--               those of a group; ROUTE!, ROUTE!+ and ROUTE!~ for suspects, of which a node runs one at a
+--               time. Names have none of these characters.
+-- TAG:ring:B    sorted set: the groups of backlog B that have a pending task, and '' for its tasks without
+--               a group: by the time since which they wait for their turn, or by the score of their first
+--               task if that is not due. It exists while a group has a task.
+-- TAG:heads     sorted set: the backlogs of normal priority that have a task, by the score of their first
+--               task; groups have one entry for all, B/, with the score of the first task whose turn it is
+-- TAG:heads+    sorted set: the same of high priority, and TAG:heads~ of low priority
+-- TAG:start     sorted set: tasks whose first attempt has to begin by a time, by that time
+-- TAG:late      sorted set: those of which a lease or a submission has found that it has passed. They are
+--               in no backlog, and expire.lua ends them
 -- TAG:leases    sorted set: running tasks, by the end of their lease
 -- TAG:ended     sorted set: ended tasks, by the time of their end less `idle`
+-- TAG:kept      sorted set: ended tasks that are kept for a time of their own, by its end less `idle`
 -- TAG:all       sorted set: all tasks, by the order of submission
 -- TAG:dead:S    sorted set: failed (S = f) and cancelled (S = x) tasks, by the order of submission
+-- TAG:index:I   sorted set: the tasks of a group (I = g:GROUP) or with a tag (I = t:TAG), by the order of
+--               submission; TAG:index has every I
+-- TAG:unique    hash: the unique keys of this shard: under `TYPE KEY` the id of the task that has it, a
+--               token, the times since when and until when at least, and 1 once the task is stored. The
+--               task itself may be in another shard (key_reserve.lua)
+-- TAG:held      sorted set: the same keys, by the time of the next look for the end of their task
+-- TAG:void:ID   string: the time up to which submissions of the task with a unique key are void
+--               (key_holders.lua); for minutes
 -- TAG:n         hash: counters: how many tasks of a type are in a state, how many are open, the last
---               order, number and fencing token, the progress of the reconciliation (reconcile.lua), when
+--               order, number, fencing token and turn of a group, the progress of the reconciliation
+--               (reconcile.lua), when
 --               a node last queried expired leases and from when on they count (expired.lua), the identity
 --               of the store (open.lua), how many bytes submissions may take (submit.lua), skew and idle
 --               (below)
@@ -31,7 +50,12 @@
 -- or time of the end, a attempt, f fencing token, b start of the attempt, n node of the last lease,
 -- k cancellation requested, e error, w node, plugin and version that ran it (JSON), r result, z number of
 -- ends, g mark of the last outcome (finish.lua), d class of the error if it has one, v losses that were
--- not charged.
+-- not charged. Only tasks with options have: i the options as given (JSON), y those that scripts need, as
+-- words: the time by which the first attempt has to begin, how long the ended task is kept (0: neither),
+-- priority, group and unique key (-: normal, none), and the tags.
+--
+-- Nodes of a version that knows format 1 find backlogs named ROUTE and ROUTE! alone, and know no options.
+-- They may put a task with options into such a backlog: a lease moves it into its own.
 
 local TAG = KEYS[1]
 local N = TAG .. ':n'
@@ -50,10 +74,13 @@ local time = redis.call('HMGET', N, 'looked', 'skew', 'idle')
 local LOOKED = tonumber(time[1] or 0) or 0
 local SKEW, IDLE = tonumber(time[2] or 0) or 0, tonumber(time[3] or 0) or 0
 local NOW = math.max(WALL + SKEW, LOOKED)
+-- The score of a task that is due is not above this.
+local LAST = NOW * STEP + STEP - 1
 
 local function key(id) return TAG .. ':t:' .. id end
 local function backlog_key(route) return TAG .. ':r:' .. route end
-local function type_of(route) return string.match(route, '^[^@!]+') end
+local function ring_key(backlog) return TAG .. ':ring:' .. backlog end
+local function type_of(route) return string.match(route, '^[^@!+~/]+') end
 local function integer(number) return string.format('%.0f', number) end
 
 -- Returns fields of a record; none if the key holds another type of value.
@@ -62,13 +89,13 @@ local function read(id, ...)
   return there.err and {} or there
 end
 
--- Compares a submission, of which m is the head and p the payload, with the task of its id: e if it is the
--- same, c if it is another one, nothing if there is no such task.
-local function compare(id, m, p)
-  local there = redis.pcall('HMGET', key(id), 'm', 'p', 's')
+-- Compares a submission, of which m is the head, p the payload and i the options (or ''), with the task of
+-- its id: e if it is the same, c if it is another one, nothing if there is no such task.
+local function compare(id, m, p, i)
+  local there = redis.pcall('HMGET', key(id), 'm', 'p', 's', 'i')
   if there.err then return 'c' end
   if not (there[1] or there[3]) then return nil end
-  return (there[1] == m and there[2] == p) and 'e' or 'c'
+  return (there[1] == m and there[2] == p and (there[4] or '') == i) and 'e' or 'c'
 end
 
 -- Returns the number in a field of a record, or nothing unless it is a whole number as scripts write it.
@@ -88,7 +115,19 @@ local function are_numbers(...)
 end
 
 -- Returns the route of a record, or nothing if it is malformed.
-local function valid_route(route) return route and type_of(route) and route end
+local function valid_route(route) return route and string.find(route, '^[^@!+~/][^!+~/]*$') and route end
+
+-- Returns what field y of a record says: the time by which the first attempt has to begin, how long the
+-- ended task is kept, priority, group, unique key, and the tags with a space before each. Nothing if it is
+-- malformed.
+local function parse_options(y)
+  local by, ttl, priority, group, unique, tags = string.match(y, '^(%d+) (%d+) ([-+~]) ([^%s/]+) (%S+)(.*)$')
+  by, ttl = number_of(by), number_of(ttl)
+  if by and ttl then return by, ttl, priority, group, unique, tags end
+end
+
+-- Whether field y of a record can be read, or is not there.
+local function valid_options(y) return not y or parse_options(y) ~= nil end
 
 -- Changes are gathered here and written with one call for each set: a call costs more than an element.
 local counted, open, events = {}, 0, {}
@@ -96,15 +135,29 @@ local added, removed = {}, {}
 -- Changes of tasks that the reconciliation has counted already, and the order up to which it has counted.
 local passed, pass = {}, nil
 
--- Backlogs whose first task may have changed.
-local dirty = {}
+-- Backlogs whose first task may have changed, and the new turns of those with groups that had one.
+local dirty, turns = {}, {}
+-- Entries of TAG:index that may be new, and that may have lost their last task.
+local indexed, unindexed = {}, {}
 
 -- The number of losses that makes a task a suspect, as SUSPECT_AFTER of task::transition.
 local SUSPECT_AFTER = 2
 
--- Returns the backlog of a task with so many losses.
-local function backlog_of(route, losses)
-  return (number_of(losses) or 0) >= SUSPECT_AFTER and route .. '!' or route
+-- Returns the backlog of a task with so many losses and the field y.
+local function backlog_of(route, losses, y)
+  local suspect = losses and (number_of(losses) or 0) >= SUSPECT_AFTER
+  local backlog = suspect and route .. '!' or route
+  if not y then return backlog end
+  local _, _, priority, group = parse_options(y)
+  if priority and priority ~= '-' then backlog = backlog .. priority end
+  if group and group ~= '-' and not suspect then backlog = backlog .. '/' .. group end
+  return backlog
+end
+
+-- Returns the set that has the entry of a backlog.
+local function heads_of(backlog)
+  local last = string.sub(backlog, -1)
+  return (last == '+' or last == '~') and TAG .. ':heads' .. last or TAG .. ':heads'
 end
 
 local function add(set, score, id)
@@ -178,10 +231,9 @@ local function matcher(i)
   end
 
   return function(backlog)
-    local route = string.gsub(backlog, '!$', '')
-    local suspect = route ~= backlog
-    local task_type = type_of(route)
-    if suspect and not suspects or not targets[string.sub(route, #task_type + 1)] then return nil end
+    local route, mark = string.match(backlog, '^([^!+~/]+)(!?)')
+    local task_type, suspect = route and type_of(route), mark == '!'
+    if not task_type or suspect and not suspects or not targets[string.sub(route, #task_type + 1)] then return nil end
     if types[task_type] == nil then types[task_type] = of_type(task_type) end
     return types[task_type] or nil, suspect
   end, available
@@ -192,9 +244,40 @@ local function fits(requested, available)
 end
 
 -- Adds an ended task to the sets of ended tasks.
-local function index_ended(id, state, order)
-  add(TAG .. ':ended', NOW - IDLE, id)
+local function index_ended(id, state, order, y)
+  local _, ttl = nil, 0
+  if y then _, ttl = parse_options(y) end
+  if ttl and ttl > 0 then add(TAG .. ':kept', NOW - IDLE + ttl, id) else add(TAG .. ':ended', NOW - IDLE, id) end
   if state ~= 'c' then add(TAG .. ':dead:' .. state, order, id) end
+end
+
+-- Returns the entries of TAG:index that a task with the field y belongs to.
+local function index_entries(y)
+  local _, _, _, group, _, tags = parse_options(y)
+  local entries = {}
+  if group and group ~= '-' then entries[1] = 'g:' .. group end
+  for tag in string.gmatch(tags or '', '%S+') do entries[#entries + 1] = 't:' .. tag end
+  return entries
+end
+
+local function index_options(id, order, y)
+  for _, entry in ipairs(index_entries(y)) do
+    add(TAG .. ':index:' .. entry, order, id)
+    indexed[entry] = true
+  end
+end
+
+local function unindex_options(id, y)
+  for _, entry in ipairs(index_entries(y)) do
+    remove(TAG .. ':index:' .. entry, id)
+    unindexed[entry] = true
+  end
+end
+
+-- Removes a task from the sets of tasks whose first attempt has to begin by a time.
+local function forget_start(id)
+  remove(TAG .. ':start', id)
+  remove(TAG .. ':late', id)
 end
 
 -- Returns the route in the head of a record.
@@ -209,12 +292,12 @@ end
 -- and head stay as they are. Counters that the record does not determine are left to the reconciliation.
 local function fail_damaged(id, why)
   local task = key(id)
-  local there = redis.pcall('HMGET', task, 's', 'l', 'm', 'o', 'q', 't', 'a', 'z')
+  local there = redis.pcall('HMGET', task, 's', 'l', 'm', 'o', 'q', 't', 'a', 'z', 'y')
   if there.err then
     redis.call('UNLINK', task)
     there = {}
   end
-  local state, known = there[1], valid_route(there[2]) or route_of_head(there[3] or '')
+  local state, known, y = there[1], valid_route(there[2]) or route_of_head(there[3] or ''), there[9]
   local route = known or 'unknown'
   local order = number_of(there[4]) or tonumber(redis.call('ZSCORE', TAG .. ':all', id)) or NOW * STEP
   local function or_default(text, default) return integer(number_of(text) or default) end
@@ -225,22 +308,102 @@ local function fail_damaged(id, why)
   remove(TAG .. ':leases', id)
   dequeue(id, route)
   dequeue(id, route .. '!')
+  if y then
+    dequeue(id, backlog_of(route, nil, y))
+    dequeue(id, backlog_of(route, SUSPECT_AFTER, y))
+    forget_start(id)
+  end
   add(TAG .. ':all', order, id)
-  index_ended(id, 'f', order)
+  index_ended(id, 'f', order, y)
   if known and (state == 'p' or state == 'r') then count(state, type_of(route), -1, order) end
   count('f', type_of(route), 1, order)
   emit(id, route, 'd')
   return route
 end
 
+-- Updates the turns of a backlog's groups, of which `firsts` has the score of the first task, or false if
+-- there is none.
+--
+-- A group waits since its first task became due, or since its last turn. So groups take turns, and a flood
+-- of one delays the others by one turn. A turn counts as later than all that is due, by a counter beside the
+-- time.
+local function write_turns(backlog, firsts)
+  local ring, heads = ring_key(backlog), heads_of(backlog)
+  if firsts[''] == nil and redis.call('EXISTS', ring) == 0 then
+    firsts[''] = redis.call('ZRANGE', backlog_key(backlog), 0, 0, 'WITHSCORES')[2] or false
+  end
+  local bound = math.max(LAST, tonumber(redis.call('HGET', N, 'turn') or 0) or 0)
+  for group, first in pairs(firsts) do
+    local at = tonumber(first)
+    if not at then
+      redis.call('ZREM', ring, group)
+    else
+      if at <= LAST then
+        local turn = turns[group == '' and backlog or backlog .. '/' .. group]
+        local since = not turn and tonumber(redis.call('ZSCORE', ring, group))
+        at = turn or not (since and since <= bound) and at
+      end
+      if at then redis.call('ZADD', ring, integer(at), group) end
+    end
+  end
+  local waiting = redis.call('ZRANGE', ring, 0, 1, 'WITHSCORES')
+  if #waiting == 0 or #waiting == 2 and waiting[1] == '' then
+    redis.call('DEL', ring)
+    redis.call('ZREM', heads, backlog .. '/')
+    return
+  end
+  local first = firsts[waiting[1]]
+  if first == nil then
+    local of_group = waiting[1] == '' and backlog or backlog .. '/' .. waiting[1]
+    first = redis.call('ZRANGE', backlog_key(of_group), 0, 0, 'WITHSCORES')[2]
+  end
+  redis.call('ZADD', heads, first or waiting[2], backlog .. '/')
+end
+
+-- Updates the entries of backlogs whose first task may have changed.
+local function write_heads()
+  local with_groups = {}
+  for backlog in pairs(dirty) do
+    local first = redis.call('ZRANGE', backlog_key(backlog), 0, 0, 'WITHSCORES')[2] or false
+    local slash = string.find(backlog, '/', 1, true)
+    local of, group = backlog, ''
+    if slash then
+      of, group = string.sub(backlog, 1, slash - 1), string.sub(backlog, slash + 1)
+    elseif first then
+      redis.call('ZADD', heads_of(backlog), first, backlog)
+    else
+      redis.call('ZREM', heads_of(backlog), backlog)
+    end
+    if slash or not string.find(backlog, '!', 1, true) and redis.call('EXISTS', ring_key(backlog)) == 1 then
+      with_groups[of] = with_groups[of] or {}
+      with_groups[of][group] = first
+    end
+  end
+  for backlog, firsts in pairs(with_groups) do write_turns(backlog, firsts) end
+end
+
+-- Adds new entries to TAG:index, and removes those without a task.
+local function write_index()
+  local list = {}
+  local function flush()
+    if #list > 0 then redis.call('ZADD', TAG .. ':index', unpack(list)) end
+    list = {}
+  end
+  for entry in pairs(indexed) do
+    list[#list + 1] = 0; list[#list + 1] = entry
+    if #list >= 2000 then flush() end
+  end
+  flush()
+  for entry in pairs(unindexed) do
+    if redis.call('EXISTS', TAG .. ':index:' .. entry) == 0 then redis.call('ZREM', TAG .. ':index', entry) end
+  end
+end
+
 local function write()
   for set, list in pairs(removed) do redis.call('ZREM', set, unpack(list)) end
   for set, list in pairs(added) do redis.call('ZADD', set, unpack(list)) end
-  for backlog in pairs(dirty) do
-    local head = redis.call('ZRANGE', backlog_key(backlog), 0, 0, 'WITHSCORES')
-    if head[1] then redis.call('ZADD', TAG .. ':heads', head[2], backlog)
-    else redis.call('ZREM', TAG .. ':heads', backlog) end
-  end
+  write_heads()
+  if next(indexed) or next(unindexed) then write_index() end
   for field, by in pairs(counted) do
     if by ~= 0 and redis.call('HINCRBY', N, field, by) == 0 then redis.call('HDEL', N, field) end
   end

@@ -1,6 +1,6 @@
 -- ARGV: queue, how many to return, how many to read, the duration of a lease, and types to leave out.
--- Returns for each expired lease the id, fencing token, type, attempt, 1 if cancellation was requested, and
--- the number of earlier losses that were not charged.
+-- Returns for each expired lease the id, fencing token, type, attempt, 1 if cancellation was requested, the
+-- number of earlier losses that were not charged, and i or nothing.
 local max, scan, ttl, others = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), {}
 for i = 5, #ARGV do
   others[ARGV[i]] = true
@@ -27,7 +27,7 @@ repeat
   local late = redis.call('ZRANGE', TAG .. ':leases', '-inf', '(' .. integer(NOW), 'BYSCORE', 'LIMIT', seen, page)
   seen = seen + #late
   for _, id in ipairs(late) do
-    local there = read(id, 's', 'f', 'l', 'a', 'k', 'v')
+    local there = read(id, 's', 'f', 'l', 'a', 'k', 'v', 'i')
     local of = there[1] == 'r' and valid_route(there[3]) and type_of(there[3])
     if there[1] == 'r' and not (of and are_numbers(there[2], there[4])) then
       fail_damaged(id, 'it lacks fields that a lost attempt needs')
@@ -38,6 +38,7 @@ repeat
       local n = #answer
       answer[n + 1], answer[n + 2], answer[n + 3] = id, there[2], of
       answer[n + 4], answer[n + 5], answer[n + 6] = there[4], there[5] and '1' or '0', integer(number_of(there[6]) or 0)
+      answer[n + 7] = there[7] or ''
     end
   end
 until #late < tonumber(page) or found == max or seen >= scan

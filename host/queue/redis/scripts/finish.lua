@@ -9,7 +9,7 @@ for i = 2, #ARGV, 6 do
   local id, fence, outcome = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local after, text, executed_by = tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5]
   local task = key(id)
-  local there = read(id, 's', 'f', 'l', 'o', 'q', 'a', 'k', 'z', 'g', 't', 'u', 'b', 'n', 'm', 'v')
+  local there = read(id, 's', 'f', 'l', 'o', 'q', 'a', 'k', 'z', 'g', 't', 'u', 'b', 'n', 'm', 'v', 'y')
   local route = valid_route(there[3])
   -- A mark that no other outcome of this task has.
   local mark = fence .. ' ' .. me .. outcome .. #text .. ' ' .. string.sub(text, -8)
@@ -40,10 +40,10 @@ for i = 2, #ARGV, 6 do
     if outcome == 'c' then also('r', text)
     elseif outcome == 'p' or outcome == 'f' or outcome == 'l' then also('e', text) end
     if state == 'p' then
-      enqueue(id, backlog_of(route, losses), at, tonumber(there[5]))
+      enqueue(id, backlog_of(route, losses, there[16]), at, tonumber(there[5]))
     else
       also('z', tonumber(there[8]) + 1)
-      index_ended(id, state, tonumber(there[4]))
+      index_ended(id, state, tonumber(there[4]), there[16])
     end
     redis.call('HSET', task, unpack(set))
     if there[7] then redis.call('HDEL', task, 'k') end

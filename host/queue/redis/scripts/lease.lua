@@ -3,7 +3,7 @@
 -- (`matcher` in common.lua).
 -- Returns the time, 1 if the task types have to be registered first, 1 if due tasks were left because of
 -- their bytes, and for each task the id, fencing token, attempt, m, p, t, b, 1 if this is its first attempt
--- without an error, and 1 if it is a suspect. A first task is returned whatever its size.
+-- without an error, 1 if it is a suspect, and i or nothing. A first task is returned whatever its size.
 local number, again = tonumber(ARGV[2]), ARGV[3] == '1'
 local node, ttl, max = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local max_bytes, rate = tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -13,12 +13,13 @@ local leased, more = {}, 0
 -- takes on its way.
 local function lease_end(bytes) return NOW + ttl + math.floor(math.max(0, bytes - max_bytes) / rate) end
 
-local function give(id, fence, attempt, begun, m, p, t, e, losses)
+local function give(id, fence, attempt, begun, i, m, p, t, e, losses)
   local n = #leased
   leased[n + 1], leased[n + 2], leased[n + 3] = id, fence, attempt
   leased[n + 4], leased[n + 5], leased[n + 6] = m, p, t
   leased[n + 7], leased[n + 8] = begun, (attempt == 1 and not e) and 1 or 0
   leased[n + 9] = (number_of(losses) or 0) >= SUSPECT_AFTER and 1 or 0
+  leased[n + 10] = i or ''
 end
 
 -- A repeated call whose first one was executed gets the same answer; the client of a cluster repeats calls
@@ -30,11 +31,11 @@ if last_number and last_number >= number then
   if last_number > number then return { integer(NOW), 0, 0, {} } end
   local held, bytes = {}, 0
   for id, fence in string.gmatch(known, ' (%S+) (%d+)') do
-    local there = read(id, 's', 'f', 'a', 'b', 'm', 'p', 't', 'e', 'v')
-    if there[1] == 'r' and there[2] == fence and there[5] and there[6] and are_numbers(there[3], there[4], there[7]) then
+    local there = read(id, 's', 'f', 'a', 'b', 'i', 'm', 'p', 't', 'e', 'v')
+    if there[1] == 'r' and there[2] == fence and there[6] and there[7] and are_numbers(there[3], there[4], there[8]) then
       held[#held + 1] = id
-      bytes = bytes + #there[5] + #there[6]
-      give(id, fence, tonumber(there[3]), unpack(there, 4, 9))
+      bytes = bytes + #there[6] + #there[7]
+      give(id, fence, tonumber(there[3]), unpack(there, 4, 10))
     end
   end
   local ends = lease_end(bytes)
@@ -50,7 +51,7 @@ if not requested_of then return { integer(NOW), 1, 0, {} } end
 
 local function answer()
   local words = { integer(number) }
-  for n = 1, #leased, 9 do
+  for n = 1, #leased, 10 do
     words[#words + 1], words[#words + 2] = leased[n], leased[n + 1]
   end
   -- An empty answer that is lost loses nothing, unless it ends a repeated call.
@@ -60,62 +61,200 @@ local function answer()
   return { integer(NOW), 0, more, leased }
 end
 
+-- The priorities, the highest first, and whose turn it is in 21 leases in a row (Priority::of_turn): high,
+-- normal or low.
+local HIGH, NORMAL, LOW = '+', '', '~'
+local TURNS = '++-++++-++~++-++++-++'
+
+-- Takes tasks whose first attempt can no longer begin in time out of their backlogs. expire.lua ends them.
+local function set_late_aside()
+  local late = redis.call('ZRANGE', TAG .. ':start', '-inf', '(' .. integer(NOW), 'BYSCORE', 'LIMIT', 0, 500, 'WITHSCORES')
+  for l = 1, #late, 2 do
+    local id = late[l]
+    local there = read(id, 's', 'l', 'v', 'y', 'b')
+    remove(TAG .. ':start', id)
+    if there[1] == 'p' and valid_route(there[2]) and not there[5] then
+      local backlog = backlog_of(there[2], there[3], there[4])
+      redis.call('ZREM', backlog_key(backlog), id)
+      dirty[backlog] = true
+      add(TAG .. ':late', late[l + 1], id)
+    end
+  end
+  write_heads()
+  for backlog in pairs(dirty) do dirty[backlog] = nil end
+end
+
+-- A shard without priorities and deadlines has none of these sets.
+local has_priorities = redis.call('EXISTS', TAG .. ':heads+', TAG .. ':heads~', TAG .. ':start') > 0
+if has_priorities then
+  set_late_aside()
+  has_priorities = redis.call('EXISTS', TAG .. ':heads+', TAG .. ':heads~') > 0
+end
+
 -- Backlogs are read in the order of their first tasks, a page at a time, and the oldest tasks of a page are
 -- taken. A task that does not fit is passed over, so that it does not block smaller ones.
 local PAGE = 64
-local last = NOW * STEP + STEP - 1
 local taken, has_suspect = {}, false
 
-local function due_in(backlog)
-  local requested, suspect = requested_of(backlog)
-  if not requested or requested.left <= 0 or not fits(requested, available) or suspect and has_suspect then
-    return {}
-  end
+-- Adds the due tasks of a backlog to a list, oldest first.
+local function add_due(list, backlog, requested, suspect)
   local limit = suspect and 1 or math.min(requested.left, max - #taken)
-  local due = redis.call('ZRANGE', backlog_key(backlog), '-inf', last, 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES')
+  local due = redis.call('ZRANGE', backlog_key(backlog), '-inf', LAST, 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES')
   -- An empty backlog is in TAG:heads by mistake.
   if #due == 0 then dirty[backlog] = true end
-  local heads = {}
   for d = 1, #due, 2 do
-    heads[#heads + 1] = {
+    list[#list + 1] = {
       id = due[d], score = tonumber(due[d + 1]), backlog = backlog, requested = requested, suspect = suspect,
     }
   end
-  return heads
 end
 
-local heads, seen = {}, 0
-repeat
-  local backlogs = redis.call('ZRANGE', TAG .. ':heads', '-inf', last, 'BYSCORE', 'LIMIT', seen, PAGE, 'WITHSCORES')
-  seen = seen + #backlogs / 2
-  for l = 1, #backlogs, 2 do
-    for _, head in ipairs(due_in(backlogs[l])) do heads[#heads + 1] = head end
+-- Adds the due tasks of the groups of a backlog to a list, by their turns. A task counts as due with the
+-- one before it if that was due later.
+local function add_turns(list, backlog, requested)
+  local limit = math.min(requested.left, max - #taken)
+  local bound = math.max(LAST, tonumber(redis.call('HGET', N, 'turn') or 0) or 0)
+  local lines = {}
+  for _, group in ipairs(redis.call('ZRANGE', ring_key(backlog), '-inf', bound, 'BYSCORE', 'LIMIT', 0, limit + 1)) do
+    lines[#lines + 1] = { backlog = group == '' and backlog or backlog .. '/' .. group, due = {}, at = 1, read = 0 }
   end
-  -- A score has the low bits of the number; the id decides between equal scores.
-  table.sort(heads, function(a, b)
-    if a.score ~= b.score then return a.score < b.score end
-    return a.id < b.id
-  end)
-  -- Backlogs that were not read yet may have older tasks than those behind this score.
-  local bound = #backlogs == 2 * PAGE and tonumber(backlogs[#backlogs]) or math.huge
-  local behind = {}
-  for _, head in ipairs(heads) do
-    local requested = head.requested
-    if head.score > bound then
-      behind[#behind + 1] = head
-    elseif #taken < max and requested.left > 0 and fits(requested, available)
-      and not (head.suspect and has_suspect) then
-      requested.left = requested.left - 1
-      available.bytes, available.slots = available.bytes - requested.bytes, available.slots - requested.slots
-      has_suspect = has_suspect or head.suspect
-      taken[#taken + 1] = head
+  -- An earlier version does not keep the turn of the tasks without a group.
+  if not redis.call('ZSCORE', ring_key(backlog), '') and redis.call('EXISTS', backlog_key(backlog)) == 1 then
+    table.insert(lines, 1, { backlog = backlog, due = {}, at = 1, read = 0 })
+    dirty[backlog] = true
+  end
+  local step = math.ceil(limit / math.max(1, #lines))
+  local score, turn = 0, 0
+  while turn < limit and #lines > 0 do
+    local rest = {}
+    for _, line in ipairs(lines) do
+      if turn == limit then break end
+      if line.at > #line.due and not line.is_over then
+        local due = redis.call('ZRANGE', backlog_key(line.backlog), '-inf', LAST, 'BYSCORE', 'LIMIT', line.read, step, 'WITHSCORES')
+        -- A group without a due task waits for its turn by mistake.
+        if #due == 0 and line.read == 0 then dirty[line.backlog] = true end
+        line.due, line.at, line.read, line.is_over = due, 1, line.read + step, #due < 2 * step
+      end
+      if line.at <= #line.due then
+        score, turn = math.max(score, tonumber(line.due[line.at + 1])), turn + 1
+        list[#list + 1] = {
+          id = line.due[line.at], score = score, turn = turn, backlog = line.backlog, requested = requested,
+        }
+        line.at = line.at + 2
+        rest[#rest + 1] = line
+      end
+    end
+    lines = rest
+  end
+end
+
+-- A score has the low bits of the number; the id decides between equal scores.
+local function is_before(a, b)
+  if a.score ~= b.score then return a.score < b.score end
+  if a.turn ~= b.turn then return (a.turn or 0) < (b.turn or 0) end
+  return a.id < b.id
+end
+
+local function is_possible(head)
+  local requested = head.requested
+  return requested.left > 0 and fits(requested, available) and not (head.suspect and has_suspect)
+end
+
+-- The due tasks of a priority: those that were read, and how far.
+local function reader(priority)
+  return { heads = TAG .. ':heads' .. priority, seen = 0, list = {}, at = 1, bound = -1, with_groups = {} }
+end
+
+-- Reads a page of backlogs. Others may have older tasks than those behind `bound`.
+local function read_page(of)
+  local backlogs = redis.call('ZRANGE', of.heads, '-inf', LAST, 'BYSCORE', 'LIMIT', of.seen, PAGE, 'WITHSCORES')
+  local is_last = #backlogs < 2 * PAGE
+  of.seen = of.seen + #backlogs / 2
+  of.bound = is_last and math.huge or tonumber(backlogs[#backlogs])
+  local list = {}
+  for at = of.at, #of.list do list[#list + 1] = of.list[at] end
+  local streams = #list
+  for l = 1, #backlogs, 2 do
+    local name = backlogs[l]
+    if string.sub(name, -1) == '/' then
+      name = string.sub(name, 1, -2)
+      of.with_groups[name] = of.with_groups[name] or 'unread'
     end
   end
-  heads = behind
-until #backlogs < 2 * PAGE or #taken >= max
+  for l = 1, #backlogs, 2 do
+    local name = backlogs[l]
+    local requested, suspect = requested_of(name)
+    if requested and requested.left > 0 and fits(requested, available) and not (suspect and has_suspect) then
+      if string.sub(name, -1) == '/' then name = string.sub(name, 1, -2) end
+      local groups = of.with_groups[name]
+      if groups == nil and not is_last and not suspect then
+        -- The entry of its groups may be on a later page.
+        local first = tonumber(redis.call('ZSCORE', of.heads, name .. '/'))
+        groups = first and first <= LAST and 'unread' or 'none'
+        of.with_groups[name] = groups
+      end
+      local before = #list
+      if groups == 'unread' then
+        of.with_groups[name] = 'read'
+        add_turns(list, name, requested)
+      elseif groups ~= 'read' then
+        add_due(list, name, requested, suspect)
+      end
+      if #list > before then streams = streams + 1 end
+    end
+  end
+  if streams > 1 then table.sort(list, is_before) end
+  of.list, of.at = list, 1
+end
+
+-- Returns the next task of a priority that can be leased, and moves on to it.
+local function next_of(of)
+  while true do
+    local head = of.list[of.at]
+    while head and head.score <= of.bound do
+      if is_possible(head) then return head end
+      of.at = of.at + 1
+      head = of.list[of.at]
+    end
+    if of.bound == math.huge then return nil end
+    read_page(of)
+  end
+end
+
+local readers = { [NORMAL] = reader(NORMAL) }
+local lease_number
+if has_priorities then
+  readers[HIGH], readers[LOW] = reader(HIGH), reader(LOW)
+  lease_number = tonumber(redis.call('HGET', N, 'fence') or 0) or 0
+end
+while #taken < max do
+  local of, head = readers[NORMAL], nil
+  if has_priorities then
+    local turn = (lease_number + #taken) % #TURNS + 1
+    turn = string.sub(TURNS, turn, turn)
+    of = readers[turn == '-' and NORMAL or turn]
+    head = next_of(of)
+    for _, priority in ipairs({ HIGH, NORMAL, LOW }) do
+      if head then break end
+      of = readers[priority]
+      head = next_of(of)
+    end
+  else
+    head = next_of(of)
+  end
+  if not head then break end
+  of.at = of.at + 1
+  local requested = head.requested
+  requested.left = requested.left - 1
+  available.bytes, available.slots = available.bytes - requested.bytes, available.slots - requested.slots
+  has_suspect = has_suspect or head.suspect
+  taken[#taken + 1] = head
+end
+
 local rows, bytes = {}, 0
 for _, head in ipairs(taken) do
-  local there = read(head.id, 's', 'a', 'm', 'p', 't', 'e', 'v', 'l', 'o', 'u', 'q', 'z')
+  local there = read(head.id, 's', 'a', 'm', 'p', 't', 'e', 'v', 'l', 'o', 'u', 'q', 'z', 'y')
+  local y = there[13]
   local size = #(there[3] or '') + #(there[4] or '')
   if #rows > 0 and bytes + size > max_bytes then
     more = 1
@@ -124,11 +263,17 @@ for _, head in ipairs(taken) do
   dequeue(head.id, head.backlog)
   -- A task that was deleted by hand is still in its backlog.
   if there[1] == 'p' and not (there[3] and there[4] and valid_route(there[8])
-    and are_numbers(there[2], there[5], unpack(there, 9, 12))) then
+    and are_numbers(there[2], there[5], unpack(there, 9, 12)) and (not y or valid_options(y))) then
     fail_damaged(head.id, 'it lacks fields that an attempt needs')
-  elseif there[1] == 'p' and backlog_of(there[8], there[7]) == head.backlog then
-    rows[#rows + 1] = { head.id, there }
-    bytes = bytes + size
+  elseif there[1] == 'p' then
+    local backlog = backlog_of(there[8], there[7], y)
+    if backlog ~= head.backlog or tonumber(there[10]) > NOW then
+      -- An earlier version has put it into this backlog, or has left it there.
+      enqueue(head.id, backlog, tonumber(there[10]), tonumber(there[11]))
+    else
+      rows[#rows + 1] = { head, there }
+      bytes = bytes + size
+    end
   end
 end
 if #rows == 0 then
@@ -136,15 +281,31 @@ if #rows == 0 then
   return answer()
 end
 local fence, ends = redis.call('HINCRBY', N, 'fence', #rows) - #rows, lease_end(bytes)
+local lease_ends, now = integer(ends), integer(NOW)
+local turn = 0
 for _, row in ipairs(rows) do
-  local id, there = row[1], row[2]
+  local head, there = row[1], row[2]
+  local id, options = head.id, nil
   fence = fence + 1
-  local attempt = tonumber(there[2]) + 1
-  redis.call('HSET', key(id), 's', 'r', 'a', attempt, 'f', integer(fence), 'u', integer(ends),
-    'b', integer(NOW), 'n', node)
+  local attempt, token = tonumber(there[2]) + 1, integer(fence)
+  redis.call('HSET', key(id), 's', 'r', 'a', attempt, 'f', token, 'u', lease_ends, 'b', now, 'n', node)
   add(TAG .. ':leases', ends, id)
+  if there[13] then
+    options = redis.call('HGET', key(id), 'i')
+    forget_start(id)
+  end
+  if head.turn then
+    turn = turn + 1
+    turns[head.backlog] = turn
+  end
   record_transition(id, there[8], 'p', 'r', tonumber(there[9]))
-  give(id, integer(fence), attempt, integer(NOW), unpack(there, 3, 7))
+  give(id, token, attempt, now, options, unpack(there, 3, 7))
+end
+if turn > 0 then
+  -- The last turns are later than all that is due, and than all turns before.
+  local before = math.max(LAST, tonumber(redis.call('HGET', N, 'turn') or 0) or 0)
+  for backlog, at in pairs(turns) do turns[backlog] = before + at end
+  redis.call('HSET', N, 'turn', integer(before + turn))
 end
 write()
 return answer()

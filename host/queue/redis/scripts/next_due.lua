@@ -5,17 +5,28 @@
 local requested_of, available = matcher(3)
 if not requested_of then return { 1, '', '' } end
 local PAGE = 64
-local blocked, last, seen = ARGV[2] == 'p', '+inf', 0
-if blocked then last = integer(NOW * STEP + STEP - 1) end
-repeat
-  local backlogs = redis.call('ZRANGE', TAG .. ':heads', '-inf', last, 'BYSCORE', 'LIMIT', seen, PAGE, 'WITHSCORES')
-  for l = 1, #backlogs, 2 do
-    local requested = requested_of(backlogs[l])
-    if requested and requested.left > 0 and fits(requested, available) ~= blocked then
-      local due = math.floor(tonumber(backlogs[l + 1]) / STEP)
-      return { 0, integer(math.max(0, due - NOW)), type_of(backlogs[l]) }
+local blocked, last = ARGV[2] == 'p', math.huge
+if blocked then last = LAST end
+local first, of
+
+-- Looks for such a task among those of a priority.
+local function look(heads)
+  local seen = 0
+  repeat
+    local backlogs = redis.call('ZRANGE', heads, '-inf', last == math.huge and '+inf' or integer(last), 'BYSCORE',
+      'LIMIT', seen, PAGE, 'WITHSCORES')
+    for l = 1, #backlogs, 2 do
+      local requested = requested_of(backlogs[l])
+      if requested and requested.left > 0 and fits(requested, available) ~= blocked then
+        first, of = tonumber(backlogs[l + 1]), backlogs[l]
+        last = first
+        return
+      end
     end
-  end
-  seen = seen + #backlogs / 2
-until #backlogs < 2 * PAGE
-return { 0, '', '' }
+    seen = seen + #backlogs / 2
+  until #backlogs < 2 * PAGE
+end
+
+for _, priority in ipairs({ '', '+', '~' }) do look(TAG .. ':heads' .. priority) end
+if not first then return { 0, '', '' } end
+return { 0, integer(math.max(0, math.floor(first / STEP) - NOW)), type_of(of) }

@@ -9,9 +9,10 @@
 -- the counters are set to them. They are only used if they match the sizes of the sets, since nodes of an
 -- older version do not update TAG:pass.
 local limit = tonumber(ARGV[2])
-local ALL, COUNT = TAG .. ':all', TAG .. ':pass'
+local ALL, COUNT, INDEX = TAG .. ':all', TAG .. ':pass', TAG .. ':index'
 local SETS = {
   { TAG .. ':leases', 'r' }, { TAG .. ':ended', 'cfx' }, { TAG .. ':dead:f', 'f' }, { TAG .. ':dead:x', 'x' },
+  { TAG .. ':kept', 'cfx' }, { TAG .. ':start', 'p' }, { TAG .. ':late', 'p' },
 }
 local repaired, counts = 0, {}
 
@@ -22,8 +23,32 @@ local function ensure(set, score, id)
   end
 end
 
+-- Ensures that a pending task is where leases and expire.lua find it.
+local function ensure_waiting(id, route, at, number, losses, y, begun)
+  local by = y and not begun and parse_options(y) or 0
+  if by > 0 and not redis.call('ZSCORE', TAG .. ':late', id) then ensure(TAG .. ':start', by, id) end
+  -- Once it can no longer begin in time, it may have left its backlog.
+  if by > 0 and by < NOW then return end
+  local backlog = backlog_of(route, losses, y)
+  ensure(backlog_key(backlog), at * STEP + number % STEP, id)
+  dirty[backlog] = true
+end
+
+-- Ensures that an ended task is purged when it has to be. A task without a time of its end ended now.
+local function ensure_ended(id, at, y)
+  local _, ttl = nil, 0
+  if y then _, ttl = parse_options(y) end
+  if (ttl or 0) == 0 then return ensure(TAG .. ':ended', at or NOW, id) end
+  ensure(TAG .. ':kept', (at or NOW) + ttl, id)
+  if redis.call('ZSCORE', TAG .. ':ended', id) then
+    -- An earlier version has put it there.
+    remove(TAG .. ':ended', id)
+    repaired = repaired + 1
+  end
+end
+
 local function check(id)
-  local there = read(id, 's', 'l', 'u', 'q', 'o', 't', 'a', 'z', 'm', 'f', 'b', 'n', 'v')
+  local there = read(id, 's', 'l', 'u', 'q', 'o', 't', 'a', 'z', 'm', 'f', 'b', 'n', 'v', 'y')
   local state, route, at = there[1], valid_route(there[2]), number_of(there[3])
   if not state and redis.call('EXISTS', key(id)) == 0 then
     remove(ALL, id)
@@ -31,32 +56,35 @@ local function check(id)
     return
   end
   local ended = state == 'c' or state == 'f' or state == 'x'
-  local runs = state == 'r' and there[12] and are_numbers(there[10], there[11])
+  local runs, y = state == 'r' and there[12] and are_numbers(there[10], there[11]), there[14]
   if not ended and not (route and there[9] and are_numbers(unpack(there, 3, 8)) and (state == 'p' or runs)
-    and redis.call('HEXISTS', key(id), 'p') == 1) then
+    and valid_options(y) and redis.call('HEXISTS', key(id), 'p') == 1) then
     state, route = 'f', fail_damaged(id, 'it lacks a field')
   elseif state == 'p' then
-    local backlog = backlog_of(route, there[13])
-    ensure(backlog_key(backlog), at * STEP + tonumber(there[4]) % STEP, id)
-    dirty[backlog] = true
+    ensure_waiting(id, route, at, tonumber(there[4]), there[13], y, there[11])
   elseif state == 'r' then
     ensure(TAG .. ':leases', at, id)
   else
-    -- A task without a time of its end ended now.
-    ensure(TAG .. ':ended', at or NOW, id)
+    ensure_ended(id, at, y)
     local order = number_of(there[5])
     if state ~= 'c' and order then ensure(TAG .. ':dead:' .. state, order, id) end
+  end
+  if y and number_of(there[5]) then
+    for _, entry in ipairs(index_entries(y)) do
+      ensure(INDEX .. ':' .. entry, number_of(there[5]), id)
+      if not indexed[entry] and not redis.call('ZSCORE', INDEX, entry) then
+        indexed[entry] = true
+        repaired = repaired + 1
+      end
+    end
   end
   local field = state .. ' ' .. type_of(route or 'unknown')
   counts[field] = (counts[field] or 0) + 1
 end
 
--- Removes wrong entries from a part of one set, from where the last call stopped. Backlogs are left out,
--- since a lease removes their wrong entries.
-local function remove_strays()
-  local which, from = string.match(redis.call('HGET', N, 'strays') or '1 0', '(%d) (%d+)')
-  which, from = tonumber(which), tonumber(from)
-  local set, states = unpack(SETS[which])
+-- Removes the entries of tasks in other states from a part of a set. Returns where the next part begins, or
+-- nothing at the end, and how many entries it has read.
+local function sweep(set, states, from)
   local found = redis.call('ZRANGE', set, from, from + limit - 1)
   for _, id in ipairs(found) do
     local state = read(id, 's')[1]
@@ -65,9 +93,42 @@ local function remove_strays()
       repaired = repaired + 1
     end
   end
-  from = from + limit
-  if #found < limit then which, from = which % #SETS + 1, 0 end
-  redis.call('HSET', N, 'strays', which .. ' ' .. integer(from))
+  return #found == limit and from + limit or nil, #found
+end
+
+-- Returns where the last call has stopped.
+local function position(field)
+  local which, from = string.match(redis.call('HGET', N, field) or '', '^(%d+) (%d+)$')
+  return tonumber(which) or 1, tonumber(from) or 0
+end
+
+-- Removes wrong entries from a part of one set. Backlogs are left out, since a lease removes their wrong
+-- entries.
+local function remove_strays()
+  local which, from = position('swept')
+  which = SETS[which] and which or 1
+  from = sweep(SETS[which][1], SETS[which][2], from)
+  if not from then which = which % #SETS + 1 end
+  redis.call('HSET', N, 'swept', which .. ' ' .. integer(from or 0))
+end
+
+-- The same for the sets of groups and tags, as many as have so many entries.
+local function sweep_index()
+  local which, from = position('swept-index')
+  local left = limit
+  while left > 0 do
+    local entry = redis.call('ZRANGE', INDEX, which - 1, which - 1)[1]
+    if not entry then
+      which, from = 1, 0
+      break
+    end
+    local till, read_entries = sweep(INDEX .. ':' .. entry, 'prcfx', from)
+    unindexed[entry] = true
+    left = left - 1 - read_entries
+    from = till or 0
+    if not till then which = which + 1 end
+  end
+  redis.call('HSET', N, 'swept-index', which .. ' ' .. integer(from))
 end
 
 local function read_counts(hash)
@@ -86,7 +147,8 @@ local function conclude()
   end
   local function has(set, number) return redis.call('ZCARD', TAG .. set) == number end
   local ended = sum.c + sum.f + sum.x
-  if has(':all', sum.p + sum.r + ended) and has(':leases', sum.r) and has(':ended', ended)
+  local kept = redis.call('ZCARD', TAG .. ':kept')
+  if has(':all', sum.p + sum.r + ended) and has(':leases', sum.r) and has(':ended', ended - kept)
     and has(':dead:f', sum.f) and has(':dead:x', sum.x) then
     for field, number in pairs(read_counts(N)) do
       if not found[field] then
@@ -128,5 +190,6 @@ else
   redis.call('HSET', N, 'pass', last)
 end
 remove_strays()
+if redis.call('EXISTS', INDEX) == 1 then sweep_index() end
 write()
 return { repaired, #some == 0 and 1 or 0 }

@@ -1,6 +1,10 @@
 -- ARGV: queue, how many tasks may be open, the percentage of maxmemory that submissions leave free, 1 to
--- write in any case (so that replicas have something to confirm), then for each task the id, route, m, p.
--- Returns a letter for each task: n new, e existing, c conflict, f full, m no memory left for it.
+-- write in any case (so that replicas have something to confirm), then for each task the id, route, m, p,
+-- and what it asks for, as words, or nothing; after words i follows. The words are: how long after its
+-- submission it is due, or when (0: neither), up to when its unique key is reserved (0: it needs none), the
+-- time by which its first attempt has to begin (0: none), then those of field y behind that.
+-- Returns a letter for each task: n new, e existing, c conflict, f full, m no memory left for it, v its
+-- unique key is not reserved any more (key_holders.lua).
 --
 -- Only this script is refused by Redis itself when its memory is full: all others make room or are needed
 -- for that.
@@ -45,21 +49,58 @@ local function has_room(bytes)
   return true
 end
 
+local now = integer(NOW)
+-- Clients give times by the clock of Redis, and what is due goes by the queue's.
+local AHEAD = NOW - WALL
+-- No task is due later, so that its score is exact.
+local FAR = NOW + 2 ^ 41
+
+-- Adds what a new task with options has beside others. `words` are its options. Returns when it is due, its
+-- field y, and 1 if it has had to begin before.
+local function add_options(id, order, words)
+  local after, at, _, by, rest = string.match(words, '^(%d+) (%d+) (%d+) (%d+) (.+)$')
+  after, at, by = tonumber(after), tonumber(at), tonumber(by)
+  local due = math.min(FAR, at > 0 and math.max(NOW, at + AHEAD) or NOW + after)
+  if by > 0 then by = math.max(1, math.min(FAR, by + AHEAD)) end
+  local y = integer(by) .. ' ' .. rest
+  if by > 0 then add(TAG .. (by < NOW and ':late' or ':start'), by, id) end
+  index_options(id, order, y)
+  return due, y, by > 0 and by < NOW
+end
+
+-- Whether the unique key of a task is still reserved for this submission.
+local function is_void(id, words)
+  local till = tonumber(string.match(words, '^%d+ %d+ (%d+) '))
+  return till > 0 and (NOW > till or till <= tonumber(redis.call('GET', TAG .. ':void:' .. id) or 0))
+end
+
 if NOW - checked > 100 or NOW < checked then check_memory() end
-for i = 5, #ARGV, 4 do
-  local id, route, m, p = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local stored = compare(id, m, p)
+local i = 5
+while i < #ARGV do
+  local id, route, m, p, words, options = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ''
+  i = i + 5
+  if words ~= '' then options, i = ARGV[i], i + 1 end
+  local stored = compare(id, m, p, options)
   if stored then
     answers[#answers + 1] = stored
+  elseif words ~= '' and is_void(id, words) then
+    answers[#answers + 1] = 'v'
   elseif open_tasks + created >= limit then
     answers[#answers + 1] = 'f'
-  elseif not has_room(RECORD + #id + #m + #p) then
+  elseif not has_room(RECORD + #id + #m + #p + 4 * #words + #options) then
     answers[#answers + 1] = 'm'
   else
     created, number, order = created + 1, number + 1, order + 1
+    local due, due_at, backlog, is_late = NOW, now, route, false
+    if words ~= '' then
+      local y
+      due, y, is_late = add_options(id, order, words)
+      due_at, backlog = integer(due), backlog_of(route, nil, y)
+      redis.call('HSET', key(id), 'i', options, 'y', y)
+    end
     redis.call('HSET', key(id), 'm', m, 'p', p, 'l', route, 'o', integer(order), 'q', integer(number),
-      't', integer(NOW), 's', 'p', 'u', integer(NOW), 'a', 0, 'z', 0)
-    enqueue(id, route, NOW, number)
+      't', now, 's', 'p', 'u', due_at, 'a', 0, 'z', 0)
+    if not is_late then enqueue(id, backlog, due, number) end
     add(TAG .. ':all', order, id)
     record_transition(id, route, nil, 'p', order)
     answers[#answers + 1] = 'n'

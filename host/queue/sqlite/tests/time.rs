@@ -3,7 +3,7 @@
 use super::super::encoding::ms;
 use super::*;
 use crate::Requeue;
-use hostel_task::State;
+use hostel_task::{ErrorClass, Start, State, TaskOptions, Unique, UnixMs};
 use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering::SeqCst},
@@ -175,5 +175,58 @@ async fn tasks_that_became_due_while_no_node_ran_are_due_at_once() {
     offset.set(3 * DAY);
     let queue = offset.open(&dir).await;
     assert_eq!(due(&queue).await.attempt, 2);
+    queue.close().await;
+}
+
+#[tokio::test]
+async fn times_of_options_follow_the_wall_clock_over_a_pause() {
+    let (dir, offset) = (tempfile::tempdir().unwrap(), Offset::default());
+    offset.set(-30 * DAY);
+    let queue = offset.open(&dir).await;
+    let at = |days: i64| UnixMs(u64::try_from(offset.now() + days * DAY).unwrap());
+    let day = Duration::from_secs(24 * 3600);
+    let timed = TaskOptions {
+        start: Start::At(at(1)),
+        ..TaskOptions::default()
+    };
+    let late = TaskOptions {
+        start_by: Some(at(2)),
+        start: Start::At(at(1)),
+        ..TaskOptions::default()
+    };
+    let keyed = |time| TaskOptions {
+        unique: Some(Unique {
+            key: name("key"),
+            time: Some(time),
+        }),
+        ..TaskOptions::default()
+    };
+    let batch = vec![
+        task("timed", 1).with(timed),
+        task("late", 1).with(late),
+        task("keyed", 1).with(keyed(day)),
+    ];
+    queue.submit(batch).await.unwrap();
+    let held = due(&queue).await;
+    assert_eq!(held.token.id, name("keyed"));
+    end(&queue, &held, completed(&held).outcome).await;
+    let State::Pending { due_at } = seen(&queue, "timed").await.state else {
+        panic!("it waits");
+    };
+    let wait = i64::try_from(due_at.0).unwrap() - offset.now();
+    assert!((wait - DAY).abs() < 60_000, "due in {wait} ms");
+    let refused = || vec![task("other", 1).with(keyed(day))];
+    let answers = queue.submit(refused()).await.unwrap();
+    assert_eq!(answers, [Submitted::Duplicate(name("keyed"))]);
+    queue.close().await;
+    // Of these days an hour counts for ages, and all for what was asked for by the clock.
+    offset.set(-27 * DAY);
+    let queue = offset.open(&dir).await;
+    assert_eq!(queue.expire(9).await.unwrap(), 1);
+    let expired = seen(&queue, "late").await;
+    assert_eq!(expired.error_class, Some(ErrorClass::Expired));
+    assert_eq!(due(&queue).await.token.id, name("timed"));
+    let answers = queue.submit(refused()).await.unwrap();
+    assert_eq!(answers, [Submitted::Created]);
     queue.close().await;
 }

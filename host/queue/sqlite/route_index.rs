@@ -1,0 +1,110 @@
+//! The tasks of one route: the pending ones by priority, and the number in each state.
+
+use super::lane::{Lane, QueuePosition};
+use hostel_task::{Name, Priority, Route, is_suspect};
+use std::collections::BTreeSet;
+
+pub(super) struct RouteIndex {
+    pub route: Route,
+    /// By priority, in the order of `Priority::ALL`.
+    pending: [ByPriority; 3],
+    pub counts: [u64; 5],
+}
+
+#[derive(Default)]
+struct ByPriority {
+    tasks: Lane,
+    /// Ordered by due time, then by submission.
+    suspects: BTreeSet<QueuePosition>,
+    /// What `Index::heads` has of this route: the first task and the first suspect.
+    heads: [Option<QueuePosition>; 2],
+}
+
+impl RouteIndex {
+    pub fn new(route: Route) -> Self {
+        Self {
+            route,
+            pending: Default::default(),
+            counts: [0; 5],
+        }
+    }
+
+    /// Adds a pending task that was lost `losses` times.
+    pub fn insert(
+        &mut self,
+        position: QueuePosition,
+        losses: u32,
+        priority: Priority,
+        group: Option<&Name>,
+    ) {
+        let pending = &mut self.pending[priority as usize];
+        if is_suspect(losses) {
+            pending.suspects.insert(position);
+        } else {
+            pending.tasks.insert(position, group);
+        }
+    }
+
+    pub fn remove(
+        &mut self,
+        position: QueuePosition,
+        losses: u32,
+        priority: Priority,
+        group: Option<&Name>,
+    ) {
+        let pending = &mut self.pending[priority as usize];
+        if is_suspect(losses) {
+            pending.suspects.remove(&position);
+        } else {
+            pending.tasks.remove(position, group);
+        }
+    }
+
+    /// Returns the first pending task, of the suspects or of the others.
+    pub fn first(&self, suspect: bool) -> Option<QueuePosition> {
+        let firsts = Priority::ALL.map(|priority| self.first_of(priority, suspect));
+        firsts.into_iter().flatten().min()
+    }
+
+    /// Returns the first pending task of a priority.
+    pub fn first_of(&self, priority: Priority, suspect: bool) -> Option<QueuePosition> {
+        let pending = &self.pending[priority as usize];
+        if suspect {
+            pending.suspects.first().copied()
+        } else {
+            pending.tasks.first()
+        }
+    }
+
+    /// Removes the next task of a priority that is due by `now`. Tasks that are `late` are removed and
+    /// passed over.
+    pub fn take(
+        &mut self,
+        priority: Priority,
+        suspect: bool,
+        now: i64,
+        late: impl Fn(QueuePosition) -> bool,
+    ) -> Option<QueuePosition> {
+        let pending = &mut self.pending[priority as usize];
+        if suspect {
+            // It has begun before, so it is never late.
+            let first = pending.suspects.first().filter(|first| first.0 <= now);
+            let first = *first?;
+            pending.suspects.remove(&first);
+            Some(first)
+        } else {
+            pending.tasks.take(now, late)
+        }
+    }
+
+    /// Replaces what `Index::heads` has of this route, and returns what it had.
+    pub fn set_head(
+        &mut self,
+        priority: Priority,
+        suspect: bool,
+        head: Option<QueuePosition>,
+    ) -> Option<QueuePosition> {
+        let heads = &mut self.pending[priority as usize].heads;
+        std::mem::replace(&mut heads[usize::from(suspect)], head)
+    }
+}
