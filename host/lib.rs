@@ -11,6 +11,7 @@
 //! | 1 | [`keyvalue`], `redis` | the store that guests use; connections to Redis |
 //! | 0 | [`task`], [`lifecycle`], [`config`], `sqlite`, `pem` | values and decisions, the `Component` trait, settings, database files, TLS |
 //! | 0 | [`budget`], [`health`], `log_limit`, `secret`, [`untrusted`] | bounds in bytes, faults and background tasks, bounds on log lines, text that is never printed, text from outside |
+//! | 0 | [`schedule`] | when schedules fire |
 //! | 0 | `backoff` | delays between retries |
 //! | 0 | `parent` | processes that end with their parent |
 //!
@@ -50,6 +51,8 @@ use hostel_runtime::{atomic_file, file_fingerprint, log_limit, parent};
 #[cfg(feature = "node")]
 pub use hostel_runtime::{budget, health, lifecycle, untrusted};
 use hostel_runtime::{pem, secret};
+#[cfg(feature = "node")]
+pub use hostel_schedule as schedule;
 #[cfg(feature = "node")]
 pub use hostel_task as task;
 

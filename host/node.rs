@@ -1,9 +1,10 @@
 //! The composition root: builds the parts of a node from its configuration and wires them, and starts and
 //! stops them as one.
 
+mod data_dir;
+
 use crate::{
     api::{Reloaded, Security, Server, Services},
-    atomic_file,
     broker::{self, MessageBroker},
     component::{Components, Composite, FirstScan, NodeInbox, NodeRegistration, Router},
     config::{self, Config},
@@ -13,14 +14,17 @@ use crate::{
     lifecycle::Component,
     plugin::{Capabilities, PluginHost},
     queue::{self, TaskQueue},
-    scheduler::{DistributedTaskScheduler, TaskScheduler},
+    schedule::ScheduleSpec,
+    scheduler::{
+        DistributedTaskScheduler, TaskScheduler,
+        schedules::{ScheduleRunner, Schedules},
+    },
     task::Name,
     worker::Worker,
 };
 use anyhow::Context;
 use async_trait::async_trait;
 use std::{
-    io::ErrorKind,
     net::SocketAddr,
     sync::{
         Arc,
@@ -30,7 +34,6 @@ use std::{
     time::Duration,
 };
 use tokio::runtime::{self, Runtime};
-use uuid::Uuid;
 
 /// How long most parts may take to start or stop.
 const PART_DEADLINE: Duration = Duration::from_secs(30);
@@ -82,6 +85,7 @@ impl DistributedNode {
             discovery: service_discovery.clone(),
             router: router.clone(),
             scheduler: task_scheduler,
+            schedules: None,
             plugins: None,
             components: None,
             health: health.clone(),
@@ -103,10 +107,11 @@ impl DistributedNode {
 
     /// Creates the node that a configuration describes.
     pub async fn from_config(config: &Config) -> anyhow::Result<Self> {
-        create_private_dir(&config.node.data_dir)?;
-        let id = node_id(&config.node)?;
+        data_dir::create(&config.node.data_dir)?;
+        let id = data_dir::node_id(&config.node)?;
         let health = Health::default();
-        let queue = queue::open(&config.queue, &health).await?;
+        let opened = queue::open_with_schedules(&config.queue, &health).await?;
+        let queue = opened.tasks.clone();
         let keyvalue = match keyvalue::open(&config.keyvalue, &health).await {
             Ok(keyvalue) => keyvalue,
             Err(error) => {
@@ -114,7 +119,7 @@ impl DistributedNode {
                 return Err(error.into());
             }
         };
-        let node = Self::over(config, id, health, queue.clone(), keyvalue.clone()).await;
+        let node = Self::over(config, id, health, opened, keyvalue.clone()).await;
         if node.is_err() {
             // A store that is only dropped is in use for a while, and another attempt would be refused.
             keyvalue.close().await;
@@ -128,9 +133,10 @@ impl DistributedNode {
         config: &Config,
         id: Name,
         health: Health,
-        queue: Arc<dyn TaskQueue>,
+        opened: queue::Opened,
         keyvalue: Arc<dyn KeyValue>,
     ) -> anyhow::Result<Self> {
+        let queue = opened.tasks;
         log_unshared_stores(&*queue, config);
         let discovery = discovery::open(config, &health)?;
         let router = router(
@@ -153,10 +159,21 @@ impl DistributedNode {
         } else {
             scheduler.for_node(id.clone())
         };
+        let scheduler: Arc<dyn TaskScheduler> = Arc::new(scheduler);
+        let limits = config.limits.submission();
+        let schedules = Schedules::new(opened.schedules, scheduler.clone(), limits);
+        let schedule_runner = ScheduleRunner::new(
+            id.clone(),
+            queue.clone(),
+            schedules.clone(),
+            declared_schedules(config)?,
+            health.clone(),
+        );
         let services = Services {
             discovery: discovery.clone(),
             router: router.clone(),
-            scheduler: Arc::new(scheduler),
+            scheduler,
+            schedules: Some(schedules),
             plugins: Some(plugins.clone()),
             components: Some(components.clone()),
             health: health.clone(),
@@ -192,6 +209,7 @@ impl DistributedNode {
         parts.add(server.clone(), PART_DEADLINE)?;
         parts.add(components.clone(), component_deadline(config))?;
         parts.add(Arc::new(worker), config.node.drain + AFTER_DRAIN)?;
+        parts.add(Arc::new(schedule_runner), PART_DEADLINE)?;
         // The parts above serve while plugins are being loaded; the node is ready after that.
         let deadline = PART_DEADLINE + config.plugins.compile_timeout + component_deadline(config);
         let first_scan = FirstScan {
@@ -293,6 +311,18 @@ fn router(
     ))
 }
 
+/// Returns the schedules of the configuration.
+fn declared_schedules(config: &Config) -> anyhow::Result<Vec<ScheduleSpec>> {
+    let limits = config.limits.submission();
+    let schedules = config.schedule.iter();
+    schedules
+        .map(|(name, schedule)| {
+            let spec = schedule.spec(name, &limits);
+            spec.with_context(|| format!("[schedule.{name}]"))
+        })
+        .collect()
+}
+
 /// Logs which stores a cluster does not share, since operators may assume that it does.
 fn log_unshared_stores(queue: &dyn TaskQueue, config: &Config) {
     let config::KeyValueBackend::Sqlite(_) = config.keyvalue.backend;
@@ -350,45 +380,6 @@ impl Component for OpenKeyValue {
     }
 }
 
-/// The configured id, or one that is generated once and kept in the data directory.
-fn node_id(node: &config::Node) -> anyhow::Result<Name> {
-    if let Some(id) = &node.id {
-        return Ok(id.clone());
-    }
-    let file = node.data_dir.join("node-id");
-    let cannot = || format!("cannot keep the node's id in {}", file.display());
-    match std::fs::read_to_string(&file) {
-        Ok(kept) => return Name::parse("node id", kept.trim()).with_context(cannot),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        // The node has an id, which other nodes know.
-        Err(error) => {
-            return Err(error).with_context(|| {
-                format!(
-                    "cannot read the node's id in {}; make the file readable, or set node.id",
-                    file.display()
-                )
-            });
-        }
-    }
-    let id = format!("node-{}", Uuid::now_v7().simple());
-    match atomic_file::create(&file, &[id.as_bytes()]) {
-        Ok(()) => Ok(Name::parse("node id", &id)?),
-        // Another process that starts in this directory was faster.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => node_id(node),
-        Err(error) => Err(error).with_context(cannot),
-    }
-}
-
-/// Creates a directory that only this user can access.
-fn create_private_dir(dir: &std::path::Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .with_context(|| format!("cannot create {} (node.data_dir)", dir.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -413,30 +404,5 @@ mod tests {
             };
             assert!(format!("{error:#}").contains("cannot listen"), "{error:#}");
         }
-    }
-
-    #[test]
-    fn an_id_that_cannot_be_read_is_not_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let node = config::Node {
-            data_dir: dir.path().to_owned(),
-            id: None,
-            ..Config::default().node
-        };
-        let made = node_id(&node).unwrap();
-        assert_eq!(node_id(&node).unwrap(), made);
-        let file = dir.path().join("node-id");
-        std::fs::write(&file, [0xFF, 0xFE]).unwrap();
-        let error = format!("{:#}", node_id(&node).unwrap_err());
-        assert!(
-            error.contains("node-id") && error.contains("node.id"),
-            "{error}"
-        );
-        assert_eq!(std::fs::read(&file).unwrap(), [0xFF, 0xFE]);
-        // A file that cannot be read at all.
-        std::fs::remove_file(&file).unwrap();
-        std::fs::create_dir(&file).unwrap();
-        assert!(node_id(&node).is_err());
-        assert!(file.is_dir());
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 /// The modules and crates of each layer, from the lowest. A module may use its own folder and lower
 /// layers. `budget` to `untrusted` are modules of the crate `runtime`.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["backoff", "fuzz"],
     &[
         "task",
@@ -28,7 +28,8 @@ const LAYERS: [&[&str]; 9] = [
         "pem",
         "untrusted",
     ],
-    &["config", "sqlite"],
+    &["schedule", "sqlite"],
+    &["config"],
     &["keyvalue", "redis"],
     &["queue", "discovery", "broker", "plugin"],
     &["scheduler", "component"],

@@ -128,7 +128,7 @@ fn target(node: &str, label: &str, violations: &mut Vec<Violation>) -> Target {
     }
 }
 
-fn priority(given: i32, violations: &mut Vec<Violation>) -> Priority {
+pub fn priority(given: i32, violations: &mut Vec<Violation>) -> Priority {
     match wire::Priority::try_from(given) {
         Ok(wire::Priority::Normal) => Priority::Normal,
         Ok(wire::Priority::High) => Priority::High,
@@ -141,7 +141,7 @@ fn priority(given: i32, violations: &mut Vec<Violation>) -> Priority {
     }
 }
 
-fn wire_priority(priority: Priority) -> wire::Priority {
+pub fn wire_priority(priority: Priority) -> wire::Priority {
     match priority {
         Priority::High => wire::Priority::High,
         Priority::Normal => wire::Priority::Normal,

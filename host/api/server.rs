@@ -16,6 +16,7 @@ use super::{
         nodes::NodeServiceImpl,
         plugins::PluginServiceImpl,
         reflection::Reflection,
+        schedules::ScheduleServiceImpl,
         tasks::TaskServiceImpl,
     },
     transport::{
@@ -50,10 +51,11 @@ use crate::{
             component_service_server::{self, ComponentServiceServer},
             node_service_server::{self, NodeServiceServer},
             plugin_service_server::{self, PluginServiceServer},
+            schedule_service_server::{self, ScheduleServiceServer},
             task_service_server::{self, TaskServiceServer},
         },
     },
-    scheduler::TaskScheduler,
+    scheduler::{TaskScheduler, schedules::Schedules},
 };
 use anyhow::Context;
 use async_trait::async_trait;
@@ -80,6 +82,8 @@ pub struct Services {
     pub router: Arc<component::Router>,
     /// Admits and reads tasks.
     pub scheduler: Arc<dyn TaskScheduler>,
+    /// Absent on a node whose queue it does not know.
+    pub schedules: Option<Schedules>,
     /// Absent on a node that hosts no plugins itself.
     pub plugins: Option<Arc<PluginHost>>,
     /// Absent on a node that hosts no components itself.
@@ -178,6 +182,9 @@ impl Server {
             end.clone(),
         );
         let tasks = TaskServiceServer::new(tasks);
+        let schedules = services
+            .schedules
+            .map(|schedules| ScheduleServiceServer::new(ScheduleServiceImpl { schedules }));
         let plugins = services
             .plugins
             .map(|plugins| PluginServiceServer::new(PluginServiceImpl { plugins }));
@@ -205,6 +212,13 @@ impl Server {
             .add_service(health.max_decoding_message_size(MAX_HEALTH_CHECK_BYTES))
             .add_service(ReflectionV1::new(reflection.clone()))
             .add_service(ReflectionV1Alpha::new(reflection));
+        if let Some(schedules) = schedules {
+            routes.add_service(
+                schedules
+                    .max_decoding_message_size(max)
+                    .max_encoding_message_size(max),
+            );
+        }
         if let Some(plugins) = plugins {
             routes.add_service(plugins);
         }
@@ -234,6 +248,8 @@ fn names(services: &Services) -> Vec<&'static str> {
         reflection_v1::SERVICE_NAME,
         reflection_v1alpha::SERVICE_NAME,
     ];
+    let schedules = services.schedules.as_ref();
+    names.extend(schedules.map(|_| schedule_service_server::SERVICE_NAME));
     let plugins = services.plugins.as_ref();
     names.extend(plugins.map(|_| plugin_service_server::SERVICE_NAME));
     let components = services.components.as_ref();

@@ -2,7 +2,9 @@
 //! failure goes to the log.
 
 use crate::{
-    broker, component, discovery, log_limit::LogLimit, proto::millis, queue, scheduler, task,
+    broker, component, discovery, log_limit::LogLimit, proto::millis, queue, schedule,
+    scheduler::{self, schedules},
+    task,
 };
 use std::time::Duration;
 use tonic::{Code, Status, metadata::MetadataValue};
@@ -57,6 +59,30 @@ impl IntoStatus for task::InvalidSubmission {
             text.push_str(&format!("; and {left_out} more"));
         }
         Status::with_error_details(Code::InvalidArgument, text, details)
+    }
+}
+
+impl IntoStatus for schedule::InvalidSchedule {
+    fn into_status(self) -> Status {
+        task::InvalidSubmission(self.0).into_status()
+    }
+}
+
+impl IntoStatus for schedules::Error {
+    fn into_status(self) -> Status {
+        use schedules::Error;
+        let text = self.to_string();
+        match self {
+            Error::Invalid(invalid) => invalid.into_status(),
+            Error::InvalidRun(invalid) => invalid.into_status(),
+            Error::Unknown(_) => Status::not_found(text),
+            Error::Exists(_) => Status::already_exists(text),
+            Error::Declared(..) => Status::failed_precondition(text),
+            Error::Full => Status::resource_exhausted(text),
+            Error::Contended => unavailable(text),
+            Error::Run(error) => error.into_status(),
+            Error::Queue(error) => error.into_status(),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub fn task_json(task: &TaskStatus) -> Value {
 }
 
 /// The name of a priority. Newer nodes may return further ones.
-fn priority(number: i32) -> String {
+pub fn priority(number: i32) -> String {
     let known = WirePriority::try_from(number).map(|priority| match priority {
         WirePriority::High => Priority::High,
         WirePriority::Normal => Priority::Normal,

@@ -24,6 +24,7 @@ mod nodes;
 mod output;
 mod payload;
 mod plugins;
+mod schedules;
 mod send;
 mod serve;
 mod signals;
@@ -81,6 +82,8 @@ enum Command {
     Plugins(plugins::Plugins),
     /// List, drain or undrain the nodes of the cluster; show a node's health
     Nodes(nodes::Nodes),
+    /// Create, list, pause, resume, run or delete schedules
+    Schedules(schedules::Schedules),
     /// Generate a token for a client
     Token(token::Token),
     /// Show or check the configuration
@@ -124,6 +127,7 @@ pub fn main() -> ExitCode {
             Command::Components(components) => components.run().await,
             Command::Plugins(plugins) => plugins.run().await,
             Command::Nodes(nodes) => nodes.run().await,
+            Command::Schedules(schedules) => schedules.run().await,
             Command::Token(token) => token.run(),
             Command::Config(config) => config.run(),
             Command::DieWithParent(_) | Command::CompilePlugin(_) => Ok(()),

@@ -169,7 +169,7 @@ fn completed(status: &TaskStatus) -> Result<(), CliError> {
     Ok(())
 }
 
-fn key_value(given: &str) -> Result<(String, String), String> {
+pub(super) fn key_value(given: &str) -> Result<(String, String), String> {
     match given.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
         _ => Err(format!("{given:?} is not KEY=VALUE")),

@@ -88,11 +88,6 @@ impl TaskOptionArgs {
     /// Sets the options of `task`.
     pub fn set(&self, task: Task) -> Task {
         let given = Option::unwrap_or_default;
-        let priority = match self.priority {
-            Priority::High => WirePriority::High,
-            Priority::Normal => WirePriority::Normal,
-            Priority::Low => WirePriority::Low,
-        };
         Task {
             delay_ms: given(self.delay),
             run_at_ms: given(self.run_at),
@@ -102,7 +97,7 @@ impl TaskOptionArgs {
             backoff_initial_ms: given(self.backoff_initial),
             backoff_max_ms: given(self.backoff_max),
             result_ttl_ms: given(self.keep),
-            priority: priority.into(),
+            priority: wire_priority(self.priority).into(),
             group: self.group.clone(),
             tags: self.tags.clone(),
             unique_key: self.unique_key.clone(),
@@ -112,8 +107,16 @@ impl TaskOptionArgs {
     }
 }
 
+pub(super) fn wire_priority(priority: Priority) -> WirePriority {
+    match priority {
+        Priority::High => WirePriority::High,
+        Priority::Normal => WirePriority::Normal,
+        Priority::Low => WirePriority::Low,
+    }
+}
+
 /// Parses a length of time.
-fn milliseconds(given: &str) -> Result<u64, String> {
+pub(super) fn milliseconds(given: &str) -> Result<u64, String> {
     let span: Span = given.parse().map_err(|_| {
         format!("{given:?} is not a length of time such as 10s, 500ms, 7d or \"2h 30m\"")
     })?;

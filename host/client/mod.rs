@@ -3,6 +3,7 @@
 
 mod options;
 mod retry;
+mod schedules;
 mod submit_many;
 mod tls_error;
 
@@ -22,6 +23,7 @@ use crate::proto::{
         ListPluginsResponse, ListTasksRequest, ListTasksResponse, RequeueTaskRequest,
         UndrainNodeRequest, component_service_client::ComponentServiceClient,
         node_service_client::NodeServiceClient, plugin_service_client::PluginServiceClient,
+        schedule_service_client::ScheduleServiceClient,
         task_service_client::TaskServiceClient,
     },
     millis,
@@ -63,6 +65,7 @@ pub struct DistributedClient {
     plugins: PluginServiceClient<AuthChannel>,
     components: ComponentServiceClient<AuthChannel>,
     nodes: NodeServiceClient<AuthChannel>,
+    schedules: ScheduleServiceClient<AuthChannel>,
     retry_timeout: Duration,
 }
 
@@ -104,7 +107,10 @@ impl DistributedClient {
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
             components: ComponentServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
-            nodes: NodeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            nodes: NodeServiceClient::new(channel.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            schedules: ScheduleServiceClient::new(channel)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
             retry_timeout: RETRY_TIMEOUT,
         }
     }

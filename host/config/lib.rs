@@ -34,7 +34,7 @@ pub use protection::Protection;
 pub use schema::{
     Auth, Broker, Component, ComponentOverrides, Config, Discovery, Etcd, KeyValue,
     KeyValueBackend, KeyValueLimits, Limits, MESSAGE_OVERHEAD, Node, Plugin, Plugins, Queue,
-    QueueBackend, Redis, RedisQueue, Sandbox, SandboxOverrides, Sqlite, SqliteKeyValue,
+    QueueBackend, Redis, RedisQueue, Sandbox, SandboxOverrides, Schedule, Sqlite, SqliteKeyValue,
     TaskTypeOverrides, Tls,
 };
 pub use secret::{Secret, SecretUrl};

@@ -60,6 +60,15 @@ impl Reader {
         });
     }
 
+    /// Reports `problem` of the first of the settings `paths` that was given or has a default. Does
+    /// nothing if that has an error of its own.
+    pub fn fault(&mut self, paths: &[&str], problem: impl FnOnce() -> String) {
+        let found = paths.iter().find(|path| self.seen.contains_key(**path));
+        if let Some(path) = found {
+            self.rule(&[path], false, problem);
+        }
+    }
+
     /// Reports `key` of `section` if it was given without any of `others`, which it needs.
     pub fn needs(&mut self, section: &str, key: &str, others: &[&str]) {
         let path = |key: &str| format!("{section}.{key}");

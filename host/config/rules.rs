@@ -5,6 +5,8 @@ use super::{
     reader::Reader,
     schema::{Broker, Config, Discovery, KeyValueBackend, MESSAGE_OVERHEAD, QueueBackend, Redis},
 };
+use hostel_schedule::InvalidSchedule;
+use hostel_task::Violation;
 
 /// Reports each rule that `config` breaks.
 pub(super) fn check(config: &Config, reader: &mut Reader) {
@@ -24,6 +26,7 @@ pub(super) fn check(config: &Config, reader: &mut Reader) {
     check_memory(config, reader);
     check_keyvalue(config, reader);
     check_backoffs(config, reader);
+    check_schedules(config, reader);
 
     if let QueueBackend::Redis(queue) = &config.queue.backend {
         check_redis("queue", &queue.server, reader);
@@ -134,6 +137,27 @@ fn check_backoffs(config: &Config, reader: &mut Reader) {
                     format!("{initial} is more than backoff_max_ms, which is {max}")
                 },
             );
+        }
+    }
+}
+
+/// Reports each fault of each schedule, at the setting that has it.
+fn check_schedules(config: &Config, reader: &mut Reader) {
+    let limits = config.limits.submission();
+    for (name, schedule) in &config.schedule {
+        let Err(InvalidSchedule(faults)) = schedule.spec(name, &limits) else {
+            continue;
+        };
+        for Violation { field, reason } in faults {
+            let path = |key: &str| format!("schedule.{name}.{key}");
+            // Every schedule has a task type: it is blamed for what is missing, and for the name.
+            reader.fault(&[&path(field), &path("task_type")], || {
+                if field == "name" {
+                    format!("the name of the schedule: {reason}")
+                } else {
+                    reason
+                }
+            });
         }
     }
 }

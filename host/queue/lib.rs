@@ -12,6 +12,7 @@ pub mod fuzz {
 mod lease_request;
 mod open;
 mod redis;
+mod schedule_store;
 mod sqlite;
 mod status_read;
 mod task_cache;
@@ -22,7 +23,11 @@ pub use self::redis::RedisQueue;
 pub use batch_size::{BatchSize, transfer_time};
 pub use error::Error;
 pub use lease_request::{LeaseRequest, RequestedType, RequestedTypes};
-pub use open::open;
+pub use open::{Opened, open, open_with_schedules};
+pub use schedule_store::{
+    AdvanceSchedule, DueSchedules, MAX_SCHEDULES, PutSchedule, SchedulePage, ScheduleStore,
+    VersionedSchedule,
+};
 pub use sqlite::SqliteQueue;
 pub use status_read::StatusRead;
 pub use task_queue::{

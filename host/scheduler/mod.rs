@@ -10,6 +10,7 @@ mod error;
 mod followers;
 mod recently_left;
 mod routing;
+pub mod schedules;
 mod waiters;
 
 pub use accepted::Accepted;

@@ -20,6 +20,7 @@ mod redis_states;
 mod redis_tls;
 mod redis_unique;
 mod redis_upgrade;
+mod schedules_redis;
 mod sqlite;
 mod sqlite_disk;
 
@@ -46,6 +47,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(redis_tls::trials());
     trials.extend(redis_unique::trials());
     trials.extend(redis_upgrade::trials());
+    trials.extend(schedules_redis::trials());
     trials.extend(etcd::trials());
     trials
 }

@@ -1,10 +1,10 @@
 //! The conformance suite of the queue on SQLite, and tests of what only SQLite does.
 
-use super::queue::{self, Case, MAX_OPEN_TASKS, finish_one, name, request, task};
+use super::queue::{self, Case, MAX_OPEN_TASKS, ScheduleCase, finish_one, name, request, task};
 use hostel::{
     config,
     health::Health,
-    queue::{Error, SqliteQueue, TaskQueue},
+    queue::{Error, Opened, SqliteQueue, TaskQueue},
     task::{Outcome, StateKind},
 };
 use libtest_mimic::{Failed, Trial};
@@ -17,6 +17,10 @@ pub fn trials() -> Vec<Trial> {
         let name = format!("queue::sqlite::{}", case.name());
         Trial::test(name, move || on_sqlite(case))
     });
+    let schedules = queue::schedule_cases().map(|case| {
+        let name = format!("queue::sqlite::schedules::{}", case.name());
+        Trial::test(name, move || schedules_on_sqlite(case))
+    });
     let own = [
         trial("a_second_open_is_refused", a_second_open_is_refused),
         trial("reopening_keeps_everything", reopening_keeps_everything),
@@ -28,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
         trial("files_are_private", files_are_private),
     ];
     suite
+        .chain(schedules)
         .chain(own)
         .chain(super::sqlite_disk::trials())
         .collect()
@@ -56,6 +61,15 @@ fn on_sqlite(case: Case) -> Result<(), Failed> {
     on_runtime(async {
         let dir = tempfile::tempdir().unwrap();
         let open = || async { Arc::new(open(dir.path()).await.unwrap()) as Arc<dyn TaskQueue> };
+        case.run(open).await;
+    });
+    Ok(())
+}
+
+fn schedules_on_sqlite(case: ScheduleCase) -> Result<(), Failed> {
+    on_runtime(async {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || async { Opened::new(open(dir.path()).await.unwrap()) };
         case.run(open).await;
     });
     Ok(())

@@ -22,6 +22,7 @@ mod options;
 mod probes;
 mod python;
 mod reload;
+mod schedules;
 mod sdk;
 mod security;
 mod signals;
@@ -58,6 +59,7 @@ pub fn trials() -> Vec<Trial> {
         probes::trials(),
         python::trials(),
         reload::trials(),
+        schedules::trials(),
         sdk::trials(),
         security::trials(),
         signals::trials(),

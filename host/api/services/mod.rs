@@ -9,6 +9,7 @@ pub mod health;
 pub mod nodes;
 pub mod plugins;
 pub mod reflection;
+pub mod schedules;
 mod stream;
 mod submit_many;
 pub mod tasks;

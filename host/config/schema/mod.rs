@@ -1,6 +1,6 @@
 //! The declarations of all settings: a file per section, except that `backends.rs` has `[discovery]` and
 //! `[broker]`, and `security.rs` has `[tls]` and `[auth]`. `plugins.rs` is `[plugins]`, `plugin.rs` is
-//! `[plugin.NAME]`. `settings!` and `kinds!` (`group.rs`) turn
+//! `[plugin.NAME]`, `schedule.rs` is `[schedule.NAME]`. `settings!` and `kinds!` (`group.rs`) turn
 //! each declaration into a struct or enum with its reader and description.
 
 mod backends;
@@ -10,6 +10,7 @@ mod node;
 mod plugin;
 mod plugins;
 mod queue;
+mod schedule;
 mod security;
 
 pub use backends::{Broker, Discovery, Etcd, Redis};
@@ -19,6 +20,7 @@ pub use node::Node;
 pub use plugin::{Plugin, TaskTypeOverrides};
 pub use plugins::{Component, ComponentOverrides, Plugins, Sandbox, SandboxOverrides};
 pub use queue::{Queue, QueueBackend, RedisQueue, Sqlite};
+pub use schedule::Schedule;
 pub use security::{Auth, Tls};
 
 use super::{
@@ -52,6 +54,8 @@ settings! {
         auth: Option<Auth> = section().reloadable();
         /// `[plugin.NAME]`
         plugin: BTreeMap<Name, Plugin> = tables("plugin name", "thumbnail");
+        /// `[schedule.NAME]`
+        schedule: BTreeMap<Name, Schedule> = tables("schedule name", "nightly-report");
     }
 }
 

@@ -21,10 +21,12 @@ mod options;
 mod priorities;
 mod reading;
 mod routing;
+mod schedules;
 mod starting;
 mod submitting;
 mod suspects;
 mod unique;
 
 pub use case::{Case, MAX_OPEN_TASKS, cases, ordered_cases};
+pub use schedules::{ScheduleCase, schedule_cases};
 pub use helpers::{finish_one, limited, name, request, task, task_with, with_options};

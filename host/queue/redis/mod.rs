@@ -21,6 +21,7 @@ mod options;
 mod queries;
 mod queue;
 mod record;
+mod schedules;
 mod scripts;
 mod shard_client;
 mod store_identity;

@@ -155,7 +155,7 @@ impl RedisQueue {
         Ok((Arc::new(client), Arc::new(durability)))
     }
 
-    fn client(&self) -> Result<&Arc<ShardClient>, Error> {
+    pub(super) fn client(&self) -> Result<&Arc<ShardClient>, Error> {
         if self.open.lock().is_none() {
             return Err(closed());
         }

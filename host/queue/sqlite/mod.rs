@@ -21,6 +21,8 @@ mod queries;
 mod queue;
 mod route_index;
 mod row;
+mod schedule_schema;
+mod schedules;
 mod schema;
 mod statements;
 mod stats;

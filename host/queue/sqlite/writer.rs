@@ -4,6 +4,7 @@
 use super::{
     clock::{Clock, WallClock},
     hand_off::HandOff,
+    schedule_schema,
     stats::Stats,
     transaction::Transaction,
 };
@@ -40,6 +41,7 @@ pub(super) struct QueueStore {
 impl QueueStore {
     /// Takes over a database from a process that has ended: its leases have expired.
     pub fn open(conn: &Connection, shared: Shared, wall: WallClock) -> rusqlite::Result<Self> {
+        conn.execute_batch(schedule_schema::CREATE)?;
         let clock = Clock::resume(conn, wall)?;
         let expire = "UPDATE task SET at = min(at, ?1 - 1) WHERE state = 1";
         conn.execute(expire, [clock.now()])?;

@@ -1,0 +1,311 @@
+//! The part of a node that fires schedules. Every node runs one, and there is no leader: see
+//! `queue::schedule_store` for why a firing happens once. The work of one step is bounded, and a node that
+//! has nothing to do looks once a second.
+
+use super::{Schedules, declare};
+use crate::{
+    health::{Background, Health, Part},
+    lifecycle::Component,
+    log_limit::LogLimit,
+    queue::{self, AdvanceSchedule, Error, StatusRead, Submitted, TaskQueue, VersionedSchedule},
+    task::{Name, Submission, UnixMs},
+};
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use crate::schedule::{Overlap, ScheduleSpec, decide};
+use parking_lot::Mutex;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// The most schedules of one step.
+const MAX_DUE: usize = 64;
+
+/// How long a node waits for the next due schedule at most: another node may have made one.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long after a failure the next step follows.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// When a schedule is looked at again that this version does not understand.
+const UNREADABLE_AGAIN: Duration = Duration::from_secs(60);
+
+/// The kinds of faults.
+const FIRING: &str = "schedules";
+const DECLARING: &str = "schedules-in-config";
+const UNREADABLE: &str = "schedules-unreadable";
+
+/// Fires the schedules of a queue, and brings those of the configuration into it.
+pub struct ScheduleRunner {
+    shared: Arc<Shared>,
+    running: Mutex<Option<Background>>,
+}
+
+/// What the steps of a runner share.
+pub(super) struct Shared {
+    pub node: Name,
+    pub queue: Arc<dyn TaskQueue>,
+    pub schedules: Schedules,
+    pub declared: Vec<ScheduleSpec>,
+    pub health: Health,
+    pub log_limit: LogLimit,
+}
+
+/// What a node does about one schedule.
+pub(super) struct Step {
+    pub advance: AdvanceSchedule,
+    pub tasks: Vec<Submission>,
+}
+
+impl ScheduleRunner {
+    /// Creates the runner of `node`, whose configuration has the schedules `declared`. It fires from its
+    /// start on.
+    pub fn new(
+        node: Name,
+        queue: Arc<dyn TaskQueue>,
+        schedules: Schedules,
+        declared: Vec<ScheduleSpec>,
+        health: Health,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                node,
+                queue,
+                schedules,
+                declared,
+                health,
+                log_limit: LogLimit::of_retries(),
+            }),
+            running: Mutex::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Component for ScheduleRunner {
+    async fn start(&self) -> anyhow::Result<()> {
+        let shared = self.shared.clone();
+        let run = move || run(shared.clone());
+        let health = &self.shared.health;
+        *self.running.lock() = Some(health.restarting(Part::Queue, "schedule-runner", run));
+        Ok(())
+    }
+
+    /// May end between a submission and its record: the next step of any node makes up for it.
+    async fn stop(&self) -> anyhow::Result<()> {
+        let running = self.running.lock().take();
+        if let Some(running) = running {
+            running.stop().await;
+        }
+        Ok(())
+    }
+
+    fn get_id(&self) -> &str {
+        "schedules"
+    }
+}
+
+async fn run(shared: Arc<Shared>) {
+    let mut is_declared = false;
+    loop {
+        let step = async {
+            if !is_declared {
+                shared.declare().await?;
+                is_declared = true;
+            }
+            shared.step().await
+        };
+        let wait = match step.await {
+            Ok(wait) => {
+                shared.health.clear(Part::Queue, FIRING);
+                wait
+            }
+            Err(error) => {
+                let reason = format!("schedules do not fire: {error}");
+                if let Some(left_out) = shared.log_limit.permit() {
+                    tracing::warn!(left_out, "{reason}");
+                }
+                shared.health.warn(Part::Queue, FIRING, reason);
+                RETRY
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shared.schedules.changed.notified() => {}
+        }
+    }
+}
+
+impl Shared {
+    /// Brings the schedules of the configuration into the store.
+    async fn declare(&self) -> Result<(), Error> {
+        let store = &*self.schedules.store;
+        let undeclared = declare::declare(store, &self.node, &self.declared).await?;
+        let mut reasons = Vec::new();
+        if !undeclared.taken.is_empty() {
+            let names = Name::list(&undeclared.taken);
+            reasons.push(format!(
+                "schedules of the configuration are not in force, since clients have created others of \
+                 their names: {names}; delete those (hostel schedules delete) and restart the node, or \
+                 choose other names"
+            ));
+        }
+        if !undeclared.full.is_empty() {
+            let names = Name::list(&undeclared.full);
+            reasons.push(format!(
+                "schedules of the configuration are not in force, since there are {} already: {names}",
+                queue::MAX_SCHEDULES
+            ));
+        }
+        if reasons.is_empty() {
+            self.health.clear(Part::Queue, DECLARING);
+        } else {
+            let reason = reasons.join("; ");
+            tracing::warn!("{reason}");
+            self.health.warn(Part::Queue, DECLARING, reason);
+        }
+        Ok(())
+    }
+
+    /// Fires what is due, and returns how long to wait for the next step.
+    pub async fn step(&self) -> Result<Duration, Error> {
+        let store = &*self.schedules.store;
+        let due = store.due_schedules(MAX_DUE).await?;
+        let (begun, now) = (Instant::now(), due.now);
+        let mut unreadable = due.damaged;
+        let mut steps = Vec::with_capacity(due.due.len());
+        let decided = join_all(due.due.iter().map(|found| self.decide(found, now))).await;
+        for (found, decided) in due.due.iter().zip(decided) {
+            let (step, why) = decided?;
+            if let Some(why) = why {
+                unreadable.push(format!("{} ({why})", found.schedule.spec.name));
+            }
+            steps.push(step);
+        }
+        self.report_unreadable(&unreadable);
+        let tasks = steps.iter().flat_map(|step| step.tasks.iter().cloned());
+        let tasks: Vec<_> = tasks.collect();
+        let mut submitted = if tasks.is_empty() {
+            Vec::new()
+        } else {
+            self.queue.submit(tasks).await?
+        };
+        let mut advances = Vec::with_capacity(steps.len());
+        let mut is_full = false;
+        for Step { advance, tasks } in steps {
+            let rest = submitted.split_off(tasks.len().min(submitted.len()));
+            let answers = std::mem::replace(&mut submitted, rest);
+            // Each other answer says that there is a task of this id. One with other content was made by
+            // an earlier version of the schedule for the same time.
+            if answers.contains(&Submitted::Full) || answers.len() < tasks.len() {
+                is_full = true;
+            } else {
+                advances.push(advance);
+            }
+        }
+        let nexts = advances.iter().filter_map(|advance| advance.record.next);
+        let next = nexts.chain(due.next).min();
+        store.advance_schedules(&advances).await?;
+        if is_full {
+            let reason = "the queue has as many open tasks as it may have (queue.max_open_tasks)";
+            return Err(Error::Full {
+                reason: reason.into(),
+            });
+        }
+        Ok(wait_until(next, now, begun.elapsed()))
+    }
+
+    /// Decides about one schedule; with the reason if this version does not understand it.
+    pub async fn decide(
+        &self,
+        found: &VersionedSchedule,
+        now: UnixMs,
+    ) -> Result<(Step, Option<String>), Error> {
+        let spec = &found.schedule.spec;
+        let advance = |record| AdvanceSchedule {
+            name: spec.name.clone(),
+            expected: found.version,
+            record,
+        };
+        let later = |why| {
+            let mut record = found.schedule.record.clone();
+            record.next = Some(now.after(UNREADABLE_AGAIN));
+            let tasks = Vec::new();
+            let advance = advance(record);
+            (Step { advance, tasks }, Some(why))
+        };
+        let timing = match spec.timing() {
+            Ok(timing) => timing,
+            Err(why) => return Ok(later(why)),
+        };
+        let is_open = self.is_open(found).await?;
+        let decision = decide(spec, &timing, &found.schedule.record, is_open, now);
+        let firings = decision.firings.iter();
+        let tasks: Result<Vec<_>, String> = firings
+            .map(|firing| spec.submission(&firing.id))
+            .collect();
+        Ok(match tasks {
+            Ok(tasks) => {
+                let advance = advance(decision.record);
+                (Step { advance, tasks }, None)
+            }
+            Err(why) => later(why),
+        })
+    }
+
+    /// Whether the latest task of a schedule has not ended, where that matters.
+    async fn is_open(&self, found: &VersionedSchedule) -> Result<bool, Error> {
+        let last = &found.schedule.record.last_task;
+        let Some(id) = last.as_ref().filter(|_| found.schedule.spec.overlap != Overlap::Allow)
+        else {
+            return Ok(false);
+        };
+        Ok(match self.queue.get_status(id, 0).await? {
+            Some(StatusRead::Task(task)) => !task.state.kind().is_terminal(),
+            // Only a task that has ended has a result.
+            Some(StatusRead::ResultTooLarge { .. }) | None => false,
+        })
+    }
+
+    fn report_unreadable(&self, unreadable: &[String]) {
+        if unreadable.is_empty() {
+            return;
+        }
+        let reason = format!(
+            "these schedules cannot be read, and do not fire: {}; delete them (hostel schedules delete \
+             --force), and create them again",
+            unreadable.join(", ")
+        );
+        if let Some(left_out) = self.log_limit.permit() {
+            tracing::warn!(left_out, "{reason}");
+        }
+        self.health.warn(Part::Queue, UNREADABLE, reason);
+    }
+}
+
+/// Returns how long it is until `next`, if it was `now` so long ago.
+fn wait_until(next: Option<UnixMs>, now: UnixMs, elapsed: Duration) -> Duration {
+    let until = next.map_or(LOOK_INTERVAL, |next| {
+        Duration::from_millis(next.0.saturating_sub(now.0))
+    });
+    until.saturating_sub(elapsed).min(LOOK_INTERVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_waits_for_the_next_schedule_and_a_second_at_most() {
+        let wait = |next: Option<u64>, elapsed| {
+            let elapsed = Duration::from_millis(elapsed);
+            wait_until(next.map(UnixMs), UnixMs(10_000), elapsed).as_millis()
+        };
+        assert_eq!(wait(None, 0), 1000);
+        assert_eq!(wait(Some(10_250), 50), 200);
+        assert_eq!(wait(Some(90_000), 50), 1000);
+        assert_eq!(wait(Some(9000), 0), 0);
+        assert_eq!(wait(Some(10_100), 500), 0);
+    }
+}
