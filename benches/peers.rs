@@ -59,7 +59,8 @@ pub fn rows() -> Vec<Row> {
     };
     let mut rows = Vec::new();
     for (sync, measured) in SYNCS.iter().zip(&on_redis) {
-        let what = format!("{sync}: tasks with results on Redis, one by one, {IN_FLIGHT} in flight");
+        let what =
+            format!("{sync}: tasks with results on Redis, one by one, {IN_FLIGHT} in flight");
         let row = Row::new(what, "/s", column(measured, 1)).beside(PEER, column(measured, 0));
         rows.push(row.aim(Aim::RatioAtLeast(3.0)));
     }
@@ -78,7 +79,13 @@ fn install() -> Result<PathBuf, String> {
         fs::copy(source.join(file), dir.join(file)).map_err(|error| error.to_string())?;
     }
     let installed = Command::new("npm")
-        .args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"])
+        .args([
+            "install",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--silent",
+        ])
         .current_dir(&dir)
         .status()
         .map_err(|error| format!("npm: {error}"))?;

@@ -175,12 +175,8 @@ impl Server {
             task_limits: task_limits.clone(),
             limits: limits.clone(),
         });
-        let tasks = TaskServiceImpl::new(
-            services.scheduler,
-            limits.clone(),
-            task_limits,
-            end.clone(),
-        );
+        let tasks =
+            TaskServiceImpl::new(services.scheduler, limits.clone(), task_limits, end.clone());
         let tasks = TaskServiceServer::new(tasks);
         let schedules = services
             .schedules

@@ -2,7 +2,10 @@
 //! failure goes to the log.
 
 use crate::{
-    broker, component, discovery, log_limit::LogLimit, proto::millis, queue, schedule,
+    broker, component, discovery,
+    log_limit::LogLimit,
+    proto::millis,
+    queue, schedule,
     scheduler::{self, schedules},
     task,
 };

@@ -107,7 +107,9 @@ impl Serve {
         };
         let fixed = changes.reloadable.into_iter().filter(is_fixed);
         let waiting: Vec<_> = changes.at_start.into_iter().chain(fixed).collect();
-        let failed = reloaded.iter().filter(|(_, outcome)| *outcome == Reloaded::Failed);
+        let failed = reloaded
+            .iter()
+            .filter(|(_, outcome)| *outcome == Reloaded::Failed);
         let failed: Vec<_> = failed.map(|(section, _)| format!("[{section}]")).collect();
         if !failed.is_empty() {
             tracing::warn!(

@@ -23,8 +23,7 @@ use crate::proto::{
         ListPluginsResponse, ListTasksRequest, ListTasksResponse, RequeueTaskRequest,
         UndrainNodeRequest, component_service_client::ComponentServiceClient,
         node_service_client::NodeServiceClient, plugin_service_client::PluginServiceClient,
-        schedule_service_client::ScheduleServiceClient,
-        task_service_client::TaskServiceClient,
+        schedule_service_client::ScheduleServiceClient, task_service_client::TaskServiceClient,
     },
     millis,
 };

@@ -440,9 +440,7 @@ async fn retire(state: &ActorState, instance: Instance) -> Option<Permit> {
 
 /// Turns a panic of the node during a call of a guest into an error, so that it ends the instance and
 /// not the loop.
-async fn guarded<T, E: From<CallError>>(
-    call: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
+async fn guarded<T, E: From<CallError>>(call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     match AssertUnwindSafe(call).catch_unwind().await {
         Ok(ended) => ended,
         Err(_) => {

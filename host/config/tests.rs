@@ -243,7 +243,13 @@ fn syntax_errors_are_located() {
 
 #[test]
 fn errors_do_not_repeat_what_may_be_a_secret() {
-    for value in ["hunter2", "12345", "[\"hunter2\"]", "redis://me:hunter2@host", "\"hunter2"] {
+    for value in [
+        "hunter2",
+        "12345",
+        "[\"hunter2\"]",
+        "redis://me:hunter2@host",
+        "\"hunter2",
+    ] {
         for setting in [
             "[discovery]\nkind = \"etcd\"\npassword",
             "[queue]\nkind = \"redis\"\nurl",

@@ -157,9 +157,10 @@ fn convert(value: DeValue<'_>, place: &impl Fn(std::ops::Range<usize>) -> Origin
 /// Merges `over` into `under`, section by section: a section of another kind replaces the one below.
 pub(super) fn merge(under: &mut Table, over: Table) {
     for (section, upper) in &over {
-        if let (Some(Value::Table(below)), Value::Table(above)) =
-            (under.get_mut(section).map(|lower| &mut lower.value), &upper.value)
-            && !same_kind(below, above)
+        if let (Some(Value::Table(below)), Value::Table(above)) = (
+            under.get_mut(section).map(|lower| &mut lower.value),
+            &upper.value,
+        ) && !same_kind(below, above)
         {
             below.clear();
         }

@@ -177,7 +177,8 @@ impl EndTracker {
 impl Drop for EndTracker {
     fn drop(&mut self) {
         let tasks = self.tasks.iter();
-        self.following.remove(tasks.map(|(&at, task)| (at, &task.id)));
+        self.following
+            .remove(tasks.map(|(&at, task)| (at, &task.id)));
     }
 }
 

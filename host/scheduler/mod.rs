@@ -23,8 +23,7 @@ use crate::{
     health::Health,
     log_limit::LogLimit,
     queue::{
-        self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, StatusRead,
-        TaskQueue,
+        self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, StatusRead, TaskQueue,
     },
     task::{Name, Submission, Task, TaskId, UnixMs},
 };
@@ -188,7 +187,9 @@ impl DistributedTaskScheduler {
         let deadline = Instant::now().checked_add(wait.time);
         loop {
             let left = || {
-                deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
+                deadline.map_or(Duration::MAX, |at| {
+                    at.saturating_duration_since(Instant::now())
+                })
             };
             if let Some(ended) = open {
                 // Whichever it is, the read below decides.

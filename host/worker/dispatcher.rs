@@ -210,7 +210,10 @@ impl Shared {
         let permit = self
             .plugins
             .reserve_up_to(hosted.largest.saturating_mul(max));
-        let fits = hosted.largest.saturating_mul(max).fits_in(permit.resources());
+        let fits = hosted
+            .largest
+            .saturating_mul(max)
+            .fits_in(permit.resources());
         fits.then_some(LeaseCapacity { max, permit })
     }
 

@@ -26,7 +26,11 @@ const HOUR_MS: u64 = 3_600_000;
 
 pub fn trials() -> Vec<Trial> {
     [
-        on_both_needing("options::a_task_starts_when_it_is_due", true, a_task_starts_when_it_is_due),
+        on_both_needing(
+            "options::a_task_starts_when_it_is_due",
+            true,
+            a_task_starts_when_it_is_due,
+        ),
         on_both_needing(
             "options::a_task_that_did_not_begin_in_time_fails",
             true,
@@ -58,7 +62,11 @@ pub fn trials() -> Vec<Trial> {
             true,
             a_task_is_kept_for_its_own_time,
         ),
-        on_both_needing("options::options_survive_a_kill", true, options_survive_a_kill),
+        on_both_needing(
+            "options::options_survive_a_kill",
+            true,
+            options_survive_a_kill,
+        ),
         on_both_needing(
             "options::all_faults_are_reported_at_once",
             true,
@@ -122,7 +130,10 @@ async fn has_status(client: &DistributedClient, id: &str, state: &str) -> TaskSt
 /// in which they began.
 async fn order_of(node: &Node, tasks: Vec<Task>) -> Vec<String> {
     let mut client = node.client();
-    client.submit_task(busy("blocker", 10_000_000)).await.unwrap();
+    client
+        .submit_task(busy("blocker", 10_000_000))
+        .await
+        .unwrap();
     has_status(&client, "blocker", "running").await;
     let ids: Vec<_> = tasks.iter().map(|task| task.task_id.clone()).collect();
     for task in tasks {
@@ -165,7 +176,11 @@ async fn a_task_starts_when_it_is_due(on: Backend) {
     for id in ["delayed", "timed"] {
         let ended = client.wait_for_task(id).await.unwrap();
         assert_eq!(ended.status, "completed", "{ended:?}");
-        let due = if id == "timed" { at } else { ended.submitted_at_ms + 800 };
+        let due = if id == "timed" {
+            at
+        } else {
+            ended.submitted_at_ms + 800
+        };
         assert!(ended.started_at_ms >= due, "{ended:?}");
     }
     // The delay is compared as it was given.
@@ -187,7 +202,10 @@ async fn a_task_starts_when_it_is_due(on: Backend) {
 async fn a_task_that_did_not_begin_in_time_fails(on: Backend) {
     let node = start(on, ONE_SLOT).await;
     let mut client = node.client();
-    client.submit_task(busy("blocker", 10_000_000)).await.unwrap();
+    client
+        .submit_task(busy("blocker", 10_000_000))
+        .await
+        .unwrap();
     has_status(&client, "blocker", "running").await;
     let start_by_ms = now_ms() + 300;
     let late = Task {
@@ -196,7 +214,10 @@ async fn a_task_that_did_not_begin_in_time_fails(on: Backend) {
     };
     client.submit_task(late).await.unwrap();
     let failed = client.wait_for_task("late").await.unwrap();
-    assert_eq!((&*failed.status, &*failed.error_class), ("failed", "expired"));
+    assert_eq!(
+        (&*failed.status, &*failed.error_class),
+        ("failed", "expired")
+    );
     assert_eq!(failed.error, "no attempt had begun by start_by_ms");
     assert_eq!((failed.attempts, failed.started_at_ms), (0, 0));
     assert_eq!((&*failed.node_id, failed.start_by_ms), ("", start_by_ms));
@@ -221,7 +242,11 @@ async fn a_task_has_its_own_attempts_and_timeout(on: Backend) {
     };
     let failed = client.submit_and_wait(tried).await.unwrap();
     assert_eq!((&*failed.status, failed.attempts), ("failed", 3));
-    assert!(failed.error.starts_with("attempt 3 of 3: "), "{}", failed.error);
+    assert!(
+        failed.error.starts_with("attempt 3 of 3: "),
+        "{}",
+        failed.error
+    );
     let failed = client.submit_and_wait(task("trap", "")).await.unwrap();
     assert_eq!(failed.attempts, 1, "{failed:?}");
     let short = Task {
@@ -233,7 +258,11 @@ async fn a_task_has_its_own_attempts_and_timeout(on: Backend) {
     };
     let failed = client.submit_and_wait(short).await.unwrap();
     assert_eq!((&*failed.status, failed.attempts), ("failed", 2));
-    assert!(failed.error.contains("its timeout of 100 ms"), "{}", failed.error);
+    assert!(
+        failed.error.contains("its timeout of 100 ms"),
+        "{}",
+        failed.error
+    );
 }
 
 async fn high_priority_comes_first_and_low_is_not_starved(on: Backend) {
@@ -291,7 +320,10 @@ async fn a_unique_key_makes_one_task(on: Backend) {
         unique_key: "daily".into(),
         ..busy(id, ms)
     };
-    client.submit_task(keyed("first", 10_000_000)).await.unwrap();
+    client
+        .submit_task(keyed("first", 10_000_000))
+        .await
+        .unwrap();
     let answer = client.submit(keyed("second", 1)).await.unwrap();
     assert_eq!((&*answer.task_id, answer.existing), ("first", true));
     assert!(answer.accepted);
@@ -314,12 +346,22 @@ async fn a_unique_key_makes_one_task(on: Backend) {
     assert_eq!((&*again.task_id, again.existing), ("a", true));
     assert_eq!(again.status.unwrap(), ended);
 
-    let arguments = ["submit", "sample", "--unique-key", "held", "--unique-for", "1h"];
+    let arguments = [
+        "submit",
+        "sample",
+        "--unique-key",
+        "held",
+        "--unique-for",
+        "1h",
+    ];
     let told = node.cli(&arguments);
     let (out, err) = (text(&told.stdout), text(&told.stderr));
     assert!(told.status.success(), "{err}");
     assert_eq!(out, "a\n");
-    assert!(err.contains("no task was made: the task a has the unique key"), "{err}");
+    assert!(
+        err.contains("no task was made: the task a has the unique key"),
+        "{err}"
+    );
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -359,8 +401,15 @@ async fn tasks_are_found_by_group_and_tag(on: Backend) {
             let page = client.clone().list_tasks(request).await.unwrap();
             for task in page.tasks {
                 assert!(group.is_empty() || task.group == group, "{task:?}");
-                assert!(tag.is_empty() || task.tags.iter().any(|it| it == tag), "{task:?}");
-                assert!(ids.insert(task.task_id.clone()), "{} comes twice", task.task_id);
+                assert!(
+                    tag.is_empty() || task.tags.iter().any(|it| it == tag),
+                    "{task:?}"
+                );
+                assert!(
+                    ids.insert(task.task_id.clone()),
+                    "{} comes twice",
+                    task.task_id
+                );
             }
             page_token = page.next_page_token;
             if page_token.is_empty() {
@@ -472,7 +521,10 @@ fn violations(refused: &Status) -> BTreeSet<String> {
     violations
         .map(|violation| {
             let text = refused.message();
-            assert!(text.contains(&violation.description), "{text}: {violation:?}");
+            assert!(
+                text.contains(&violation.description),
+                "{text}: {violation:?}"
+            );
             violation.field
         })
         .collect()

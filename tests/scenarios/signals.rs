@@ -138,7 +138,9 @@ async fn a_second_signal_ends_the_node_at_once() {
     .await;
     node.signal(Signal::TERM);
     eventually("the node stops", async || {
-        node.log().contains("stopping; a second signal").then_some(())
+        node.log()
+            .contains("stopping; a second signal")
+            .then_some(())
     })
     .await;
     node.signal(Signal::INT);

@@ -178,14 +178,19 @@ mod tests {
         let line = br#"{"delay_ms": 1, "max_attempts": 2, "priority": "low", "group": "g",
             "tags": ["a", "b"], "unique_key": "k", "unique_for_ms": 3}"#;
         let task = parse(line).unwrap();
-        assert_eq!((task.delay_ms, task.max_attempts, task.unique_for_ms), (1, 2, 3));
+        assert_eq!(
+            (task.delay_ms, task.max_attempts, task.unique_for_ms),
+            (1, 2, 3)
+        );
         assert_eq!(task.priority(), Priority::Low);
         assert_eq!((&*task.group, &*task.unique_key), ("g", "k"));
         assert_eq!(task.tags, ["a", "b"]);
         let named = parse(br#"{"priority": "PRIORITY_HIGH"}"#).unwrap();
         assert_eq!(named.priority(), Priority::High);
         assert_eq!(
-            faults(r#"{"delay_ms": -1, "max_attempts": 4294967296, "priority": "urgent", "tags": "a"}"#),
+            faults(
+                r#"{"delay_ms": -1, "max_attempts": 4294967296, "priority": "urgent", "tags": "a"}"#
+            ),
             [
                 "delay_ms: a whole number expected",
                 "max_attempts: a whole number expected",

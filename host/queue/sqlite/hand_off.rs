@@ -48,7 +48,10 @@ impl HandOff {
     }
 
     fn take(&self) -> Option<Offer> {
-        self.0.lock().take().filter(|offer| !offer.reply.is_closed())
+        self.0
+            .lock()
+            .take()
+            .filter(|offer| !offer.reply.is_closed())
     }
 
     /// Puts back an offer that found no task, unless a later one has taken its place.

@@ -69,7 +69,13 @@ impl Store for QueueStore {
     fn session<'c>(&mut self, conn: &'c Connection) -> Result<Transaction<'c>, StatementError> {
         let cache = Arc::clone(&self.shared.task_cache);
         let offers = Arc::clone(&self.shared.offers);
-        Transaction::open(conn, self.shared.max_open, cache, Arc::clone(&self.clock), offers)
+        Transaction::open(
+            conn,
+            self.shared.max_open,
+            cache,
+            Arc::clone(&self.clock),
+            offers,
+        )
     }
 
     /// Publishes before the operations are answered, so that a watcher that begins at the answer

@@ -3,6 +3,7 @@
 //! has nothing to do looks once a second.
 
 use super::{Schedules, declare};
+use crate::schedule::{Overlap, ScheduleSpec, decide};
 use crate::{
     health::{Background, Health, Part},
     lifecycle::Component,
@@ -12,7 +13,6 @@ use crate::{
 };
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use crate::schedule::{Overlap, ScheduleSpec, decide};
 use parking_lot::Mutex;
 use std::{
     sync::Arc,
@@ -242,9 +242,8 @@ impl Shared {
         let is_open = self.is_open(found).await?;
         let decision = decide(spec, &timing, &found.schedule.record, is_open, now);
         let firings = decision.firings.iter();
-        let tasks: Result<Vec<_>, String> = firings
-            .map(|firing| spec.submission(&firing.id))
-            .collect();
+        let tasks: Result<Vec<_>, String> =
+            firings.map(|firing| spec.submission(&firing.id)).collect();
         Ok(match tasks {
             Ok(tasks) => {
                 let advance = advance(decision.record);
@@ -257,7 +256,9 @@ impl Shared {
     /// Whether the latest task of a schedule has not ended, where that matters.
     async fn is_open(&self, found: &VersionedSchedule) -> Result<bool, Error> {
         let last = &found.schedule.record.last_task;
-        let Some(id) = last.as_ref().filter(|_| found.schedule.spec.overlap != Overlap::Allow)
+        let Some(id) = last
+            .as_ref()
+            .filter(|_| found.schedule.spec.overlap != Overlap::Allow)
         else {
             return Ok(false);
         };

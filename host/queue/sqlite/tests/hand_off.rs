@@ -1,9 +1,7 @@
 //! Tasks that a waiting request gets with their submission.
 
 use super::{completed, inject, lease, name, open, task, until_ok};
-use crate::{
-    Changes, Finished, LeaseRequest, Leased, SqliteQueue, Submitted, TaskQueue, Watch,
-};
+use crate::{Changes, Finished, LeaseRequest, Leased, SqliteQueue, Submitted, TaskQueue, Watch};
 use futures_util::FutureExt;
 use hostel_task::StateKind;
 use std::{pin::pin, time::Duration};
@@ -20,14 +18,21 @@ async fn submit(queue: &SqliteQueue, ids: &[&str]) {
 }
 
 fn ids(leased: &[Leased]) -> Vec<&str> {
-    leased.iter().map(|leased| leased.token.id.as_str()).collect()
+    leased
+        .iter()
+        .map(|leased| leased.token.id.as_str())
+        .collect()
 }
 
 /// Returns the changes that were published, without waiting.
 fn published(watch: &mut Watch) -> Vec<(String, StateKind)> {
     let mut all = Vec::new();
     while let Some(Some(Changes::Batch(changes))) = watch.next().now_or_never() {
-        all.extend(changes.iter().map(|change| (change.id.to_string(), change.state)));
+        all.extend(
+            changes
+                .iter()
+                .map(|change| (change.id.to_string(), change.state)),
+        );
     }
     all
 }
@@ -52,7 +57,10 @@ async fn tasks_are_leased_with_their_submission() {
     assert_eq!((task.state.kind(), task.attempt), (StateKind::Running, 1));
     assert_eq!(ids(&lease(&queue, 9).await.unwrap()), ["c"]);
     let finishes = handed_off.iter().map(completed).collect();
-    assert_eq!(queue.finish(finishes).await.unwrap(), [Finished::Applied; 2]);
+    assert_eq!(
+        queue.finish(finishes).await.unwrap(),
+        [Finished::Applied; 2]
+    );
 }
 
 #[tokio::test]
@@ -122,9 +130,12 @@ async fn a_dropped_request_leaves_no_lease() {
 #[tokio::test]
 async fn a_failed_hand_off_costs_no_submission() {
     let (_dir, queue) = open().await;
-    inject(&queue, "CREATE TRIGGER no_lease BEFORE UPDATE ON task BEGIN SELECT RAISE(ABORT, 'no'); END")
-        .await
-        .unwrap();
+    inject(
+        &queue,
+        "CREATE TRIGGER no_lease BEFORE UPDATE ON task BEGIN SELECT RAISE(ABORT, 'no'); END",
+    )
+    .await
+    .unwrap();
     let request = request("echo", 9);
     let (handed_off, ()) = tokio::join!(queue.hand_off(&request), submit(&queue, &["a"]));
     assert_eq!(ids(&handed_off.unwrap()), [""; 0]);
