@@ -4,7 +4,7 @@ use super::{ONE_SLOT, busy, has_status, start, status};
 use crate::support::{backend::Backend, node::Node};
 use hostel::proto::distributed::{Priority, Task};
 
-/// Occupies the only slot of a node until the tasks of `submit` are stored, and returns their ids in the order
+/// Occupies the only slot of a node until `tasks` are stored, and returns their ids in the order
 /// in which they began.
 async fn order_of(node: &Node, tasks: Vec<Task>) -> Vec<String> {
     let mut client = node.client();
