@@ -10,6 +10,7 @@ mod finish;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod hand_off;
+mod heads;
 mod index;
 mod lane;
 mod lease_guard;
