@@ -3,7 +3,7 @@
 
 use super::{
     actor_state::ActorState, refusal_log::ErrorLog, restart_policy::RestartPolicy, router::OwnedId,
-    start_error::StartError, status::State,
+    start_error::{FailedStart, StartError}, status::State,
 };
 use crate::{
     broker::{Attachment, Inbox, Message, Received, Subscription, Topic},
@@ -118,7 +118,7 @@ impl ActorLoop {
                 }
                 () = sleep_until(timer), if timer.is_some() => {
                     if self.start_at.is_some() {
-                        self.restart().await;
+                        self.restart(None).await;
                     } else {
                         self.run_wanted().await;
                     }
@@ -177,13 +177,13 @@ impl ActorLoop {
                 }
             }
             Err(_) if self.stop.is_cancelled() => {}
-            Err(error) => {
+            Err(failed) => {
                 let delay = match self.upgrade {
                     Some(last) if last.delay >= UPGRADE_RETRY.0 => last.delay * 2,
                     _ => UPGRADE_RETRY.0,
                 };
                 let delay = delay.min(UPGRADE_RETRY.1);
-                self.put_off(old, &wanted, &error.to_string(), delay);
+                self.put_off(old, &wanted, &failed.error.to_string(), delay);
             }
         }
     }
@@ -203,29 +203,36 @@ impl ActorLoop {
         self.state.change(|status| status.error = Some(error));
     }
 
-    /// Starts the wanted code if no instance runs, or the code that ran before if that fails.
+    /// Starts the wanted code if no instance runs, or the code that ran before if that fails, in the
+    /// same permit.
     async fn start_or_fall_back(&mut self, wanted: Arc<Generation>, permit: Option<Permit>) {
         let is_other = |good: &Arc<Generation>| !Arc::ptr_eq(good, &wanted);
         let last_good = self.last_good.clone().filter(is_other);
-        self.start(wanted, permit).await;
+        let permit = self.start(wanted, permit).await;
         if self.instance.is_none()
             && !self.stop.is_cancelled()
             && let Some(last_good) = last_good
         {
             self.upgrade = Some(Upgrade::after(UPGRADE_RETRY.0));
-            self.start(last_good, None).await;
+            self.start(last_good, permit).await;
         }
     }
 
     /// Starts an instance if none runs: of the wanted code, or of the last good code while the wanted
     /// one cannot start.
-    async fn restart(&mut self) {
+    async fn restart(&mut self, permit: Option<Permit>) {
         let last_good = self.last_good.clone().filter(|_| self.upgrade.is_some());
         let wanted = self.wanted.borrow_and_update().clone();
-        self.start(last_good.unwrap_or(wanted), None).await;
+        self.start(last_good.unwrap_or(wanted), permit).await;
     }
 
-    async fn start(&mut self, generation: Arc<Generation>, permit: Option<Permit>) {
+    /// Starts an instance of `generation`, in `permit` if that is large enough. Returns the permit that
+    /// a failed start has left.
+    async fn start(
+        &mut self,
+        generation: Arc<Generation>,
+        permit: Option<Permit>,
+    ) -> Option<Permit> {
         self.start_at = None;
         self.state.change(|status| {
             status.state = State::Starting;
@@ -233,11 +240,15 @@ impl ActorLoop {
             status.sha256 = generation.sha256.clone();
         });
         match self.instantiate(&generation, permit).await {
-            Ok(instance) => self.serve_with(instance, &generation).await,
-            Err(_) if self.stop.is_cancelled() => {}
-            Err(error) => {
+            Ok(instance) => {
+                self.serve_with(instance, &generation).await;
+                None
+            }
+            Err(_) if self.stop.is_cancelled() => None,
+            Err(FailedStart { error, permit }) => {
                 let delay = self.restart_policy.start_failed(fastrand::f64());
                 self.restart_after(delay, format!("cannot start: {error}"));
+                permit
             }
         }
     }
@@ -246,13 +257,14 @@ impl ActorLoop {
         &mut self,
         generation: &Arc<Generation>,
         permit: Option<Permit>,
-    ) -> Result<Instance, StartError> {
+    ) -> Result<Instance, FailedStart> {
         if self.slot.is_none() {
             self.slot = self.state.context.slots.clone().try_acquire_owned().ok();
         }
         if self.slot.is_none() {
             self.restart_policy.give_up();
-            return Err(StartError::NoSlot);
+            let error = StartError::NoSlot;
+            return Err(FailedStart { error, permit });
         }
         let timeout = self.state.limits.start_timeout;
         let starting = Instance::start(generation.clone(), permit, timeout);
@@ -264,7 +276,10 @@ impl ActorLoop {
         };
         match end.run_until_cancelled(guarded(starting)).await {
             Some(started) => Ok(started?),
-            None => Err(StartError::Stopping),
+            None => Err(FailedStart {
+                error: StartError::Stopping,
+                permit: None,
+            }),
         }
     }
 
@@ -339,7 +354,8 @@ impl ActorLoop {
                 router.answer(&self.state.id, &message, answer).await;
             }
             Err(failure) => {
-                self.instance = None;
+                // The next instance runs in it, before those of components that wait for memory.
+                let permit = self.instance.take().map(Instance::into_permit);
                 let error = format!("failed while it handled a message: {failure}");
                 self.state.counters().failed += 1;
                 let answer = Err(format!("{} {error}", self.state.id));
@@ -350,7 +366,7 @@ impl ActorLoop {
                 let delay = self.restart_policy.message_failed(fastrand::f64());
                 self.restart_after(delay, error);
                 if delay.is_zero() {
-                    self.restart().await;
+                    self.restart(permit).await;
                 }
             }
         }
@@ -399,7 +415,7 @@ impl ActorLoop {
 async fn retire(state: &ActorState, instance: Instance) -> Option<Permit> {
     let version = instance.generation().version.clone();
     let stopping = instance.stop(state.limits.stop_timeout);
-    let stopped = guarded(async { Ok(stopping.await) }).await;
+    let stopped: Result<_, CallError> = guarded(async { Ok(stopping.await) }).await;
     let (stopped, permit) = match stopped {
         Ok((stopped, permit)) => (stopped, Some(permit)),
         Err(error) => (Err(error.to_string()), None),
@@ -413,12 +429,15 @@ async fn retire(state: &ActorState, instance: Instance) -> Option<Permit> {
 
 /// Turns a panic of the node during a call of a guest into an error, so that it ends the instance and
 /// not the loop.
-async fn guarded<T>(call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+async fn guarded<T, E: From<CallError>>(
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     match AssertUnwindSafe(call).catch_unwind().await {
         Ok(ended) => ended,
-        Err(_) => Err(CallError::Trap(
-            "the node failed while it ran the component".into(),
-        )),
+        Err(_) => {
+            let error = "the node failed while it ran the component";
+            Err(CallError::Trap(error.into()).into())
+        }
     }
 }
 
