@@ -2,8 +2,12 @@
 //! code between two messages. Everything happens in this one loop, so nothing overlaps.
 
 use super::{
-    actor_state::ActorState, refusal_log::ErrorLog, restart_policy::RestartPolicy, router::OwnedId,
-    start_error::{FailedStart, StartError}, status::State,
+    actor_state::ActorState,
+    refusal_log::ErrorLog,
+    restart_policy::{RestartPolicy, UpgradePolicy},
+    router::OwnedId,
+    start_error::{FailedStart, StartError},
+    status::State,
 };
 use crate::{
     broker::{Attachment, Inbox, Message, Received, Subscription, Topic},
@@ -19,10 +23,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The first and the longest delay before new code that failed to start is retried, while the old
-/// code runs. It doubles in between.
-const UPGRADE_RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
-
 /// How often new code looks for memory that other components hold. It does not wait in line for it:
 /// a smaller component behind it could start meanwhile.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
@@ -31,17 +31,7 @@ const ROOM_RETRY: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy)]
 struct Upgrade {
     at: Instant,
-    /// How long the try was put off.
-    delay: Duration,
-}
-
-impl Upgrade {
-    fn after(delay: Duration) -> Self {
-        Self {
-            at: Instant::now() + delay,
-            delay,
-        }
-    }
+    policy: UpgradePolicy,
 }
 
 pub struct ActorLoop {
@@ -149,7 +139,8 @@ impl ActorLoop {
         if wanted.fits_beside(&old) {
             let why = "other components hold the memory that there is for components \
                        (plugins.max_component_memory_bytes)";
-            return self.put_off(&old, &wanted, why, ROOM_RETRY);
+            let policy = self.upgrade_policy();
+            return self.put_off(&old, &wanted, why, ROOM_RETRY, policy);
         }
         tracing::info!(
             component = %self.state.id,
@@ -169,7 +160,6 @@ impl ActorLoop {
     async fn replace(&mut self, old: &Generation, wanted: Arc<Generation>, permit: Permit) {
         match self.instantiate(&wanted, Some(permit)).await {
             Ok(new) => {
-                self.upgrade = None;
                 let old = self.instance.take();
                 self.serve_with(new, &wanted).await;
                 if let Some(old) = old {
@@ -177,20 +167,34 @@ impl ActorLoop {
                 }
             }
             Err(_) if self.stop.is_cancelled() => {}
-            Err(failed) => {
-                let delay = match self.upgrade {
-                    Some(last) if last.delay >= UPGRADE_RETRY.0 => last.delay * 2,
-                    _ => UPGRADE_RETRY.0,
-                };
-                let delay = delay.min(UPGRADE_RETRY.1);
-                self.put_off(old, &wanted, &failed.error.to_string(), delay);
-            }
+            Err(failed) => self.upgrade_failed(old, &wanted, &failed.error),
         }
     }
 
-    /// Leaves `old` running, says why, and tries `wanted` again after `delay`.
-    fn put_off(&mut self, old: &Generation, wanted: &Generation, why: &str, delay: Duration) {
-        self.upgrade = Some(Upgrade::after(delay));
+    /// Leaves the component to `old`, and tries `wanted` again later. This is no failure of `old`.
+    fn upgrade_failed(&mut self, old: &Generation, wanted: &Generation, error: &StartError) {
+        let mut policy = self.upgrade_policy();
+        let delay = policy.start_failed();
+        self.put_off(old, wanted, &error.to_string(), delay, policy);
+    }
+
+    /// The failures of the wanted code so far.
+    fn upgrade_policy(&self) -> UpgradePolicy {
+        self.upgrade
+            .map_or_else(UpgradePolicy::default, |upgrade| upgrade.policy)
+    }
+
+    /// Leaves the component to `old`, says why, and tries `wanted` again after `delay`.
+    fn put_off(
+        &mut self,
+        old: &Generation,
+        wanted: &Generation,
+        why: &str,
+        delay: Duration,
+        policy: UpgradePolicy,
+    ) {
+        let at = Instant::now() + delay;
+        self.upgrade = Some(Upgrade { at, policy });
         let error = format!("version {} cannot start: {why}", wanted.version);
         if self.state.status().error.as_ref() != Some(&error) || delay > ROOM_RETRY {
             let printable = Untrusted::new(&*error);
@@ -207,14 +211,16 @@ impl ActorLoop {
     /// same permit.
     async fn start_or_fall_back(&mut self, wanted: Arc<Generation>, permit: Option<Permit>) {
         let is_other = |good: &Arc<Generation>| !Arc::ptr_eq(good, &wanted);
-        let last_good = self.last_good.clone().filter(is_other);
-        let permit = self.start(wanted, permit).await;
-        if self.instance.is_none()
-            && !self.stop.is_cancelled()
-            && let Some(last_good) = last_good
-        {
-            self.upgrade = Some(Upgrade::after(UPGRADE_RETRY.0));
-            self.start(last_good, permit).await;
+        let Some(last_good) = self.last_good.clone().filter(is_other) else {
+            return self.start(wanted, permit).await;
+        };
+        match self.try_start(&wanted, permit).await {
+            Ok(()) => {}
+            Err(_) if self.stop.is_cancelled() => {}
+            Err(FailedStart { error, permit }) => {
+                self.upgrade_failed(&last_good, &wanted, &error);
+                self.start(last_good, permit).await;
+            }
         }
     }
 
@@ -226,31 +232,33 @@ impl ActorLoop {
         self.start(last_good.unwrap_or(wanted), permit).await;
     }
 
-    /// Starts an instance of `generation`, in `permit` if that is large enough. Returns the permit that
-    /// a failed start has left.
-    async fn start(
+    /// Starts an instance of `generation`, or schedules the next start if that fails.
+    async fn start(&mut self, generation: Arc<Generation>, permit: Option<Permit>) {
+        match self.try_start(&generation, permit).await {
+            Ok(()) => {}
+            Err(_) if self.stop.is_cancelled() => {}
+            Err(FailedStart { error, .. }) => {
+                let delay = self.restart_policy.start_failed(fastrand::f64());
+                self.restart_after(delay, format!("cannot start: {error}"));
+            }
+        }
+    }
+
+    /// Starts an instance of `generation`, in `permit` if that is large enough.
+    async fn try_start(
         &mut self,
-        generation: Arc<Generation>,
+        generation: &Arc<Generation>,
         permit: Option<Permit>,
-    ) -> Option<Permit> {
+    ) -> Result<(), FailedStart> {
         self.start_at = None;
         self.state.change(|status| {
             status.state = State::Starting;
             status.version = generation.version.clone();
             status.sha256 = generation.sha256.clone();
         });
-        match self.instantiate(&generation, permit).await {
-            Ok(instance) => {
-                self.serve_with(instance, &generation).await;
-                None
-            }
-            Err(_) if self.stop.is_cancelled() => None,
-            Err(FailedStart { error, permit }) => {
-                let delay = self.restart_policy.start_failed(fastrand::f64());
-                self.restart_after(delay, format!("cannot start: {error}"));
-                permit
-            }
-        }
+        let instance = self.instantiate(generation, permit).await?;
+        self.serve_with(instance, generation).await;
+        Ok(())
     }
 
     async fn instantiate(
@@ -287,6 +295,9 @@ impl ActorLoop {
     async fn serve_with(&mut self, instance: Instance, generation: &Arc<Generation>) {
         self.instance = Some(instance);
         self.last_good = Some(generation.clone());
+        if Arc::ptr_eq(generation, &self.wanted.borrow()) {
+            self.upgrade = None;
+        }
         let listening = self.listen_to(&generation.topics).await;
         self.owned_id.set_down(None);
         let upgrade_pending = self.upgrade.is_some();

@@ -392,14 +392,30 @@ async fn memory_of_a_component_is_kept_for_it_when_a_start_or_a_message_fails(on
     })
     .await;
     assert_eq!(failed.version, "1.0.0");
-    assert!(node.log().contains("start panics as configured"));
+    for part in ["version 6.6.6 cannot start", "start panics as configured"] {
+        assert!(failed.error.contains(part), "{}", failed.error);
+    }
+    let crash = super::refusal(&node, "panic", "").await;
+    assert!(crash.contains("panic's own words"), "{crash}");
+    assert_eq!(answer(&node, "version", "").await, "1.0.0");
+    eventually("the version has failed twice", async || {
+        node.log().contains("retrying in 20s").then_some(())
+    })
+    .await;
     let crash = super::refusal(&node, "panic", "").await;
     assert!(crash.contains("panic's own words"), "{crash}");
     assert_eq!(answer(&node, "version", "").await, "1.0.0");
     node.add_wasm("probe.wasm", &good);
-    runs(&node, "2.0.0").await;
+    let upgraded = runs(&node, "2.0.0").await;
+    assert_eq!(upgraded.error, "", "earlier failures are not reported");
     assert_eq!(answer(&node, "version", "").await, "2.0.0");
     let log = node.log();
-    let starved = |line: &&str| line.contains("component=probe") && line.contains("no room");
-    assert_eq!(log.lines().find(starved), None);
+    assert!(log.contains("retrying in 10s"), "{log}");
+    let of_probe = |words: &str| {
+        let is_of_probe = |line: &&str| line.contains("component=probe") && line.contains(words);
+        log.lines().find(is_of_probe).map(str::to_owned)
+    };
+    assert_eq!(of_probe("no room"), None);
+    // Each crash is the first failure of the old code, which the failures of the new one are not.
+    assert_eq!(of_probe("restarting in"), None);
 }
