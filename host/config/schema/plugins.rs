@@ -98,7 +98,7 @@ settings! {
         /// Processor time. Waiting does not count.
         max_cpu: Duration = millis(10..=DAY).default(Duration::from_secs(30));
 
-        /// Size of the result of a task.
+        /// Size of the result of a task, or of the answer of a component.
         max_result_bytes: usize = bytes(0..=GIB).default(4 * MIB - 64 * KIB);
 
         /// Size of what a call writes to its log, stdout and stderr together; the rest is dropped.

@@ -23,6 +23,7 @@ use crate::{
         imports,
         linked_plugin::LinkedPlugin,
         store_state::StoreState,
+        transfer,
     },
 };
 use hostel_config::{Config, Sandbox};
@@ -162,6 +163,7 @@ impl Builder {
                     version: manifest.version.clone(),
                     max_log_bytes: sandbox.max_log_bytes,
                 }),
+                max_transfer_bytes: transfer::max_bytes(&self.config, &sandbox),
                 sandbox,
                 granted: Some(Arc::new(Granted {
                     plugin: manifest.name.clone(),
@@ -231,6 +233,7 @@ impl Builder {
             engine: self.engine.clone(),
             pre: pre.clone(),
             slots,
+            max_transfer_bytes: transfer::max_bytes(&self.config, &sandbox),
             sandbox,
             settings: Arc::default(),
             log_source: Arc::new(LogSource {

@@ -35,9 +35,11 @@ pub enum CallError {
     /// The result has more than this number of bytes.
     #[error("its result has more than {0} bytes (plugins.sandbox.max_result_bytes)")]
     Result(usize),
-    /// The call passed more than this number of bytes between guest and host.
+    /// The guest passed more than this number of bytes to the node at once.
     #[error(
-        "it passed more than {0} bytes to the node in one call (plugins.sandbox.max_result_bytes)"
+        "it passed more than {0} bytes to the node in one call, which is twice the largest of \
+         plugins.sandbox.max_result_bytes, limits.max_payload_bytes and keyvalue.max_batch_bytes, and \
+         some more for keys"
     )]
     Transfer(usize),
     /// The guest's stack overflowed.

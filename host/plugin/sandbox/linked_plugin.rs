@@ -22,8 +22,6 @@ use wasmtime::{Store, Trap, UpdateDeadline, component::InstancePre};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_config::WasiConfigVariables;
 
-/// What a guest may always pass in one host call, even if results must be smaller.
-const MIN_TRANSFER_BYTES: usize = 1 << 20;
 /// Handles to resources that a guest may hold.
 const MAX_HANDLES: usize = 10_000;
 
@@ -34,6 +32,8 @@ pub struct LinkedPlugin {
     /// How many pool slots an instance takes.
     pub slots: usize,
     pub sandbox: Sandbox,
+    /// What a guest may pass to the node at once, from `transfer::max_bytes`.
+    pub max_transfer_bytes: usize,
     pub settings: Arc<WasiConfigVariables>,
     pub log_source: Arc<LogSource>,
     /// What it may reach beyond its sandbox; nothing while it describes itself.
@@ -137,7 +137,7 @@ impl LinkedPlugin {
         );
         let mut store = Store::new(&self.engine.wasmtime, state);
         store.limiter(|state| &mut state.limiter);
-        store.set_hostcall_fuel(self.transfer_bytes());
+        store.set_hostcall_fuel(self.max_transfer_bytes);
         store.set_max_component_handles(MAX_HANDLES);
         let cpu_budget = cpu_budget.clone();
         store.epoch_deadline_callback(move |_| {
@@ -149,10 +149,6 @@ impl LinkedPlugin {
             })
         });
         store
-    }
-
-    fn transfer_bytes(&self) -> usize {
-        self.sandbox.max_result_bytes.max(MIN_TRANSFER_BYTES)
     }
 
     fn explain(
@@ -177,7 +173,7 @@ impl LinkedPlugin {
         // wasmtime does not export this error's type; a test fails if its text changes.
         if cause.contains("fuel allocated for hostcalls has been exhausted") {
             return if error.is::<wasmtime::WasmBacktrace>() {
-                CallError::Transfer(self.transfer_bytes())
+                CallError::Transfer(self.max_transfer_bytes)
             } else {
                 CallError::Result(self.sandbox.max_result_bytes)
             };

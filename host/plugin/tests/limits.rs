@@ -96,6 +96,17 @@ async fn every_limit_holds_and_is_named_with_its_setting() {
     );
     let ended = end_of(test_guest::LOG_TOO_MUCH, |_| {}).await;
     assert_eq!(ended, AttemptResult::Returned(Bytes::from_static(b"hello")));
+    // Of one long record the rest is dropped, up to what the node takes at all.
+    let log = |bytes: usize| {
+        format!(
+            "(drop (memory.grow (i32.const 200)))
+            (call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 262144) (i32.const {bytes}))"
+        )
+    };
+    let ended = end_of(&log(5 << 20), |_| {}).await;
+    assert_eq!(ended, AttemptResult::Returned(Bytes::new()));
+    let error = permanent(end_of(&log(12 << 20), |_| {}).await);
+    assert!(error.contains("limits.max_payload_bytes"), "{error}");
     let ended = end_of(test_guest::LOOK_AROUND, |_| {}).await;
     assert_eq!(ended, AttemptResult::Returned(Bytes::new()));
 }

@@ -29,6 +29,7 @@ fn generation(of: &Generation, name: &str, types: usize) -> Generation {
             pre: of.plugin.pre.clone(),
             slots: of.plugin.slots,
             sandbox: of.plugin.sandbox.clone(),
+            max_transfer_bytes: of.plugin.max_transfer_bytes,
             settings: of.plugin.settings.clone(),
             log_source: of.plugin.log_source.clone(),
             granted: None,
