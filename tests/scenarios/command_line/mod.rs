@@ -46,6 +46,10 @@ pub fn trials() -> Vec<Trial> {
             "command_line::build_installs_only_acceptable_plugins",
             files::build_installs_only_acceptable_plugins,
         ),
+        trial(
+            "command_line::build_checks_a_plugin_under_the_limits_of_its_name",
+            files::build_checks_a_plugin_under_the_limits_of_its_name,
+        ),
         trial_needing("command_line::verify_self", true, files::verify_self),
         trial_needing("command_line::config", true, files::config),
         trial_needing(
