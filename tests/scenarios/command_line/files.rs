@@ -253,6 +253,18 @@ pub async fn verify_reports_all_errors() {
     };
     write("patch.wasm", &patch.wasm().unwrap());
     assert_eq!(verify("patch.wasm").text(), "patch.wasm: no errors\n");
+    // An interface that the node does not know is refused only in its own package.
+    let also = |export: &str| {
+        let more = format!("(component (instance $none) (export {export:?} (instance $none))");
+        let text = TestGuest::default().text();
+        wat::parse_str(text.replacen("(component", &more, 1)).unwrap()
+    };
+    write("other.wasm", &also("acme:other/thing@0.1.0"));
+    assert_eq!(verify("other.wasm").text(), "other.wasm: no errors\n");
+    write("unknown.wasm", &also("hostel:plugin/thing@0.1.0"));
+    let out = String::from_utf8(verify("unknown.wasm").out).unwrap();
+    let words = "exports hostel:plugin/thing@0.1.0, which this node does not know";
+    assert!(out.contains(words), "{out}");
     let memory = "(component (core module (memory 65535))";
     let large = TestGuest::default()
         .text()
