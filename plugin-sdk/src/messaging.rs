@@ -65,8 +65,8 @@ pub(crate) fn as_answer(error: &TaskError) -> String {
 }
 
 /// Sends a message to a component, a node or a topic and returns the number of receivers. Their
-/// answers arrive at [`on_answer`](crate::Component::on_answer) of this plugin's component, if it has
-/// one.
+/// answers arrive at [`on_answer`](crate::Component::on_answer) of this plugin's component on the same
+/// node, if it has one.
 ///
 /// # Errors
 ///
