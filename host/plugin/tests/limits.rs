@@ -151,7 +151,10 @@ async fn a_call_ends_when_it_is_cancelled_or_dropped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_self_check_finds_that_every_limit_holds() {
     let dir = tempfile::tempdir().unwrap();
-    let checks = verify_self(&config(dir.path())).await.unwrap();
+    let mut config = config(dir.path());
+    // Less than the guests take that have to reach another limit.
+    config.plugins.sandbox.max_cpu = Duration::from_millis(50);
+    let checks = verify_self(&config).await.unwrap();
     for check in &checks {
         println!("{check:?}");
     }
@@ -160,6 +163,24 @@ async fn the_self_check_finds_that_every_limit_holds() {
         "{checks:#?}"
     );
     assert!(!dir.path().join("data").exists());
+    // Each by its own limit.
+    let ended = |limit: &str| {
+        let check = checks.iter().find(|check| check.limit.starts_with(limit));
+        check.unwrap().detail.clone()
+    };
+    for (limit, words) in [
+        ("timeout of a busy", "timeout of 200 ms"),
+        ("timeout of a guest", "timeout of 200 ms"),
+        ("processor", "50 ms of processor time"),
+        ("memory", "max_memory_bytes"),
+        ("tables", "max_table_elements"),
+        ("stack", "recursed deeper"),
+        ("size of a result", "max_result_bytes"),
+        ("size of a log", "its log was cut off"),
+    ] {
+        let detail = ended(limit);
+        assert!(detail.contains(words), "{limit}: {detail}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
