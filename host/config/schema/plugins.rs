@@ -101,7 +101,8 @@ settings! {
         /// Size of the result of a task, or of the answer of a component.
         max_result_bytes: usize = bytes(0..=GIB).default(4 * MIB - 64 * KIB);
 
-        /// Size of what a call writes to its log, stdout and stderr together; the rest is dropped.
+        /// Size of what a call writes to its log, stdout and stderr together; the rest is dropped. What
+        /// the node's log leaves out for its level does not count.
         max_log_bytes: usize = bytes(0..=64 * MIB).default(64 * KIB);
 
         /// Number of messages that a call may send.
