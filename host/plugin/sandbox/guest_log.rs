@@ -375,8 +375,9 @@ mod tests {
     #[test]
     fn the_limit_holds_for_all_streams_together() {
         let log = guest_log(10);
-        log.write(Stream::Stdout, b"12345");
-        log.log(Level::Info, "", "67890 and more");
+        log.write(Stream::Stdout, b"12345\n");
+        assert!(!log.is_cut_off());
+        log.log(Level::Info, "", "67890");
         assert!(log.is_cut_off());
         log.begin(Subject::Component);
         assert!(!log.is_cut_off(), "the next call has the whole limit");
