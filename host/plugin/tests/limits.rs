@@ -112,6 +112,24 @@ async fn every_limit_holds_and_is_named_with_its_setting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_survives_a_limit_fails_for_its_own_reason() {
+    const DENIED: &str = "(drop (memory.grow (i32.const 60000)))";
+    const BOOM: &str = "(i32.store (i32.const 4096) (i32.const 0x6d6f6f62))
+        (call $log (i32.const 5) (i32.const 0) (i32.const 0) (i32.const 4096) (i32.const 4))";
+    let limit = "it needed more than 67108864 bytes of memory (plugins.sandbox.max_memory_bytes)";
+    let survived = format!("{DENIED} {BOOM} unreachable");
+    let error = retryable(end_of(&survived, |_| {}).await);
+    assert!(
+        error.ends_with(&format!("executed: boom; before that, {limit}")),
+        "{error}"
+    );
+    // What it said before it was denied more memory is no reason to try again.
+    let failed = format!("{BOOM} {DENIED} unreachable");
+    let error = permanent(end_of(&failed, |_| {}).await);
+    assert_eq!(error, format!("{limit}: boom"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_ends_when_it_is_cancelled_or_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
