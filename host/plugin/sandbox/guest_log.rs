@@ -15,7 +15,7 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamResult},
 };
 
-/// Longer lines are broken.
+/// Lines that reach this are broken, behind the piece that reaches it.
 const MAX_LINE_BYTES: usize = 8 << 10;
 
 /// The plugin that log lines are attributed to, and its limit.
