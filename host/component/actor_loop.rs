@@ -3,6 +3,7 @@
 
 use super::{
     actor_state::ActorState,
+    guarded::{guarded, retire},
     refusal_log::ErrorLog,
     restart_policy::{RestartPolicy, UpgradePolicy},
     router::OwnedId,
@@ -11,12 +12,11 @@ use super::{
 };
 use crate::{
     broker::{Attachment, Inbox, Message, Received, Subscription, Topic},
-    plugin::{CallError, Delivery, Generation, Instance, Permit},
+    plugin::{Delivery, Generation, Instance, Permit},
     task::Name,
     untrusted::Untrusted,
 };
-use futures_util::FutureExt;
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot, watch},
     time::Instant,
@@ -49,6 +49,9 @@ pub struct ActorLoop {
     /// When to start an instance, if there is none.
     start_at: Option<Instant>,
     upgrade: Option<Upgrade>,
+    /// What the last instance ran in, for the next one. A component that waits for memory gets it once
+    /// this one is down.
+    kept: Option<Permit>,
     slot: Option<OwnedSemaphorePermit>,
     /// Set once only the messages in the mailbox are still handled.
     ending: bool,
@@ -77,6 +80,7 @@ impl ActorLoop {
             errors: ErrorLog::default(),
             start_at: None,
             upgrade: None,
+            kept: None,
             slot: None,
             ending: false,
             stop: CancellationToken::new(),
@@ -108,7 +112,7 @@ impl ActorLoop {
                 }
                 () = sleep_until(timer), if timer.is_some() => {
                     if self.start_at.is_some() {
-                        self.restart(None).await;
+                        self.restart().await;
                     } else {
                         self.run_wanted().await;
                     }
@@ -127,7 +131,8 @@ impl ActorLoop {
     async fn run_wanted(&mut self) {
         let wanted = self.wanted.borrow_and_update().clone();
         let Some(old) = self.instance.as_ref().map(|old| old.generation().clone()) else {
-            return self.start_or_fall_back(wanted, None).await;
+            let permit = self.kept.take();
+            return self.start_or_fall_back(wanted, permit).await;
         };
         if Arc::ptr_eq(&old, &wanted) {
             self.upgrade = None;
@@ -226,10 +231,16 @@ impl ActorLoop {
 
     /// Starts an instance if none runs: of the wanted code, or of the last good code while the wanted
     /// one cannot start.
-    async fn restart(&mut self, permit: Option<Permit>) {
+    async fn restart(&mut self) {
         let last_good = self.last_good.clone().filter(|_| self.upgrade.is_some());
         let wanted = self.wanted.borrow_and_update().clone();
+        let permit = self.kept.take();
         self.start(last_good.unwrap_or(wanted), permit).await;
+    }
+
+    /// Keeps the permit of an instance that is gone, unless the component is down.
+    fn keep(&mut self, permit: Option<Permit>) {
+        self.kept = permit.filter(|_| !self.restart_policy.is_down());
     }
 
     /// Starts an instance of `generation`, or schedules the next start if that fails.
@@ -237,8 +248,9 @@ impl ActorLoop {
         match self.try_start(&generation, permit).await {
             Ok(()) => {}
             Err(_) if self.stop.is_cancelled() => {}
-            Err(FailedStart { error, .. }) => {
+            Err(FailedStart { error, permit }) => {
                 let delay = self.restart_policy.start_failed(fastrand::f64());
+                self.keep(permit);
                 self.restart_after(delay, format!("cannot start: {error}"));
             }
         }
@@ -365,7 +377,6 @@ impl ActorLoop {
                 router.answer(&self.state.id, &message, answer).await;
             }
             Err(failure) => {
-                // The next instance runs in it, before those of components that wait for memory.
                 let permit = self.instance.take().map(Instance::into_permit);
                 let error = format!("failed while it handled a message: {failure}");
                 self.state.counters().failed += 1;
@@ -375,9 +386,10 @@ impl ActorLoop {
                     return;
                 }
                 let delay = self.restart_policy.message_failed(fastrand::f64());
+                self.keep(permit);
                 self.restart_after(delay, error);
                 if delay.is_zero() {
-                    self.restart(permit).await;
+                    self.restart().await;
                 }
             }
         }
@@ -418,34 +430,6 @@ impl ActorLoop {
         }
         if let Some(instance) = self.instance.take() {
             retire(&self.state, instance).await;
-        }
-    }
-}
-
-/// Stops an instance, and returns the permit that it ran in.
-async fn retire(state: &ActorState, instance: Instance) -> Option<Permit> {
-    let version = instance.generation().version.clone();
-    let stopping = instance.stop(state.limits.stop_timeout);
-    let stopped: Result<_, CallError> = guarded(async { Ok(stopping.await) }).await;
-    let (stopped, permit) = match stopped {
-        Ok((stopped, permit)) => (stopped, Some(permit)),
-        Err(error) => (Err(error.to_string()), None),
-    };
-    if let Err(error) = stopped {
-        let error = Untrusted::new(error);
-        tracing::warn!(component = %state.id, version, "did not stop well: {error}");
-    }
-    permit
-}
-
-/// Turns a panic of the node during a call of a guest into an error, so that it ends the instance and
-/// not the loop.
-async fn guarded<T, E: From<CallError>>(call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    match AssertUnwindSafe(call).catch_unwind().await {
-        Ok(ended) => ended,
-        Err(_) => {
-            let error = "the node failed while it ran the component";
-            Err(CallError::Trap(error.into()).into())
         }
     }
 }

@@ -189,9 +189,8 @@ impl Router {
             return;
         };
         if let Some(number) = back.request {
-            if let Some(waiting) = self.requests.lock().remove(&number) {
-                let _ = waiting.send(answer);
-            }
+            let waiting = self.requests.lock().remove(&number);
+            let _ = waiting.map(|waiting| waiting.send(answer));
             return;
         }
         let (from, to) = (answer.from.clone(), answer.to.clone());

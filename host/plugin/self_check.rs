@@ -70,7 +70,8 @@ pub async fn verify_self(config: &Config) -> Result<Vec<SelfCheck>, Error> {
         let mut config = config.clone();
         config.plugins.sandbox.timeout = probe.timeout;
         config.plugins.sandbox.max_cpu = probe.max_cpu;
-        let builder = Builder::new(&config, Capabilities::default(), &Health::default())?;
+        let mut builder = Builder::new(&config, Capabilities::default(), &Health::default())?;
+        builder.counts_all_records = true;
         checks.push(match run(&builder, &probe.handle).await {
             Ok(outcome) => SelfCheck {
                 limit: probe.limit,
@@ -237,8 +238,6 @@ async fn run(builder: &Builder, handle: &str) -> Result<CallOutcome, Vec<Diagnos
         payload: bytes::Bytes::from_static(b"hello"),
         metadata: Arc::default(),
         attempt: 1,
-        max_attempts: None,
-        timeout: None,
         cancel: CancellationToken::new(),
     };
     let handler = Handler {

@@ -41,9 +41,9 @@ pub trait Component: Sized + 'static {
         Ok(())
     }
 
-    /// Stops the component. Called when the node stops, the plugin is removed, or a newer version has
-    /// taken over, but not after a panic. The newer version has already started by then, so it is
-    /// too late to save state here.
+    /// Stops the component. Called when the node stops, the plugin is removed, or a newer version takes
+    /// over, but not after a panic. Usually the newer version has already started by then, so it is too
+    /// late to save state here. Only where there is no memory for both does the old version stop first.
     fn stop(&mut self) -> Result<()> {
         Ok(())
     }

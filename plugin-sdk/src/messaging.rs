@@ -18,8 +18,8 @@ pub enum Error {
     /// No receiver took the message: there is no subscriber, a mailbox is full, or a component is
     /// down.
     Undeliverable(String),
-    /// The receiver answered with an error or not at all, or with a payload that is not of the requested
-    /// type.
+    /// The receiver answered with an error or with a payload that is not of the requested type, or
+    /// handled the message and gave no answer.
     Failed(String),
     /// The receiver answered with a permanent error: the same message will fail again.
     Permanent(String),

@@ -36,6 +36,8 @@ use wasmtime::component::{Component, InstancePre};
 pub struct Builder {
     pub engine: Arc<Engine>,
     pub compiler: Arc<Compiler>,
+    /// Whether log records of guests count that the node's log leaves out.
+    pub counts_all_records: bool,
     config: Config,
     capabilities: Capabilities,
 }
@@ -65,6 +67,7 @@ impl Builder {
         Ok(Self {
             engine,
             compiler: Arc::new(compiler),
+            counts_all_records: false,
             config: config.clone(),
             capabilities,
         })
@@ -162,6 +165,7 @@ impl Builder {
                     plugin: manifest.name.to_string(),
                     version: manifest.version.clone(),
                     max_log_bytes: sandbox.max_log_bytes,
+                    counts_all: self.counts_all_records,
                 }),
                 max_transfer_bytes: transfer::max_bytes(&self.config, &sandbox),
                 sandbox,
@@ -240,6 +244,7 @@ impl Builder {
                 plugin: stem.into_owned(),
                 version: String::new(),
                 max_log_bytes: self.config.plugins.sandbox.max_log_bytes,
+                counts_all: self.counts_all_records,
             }),
             granted: None,
         };

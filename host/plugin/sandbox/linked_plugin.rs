@@ -164,11 +164,6 @@ impl LinkedPlugin {
         if cpu_budget.is_late() {
             return CallError::Timeout(timeout);
         }
-        match state.limiter.denied() {
-            Some(Denied::Memory) => return CallError::Memory(self.sandbox.max_memory_bytes),
-            Some(Denied::Table) => return CallError::Table(self.sandbox.max_table_elements),
-            None => {}
-        }
         let cause = error.root_cause().to_string();
         // wasmtime does not export this error's type; a test fails if its text changes.
         if cause.contains("fuel allocated for hostcalls has been exhausted") {
@@ -178,11 +173,29 @@ impl LinkedPlugin {
                 CallError::Result(self.sandbox.max_result_bytes)
             };
         }
-        let what = match (
-            error.downcast_ref::<Trap>(),
-            error.downcast_ref::<I32Exit>(),
-        ) {
-            (Some(Trap::StackOverflow), _) => return CallError::Stack,
+        let trap = error.downcast_ref::<Trap>();
+        if trap == Some(&Trap::StackOverflow) {
+            return CallError::Stack;
+        }
+        let reason = state.log.failure_reason();
+        let (memory, elements) = (
+            self.sandbox.max_memory_bytes,
+            self.sandbox.max_table_elements,
+        );
+        // A guest whose allocation fails traps without a word, or with one on stderr. A critical record
+        // after that means that it went on, and failed for that reason.
+        let also = match state.limiter.denied() {
+            Some(denied) if !state.limiter.survived() => {
+                return match denied {
+                    Denied::Memory => CallError::Memory(memory, reason),
+                    Denied::Table => CallError::Table(elements, reason),
+                };
+            }
+            Some(Denied::Memory) => CallError::Memory(memory, None).to_string(),
+            Some(Denied::Table) => CallError::Table(elements, None).to_string(),
+            None => String::new(),
+        };
+        let what = match (trap, error.downcast_ref::<I32Exit>()) {
             // LLVM keeps large frames in the guest's own memory, below everything else in it.
             (Some(trap @ Trap::MemoryOutOfBounds), _) => {
                 format!("{trap} (a guest that recurses too deep can end like this)")
@@ -191,10 +204,15 @@ impl LinkedPlugin {
             (_, Some(I32Exit(status))) => format!("the guest called exit({status})"),
             _ => cause.lines().next().unwrap_or_default().to_owned(),
         };
-        CallError::Trap(match state.log.failure_reason() {
+        let mut text = match reason {
             Some(reason) => format!("{what}: {reason}"),
             None => what,
-        })
+        };
+        if !also.is_empty() {
+            text.push_str("; before that, ");
+            text.push_str(&also);
+        }
+        CallError::Trap(text)
     }
 }
 

@@ -101,7 +101,10 @@ async fn exceeding_a_limit_ends_one_instance(on: Backend) {
         ("sleep", "timeout of 300 ms"),
         ("trap", "unreachable"),
         ("grow", "plugins.sandbox.max_memory_bytes"),
-        ("big", "plugins.sandbox.max_memory_bytes"),
+        (
+            "big",
+            "(plugins.sandbox.max_memory_bytes): memory allocation of 104857600 bytes failed",
+        ),
     ] {
         assert_eq!(
             answer(&node, "memory", "").await,
