@@ -19,7 +19,6 @@ const SWEEP_STEP: usize = 64;
 
 /// The tasks that one stream follows, each under a position of its own. The default hears of no end, and
 /// only names tasks from time to time.
-#[derive(Default)]
 pub struct EndTracker {
     following: Following,
     tasks: BTreeMap<u64, Tracked>,
@@ -51,7 +50,12 @@ impl EndTracker {
     pub(super) fn new(following: Following) -> Self {
         Self {
             following,
-            ..Self::default()
+            tasks: BTreeMap::new(),
+            due: VecDeque::new(),
+            sweep: None,
+            sweep_again: false,
+            recheck_at: None,
+            recheck_from: 0,
         }
     }
 
@@ -174,10 +178,17 @@ impl EndTracker {
     }
 }
 
+impl Default for EndTracker {
+    fn default() -> Self {
+        Self::new(Following::default())
+    }
+}
+
 impl Drop for EndTracker {
     fn drop(&mut self) {
         let tasks = self.tasks.iter();
-        self.following.remove(tasks.map(|(&at, task)| (at, &task.id)));
+        self.following
+            .remove(tasks.map(|(&at, task)| (at, &task.id)));
     }
 }
 

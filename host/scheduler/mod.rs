@@ -22,8 +22,7 @@ use crate::{
     health::Health,
     log_limit::LogLimit,
     queue::{
-        self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, StatusRead,
-        TaskQueue,
+        self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, StatusRead, TaskQueue,
     },
     task::{Name, Submission, Task, TaskId},
 };

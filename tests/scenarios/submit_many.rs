@@ -14,8 +14,8 @@ use hostel::{
     proto::{
         distributed::Task,
         hostel::v1::{
-            CountTasksRequest, SubmitManyRequest, SubmitManyResponse,
-            submit_many_response::Event, task_service_client::TaskServiceClient,
+            CountTasksRequest, SubmitManyRequest, SubmitManyResponse, submit_many_response::Event,
+            task_service_client::TaskServiceClient,
         },
     },
 };
@@ -178,7 +178,10 @@ async fn each_task_is_answered_and_ends_once(on: Backend) {
     const TASKS: u64 = 3000;
     let node = prepared(on, "").await.started().await;
     let mut client = node.client();
-    client.submit_task(named("old", "echo", "old")).await.unwrap();
+    client
+        .submit_task(named("old", "echo", "old"))
+        .await
+        .unwrap();
     client.wait_for_task("old").await.unwrap();
     // Every tenth task is an odd one.
     let make = |number: u64| match number % 100 {
@@ -376,7 +379,10 @@ async fn large_tasks_take_turns(on: Backend) {
                 };
                 assert_eq!(answer, "new");
                 let expected = make(position).payload;
-                assert!(end.strip_prefix("completed ").is_some_and(|it| it == expected));
+                assert!(
+                    end.strip_prefix("completed ")
+                        .is_some_and(|it| it == expected)
+                );
             }
         }
     });

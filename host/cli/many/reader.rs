@@ -42,9 +42,8 @@ pub struct Lines {
 /// Opens a file, or stdin for `-`. `batch` is the name in the ids of lines without one.
 pub fn read(path: &Path, batch: Option<String>) -> Result<Lines, CliError> {
     let is_stdin = path == Path::new("-");
-    let unreadable = |error: io::Error| {
-        CliError::usage(format!("cannot read {}: {error}", path.display()))
-    };
+    let unreadable =
+        |error: io::Error| CliError::usage(format!("cannot read {}: {error}", path.display()));
     let (source, total_bytes): (Box<dyn Read + Send>, _) = if is_stdin {
         (Box::new(io::stdin()), None)
     } else {
@@ -98,13 +97,10 @@ impl<R: Read> Reader<R> {
     fn portion(&mut self) -> Portion {
         let (mut lines, begin) = (Vec::new(), self.end);
         let mut buffer = Vec::new();
-        let is_full = |lines: &[Line], end| {
-            lines.len() >= PORTION || end - begin >= PORTION_BYTES as u64
-        };
+        let is_full =
+            |lines: &[Line], end| lines.len() >= PORTION || end - begin >= PORTION_BYTES as u64;
         // Lines that are complete are passed on, rather than waiting for more input.
-        while lines.is_empty()
-            || !(is_full(&lines, self.end) || self.source.buffer().is_empty())
-        {
+        while lines.is_empty() || !(is_full(&lines, self.end) || self.source.buffer().is_empty()) {
             buffer.clear();
             let Some(fault) = self.next_line(&mut buffer)? else {
                 break;
@@ -203,7 +199,10 @@ mod tests {
     fn ids_are_made_of_place_and_content() {
         let text = "{\"task_type\": \"a\"}\r\n\n  {\"task_type\": \"a\"}\n{\"task_id\": \"own\"}";
         let first = lines(text, "x");
-        assert_eq!(first.iter().map(|line| line.number).collect::<Vec<_>>(), [1, 3, 4]);
+        assert_eq!(
+            first.iter().map(|line| line.number).collect::<Vec<_>>(),
+            [1, 3, 4]
+        );
         assert_eq!(first[2].end, text.len() as u64);
         assert!(id(&first[0]).starts_with("line-1-") && id(&first[1]).starts_with("line-3-"));
         assert_eq!(id(&first[0]).len(), "line-1-".len() + 32);

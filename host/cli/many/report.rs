@@ -150,7 +150,10 @@ impl Report {
         self.counts.refused += 1;
         let code = code(refused.code);
         if !self.json {
-            self.note(&format!("line {line} is refused: {} ({code})", refused.message));
+            self.note(&format!(
+                "line {line} is refused: {} ({code})",
+                refused.message
+            ));
             return;
         }
         let violations = refused.violations.into_iter();
@@ -228,7 +231,8 @@ impl Report {
             ..
         } = self.counts;
         if invalid > 0 {
-            let message = "invalid lines were left out; correct them and run the same command again";
+            let message =
+                "invalid lines were left out; correct them and run the same command again";
             return Err(CliError::usage(message));
         }
         if refused > 0 {
@@ -253,8 +257,9 @@ impl Counts {
             cancelled,
             unread,
         } = self;
-        let submitted =
-            format!("{accepted} accepted, {existing} existing, {refused} refused, {invalid} invalid");
+        let submitted = format!(
+            "{accepted} accepted, {existing} existing, {refused} refused, {invalid} invalid"
+        );
         if !wait {
             return submitted;
         }

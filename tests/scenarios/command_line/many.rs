@@ -174,22 +174,43 @@ pub async fn submit_many_that_fails() {
     let hostel = |arguments: &[&str]| node.hostel(arguments);
     let write = |name: &str, text: &str| fs::write(node.path(name), text).unwrap();
 
-    write("panic.jsonl", "{\"task_type\": \"panic\", \"task_id\": \"p\"}\n");
+    write(
+        "panic.jsonl",
+        "{\"task_type\": \"panic\", \"task_id\": \"p\"}\n",
+    );
     // The submission succeeds although the task fails.
     let summary = "1 accepted, 0 existing, 0 refused, 0 invalid\n";
     assert_eq!(hostel(&["submit", "--many", "panic.jsonl"]).text(), summary);
     let waited = hostel(&["submit", "--many", "panic.jsonl", "--wait"]);
     assert_eq!(waited.code, Some(1), "{}", waited.err);
-    assert!(waited.err.contains("0 completed, 1 failed, 0 cancelled"), "{}", waited.err);
-    assert!(waited.err.ends_with("hostel: not every task was completed and read\n"));
+    assert!(
+        waited.err.contains("0 completed, 1 failed, 0 cancelled"),
+        "{}",
+        waited.err
+    );
+    assert!(
+        waited
+            .err
+            .ends_with("hostel: not every task was completed and read\n")
+    );
     let event = &events(&waited.out)[0];
-    assert_eq!((&event["event"], &event["status"]), (&"ended".into(), &"failed".into()));
-    assert!(event["error"].as_str().unwrap().contains("panic"), "{event}");
+    assert_eq!(
+        (&event["event"], &event["status"]),
+        (&"ended".into(), &"failed".into())
+    );
+    assert!(
+        event["error"].as_str().unwrap().contains("panic"),
+        "{event}"
+    );
 
     write("refused.jsonl", "{\"task_type\": \"nothing\"}\n");
     let refused = hostel(&["submit", "--many", "refused.jsonl"]);
     assert_eq!(refused.code, Some(4), "{}", refused.err);
-    assert!(refused.err.ends_with("hostel: the node refused some of the tasks\n"));
+    assert!(
+        refused
+            .err
+            .ends_with("hostel: the node refused some of the tasks\n")
+    );
     let refused = hostel(&["submit", "--many", "refused.jsonl", "--json"]);
     assert_eq!(events(&refused.out)[0]["code"], "FailedPrecondition");
 
