@@ -19,7 +19,6 @@ const SWEEP_STEP: usize = 64;
 
 /// The tasks that one stream follows, each under a position of its own. The default hears of no end, and
 /// only names tasks from time to time.
-#[derive(Default)]
 pub struct EndTracker {
     following: Following,
     tasks: BTreeMap<u64, Tracked>,
@@ -51,7 +50,12 @@ impl EndTracker {
     pub(super) fn new(following: Following) -> Self {
         Self {
             following,
-            ..Self::default()
+            tasks: BTreeMap::new(),
+            due: VecDeque::new(),
+            sweep: None,
+            sweep_again: false,
+            recheck_at: None,
+            recheck_from: 0,
         }
     }
 
@@ -171,6 +175,12 @@ impl EndTracker {
             Some(last) if !is_last => last + 1,
             _ => 0,
         };
+    }
+}
+
+impl Default for EndTracker {
+    fn default() -> Self {
+        Self::new(Following::default())
     }
 }
 

@@ -17,7 +17,7 @@ const MAX_LINE_BYTES: usize = 64 << 20;
 
 /// How many lines, and from how many bytes on, are passed on together; and how many such portions wait.
 const PORTION: usize = 64;
-const PORTION_BYTES: usize = 64 << 10;
+const PORTION_BYTES: u64 = 64 << 10;
 const PORTIONS: usize = 2;
 
 /// A line with a task, or with what is wrong with it.
@@ -95,12 +95,14 @@ impl<R: Read> Reader<R> {
 
     /// The next lines; none at the end of the file.
     fn portion(&mut self) -> Portion {
-        let (mut lines, begin) = (Vec::new(), self.end);
+        let (mut lines, begin) = (Vec::<Line>::new(), self.end);
         let mut buffer = Vec::new();
         let is_full =
-            |lines: &[Line], end| lines.len() >= PORTION || end - begin >= PORTION_BYTES as u64;
+            |lines: &[Line], end: u64| lines.len() >= PORTION || end - begin >= PORTION_BYTES;
         // Lines that are complete are passed on, rather than waiting for more input.
-        while lines.is_empty() || !(is_full(&lines, self.end) || self.source.buffer().is_empty()) {
+        while lines.is_empty()
+            || !is_full(&lines, self.end) && self.source.buffer().contains(&b'\n')
+        {
             buffer.clear();
             let Some(fault) = self.next_line(&mut buffer)? else {
                 break;
