@@ -88,7 +88,12 @@ struct Create {
     payload: Payload,
     /// When: "minute hour day month weekday", with a second before the minute if there are six fields;
     /// or @hourly, @daily, @weekly, @monthly or @yearly
-    #[arg(long, value_name = "PATTERN", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        default_value = "",
+        hide_default_value = true
+    )]
     cron: String,
     /// The time zone of the pattern, such as Europe/Berlin [default: UTC]
     #[arg(
@@ -106,13 +111,23 @@ struct Create {
     #[arg(long = "meta", value_name = "KEY=VALUE", value_parser = key_value)]
     metadata: Vec<(String, String)>,
     /// The group of its tasks
-    #[arg(long, value_name = "GROUP", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "GROUP",
+        default_value = "",
+        hide_default_value = true
+    )]
     group: String,
     /// The priority of its tasks: high, normal or low
     #[arg(long, value_name = "PRIORITY", default_value_t)]
     priority: Priority,
     /// Run its tasks on this node only
-    #[arg(long, value_name = "NODE", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "NODE",
+        default_value = "",
+        hide_default_value = true
+    )]
     node: String,
     /// Run its tasks on nodes with this label only
     #[arg(

@@ -79,7 +79,10 @@ async fn a_due_schedule_is_kept_from_other_nodes() {
     // Whenever the other looks: the second is one of the clock of Redis.
     until("the other node finds it", async || {
         let due = there.due_schedules(10).await.unwrap();
-        assert!(due.due.is_empty() || due.now.0 >= found.now.0 + 1000, "{due:?}");
+        assert!(
+            due.due.is_empty() || due.now.0 >= found.now.0 + 1000,
+            "{due:?}"
+        );
         !due.due.is_empty()
     })
     .await;

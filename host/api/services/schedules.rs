@@ -55,7 +55,10 @@ impl ScheduleService for ScheduleServiceImpl {
         let status = self.schedules.get(&name).await;
         let status = status.map_err(IntoStatus::into_status)?;
         let schedule = Some(schedule_convert::schedule(status));
-        Ok(in_flight::fit_response(GetScheduleResponse { schedule }, reserved))
+        Ok(in_flight::fit_response(
+            GetScheduleResponse { schedule },
+            reserved,
+        ))
     }
 
     async fn list(
@@ -87,7 +90,10 @@ impl ScheduleService for ScheduleServiceImpl {
         let status = self.schedules.set_paused(&name, true).await;
         let status = status.map_err(IntoStatus::into_status)?;
         let schedule = Some(schedule_convert::schedule(status));
-        Ok(in_flight::fit_response(PauseScheduleResponse { schedule }, reserved))
+        Ok(in_flight::fit_response(
+            PauseScheduleResponse { schedule },
+            reserved,
+        ))
     }
 
     async fn resume(
@@ -99,7 +105,10 @@ impl ScheduleService for ScheduleServiceImpl {
         let status = self.schedules.set_paused(&name, false).await;
         let status = status.map_err(IntoStatus::into_status)?;
         let schedule = Some(schedule_convert::schedule(status));
-        Ok(in_flight::fit_response(ResumeScheduleResponse { schedule }, reserved))
+        Ok(in_flight::fit_response(
+            ResumeScheduleResponse { schedule },
+            reserved,
+        ))
     }
 
     async fn run_now(

@@ -163,7 +163,9 @@ async fn a_schedule_is_removed_in_the_expected_version_only(store: &dyn Schedule
     let stored = schedule("report", Some(5));
     let version = create(store, &stored).await;
     let remove = async |version| {
-        let removed = store.remove_schedule(&stored.spec.name, Some(version)).await;
+        let removed = store
+            .remove_schedule(&stored.spec.name, Some(version))
+            .await;
         removed.unwrap()
     };
     assert!(!remove(version + 1).await);
@@ -176,7 +178,12 @@ async fn a_schedule_is_removed_in_the_expected_version_only(store: &dyn Schedule
     assert_eq!(store.schedules(None, 10).await.unwrap().schedules, []);
     // Without a version, whatever is stored.
     create(store, &stored).await;
-    let any = async || store.remove_schedule(&stored.spec.name, None).await.unwrap();
+    let any = async || {
+        store
+            .remove_schedule(&stored.spec.name, None)
+            .await
+            .unwrap()
+    };
     assert_eq!((any().await, any().await), (true, false));
 }
 
@@ -191,7 +198,9 @@ async fn a_schedule_that_is_made_again_has_no_version_of_before(store: &dyn Sche
         assert_eq!(stored_it, [true]);
         let version = get(store, "report").await.unwrap().version;
         assert!(versions.insert(version), "{version}");
-        let removed = store.remove_schedule(&stored.spec.name, Some(version)).await;
+        let removed = store
+            .remove_schedule(&stored.spec.name, Some(version))
+            .await;
         assert!(removed.unwrap());
         // What was decided on a schedule that is gone changes no other.
         assert_eq!(store.advance_schedules(&[change]).await.unwrap(), [false]);
@@ -285,7 +294,10 @@ async fn due_schedules_come_in_the_order_of_their_times(store: &dyn ScheduleStor
         .iter()
         .map(|one| advance(&one.schedule.spec.name, one.version, &Record::default()))
         .collect();
-    assert_eq!(store.advance_schedules(&changes).await.unwrap(), [true, true]);
+    assert_eq!(
+        store.advance_schedules(&changes).await.unwrap(),
+        [true, true]
+    );
     let rest = store.due_schedules(10).await.unwrap();
     assert_eq!(names(&rest.due), ["third"]);
     assert_eq!(rest.due[0].schedule, schedule("third", Some(now.0)));
@@ -380,7 +392,9 @@ async fn a_thousand_schedules_become_due_at_once(store: &dyn ScheduleStore) {
             store.advance_schedules(&changes).await.unwrap();
         }
     };
-    tokio::time::timeout(DEADLINE, done).await.expect("all are due");
+    tokio::time::timeout(DEADLINE, done)
+        .await
+        .expect("all are due");
     let none = store.due_schedules(64).await.unwrap();
     assert_eq!((none.due.len(), none.next), (0, None));
 }
@@ -394,10 +408,15 @@ async fn a_full_store_takes_no_new_schedule(store: &dyn ScheduleStore) {
         .await;
     }
     let more = schedule("more", None);
-    assert_eq!(store.put_schedule(&more, None).await.unwrap(), PutSchedule::Full);
+    assert_eq!(
+        store.put_schedule(&more, None).await.unwrap(),
+        PutSchedule::Full
+    );
     // Others can be changed and removed, which makes room.
     let found = get(store, "s0").await.unwrap();
-    let put = store.put_schedule(&found.schedule, Some(found.version)).await;
+    let put = store
+        .put_schedule(&found.schedule, Some(found.version))
+        .await;
     let PutSchedule::Stored(version) = put.unwrap() else {
         panic!("a stored schedule cannot be changed")
     };

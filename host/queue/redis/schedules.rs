@@ -77,7 +77,9 @@ fn read_one(name: &str, fields: &[String]) -> Result<VersionedSchedule, Error> {
         return Err(Error::Corrupt(format!("schedule {name} lacks fields")));
     };
     let version = version.parse().map_err(|_| {
-        Error::Corrupt(format!("schedule {name} cannot be read: its version is no number"))
+        Error::Corrupt(format!(
+            "schedule {name} cannot be read: its version is no number"
+        ))
     })?;
     decode(name, version, spec, record)
 }
@@ -136,7 +138,9 @@ impl ScheduleStore for RedisQueue {
             "changed" => PutSchedule::Changed,
             "full" => PutSchedule::Full,
             version => PutSchedule::Stored(version.parse().map_err(|_| {
-                Error::Corrupt(format!("the version {version:?} of a schedule is no number"))
+                Error::Corrupt(format!(
+                    "the version {version:?} of a schedule is no number"
+                ))
             })?),
         })
     }
@@ -194,10 +198,12 @@ impl ScheduleStore for RedisQueue {
         if advances.is_empty() {
             return Ok(Vec::new());
         }
-        let records = advances.iter().map(|advance| encode_record(&advance.record));
+        let records = advances
+            .iter()
+            .map(|advance| encode_record(&advance.record));
         let records = records.collect::<Result<Vec<_>, _>>()?;
         let bytes = records.iter().map(String::len).sum();
-        let answer: Vec<u8> = self
+        let answer: Vec<i64> = self
             .client()?
             .call_with_bulk_args(SHARD, &SCRIPTS.advance, bytes, |call| {
                 for (advance, record) in advances.iter().zip(records) {

@@ -118,7 +118,11 @@ impl Transaction<'_> {
     }
 }
 
-fn due(conn: &Connection, now: i64, max: i64) -> Result<(Vec<Stored>, Option<i64>), StatementError> {
+fn due(
+    conn: &Connection,
+    now: i64,
+    max: i64,
+) -> Result<(Vec<Stored>, Option<i64>), StatementError> {
     let sql = "SELECT name, version, spec, record FROM schedule WHERE next <= ?1
         ORDER BY next, name LIMIT ?2";
     let mut due = conn.prepare_cached(sql)?;

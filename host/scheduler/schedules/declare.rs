@@ -5,11 +5,11 @@
 //! and a schedule that no node has is removed. So nodes whose configurations differ do not remove each
 //! other's schedules.
 
+use crate::schedule::{MAX_DECLARING_NODES, Origin, Record, Schedule, ScheduleSpec};
 use crate::{
     queue::{Error, PutSchedule, ScheduleStore, VersionedSchedule},
     task::Name,
 };
-use crate::schedule::{MAX_DECLARING_NODES, Origin, Record, Schedule, ScheduleSpec};
 use std::collections::BTreeSet;
 
 /// The most schedules that are read at once.
@@ -120,7 +120,9 @@ async fn withdraw(
         return Ok(true);
     }
     if nodes.is_empty() {
-        return store.remove_schedule(&schedule.spec.name, Some(version)).await;
+        return store
+            .remove_schedule(&schedule.spec.name, Some(version))
+            .await;
     }
     let put = store.put_schedule(&schedule, Some(version)).await?;
     Ok(put != PutSchedule::Changed)

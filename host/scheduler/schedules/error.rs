@@ -1,10 +1,10 @@
 //! Why a call about a schedule failed.
 
+use crate::schedule::{InvalidSchedule, Origin};
 use crate::{
     queue, scheduler,
     task::{InvalidName, Name},
 };
-use crate::schedule::{InvalidSchedule, Origin};
 
 /// Why a call about a schedule failed.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,10 @@ pub enum Error {
     #[error(transparent)]
     InvalidRun(InvalidName),
     /// There are as many schedules as there may be.
-    #[error("there are {} schedules, and no more are taken; delete some", queue::MAX_SCHEDULES)]
+    #[error(
+        "there are {} schedules, and no more are taken; delete some",
+        queue::MAX_SCHEDULES
+    )]
     Full,
     /// Others changed the schedule each time.
     #[error("the schedule is being changed by others; try again")]

@@ -11,11 +11,11 @@ pub use error::Error;
 pub use runner::ScheduleRunner;
 
 use super::{Accepted, TaskScheduler};
+use crate::schedule::{GivenSchedule, Origin, Record, Schedule, ScheduleSpec, run_id};
 use crate::{
     queue::{AdvanceSchedule, PutSchedule, SchedulePage, ScheduleStore, VersionedSchedule},
     task::{Name, SubmissionLimits, TaskId, UnixMs},
 };
-use crate::schedule::{GivenSchedule, Origin, Record, Schedule, ScheduleSpec, run_id};
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -143,7 +143,10 @@ impl Schedules {
             tracing::debug!("these schedules cannot be read and are not listed: {names}");
         }
         let found = schedules.into_iter();
-        Ok((found.map(|found| status(found.schedule, now)).collect(), next))
+        Ok((
+            found.map(|found| status(found.schedule, now)).collect(),
+            next,
+        ))
     }
 
     /// Pauses a schedule, or ends its pause. Times that pass during a pause are not made up for.

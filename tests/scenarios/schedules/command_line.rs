@@ -59,7 +59,10 @@ pub async fn command_line(on: Backend) {
         "fired            0",
         "skipped          0",
     ] {
-        assert!(text.lines().any(|found| found == line), "{line:?} is not in:\n{text}");
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line:?} is not in:\n{text}"
+        );
     }
     // 08:30 in Berlin in winter.
     assert_eq!(text.matches("-01-01T07:30:00Z").count(), 5, "{text}");
@@ -71,14 +74,20 @@ pub async fn command_line(on: Backend) {
     assert_eq!(found["jitter_ms"], 90_000);
     assert_eq!(found["next"].as_array().expect("times").len(), 5);
     let shown = run(&node, 0, &["get", "report"]);
-    assert!(shown.contains("when             30 8 1 1 * (Europe/Berlin)"), "{shown}");
+    assert!(
+        shown.contains("when             30 8 1 1 * (Europe/Berlin)"),
+        "{shown}"
+    );
 
     let other = ["create", "poll", "echo", "--every", "15m", "--paused"];
     assert!(run(&node, 0, &other).contains("when             every 900s"));
     let table = run(&node, 0, &["list"]);
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with("NAME "), "{table}");
-    assert!(lines[1].starts_with("poll ") && lines[1].ends_with(" paused"), "{table}");
+    assert!(
+        lines[1].starts_with("poll ") && lines[1].ends_with(" paused"),
+        "{table}"
+    );
     assert!(lines[2].starts_with("report "), "{table}");
     assert_eq!(lines[2].matches("-01-01T07:30:00Z").count(), 5, "{table}");
     let listed = json(&node, &["list"]);
@@ -89,21 +98,45 @@ pub async fn command_line(on: Backend) {
     assert_eq!(run(&node, 0, &["pause", "poll"]), "poll is paused\n");
     let id = run(&node, 0, &["run", "report"]);
     assert!(id.starts_with("schedule:report:run:"), "{id}");
-    let ended = node.client().wait_for_task(id.trim()).await.expect("a task");
+    let ended = node
+        .client()
+        .wait_for_task(id.trim())
+        .await
+        .expect("a task");
     assert_eq!(&ended.result[..], b"hello");
 
     let refused = run(&node, 4, &["create", "report", "echo", "--every", "1h"]);
-    assert!(refused.contains("there is another schedule report"), "{refused}");
-    let replaced = run(&node, 0, &["create", "report", "echo", "--every", "1h", "--replace"]);
-    assert!(replaced.starts_with("outcome          replaced"), "{replaced}");
+    assert!(
+        refused.contains("there is another schedule report"),
+        "{refused}"
+    );
+    let replaced = run(
+        &node,
+        0,
+        &["create", "report", "echo", "--every", "1h", "--replace"],
+    );
+    assert!(
+        replaced.starts_with("outcome          replaced"),
+        "{replaced}"
+    );
     let refused = run(&node, 4, &["create", "x", "echo", "--cron", "0 0 30 2 *"]);
     assert!(refused.contains("never fires"), "{refused}");
     for usage in [
         &["create", "x", "echo"][..],
         &["create", "x", "echo", "--every", "soon"],
         &["create", "x", "echo", "--every", "1h", "--cron", "@daily"],
-        &["create", "x", "echo", "--cron", "@daily", "--overlap", "perhaps"],
-        &["create", "x", "echo", "--cron", "@daily", "--meta", "a=b", "--meta", "a=c"],
+        &[
+            "create",
+            "x",
+            "echo",
+            "--cron",
+            "@daily",
+            "--overlap",
+            "perhaps",
+        ],
+        &[
+            "create", "x", "echo", "--cron", "@daily", "--meta", "a=b", "--meta", "a=c",
+        ],
     ] {
         run(&node, 2, usage);
     }

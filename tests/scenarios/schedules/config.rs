@@ -47,19 +47,37 @@ pub async fn the_configuration_declares_schedules(on: Backend) {
     assert_eq!(kept.spec.expect("a spec").metadata["department"], "finance");
     let withdrawn = wait_for(&node, "withdrawn", |_| true).await;
     let spec = withdrawn.spec.expect("a spec");
-    assert_eq!((spec.cron.as_str(), spec.time_zone.as_str()), ("30 3 * * MON-FRI", "Europe/Berlin"));
-    assert_eq!((spec.group.as_str(), spec.missed.as_str()), ("tenant-1", "all"));
+    assert_eq!(
+        (spec.cron.as_str(), spec.time_zone.as_str()),
+        ("30 3 * * MON-FRI", "Europe/Berlin")
+    );
+    assert_eq!(
+        (spec.group.as_str(), spec.missed.as_str()),
+        ("tenant-1", "all")
+    );
     assert_eq!(spec.jitter_ms, 5000);
     assert_eq!(withdrawn.next_ms.len(), 5);
 
     // Clients cannot change them.
-    let refused = node.client().create_schedule(every("kept", 1000), true).await;
+    let refused = node
+        .client()
+        .create_schedule(every("kept", 1000), true)
+        .await;
     let refused = refused.expect_err("a refusal");
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    assert!(refused.message().contains("configuration of test"), "{refused}");
+    assert!(
+        refused.message().contains("configuration of test"),
+        "{refused}"
+    );
     let refused = node.client().delete_schedule("kept", false).await;
-    assert_eq!(refused.expect_err("a refusal").code(), Code::FailedPrecondition);
-    node.client().pause_schedule("withdrawn").await.expect("paused");
+    assert_eq!(
+        refused.expect_err("a refusal").code(),
+        Code::FailedPrecondition
+    );
+    node.client()
+        .pause_schedule("withdrawn")
+        .await
+        .expect("paused");
 
     // A schedule that is no longer there is removed, and another one goes on from where it was.
     create(&node, every("of-a-client", 60_000)).await;
@@ -72,7 +90,11 @@ pub async fn the_configuration_declares_schedules(on: Backend) {
     });
     node.restart().await;
     let kept = wait_for(&node, "kept", |schedule| {
-        schedule.fired > fired && schedule.spec.as_ref().is_some_and(|spec| spec.every_ms == 200)
+        schedule.fired > fired
+            && schedule
+                .spec
+                .as_ref()
+                .is_some_and(|spec| spec.every_ms == 200)
     })
     .await;
     assert!(kept.last_fired_ms > 0);
@@ -81,7 +103,10 @@ pub async fn the_configuration_declares_schedules(on: Backend) {
     })
     .await;
     // By force, for nodes that are gone for good.
-    node.client().delete_schedule("kept", true).await.expect("deleted");
+    node.client()
+        .delete_schedule("kept", true)
+        .await
+        .expect("deleted");
     assert_eq!(names(&node).await, ["of-a-client"]);
 }
 
@@ -101,7 +126,10 @@ pub async fn a_name_that_is_taken_is_reported(on: Backend) {
         text.contains("not in force").then_some(text)
     })
     .await;
-    assert!(text.contains("report") && text.contains("hostel schedules delete"), "{text}");
+    assert!(
+        text.contains("report") && text.contains("hostel schedules delete"),
+        "{text}"
+    );
     let schedule = get(&node, "report").await;
     assert_eq!(schedule.origin, "api");
     assert_eq!(&schedule.spec.expect("a spec").payload[..], b"of a client");

@@ -3,7 +3,8 @@
 use super::{create, every, get, now, tasks_of, wait_for};
 use crate::support::{backend::Backend, eventually, node::Node, plugins::showcase};
 use hostel::{
-    config, health::Health,
+    config,
+    health::Health,
     proto::{distributed::Task, hostel::v1::ScheduleSpec},
     queue::{Opened, PutSchedule, VersionedSchedule},
     task::{Name, UnixMs},
@@ -14,7 +15,12 @@ pub async fn each_time_has_one_task(on: Backend) {
     let mut node = on.start(&[&showcase("echo")], "").await;
     let schedule = create(&node, every("often", 200)).await;
     assert_eq!(schedule.next_ms.len(), 5);
-    assert!(schedule.next_ms.windows(2).all(|pair| pair[1] - pair[0] == 200));
+    assert!(
+        schedule
+            .next_ms
+            .windows(2)
+            .all(|pair| pair[1] - pair[0] == 200)
+    );
     wait_for(&node, "often", |schedule| schedule.fired >= 5).await;
     // Killed somewhere between finding it due and recording it.
     node.kill();
@@ -34,12 +40,22 @@ pub async fn each_time_has_one_task(on: Backend) {
     assert_eq!(tasks.len() as u64, fired);
     let times: Vec<u64> = tasks.keys().copied().collect();
     assert!(times.iter().all(|time| time % 200 == 0), "{times:?}");
-    assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 200), "{times:?}");
+    assert!(
+        times.windows(2).all(|pair| pair[1] - pair[0] == 200),
+        "{times:?}"
+    );
     assert!(tasks.values().all(|task| task.finishes == 1));
-    let result = node.client().get_task_status(&tasks[&times[0]].task_id).await;
+    let result = node
+        .client()
+        .get_task_status(&tasks[&times[0]].task_id)
+        .await;
     assert_eq!(&result.expect("a task").result[..], b"hello");
     // A paused schedule does not fire; after its pause it begins with the next time.
-    let resumed = node.client().resume_schedule("often").await.expect("resumed");
+    let resumed = node
+        .client()
+        .resume_schedule("often")
+        .await
+        .expect("resumed");
     assert!(resumed.next_ms[0] > *times.last().expect("a time"));
     wait_for(&node, "often", |schedule| schedule.fired > fired).await;
 }
@@ -150,7 +166,11 @@ pub async fn overlapping_firings_follow_the_policy(on: Backend) {
     assert_ne!(next.last_task_id, first);
     // The one that waited was submitted, for its own time, and another may wait by now.
     assert_eq!(next.last_fired_ms, queue.waiting_ms);
-    assert!(tasks_of(&mut node.client(), "queue").await.contains_key(&queue.waiting_ms));
+    assert!(
+        tasks_of(&mut node.client(), "queue")
+            .await
+            .contains_key(&queue.waiting_ms)
+    );
 }
 
 pub async fn a_full_queue_delays_firings(on: Backend) {
@@ -174,7 +194,10 @@ pub async fn a_full_queue_delays_firings(on: Backend) {
     .await;
     assert!(health.contains("queue.max_open_tasks"), "{health}");
     assert_eq!(get(&node, "often").await.fired, 0);
-    node.client().cancel_task("blocking").await.expect("an answer");
+    node.client()
+        .cancel_task("blocking")
+        .await
+        .expect("an answer");
     wait_for(&node, "often", |schedule| schedule.fired >= 2).await;
     eventually("health has recovered", async || {
         let health = node.client().get_health().await.ok()?;
@@ -184,5 +207,8 @@ pub async fn a_full_queue_delays_firings(on: Backend) {
     // None was left out.
     let times = tasks_of(&mut node.client(), "often").await;
     let times: Vec<u64> = times.into_keys().collect();
-    assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 1000), "{times:?}");
+    assert!(
+        times.windows(2).all(|pair| pair[1] - pair[0] == 1000),
+        "{times:?}"
+    );
 }

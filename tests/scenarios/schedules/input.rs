@@ -65,7 +65,10 @@ pub async fn bad_input_is_refused(on: Backend) {
         client.pause_schedule("absent").await.expect_err("none"),
         client.resume_schedule("absent").await.expect_err("none"),
         client.run_schedule("absent").await.expect_err("none"),
-        client.delete_schedule("absent", true).await.expect_err("none"),
+        client
+            .delete_schedule("absent", true)
+            .await
+            .expect_err("none"),
     ] {
         assert_eq!(status.code(), Code::NotFound, "{status}");
     }
@@ -78,7 +81,10 @@ pub async fn bad_input_is_refused(on: Backend) {
     assert_eq!(taken.expect_err("a refusal").code(), Code::AlreadyExists);
     let replaced = client.create_schedule(other, true).await;
     assert_eq!(replaced.expect("replaced").outcome, "replaced");
-    assert_eq!(get(&node, "report").await.spec.expect("a spec").every_ms, 120_000);
+    assert_eq!(
+        get(&node, "report").await.spec.expect("a spec").every_ms,
+        120_000
+    );
     // A run is a task of its own, and the same run is the same task.
     let run = client.run_schedule("report").await.expect("a run");
     assert!(run.task_id.starts_with("schedule:report:run:") && !run.existing);
@@ -121,10 +127,12 @@ pub async fn a_thousand_schedules_fire(on: Backend) {
     })
     .await;
     // Each has its own tasks.
-    let tasks = node.client().list_tasks(hostel::proto::hostel::v1::ListTasksRequest {
-        page_size: 1000,
-        ..Default::default()
-    });
+    let tasks = node
+        .client()
+        .list_tasks(hostel::proto::hostel::v1::ListTasksRequest {
+            page_size: 1000,
+            ..Default::default()
+        });
     let tasks = tasks.await.expect("a page").tasks;
     let ids: BTreeSet<_> = tasks.iter().map(|task| &task.task_id).collect();
     assert_eq!(ids.len(), 1000);
