@@ -5,9 +5,9 @@
 //! and a schedule that no node has is removed. So nodes whose configurations differ do not remove each
 //! other's schedules.
 
-use crate::schedule::{MAX_DECLARING_NODES, Origin, Record, Schedule, ScheduleSpec};
 use crate::{
     queue::{Error, PutSchedule, ScheduleStore, VersionedSchedule},
+    schedule::{MAX_DECLARING_NODES, Origin, Record, Schedule, ScheduleSpec},
     task::Name,
 };
 use std::collections::BTreeSet;

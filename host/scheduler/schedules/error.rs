@@ -1,8 +1,9 @@
 //! Why a call about a schedule failed.
 
-use crate::schedule::{InvalidSchedule, Origin};
 use crate::{
-    queue, scheduler,
+    queue,
+    schedule::{InvalidSchedule, Origin},
+    scheduler,
     task::{InvalidName, Name},
 };
 

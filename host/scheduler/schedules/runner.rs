@@ -3,12 +3,12 @@
 //! has nothing to do looks once a second.
 
 use super::{Schedules, declare};
-use crate::schedule::{Overlap, ScheduleSpec, decide};
 use crate::{
     health::{Background, Health, Part},
     lifecycle::Component,
     log_limit::LogLimit,
     queue::{self, AdvanceSchedule, Error, StatusRead, Submitted, TaskQueue, VersionedSchedule},
+    schedule::{MAX_FIRINGS, Overlap, Record, Schedule, ScheduleSpec, decide},
     task::{Name, Submission, UnixMs},
 };
 use async_trait::async_trait;
