@@ -150,8 +150,10 @@ fn check_schedules(config: &Config, reader: &mut Reader) {
         };
         for Violation { field, reason } in faults {
             let path = |key: &str| format!("schedule.{name}.{key}");
+            let instead = if field == "cron" { "every_ms" } else { field };
             // Every schedule has a task type: it is blamed for what is missing, and for the name.
-            reader.fault(&[&path(field), &path("task_type")], || {
+            let paths = [path(field), path(instead), path("task_type")];
+            reader.fault(&paths.each_ref().map(String::as_str), || {
                 if field == "name" {
                     format!("the name of the schedule: {reason}")
                 } else {

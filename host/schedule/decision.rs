@@ -44,7 +44,8 @@ pub struct Decision {
 }
 
 /// Decides what a schedule with this record does at `now`. `is_open` says whether the task of its latest
-/// firing has not ended yet; it matters unless `overlap` is `allow`.
+/// firing has not ended yet; it matters unless `overlap` is `allow`. There are at most `max` firings, the
+/// earliest; [`MAX_FIRINGS`] is the usual number, and fewer may be asked for if the queue took no more.
 ///
 /// The decision is the same on all nodes that see the same record, and a record that is not stored is
 /// decided upon again: so a node may die at any moment, and another one submits the same tasks, whose ids
@@ -55,6 +56,7 @@ pub fn decide(
     record: &Record,
     is_open: bool,
     now: UnixMs,
+    max: usize,
 ) -> Decision {
     let mut decision = Decision {
         firings: Vec::new(),
@@ -65,7 +67,10 @@ pub fn decide(
         return decision;
     }
     let mut is_open = is_open;
-    if !is_open && let Some(time) = decision.record.waiting.take() {
+    if !is_open
+        && max > 0
+        && let Some(time) = decision.record.waiting.take()
+    {
         decision.fire(spec, time);
         is_open = true;
     }
@@ -83,7 +88,10 @@ pub fn decide(
         };
         let first = match count {
             0 => None,
-            count => timing.latest(record.handled, cutoff, count).pop_front(),
+            count => timing
+                .latest(record.handled, cutoff, count)
+                .first()
+                .copied(),
         };
         let first = first.unwrap_or(cutoff);
         record.handled = record.handled.max(UnixMs(first.0.saturating_sub(1)));
@@ -93,7 +101,7 @@ pub fn decide(
         let Some(time) = next.filter(|&time| fire_at(spec, time) <= now) else {
             break;
         };
-        if decision.firings.len() == MAX_FIRINGS {
+        if decision.firings.len() >= max {
             break;
         }
         decision.record.handled = time;

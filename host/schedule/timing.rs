@@ -5,7 +5,6 @@ use super::{
     when::When,
 };
 use hostel_task::UnixMs;
-use std::collections::VecDeque;
 
 /// The times of a schedule, ready to be computed.
 #[derive(Debug, Clone)]
@@ -49,21 +48,23 @@ impl Timing {
     }
 
     /// Returns the latest `count` times after `after` and before `before`, the oldest first.
-    pub(crate) fn latest(&self, after: UnixMs, before: UnixMs, count: usize) -> VecDeque<UnixMs> {
+    pub(crate) fn latest(&self, after: UnixMs, before: UnixMs, count: usize) -> Vec<UnixMs> {
         let mut window = 1000;
         loop {
             // The window grows until it has enough of them.
             let start = UnixMs(before.0.saturating_sub(window)).max(after);
-            let mut found = VecDeque::new();
+            let mut found = Vec::new();
             let mut next = self.next_after(start);
             while let Some(time) = next.filter(|&time| time < before) {
-                if found.len() == count {
-                    found.pop_front();
+                found.push(time);
+                if found.len() == 2 * count {
+                    found.drain(..count);
                 }
-                found.push_back(time);
                 next = self.next_after(time);
             }
-            if found.len() == count || start <= after {
+            if found.len() >= count || start <= after {
+                let excess = found.len().saturating_sub(count);
+                found.drain(..excess);
                 return found;
             }
             window = window.saturating_mul(2);

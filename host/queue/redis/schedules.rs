@@ -203,7 +203,7 @@ impl ScheduleStore for RedisQueue {
             .map(|advance| encode_record(&advance.record));
         let records = records.collect::<Result<Vec<_>, _>>()?;
         let bytes = records.iter().map(String::len).sum();
-        let answer: Vec<u8> = self
+        let answer: Vec<i64> = self
             .client()?
             .call_with_bulk_args(SHARD, &SCRIPTS.advance, bytes, |call| {
                 for (advance, record) in advances.iter().zip(records) {

@@ -19,7 +19,14 @@ fn created(spec: &ScheduleSpec, now: UnixMs) -> Record {
 }
 
 fn run(spec: &ScheduleSpec, record: &Record, is_open: bool, now: UnixMs) -> Decision {
-    decide(spec, &spec.timing().unwrap(), record, is_open, now)
+    decide(
+        spec,
+        &spec.timing().unwrap(),
+        record,
+        is_open,
+        now,
+        MAX_FIRINGS,
+    )
 }
 
 fn after(ms: u64) -> UnixMs {
@@ -296,5 +303,33 @@ fn a_record_of_an_earlier_version_is_read() {
     assert_eq!(
         (record.handled, record.paused, record.next),
         (UnixMs(5), true, None)
+    );
+}
+
+#[test]
+fn fewer_firings_are_the_earliest_and_the_rest_follows() {
+    for overlap in [Overlap::Allow, Overlap::Skip, Overlap::Queue] {
+        let spec = secondly(overlap, Missed::All);
+        let record = created(&spec, at(NOON));
+        let timing = spec.timing().unwrap();
+        let whole = run(&spec, &record, false, after(5000));
+        for max in 0..=whole.firings.len() {
+            let part = decide(&spec, &timing, &record, false, after(5000), max);
+            assert_eq!(part.firings[..], whole.firings[..max], "{overlap}");
+            let is_open = overlap != Overlap::Allow && max > 0;
+            let rest = run(&spec, &part.record, is_open, after(5000));
+            assert_eq!(rest.firings[..], whole.firings[max..], "{overlap}");
+            assert_eq!(rest.record, whole.record, "{overlap}");
+        }
+    }
+    // One that waits is among them.
+    let spec = secondly(Overlap::Queue, Missed::All);
+    let first = run(&spec, &created(&spec, at(NOON)), false, after(1000));
+    let waits = run(&spec, &first.record, true, after(2000));
+    let timing = spec.timing().unwrap();
+    let none = decide(&spec, &timing, &waits.record, false, after(2100), 0);
+    assert_eq!(
+        (none.firings.len(), none.record.waiting),
+        (0, Some(after(2000)))
     );
 }

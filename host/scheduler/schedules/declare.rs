@@ -8,6 +8,7 @@
 use crate::schedule::{MAX_DECLARING_NODES, Origin, Record, Schedule, ScheduleSpec};
 use crate::{
     queue::{Error, PutSchedule, ScheduleStore, VersionedSchedule},
+    schedule::{MAX_DECLARING_NODES, Origin, Record, Schedule, ScheduleSpec},
     task::Name,
 };
 use std::collections::BTreeSet;

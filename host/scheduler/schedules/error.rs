@@ -2,7 +2,9 @@
 
 use crate::schedule::{InvalidSchedule, Origin};
 use crate::{
-    queue, scheduler,
+    queue,
+    schedule::{InvalidSchedule, Origin},
+    scheduler,
     task::{InvalidName, Name},
 };
 

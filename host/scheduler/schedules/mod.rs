@@ -14,6 +14,7 @@ use super::{Accepted, TaskScheduler};
 use crate::schedule::{GivenSchedule, Origin, Record, Schedule, ScheduleSpec, run_id};
 use crate::{
     queue::{AdvanceSchedule, PutSchedule, SchedulePage, ScheduleStore, VersionedSchedule},
+    schedule::{GivenSchedule, Origin, Record, Schedule, ScheduleSpec, run_id},
     task::{Name, SubmissionLimits, TaskId, UnixMs},
 };
 use std::sync::Arc;

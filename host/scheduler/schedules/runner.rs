@@ -3,12 +3,12 @@
 //! has nothing to do looks once a second.
 
 use super::{Schedules, declare};
-use crate::schedule::{Overlap, ScheduleSpec, decide};
 use crate::{
     health::{Background, Health, Part},
     lifecycle::Component,
     log_limit::LogLimit,
     queue::{self, AdvanceSchedule, Error, StatusRead, Submitted, TaskQueue, VersionedSchedule},
+    schedule::{MAX_FIRINGS, Overlap, Record, Schedule, ScheduleSpec, decide},
     task::{Name, Submission, UnixMs},
 };
 use async_trait::async_trait;
@@ -52,10 +52,30 @@ pub(super) struct Shared {
     pub log_limit: LogLimit,
 }
 
-/// What a node does about one schedule.
-pub(super) struct Step {
-    pub advance: AdvanceSchedule,
-    pub tasks: Vec<Submission>,
+/// What became of one schedule.
+struct Fired {
+    advance: Option<AdvanceSchedule>,
+    error: Option<Error>,
+    /// Its name, and why this version does not understand it.
+    unreadable: Option<String>,
+}
+
+impl Fired {
+    fn all(advance: AdvanceSchedule) -> Self {
+        Self {
+            advance: Some(advance),
+            error: None,
+            unreadable: None,
+        }
+    }
+
+    fn failed(error: Error) -> Self {
+        Self {
+            advance: None,
+            error: Some(error),
+            unreadable: None,
+        }
+    }
 }
 
 impl ScheduleRunner {
@@ -168,89 +188,76 @@ impl Shared {
         Ok(())
     }
 
-    /// Fires what is due, and returns how long to wait for the next step.
+    /// Fires what is due, and returns how long to wait for the next step. A schedule that cannot be fired
+    /// stops no other.
     pub async fn step(&self) -> Result<Duration, Error> {
         let store = &*self.schedules.store;
         let due = store.due_schedules(MAX_DUE).await?;
         let (begun, now) = (Instant::now(), due.now);
-        let mut unreadable = due.damaged;
-        let mut steps = Vec::with_capacity(due.due.len());
-        let decided = join_all(due.due.iter().map(|found| self.decide(found, now))).await;
-        for (found, decided) in due.due.iter().zip(decided) {
-            let (step, why) = decided?;
-            if let Some(why) = why {
-                unreadable.push(format!("{} ({why})", found.schedule.spec.name));
-            }
-            steps.push(step);
-        }
-        self.report_unreadable(&unreadable);
-        let tasks = steps.iter().flat_map(|step| step.tasks.iter().cloned());
-        let tasks: Vec<_> = tasks.collect();
-        let mut submitted = if tasks.is_empty() {
-            Vec::new()
-        } else {
-            self.queue.submit(tasks).await?
-        };
-        let mut advances = Vec::with_capacity(steps.len());
-        let mut is_full = false;
-        for Step { advance, tasks } in steps {
-            let rest = submitted.split_off(tasks.len().min(submitted.len()));
-            let answers = std::mem::replace(&mut submitted, rest);
-            // Each other answer says that there is a task of this id. One with other content was made by
-            // an earlier version of the schedule for the same time.
-            if answers.contains(&Submitted::Full) || answers.len() < tasks.len() {
-                is_full = true;
-            } else {
-                advances.push(advance);
-            }
+        // The queue makes batches of what arrives together.
+        let fired = join_all(due.due.iter().map(|found| self.fire(found, now))).await;
+        let (mut advances, mut unreadable, mut failure) = (Vec::new(), due.damaged, None);
+        for Fired {
+            advance,
+            error,
+            unreadable: why,
+        } in fired
+        {
+            advances.extend(advance);
+            failure = failure.or(error);
+            unreadable.extend(why);
         }
         let nexts = advances.iter().filter_map(|advance| advance.record.next);
         let next = nexts.chain(due.next).min();
         store.advance_schedules(&advances).await?;
-        if is_full {
-            let reason = "the queue has as many open tasks as it may have (queue.max_open_tasks)";
-            return Err(Error::Full {
-                reason: reason.into(),
-            });
+        self.report_unreadable(&unreadable);
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(wait_until(next, now, begun.elapsed())),
         }
-        Ok(wait_until(next, now, begun.elapsed()))
     }
 
-    /// Decides about one schedule; with the reason if this version does not understand it.
-    pub async fn decide(
-        &self,
-        found: &VersionedSchedule,
-        now: UnixMs,
-    ) -> Result<(Step, Option<String>), Error> {
+    /// Decides about one schedule, and submits its tasks.
+    async fn fire(&self, found: &VersionedSchedule, now: UnixMs) -> Fired {
         let spec = &found.schedule.spec;
-        let advance = |record| AdvanceSchedule {
-            name: spec.name.clone(),
-            expected: found.version,
-            record,
+        let is_open = match self.is_open(found).await {
+            Ok(is_open) => is_open,
+            Err(error) => return Fired::failed(error),
         };
-        let later = |why| {
-            let mut record = found.schedule.record.clone();
-            record.next = Some(now.after(UNREADABLE_AGAIN));
-            let tasks = Vec::new();
-            let advance = advance(record);
-            (Step { advance, tasks }, Some(why))
-        };
-        let timing = match spec.timing() {
-            Ok(timing) => timing,
-            Err(why) => return Ok(later(why)),
-        };
-        let is_open = self.is_open(found).await?;
-        let decision = decide(spec, &timing, &found.schedule.record, is_open, now);
-        let firings = decision.firings.iter();
-        let tasks: Result<Vec<_>, String> =
-            firings.map(|firing| spec.submission(&firing.id)).collect();
-        Ok(match tasks {
-            Ok(tasks) => {
-                let advance = advance(decision.record);
-                (Step { advance, tasks }, None)
+        let (advance, tasks) = match decide_on(found, is_open, now, MAX_FIRINGS) {
+            Ok(decided) => decided,
+            Err(why) => {
+                let mut record = found.schedule.record.clone();
+                record.next = Some(now.after(UNREADABLE_AGAIN));
+                return Fired {
+                    advance: Some(advance(found, record)),
+                    error: None,
+                    unreadable: Some(format!("{} ({why})", spec.name)),
+                };
             }
-            Err(why) => later(why),
-        })
+        };
+        if tasks.is_empty() {
+            return Fired::all(advance);
+        }
+        let answers = match self.queue.submit(tasks).await {
+            Ok(answers) => answers,
+            Err(error) => return Fired::failed(error),
+        };
+        // Each other answer says that there is a task of this id. One with other content was made by an
+        // earlier version of the schedule for the same time.
+        let full = answers.iter().position(|answer| *answer == Submitted::Full);
+        let Some(stored) = full else {
+            return Fired::all(advance);
+        };
+        let reason = "the queue has as many open tasks as it may have (queue.max_open_tasks)";
+        let part = decide_on(found, is_open, now, stored).ok();
+        Fired {
+            advance: part.filter(|_| stored > 0).map(|(advance, _)| advance),
+            error: Some(Error::Full {
+                reason: reason.into(),
+            }),
+            unreadable: None,
+        }
     }
 
     /// Whether the latest task of a schedule has not ended, where that matters.
@@ -282,6 +289,30 @@ impl Shared {
             tracing::warn!(left_out, "{reason}");
         }
         self.health.warn(Part::Queue, UNREADABLE, reason);
+    }
+}
+
+/// Decides about a schedule: at most `max` tasks, and the record after they are stored. The error is what
+/// this version does not understand.
+pub(super) fn decide_on(
+    found: &VersionedSchedule,
+    is_open: bool,
+    now: UnixMs,
+    max: usize,
+) -> Result<(AdvanceSchedule, Vec<Submission>), String> {
+    let Schedule { spec, record, .. } = &found.schedule;
+    let decision = decide(spec, &spec.timing()?, record, is_open, now, max);
+    let firings = decision.firings.iter();
+    let tasks = firings.map(|firing| spec.submission(&firing.id));
+    let tasks = tasks.collect::<Result<_, _>>()?;
+    Ok((advance(found, decision.record), tasks))
+}
+
+fn advance(found: &VersionedSchedule, record: Record) -> AdvanceSchedule {
+    AdvanceSchedule {
+        name: found.schedule.spec.name.clone(),
+        expected: found.version,
+        record,
     }
 }
 

@@ -1,16 +1,20 @@
 //! What a node does when it or the queue stops between two steps, and what it makes of the configuration.
 //! The decisions themselves are tested in `hostel_schedule`.
 
-use super::{declare::declare, runner::Shared};
+use super::{
+    declare::declare,
+    runner::{Shared, decide_on},
+};
 use crate::{
     config::{self, QueueBackend},
+    discovery::LocalDiscovery,
     health::Health,
     log_limit::LogLimit,
     queue::{
         AdvanceSchedule, DueSchedules, Error, Filter, Opened, Page, PutSchedule, SchedulePage,
         ScheduleStore, TaskQueue, VersionedSchedule, open_with_schedules,
     },
-    schedule::{GivenSchedule, Origin, Record, Schedule, ScheduleSpec, task_id},
+    schedule::{GivenSchedule, MAX_FIRINGS, Origin, Record, Schedule, ScheduleSpec, task_id},
     scheduler::{DistributedTaskScheduler, schedules::Schedules},
     task::{Name, StateKind, Submission, SubmissionLimits, UnixMs},
 };
@@ -106,7 +110,7 @@ async fn bench(max_open_tasks: usize) -> Bench {
         store: schedules,
         is_interrupted: AtomicBool::new(false),
     });
-    let discovery = Arc::new(crate::discovery::LocalDiscovery::default());
+    let discovery = Arc::new(LocalDiscovery::new(&config::Config::default().limits));
     let scheduler = Arc::new(DistributedTaskScheduler::new(tasks.clone(), discovery));
     let shared = Shared {
         node: name("node-1"),
@@ -216,7 +220,7 @@ async fn a_decision_on_an_old_record_changes_nothing() {
         .unwrap()
         .unwrap();
     let now = bench.store.schedule_time().await.unwrap();
-    let (slow, _) = bench.shared.decide(&found, now).await.unwrap();
+    let (advance, submissions) = decide_on(&found, false, now, MAX_FIRINGS).unwrap();
     // Another node is faster, and the schedule is paused meanwhile.
     bench.shared.step().await.unwrap();
     bench
@@ -226,12 +230,8 @@ async fn a_decision_on_an_old_record_changes_nothing() {
         .await
         .unwrap();
     let tasks = bench.tasks().await;
-    bench.queue.submit(slow.tasks).await.unwrap();
-    let stored = bench
-        .store
-        .advance_schedules(&[slow.advance])
-        .await
-        .unwrap();
+    bench.queue.submit(submissions).await.unwrap();
+    let stored = bench.store.advance_schedules(&[advance]).await.unwrap();
     assert_eq!(stored, [false]);
     assert_eq!(bench.tasks().await, tasks);
     assert!(bench.record("report").await.paused);
@@ -239,13 +239,19 @@ async fn a_decision_on_an_old_record_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_full_queue_leaves_the_record_as_it_is() {
+async fn a_full_queue_delays_what_it_does_not_take() {
     let bench = bench(2).await;
     let latest = bench.create_due(given("report")).await;
     assert!(matches!(bench.shared.step().await, Err(Error::Full { .. })));
-    assert_eq!(bench.record("report").await.fired, 0);
-    // Two of the three were stored; with room, the third follows, and the two are the same.
+    // Two of the three were stored, and are recorded; with room, the third follows.
+    let record = bench.record("report").await;
+    assert_eq!(
+        (record.fired, record.handled),
+        (2, UnixMs(latest.0 - 600_000))
+    );
     assert_eq!(bench.tasks().await.len(), 2);
+    assert!(matches!(bench.shared.step().await, Err(Error::Full { .. })));
+    assert_eq!(bench.record("report").await, record);
     let first = task_id(&name("report"), UnixMs(latest.0 - 2 * 600_000));
     bench.queue.cancel(&first).await.unwrap();
     bench.shared.step().await.unwrap();
