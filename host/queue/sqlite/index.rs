@@ -5,11 +5,11 @@
 use super::{
     damage::Damage,
     encoding::{SymbolId, parse_name, parse_route, read_options, state_kind},
+    heads::Heads,
     lane::QueuePosition,
     placement::{Placement, Placements},
     route_index::RouteIndex,
     submit_cache::SubmitCache,
-    take_due::Heads,
 };
 use crate::task_queue::LeaseToken;
 use hostel_sqlite::StatementError;

@@ -9,6 +9,7 @@ mod error;
 mod finish;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod heads;
 mod index;
 mod lane;
 mod lease_guard;

@@ -161,9 +161,12 @@ impl<'c> Transaction<'c> {
         self.index.count(route, None, Some(StateKind::Pending))?;
         self.index
             .insert_pending(route, (due, seq), 0, options, start_by)?;
-        self.index.submit_cache.insert(seq, task, submitted_at);
+        // What is leased much later would keep others out of the cache.
+        if due == now {
+            self.index.submit_cache.insert(seq, task, submitted_at);
+        }
         self.changed(task.id(), task.task_type().clone(), StateKind::Pending);
-        let due_at = self.clock.to_wall(due);
+        let due_at = options.map_or(submitted_at, |_| self.clock.to_wall(due));
         self.known(task_cache::submitted(task, submitted_at, due_at));
         Ok(Submitted::Created)
     }

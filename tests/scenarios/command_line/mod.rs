@@ -3,11 +3,12 @@
 
 mod demo;
 mod files;
+mod options;
 mod tasks;
 
 use crate::support::{
     DEADLINE,
-    backend::{Backend, Shared, on_both},
+    backend::{Backend, Shared, on_both, on_both_needing},
     eventually,
     node::{self, Node, hostel},
     plugins::{built, can_build, hostile, showcase, source, write_crate},
@@ -28,6 +29,11 @@ pub fn trials() -> Vec<Trial> {
         on_both("command_line::submit", tasks::submit),
         on_both("command_line::submit_that_fails", tasks::submit_that_fails),
         on_both("command_line::tasks", tasks::tasks),
+        on_both_needing(
+            "command_line::submit_with_options",
+            true,
+            options::submit_with_options,
+        ),
     ];
     let others = vec![
         trial("command_line::plugins_of_a_node", files::plugins_of_a_node),
