@@ -33,7 +33,7 @@
 --               task itself may be in another shard (key_reserve.lua)
 -- TAG:held      sorted set: the same keys, by the time of the next look for the end of their task
 -- TAG:void:ID   string: the time up to which submissions of the task with a unique key are void
---               (key_holders.lua); for minutes
+--               (key_holders.lua); for a minute
 -- TAG:n         hash: counters: how many tasks of a type are in a state, how many are open, the last
 --               order, number, fencing token and turn of a group, the progress of the reconciliation
 --               (reconcile.lua), when
