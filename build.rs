@@ -39,6 +39,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         // A payload is a reference into the message that carried it, not a copy.
         builder
             .bytes(".")
+            // Beside it the other responses are small, and many wait to be sent.
+            .boxed(".hostel.v1.SubmitManyResponse.event.ended")
             .compile_with_config(config, files, &["proto"])
     };
     let clients = tonic_prost_build::configure()

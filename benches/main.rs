@@ -2,6 +2,7 @@
 //! machine, tonic, wasmtime and the disk set, in the same run. This file selects the rows; each module
 //! measures one thing. No result passes or fails.
 
+mod bare_engine;
 mod call;
 mod child;
 mod echo;
@@ -12,7 +13,9 @@ mod keyvalue;
 mod latency;
 mod load;
 mod machine;
+mod many;
 mod messages;
+mod peers;
 mod queue;
 mod report;
 mod shared_queue;
@@ -30,10 +33,11 @@ const ROUNDS: usize = 3;
 type Measure = fn() -> Vec<Row>;
 
 /// The measurements by name, in the order of the table.
-const MEASURES: [(&str, Measure); 11] = [
+const MEASURES: [(&str, Measure); 12] = [
     ("fsync", fsync::rows),
     ("submits", submits::rows),
     ("end-to-end", end_to_end::rows),
+    ("many", many::rows),
     ("call", call::rows),
     ("latency", latency::rows),
     ("messages", messages::rows),
@@ -43,6 +47,9 @@ const MEASURES: [(&str, Measure); 11] = [
     ("takeover", takeover::rows),
     ("keyvalue", keyvalue::rows),
 ];
+
+/// What is measured only if it is named, since it installs something.
+const NAMED: [(&str, Measure); 1] = [("peers", peers::rows)];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -64,7 +71,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let mut rows = Vec::new();
-    for (name, measure) in MEASURES {
+    let named = NAMED.into_iter().filter(|_| !filters.is_empty());
+    for (name, measure) in MEASURES.into_iter().chain(named) {
         if filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())) {
             eprintln!("measuring {name} ...");
             rows.extend(measure());

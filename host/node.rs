@@ -1,9 +1,10 @@
 //! The composition root: builds the parts of a node from its configuration and wires them, and starts and
 //! stops them as one.
 
+mod data_dir;
+
 use crate::{
-    api::{Security, Server, Services},
-    atomic_file,
+    api::{Reloaded, Security, Server, Services},
     broker::{self, MessageBroker},
     component::{Components, Composite, FirstScan, NodeInbox, NodeRegistration, Router},
     config::{self, Config},
@@ -24,7 +25,6 @@ use crate::{
 use anyhow::Context;
 use async_trait::async_trait;
 use std::{
-    io::ErrorKind,
     net::SocketAddr,
     sync::{
         Arc,
@@ -34,7 +34,6 @@ use std::{
     time::Duration,
 };
 use tokio::runtime::{self, Runtime};
-use uuid::Uuid;
 
 /// How long most parts may take to start or stop.
 const PART_DEADLINE: Duration = Duration::from_secs(30);
@@ -108,12 +107,36 @@ impl DistributedNode {
 
     /// Creates the node that a configuration describes.
     pub async fn from_config(config: &Config) -> anyhow::Result<Self> {
-        create_private_dir(&config.node.data_dir)?;
-        let id = node_id(&config.node)?;
+        data_dir::create(&config.node.data_dir)?;
+        let id = data_dir::node_id(&config.node)?;
         let health = Health::default();
         let opened = queue::open_with_schedules(&config.queue, &health).await?;
+        let queue = opened.tasks.clone();
+        let keyvalue = match keyvalue::open(&config.keyvalue, &health).await {
+            Ok(keyvalue) => keyvalue,
+            Err(error) => {
+                queue.close().await;
+                return Err(error.into());
+            }
+        };
+        let node = Self::over(config, id, health, opened, keyvalue.clone()).await;
+        if node.is_err() {
+            // A store that is only dropped is in use for a while, and another attempt would be refused.
+            keyvalue.close().await;
+            queue.close().await;
+        }
+        node
+    }
+
+    /// Creates the node over its open stores.
+    async fn over(
+        config: &Config,
+        id: Name,
+        health: Health,
+        opened: queue::Opened,
+        keyvalue: Arc<dyn KeyValue>,
+    ) -> anyhow::Result<Self> {
         let queue = opened.tasks;
-        let keyvalue = keyvalue::open(&config.keyvalue, &health).await?;
         log_unshared_stores(&*queue, config);
         let discovery = discovery::open(config, &health)?;
         let router = router(
@@ -224,9 +247,9 @@ impl DistributedNode {
     }
 
     /// Reads tokens and certificates again, from the files that `config` names. If a file cannot be read, the
-    /// former value stays in force and the error is logged. Returns the sections that are in force as in
-    /// `config`; all other settings stay as they were at the start.
-    pub fn reload(&self, config: &Config) -> Vec<&'static str> {
+    /// former value stays in force and the error is logged. Returns what has become of each section; all
+    /// other settings stay as they were at the start.
+    pub fn reload(&self, config: &Config) -> [(&'static str, Reloaded); 2] {
         self.server.reload(config)
     }
 
@@ -357,67 +380,29 @@ impl Component for OpenKeyValue {
     }
 }
 
-/// The configured id, or one that is generated once and kept in the data directory.
-fn node_id(node: &config::Node) -> anyhow::Result<Name> {
-    if let Some(id) = &node.id {
-        return Ok(id.clone());
-    }
-    let file = node.data_dir.join("node-id");
-    let cannot = || format!("cannot keep the node's id in {}", file.display());
-    match std::fs::read_to_string(&file) {
-        Ok(kept) => return Name::parse("node id", kept.trim()).with_context(cannot),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        // The node has an id, which other nodes know.
-        Err(error) => {
-            return Err(error).with_context(|| {
-                format!(
-                    "cannot read the node's id in {}; make the file readable, or set node.id",
-                    file.display()
-                )
-            });
-        }
-    }
-    let id = format!("node-{}", Uuid::now_v7().simple());
-    atomic_file::write(&file, &[id.as_bytes()]).with_context(cannot)?;
-    Ok(Name::parse("node id", &id)?)
-}
-
-/// Creates a directory that only this user can access.
-fn create_private_dir(dir: &std::path::Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .with_context(|| format!("cannot create {} (node.data_dir)", dir.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_id_that_cannot_be_read_is_not_replaced() {
+    #[tokio::test]
+    async fn a_failed_attempt_leaves_the_stores_to_the_next() {
         let dir = tempfile::tempdir().unwrap();
-        let node = config::Node {
-            data_dir: dir.path().to_owned(),
-            id: None,
-            ..Config::default().node
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut config = Config::default();
+        config.node.data_dir = dir.path().join("data");
+        config.plugins.dir = dir.path().join("plugins");
+        config.node.listen = taken.local_addr().unwrap();
+        let config::QueueBackend::Sqlite(queue) = &mut config.queue.backend else {
+            panic!("another default");
         };
-        let made = node_id(&node).unwrap();
-        assert_eq!(node_id(&node).unwrap(), made);
-        let file = dir.path().join("node-id");
-        std::fs::write(&file, [0xFF, 0xFE]).unwrap();
-        let error = format!("{:#}", node_id(&node).unwrap_err());
-        assert!(
-            error.contains("node-id") && error.contains("node.id"),
-            "{error}"
-        );
-        assert_eq!(std::fs::read(&file).unwrap(), [0xFF, 0xFE]);
-        // A file that cannot be read at all.
-        std::fs::remove_file(&file).unwrap();
-        std::fs::create_dir(&file).unwrap();
-        assert!(node_id(&node).is_err());
-        assert!(file.is_dir());
+        queue.path = config.node.data_dir.join("queue.db");
+        let config::KeyValueBackend::Sqlite(keyvalue) = &mut config.keyvalue.backend;
+        keyvalue.path = config.node.data_dir.join("kv.db");
+        for _ in 0..2 {
+            let Err(error) = DistributedNode::from_config(&config).await else {
+                panic!("the address is taken");
+            };
+            assert!(format!("{error:#}").contains("cannot listen"), "{error:#}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use super::status::IntoStatus;
 use crate::{
     broker::Message,
     component,
+    config::Limits,
     discovery::{NodeRecord, ServiceInfo},
     health::{Health, Part, Severity},
     plugin::{Generation, Loading, Rejection, TaskType},
@@ -12,8 +13,8 @@ use crate::{
     queue::Listing,
     scheduler,
     task::{
-        ErrorClass, GivenOptions, InvalidSubmission, Name, OptionLimits, Priority, State, StateKind,
-        Submission, SubmissionLimits, Target, Task, TaskOptions, UnixMs, Violation,
+        ErrorClass, GivenOptions, InvalidSubmission, Name, OptionLimits, Priority, State,
+        StateKind, Submission, SubmissionLimits, Target, Task, TaskOptions, UnixMs, Violation,
     },
 };
 use std::{
@@ -49,12 +50,23 @@ pub struct TaskLimits {
     pub options: OptionLimits,
 }
 
-/// Makes a submission of a task that arrives at the time `now` of the queue, or returns all its faults.
+impl TaskLimits {
+    /// The limits of a node whose plugins may run for `max_timeout`.
+    pub fn new(limits: &Limits, max_timeout: Duration) -> Self {
+        Self {
+            submission: limits.submission(),
+            options: limits.options(max_timeout),
+        }
+    }
+}
+
+/// Makes a submission of a task that arrives at the time `now` of the queue, or returns all its faults. An
+/// empty id is filled in.
 pub fn submission(
     task: wire::Task,
     limits: &TaskLimits,
     now: UnixMs,
-) -> Result<Submission, Status> {
+) -> Result<Submission, InvalidSubmission> {
     let mut violations = Vec::new();
     let target = target(&task.node, &task.label, &mut violations);
     let given = GivenOptions {
@@ -84,10 +96,10 @@ pub fn submission(
     );
     match task {
         Ok(task) if violations.is_empty() => Ok(task.to(target).with(options)),
-        Ok(_) => Err(InvalidSubmission(violations).into_status()),
+        Ok(_) => Err(InvalidSubmission(violations)),
         Err(InvalidSubmission(mut all)) => {
             all.append(&mut violations);
-            Err(InvalidSubmission(all).into_status())
+            Err(InvalidSubmission(all))
         }
     }
 }
@@ -214,13 +226,7 @@ pub fn listing(listing: Listing) -> v1::ListTasksResponse {
     let tasks = listing.tasks.into_iter();
     v1::ListTasksResponse {
         tasks: tasks
-            .map(|task| {
-                task_status(scheduler::TaskStatus {
-                    task,
-                    waiting_for: None,
-                    reservation: None,
-                })
-            })
+            .map(|task| task_status(scheduler::TaskStatus::of(task)))
             .collect(),
         next_page_token: listing.next.unwrap_or_default(),
     }

@@ -19,10 +19,7 @@ pub const REQUESTS: Target = Target {
     seeds,
     check: |bytes| {
         let config = Config::default();
-        let limits = TaskLimits {
-            submission: config.limits.submission(),
-            options: config.limits.options(config.plugins.max_timeout),
-        };
+        let limits = TaskLimits::new(&config.limits, config.plugins.max_timeout);
         if let Ok(task) = wire::Task::decode(bytes)
             && let Ok(task) = convert::submission(task, &limits, NOW)
         {

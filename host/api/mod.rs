@@ -14,5 +14,5 @@ mod status;
 mod transport;
 
 pub use readiness::Readiness;
-pub use security::Security;
+pub use security::{Reloaded, Security};
 pub use server::{Server, Services};

@@ -5,7 +5,7 @@ use super::{
     convert::TaskLimits,
     readiness::Readiness,
     security::{
-        Security,
+        Reloaded, Security,
         auth::{self, Authenticate},
         reloadable,
     },
@@ -152,14 +152,15 @@ impl Server {
         )
     }
 
-    /// Reads tokens and certificates again, and returns the sections that are in force as in `config`.
-    pub fn reload(&self, config: &config::Config) -> Vec<&'static str> {
+    /// Reads tokens and certificates again, and returns what has become of each section.
+    pub fn reload(&self, config: &config::Config) -> [(&'static str, Reloaded); 2] {
         self.security.reload(config)
     }
 
     fn routes(&self, end: CancellationToken) -> anyhow::Result<Routes> {
         let services = self.services.clone();
         let limits = &services.limits;
+        let task_limits = TaskLimits::new(limits, services.max_timeout);
         let max = limits.max_message_bytes;
         let nodes = NodeServiceServer::new(NodeServiceImpl {
             node: services.router.node().clone(),
@@ -171,16 +172,12 @@ impl Server {
             router: services.router,
             end: end.clone(),
             scheduler: services.scheduler.clone(),
-            task_limits: TaskLimits {
-                submission: limits.submission(),
-                options: limits.options(services.max_timeout),
-            },
+            task_limits: task_limits.clone(),
             limits: limits.clone(),
         });
-        let tasks = TaskServiceServer::new(TaskServiceImpl {
-            scheduler: services.scheduler,
-            max_message_bytes: max,
-        });
+        let tasks =
+            TaskServiceImpl::new(services.scheduler, limits.clone(), task_limits, end.clone());
+        let tasks = TaskServiceServer::new(tasks);
         let schedules = services
             .schedules
             .map(|schedules| ScheduleServiceServer::new(ScheduleServiceImpl { schedules }));

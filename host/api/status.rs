@@ -2,7 +2,10 @@
 //! failure goes to the log.
 
 use crate::{
-    broker, component, discovery, log_limit::LogLimit, proto::millis, queue, schedule,
+    broker, component, discovery,
+    log_limit::LogLimit,
+    proto::millis,
+    queue, schedule,
     scheduler::{self, schedules},
     task,
 };
@@ -203,6 +206,14 @@ pub fn response_too_large(max_bytes: usize) -> Status {
     Status::resource_exhausted(format!(
         "the response is larger than the {max_bytes} bytes that a message may have \
          (limits.max_message_bytes); register fewer services of one name, or shorter metadata"
+    ))
+}
+
+/// The end of a task that does not fit into a message.
+pub fn end_too_large(max_bytes: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "the result is larger than the {max_bytes} bytes that a message may have \
+         (limits.max_message_bytes); read it at a node that sends larger ones"
     ))
 }
 

@@ -69,7 +69,7 @@ async fn every_receiver_of_the_topic_gets_the_message(broker: Broker) {
         error: "why not".into(),
         reply_to: Some(ReplyTo {
             node: Name::parse("node id", "node-1").unwrap(),
-            request: u64::MAX,
+            request: Some(u64::MAX),
         }),
     };
     let shared = Topic::Shared(topic);

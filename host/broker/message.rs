@@ -29,17 +29,18 @@ pub struct Message {
     pub in_reply_to: String,
     /// In an answer: the error in place of a payload.
     pub error: String,
-    /// The request that waits for the answer, which then goes there and not to `from`.
+    /// Where the answer goes, if not to any receiver that is called `from`.
     pub reply_to: Option<ReplyTo>,
 }
 
-/// A request that waits for one answer.
+/// The one place to which an answer goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplyTo {
-    /// The node on which the request waits.
+    /// The node that has sent the message.
     pub node: Name,
-    /// The number of the request on that node.
-    pub request: u64,
+    /// The number of the request that waits on that node; `None` if the sender's component there takes
+    /// the answer.
+    pub request: Option<u64>,
 }
 
 /// Why a message is refused.

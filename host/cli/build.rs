@@ -4,12 +4,22 @@
 use super::output::print_note;
 use crate::{Config, atomic_file, plugin, untrusted::Untrusted};
 use anyhow::{Context, bail, ensure};
+use serde_json::Value;
 use std::{
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 const TARGET: &str = "wasm32-wasip2";
+
+/// A component that cargo has made.
+#[derive(Debug, PartialEq, Eq)]
+struct Built {
+    /// The name of the package, which is that of the plugin.
+    package: String,
+    file: PathBuf,
+}
 
 /// Builds `packages` of the crate or workspace in `dir`, or all that make components if it is empty,
 /// installs the files in `out` and returns their paths. A file has the name in its plugin's manifest,
@@ -22,9 +32,9 @@ pub async fn build(
     out: &Path,
 ) -> anyhow::Result<Vec<PathBuf>> {
     let mut checked = Vec::new();
-    for file in compile(dir, packages)? {
-        let name = plugin_name(config, &file).await?;
-        checked.push((file, name));
+    for built in compile(dir, packages)? {
+        let name = plugin_name(config, &built).await?;
+        checked.push((built.file, name));
     }
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     checked
@@ -34,7 +44,7 @@ pub async fn build(
 }
 
 /// Runs cargo and returns the components that it makes.
-fn compile(dir: &Path, packages: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
+fn compile(dir: &Path, packages: &[&str]) -> anyhow::Result<Vec<Built>> {
     add_target()?;
     let mut cargo = Command::new(cargo());
     cargo
@@ -61,8 +71,13 @@ fn compile(dir: &Path, packages: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// Returns the name of the plugin, if a node would accept it.
-async fn plugin_name(config: &Config, file: &Path) -> anyhow::Result<String> {
-    let inspection = plugin::inspect(config, file).await?;
+async fn plugin_name(config: &Config, built: &Built) -> anyhow::Result<String> {
+    // The limits while it describes itself are those of its file's name, and cargo's has underscores.
+    let dir = tempfile::tempdir().context("no temporary directory")?;
+    let installed = dir.path().join(format!("{}.wasm", built.package));
+    symlink(std::path::absolute(&built.file)?, &installed)
+        .with_context(|| format!("cannot make {}", installed.display()))?;
+    let inspection = plugin::inspect(config, &installed).await?;
     match inspection.plugin {
         Some(plugin) if inspection.diagnostics.is_empty() => Ok(plugin.name.to_string()),
         _ => {
@@ -70,7 +85,7 @@ async fn plugin_name(config: &Config, file: &Path) -> anyhow::Result<String> {
                 .diagnostics
                 .iter()
                 .map(|error| format!("\n{error}"));
-            let file = file.display();
+            let file = built.file.display();
             let errors: String = errors.collect();
             bail!("{file} is built but not installed, because a node would refuse it:{errors}")
         }
@@ -103,24 +118,41 @@ fn cargo() -> std::ffi::OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// Returns the wasm files among cargo's messages, one JSON document per line.
-fn components(messages: &str) -> Vec<PathBuf> {
-    let messages = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    messages
-        .filter(|message| list(&message["target"]["kind"]).any(|kind| kind == "cdylib"))
-        .flat_map(|message| list(&message["filenames"]).cloned().collect::<Vec<_>>())
-        .filter_map(|file| file.as_str().map(PathBuf::from))
-        .filter(|file| {
-            file.extension()
-                .is_some_and(|extension| extension == "wasm")
-        })
-        .collect()
+/// Returns the components among cargo's messages, one JSON document per line.
+fn components(messages: &str) -> Vec<Built> {
+    let mut components = Vec::new();
+    for line in messages.lines() {
+        let Ok(message) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
+        if !list(&message["target"]["kind"]).any(|kind| kind == "cdylib") {
+            continue;
+        }
+        let files = list(&message["filenames"]).filter_map(Value::as_str);
+        for file in files.map(PathBuf::from) {
+            if file.extension().is_some_and(|end| end == "wasm") {
+                let package = message["package_id"].as_str().and_then(package_name);
+                let stem = || file.file_stem().unwrap_or_default().to_string_lossy();
+                let package = package.map_or_else(|| stem().into_owned(), str::to_owned);
+                components.push(Built { package, file });
+            }
+        }
+    }
+    components
 }
 
-fn list(value: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
+}
+
+/// Returns the name in cargo's id of a package: `URL#NAME@VERSION`, or `URL#VERSION` if the URL ends with
+/// the name.
+fn package_name(id: &str) -> Option<&str> {
+    let (url, rest) = id.rsplit_once('#')?;
+    match rest.split_once('@') {
+        Some((name, _)) => Some(name),
+        None => url.rsplit('/').next(),
+    }
 }
 
 /// Copies `file` to `to` atomically, so that a node that watches never sees half a file.
@@ -137,4 +169,41 @@ fn install(file: &Path, to: &Path) -> anyhow::Result<PathBuf> {
         ));
     }
     Ok(to.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn components_have_the_name_of_their_package() {
+        let message = |id: &str, kind: &str, file: &str| {
+            let message = serde_json::json!({
+                "reason": "compiler-artifact",
+                "package_id": id,
+                "target": { "kind": [kind] },
+                "filenames": [format!("/t/{file}.wasm"), format!("/t/{file}.d")],
+            });
+            message.to_string()
+        };
+        let messages = [
+            message("path+file:///src/my-plugin#0.1.0", "cdylib", "my_plugin"),
+            message("path+file:///src/dir#other-one@1.0.0", "cdylib", "lib"),
+            message("path+file:///src/rlib#0.1.0", "lib", "rlib"),
+            message("in another format", "cdylib", "third"),
+            "no JSON".to_owned(),
+        ];
+        let built = |package: &str, file: &str| Built {
+            package: package.to_owned(),
+            file: PathBuf::from(format!("/t/{file}.wasm")),
+        };
+        assert_eq!(
+            components(&messages.join("\n")),
+            [
+                built("my-plugin", "my_plugin"),
+                built("other-one", "lib"),
+                built("third", "third"),
+            ]
+        );
+    }
 }

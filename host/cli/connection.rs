@@ -4,7 +4,7 @@
 use super::error::CliError;
 use crate::{
     client::{ClientOptions, DistributedClient, Error},
-    config::Secret,
+    config::{self, Secret},
 };
 use clap::Args;
 use etcetera::BaseStrategy;
@@ -85,7 +85,7 @@ impl ConnectionArgs {
         }
         let user = etcetera::choose_base_strategy().ok();
         let default = user.map(|user| user.config_dir().join("hostel/client.toml"));
-        match default.filter(|file| file.exists()) {
+        match default.filter(|file| config::exists(file)) {
             Some(file) => Options::read(&file),
             None => Ok(Options::default()),
         }

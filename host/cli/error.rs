@@ -65,10 +65,16 @@ impl CliError {
     /// it.
     pub fn submission(id: &str, status: Status) -> Self {
         let mut error = Self::from(status);
-        if error.code == 3 && !error.message.contains(id) {
+        if error.code != 4 && !error.message.contains(id) {
             error.message += &format!("; the node may have stored the task as {id}");
         }
         error
+    }
+
+    /// The same error with more text at its end.
+    pub fn with(mut self, text: &str) -> Self {
+        self.message += text;
+        self
     }
 
     pub fn message(&self) -> &str {
@@ -87,7 +93,8 @@ impl From<Status> for CliError {
         let tls = TlsError::find_in(&status);
         let code = match status.code() {
             _ if tls.is_some() || is_connection_lost(&status) => 3,
-            Code::Unavailable => 3,
+            // Whether the node did what was requested is not known.
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => 3,
             Code::Internal | Code::Unknown => 1,
             _ => 4,
         };

@@ -21,6 +21,8 @@ pub fn start(default: &str) {
         .with_env_filter(filter)
         .with_ansi(colours)
         .with_writer(io::stderr)
+        // A line that cannot be written is dropped: reporting that on stderr would fail as well, and panic.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -19,6 +19,7 @@ mod error;
 mod inspection;
 mod json;
 mod log;
+mod many;
 mod nodes;
 mod output;
 mod payload;
@@ -42,7 +43,8 @@ Exit codes:
   1  the task failed or was cancelled, a message was not delivered or was answered with an error, a
      plugin has errors or cannot be built, or the node is not serving or failed
   2  the command line or the configuration is invalid, also in `config check`
-  3  the node cannot be reached, or is unavailable
+  3  the node cannot be reached or is unavailable, or did not answer in time: it is not known whether
+     it did what was requested
   4  the node refused the request
   5  the node ended because a part of it failed; start it again
   130  a second signal ended the node at once
@@ -53,7 +55,7 @@ Environment:
   HOSTEL_CA_FILE           the CA of the node's certificate, as --ca-file
   HOSTEL_CERT_FILE, HOSTEL_KEY_FILE
                            the client's certificate, as --cert-file and --key-file
-  HOSTEL_CLIENT            a file with all of these, as --client-file
+  HOSTEL_CLIENT            a file with all of these but the token itself, as --client-file
   HOSTEL__SECTION__KEY     any setting of the node; overrides the configuration file
   RUST_LOG                 the log level of the node, such as info or hostel=debug
   NO_COLOR                 disables colours";

@@ -4,6 +4,7 @@
 
 use crate::untrusted::{Untrusted, is_unprintable};
 use anyhow::Context;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 use std::{
     fmt::{self, Write as _},
@@ -46,7 +47,7 @@ fn write_out(text: impl fmt::Display) {
 
 /// Prints `text` as a single line on stderr.
 pub fn print_note(text: fmt::Arguments<'_>) {
-    eprintln!("{}", Untrusted::new(text.to_string()));
+    write_err(Untrusted::new(text.to_string()));
 }
 
 /// Prints `text` as a single line on stderr if that is a terminal.
@@ -58,7 +59,15 @@ pub fn print_hint(text: fmt::Arguments<'_>) {
 
 /// Prints the error of a command on stderr; further lines are indented.
 pub fn print_error(message: &str) {
-    eprintln!("hostel: {}", Untrusted::new(message.trim_end()).block(2));
+    write_err(format_args!(
+        "hostel: {}",
+        Untrusted::new(message.trim_end()).block(2)
+    ));
+}
+
+/// Writes a line on stderr. There is nowhere to report that it cannot be written.
+fn write_err(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Prints exactly these bytes on stdout, or printable text if that is a terminal.
@@ -79,6 +88,14 @@ pub fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
 /// Prints a JSON document on stdout.
 pub fn print_json(value: &Value) {
     write_out(printable_json(&format!("{value:#}")));
+}
+
+/// Prints a JSON document on a single line on stdout. For commands that go on afterwards: a reader that has
+/// gone is an error.
+pub fn print_json_line(value: &Value) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", printable_json(&value.to_string()))?;
+    out.flush()
 }
 
 /// Escapes the unprintable characters in the strings of a JSON document. Outside of strings JSON has
@@ -121,6 +138,50 @@ pub fn print_table(heads: &[&str], rows: &[Vec<String>]) {
     line(&mut heads.iter().copied());
     for row in &rows {
         line(&mut row.iter().map(String::as_str));
+    }
+}
+
+/// A progress bar on stderr if that is a terminal, without colours.
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// Shows a bar of how much of a file is read, or a spinner if its size is not known.
+    pub fn new(total_bytes: Option<u64>) -> Self {
+        let target = ProgressDrawTarget::stderr_with_hz(10);
+        let bar = ProgressBar::with_draw_target(total_bytes, target);
+        let template = match total_bytes {
+            Some(_) => "{bar:30} {percent}% read; {msg}",
+            None => "{spinner} {msg}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    /// Moves the bar.
+    pub fn read(&self, bytes: u64) {
+        self.0.set_position(bytes);
+    }
+
+    /// Shows a text beside the bar. Only for the program's own texts.
+    pub fn show(&self, text: impl FnOnce() -> String) {
+        if !self.0.is_hidden() {
+            self.0.set_message(text());
+        }
+    }
+
+    /// Hides the bar while something else is printed.
+    pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        if self.0.is_hidden() {
+            return print();
+        }
+        self.0.suspend(print)
+    }
+
+    /// Removes the bar.
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
     }
 }
 

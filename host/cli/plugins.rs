@@ -185,7 +185,8 @@ async fn list(connection: &ConnectionArgs, json: bool) -> Result<(), CliError> {
     for loading in loading {
         let since = UNIX_EPOCH + Duration::from_millis(loading.since_ms);
         let seconds = since.elapsed().unwrap_or_default().as_secs();
-        print_line!("\nloading for {seconds} s: {}", loading.file);
+        print_line!("");
+        print_line!("loading for {seconds} s: {}", loading.file);
     }
     for rejected in rejected {
         print_line!("");

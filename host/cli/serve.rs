@@ -7,6 +7,7 @@ use super::{
     signals::{SignalRequest, Signals},
 };
 use crate::{
+    api::Reloaded,
     atomic_file,
     config::{self, Config},
     node::DistributedNode,
@@ -53,13 +54,13 @@ impl Serve {
             started = node.start() => started?,
             () = signals.stop() => {
                 log_early_stop();
-                return Ok(node.stop().await?);
+                return Ok(stop(&mut node, &mut signals).await?);
             }
         }
         if let Some(file) = &self.ports_file
             && let Err(error) = write_ports(file, &node)
         {
-            node.stop().await?;
+            stop(&mut node, &mut signals).await?;
             return Err(error.into());
         }
         tracing::info!(
@@ -78,10 +79,7 @@ impl Serve {
             }
         };
         tracing::info!("stopping; a second signal ends the process at once");
-        let stopped = tokio::select! {
-            stopped = node.stop() => stopped,
-            () = signals.stop() => end_at_once(),
-        };
+        let stopped = stop(&mut node, &mut signals).await;
         match failed {
             Some(reason) => Err(CliError::node_ended(reason)),
             None => Ok(stopped?),
@@ -101,34 +99,49 @@ impl Serve {
             }
         };
         let reloaded = node.reload(&new);
+        let is = |section: &str, outcome| reloaded.contains(&(section, outcome));
         let changes = config::changes(config, &new);
-        let is_reloaded = |name: &String| reloaded.iter().any(|section| name.starts_with(section));
-        let waiting: Vec<_> = changes
-            .at_start
-            .into_iter()
-            .chain(
-                changes
-                    .reloadable
-                    .into_iter()
-                    .filter(|name| !is_reloaded(name)),
-            )
-            .collect();
-        if waiting.is_empty() {
-            tracing::info!("SIGHUP: the configuration is reloaded");
-        } else {
+        let is_fixed = |name: &String| {
+            let section = name.split('.').next().unwrap_or_default();
+            is(section, Reloaded::FixedAtStart)
+        };
+        let fixed = changes.reloadable.into_iter().filter(is_fixed);
+        let waiting: Vec<_> = changes.at_start.into_iter().chain(fixed).collect();
+        let failed = reloaded
+            .iter()
+            .filter(|(_, outcome)| *outcome == Reloaded::Failed);
+        let failed: Vec<_> = failed.map(|(section, _)| format!("[{section}]")).collect();
+        if !failed.is_empty() {
             tracing::warn!(
-                "SIGHUP: the configuration is reloaded; these settings have changed and need a restart: \
-                 {}",
+                "SIGHUP: files of {} cannot be read, and what was read before stays in force; correct them \
+                 and send SIGHUP again",
+                failed.join(" and ")
+            );
+        }
+        if !waiting.is_empty() {
+            tracing::warn!(
+                "SIGHUP: these settings have changed and need a restart: {}",
                 waiting.join(", ")
             );
         }
+        if failed.is_empty() {
+            tracing::info!("SIGHUP: the configuration is reloaded");
+        }
         // All other settings keep the values that the node was started with.
-        if reloaded.contains(&"tls.") {
+        if is("tls", Reloaded::InForce) {
             config.tls = new.tls;
         }
-        if reloaded.contains(&"auth.") {
+        if is("auth", Reloaded::InForce) {
             config.auth = new.auth;
         }
+    }
+}
+
+/// Stops the node, or ends the process at the next signal.
+pub(super) async fn stop(node: &mut DistributedNode, signals: &mut Signals) -> anyhow::Result<()> {
+    tokio::select! {
+        stopped = node.stop() => stopped,
+        () = signals.stop() => end_at_once(),
     }
 }
 

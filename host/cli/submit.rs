@@ -1,9 +1,10 @@
-//! `hostel submit`: submits a task and prints its id or its result.
+//! `hostel submit`: submits a task and prints its id or its result. With `--many` it is `many`.
 
 use super::{
     connection::ConnectionArgs,
     error::CliError,
     json::task_with_result_json,
+    many::{self, ManyArgs},
     output::{print_bytes, print_hint, print_json, print_note},
     payload::Payload,
     task_options::TaskOptionArgs,
@@ -14,16 +15,19 @@ use serde_json::json;
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// Submit a task
+/// Submit a task, or many
 ///
 /// Prints the id of the task once it is stored durably, or with --wait the result, byte for byte. If
-/// stderr is a terminal, it also gets the durability.
+/// stderr is a terminal, it also gets the durability. With --many it submits all tasks of a file and prints
+/// how many were accepted.
 #[derive(Debug, Args)]
+#[command(after_help = many::HELP)]
 pub struct Submit {
     #[command(flatten)]
     connection: ConnectionArgs,
     /// The task type, as declared by a plugin
-    task_type: String,
+    #[arg(required_unless_present = "many")]
+    task_type: Option<String>,
     #[command(flatten)]
     payload: Payload,
     /// The id of the task and its idempotency key, until the node deletes the task
@@ -52,6 +56,7 @@ pub struct Submit {
     label: String,
     #[command(flatten)]
     options: TaskOptionArgs,
+    many: ManyArgs,
     /// Wait for the end of the task and print its result
     #[arg(long)]
     wait: bool,
@@ -62,7 +67,11 @@ pub struct Submit {
 }
 
 impl Submit {
-    pub async fn run(self) -> Result<(), CliError> {
+    pub async fn run(mut self) -> Result<(), CliError> {
+        if let Some(path) = self.many.many.take() {
+            let (wait, json) = (self.wait, self.json);
+            return self.many.run(path, &self.connection, wait, json).await;
+        }
         let metadata: HashMap<_, _> = self.metadata.iter().cloned().collect();
         if metadata.len() < self.metadata.len() {
             return Err(CliError::usage("--meta gives a key more than once"));
@@ -75,7 +84,7 @@ impl Submit {
         };
         let task = self.options.set(Task {
             task_id: id.clone(),
-            task_type: self.task_type.clone(),
+            task_type: self.task_type.clone().unwrap_or_default(),
             payload: self.payload.read()?.into(),
             metadata,
             node: self.node.clone(),

@@ -2,10 +2,14 @@
 //! submission has an id before it is first sent.
 
 mod options;
+mod retry;
 mod schedules;
+mod submit_many;
 mod tls_error;
 
 pub use options::{ClientOptions, Error};
+pub use retry::is_connection_lost;
+pub use submit_many::SubmitMany;
 pub use tls_error::TlsError;
 
 use crate::proto::{
@@ -19,17 +23,17 @@ use crate::proto::{
         ListPluginsResponse, ListTasksRequest, ListTasksResponse, RequeueTaskRequest,
         UndrainNodeRequest, component_service_client::ComponentServiceClient,
         node_service_client::NodeServiceClient, plugin_service_client::PluginServiceClient,
-        schedule_service_client::ScheduleServiceClient,
-        task_service_client::TaskServiceClient,
+        schedule_service_client::ScheduleServiceClient, task_service_client::TaskServiceClient,
     },
     millis,
 };
 use hostel_backoff::Backoff;
-use options::Bearer;
+use options::{AuthChannel, Bearer};
+use retry::{BACKOFF, is_transient, was_reached};
 use std::time::{Duration, Instant};
 use tokio_stream::Stream;
 use tonic::{
-    Code, Request, Response, Status, Streaming, service::interceptor::InterceptedService,
+    Request, Response, Status, Streaming, service::interceptor::InterceptedService,
     transport::Channel,
 };
 use uuid::Uuid;
@@ -40,20 +44,17 @@ const MAX_MESSAGE_BYTES: usize = 1 << 30;
 /// How long a call that is safe to repeat is retried by default, counted from the loss of the node.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A call that fails after this time had reached the node.
+/// A call that is lost after this time may have reached the node.
 const REACHED_AFTER: Duration = Duration::from_secs(1);
 
-/// The delay before a retry: the first one, and the longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How long a node may take to show that it can be reached.
+const PROBE: Duration = Duration::from_secs(5);
 
 /// How long one call waits at the node for the end of a task; below the node's own limit.
 const WAIT: Duration = Duration::from_secs(30);
 
 /// The least time between two calls for the status of one task.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-
-/// The connection that all services share, with the token that is sent with every call.
-type AuthChannel = InterceptedService<Channel, Bearer>;
 
 /// A connection to one node. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
@@ -145,6 +146,23 @@ impl DistributedClient {
             response.status = Some(self.wait_for_task(&response.task_id).await?);
         }
         Ok(response)
+    }
+
+    /// Submits tasks on one stream, as fast as the node takes them. [`SubmitMany::next`] returns the answer to
+    /// each once it is durable or refused. If the connection is lost, tasks without an answer are submitted
+    /// again; empty ids are filled in before that, so that this cannot create a second task.
+    pub fn submit_many(&mut self, tasks: impl Stream<Item = Task> + Send + 'static) -> SubmitMany {
+        let client = self.tasks.clone();
+        SubmitMany::new(client, self.retry_timeout, Box::pin(tasks), false)
+    }
+
+    /// Submits tasks as `submit_many` does. [`SubmitMany::next`] also returns the end of each accepted task.
+    pub fn submit_many_to_end(
+        &mut self,
+        tasks: impl Stream<Item = Task> + Send + 'static,
+    ) -> SubmitMany {
+        let client = self.tasks.clone();
+        SubmitMany::new(client, self.retry_timeout, Box::pin(tasks), true)
     }
 
     async fn send_task(&self, mut task: Task, wait: Duration) -> Result<TaskResponse, Status> {
@@ -337,18 +355,29 @@ impl DistributedClient {
                 Err(status) if !is_transient(&status) => return Err(status),
                 Err(status) => status,
             };
-            // The node could be reached while it worked on the call.
-            if start.elapsed() >= REACHED_AFTER
-                && is_connection_lost(&status)
-                && was_reached(&status)
-            {
-                lost = None;
-                backoff.reset();
-            }
             if lost.get_or_insert_with(Instant::now).elapsed() >= self.retry_timeout {
                 return Err(status);
             }
+            let was_long = start.elapsed() >= REACHED_AFTER
+                && is_connection_lost(&status)
+                && was_reached(&status);
             tokio::time::sleep(backoff.next_delay()).await;
+            // If the node is back, it is not lost while it works on the next call.
+            if was_long && self.answers().await {
+                lost = None;
+                backoff.reset();
+            }
+        }
+    }
+
+    /// Whether the node answers a short call; a refusal is an answer.
+    async fn answers(&self) -> bool {
+        let mut distributed = self.distributed.clone();
+        let call = distributed.get_task_status(TaskStatusRequest::default());
+        match tokio::time::timeout(PROBE, call).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(status)) => status.code() != Code::Unavailable && !is_connection_lost(&status),
+            Err(_) => false,
         }
     }
 }
@@ -357,41 +386,11 @@ fn has_ended(status: &TaskStatus) -> bool {
     !matches!(status.status.as_str(), "pending" | "running")
 }
 
-/// Whether the status is not the node's answer but the loss of the connection. During a call that has any
-/// code, mostly Unknown, and a transport error as its source.
-pub fn is_connection_lost(status: &Status) -> bool {
-    let source = std::error::Error::source(status);
-    source.is_some_and(|source| source.is::<tonic::transport::Error>())
-}
-
-/// Whether the call reached the node: there was a connection, and it had not timed out.
-fn was_reached(status: &Status) -> bool {
-    let mut next = std::error::Error::source(status);
-    while let Some(error) = next {
-        let timed_out = error
-            .downcast_ref()
-            .is_some_and(|error: &hyper::Error| error.is_timeout());
-        if error.is::<tonic::ConnectError>() || timed_out {
-            return false;
-        }
-        next = error.source();
-    }
-    true
-}
-
-/// Whether the same call may succeed soon.
-fn is_transient(status: &Status) -> bool {
-    match status.code() {
-        Code::Unavailable => true,
-        Code::Unknown | Code::Cancelled | Code::Internal => is_connection_lost(status),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::cell::Cell;
+    use tonic::Code;
 
     #[tokio::test]
     async fn a_call_that_is_lost_after_a_long_wait_is_retried() {
@@ -409,6 +408,24 @@ mod tests {
             }
         });
         assert_eq!(answer.await.unwrap(), 2);
+    }
+
+    /// A proxy accepts connections and closes them after a while, because it does not reach the node.
+    #[tokio::test]
+    async fn retries_end_though_something_accepts_connections() {
+        let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = proxy.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = proxy.accept().await {
+                tokio::spawn(async move {
+                    tokio::time::sleep(REACHED_AFTER * 3 / 2).await;
+                    drop(connection);
+                });
+            }
+        });
+        let client = DistributedClient::connect_lazy(&address).unwrap();
+        let mut client = client.with_retry_timeout(REACHED_AFTER);
+        assert!(client.submit_task(Task::default()).await.is_err());
     }
 
     #[tokio::test]

@@ -7,8 +7,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
-    service::Interceptor,
-    transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Uri},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri},
 };
 
 /// Why no connection was made.
@@ -326,6 +326,9 @@ impl Error {
         }
     }
 }
+
+/// The connection that all services share, with the token that is sent with every call.
+pub(super) type AuthChannel = InterceptedService<Channel, Bearer>;
 
 /// Adds the token to every call.
 #[derive(Clone)]

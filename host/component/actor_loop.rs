@@ -2,26 +2,26 @@
 //! code between two messages. Everything happens in this one loop, so nothing overlaps.
 
 use super::{
-    actor_state::ActorState, refusal_log::ErrorLog, restart_policy::RestartPolicy, router::OwnedId,
-    start_error::StartError, status::State,
+    actor_state::ActorState,
+    guarded::{guarded, retire},
+    refusal_log::ErrorLog,
+    restart_policy::{RestartPolicy, UpgradePolicy},
+    router::OwnedId,
+    start_error::{FailedStart, StartError},
+    status::State,
 };
 use crate::{
     broker::{Attachment, Inbox, Message, Received, Subscription, Topic},
-    plugin::{CallError, Delivery, Generation, Instance, Permit},
+    plugin::{Delivery, Generation, Instance, Permit},
     task::Name,
     untrusted::Untrusted,
 };
-use futures_util::FutureExt;
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-
-/// The first and the longest delay before new code that failed to start is retried, while the old
-/// code runs. It doubles in between.
-const UPGRADE_RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 
 /// How often new code looks for memory that other components hold. It does not wait in line for it:
 /// a smaller component behind it could start meanwhile.
@@ -31,17 +31,7 @@ const ROOM_RETRY: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy)]
 struct Upgrade {
     at: Instant,
-    /// How long the try was put off.
-    delay: Duration,
-}
-
-impl Upgrade {
-    fn after(delay: Duration) -> Self {
-        Self {
-            at: Instant::now() + delay,
-            delay,
-        }
-    }
+    policy: UpgradePolicy,
 }
 
 pub struct ActorLoop {
@@ -59,6 +49,9 @@ pub struct ActorLoop {
     /// When to start an instance, if there is none.
     start_at: Option<Instant>,
     upgrade: Option<Upgrade>,
+    /// What the last instance ran in, for the next one. A component that waits for memory gets it once
+    /// this one is down.
+    kept: Option<Permit>,
     slot: Option<OwnedSemaphorePermit>,
     /// Set once only the messages in the mailbox are still handled.
     ending: bool,
@@ -87,6 +80,7 @@ impl ActorLoop {
             errors: ErrorLog::default(),
             start_at: None,
             upgrade: None,
+            kept: None,
             slot: None,
             ending: false,
             stop: CancellationToken::new(),
@@ -137,7 +131,8 @@ impl ActorLoop {
     async fn run_wanted(&mut self) {
         let wanted = self.wanted.borrow_and_update().clone();
         let Some(old) = self.instance.as_ref().map(|old| old.generation().clone()) else {
-            return self.start_or_fall_back(wanted, None).await;
+            let permit = self.kept.take();
+            return self.start_or_fall_back(wanted, permit).await;
         };
         if Arc::ptr_eq(&old, &wanted) {
             self.upgrade = None;
@@ -149,7 +144,8 @@ impl ActorLoop {
         if wanted.fits_beside(&old) {
             let why = "other components hold the memory that there is for components \
                        (plugins.max_component_memory_bytes)";
-            return self.put_off(&old, &wanted, why, ROOM_RETRY);
+            let policy = self.upgrade_policy();
+            return self.put_off(&old, &wanted, why, ROOM_RETRY, policy);
         }
         tracing::info!(
             component = %self.state.id,
@@ -169,7 +165,6 @@ impl ActorLoop {
     async fn replace(&mut self, old: &Generation, wanted: Arc<Generation>, permit: Permit) {
         match self.instantiate(&wanted, Some(permit)).await {
             Ok(new) => {
-                self.upgrade = None;
                 let old = self.instance.take();
                 self.serve_with(new, &wanted).await;
                 if let Some(old) = old {
@@ -177,20 +172,34 @@ impl ActorLoop {
                 }
             }
             Err(_) if self.stop.is_cancelled() => {}
-            Err(error) => {
-                let delay = match self.upgrade {
-                    Some(last) if last.delay >= UPGRADE_RETRY.0 => last.delay * 2,
-                    _ => UPGRADE_RETRY.0,
-                };
-                let delay = delay.min(UPGRADE_RETRY.1);
-                self.put_off(old, &wanted, &error.to_string(), delay);
-            }
+            Err(failed) => self.upgrade_failed(old, &wanted, &failed.error),
         }
     }
 
-    /// Leaves `old` running, says why, and tries `wanted` again after `delay`.
-    fn put_off(&mut self, old: &Generation, wanted: &Generation, why: &str, delay: Duration) {
-        self.upgrade = Some(Upgrade::after(delay));
+    /// Leaves the component to `old`, and tries `wanted` again later. This is no failure of `old`.
+    fn upgrade_failed(&mut self, old: &Generation, wanted: &Generation, error: &StartError) {
+        let mut policy = self.upgrade_policy();
+        let delay = policy.start_failed();
+        self.put_off(old, wanted, &error.to_string(), delay, policy);
+    }
+
+    /// The failures of the wanted code so far.
+    fn upgrade_policy(&self) -> UpgradePolicy {
+        self.upgrade
+            .map_or_else(UpgradePolicy::default, |upgrade| upgrade.policy)
+    }
+
+    /// Leaves the component to `old`, says why, and tries `wanted` again after `delay`.
+    fn put_off(
+        &mut self,
+        old: &Generation,
+        wanted: &Generation,
+        why: &str,
+        delay: Duration,
+        policy: UpgradePolicy,
+    ) {
+        let at = Instant::now() + delay;
+        self.upgrade = Some(Upgrade { at, policy });
         let error = format!("version {} cannot start: {why}", wanted.version);
         if self.state.status().error.as_ref() != Some(&error) || delay > ROOM_RETRY {
             let printable = Untrusted::new(&*error);
@@ -203,17 +212,20 @@ impl ActorLoop {
         self.state.change(|status| status.error = Some(error));
     }
 
-    /// Starts the wanted code if no instance runs, or the code that ran before if that fails.
+    /// Starts the wanted code if no instance runs, or the code that ran before if that fails, in the
+    /// same permit.
     async fn start_or_fall_back(&mut self, wanted: Arc<Generation>, permit: Option<Permit>) {
         let is_other = |good: &Arc<Generation>| !Arc::ptr_eq(good, &wanted);
-        let last_good = self.last_good.clone().filter(is_other);
-        self.start(wanted, permit).await;
-        if self.instance.is_none()
-            && !self.stop.is_cancelled()
-            && let Some(last_good) = last_good
-        {
-            self.upgrade = Some(Upgrade::after(UPGRADE_RETRY.0));
-            self.start(last_good, None).await;
+        let Some(last_good) = self.last_good.clone().filter(is_other) else {
+            return self.start(wanted, permit).await;
+        };
+        match self.try_start(&wanted, permit).await {
+            Ok(()) => {}
+            Err(_) if self.stop.is_cancelled() => {}
+            Err(FailedStart { error, permit }) => {
+                self.upgrade_failed(&last_good, &wanted, &error);
+                self.start(last_good, permit).await;
+            }
         }
     }
 
@@ -222,37 +234,57 @@ impl ActorLoop {
     async fn restart(&mut self) {
         let last_good = self.last_good.clone().filter(|_| self.upgrade.is_some());
         let wanted = self.wanted.borrow_and_update().clone();
-        self.start(last_good.unwrap_or(wanted), None).await;
+        let permit = self.kept.take();
+        self.start(last_good.unwrap_or(wanted), permit).await;
     }
 
+    /// Keeps the permit of an instance that is gone, unless the component is down.
+    fn keep(&mut self, permit: Option<Permit>) {
+        self.kept = permit.filter(|_| !self.restart_policy.is_down());
+    }
+
+    /// Starts an instance of `generation`, or schedules the next start if that fails.
     async fn start(&mut self, generation: Arc<Generation>, permit: Option<Permit>) {
+        match self.try_start(&generation, permit).await {
+            Ok(()) => {}
+            Err(_) if self.stop.is_cancelled() => {}
+            Err(FailedStart { error, permit }) => {
+                let delay = self.restart_policy.start_failed(fastrand::f64());
+                self.keep(permit);
+                self.restart_after(delay, format!("cannot start: {error}"));
+            }
+        }
+    }
+
+    /// Starts an instance of `generation`, in `permit` if that is large enough.
+    async fn try_start(
+        &mut self,
+        generation: &Arc<Generation>,
+        permit: Option<Permit>,
+    ) -> Result<(), FailedStart> {
         self.start_at = None;
         self.state.change(|status| {
             status.state = State::Starting;
             status.version = generation.version.clone();
             status.sha256 = generation.sha256.clone();
         });
-        match self.instantiate(&generation, permit).await {
-            Ok(instance) => self.serve_with(instance, &generation).await,
-            Err(_) if self.stop.is_cancelled() => {}
-            Err(error) => {
-                let delay = self.restart_policy.start_failed(fastrand::f64());
-                self.restart_after(delay, format!("cannot start: {error}"));
-            }
-        }
+        let instance = self.instantiate(generation, permit).await?;
+        self.serve_with(instance, generation).await;
+        Ok(())
     }
 
     async fn instantiate(
         &mut self,
         generation: &Arc<Generation>,
         permit: Option<Permit>,
-    ) -> Result<Instance, StartError> {
+    ) -> Result<Instance, FailedStart> {
         if self.slot.is_none() {
             self.slot = self.state.context.slots.clone().try_acquire_owned().ok();
         }
         if self.slot.is_none() {
             self.restart_policy.give_up();
-            return Err(StartError::NoSlot);
+            let error = StartError::NoSlot;
+            return Err(FailedStart { error, permit });
         }
         let timeout = self.state.limits.start_timeout;
         let starting = Instance::start(generation.clone(), permit, timeout);
@@ -264,7 +296,10 @@ impl ActorLoop {
         };
         match end.run_until_cancelled(guarded(starting)).await {
             Some(started) => Ok(started?),
-            None => Err(StartError::Stopping),
+            None => Err(FailedStart {
+                error: StartError::Stopping,
+                permit: None,
+            }),
         }
     }
 
@@ -272,6 +307,9 @@ impl ActorLoop {
     async fn serve_with(&mut self, instance: Instance, generation: &Arc<Generation>) {
         self.instance = Some(instance);
         self.last_good = Some(generation.clone());
+        if Arc::ptr_eq(generation, &self.wanted.borrow()) {
+            self.upgrade = None;
+        }
         let listening = self.listen_to(&generation.topics).await;
         self.owned_id.set_down(None);
         let upgrade_pending = self.upgrade.is_some();
@@ -339,7 +377,7 @@ impl ActorLoop {
                 router.answer(&self.state.id, &message, answer).await;
             }
             Err(failure) => {
-                self.instance = None;
+                let permit = self.instance.take().map(Instance::into_permit);
                 let error = format!("failed while it handled a message: {failure}");
                 self.state.counters().failed += 1;
                 let answer = Err(format!("{} {error}", self.state.id));
@@ -348,6 +386,7 @@ impl ActorLoop {
                     return;
                 }
                 let delay = self.restart_policy.message_failed(fastrand::f64());
+                self.keep(permit);
                 self.restart_after(delay, error);
                 if delay.is_zero() {
                     self.restart().await;
@@ -392,33 +431,6 @@ impl ActorLoop {
         if let Some(instance) = self.instance.take() {
             retire(&self.state, instance).await;
         }
-    }
-}
-
-/// Stops an instance, and returns the permit that it ran in.
-async fn retire(state: &ActorState, instance: Instance) -> Option<Permit> {
-    let version = instance.generation().version.clone();
-    let stopping = instance.stop(state.limits.stop_timeout);
-    let stopped = guarded(async { Ok(stopping.await) }).await;
-    let (stopped, permit) = match stopped {
-        Ok((stopped, permit)) => (stopped, Some(permit)),
-        Err(error) => (Err(error.to_string()), None),
-    };
-    if let Err(error) = stopped {
-        let error = Untrusted::new(error);
-        tracing::warn!(component = %state.id, version, "did not stop well: {error}");
-    }
-    permit
-}
-
-/// Turns a panic of the node during a call of a guest into an error, so that it ends the instance and
-/// not the loop.
-async fn guarded<T>(call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
-    match AssertUnwindSafe(call).catch_unwind().await {
-        Ok(ended) => ended,
-        Err(_) => Err(CallError::Trap(
-            "the node failed while it ran the component".into(),
-        )),
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     router::Router,
 };
 use crate::{
-    broker::Message,
+    broker::{Message, ReplyTo},
     plugin::{Messenger, OutgoingMessage, SendError},
     task::Name,
 };
@@ -17,7 +17,12 @@ use uuid::Uuid;
 #[async_trait]
 impl Messenger for Router {
     async fn publish(&self, outgoing: OutgoingMessage) -> Result<usize, SendError> {
-        let message = self.check(outgoing)?;
+        let mut message = self.check(outgoing)?;
+        // Other nodes may have the same component, which has not sent this message.
+        message.reply_to = Some(ReplyTo {
+            node: self.node().clone(),
+            request: None,
+        });
         Ok(self.send(message).await?)
     }
 

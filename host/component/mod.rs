@@ -8,6 +8,7 @@ mod components;
 mod composite;
 mod delivery_error;
 mod first_scan;
+mod guarded;
 mod messenger;
 mod node_inbox;
 mod refusal_log;

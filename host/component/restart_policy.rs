@@ -1,5 +1,5 @@
-//! How soon a component is restarted after failures, and when it counts as down. Pure: no clock, no
-//! guests.
+//! How soon a component is restarted after failures, when it counts as down, and how soon new code is
+//! tried again. Pure: no clock, no guests.
 
 use hostel_backoff::{exponential, with_jitter};
 use std::time::Duration;
@@ -11,6 +11,11 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// After this many failures in a row a component is down: it takes no messages, and is still
 /// restarted from time to time.
 const DOWN_AFTER: u32 = 5;
+
+/// The delay before new code that failed to start is tried again, while older code runs; it doubles with
+/// each further failure.
+const FIRST_UPGRADE: Duration = Duration::from_secs(10);
+const LONGEST_UPGRADE: Duration = Duration::from_secs(600);
 
 /// The number of failures in a row, and what follows from it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +53,21 @@ impl RestartPolicy {
 
     pub fn is_down(self) -> bool {
         self.failures >= DOWN_AFTER
+    }
+}
+
+/// The number of failed starts in a row of new code, while older code runs. They are no failures of the
+/// older code, and a message that this handles makes the new code no better.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UpgradePolicy {
+    failures: u32,
+}
+
+impl UpgradePolicy {
+    /// Counts a start that failed. Returns the delay before the next one.
+    pub fn start_failed(&mut self) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        exponential(FIRST_UPGRADE, LONGEST_UPGRADE, self.failures)
     }
 }
 
@@ -90,5 +110,12 @@ mod tests {
             policy.start_failed(0.5);
         }
         assert_eq!(policy.start_failed(1.0), LONGEST);
+    }
+
+    #[test]
+    fn new_code_is_tried_again_after_ten_seconds_to_ten_minutes() {
+        let mut policy = UpgradePolicy::default();
+        let delays: Vec<u64> = (0..8).map(|_| policy.start_failed().as_secs()).collect();
+        assert_eq!(delays, [10, 20, 40, 80, 160, 320, 600, 600]);
     }
 }

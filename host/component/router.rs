@@ -114,14 +114,15 @@ impl Router {
         message.in_reply_to.clear();
         message.reply_to = Some(ReplyTo {
             node: self.node.clone(),
-            request: pending.request,
+            request: Some(pending.request),
         });
         self.send(message).await?;
         Ok(pending)
     }
 
-    /// Sends the answer of `from` to a message that it has handled: to the request that waits for it,
-    /// else to the sender. Answers are not answered; the absence of one is reported only to a request.
+    /// Sends the answer of `from` to a message that it has handled: to the request that waits for it, or
+    /// to the component that sent the message, on its own node; else to any receiver with the sender's
+    /// name. Answers are not answered; the absence of one is reported only to a request.
     pub async fn answer(
         &self,
         from: &Name,
@@ -131,18 +132,19 @@ impl Router {
         if !request.in_reply_to.is_empty() {
             return;
         }
+        let back = request.reply_to.as_ref();
+        let waiting = back.filter(|back| back.request.is_some());
         let (payload, error) = match answer {
             Ok(Some(payload)) => (payload, String::new()),
-            Ok(None) if request.reply_to.is_none() => return,
+            Ok(None) if waiting.is_none() => return,
             Ok(None) => (
                 Bytes::new(),
                 format!("{from} handled it and gave no answer"),
             ),
             Err(error) => (Bytes::new(), error),
         };
-        let back = request.reply_to.as_ref();
-        let to = match back {
-            Some(back) => back.node.clone(),
+        let to = match waiting {
+            Some(waiting) => waiting.node.clone(),
             None => match Name::parse("sender", &request.from) {
                 Ok(sender) => sender,
                 Err(_) => return,
@@ -180,14 +182,24 @@ impl Router {
         }
     }
 
-    /// Passes an answer to the request on this node that waits for it. An answer that comes too late is
-    /// dropped.
+    /// Passes an answer to the request on this node that waits for it, or to the component here that
+    /// sent the message. An answer that comes too late is dropped.
     pub fn take_answer(&self, answer: Message) {
-        let waiting = answer.reply_to.as_ref();
-        let waiting = waiting.and_then(|back| self.requests.lock().remove(&back.request));
-        if let Some(waiting) = waiting {
-            let _ = waiting.send(answer);
+        let Some(back) = &answer.reply_to else {
+            return;
+        };
+        if let Some(number) = back.request {
+            let waiting = self.requests.lock().remove(&number);
+            let _ = waiting.map(|waiting| waiting.send(answer));
+            return;
         }
+        let (from, to) = (answer.from.clone(), answer.to.clone());
+        let refusal = match self.deliver_here(answer) {
+            Ok(None) => return,
+            Ok(Some(_)) => DeliveryError::NoReceiver(to.clone()),
+            Err(refusal) => refusal,
+        };
+        self.refusals.report(&from, &to, &refusal);
     }
 
     /// Delivers the message to the mailbox with its id, or returns it if there is none on this node.
@@ -296,7 +308,7 @@ impl<'r> PendingAnswer<'r> {
         let (sender, answer) = oneshot::channel();
         // Random, so that an answer to a node that has restarted since is not taken for one to a new
         // request.
-        let request = fastrand::u64(..);
+        let request = fastrand::u64(1..);
         router.requests.lock().insert(request, sender);
         Self {
             router,

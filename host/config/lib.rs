@@ -29,7 +29,7 @@ pub use diff::{Changes, changes};
 #[cfg(fuzzing)]
 pub use document::fuzz;
 pub use document::{Secrets, reference, show};
-pub use load::{env_vars, find_file};
+pub use load::{env_vars, exists, find_file};
 pub use protection::Protection;
 pub use schema::{
     Auth, Broker, Component, ComponentOverrides, Config, Discovery, Etcd, KeyValue,

@@ -73,7 +73,13 @@ pub fn find_file() -> Option<PathBuf> {
     [Some(current), user]
         .into_iter()
         .flatten()
-        .find(|path| path.exists())
+        .find(|path| exists(path))
+}
+
+/// Whether a file is at `path`. A link whose file is missing counts: to read it gives the reason, where the
+/// defaults would give a node other data.
+pub fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 /// Returns the environment variables of the process. Characters that are not Unicode are replaced.

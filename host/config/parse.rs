@@ -43,6 +43,10 @@ pub(super) fn number<T: Number>(
 pub(super) fn text(entry: &Entry) -> Result<String, String> {
     match (&entry.value, &entry.raw) {
         (Value::Text(text), _) | (_, Some(text)) => Ok(text.clone()),
-        _ => Err(format!("expected text, found {}", entry.describe())),
+        // Secrets are texts, and one without quotes may be taken for something else.
+        _ => Err(format!(
+            "expected text, found {}; text needs quotes",
+            entry.value.kind()
+        )),
     }
 }

@@ -3,6 +3,8 @@
 use super::*;
 use std::{path::Path, time::Duration};
 
+mod values;
+
 fn parse(text: &str) -> Result<Config, Diagnostics> {
     Config::parse(text, std::iter::empty())
 }
@@ -121,7 +123,10 @@ fn unknown_names_are_refused_with_a_hint() {
 fn wrong_values_are_refused_with_what_is_allowed() {
     for (text, expected) in [
         ("node = 5", "node: expected a section, found the number 5"),
-        ("[node]\nlisten = 5", "expected text, found the number 5"),
+        (
+            "[node]\nlisten = 5",
+            "expected text, found a number; text needs quotes",
+        ),
         (
             "[node]\nlisten = \"localhost:1\"",
             "such as 127.0.0.1:50051",

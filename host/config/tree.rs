@@ -41,6 +41,18 @@ pub(super) enum Value {
 }
 
 impl Value {
+    /// Returns the type of the value for "expected …, found …", where the value may be a secret.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Table(_) => "a section",
+            Self::Text(_) => "text",
+            Self::Integer(_) | Self::Float(_) => "a number",
+            Self::Boolean(_) => "true or false",
+            Self::List(_) => "a list",
+            Self::Date => "a date",
+        }
+    }
+
     /// Returns the value for "expected …, found …".
     pub fn describe(&self) -> String {
         match self {
@@ -71,16 +83,13 @@ pub(super) fn parse(text: &str) -> Result<Table, Vec<Diagnostic>> {
     }
     let diagnostic = |error: &toml::de::Error| {
         let span = error.span().unwrap_or_default();
-        let found = text.get(span.clone()).unwrap_or_default();
-        let found = found.lines().next().unwrap_or_default();
         let message = error.message().trim().replace('\n', ", ");
-        // The parser's message for text without quotes does not mention quotes.
+        // The parser's message for text without quotes does not mention quotes. What was found may be a
+        // secret, so it is not repeated.
         let problem = if message.starts_with("invalid float") {
-            format!("{found:?} is no number, and text needs quotes")
-        } else if found.is_empty() {
-            message
+            "this is no number, and text needs quotes".to_owned()
         } else {
-            format!("{message}, at {found:?}")
+            message
         };
         Diagnostic {
             origin: place(span.start),
@@ -145,8 +154,22 @@ fn convert(value: DeValue<'_>, place: &impl Fn(std::ops::Range<usize>) -> Origin
     }
 }
 
-/// Merges `over` into `under`, key by key; values of `over` replace those of `under`.
+/// Merges `over` into `under`, section by section: a section of another kind replaces the one below.
 pub(super) fn merge(under: &mut Table, over: Table) {
+    for (section, upper) in &over {
+        if let (Some(Value::Table(below)), Value::Table(above)) = (
+            under.get_mut(section).map(|lower| &mut lower.value),
+            &upper.value,
+        ) && !same_kind(below, above)
+        {
+            below.clear();
+        }
+    }
+    merge_keys(under, over);
+}
+
+/// Merges tables key by key; values of `over` replace those of `under`.
+fn merge_keys(under: &mut Table, over: Table) {
     for (key, upper) in over {
         match under.entry(key) {
             Slot::Vacant(slot) => {
@@ -156,10 +179,7 @@ pub(super) fn merge(under: &mut Table, over: Table) {
                 let lower = slot.get_mut();
                 match (&mut lower.value, upper.value) {
                     (Value::Table(below), Value::Table(above)) => {
-                        if !same_kind(below, &above) {
-                            below.clear();
-                        }
-                        merge(below, above);
+                        merge_keys(below, above);
                         lower.origin = upper.origin;
                         lower.key_origin = upper.key_origin;
                     }
@@ -170,7 +190,7 @@ pub(super) fn merge(under: &mut Table, over: Table) {
     }
 }
 
-/// Whether both tables are of the same kind; settings of one kind do not apply to another.
+/// Whether both sections are of the same kind; settings of one kind do not apply to another.
 fn same_kind(below: &Table, above: &Table) -> bool {
     let kind = |table: &Table| match table.get("kind").map(|entry| &entry.value) {
         Some(Value::Text(kind)) => Some(kind.clone()),

@@ -48,6 +48,22 @@ pub struct Delivery<'a> {
     pub in_reply_to: &'a str,
 }
 
+/// A start that failed.
+pub struct FailedStart {
+    /// Why it failed.
+    pub error: CallError,
+    /// The permit that it ran in, so that other code can start in it; `None` if it had none.
+    pub permit: Option<Permit>,
+}
+
+impl From<CallError> for FailedStart {
+    /// Makes the failure of a start that had no permit.
+    fn from(error: CallError) -> Self {
+        let permit = None;
+        Self { error, permit }
+    }
+}
+
 impl Instance {
     /// Makes an instance and calls its `start`, for at most `timeout`. Without a `permit` that is
     /// large enough it waits for one, and the wait is part of that time.
@@ -55,10 +71,11 @@ impl Instance {
         generation: Arc<Generation>,
         permit: Option<Permit>,
         timeout: Duration,
-    ) -> Result<Self, CallError> {
+    ) -> Result<Self, FailedStart> {
         let plugin = &generation.plugin;
         let Some(indices) = &generation.component else {
-            return Err(CallError::Trap("the plugin has no component".into()));
+            let error = CallError::Trap("the plugin has no component".into());
+            return Err(FailedStart { error, permit });
         };
         let never = CancellationToken::new();
         let since = Instant::now();
@@ -78,15 +95,22 @@ impl Instance {
             since,
             cancel: &never,
         };
-        let started = plugin.call(&mut admitted, context, work).await?;
-        let (component, handler) =
-            started.map_err(|error| CallError::Trap(clip(error, MAX_ERROR_BYTES)))?;
-        Ok(Self {
-            generation,
-            admitted,
-            component,
-            handler,
-        })
+        let started = match plugin.call(&mut admitted, context, work).await {
+            Ok(started) => started.map_err(|error| CallError::Trap(clip(error, MAX_ERROR_BYTES))),
+            Err(error) => Err(error),
+        };
+        match started {
+            Ok((component, handler)) => Ok(Self {
+                generation,
+                admitted,
+                component,
+                handler,
+            }),
+            Err(error) => Err(FailedStart {
+                error,
+                permit: Some(admitted.into_permit()),
+            }),
+        }
     }
 
     /// The generation that the instance was made of.
@@ -147,6 +171,11 @@ impl Instance {
             Ok(stopped) => stopped.map_err(|error| clip(error, MAX_ERROR_BYTES)),
             Err(error) => Err(error.to_string()),
         };
-        (stopped, self.admitted.into_permit())
+        (stopped, self.into_permit())
+    }
+
+    /// Drops the instance, and returns the permit that it ran in.
+    pub fn into_permit(self) -> Permit {
+        self.admitted.into_permit()
     }
 }

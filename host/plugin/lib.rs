@@ -39,7 +39,7 @@ pub use error::Error;
 pub use generation::{Generation, Handler};
 pub use host::PluginHost;
 pub use inspect::{Inspection, inspect};
-pub use instance::{Delivery, Instance};
+pub use instance::{Delivery, FailedStart, Instance};
 pub use load::manifest::TaskType;
 pub use sandbox::{
     admission::Permit,

@@ -32,8 +32,9 @@ pub struct SelfCheck {
     pub detail: String,
 }
 
-/// Stand in for longer limits, so that the check is quick.
+/// Stands in for a longer timeout, so that the check is quick.
 const TIMEOUT: Duration = Duration::from_millis(200);
+/// The same for processor time, where that is what a guest breaks.
 const MAX_CPU: Duration = Duration::from_millis(500);
 /// The same for a compilation.
 const MAX_COMPILE_MEMORY_BYTES: u64 = 96 << 20;
@@ -48,6 +49,7 @@ struct Probe {
     setting: &'static str,
     handle: String,
     timeout: Duration,
+    max_cpu: Duration,
     fired: fn(&CallOutcome) -> bool,
 }
 
@@ -60,15 +62,16 @@ pub async fn verify_self(config: &Config) -> Result<Vec<SelfCheck>, Error> {
     let scratch =
         tempfile::tempdir().map_err(|source| Error::io("no temporary directory", source))?;
     config.node.data_dir = scratch.path().to_owned();
-    let sandbox = &mut config.plugins.sandbox;
-    let result_bytes = sandbox.max_result_bytes;
-    sandbox.max_cpu = sandbox.max_cpu.min(MAX_CPU);
+    let sandbox = &config.plugins.sandbox;
+    let (result_bytes, max_cpu) = (sandbox.max_result_bytes, sandbox.max_cpu.min(MAX_CPU));
     let mut checks = Vec::new();
-    for probe in probes(result_bytes) {
-        // Each with an engine of its own, because the timeout is part of the configuration.
+    for probe in probes(result_bytes, max_cpu) {
+        // Each with an engine of its own, because its limits are part of the configuration.
         let mut config = config.clone();
         config.plugins.sandbox.timeout = probe.timeout;
-        let builder = Builder::new(&config, Capabilities::default(), &Health::default())?;
+        config.plugins.sandbox.max_cpu = probe.max_cpu;
+        let mut builder = Builder::new(&config, Capabilities::default(), &Health::default())?;
+        builder.counts_all_records = true;
         checks.push(match run(&builder, &probe.handle).await {
             Ok(outcome) => SelfCheck {
                 limit: probe.limit,
@@ -135,12 +138,14 @@ async fn load(builder: &Builder, content: &[u8]) -> Result<Generation, Vec<Diagn
     builder.make(&wasm).await
 }
 
-fn probes(result_bytes: usize) -> Vec<Probe> {
+fn probes(result_bytes: usize, max_cpu: Duration) -> Vec<Probe> {
+    // Only the limit that a guest breaks may end it.
     let probe = |limit, setting, handle: &str, timeout, fired| Probe {
         limit,
         setting,
         handle: handle.to_owned(),
         timeout,
+        max_cpu: LONG_TIMEOUT,
         fired,
     };
     let permanent =
@@ -161,13 +166,16 @@ fn probes(result_bytes: usize) -> Vec<Probe> {
             TIMEOUT,
             timed_out,
         ),
-        probe(
-            "processor time",
-            "plugins.sandbox.max_cpu_ms",
-            test_guest::SPIN,
-            LONG_TIMEOUT,
-            permanent,
-        ),
+        Probe {
+            max_cpu,
+            ..probe(
+                "processor time",
+                "plugins.sandbox.max_cpu_ms",
+                test_guest::SPIN,
+                LONG_TIMEOUT,
+                permanent,
+            )
+        },
         probe(
             "memory",
             "plugins.sandbox.max_memory_bytes",
@@ -230,8 +238,6 @@ async fn run(builder: &Builder, handle: &str) -> Result<CallOutcome, Vec<Diagnos
         payload: bytes::Bytes::from_static(b"hello"),
         metadata: Arc::default(),
         attempt: 1,
-        max_attempts: None,
-        timeout: None,
         cancel: CancellationToken::new(),
     };
     let handler = Handler {

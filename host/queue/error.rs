@@ -29,6 +29,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Converts the error of a step after a change: the change is made, and it is not known whether it lasts.
+    pub fn after_change(self) -> Self {
+        match self {
+            Self::Unavailable { reason, .. } => Self::Unavailable {
+                reason,
+                outcome_unknown: true,
+            },
+            other => other,
+        }
+    }
+
     /// Converts the error of a call that changes nothing: its outcome is never unknown.
     pub fn as_read_error(self) -> Self {
         match self {

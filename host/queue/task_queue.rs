@@ -41,6 +41,15 @@ pub trait TaskQueue: Send + Sync {
     /// over suspects except for one, and over tasks whose `start_by` has passed before their first lease.
     async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error>;
 
+    /// Waits until tasks become pending through this queue, and leases them as `lease` would, with the
+    /// change that makes them pending. Tasks that are pending already are left to `lease`, and a watcher
+    /// learns of those that are not handed off. Returns no task if something failed: then `lease` finds
+    /// them. A later call takes the place of an earlier one. If the call is dropped, no task stays leased.
+    /// A backend without a hand-off waits for ever.
+    async fn hand_off(&self, _request: &LeaseRequest) -> Result<Vec<Leased>, Error> {
+        std::future::pending().await
+    }
+
     /// Extends leases to `ttl` from now.
     async fn renew(&self, tokens: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Error>;
 

@@ -17,24 +17,48 @@ pub fn write(file: &Path, parts: &[&[u8]]) -> io::Result<()> {
     })
 }
 
+/// Creates `file` with the concatenation of `parts`, and syncs it to disk. Fails with `AlreadyExists`, and
+/// changes nothing, if there is such a file.
+pub fn create(file: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    fill(
+        file,
+        |temporary| parts.iter().try_for_each(|part| temporary.write_all(part)),
+        |temporary| match fs::hard_link(temporary, file) {
+            Ok(()) => fs::remove_file(temporary),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            // A file system without links.
+            Err(_) => fs::rename(temporary, file),
+        },
+    )
+}
+
 /// Replaces `to` with a copy of `from`, and syncs it to disk.
 pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut source = File::open(from)?;
     replace(to, |temporary| io::copy(&mut source, temporary).map(drop))
 }
 
-/// Fills a temporary file in the same directory and renames it into place.
-fn replace(file: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+/// Fills a temporary file and renames it into place.
+fn replace(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    fill(file, write, |temporary| fs::rename(temporary, file))
+}
+
+/// Fills a temporary file in the same directory, syncs it, and has it placed.
+fn fill(
+    file: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+    place: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = temporary_path(file);
-    let replaced = File::create_new(&temporary).and_then(|mut content| {
-        fill(&mut content)?;
+    let placed = File::create_new(&temporary).and_then(|mut content| {
+        write(&mut content)?;
         content.sync_all()?;
-        fs::rename(&temporary, file)
+        place(&temporary)
     });
-    if replaced.is_err() {
+    if placed.is_err() {
         let _ = fs::remove_file(&temporary);
     }
-    replaced?;
+    placed?;
     sync_parent(file)
 }
 
@@ -71,6 +95,17 @@ mod tests {
         copy(&file, &copied).unwrap();
         assert_eq!(fs::read(&copied).unwrap(), b"new");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_file_is_created_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        create(&file, &[b"fir", b"st"]).unwrap();
+        let again = create(&file, &[b"second"]).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&file).unwrap(), b"first");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

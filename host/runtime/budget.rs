@@ -185,6 +185,11 @@ impl SharedReservation {
         self.0.lock().push(reservation);
     }
 
+    /// Takes all reservations, for what outlives this thing.
+    pub fn take(&self) -> Vec<Reservation> {
+        std::mem::take(&mut *self.0.lock())
+    }
+
     /// Releases all reservations.
     pub fn clear(&self) {
         self.0.lock().clear();

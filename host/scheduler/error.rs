@@ -62,6 +62,36 @@ pub enum Error {
     Queue(#[from] queue::Error),
 }
 
+impl Error {
+    /// Whether the same submission may be accepted soon, with nothing else to be done: there is no room for
+    /// it, or its plugin is still being loaded.
+    pub fn passes_soon(&self) -> bool {
+        matches!(
+            self,
+            Self::Full | Self::Starting { .. } | Self::Queue(queue::Error::Full { .. })
+        )
+    }
+
+    /// Whether the queue does not work now.
+    pub fn is_outage(&self) -> bool {
+        matches!(
+            self,
+            Self::OutcomeUnknown(..) | Self::Queue(queue::Error::Unavailable { .. })
+        )
+    }
+
+    /// The failure of the submission of the task `id`.
+    pub(super) fn of_submission(id: &TaskId, error: queue::Error) -> Self {
+        match error {
+            queue::Error::Unavailable {
+                outcome_unknown: true,
+                ..
+            } => Self::OutcomeUnknown(id.clone(), error),
+            other => other.into(),
+        }
+    }
+}
+
 fn unknown_type(task_type: &Name, known: &[Name]) -> String {
     if known.is_empty() {
         return format!(

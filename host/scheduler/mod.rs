@@ -1,13 +1,20 @@
 //! Admits tasks and answers for them: checks a submission against what live nodes can run, stores it, and
 //! reads, cancels and requeues tasks. Runs nothing itself and knows no worker; they share the queue.
 
+mod accepted;
 mod bounded_read;
+mod bulk;
+mod end_signals;
+mod end_tracker;
 mod error;
+mod followers;
 mod recently_left;
 mod routing;
 pub mod schedules;
 mod waiters;
 
+pub use accepted::Accepted;
+pub use end_tracker::EndTracker;
 pub use error::Error;
 
 use crate::{
@@ -16,7 +23,7 @@ use crate::{
     health::Health,
     log_limit::LogLimit,
     queue::{
-        self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, Submitted, TaskQueue,
+        self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, StatusRead, TaskQueue,
     },
     task::{Name, Submission, Task, TaskId, UnixMs},
 };
@@ -45,6 +52,21 @@ pub trait TaskScheduler: Send + Sync {
 
     /// Returns the time of the clock that start times and due times are measured by.
     fn now(&self) -> UnixMs;
+
+    /// Stores tasks as `submit_task` does, with few calls of the queue. Answers the first of them, at least
+    /// one, in their order: it does not go on after some refusals, so that these take bounded memory.
+    async fn submit_many(&self, tasks: Vec<Submission>) -> Vec<Result<Accepted, Error>>;
+
+    /// Follows the ends of many tasks, none at first.
+    fn track_ends(&self) -> EndTracker;
+
+    /// Reads tasks as they are now, without their payloads. A result of more than `max_result_bytes` is not
+    /// read.
+    async fn read_many(
+        &self,
+        ids: &[TaskId],
+        max_result_bytes: usize,
+    ) -> Vec<Result<StatusRead, Error>>;
 
     /// What an accepted task survives, as far as is known now.
     fn durability(&self) -> Durability;
@@ -86,17 +108,6 @@ pub struct WaitOptions {
     pub budget: Option<Budget>,
 }
 
-/// A submission that is durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Accepted {
-    /// The task was stored now.
-    New,
-    /// The same task was submitted before.
-    Existing,
-    /// The task with this id has the unique key of the submission.
-    Duplicate(TaskId),
-}
-
 /// The status of a task.
 #[derive(Debug, Clone)]
 pub struct TaskStatus {
@@ -106,6 +117,17 @@ pub struct TaskStatus {
     pub waiting_for: Option<String>,
     /// The memory of the result, reserved in the budget of `WaitOptions`; `None` if the result is tiny.
     pub reservation: Option<Arc<Reservation>>,
+}
+
+impl TaskStatus {
+    /// The status of a task without what it waits for, on no budget's account.
+    pub fn of(task: Task) -> Self {
+        Self {
+            task,
+            waiting_for: None,
+            reservation: None,
+        }
+    }
 }
 
 /// The scheduler over a queue and a view of the live nodes.
@@ -161,9 +183,14 @@ impl DistributedTaskScheduler {
         wait: &WaitOptions,
         mut open: Option<EndOfTask>,
     ) -> Result<TaskStatus, Error> {
-        let deadline = Instant::now() + wait.time;
+        // None: a wait without an end.
+        let deadline = Instant::now().checked_add(wait.time);
         loop {
-            let left = || deadline.saturating_duration_since(Instant::now());
+            let left = || {
+                deadline.map_or(Duration::MAX, |at| {
+                    at.saturating_duration_since(Instant::now())
+                })
+            };
             if let Some(ended) = open {
                 // Whichever it is, the read below decides.
                 tokio::select! {
@@ -194,16 +221,6 @@ impl DistributedTaskScheduler {
         let budget = budget.unwrap_or(&self.own_reads);
         read_within(budget, id, |max| self.queue.get_status(id, max)).await
     }
-
-    /// Answers a submission that is refused unless the same task exists.
-    async fn existing(&self, task: &Submission, refused: Error) -> Result<Accepted, Error> {
-        let stored = self.queue.compare(task).await;
-        match stored.map_err(queue::Error::as_read_error)? {
-            None => Err(refused),
-            Some(Submitted::Existing) => Ok(Accepted::Existing),
-            Some(_) => Err(Error::Conflict(task.id().clone())),
-        }
-    }
 }
 
 #[async_trait]
@@ -211,25 +228,28 @@ impl TaskScheduler for DistributedTaskScheduler {
     async fn submit_task(&self, task: Submission) -> Result<Accepted, Error> {
         if let Err(refused) = self.routing.admit(task.route()) {
             // A repeated submission is answered even after its plugin was removed.
-            return self.existing(&task, refused).await;
+            return Accepted::if_existing(&*self.queue, &task, refused).await;
         }
         let id = task.id().clone();
         let submitted = self.queue.submit(vec![task]).await;
-        let submitted = submitted.map_err(|error| match error {
-            queue::Error::Unavailable {
-                outcome_unknown: true,
-                ..
-            } => Error::OutcomeUnknown(id.clone(), error),
-            other => other.into(),
-        });
-        match submitted?.pop() {
-            Some(Submitted::Created) => Ok(Accepted::New),
-            Some(Submitted::Existing) => Ok(Accepted::Existing),
-            Some(Submitted::Duplicate(other)) => Ok(Accepted::Duplicate(other)),
-            Some(Submitted::Conflict) => Err(Error::Conflict(id)),
-            Some(Submitted::Full) => Err(Error::Full),
-            None => Err(queue::Error::Corrupt("a submission got no answer".into()).into()),
-        }
+        let submitted = submitted.map_err(|error| Error::of_submission(&id, error))?;
+        Accepted::of_answer(id, submitted.into_iter().next())
+    }
+
+    async fn submit_many(&self, tasks: Vec<Submission>) -> Vec<Result<Accepted, Error>> {
+        bulk::submit(&*self.queue, &self.routing, tasks).await
+    }
+
+    fn track_ends(&self) -> EndTracker {
+        EndTracker::new(self.waiters.follow())
+    }
+
+    async fn read_many(
+        &self,
+        ids: &[TaskId],
+        max_result_bytes: usize,
+    ) -> Vec<Result<StatusRead, Error>> {
+        bulk::read(&*self.queue, ids, max_result_bytes).await
     }
 
     fn now(&self) -> UnixMs {

@@ -1,6 +1,8 @@
-//! Wakes the calls that wait for a task to end. One background task listens to the queue for all of
-//! them. A wake-up is only a hint: the call that is woken reads the task.
+//! Wakes the calls that wait for a task to end, and signals ends to trackers, each of which follows many
+//! tasks. One background task listens to the queue for all of them. A wake-up or a signal is only a hint:
+//! who gets it reads the task.
 
+use super::{end_signals::EndSignals, followers::Followers};
 use crate::{
     health::{Background, Health, Part},
     queue::{Changes, Watch},
@@ -18,11 +20,17 @@ use tokio::sync::oneshot;
 
 type Waiting = Arc<Mutex<Waits>>;
 
-/// The calls that wait, by task and number, so that each is added and removed in constant time.
+/// How many tasks are added to or removed from a tracker while the lock is held, which all calls share.
+const LOCKED_STEP: usize = 512;
+
+/// The calls that wait, by task and number, so that each is added and removed in constant time; and what
+/// trackers follow.
 #[derive(Default)]
 struct Waits {
     next: u64,
     by_task: HashMap<TaskId, HashMap<u64, oneshot::Sender<()>>>,
+    followed: HashMap<TaskId, Followers>,
+    trackers: HashMap<u64, Arc<EndSignals>>,
 }
 
 /// The calls that wait, by task. Dropping it ends the listener.
@@ -37,6 +45,14 @@ pub struct EndOfTask {
     /// Tells it from the other waits for the same task.
     number: u64,
     woken: oneshot::Receiver<()>,
+    waiting: Waiting,
+}
+
+/// The tasks that one tracker follows. Dropping it ends the signals, once its tasks are removed.
+pub(super) struct Following {
+    /// Tells it from the other trackers.
+    number: u64,
+    signals: Arc<EndSignals>,
     waiting: Waiting,
 }
 
@@ -75,6 +91,83 @@ impl Waiters {
             waiting: self.waiting.clone(),
         }
     }
+
+    /// Follows tasks for a new tracker, none at first.
+    pub(super) fn follow(&self) -> Following {
+        Following::among(self.waiting.clone())
+    }
+}
+
+impl Default for Following {
+    /// Follows tasks that no queue is listened to for: there are no signals.
+    fn default() -> Self {
+        Self::among(Waiting::default())
+    }
+}
+
+impl Following {
+    fn among(waiting: Waiting) -> Self {
+        let signals = Arc::<EndSignals>::default();
+        let mut waits = waiting.lock();
+        let number = waits.next;
+        waits.next += 1;
+        waits.trackers.insert(number, signals.clone());
+        drop(waits);
+        Self {
+            number,
+            signals,
+            waiting,
+        }
+    }
+
+    /// The signals of the tasks that are followed.
+    pub fn signals(&self) -> &EndSignals {
+        &self.signals
+    }
+
+    /// Follows these tasks from now on, each under its position.
+    pub fn add<'t>(&self, tasks: impl IntoIterator<Item = (u64, &'t TaskId)>) {
+        self.in_steps(tasks, |waits, position, id| {
+            let (follower, signals) = ((self.number, position), self.signals.clone());
+            match waits.followed.get_mut(id) {
+                Some(followers) => followers.add(follower, signals),
+                None => {
+                    let one = Followers::One(follower, signals);
+                    waits.followed.insert(id.clone(), one);
+                }
+            }
+        });
+    }
+
+    /// Follows these tasks no more.
+    pub fn remove<'t>(&self, tasks: impl IntoIterator<Item = (u64, &'t TaskId)>) {
+        self.in_steps(tasks, |waits, position, id| {
+            let followers = waits.followed.get_mut(id);
+            if followers.is_some_and(|followers| followers.remove((self.number, position))) {
+                waits.followed.remove(id);
+            }
+        });
+    }
+
+    fn in_steps<'t>(
+        &self,
+        tasks: impl IntoIterator<Item = (u64, &'t TaskId)>,
+        change: impl Fn(&mut Waits, u64, &'t TaskId),
+    ) {
+        let mut tasks = tasks.into_iter().peekable();
+        while tasks.peek().is_some() {
+            let mut waits = self.waiting.lock();
+            for (position, id) in tasks.by_ref().take(LOCKED_STEP) {
+                change(&mut waits, position, id);
+            }
+        }
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.waiting.lock().trackers.remove(&self.number);
+    }
 }
 
 impl Future for EndOfTask {
@@ -102,11 +195,14 @@ async fn listen(mut watch: Watch, waiting: Waiting) {
         match changes {
             Changes::Missed => wake_all(&waiting),
             Changes::Batch(changes) => {
-                let ended = changes.iter().filter(|c| c.state.is_terminal());
+                let mut woken = Vec::new();
                 let mut waiting = waiting.lock();
-                let woken: Vec<_> = ended
-                    .filter_map(|change| waiting.by_task.remove(&change.id))
-                    .collect();
+                for change in changes.iter().filter(|c| c.state.is_terminal()) {
+                    woken.extend(waiting.by_task.remove(&change.id));
+                    if let Some(followers) = waiting.followed.get(&change.id) {
+                        followers.signal();
+                    }
+                }
                 // Dropping a sender wakes its receiver, which needs the lock next.
                 drop(waiting);
                 drop(woken);
@@ -117,9 +213,12 @@ async fn listen(mut watch: Watch, waiting: Waiting) {
     std::future::pending().await
 }
 
-/// Wakes every call, since the ends of their tasks may have been missed.
+/// Wakes every call and every tracker, since the ends of their tasks may have been missed.
 fn wake_all(waiting: &Waiting) {
-    let woken = std::mem::take(&mut waiting.lock().by_task);
+    let mut waiting = waiting.lock();
+    waiting.trackers.values().for_each(|signals| signals.miss());
+    let woken = std::mem::take(&mut waiting.by_task);
+    drop(waiting);
     drop(woken);
 }
 
@@ -151,6 +250,44 @@ mod tests {
         second.await;
         assert!(third.now_or_never().is_none());
         assert!(waiters.waiting.lock().by_task.is_empty());
+    }
+
+    #[tokio::test]
+    async fn each_tracker_is_told_of_the_tasks_that_it_follows() {
+        let publisher = Publisher::new();
+        let watched = publisher.clone();
+        let waiters = Waiters::new(move || watched.watch(), &Health::default());
+        let id = TaskId::parse("id", "a").unwrap();
+        let other = TaskId::parse("id", "b").unwrap();
+        let (first, second) = (waiters.follow(), waiters.follow());
+        first.add([(1, &id), (2, &id), (3, &other)]);
+        second.add([(7, &other)]);
+        publisher.publish(vec![
+            change(&id, StateKind::Running),
+            change(&id, StateKind::Failed),
+        ]);
+        first.signals().signalled().await;
+        let mut ended = first.signals().take().ended;
+        ended.sort_unstable();
+        assert_eq!(ended, [1, 2]);
+        assert!(second.signals().signalled().now_or_never().is_none());
+        // A task stays followed until its end was read.
+        first.remove([(1, &id), (3, &other)]);
+        publisher.publish(vec![
+            change(&id, StateKind::Failed),
+            change(&other, StateKind::Completed),
+        ]);
+        second.signals().signalled().await;
+        assert_eq!(first.signals().take().ended, [2]);
+        assert_eq!(second.signals().take().ended, [7]);
+        publisher.publish_missed();
+        second.signals().signalled().await;
+        assert!(first.signals().take().missed && second.signals().take().missed);
+        first.remove([(2, &id)]);
+        second.remove([(7, &other)]);
+        drop((first, second));
+        let waiting = waiters.waiting.lock();
+        assert!(waiting.followed.is_empty() && waiting.trackers.is_empty());
     }
 
     #[tokio::test]

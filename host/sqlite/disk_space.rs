@@ -9,6 +9,7 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use std::{
     fs::{self, File},
     io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -21,6 +22,9 @@ const PLENTY_BYTES: u64 = 1 << 30;
 
 /// The reserve takes at most this fraction of the file system.
 const PART_OF_DISK: u64 = 8;
+
+/// How long to wait after the reserve could not be created though the disk had room.
+const RESERVE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often a full disk may cause a checkpoint.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
@@ -44,6 +48,8 @@ pub struct DiskSpace {
     /// The largest refused operation since the disk had room for everything.
     refused: Option<u64>,
     last_checkpoint: Option<Instant>,
+    /// When to create the reserve again after that failed.
+    next_attempt: Option<Instant>,
 }
 
 /// What can be written without the reserve.
@@ -77,6 +83,7 @@ impl DiskSpace {
             is_whole: false,
             refused: None,
             last_checkpoint: None,
+            next_attempt: None,
         };
         let most = disk(&database.path).map_or(0, |disk| disk.f_blocks * disk.f_frsize);
         space.reserve_bytes = reserve_bytes.min(most / PART_OF_DISK);
@@ -163,7 +170,7 @@ impl DiskSpace {
 
     /// Creates the reserve again, and clears the fault, once there is room for what was refused.
     pub fn restore(&mut self, conn: &Connection) {
-        if !self.is_whole {
+        if !self.is_whole && self.next_attempt.is_none_or(|at| at <= Instant::now()) {
             self.create_reserve();
         }
         let Some(refused) = self.refused else { return };
@@ -181,12 +188,13 @@ impl DiskSpace {
             self.is_whole = free_bytes(&self.database.path) > OVERHEAD_BYTES;
             return;
         }
+        let allocated = allocated_bytes(&self.reserve);
         let length = fs::metadata(&self.reserve).map_or(0, |file| file.len());
-        if length == self.reserve_bytes {
+        if length == self.reserve_bytes && allocated >= length {
             self.is_whole = true;
             return;
         }
-        let missing = self.reserve_bytes.saturating_sub(length);
+        let missing = self.reserve_bytes.saturating_sub(allocated);
         if free_bytes(&self.database.path) < missing + OVERHEAD_BYTES {
             self.is_whole = false;
             return;
@@ -195,6 +203,7 @@ impl DiskSpace {
         self.is_whole = created.is_ok();
         if let Err(error) = created {
             let _ = fs::remove_file(&self.reserve);
+            self.next_attempt = Some(Instant::now() + RESERVE_INTERVAL);
             let (what, path) = (self.database.what, self.reserve.display());
             tracing::warn!(%error, "the {what} has no reserve: {path} cannot be created");
         }
@@ -218,6 +227,13 @@ impl DiskSpace {
         let disk = format!("the disk that holds {}", self.database.path.display());
         self.health.warn(self.part, FAULT, self.reason_on(&disk));
     }
+}
+
+/// Returns how much of the disk a file takes: less than its length if a process was killed while it filled the
+/// file.
+fn allocated_bytes(path: &Path) -> u64 {
+    // In units of 512 bytes, whatever the file system.
+    fs::metadata(path).map_or(0, |file| file.blocks() * 512)
 }
 
 fn allocate(path: &Path, bytes: u64) -> io::Result<()> {

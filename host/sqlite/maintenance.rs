@@ -38,6 +38,11 @@ const FAULT: &str = "log";
 /// From this length on, a log that cannot be checkpointed is reported.
 const LONG_LOG_BYTES: u64 = 16 << 20;
 
+/// The same while the database changes. SQLite then checkpoints the log at 4 MiB (`disk_space`) unless somebody
+/// reads, and keeps up to 64 MiB of it (`journal_size_limit`).
+const LONG_BUSY_LOG_BYTES: u64 = 128 << 20;
+const KEPT_BUSY_LOG_BYTES: u64 = 64 << 20;
+
 /// The maintenance of one writer's database.
 pub struct Maintenance {
     database: Database,
@@ -47,7 +52,8 @@ pub struct Maintenance {
     next_step: Instant,
     part: Part,
     health: Health,
-    has_warned: bool,
+    /// A log was reported that could not shrink. Once it is this short, it can.
+    reported: Option<u64>,
 }
 
 impl Maintenance {
@@ -60,7 +66,7 @@ impl Maintenance {
             next_step: Instant::now(),
             part,
             health: health.clone(),
-            has_warned: false,
+            reported: None,
         }
     }
 
@@ -85,6 +91,9 @@ impl Maintenance {
         let more = self.shrink(conn, is_short)?;
         if is_short || (!more && self.changed.elapsed() >= QUIET) {
             self.checkpoint(conn)?;
+            self.report_log(LONG_LOG_BYTES, KEPT_LOG_BYTES);
+        } else {
+            self.report_log(LONG_BUSY_LOG_BYTES, KEPT_BUSY_LOG_BYTES);
         }
         // Maintenance takes a fifth of the time at most.
         let pause = if more { begun.elapsed() * 4 } else { QUIET / 2 };
@@ -139,29 +148,36 @@ impl Maintenance {
         Ok(is_short)
     }
 
-    fn checkpoint(&mut self, conn: &Connection) -> rusqlite::Result<()> {
-        let log = file::with_suffix(&self.database.path, "-wal");
-        let bytes = || fs::metadata(&log).map_or(0, |file| file.len());
+    fn checkpoint(&self, conn: &Connection) -> rusqlite::Result<()> {
         let length = fs::metadata(&self.database.path).map_or(0, |file| file.len());
         let pages = number(conn, "PRAGMA page_count")?.unsigned_abs();
         let is_cut = pages * number(conn, "PRAGMA page_size")?.unsigned_abs() < length;
-        if is_cut || bytes() > KEPT_LOG_BYTES {
+        if is_cut || self.log_bytes() > KEPT_LOG_BYTES {
             pragma::checkpoint(conn)?;
         }
-        let left = bytes();
+        Ok(())
+    }
+
+    fn log_bytes(&self) -> u64 {
+        let log = file::with_suffix(&self.database.path, "-wal");
+        fs::metadata(log).map_or(0, |file| file.len())
+    }
+
+    /// Reports a log of more than `long` bytes, which is expected to shrink to `kept`.
+    fn report_log(&mut self, long: u64, kept: u64) {
+        let left = self.log_bytes();
         let path = self.database.path.display();
-        if left > LONG_LOG_BYTES && !self.has_warned {
-            self.has_warned = true;
+        if left > long && self.reported.is_none() {
+            self.reported = Some(kept);
             let reader = lock_holders::readers(&self.database.path);
             let reason = format!(
                 "{path}-wal grows and cannot shrink, because {reader} has been reading {path}; it \
                  shrinks by itself once that ends"
             );
             self.health.warn(self.part, FAULT, reason);
-        } else if left <= KEPT_LOG_BYTES && self.has_warned {
-            self.has_warned = false;
+        } else if self.reported.is_some_and(|kept| left <= kept) {
+            self.reported = None;
             self.health.clear(self.part, FAULT);
         }
-        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod given_options;
 mod name;
 mod options;
 mod record;
@@ -11,10 +12,9 @@ mod route;
 mod submission;
 mod transition;
 
+pub use given_options::{GivenOptions, OptionLimits};
 pub use name::{InvalidName, Name, TaskId};
-pub use options::{
-    GivenOptions, MAX_TAGS, OptionLimits, Priority, SHARES, Start, TaskOptions, Unique,
-};
+pub use options::{MAX_TAGS, Priority, SHARES, Start, TaskOptions, Unique};
 pub use record::{ErrorClass, ExecutedBy, State, StateKind, Task, UnixMs};
 pub use resources::Resources;
 pub use route::{Route, Target};

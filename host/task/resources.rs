@@ -29,6 +29,12 @@ impl Resources {
         })
     }
 
+    /// Returns how many times `each` fits.
+    pub fn count_of(self, each: Self) -> usize {
+        let count = |has: usize, needs: usize| has.checked_div(needs).unwrap_or(usize::MAX);
+        count(self.memory_bytes, each.memory_bytes).min(count(self.pool_slots, each.pool_slots))
+    }
+
     /// Returns the larger amount of each resource.
     pub fn max(self, other: Self) -> Self {
         Self {
@@ -69,6 +75,9 @@ mod tests {
         assert!(!of(1, 2).fits_in(of(3, 1)));
         assert_eq!(of(3, 2).checked_sub(of(1, 2)), Some(of(2, 0)));
         assert_eq!(of(3, 1).checked_sub(of(1, 2)), None);
+        assert_eq!(of(7, 9).count_of(of(2, 2)), 3);
+        assert_eq!(of(9, 3).count_of(of(0, 2)), 1);
+        assert_eq!(of(0, 0).count_of(of(1, 1)), 0);
         assert_eq!(of(3, 1).max(of(1, 2)).min(of(2, 9)), of(2, 2));
         assert!(
             of(1 << 40, 2)

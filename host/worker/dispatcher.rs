@@ -43,6 +43,16 @@ struct LeaseCapacity {
     permit: Permit,
 }
 
+/// What ends the dispatcher's wait.
+enum Event {
+    /// The resources of the type whose turn it is have come together.
+    Turn(Name, Permit),
+    /// Tasks were started as they were submitted. Whether they were all that is due.
+    HandedOff(Result<bool, Error>),
+    /// There may be tasks to lease.
+    Signal,
+}
+
 /// What the log has of the reasons for which this node takes no tasks.
 #[derive(Default)]
 struct Logged {
@@ -57,6 +67,8 @@ pub async fn dispatch(runner: Runner) {
     let mut turns = Turns::new();
     let mut last_due_query: Option<Instant> = None;
     let mut logged = Logged::default();
+    // Whether tasks may be due that no hand-off has taken.
+    let mut may_be_due = true;
     let limit = LogLimit::of_retries();
     loop {
         logged.update(&shared);
@@ -64,11 +76,15 @@ pub async fn dispatch(runner: Runner) {
         // wakes the dispatcher afterwards.
         shared.slots.set_wake_on_free(true);
         if !shared.may_lease() {
+            // A turn that is not waited for would keep what it has collected.
+            turns = Turns::new();
             let _ = tokio::time::timeout(MAX_IDLE, shared.wake.notified()).await;
             continue;
         }
         hosted.update(shared.plugins.catalog());
-        if let Some(capacity) = shared.capacity(&hosted) {
+        if !may_be_due {
+            shared.slots.set_wake_on_free(shared.is_short(&hosted));
+        } else if let Some(capacity) = shared.capacity(&hosted) {
             let max = capacity.max;
             match runner.lease(&hosted, None, capacity).await {
                 Ok(count) if count == max => continue,
@@ -76,6 +92,7 @@ pub async fn dispatch(runner: Runner) {
                 // what becomes due.
                 Ok(_) => shared.slots.set_wake_on_free(shared.is_short(&hosted)),
                 Err(error) => {
+                    turns = Turns::new();
                     log_lease_error(&limit, &error);
                     tokio::time::sleep(MAX_IDLE).await;
                     continue;
@@ -91,13 +108,20 @@ pub async fn dispatch(runner: Runner) {
             });
         }
         let delay = idle_delay(&shared, &hosted, &mut last_due_query).await;
-        let turn = tokio::select! {
-            (task_type, permit) = turns.ready() => Some((task_type, permit)),
-            _ = tokio::time::timeout(delay, shared.wake.notified()) => None,
+        // A turn collects resources, which a hand-off would hold.
+        let is_turn = turns.current().is_some();
+        let event = tokio::select! {
+            (task_type, permit) = turns.ready() => Event::Turn(task_type, permit),
+            handed_off = runner.hand_off(&hosted), if !is_turn => Event::HandedOff(handed_off),
+            _ = tokio::time::timeout(delay, shared.wake.notified()) => Event::Signal,
         };
-        if let Some((task_type, permit)) = turn
-            && let Err(error) = runner.take_turn(&hosted, task_type, permit).await
-        {
+        may_be_due = true;
+        let result = match event {
+            Event::Turn(task_type, permit) => runner.take_turn(&hosted, task_type, permit).await,
+            Event::HandedOff(all_due) => all_due.map(|all_due| may_be_due = !all_due),
+            Event::Signal => Ok(()),
+        };
+        if let Err(error) = result {
             log_lease_error(&limit, &error);
         }
     }
@@ -175,6 +199,24 @@ impl Shared {
         fits.then_some(LeaseCapacity { max, permit })
     }
 
+    /// Reserves what tasks will need that are handed off, which may take long to come: a guest more than
+    /// these fits at any time. `None` if that is not enough for one task.
+    fn spare_capacity(&self, hosted: &HostedTypes) -> Option<LeaseCapacity> {
+        let count = self.plugins.free().count_of(hosted.largest);
+        let max = self.slots.free_slots().min(count.saturating_sub(1));
+        if max == 0 || hosted.types.is_empty() {
+            return None;
+        }
+        let permit = self
+            .plugins
+            .reserve_up_to(hosted.largest.saturating_mul(max));
+        let fits = hosted
+            .largest
+            .saturating_mul(max)
+            .fits_in(permit.resources());
+        fits.then_some(LeaseCapacity { max, permit })
+    }
+
     /// Whether a due task may have to wait until a task of this node ends.
     fn is_short(&self, hosted: &HostedTypes) -> bool {
         self.slots.free_slots() == 0
@@ -232,7 +274,7 @@ impl Runner {
         &self,
         hosted: &HostedTypes,
         only: Option<Name>,
-        mut capacity: LeaseCapacity,
+        capacity: LeaseCapacity,
     ) -> Result<usize, Error> {
         let request = LeaseRequest {
             only,
@@ -242,6 +284,26 @@ impl Runner {
         };
         let leased = self.shared.queue.lease(&request).await?;
         let count = leased.len();
+        self.start(hosted, leased, capacity);
+        Ok(count)
+    }
+
+    /// Starts tasks as they are submitted. Returns whether they were all that is due. Pending for ever
+    /// while resources are short.
+    async fn hand_off(&self, hosted: &HostedTypes) -> Result<bool, Error> {
+        let Some(capacity) = self.shared.spare_capacity(hosted) else {
+            return std::future::pending().await;
+        };
+        let (max, available) = (capacity.max, capacity.permit.resources());
+        let request = self.shared.lease_request(hosted, max, available);
+        let leased = self.shared.queue.hand_off(&request).await?;
+        let all_due = !leased.is_empty() && leased.len() < max;
+        self.start(hosted, leased, capacity);
+        Ok(all_due)
+    }
+
+    /// Starts leased tasks, each within its part of the capacity.
+    fn start(&self, hosted: &HostedTypes, leased: Vec<Leased>, mut capacity: LeaseCapacity) {
         for task in leased {
             let needs = hosted.types.get(&task.task_type);
             // The queue respects the capacity; a task beyond it is released.
@@ -257,7 +319,6 @@ impl Runner {
             self.running
                 .spawn_on(Box::pin(run), self.shared.plugins.runtime());
         }
-        Ok(count)
     }
 
     /// Leases one task of the type whose turn it is, once a slot is free, if a task still waits.

@@ -23,7 +23,8 @@ pub async fn renew(shared: Arc<Shared>) {
             Ok(renewals) => {
                 for (token, renewal) in tokens.iter().zip(renewals) {
                     match renewal {
-                        Renewal::Held | Renewal::Unconfirmed => {}
+                        Renewal::Held => {}
+                        Renewal::Unconfirmed => pause = pause.min(RETRY_DELAY),
                         Renewal::Lost => {
                             if shared.active_leases.lose(token) {
                                 let task = &token.id;

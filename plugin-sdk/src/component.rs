@@ -33,16 +33,17 @@ pub trait Component: Sized + 'static {
     /// Handles one message.
     fn on_message(&mut self, payload: Self::In, message: &Message) -> Result<Self::Out>;
 
-    /// Handles an answer to a message that this plugin published. Answers are separate from
+    /// Handles an answer to a message that this plugin published, on the node where it was published.
+    /// Only an answer that a client sends arrives on the node of that client. Answers are separate from
     /// `on_message` because the receiver chose their payload type. The default drops them. The answer
     /// to a [`request`](crate::messaging::request) is returned by that function instead.
     fn on_answer(&mut self, _payload: Vec<u8>, _message: &Message) -> Result<()> {
         Ok(())
     }
 
-    /// Stops the component. Called when the node stops, the plugin is removed, or a newer version has
-    /// taken over, but not after a panic. The newer version has already started by then, so it is
-    /// too late to save state here.
+    /// Stops the component. Called when the node stops, the plugin is removed, or a newer version takes
+    /// over, but not after a panic. Usually the newer version has already started by then, so it is too
+    /// late to save state here. Only where there is no memory for both does the old version stop first.
     fn stop(&mut self) -> Result<()> {
         Ok(())
     }

@@ -175,9 +175,9 @@
 //!
 //! An `Err` is sent as an answer, and the instance continues. If the error is permanent, a task that
 //! sent the request fails permanently. A panic or a timeout ends the instance; the node creates a new
-//! one with `start`, which handles the next message. A newer version of the plugin starts before the
-//! old one stops, and takes over between two messages. Save state that must survive with [`kv`] before
-//! `on_message` returns.
+//! one with `start`, which handles the next message. A newer version of the plugin takes over between two
+//! messages. It starts before the old one stops, unless there is no memory for both. Save state that must
+//! survive with [`kv`] before `on_message` returns.
 //!
 //! `type Out = ()` never answers, and `Option<T>` answers with `Some`. Answers to a
 //! [published](messaging::publish) message arrive at [`Component::on_answer`].

@@ -34,7 +34,10 @@ macro_rules! plugin {
     };
 }
 
-/// Handles one task type at a time, so that the compiler names the one that is wrong.
+/// Handles the task types in groups of four, each as an expression of its own, so that the compiler names
+/// the one that is wrong. Each group is a level of expansion, of which the compiler allows 128, and a
+/// plugin may have 256 task types. `component = Type` would be an expression, too, so it is looked for in
+/// each place of a group.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tasks {
@@ -42,6 +45,26 @@ macro_rules! __tasks {
         ::core::compile_error! {
             "in plugin!, `component = Type` comes first and once, before the task types: \
              `plugin! { component = Type, task(\"name\", handler) }`"
+        }
+    };
+    ([$($part:tt)*] [$($world:ident)+] $a:expr, component = $($rest:tt)*) => {
+        $crate::__tasks! { [] [$($world)+] component = $($rest)* }
+    };
+    ([$($part:tt)*] [$($world:ident)+] $a:expr, $b:expr, component = $($rest:tt)*) => {
+        $crate::__tasks! { [] [$($world)+] component = $($rest)* }
+    };
+    (
+        [$($part:tt)*] [$($world:ident)+]
+        $a:expr, $b:expr, $c:expr, component = $($rest:tt)*
+    ) => {
+        $crate::__tasks! { [] [$($world)+] component = $($rest)* }
+    };
+    (
+        [$($part:tt)*] [$($world:ident)+]
+        $a:expr, $b:expr, $c:expr, $d:expr, $($rest:tt)+
+    ) => {
+        $crate::__tasks! {
+            [$($part)* .with($a) .with($b) .with($c) .with($d)] [$($world)+] $($rest)+
         }
     };
     ([$($part:tt)*] [$($world:ident)+] $task_type:expr, $($rest:tt)+) => {

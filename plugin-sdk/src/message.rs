@@ -16,7 +16,8 @@ impl Message {
         &self.id
     }
 
-    /// Returns the id of the sender, which gets the answer. Empty if no answer can be delivered.
+    /// Returns the id that the sender gave itself; may be empty. A request that waits gets its answer in
+    /// any case.
     pub fn sender(&self) -> &str {
         &self.sender
     }

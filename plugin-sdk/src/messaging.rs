@@ -18,13 +18,15 @@ pub enum Error {
     /// No receiver took the message: there is no subscriber, a mailbox is full, or a component is
     /// down.
     Undeliverable(String),
-    /// The receiver answered with an error, or with a payload that is not of the requested type.
+    /// The receiver answered with an error or with a payload that is not of the requested type, or
+    /// handled the message and gave no answer.
     Failed(String),
     /// The receiver answered with a permanent error: the same message will fail again.
     Permanent(String),
     /// No answer arrived in time. The message may have been handled.
     Timeout(String),
-    /// A name, a size or a number is not allowed. The same message will be refused again.
+    /// A name, a size or a number is not allowed, or a component sent a request to itself. The same
+    /// message will be refused again.
     Refused(String),
 }
 
@@ -63,8 +65,8 @@ pub(crate) fn as_answer(error: &TaskError) -> String {
 }
 
 /// Sends a message to a component, a node or a topic and returns the number of receivers. Their
-/// answers arrive at [`on_answer`](crate::Component::on_answer) of this plugin's component, if it has
-/// one.
+/// answers arrive at [`on_answer`](crate::Component::on_answer) of this plugin's component on the same
+/// node, if it has one.
 ///
 /// # Errors
 ///
@@ -73,9 +75,8 @@ pub fn publish(to: &str, message_type: &str, payload: impl Output) -> Result<u32
     host::publish(to, message_type, encoded(payload)?)
 }
 
-/// Sends a message to a component, a node or a topic and returns the first answer. A component must
-/// not send a request to itself: it handles one message at a time, so it would wait until the
-/// timeout.
+/// Sends a message to a component, a node or a topic and returns the first answer. A component cannot
+/// send a request to itself, since it handles one message at a time: it is refused at once.
 ///
 /// # Errors
 ///

@@ -65,8 +65,8 @@ impl TaskType {
         }
     }
 
-    /// Sets the delay before the second attempt, which doubles for each further attempt, and its upper
-    /// bound; at most 7 days.
+    /// Sets the longest delay before the second attempt, which doubles for each further attempt, and its
+    /// upper bound; at most 7 days. The delay itself is random, from nothing to the longest.
     pub fn backoff(self, initial: Duration, max: Duration) -> Self {
         Self {
             backoff: Some((initial, max)),

@@ -10,7 +10,7 @@ use hostel::{
     config,
     queue::{
         Error, Filter, Finish, Finished, LeaseRequest, LeaseToken, Page, RedisQueue, Renewal,
-        RequestedType, RequestedTypes, TaskQueue,
+        RequestedType, RequestedTypes, Submitted, TaskQueue,
     },
     task::{
         ErrorClass, ExecutedBy, Name, Outcome, Priority, Resources, Start, StateKind, Submission,
@@ -214,9 +214,15 @@ impl Calls<'_> {
     async fn submit(&self, choices: &mut Choices<'_>) {
         let tasks = (0..=choices.below(4)).map(|_| submission(choices));
         let tasks: Vec<Submission> = tasks.collect();
+        let again = choices.one_of(&tasks).clone();
         let count = tasks.len();
         let submitted = self.queue.submit(tasks).await.expect("submitted");
         assert_eq!(submitted.len(), count);
+        // A task that was refused for the number of open ones does not exist.
+        let compared = self.queue.compare(&again).await.expect("compared");
+        let exists = matches!(compared, Some(Submitted::Existing | Submitted::Conflict));
+        let was_full = submitted.contains(&Submitted::Full);
+        assert!(exists || (compared.is_none() && was_full), "{compared:?}");
     }
 
     async fn lease(&mut self, choices: &mut Choices<'_>) {

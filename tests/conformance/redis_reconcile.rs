@@ -169,7 +169,11 @@ async fn sets_of_tasks_with_options_are_restored() {
         with_options("a", "echo", options(Priority::High, "g1", None)),
         with_options("b", "echo", options(Priority::High, "g2", Some(far))),
         with_options("c", "echo", options(Priority::Low, "g2", None)),
-        with_options("late", "echo", options(Priority::Low, "g1", Some(UnixMs(1)))),
+        with_options(
+            "late",
+            "echo",
+            options(Priority::Low, "g1", Some(UnixMs(1))),
+        ),
         with_options("ended", "other", options(Priority::Normal, "g1", None)),
         task("plain", "echo", b"x"),
     ];
@@ -203,7 +207,12 @@ async fn sets_of_tasks_with_options_are_restored() {
         say(&server, &["DEL", key]).await;
     }
     // Of an ended task and of none: both are in no set of theirs.
-    let strays = [("start", "ended"), ("late", "nobody"), ("kept", "a"), ("index:g:g9", "nobody")];
+    let strays = [
+        ("start", "ended"),
+        ("late", "nobody"),
+        ("kept", "a"),
+        ("index:g:g9", "nobody"),
+    ];
     for (set, id) in strays {
         say(&server, &["ZADD", &format!("{{test:0}}:{set}"), "1", id]).await;
     }
@@ -291,7 +300,15 @@ fn any_task(id: &str, random: &mut fastrand::Rng) -> Submission {
         result_ttl: random.bool().then_some(HOUR),
         ..TaskOptions::default()
     };
-    with_options(id, "echo", if random.bool() { options } else { TaskOptions::default() })
+    with_options(
+        id,
+        "echo",
+        if random.bool() {
+            options
+        } else {
+            TaskOptions::default()
+        },
+    )
 }
 
 async fn do_anything(queue: &RedisQueue, over: &AtomicBool, mut random: fastrand::Rng) {

@@ -122,8 +122,21 @@ async fn a_late_submission_stores_no_second_task() {
     let till = async |till: u64| {
         let words = format!("0 0 {till} 0 0 - - k");
         let call = [
-            "EVAL", SUBMIT, "2", "{test:0}", "{test:0}:n", "queue", "100", "10", "0", "late",
-            "echo", "{\"lane\":\"echo\"}", "x", &words, "{}",
+            "EVAL",
+            SUBMIT,
+            "2",
+            "{test:0}",
+            "{test:0}:n",
+            "queue",
+            "100",
+            "10",
+            "0",
+            "late",
+            "echo",
+            "{\"lane\":\"echo\"}",
+            "x",
+            &words,
+            "{}",
         ];
         let answer = say(&server, &call).await;
         let answer: String = redis::FromRedisValue::from_redis_value(answer).unwrap();
@@ -195,8 +208,12 @@ async fn keys_are_spread_over_the_shards() {
     let (a, b) = tokio::join!(here.submit(batch("a")), there.submit(batch("b")));
     for (n, (a, b)) in a.unwrap().into_iter().zip(b.unwrap()).enumerate() {
         match (a, b) {
-            (Submitted::Created, Submitted::Duplicate(id)) => assert_eq!(id, name(&format!("a{n}"))),
-            (Submitted::Duplicate(id), Submitted::Created) => assert_eq!(id, name(&format!("b{n}"))),
+            (Submitted::Created, Submitted::Duplicate(id)) => {
+                assert_eq!(id, name(&format!("a{n}")))
+            }
+            (Submitted::Duplicate(id), Submitted::Created) => {
+                assert_eq!(id, name(&format!("b{n}")))
+            }
             other => panic!("{n}: {other:?}"),
         }
     }

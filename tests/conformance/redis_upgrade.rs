@@ -98,8 +98,7 @@ impl<'s> Older<'s> {
         let head = [&call, "0", "node-1", "3600000", &max, "1000000", "256"];
         let request = ["1", "", "1000000000", "1000", "1"];
         let arguments = [&head[..], &request, &targets].concat();
-        let (_, _, _, rows): (u64, u8, u8, Vec<redis::Value>) =
-            self.run("lease", &arguments).await;
+        let (_, _, _, rows): (u64, u8, u8, Vec<redis::Value>) = self.run("lease", &arguments).await;
         let text = |value: &redis::Value| String::from_redis_value(value.clone()).unwrap();
         let rows = rows.chunks(9);
         rows.map(|row| (text(&row[0]), text(&row[1]))).collect()

@@ -30,6 +30,7 @@ mod slow_connection;
 mod soak;
 mod startup;
 mod stored;
+mod submit_many;
 mod supervision;
 mod untrusted;
 
@@ -66,6 +67,7 @@ pub fn trials() -> Vec<Trial> {
         soak::trials(),
         startup::trials(),
         stored::trials(),
+        submit_many::trials(),
         supervision::trials(),
         untrusted::trials(),
     ]

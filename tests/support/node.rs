@@ -255,10 +255,15 @@ impl Node {
         self.address = ports["grpc"].as_str().expect("an address").into();
     }
 
+    /// Writes the configuration, for a process that the test starts itself.
+    pub fn write_config(&self) {
+        fs::write(self.path("hostel.toml"), &self.config).expect("the configuration");
+    }
+
     /// Starts the process without waiting.
     pub fn spawn(&mut self) {
         let _ = fs::remove_file(self.path("ports.json"));
-        fs::write(self.path("hostel.toml"), &self.config).expect("the configuration");
+        self.write_config();
         let log = File::options()
             .create(true)
             .append(true)

@@ -25,6 +25,17 @@ pub enum Error {
     Unprotected(String),
 }
 
+/// What has become of a section of the configuration that a running server can reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    /// It is in force.
+    InForce,
+    /// A file could not be read, which is logged. The former content stays in force.
+    Failed,
+    /// Whether there is such a section is fixed at the start.
+    FixedAtStart,
+}
+
 /// The protection of a server. The default has neither TLS nor tokens, which only a loopback address
 /// allows.
 #[derive(Default)]
@@ -69,17 +80,13 @@ impl Security {
         Authenticate(tokens.map(|tokens| Arc::new(Auth::new(tokens))))
     }
 
-    /// Reads the files that `config` names again, and returns the sections that are in force as `config`
-    /// has them. Whether there is TLS, and whether tokens are required, is fixed at the start.
-    pub fn reload(&self, config: &Config) -> Vec<&'static str> {
-        let mut in_force = Vec::new();
-        if reread(self.tls.as_deref(), config.tls.clone()) {
-            in_force.push("tls.");
-        }
-        if reread(self.tokens.as_deref(), config.auth.clone()) {
-            in_force.push("auth.");
-        }
-        in_force
+    /// Reads the files that `config` names again, and returns what has become of each section. Whether there
+    /// is TLS, and whether tokens are required, is fixed at the start.
+    pub fn reload(&self, config: &Config) -> [(&'static str, Reloaded); 2] {
+        [
+            ("tls", reread(self.tls.as_deref(), config.tls.clone())),
+            ("auth", reread(self.tokens.as_deref(), config.auth.clone())),
+        ]
     }
 
     /// The values whose files have to be checked for changes.
@@ -90,9 +97,11 @@ impl Security {
     }
 }
 
-fn reread<S: ReloadSource>(current: Option<&Reloadable<S>>, source: Option<S>) -> bool {
+fn reread<S: ReloadSource>(current: Option<&Reloadable<S>>, source: Option<S>) -> Reloaded {
     match (current, source) {
-        (Some(current), Some(source)) => current.reread(source),
-        (current, source) => current.is_none() && source.is_none(),
+        (Some(current), Some(source)) if current.reread(source) => Reloaded::InForce,
+        (Some(_), Some(_)) => Reloaded::Failed,
+        (None, None) => Reloaded::InForce,
+        _ => Reloaded::FixedAtStart,
     }
 }

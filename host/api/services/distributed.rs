@@ -153,7 +153,8 @@ impl DistributedService for DistributedServiceImpl {
         let wait_ms = request.get_ref().wait_ms;
         let wait = self.wait_options(wait_ms, &mut request);
         let request = request.into_inner();
-        let task = convert::submission(request, &self.task_limits, self.scheduler.now())?;
+        let task = convert::submission(request, &self.task_limits, self.scheduler.now());
+        let task = task.map_err(IntoStatus::into_status)?;
         let id = task.id().clone();
         let submitted = match wait_ms {
             0 => self.scheduler.submit_task(task).await.map(|it| (it, None)),

@@ -1,6 +1,7 @@
-//! The gRPC services, one a file, and the message stream of the first (`stream.rs`). Each turns a request
-//! into a call of an engine and its result into a response. `health.rs` is the standard health service;
-//! the faults of a node are in `nodes.rs`.
+//! The gRPC services, one a file, the message stream of the first (`stream.rs`), and the stream of
+//! submissions of `TaskService` (`submit_many`). Each turns a request into a call of an engine and its
+//! result into a response. `health.rs` is the standard health service; the faults of a node are in
+//! `nodes.rs`.
 
 pub mod components;
 pub mod distributed;
@@ -10,6 +11,7 @@ pub mod plugins;
 pub mod reflection;
 pub mod schedules;
 mod stream;
+mod submit_many;
 pub mod tasks;
 #[cfg(test)]
 mod tests;

@@ -201,7 +201,7 @@ async fn next(inbox: &mut Option<Subscription>) -> Option<Received> {
 }
 
 /// Waits until the token is removed, for ever without one.
-async fn revoked(auth: &mut Option<WatchedContext>) {
+pub async fn revoked(auth: &mut Option<WatchedContext>) {
     match auth {
         Some(auth) => auth.revoked().await,
         None => std::future::pending().await,

@@ -1,30 +1,99 @@
-//! Lists, counts, cancels and requeues tasks, for operators.
+//! Lists, counts, cancels and requeues tasks, for operators. `submit_many` has the stream that submits
+//! tasks.
 
-use super::super::{convert, status::IntoStatus, transport::in_flight};
+use super::{
+    super::{
+        convert::{self, TaskLimits},
+        status::IntoStatus,
+        transport::in_flight,
+    },
+    submit_many::{self, Budgets, Setup, TRACKED_BUDGET_BYTES},
+};
 use crate::{
+    budget::Budget,
+    config,
     proto::hostel::v1::{
         CancelTaskRequest, CancelTaskResponse, CountTasksRequest, CountTasksResponse,
-        ListTasksRequest, ListTasksResponse, RequeueTaskRequest, RequeueTaskResponse, TaskCount,
-        task_service_server::TaskService,
+        ListTasksRequest, ListTasksResponse, RequeueTaskRequest, RequeueTaskResponse,
+        SubmitManyRequest, TaskCount, task_service_server::TaskService,
     },
     queue::{Cancel, Filter, Page},
     scheduler::{Error, TaskScheduler},
 };
 use prost::Message;
 use std::sync::Arc;
-use tonic::{Request, Response, Status};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
 
 /// The size of a page if the request does not set one.
 const DEFAULT_PAGE_SIZE: u32 = 100;
 const MAX_PAGE_SIZE: u32 = 1000;
 
+/// The service over the scheduler of a node.
 pub struct TaskServiceImpl {
-    pub scheduler: Arc<dyn TaskScheduler>,
-    pub max_message_bytes: usize,
+    scheduler: Arc<dyn TaskScheduler>,
+    limits: config::Limits,
+    task_limits: TaskLimits,
+    /// Ends streams, which would otherwise outlive the server.
+    end: CancellationToken,
+    /// The budget for the tasks that streams track.
+    tracked: Budget,
+}
+
+impl TaskServiceImpl {
+    pub fn new(
+        scheduler: Arc<dyn TaskScheduler>,
+        limits: config::Limits,
+        task_limits: TaskLimits,
+        end: CancellationToken,
+    ) -> Self {
+        Self {
+            scheduler,
+            limits,
+            task_limits,
+            end,
+            tracked: Budget::new(TRACKED_BUDGET_BYTES),
+        }
+    }
 }
 
 #[tonic::async_trait]
 impl TaskService for TaskServiceImpl {
+    type SubmitManyStream = submit_many::Responses;
+
+    async fn submit_many(
+        &self,
+        mut request: Request<Streaming<SubmitManyRequest>>,
+    ) -> Result<Response<Self::SubmitManyStream>, Status> {
+        let share = in_flight::share_of(&request);
+        let share = share.as_ref();
+        // There is no share without a server.
+        let of = |of_share: Option<&Budget>, bytes| {
+            of_share.cloned().unwrap_or_else(|| Budget::new(bytes))
+        };
+        let setup = Setup {
+            scheduler: self.scheduler.clone(),
+            limits: self.task_limits.clone(),
+            end: self.end.clone(),
+            auth: request.extensions_mut().remove(),
+            arrived: in_flight::request_memory(&mut request),
+            received: of(
+                share.map(|share| &share.received),
+                self.limits.max_received_bytes,
+            ),
+            budgets: Budgets {
+                tracked: self.tracked.clone(),
+                waiting: of(
+                    share.map(|share| &share.waiting),
+                    self.limits.max_unsent_bytes,
+                ),
+                max_message_bytes: self.limits.max_message_bytes,
+            },
+        };
+        let responses = submit_many::responses(request.into_inner(), setup);
+        Ok(in_flight::stream_response(responses))
+    }
+
     async fn list(
         &self,
         request: Request<ListTasksRequest>,
@@ -49,7 +118,7 @@ impl TaskService for TaskServiceImpl {
             let listed = self.scheduler.list_tasks(&filter, &page).await;
             let response = convert::listing(listed.map_err(IntoStatus::into_status)?);
             // Task errors can be long, and the page has to fit into one message.
-            if response.encoded_len() <= self.max_message_bytes || page.size <= 1 {
+            if response.encoded_len() <= self.limits.max_message_bytes || page.size <= 1 {
                 return Ok(in_flight::fit_response(response, reserved));
             }
             page.size /= 2;

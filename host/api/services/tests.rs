@@ -13,8 +13,8 @@ use crate::{
         distributed::{Message, distributed_service_server::DistributedService},
         hostel::v1::{CancelTaskRequest, task_service_server::TaskService},
     },
-    queue::{Cancel, Counts, Durability, Filter, Listing, Page},
-    scheduler::{Accepted, Error, TaskScheduler, TaskStatus, WaitOptions},
+    queue::{Cancel, Counts, Durability, Filter, Listing, Page, StatusRead},
+    scheduler::{Accepted, EndTracker, Error, TaskScheduler, TaskStatus, WaitOptions},
     task::{Name, Submission, TaskId, UnixMs},
 };
 use async_trait::async_trait;
@@ -34,6 +34,19 @@ impl TaskScheduler for NoTasks {
 
     fn now(&self) -> UnixMs {
         UnixMs(0)
+    }
+
+    async fn submit_many(&self, tasks: Vec<Submission>) -> Vec<Result<Accepted, Error>> {
+        tasks.iter().map(|_| Err(Error::Full)).collect()
+    }
+
+    fn track_ends(&self) -> EndTracker {
+        EndTracker::default()
+    }
+
+    async fn read_many(&self, ids: &[TaskId], _: usize) -> Vec<Result<StatusRead, Error>> {
+        let unknown = |id: &TaskId| Err(Error::UnknownTask(id.clone()));
+        ids.iter().map(unknown).collect()
     }
 
     fn durability(&self) -> Durability {
@@ -71,10 +84,10 @@ impl TaskScheduler for NoTasks {
 
 #[tokio::test]
 async fn cancelling_an_unknown_task_is_not_found() {
-    let service = TaskServiceImpl {
-        scheduler: Arc::new(NoTasks),
-        max_message_bytes: 1 << 20,
-    };
+    let limits = Config::default().limits;
+    let task_limits = TaskLimits::new(&limits, Duration::ZERO);
+    let end = CancellationToken::new();
+    let service = TaskServiceImpl::new(Arc::new(NoTasks), limits, task_limits, end);
     let task_id = "gone".into();
     let request = Request::new(CancelTaskRequest { task_id });
     let status = service.cancel(request).await.unwrap_err();
@@ -96,10 +109,7 @@ async fn a_message_counts_as_received_only_until_it_is_sent() {
         router,
         end: CancellationToken::new(),
         scheduler: Arc::new(NoTasks),
-        task_limits: TaskLimits {
-            submission: limits.submission(),
-            options: limits.options(Duration::ZERO),
-        },
+        task_limits: TaskLimits::new(&limits, Duration::ZERO),
         limits,
     };
     let budget = Budget::new(1 << 20);

@@ -21,8 +21,12 @@ pub const MESSAGES: Target = Target {
             error: "why".into(),
             reply_to,
         };
-        let (node, request) = (name("node-1"), u64::MAX - 1);
-        [None, Some(ReplyTo { node, request })]
+        let node = name("node-1");
+        let back = |request| Some(ReplyTo {
+            node: node.clone(),
+            request,
+        });
+        [None, back(None), back(Some(u64::MAX - 1))]
             .map(|reply_to| encode(&message(reply_to)))
             .into()
     },

@@ -39,7 +39,9 @@ pub(super) fn encode(message: &Message) -> Vec<u8> {
         &mut bytes,
         reply_to.map_or(b"", |reply_to| reply_to.node.as_str().as_bytes()),
     );
-    let request = reply_to.map_or(0, |reply_to| reply_to.request);
+    // Nor has any request the number 0.
+    let request = reply_to.and_then(|reply_to| reply_to.request);
+    let request = request.unwrap_or_default();
     bytes.extend_from_slice(&request.to_le_bytes());
     bytes
 }
@@ -83,9 +85,10 @@ fn fields(rest: &[u8]) -> Option<Message> {
     let reply_to = if node.is_empty() {
         None
     } else {
+        let request = u64::from_le_bytes(*request);
         Some(ReplyTo {
             node: name(node)?,
-            request: u64::from_le_bytes(*request),
+            request: Some(request).filter(|&number| number > 0),
         })
     };
     Some(Message {
@@ -119,14 +122,19 @@ mod tests {
         }
     }
 
-    fn waiting() -> Option<ReplyTo> {
-        let (node, request) = (name(b"node-1").unwrap(), u64::MAX - 1);
+    fn reply_to(request: Option<u64>) -> Option<ReplyTo> {
+        let node = name(b"node-1").unwrap();
         Some(ReplyTo { node, request })
+    }
+
+    fn waiting() -> Option<ReplyTo> {
+        reply_to(Some(u64::MAX - 1))
     }
 
     #[test]
     fn decoding_reverses_encoding() {
-        for sent in [message(None), message(waiting())] {
+        for back in [None, waiting(), reply_to(None)] {
+            let sent = message(back);
             let mut bytes = encode(&sent);
             assert_eq!(decode(&bytes).unwrap(), sent);
             bytes.extend_from_slice(b"what a later version adds");

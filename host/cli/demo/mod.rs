@@ -11,6 +11,7 @@ use super::{
     build, compile,
     error::CliError,
     output::{print_lines, print_note},
+    serve,
     signals::Signals,
 };
 use crate::{Config, client::DistributedClient, node::DistributedNode};
@@ -56,16 +57,27 @@ impl Demo {
         if self.exit || !is_free(config.node.listen).await {
             config.node.listen.set_port(0);
         }
-        let mut node = DistributedNode::from_config(&config).await?;
+        let mut node = tokio::select! {
+            created = DistributedNode::from_config(&config) => created?,
+            () = signals.stop() => return Ok(()),
+        };
+        let done = tokio::select! {
+            done = self.serve(&mut node, &data) => done,
+            () = signals.stop() => Ok(()),
+        };
+        let stopped = serve::stop(&mut node, &mut signals).await;
+        done.and(Ok(stopped?))
+    }
+
+    /// Starts the node, runs the tasks, and serves until the node fails; with --exit until they are done.
+    async fn serve(&self, node: &mut DistributedNode, data: &Path) -> Result<(), CliError> {
         node.start().await?;
-        let done = run_tasks(&node, &data).await;
-        if self.exit || done.is_err() {
-            node.stop().await?;
-            return Ok(done?);
+        run_tasks(node, data).await?;
+        if self.exit {
+            return Ok(());
         }
-        print_lines(format_args!("{}", next_steps(&node)));
-        signals.next().await;
-        Ok(node.stop().await?)
+        print_lines(format_args!("{}", next_steps(node)));
+        Err(CliError::node_ended(node.failed().await))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     discovery::{Error, NodeRecord, ServiceInfo},
     health::Health,
     lifecycle::Component,
+    plugin::{Messenger, OutgoingMessage},
 };
 use async_trait::async_trait;
 use std::{
@@ -197,6 +198,41 @@ async fn answers_go_to_the_sender_without_a_request_and_are_not_answered() {
     assert_eq!(ask(&b, "only-b").await, "b");
     assert_eq!(count.load(Ordering::SeqCst), 3);
     assert_eq!(other.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn answers_to_a_published_message_go_to_the_component_that_sent_it() {
+    let [a, b] = nodes().await;
+    let [sender, namesake, receiver] = [0; 3].map(|_| Arc::new(AtomicUsize::new(0)));
+    let _sender = live(&a, "everywhere", &sender);
+    let _namesake = live(&b, "everywhere", &namesake);
+    let _receiver = live(&b, "only-b", &receiver);
+    let publish = async |node: &Node, to: &str| {
+        let outgoing = OutgoingMessage {
+            from: name("everywhere"),
+            by_component: true,
+            to: to.into(),
+            message_type: String::new(),
+            payload: Bytes::new(),
+        };
+        assert_eq!(node.router.publish(outgoing).await, Ok(1));
+    };
+    let count = |of: &AtomicUsize| of.load(Ordering::SeqCst);
+    let until = async |of: &AtomicUsize, wanted: usize| {
+        let waiting = async {
+            while count(of) < wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+        waited.expect("an answer");
+    };
+    publish(&a, "only-b").await;
+    until(&sender, 1).await;
+    // To a component on the same node, too.
+    publish(&b, "only-b").await;
+    until(&namesake, 1).await;
+    assert_eq!((count(&sender), count(&receiver)), (1, 2));
 }
 
 #[tokio::test]

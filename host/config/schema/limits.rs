@@ -55,12 +55,15 @@ settings! {
         /// The same for each connection.
         max_unsent_bytes_per_connection: usize = bytes(MIB..=TIB).default(32 * MIB);
 
-        /// How long a client may read none of the responses that wait for it, or leave a message
-        /// incomplete. After that the connection is closed, or the call fails.
+        /// How long a client may read less than 64 KiB of the responses that wait for it; while others
+        /// wait for that memory, less than an eighth of them. After that the connection is closed. A
+        /// message may take as long to arrive, and a second more for each 256 KiB; while others wait for
+        /// memory, it has to make progress all the time. After that the call fails.
         stall_timeout: Duration = millis(100..=HOUR).default(Duration::from_secs(30));
 
         /// Number of connections. When all are in use, a new one takes the place of the connection that
-        /// has been idle longest; if none is idle, the new one is refused with UNAVAILABLE.
+        /// has been idle longest; one whose only open calls need no token counts as idle. If none is
+        /// idle, the new one is refused with UNAVAILABLE.
         max_connections: usize = number(1..=1_000_000).default(1024);
 
         /// Number of open calls and streams per connection.

@@ -98,10 +98,11 @@ settings! {
         /// Processor time. Waiting does not count.
         max_cpu: Duration = millis(10..=DAY).default(Duration::from_secs(30));
 
-        /// Size of the result of a task.
+        /// Size of the result of a task, or of the answer of a component.
         max_result_bytes: usize = bytes(0..=GIB).default(4 * MIB - 64 * KIB);
 
-        /// Size of what a call writes to its log, stdout and stderr together; the rest is dropped.
+        /// Size of what a call writes to its log, stdout and stderr together; the rest is dropped. What
+        /// the node's log leaves out for its level does not count.
         max_log_bytes: usize = bytes(0..=64 * MIB).default(64 * KIB);
 
         /// Number of messages that a call may send.

@@ -15,8 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many entries one page of a snapshot has. Even with the largest entries a page fits into a message.
-const PAGE: i64 = 128;
+/// How many entries one page of a snapshot has, and the most bytes of its message: etcd takes requests of up
+/// to 1.5 MiB, so a page of the largest values has 24 MiB.
+const PAGE: i64 = 16;
+const PAGE_BYTES: usize = 32 << 20;
 /// How often an idle watch is asked for its progress, and when it counts as dead.
 const PROGRESS_EVERY: Duration = Duration::from_secs(4);
 const SILENT: Duration = Duration::from_secs(13);
@@ -49,6 +51,8 @@ impl Watcher {
         let options = WatchOptions::new()
             .with_prefix()
             .with_start_revision(revision + 1)
+            // Many large changes at once come in several messages, and not in one that is too large.
+            .with_fragment()
             .with_progress_notify();
         let watch = client.watch(format!("{}/", self.prefix), Some(options));
         let mut watch = self.server.within(watch).await?;
@@ -115,10 +119,11 @@ impl Watcher {
     }
 
     /// Reads everything below the prefix at one revision, page by page.
-    async fn snapshot(&self, client: &mut Client) -> Result<Snapshot, Error> {
+    async fn snapshot(&self, client: &Client) -> Result<Snapshot, Error> {
         let name = store_identity::name_path(&self.prefix).into_bytes();
         let new = store_identity::new_path(&self.prefix).into_bytes();
         let end = end_of(&self.prefix);
+        let mut reader = client.kv_client().max_decoding_message_size(PAGE_BYTES);
         let mut from = format!("{}/", self.prefix).into_bytes();
         let mut snapshot = Snapshot::default();
         loop {
@@ -128,7 +133,7 @@ impl Watcher {
                 .with_revision(snapshot.revision);
             let mut page = self
                 .server
-                .within(client.get(from.clone(), Some(options)))
+                .within(reader.get(from.clone(), Some(options)))
                 .await?;
             if snapshot.revision == 0 {
                 snapshot.revision = page.header().map_or(0, |header| header.revision());

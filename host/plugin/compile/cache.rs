@@ -95,7 +95,11 @@ impl Cache {
             let abandoned = path.extension().is_some_and(|end| end == TEMPORARY)
                 && modified.elapsed().is_ok_and(|age| age.as_secs() > 600);
             if (total > max_bytes || abandoned) && path != keep {
-                fs::remove_file(&path)?;
+                match fs::remove_file(&path) {
+                    // Another compilation has evicted it meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    removed => removed?,
+                }
                 total -= bytes;
             }
         }
@@ -191,5 +195,26 @@ mod tests {
         }
         cache.evict(150, Path::new("")).unwrap();
         assert!(!cache.path("old").exists() && cache.path("new").exists());
+    }
+
+    #[test]
+    fn several_may_evict_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::default();
+        let cache = Cache::open(dir.path().to_owned(), &engine).unwrap();
+        for entry in 0..1000 {
+            fs::write(cache.path(&entry.to_string()), [0; 10]).unwrap();
+        }
+        let begin = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            let evict = || {
+                begin.wait();
+                cache.evict(0, Path::new(""))
+            };
+            for evicting in [0; 4].map(|_| scope.spawn(evict)) {
+                evicting.join().unwrap().unwrap();
+            }
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

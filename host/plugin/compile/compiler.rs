@@ -105,9 +105,12 @@ impl Compiler {
         let Ok(permit) = self.running.clone().acquire_owned().await else {
             return Err(Diagnostic::passing("the node is stopping"));
         };
-        // Another file with this content may have been compiled meanwhile.
+        // Another file with this content may have been compiled or refused meanwhile.
         if let Some(compiled) = self.cached(&wasm.sha256).await {
             return Ok(compiled);
+        }
+        if let Some(diagnostic) = self.remembered(&wasm.sha256) {
+            return Err(diagnostic);
         }
         let begin = Instant::now();
         let made = async {
@@ -284,6 +287,28 @@ mod tests {
         // No process could begin now.
         let _all = builder.compiler.running.acquire_many(2).await.unwrap();
         assert_eq!(builder.compile(&wasm).await.err(), Some(refused));
+    }
+
+    #[tokio::test]
+    async fn copies_of_content_that_is_refused_are_compiled_once() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let deep = hostile::nested_types(hostile::Nesting::Instances, 20_000);
+        // Notes each of its runs.
+        let [program, runs] = ["compiler", "runs"].map(|name| dir.path().join(name));
+        let real = testing::compiler();
+        let script = format!("#!/bin/sh\necho >> {runs:?}\nexec {real:?} \"$@\"\n");
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let (builder, wasm) = builder(dir.path(), &deep, |plugins| {
+            plugins.compiler = Some(program);
+            plugins.max_compiles = 1;
+        });
+        let compile = async || builder.compile(&wasm).await.err().unwrap();
+        let (one, two, three) = tokio::join!(compile(), compile(), compile());
+        assert!(one.to_string().contains("stack"), "{one}");
+        assert_eq!((&one, &one), (&two, &three));
+        assert_eq!(std::fs::read(runs).unwrap(), b"\n");
     }
 
     #[tokio::test]

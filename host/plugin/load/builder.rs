@@ -23,6 +23,7 @@ use crate::{
         imports,
         linked_plugin::LinkedPlugin,
         store_state::StoreState,
+        transfer,
     },
 };
 use hostel_config::{Config, Sandbox};
@@ -35,6 +36,8 @@ use wasmtime::component::{Component, InstancePre};
 pub struct Builder {
     pub engine: Arc<Engine>,
     pub compiler: Arc<Compiler>,
+    /// Whether log records of guests count that the node's log leaves out.
+    pub counts_all_records: bool,
     config: Config,
     capabilities: Capabilities,
 }
@@ -64,6 +67,7 @@ impl Builder {
         Ok(Self {
             engine,
             compiler: Arc::new(compiler),
+            counts_all_records: false,
             config: config.clone(),
             capabilities,
         })
@@ -161,7 +165,9 @@ impl Builder {
                     plugin: manifest.name.to_string(),
                     version: manifest.version.clone(),
                     max_log_bytes: sandbox.max_log_bytes,
+                    counts_all: self.counts_all_records,
                 }),
+                max_transfer_bytes: transfer::max_bytes(&self.config, &sandbox),
                 sandbox,
                 granted: Some(Arc::new(Granted {
                     plugin: manifest.name.clone(),
@@ -231,12 +237,14 @@ impl Builder {
             engine: self.engine.clone(),
             pre: pre.clone(),
             slots,
+            max_transfer_bytes: transfer::max_bytes(&self.config, &sandbox),
             sandbox,
             settings: Arc::default(),
             log_source: Arc::new(LogSource {
                 plugin: stem.into_owned(),
                 version: String::new(),
                 max_log_bytes: self.config.plugins.sandbox.max_log_bytes,
+                counts_all: self.counts_all_records,
             }),
             granted: None,
         };

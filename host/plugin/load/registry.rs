@@ -131,8 +131,8 @@ impl Registry {
         self.files.get(file)?.rejection.as_ref()
     }
 
-    /// Makes every candidate serve that can, and rejects the others. Returns the files that serve or
-    /// are rejected anew. With `by_name` the order of file names decides over all files, even against
+    /// Makes every candidate serve that can, and rejects the others, each for what is in its way now.
+    /// Returns the files that serve or are rejected anew. With `by_name` the order of file names decides over all files, even against
     /// those that serve.
     pub fn resolve(&mut self, by_name: bool) -> Vec<PathBuf> {
         let mut before = BTreeMap::new();
@@ -155,13 +155,23 @@ impl Registry {
         });
         let claims = Claims::of(&self.files);
         for (file, entry) in &mut self.files {
-            if entry.rejection.is_none()
-                && let Some(candidate) = &entry.candidate
-                && let Some(obstacle) = claims.obstacle(file, candidate, entry.serving.as_deref())
-                && let Some(diagnostic) = obstacle.diagnostic(candidate)
-            {
-                entry.rejection = Some(rejection(file, diagnostic.to_string()));
-                changed.push(file.clone());
+            let Some(candidate) = &entry.candidate else {
+                continue;
+            };
+            let obstacle = claims.obstacle(file, candidate, entry.serving.as_deref());
+            let Some(obstacle) = obstacle else { continue };
+            let Some(diagnostic) = obstacle.diagnostic(candidate) else {
+                continue;
+            };
+            let error = diagnostic.to_string();
+            match &mut entry.rejection {
+                Some(known) if known.error == error => {}
+                // Their number changes with every plugin; the file has been refused for it before.
+                Some(known) if matches!(obstacle, Obstacle::Names(_)) => known.error = error,
+                other => {
+                    *other = Some(rejection(file, error));
+                    changed.push(file.clone());
+                }
             }
         }
         changed

@@ -26,18 +26,20 @@ pub enum CallError {
     /// The call used more processor time than this.
     #[error("it used more than {} ms of processor time (plugins.sandbox.max_cpu_ms)", .0.as_millis())]
     Cpu(Duration),
-    /// The guest needed more memory than this number of bytes.
-    #[error("it needed more than {0} bytes of memory (plugins.sandbox.max_memory_bytes)")]
-    Memory(usize),
-    /// The guest needed tables with more than this number of elements.
-    #[error("it needed more than {0} table elements (plugins.sandbox.max_table_elements)")]
-    Table(usize),
+    /// The guest needed more memory than this number of bytes, and may have given a reason.
+    #[error("it needed more than {0} bytes of memory (plugins.sandbox.max_memory_bytes){}", after_colon(.1))]
+    Memory(usize, Option<String>),
+    /// The guest needed tables with more than this number of elements, and may have given a reason.
+    #[error("it needed more than {0} table elements (plugins.sandbox.max_table_elements){}", after_colon(.1))]
+    Table(usize, Option<String>),
     /// The result has more than this number of bytes.
     #[error("its result has more than {0} bytes (plugins.sandbox.max_result_bytes)")]
     Result(usize),
-    /// The call passed more than this number of bytes between guest and host.
+    /// The guest passed more than this number of bytes to the node at once.
     #[error(
-        "it passed more than {0} bytes to the node in one call (plugins.sandbox.max_result_bytes)"
+        "it passed more than {0} bytes to the node in one call, which is twice the largest of \
+         plugins.sandbox.max_result_bytes, limits.max_payload_bytes and keyvalue.max_batch_bytes, and \
+         some more for keys"
     )]
     Transfer(usize),
     /// The guest's stack overflowed.
@@ -46,6 +48,11 @@ pub enum CallError {
     /// A failure of the guest itself.
     #[error("{0}")]
     Trap(String),
+}
+
+fn after_colon(reason: &Option<String>) -> String {
+    let reason = reason.as_ref().map(|reason| format!(": {reason}"));
+    reason.unwrap_or_default()
 }
 
 /// The class of the failure that ended an attempt, as the log names it.
@@ -91,8 +98,8 @@ impl CallError {
             Self::Timeout(_) => Some(FailureClass::Timeout),
             Self::Trap(_) => Some(FailureClass::Trap),
             Self::Cpu(_)
-            | Self::Memory(_)
-            | Self::Table(_)
+            | Self::Memory(..)
+            | Self::Table(..)
             | Self::Result(_)
             | Self::Transfer(_)
             | Self::Stack => Some(FailureClass::Limit),

@@ -1,6 +1,7 @@
 //! The output of guests: stdout, stderr and wasi:logging become log lines with the target
-//! `hostel::guest`, cut off at the log limit of the call. Stderr and critical records are kept besides
-//! as the reason of a failure, even if the limit is reached.
+//! `hostel::guest`, cut off at the log limit of the call. What the node's log leaves out for its level
+//! does not count. Stderr and critical records are kept besides as the reason of a failure, even if the
+//! limit is reached.
 
 use super::{bindings::Level, failure_reason::FailureReason};
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamResult},
 };
 
-/// Longer lines are broken.
+/// Lines that reach this are broken, behind the piece that reaches it.
 const MAX_LINE_BYTES: usize = 8 << 10;
 
 /// The plugin that log lines are attributed to, and its limit.
@@ -24,6 +25,9 @@ pub struct LogSource {
     pub plugin: String,
     pub version: String,
     pub max_log_bytes: usize,
+    /// Whether records count that the node's log leaves out, as they do where only the limit is of
+    /// interest.
+    pub counts_all: bool,
 }
 
 /// What a call is about.
@@ -90,6 +94,9 @@ impl GuestLog {
         if level == Level::Critical {
             call.failure_reason.critical(message);
         }
+        if !self.counts(level) {
+            return;
+        }
         let context = self.take(&mut call, context.as_bytes());
         let message = self.take(&mut call, message.as_bytes());
         let [context, message] = [context, message].map(String::from_utf8_lossy);
@@ -135,12 +142,32 @@ impl GuestLog {
         if matches!(stream, Stream::Stderr) {
             call.failure_reason.stderr(&String::from_utf8_lossy(line));
         }
-        let text = String::from_utf8_lossy(self.take(call, line));
         let (level, context) = match stream {
             Stream::Stdout => (Level::Info, "stdout"),
             Stream::Stderr => (Level::Warn, "stderr"),
         };
+        if !self.counts(level) {
+            return;
+        }
+        let text = String::from_utf8_lossy(self.take(call, line));
         self.emit(call, level, context, text.trim_end());
+    }
+
+    /// Whether records at this level count.
+    fn counts(&self, level: Level) -> bool {
+        macro_rules! is_kept {
+            ($level:ident) => {
+                tracing::enabled!(target: "hostel::guest", tracing::Level::$level)
+            };
+        }
+        let is_kept = match level {
+            Level::Trace => is_kept!(TRACE),
+            Level::Debug => is_kept!(DEBUG),
+            Level::Info => is_kept!(INFO),
+            Level::Warn => is_kept!(WARN),
+            Level::Error | Level::Critical => is_kept!(ERROR),
+        };
+        is_kept || self.source.counts_all
     }
 
     /// The part of `bytes` that is within the limit.
@@ -257,14 +284,64 @@ impl Pollable for Pipe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tracing::{
+        Event, Metadata, Subscriber,
+        span::{Attributes, Id, Record},
+        subscriber::with_default,
+    };
 
     fn guest_log(max_log_bytes: usize) -> GuestLog {
         let source = LogSource {
             plugin: "p".into(),
             version: "1".into(),
             max_log_bytes,
+            counts_all: true,
         };
         GuestLog::new(Arc::new(source))
+    }
+
+    /// A log that keeps records down to the level `info`.
+    struct Informative;
+
+    impl Subscriber for Informative {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() <= tracing::Level::INFO
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn records_that_the_log_leaves_out_do_not_count() {
+        let source = LogSource {
+            plugin: "p".into(),
+            version: "1".into(),
+            max_log_bytes: 10,
+            counts_all: false,
+        };
+        let log = GuestLog::new(Arc::new(source));
+        with_default(Informative, || {
+            for level in [Level::Trace, Level::Debug] {
+                log.log(level, "", "a long record of what goes on");
+                assert!(!log.is_cut_off(), "{level:?}");
+            }
+            log.log(Level::Info, "", "1234567890");
+            assert!(!log.is_cut_off());
+            log.log(Level::Info, "", "1");
+            assert!(log.is_cut_off());
+        });
+        // Without any log the reason of a failure is still known.
+        log.begin(Subject::Component);
+        log.log(Level::Critical, "panic", "boom, with more than ten bytes");
+        log.write(Stream::Stderr, b"and more than ten bytes of stderr\n");
+        assert!(!log.is_cut_off());
+        assert!(log.failure_reason().unwrap().starts_with("boom"));
     }
 
     #[test]
@@ -298,8 +375,9 @@ mod tests {
     #[test]
     fn the_limit_holds_for_all_streams_together() {
         let log = guest_log(10);
-        log.write(Stream::Stdout, b"12345");
-        log.log(Level::Info, "", "67890 and more");
+        log.write(Stream::Stdout, b"12345\n");
+        assert!(!log.is_cut_off());
+        log.log(Level::Info, "", "67890");
         assert!(log.is_cut_off());
         log.begin(Subject::Component);
         assert!(!log.is_cut_off(), "the next call has the whole limit");

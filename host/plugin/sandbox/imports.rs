@@ -72,7 +72,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<StoreState>> {
 }
 
 fn log(
-    store: StoreContextMut<'_, StoreState>,
+    mut store: StoreContextMut<'_, StoreState>,
     (level, context, message): (Level, WasmStr, WasmStr),
 ) -> wasmtime::Result<()> {
     let log = &store.data().log;
@@ -80,6 +80,9 @@ fn log(
         return Ok(());
     }
     log.log(level, &context.to_str(&store)?, &message.to_str(&store)?);
+    if level == Level::Critical {
+        store.data_mut().limiter.reason_given();
+    }
     Ok(())
 }
 

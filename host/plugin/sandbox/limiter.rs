@@ -1,5 +1,6 @@
 //! The memory limit of one store, summed over all of its memories and tables. Remembers what it
-//! denied, so that the trap that follows is attributed to the limit.
+//! denied, so that the trap that follows is attributed to the limit, unless the guest survived that and
+//! has named another reason since.
 
 use wasmtime::ResourceLimiter;
 
@@ -17,6 +18,8 @@ pub struct Limiter {
     table_elements: usize,
     peak_memory_bytes: usize,
     denied: Option<Denied>,
+    /// Whether the guest has named a reason of its own since then.
+    survived: bool,
 }
 
 /// CPython and SpiderMonkey guests have about 110 core instances.
@@ -33,6 +36,7 @@ impl Limiter {
             table_elements: 0,
             peak_memory_bytes: 0,
             denied: None,
+            survived: false,
         }
     }
 
@@ -43,10 +47,27 @@ impl Limiter {
     /// Begins another call; what an earlier one was denied does not explain its failure.
     pub fn begin(&mut self) {
         self.denied = None;
+        self.survived = false;
     }
 
+    /// Notes that the guest has named a reason of its own for the failure that is coming.
+    pub fn reason_given(&mut self) {
+        self.survived = self.denied.is_some();
+    }
+
+    /// What the guest was denied in this call.
     pub fn denied(&self) -> Option<Denied> {
         self.denied
+    }
+
+    /// Whether the guest has named a reason of its own after it was denied something.
+    pub fn survived(&self) -> bool {
+        self.survived
+    }
+
+    fn deny(&mut self, denied: Denied) {
+        self.denied = Some(denied);
+        self.survived = false;
     }
 }
 
@@ -60,7 +81,7 @@ impl ResourceLimiter for Limiter {
         let more = desired.saturating_sub(current);
         let granted = grow(&mut self.memory_bytes, more, self.max_memory_bytes);
         if !granted {
-            self.denied = Some(Denied::Memory);
+            self.deny(Denied::Memory);
         }
         self.peak_memory_bytes = self.peak_memory_bytes.max(self.memory_bytes);
         Ok(granted)
@@ -75,7 +96,7 @@ impl ResourceLimiter for Limiter {
         let more = desired.saturating_sub(current);
         let granted = grow(&mut self.table_elements, more, self.max_table_elements);
         if !granted {
-            self.denied = Some(Denied::Table);
+            self.deny(Denied::Table);
         }
         Ok(granted)
     }
@@ -116,6 +137,22 @@ mod tests {
         assert_eq!(limiter.denied(), Some(Denied::Memory));
         assert!(limiter.memory_growing(30, 40, None).unwrap());
         assert_eq!(limiter.peak_memory_bytes(), 100);
+    }
+
+    #[test]
+    fn a_reason_counts_that_is_given_after_the_latest_denial() {
+        let mut limiter = Limiter::new(100, 10);
+        limiter.reason_given();
+        assert!(!limiter.survived());
+        assert!(!limiter.memory_growing(0, 101, None).unwrap());
+        assert!(!limiter.survived());
+        limiter.reason_given();
+        assert!(limiter.survived());
+        assert!(!limiter.memory_growing(0, 101, None).unwrap());
+        assert!(!limiter.survived());
+        limiter.reason_given();
+        limiter.begin();
+        assert!(!limiter.survived() && limiter.denied().is_none());
     }
 
     #[test]

@@ -22,8 +22,6 @@ use wasmtime::{Store, Trap, UpdateDeadline, component::InstancePre};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_config::WasiConfigVariables;
 
-/// What a guest may always pass in one host call, even if results must be smaller.
-const MIN_TRANSFER_BYTES: usize = 1 << 20;
 /// Handles to resources that a guest may hold.
 const MAX_HANDLES: usize = 10_000;
 
@@ -34,6 +32,8 @@ pub struct LinkedPlugin {
     /// How many pool slots an instance takes.
     pub slots: usize,
     pub sandbox: Sandbox,
+    /// What a guest may pass to the node at once, from `transfer::max_bytes`.
+    pub max_transfer_bytes: usize,
     pub settings: Arc<WasiConfigVariables>,
     pub log_source: Arc<LogSource>,
     /// What it may reach beyond its sandbox; nothing while it describes itself.
@@ -137,7 +137,7 @@ impl LinkedPlugin {
         );
         let mut store = Store::new(&self.engine.wasmtime, state);
         store.limiter(|state| &mut state.limiter);
-        store.set_hostcall_fuel(self.transfer_bytes());
+        store.set_hostcall_fuel(self.max_transfer_bytes);
         store.set_max_component_handles(MAX_HANDLES);
         let cpu_budget = cpu_budget.clone();
         store.epoch_deadline_callback(move |_| {
@@ -149,10 +149,6 @@ impl LinkedPlugin {
             })
         });
         store
-    }
-
-    fn transfer_bytes(&self) -> usize {
-        self.sandbox.max_result_bytes.max(MIN_TRANSFER_BYTES)
     }
 
     fn explain(
@@ -168,25 +164,38 @@ impl LinkedPlugin {
         if cpu_budget.is_late() {
             return CallError::Timeout(timeout);
         }
-        match state.limiter.denied() {
-            Some(Denied::Memory) => return CallError::Memory(self.sandbox.max_memory_bytes),
-            Some(Denied::Table) => return CallError::Table(self.sandbox.max_table_elements),
-            None => {}
-        }
         let cause = error.root_cause().to_string();
         // wasmtime does not export this error's type; a test fails if its text changes.
         if cause.contains("fuel allocated for hostcalls has been exhausted") {
             return if error.is::<wasmtime::WasmBacktrace>() {
-                CallError::Transfer(self.transfer_bytes())
+                CallError::Transfer(self.max_transfer_bytes)
             } else {
                 CallError::Result(self.sandbox.max_result_bytes)
             };
         }
-        let what = match (
-            error.downcast_ref::<Trap>(),
-            error.downcast_ref::<I32Exit>(),
-        ) {
-            (Some(Trap::StackOverflow), _) => return CallError::Stack,
+        let trap = error.downcast_ref::<Trap>();
+        if trap == Some(&Trap::StackOverflow) {
+            return CallError::Stack;
+        }
+        let reason = state.log.failure_reason();
+        let (memory, elements) = (
+            self.sandbox.max_memory_bytes,
+            self.sandbox.max_table_elements,
+        );
+        // A guest whose allocation fails traps without a word, or with one on stderr. A critical record
+        // after that means that it went on, and failed for that reason.
+        let also = match state.limiter.denied() {
+            Some(denied) if !state.limiter.survived() => {
+                return match denied {
+                    Denied::Memory => CallError::Memory(memory, reason),
+                    Denied::Table => CallError::Table(elements, reason),
+                };
+            }
+            Some(Denied::Memory) => CallError::Memory(memory, None).to_string(),
+            Some(Denied::Table) => CallError::Table(elements, None).to_string(),
+            None => String::new(),
+        };
+        let what = match (trap, error.downcast_ref::<I32Exit>()) {
             // LLVM keeps large frames in the guest's own memory, below everything else in it.
             (Some(trap @ Trap::MemoryOutOfBounds), _) => {
                 format!("{trap} (a guest that recurses too deep can end like this)")
@@ -195,10 +204,15 @@ impl LinkedPlugin {
             (_, Some(I32Exit(status))) => format!("the guest called exit({status})"),
             _ => cause.lines().next().unwrap_or_default().to_owned(),
         };
-        CallError::Trap(match state.log.failure_reason() {
+        let mut text = match reason {
             Some(reason) => format!("{what}: {reason}"),
             None => what,
-        })
+        };
+        if !also.is_empty() {
+            text.push_str("; before that, ");
+            text.push_str(&also);
+        }
+        CallError::Trap(text)
     }
 }
 

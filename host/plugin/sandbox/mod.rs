@@ -20,3 +20,4 @@ mod messaging;
 pub mod sizing;
 pub mod store_state;
 mod ticker;
+pub mod transfer;

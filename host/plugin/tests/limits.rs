@@ -96,8 +96,37 @@ async fn every_limit_holds_and_is_named_with_its_setting() {
     );
     let ended = end_of(test_guest::LOG_TOO_MUCH, |_| {}).await;
     assert_eq!(ended, AttemptResult::Returned(Bytes::from_static(b"hello")));
+    // Of one long record the rest is dropped, up to what the node takes at all.
+    let log = |bytes: usize| {
+        format!(
+            "(drop (memory.grow (i32.const 200)))
+            (call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 262144) (i32.const {bytes}))"
+        )
+    };
+    let ended = end_of(&log(5 << 20), |_| {}).await;
+    assert_eq!(ended, AttemptResult::Returned(Bytes::new()));
+    let error = permanent(end_of(&log(12 << 20), |_| {}).await);
+    assert!(error.contains("limits.max_payload_bytes"), "{error}");
     let ended = end_of(test_guest::LOOK_AROUND, |_| {}).await;
     assert_eq!(ended, AttemptResult::Returned(Bytes::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_survives_a_limit_fails_for_its_own_reason() {
+    const DENIED: &str = "(drop (memory.grow (i32.const 60000)))";
+    const BOOM: &str = "(i32.store (i32.const 4096) (i32.const 0x6d6f6f62))
+        (call $log (i32.const 5) (i32.const 0) (i32.const 0) (i32.const 4096) (i32.const 4))";
+    let limit = "it needed more than 67108864 bytes of memory (plugins.sandbox.max_memory_bytes)";
+    let survived = format!("{DENIED} {BOOM} unreachable");
+    let error = retryable(end_of(&survived, |_| {}).await);
+    assert!(
+        error.ends_with(&format!("executed: boom; before that, {limit}")),
+        "{error}"
+    );
+    // What it said before it was denied more memory is no reason to try again.
+    let failed = format!("{BOOM} {DENIED} unreachable");
+    let error = permanent(end_of(&failed, |_| {}).await);
+    assert_eq!(error, format!("{limit}: boom"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +169,10 @@ async fn a_call_ends_when_it_is_cancelled_or_dropped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_self_check_finds_that_every_limit_holds() {
     let dir = tempfile::tempdir().unwrap();
-    let checks = verify_self(&config(dir.path())).await.unwrap();
+    let mut config = config(dir.path());
+    // Less than the guests take that have to reach another limit.
+    config.plugins.sandbox.max_cpu = Duration::from_millis(50);
+    let checks = verify_self(&config).await.unwrap();
     for check in &checks {
         println!("{check:?}");
     }
@@ -149,6 +181,24 @@ async fn the_self_check_finds_that_every_limit_holds() {
         "{checks:#?}"
     );
     assert!(!dir.path().join("data").exists());
+    // Each by its own limit.
+    let ended = |limit: &str| {
+        let check = checks.iter().find(|check| check.limit.starts_with(limit));
+        check.unwrap().detail.clone()
+    };
+    for (limit, words) in [
+        ("timeout of a busy", "timeout of 200 ms"),
+        ("timeout of a guest", "timeout of 200 ms"),
+        ("processor", "50 ms of processor time"),
+        ("memory", "max_memory_bytes"),
+        ("tables", "max_table_elements"),
+        ("stack", "recursed deeper"),
+        ("size of a result", "max_result_bytes"),
+        ("size of a log", "its log was cut off"),
+    ] {
+        let detail = ended(limit);
+        assert!(detail.contains(words), "{limit}: {detail}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

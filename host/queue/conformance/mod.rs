@@ -28,5 +28,5 @@ mod suspects;
 mod unique;
 
 pub use case::{Case, MAX_OPEN_TASKS, cases, ordered_cases};
-pub use schedules::{ScheduleCase, schedule_cases};
 pub use helpers::{finish_one, limited, name, request, task, task_with, with_options};
+pub use schedules::{ScheduleCase, schedule_cases};

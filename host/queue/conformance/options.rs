@@ -140,13 +140,16 @@ pub(super) async fn options_are_part_of_the_content(queue: &dyn TaskQueue) {
 }
 
 pub(super) async fn filters_select_by_group_and_tag(queue: &dyn TaskQueue) {
-    let options = |n: usize| TaskOptions {
-        group: (n % 2 == 1).then(|| name(if n % 4 == 1 { "g" } else { "h" })),
-        ..tagged(match n % 3 {
+    let options = |n: usize| {
+        let tags: &[&str] = match n % 3 {
             0 => &["red", "blue"],
             1 => &["red"],
             _ => &[],
-        })
+        };
+        TaskOptions {
+            group: (n % 2 == 1).then(|| name(if n % 4 == 1 { "g" } else { "h" })),
+            ..tagged(tags)
+        }
     };
     let task_type = |n: usize| if n < 12 { "a" } else { "b" };
     let batch = (0..24).map(|n| with_options(&format!("t{n}"), task_type(n), options(n)));

@@ -18,15 +18,19 @@ pub(super) fn explain(server: &Server, reserve_percent: u64, error: &RedisError)
             reason: memory::full(reserve_percent),
         };
     }
-    // The one transient state without an error code of its own.
-    let crowded = || error.to_string().contains("max number of clients");
+    // The transient states without an error code of their own: too many clients, and WAIT on a server that
+    // has become a replica.
+    let passes = || {
+        let text = error.to_string();
+        text.contains("max number of clients") || text.contains("WAIT cannot be used with replica")
+    };
     let wrong = matches!(
         error.kind(),
         ErrorKind::Parse
             | ErrorKind::UnexpectedReturnType
             | ErrorKind::Server(ServerErrorKind::ResponseError)
     ) || error.code() == Some("WRONGTYPE");
-    if wrong && !is_refusal(error) && !crowded() {
+    if wrong && !is_refusal(error) && !passes() {
         return Error::Corrupt(error.to_string());
     }
     // Everything else passes: the server loads, is a replica, its memory or disk is full, or its cluster
@@ -90,6 +94,9 @@ mod tests {
             "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist",
             "NOREPLICAS Not enough good replicas to write.",
             "ERR max number of clients reached",
+            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a \
+             replica is configured to be writable (which is not the default) writes to replicas are just \
+             local and are not propagated.",
         ] {
             let word = line.split(' ').next().unwrap_or_default();
             match explained(false, &reply(line)) {

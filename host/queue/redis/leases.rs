@@ -88,7 +88,18 @@ fn split_fitting(request: &mut LeaseRequest, leased: Vec<Leased>) -> (Vec<Leased
 
 /// Id, fencing token, attempt, head and payload of each task, when it was submitted and when this attempt
 /// began, whether this is its first attempt without an error, whether it is a suspect, and its options.
-type Row = (String, u64, u64, Vec<u8>, Vec<u8>, u64, u64, u8, u8, Vec<u8>);
+type Row = (
+    String,
+    u64,
+    u64,
+    Vec<u8>,
+    Vec<u8>,
+    u64,
+    u64,
+    u8,
+    u8,
+    Vec<u8>,
+);
 
 /// The time of the shard, whether it has lost the task types, whether due tasks were left because of their
 /// bytes, and the leased tasks.

@@ -44,9 +44,8 @@ pub(super) fn words(options: &TaskOptions, reserved_until: u64) -> String {
     let name = |name: Option<&Name>| name.map_or(ABSENT, Name::as_str).to_owned();
     let group = name(options.group.as_ref());
     let key = name(options.unique.as_ref().map(|unique| &unique.key));
-    let mut words = format!(
-        "{after} {at} {reserved_until} {start_by} {result_ttl} {priority} {group} {key}"
-    );
+    let mut words =
+        format!("{after} {at} {reserved_until} {start_by} {result_ttl} {priority} {group} {key}");
     for tag in &options.tags {
         // Writing to a text cannot fail.
         let _ = write!(words, " {tag}");
@@ -107,7 +106,10 @@ mod tests {
     #[test]
     fn scripts_and_policy_agree_on_the_turns_of_priorities() {
         let cycle = SHARES.iter().sum();
-        let turns: String = (0..cycle).map(Priority::of_turn).map(priority_mark).collect();
+        let turns: String = (0..cycle)
+            .map(Priority::of_turn)
+            .map(priority_mark)
+            .collect();
         let line = format!("local TURNS = '{turns}'\n");
         assert!(include_str!("scripts/lease.lua").contains(&line), "{line}");
     }

@@ -147,11 +147,9 @@ impl ShardClient {
 
     /// The shard of a task's id, or of a unique key. It is the same in every version: FNV-1a, 64 bits.
     pub fn shard_of_text(&self, text: &str) -> usize {
-        let hash = text
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
         usize::try_from(hash % self.tags.len() as u64).unwrap_or_default()
     }
 

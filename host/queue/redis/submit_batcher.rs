@@ -200,10 +200,15 @@ async fn write(
     let answers: String = bulk.within(CALL, bytes, answer).await?;
     let mut wait = cmd("WAIT");
     wait.arg(replicas).arg(REPLICATE.as_millis() as usize);
-    let confirmed: u32 = client.within(connection.on_node_of_key(tag, wait)).await?;
+    let confirmation = async {
+        let confirmed: u32 = client.within(connection.on_node_of_key(tag, wait)).await?;
+        let after = client.within(connection_id(&mut connection, tag)).await?;
+        Ok((confirmed, after))
+    };
+    let (confirmed, after) = confirmation.await.map_err(Error::after_change)?;
     let reason = if confirmed < replicas {
         format!("{confirmed} of {replicas} replicas confirmed the task (queue.replicas)")
-    } else if client.within(connection_id(&mut connection, tag)).await? != before {
+    } else if after != before {
         "the connection was lost before replicas confirmed the task (queue.replicas)".into()
     } else {
         return parse(&answers);

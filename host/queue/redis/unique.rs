@@ -46,7 +46,8 @@ const SWEEP: usize = 500;
 const SWEEPS: usize = 4;
 
 pub(super) fn has_key(task: &Submission) -> bool {
-    task.options().is_some_and(|options| options.unique.is_some())
+    task.options()
+        .is_some_and(|options| options.unique.is_some())
 }
 
 /// A unique key, and the task that is to have it.
@@ -341,7 +342,10 @@ async fn reserve_or_take(client: &ShardClient, keys: &[Key]) -> Result<Vec<Reser
 
 /// Reserves keys, each unless another task has it with another token than the given one. Returns the tasks
 /// that keep the key from being reserved.
-async fn reserve(client: &ShardClient, keys: &[(&Key, &str)]) -> Result<Vec<Option<Holder>>, Error> {
+async fn reserve(
+    client: &ShardClient,
+    keys: &[(&Key, &str)],
+) -> Result<Vec<Option<Holder>>, Error> {
     let parts = split_by(client.tags.len(), keys, |(key, _)| key.shard, |_| 0);
     let parts = parts.into_iter().map(async |(shard, part)| {
         let call = client.call(shard, &client.scripts.key_reserve, |call| {

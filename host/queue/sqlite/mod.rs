@@ -9,6 +9,8 @@ mod error;
 mod finish;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod hand_off;
+mod heads;
 mod index;
 mod lane;
 mod lease_guard;

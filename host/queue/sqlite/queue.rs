@@ -4,6 +4,7 @@ use super::{
     clock::{self, Clock, WallClock},
     damage::Damage,
     encoding::millis,
+    hand_off::HandOff,
     lease_guard::LeaseGuard,
     queries, schema,
     stats::Stats,
@@ -51,6 +52,7 @@ pub struct SqliteQueue {
     lists: Reader,
     stats: Arc<Stats>,
     task_cache: Arc<TaskCache>,
+    offers: Arc<HandOff>,
     pub(super) clock: Arc<Clock>,
     /// `None` once closed.
     publisher: Mutex<Option<Publisher>>,
@@ -75,6 +77,7 @@ impl SqliteQueue {
         let lock = database.claim().await?;
         let stats = Arc::new(Stats::default());
         let task_cache = Arc::new(TaskCache::default());
+        let offers = Arc::new(HandOff::default());
         let publisher = Publisher::new();
         let tasks = Reader::start(health, Part::Queue, "queue-reader", &database)?;
         let lists = Reader::start(health, Part::Queue, "queue-lists", &database)?;
@@ -83,6 +86,7 @@ impl SqliteQueue {
             task_cache: Arc::clone(&task_cache),
             publisher: publisher.clone(),
             max_open: settings.max_open_tasks,
+            offers: Arc::clone(&offers),
         };
         let options = WriterOptions {
             backlog: BACKLOG,
@@ -97,6 +101,7 @@ impl SqliteQueue {
             lists,
             stats,
             task_cache,
+            offers,
             clock,
             publisher: Mutex::new(Some(publisher)),
             stale: Arc::default(),
@@ -179,6 +184,13 @@ impl TaskQueue for SqliteQueue {
             .execute(SyncLevel::Normal, run, on_commit)
             .await?;
         Ok(guard.take())
+    }
+
+    async fn hand_off(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error> {
+        self.still_open()?;
+        let handed_off = self.offers.offer(request.clone(), self.writer.downgrade());
+        // The offer is dropped if its transaction fails, or if another one takes its place.
+        Ok(handed_off.await.map(LeaseGuard::take).unwrap_or_default())
     }
 
     async fn renew(&self, held: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Error> {

@@ -16,7 +16,7 @@ struct ByPriority {
     tasks: Lane,
     /// Ordered by due time, then by submission.
     suspects: BTreeSet<QueuePosition>,
-    /// What `Index::heads` has of this route: the first task and the first suspect.
+    /// What `Heads` has of this route: the first task and the first suspect.
     heads: [Option<QueuePosition>; 2],
 }
 
@@ -97,7 +97,7 @@ impl RouteIndex {
         }
     }
 
-    /// Replaces what `Index::heads` has of this route, and returns what it had.
+    /// Replaces what `Heads` has of this route, and returns what it had.
     pub fn set_head(
         &mut self,
         priority: Priority,

@@ -2,24 +2,13 @@
 //! `Priority::of_turn`; within a priority the oldest task of all routes comes first, and within a route the
 //! groups take turns (`lane`).
 
-use super::{encoding::SymbolId, index::Index, lane::QueuePosition};
+use super::{encoding::SymbolId, heads::Head, index::Index, lane::QueuePosition};
 use crate::lease_request::LeaseRequest;
 use hostel_task::{Name, Priority, Resources, StateKind};
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, HashMap, HashSet},
+    collections::{BinaryHeap, HashMap},
 };
-
-/// The first task of a route, or its first suspect.
-type Head = (QueuePosition, SymbolId, bool);
-
-/// The first pending tasks of all routes, by priority in the order of `Priority::ALL`.
-#[derive(Default)]
-pub(super) struct Heads {
-    by_priority: [BTreeSet<Head>; 3],
-    /// The routes for which it is out of date.
-    pub stale: HashSet<SymbolId>,
-}
 
 /// A task that is to be leased.
 pub(super) struct Taken {
@@ -41,7 +30,7 @@ impl Index {
     /// Removes the tasks that are to be leased from what is pending: those due by `now`, within the limits
     /// of the request and the concurrency limits of their types, and at most one suspect.
     pub fn take_due(&mut self, request: &LeaseRequest, now: i64) -> Vec<Taken> {
-        self.update_heads();
+        self.heads.update(&mut self.routes);
         let mut due = self.due(request, now);
         let mut taken = Vec::new();
         while taken.len() < request.max {
@@ -134,29 +123,6 @@ impl Index {
             remaining,
             available: request.available,
             has_suspect: false,
-        }
-    }
-
-    /// Brings `heads` up to date for the routes that changed.
-    fn update_heads(&mut self) {
-        for symbol in self.heads.stale.drain() {
-            let Some(entry) = self.routes.get_mut(&symbol) else {
-                continue;
-            };
-            for priority in Priority::ALL {
-                let heads = &mut self.heads.by_priority[priority as usize];
-                for suspect in [false, true] {
-                    let head = entry.first_of(priority, suspect);
-                    let before = entry.set_head(priority, suspect, head);
-                    if before == head {
-                        continue;
-                    }
-                    if let Some(before) = before {
-                        heads.remove(&(before, symbol, suspect));
-                    }
-                    heads.extend(head.map(|head| (head, symbol, suspect)));
-                }
-            }
         }
     }
 

@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, convert::identity, time::Duration};
 use tempfile::TempDir;
 
 mod damage;
+mod hand_off;
 mod options;
 mod time;
 

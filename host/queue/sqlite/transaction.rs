@@ -6,6 +6,7 @@ use super::{
     clock::Clock,
     damage::Damage,
     encoding::{SymbolId, millis, parse_name, read_bytes, read_metadata, write_metadata},
+    hand_off::{HandOff, HandedOff},
     index::{ActiveLease, Index},
     route_index::RouteIndex,
     statements::Statements,
@@ -39,6 +40,12 @@ pub(super) struct Transaction<'c> {
     pub refusal: Option<Arc<str>>,
     /// The index may differ from the database, although nothing failed.
     pub must_reload: bool,
+    /// Where a request waits for tasks.
+    pub offers: Arc<HandOff>,
+    /// What the running transaction leases to it.
+    pub handed_off: Option<HandedOff>,
+    /// Whether the running transaction makes tasks pending.
+    pub has_pending: bool,
     max_open: usize,
 }
 
@@ -57,6 +64,7 @@ impl<'c> Transaction<'c> {
         max_open: usize,
         task_cache: Arc<TaskCache>,
         clock: Arc<Clock>,
+        offers: Arc<HandOff>,
     ) -> Result<Self, StatementError> {
         let mut tx = Self {
             conn,
@@ -69,6 +77,9 @@ impl<'c> Transaction<'c> {
             clock,
             refusal: None,
             must_reload: false,
+            offers,
+            handed_off: None,
+            has_pending: false,
             max_open,
         };
         tx.reload()?;
@@ -76,6 +87,8 @@ impl<'c> Transaction<'c> {
     }
 
     pub fn forget_changes(&mut self) {
+        self.handed_off = None;
+        self.has_pending = false;
         self.changes.clear();
         self.snapshots.clear();
     }
@@ -161,9 +174,12 @@ impl<'c> Transaction<'c> {
         self.index.count(route, None, Some(StateKind::Pending))?;
         self.index
             .insert_pending(route, (due, seq), 0, options, start_by)?;
-        self.index.submit_cache.insert(seq, task, submitted_at);
+        // What is leased much later would keep others out of the cache.
+        if due == now {
+            self.index.submit_cache.insert(seq, task, submitted_at);
+        }
         self.changed(task.id(), task.task_type().clone(), StateKind::Pending);
-        let due_at = self.clock.to_wall(due);
+        let due_at = options.map_or(submitted_at, |_| self.clock.to_wall(due));
         self.known(task_cache::submitted(task, submitted_at, due_at));
         Ok(Submitted::Created)
     }
@@ -331,6 +347,7 @@ impl<'c> Transaction<'c> {
     }
 
     pub fn changed(&mut self, id: &TaskId, task_type: Name, state: StateKind) {
+        self.has_pending |= state == StateKind::Pending;
         self.snapshots.push((id.clone(), None));
         self.changes.push(Change::new(id.clone(), task_type, state));
     }

@@ -3,6 +3,7 @@
 
 use super::{
     clock::{Clock, WallClock},
+    hand_off::HandOff,
     schedule_schema,
     stats::Stats,
     transaction::Transaction,
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     pub task_cache: Arc<TaskCache>,
     pub publisher: Publisher,
     pub max_open: usize,
+    pub offers: Arc<HandOff>,
 }
 
 pub(super) struct QueueStore {
@@ -66,7 +68,14 @@ impl Store for QueueStore {
 
     fn session<'c>(&mut self, conn: &'c Connection) -> Result<Transaction<'c>, StatementError> {
         let cache = Arc::clone(&self.shared.task_cache);
-        Transaction::open(conn, self.shared.max_open, cache, Arc::clone(&self.clock))
+        let offers = Arc::clone(&self.shared.offers);
+        Transaction::open(
+            conn,
+            self.shared.max_open,
+            cache,
+            Arc::clone(&self.clock),
+            offers,
+        )
     }
 
     /// Publishes before the operations are answered, so that a watcher that begins at the answer
@@ -77,6 +86,9 @@ impl Store for QueueStore {
         self.shared
             .publisher
             .publish(std::mem::take(&mut tx.changes));
+        if let Some(handed_off) = tx.handed_off.take() {
+            handed_off.deliver();
+        }
     }
 
     fn failed(&mut self) {
@@ -128,6 +140,9 @@ impl<'c> Session<'c> for Transaction<'c> {
     }
 
     fn before_commit(&mut self) -> Result<(), StatementError> {
+        if self.has_pending && !self.must_reload {
+            self.hand_off()?;
+        }
         if self.must_reload {
             self.reload()?;
         }

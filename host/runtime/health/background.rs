@@ -233,13 +233,13 @@ impl Entry {
             "{} ended: {why}; the node cannot work without it",
             self.name
         );
-        self.health.report(self.part, self.name, &*why);
-        // The first reason stands.
+        // First, so that the node ends whatever happens to the log. The first reason stands.
         self.health.registry().failed.send_if_modified(|failed| {
             let first = failed.is_none();
-            failed.get_or_insert(why);
+            failed.get_or_insert_with(|| why.clone());
             first
         });
+        self.health.report(self.part, self.name, why);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Why a call about a schedule failed.
 
+use crate::schedule::{InvalidSchedule, Origin};
 use crate::{
     queue,
     schedule::{InvalidSchedule, Origin},

@@ -16,8 +16,10 @@ impl Component for Probe {
     type Out = Option<String>;
 
     fn start() -> Result<Self> {
-        if config::get_as::<bool>("broken")? == Some(true) {
-            return Err(TaskError::retryable("broken"));
+        match config::get("broken")?.as_deref() {
+            None => {}
+            Some("forever") => return Err(TaskError::permanent("broken forever")),
+            Some(_) => return Err(TaskError::retryable("broken")),
         }
         let answers = Vec::new();
         Ok(Self { count: 0, answers })
@@ -141,10 +143,11 @@ fn requests_reach_listeners_and_the_component() {
     let error = host.run("ask", "other error").unwrap_err();
     assert_eq!(error, TaskError::retryable("no"));
     assert_eq!(host.run("ask", "p count").unwrap(), b"1 1");
-    for payload in ["p self", "p silent"] {
-        let error = host.run("ask", payload).unwrap_err();
-        assert!(error.message().contains("no answer in time"), "{error}");
-    }
+    let error = host.run("ask", "p silent").unwrap_err();
+    assert_eq!(
+        error,
+        TaskError::retryable("p handled it and gave no answer")
+    );
     let error = host.run("ask", "nobody x").unwrap_err();
     assert!(
         error
@@ -156,6 +159,26 @@ fn requests_reach_listeners_and_the_component() {
     let error = host.run("ask", "p error").unwrap_err();
     assert_eq!(error, TaskError::permanent("as asked"));
     assert_eq!(host.published(), []);
+}
+
+#[test]
+fn a_component_cannot_send_a_request_to_itself() {
+    let host = MockHost::new(plugin());
+    let why = "refused: p cannot wait for its own answer: it handles one message after the other";
+    assert_eq!(host.send("", "self"), Err(TaskError::permanent(why)));
+    // For the task that asked, this is what the component answers.
+    assert_eq!(host.run("ask", "p self"), Err(TaskError::permanent(why)));
+    assert_eq!(host.run("ask", "p count").unwrap(), b"3 3");
+}
+
+#[test]
+fn a_component_that_cannot_start_is_down_for_tasks() {
+    for (broken, why) in [("true", "broken"), ("forever", "broken forever")] {
+        let host = MockHost::new(plugin()).config("broken", broken);
+        let down = format!("undeliverable: p is down: cannot start: {why}");
+        let error = host.run("ask", "p count").unwrap_err();
+        assert_eq!(error, TaskError::retryable(down));
+    }
 }
 
 #[test]

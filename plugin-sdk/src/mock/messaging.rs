@@ -27,20 +27,30 @@ pub(crate) fn request(
     _: Duration,
 ) -> Result<Vec<u8>, Error> {
     let (node, message) = message_to(to, message_type, payload)?;
+    let own = to == node.plugin.name() && node.plugin.has_component();
+    if own && node.is_in_component() {
+        return Err(Error::Refused(format!(
+            "{to} cannot wait for its own answer: it handles one message after the other"
+        )));
+    }
     let listener = node.listeners.borrow().get(to).cloned();
     match listener {
         Some(listener) => listener(&message),
-        None if to == node.plugin.name() && node.plugin.has_component() => {
-            request_own_component(&node, message)
-        }
+        None if own => request_own_component(&node, message),
         None => Err(Error::Undeliverable(format!(
             "nothing listens on {to}; add a listener with MockHost::answers"
         ))),
     }
 }
 
-/// Sends a request to the plugin's own component.
+/// Sends a request of a task to the plugin's own component, with the errors of a node.
 fn request_own_component(node: &Rc<Node>, message: Published) -> Result<Vec<u8>, Error> {
+    let to = message.to.clone();
+    if let Err(error) = node.start() {
+        let why = error.message();
+        let down = format!("{to} is down: cannot start: {why}");
+        return Err(Error::Undeliverable(down));
+    }
     let about = Message {
         id: node.next_message_id(),
         sender: message.to.clone(),
@@ -50,11 +60,11 @@ fn request_own_component(node: &Rc<Node>, message: Published) -> Result<Vec<u8>,
     };
     match node.receive(message.payload, &about) {
         Some(Ok(Some(answer))) => Ok(answer),
-        Some(Ok(None)) => Err(Error::Timeout("the component gave no answer".into())),
+        Some(Ok(None)) => Err(Error::Failed(format!(
+            "{to} handled it and gave no answer"
+        ))),
         Some(Err(error)) => Err(Error::from_answer(as_answer(&error))),
-        None => Err(Error::Timeout(
-            "the component is handling a message and cannot send a request to itself".into(),
-        )),
+        None => Err(Error::Timeout(format!("{to} is handling a message"))),
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Node {
     pub listeners: RefCell<HashMap<String, Rc<Listener>>>,
     /// Borrowed while the component handles a message.
     component: RefCell<Option<Box<dyn Instance>>>,
+    /// Set while code of the component runs.
+    in_component: Cell<bool>,
     messages: Cell<u64>,
 }
 
@@ -33,6 +35,7 @@ impl Node {
             published: RefCell::default(),
             listeners: RefCell::default(),
             component: RefCell::default(),
+            in_component: Cell::default(),
             messages: Cell::default(),
         }
     }
@@ -51,11 +54,28 @@ impl Node {
         run()
     }
 
+    /// Runs code of the component in this node.
+    fn enter_component<T>(self: &Rc<Self>, run: impl FnOnce() -> T) -> T {
+        struct Restore<'n>(&'n Cell<bool>, bool);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.1);
+            }
+        }
+        let _restore = Restore(&self.in_component, self.in_component.replace(true));
+        self.enter(run)
+    }
+
+    /// Whether code of the component runs, and not of a task.
+    pub fn is_in_component(&self) -> bool {
+        self.in_component.get()
+    }
+
     /// Starts the component if it is not running.
     pub fn start(self: &Rc<Self>) -> Result<()> {
         let mut component = self.component.borrow_mut();
         if component.is_none() {
-            *component = Some(self.enter(|| self.plugin.start())?);
+            *component = Some(self.enter_component(|| self.plugin.start())?);
         }
         Ok(())
     }
@@ -67,7 +87,7 @@ impl Node {
 
     pub fn stop(self: &Rc<Self>) -> Result<()> {
         let component = self.component.take();
-        self.enter(|| component.map_or(Ok(()), |mut component| component.end()))
+        self.enter_component(|| component.map_or(Ok(()), |mut component| component.end()))
     }
 
     /// Delivers a message to the component. Returns `None` while the component handles another.
@@ -83,7 +103,7 @@ impl Node {
         let mut component = self.component.try_borrow_mut().ok()?;
         // The instance is taken out so that a panic drops it and the next message starts a new one.
         let mut instance = component.take()?;
-        let answer = self.enter(|| instance.receive(payload, message));
+        let answer = self.enter_component(|| instance.receive(payload, message));
         *component = Some(instance);
         Some(answer)
     }

@@ -39,6 +39,12 @@ impl Component for Probe {
             "sleep" => sleep(),
             "grow" => grow(),
             "big" => vec![7; 100 << 20],
+            "return" => vec![7; kib(&payload)?],
+            "send" => {
+                let sent = messaging::publish("probe.topic", "sent", vec![7; kib(&payload)?])?;
+                sent.to_string().into()
+            }
+            "store" => store(&payload)?,
             "about" => format!("{VERSION} {message:?}").into(),
             "version" => VERSION.into(),
             "count" => count()?,
@@ -115,6 +121,20 @@ fn grow() -> ! {
     loop {
         all.push(black_box(vec![1_u8; 1 << 20]));
     }
+}
+
+/// So many KiB.
+fn kib(number: &[u8]) -> Result<usize> {
+    let number = std::str::from_utf8(number).permanent()?;
+    Ok(number.parse::<usize>().permanent()? << 10)
+}
+
+/// Stores four values of so many KiB at once.
+fn store(number: &[u8]) -> Result<Vec<u8>> {
+    let value = vec![7; kib(number)?];
+    let entries = ["a", "b", "c", "d"].map(|key| (key, value.clone()));
+    kv::open("probe")?.set_many(entries)?;
+    Ok("stored".into())
 }
 
 /// `version:count`, of a number that is kept in the store.
@@ -205,6 +225,10 @@ mod tests {
         assert_eq!(answer(&host, "publish", "room\nhello"), "1");
         assert_eq!(host.published()[0].payload, b"hello");
         assert_eq!(answer(&host, "log", ""), "said");
+        assert_eq!(answer(&host, "return", "2").len(), 2048);
+        assert_eq!(answer(&host, "send", "1"), "1");
+        assert_eq!(answer(&host, "store", "1"), "stored");
+        assert_eq!(host.store("probe")["d"].len(), 1024);
         assert_eq!(host.run("probe-ask", "hello").unwrap(), b"hello");
         host.send_answer("").unwrap();
         assert_eq!(answer(&host, "answers", ""), "1");

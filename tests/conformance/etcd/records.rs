@@ -1,6 +1,6 @@
 //! Records and services in etcd: what nodes see, unreadable entries, limits and access.
 
-use super::{PREFIX, TTL, admin, ids, key, node, record, sees, settings, trial};
+use super::{PREFIX, TTL, admin, connect, ids, key, node, record, sees, settings, trial};
 use crate::support::{
     self,
     servers::{Kind, Server},
@@ -13,6 +13,7 @@ use hostel::{
     },
 };
 use libtest_mimic::Trial;
+use serde_json::Value;
 use std::{sync::Arc, time::Instant};
 
 pub fn trials() -> Vec<Trial> {
@@ -25,6 +26,10 @@ pub fn trials() -> Vec<Trial> {
         trial(
             "unreadable_entries_are_skipped",
             unreadable_entries_are_skipped,
+        ),
+        trial(
+            "records_of_many_megabytes_are_read",
+            records_of_many_megabytes_are_read,
         ),
         trial(
             "the_number_of_services_is_limited",
@@ -46,6 +51,26 @@ async fn the_constructor_of_the_seed_serves() {
     seed.register_node(record("a")).await.unwrap();
     let got = admin(&server).await.get("/services/nodes/a", None).await;
     assert_eq!(got.unwrap().count(), 1);
+}
+
+async fn records_of_many_megabytes_are_read() {
+    let server = Server::start(Kind::Etcd).await;
+    let watching = node(&server, "a").await;
+    let mut admin = admin(&server).await;
+    let written = admin.get(key("a"), None).await.unwrap();
+    let mut record: Value = serde_json::from_slice(written.kvs()[0].value()).unwrap();
+    // A field of a later version, so that each record is nearly as large as etcd takes.
+    record["later"] = "x".repeat(1 << 20).into();
+    let mut expected = vec!["a".to_owned()];
+    for number in 10..30 {
+        let id = format!("n{number}");
+        record["id"] = id.clone().into();
+        admin.put(key(&id), record.to_string(), None).await.unwrap();
+        expected.push(id);
+    }
+    let expected = expected.join(" ");
+    sees(&watching, &expected).await;
+    sees(&connect(&server), &expected).await;
 }
 
 async fn nodes_see_each_other() {

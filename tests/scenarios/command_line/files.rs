@@ -253,6 +253,18 @@ pub async fn verify_reports_all_errors() {
     };
     write("patch.wasm", &patch.wasm().unwrap());
     assert_eq!(verify("patch.wasm").text(), "patch.wasm: no errors\n");
+    // An interface that the node does not know is refused only in its own package.
+    let also = |export: &str| {
+        let more = format!("(component (instance $none) (export {export:?} (instance $none))");
+        let text = TestGuest::default().text();
+        wat::parse_str(text.replacen("(component", &more, 1)).unwrap()
+    };
+    write("other.wasm", &also("acme:other/thing@0.1.0"));
+    assert_eq!(verify("other.wasm").text(), "other.wasm: no errors\n");
+    write("unknown.wasm", &also("hostel:plugin/thing@0.1.0"));
+    let out = String::from_utf8(verify("unknown.wasm").out).unwrap();
+    let words = "exports hostel:plugin/thing@0.1.0, which this node does not know";
+    assert!(out.contains(words), "{out}");
     let memory = "(component (core module (memory 65535))";
     let large = TestGuest::default()
         .text()
@@ -323,6 +335,34 @@ pub async fn build_installs_only_acceptable_plugins() {
     let output = build("short");
     assert!(output.err.contains("remove it"), "{}", output.err);
 }
+
+/// A plugin that needs more memory to describe itself than others have, as the section of its name says.
+/// The name has a dash, which cargo does not put into the name of the file.
+pub async fn build_checks_a_plugin_under_the_limits_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, out) = (built().join("source/big-list"), dir.path().join("out"));
+    write_crate(&source, "big-list", "1.0.0", "big_list", "", GREEDY);
+    let build = |settings: &str| {
+        fs::write(dir.path().join("hostel.toml"), settings).unwrap();
+        let mut build = hostel();
+        build.current_dir(dir.path()).args(["plugins", "build"]);
+        build.arg(&source).arg("--out").arg(&out);
+        run(build.env("CARGO_TARGET_DIR", self::source().join("target")))
+    };
+    let output = build("");
+    let words = "plugins.sandbox.max_memory_bytes";
+    assert!(output.err.contains(words), "{}", output.err);
+    let output = build("[plugin.big-list.limits]\nmax_memory_bytes = 209715200\n");
+    assert_eq!(output.code, Some(0), "{}", output.err);
+    assert!(out.join("big-list.wasm").exists());
+}
+
+const GREEDY: &str = "use hostel_sdk::prelude::*;
+fn same(payload: Vec<u8>) -> Vec<u8> { payload }
+hostel_sdk::plugin! {
+    task(\"greedy\", same).attempts(std::hint::black_box(vec![1_u8; 100 << 20])[7].into()),
+}
+";
 
 const ECHO: &str = "use hostel_sdk::prelude::*;
 fn same(payload: Vec<u8>) -> Vec<u8> { payload }

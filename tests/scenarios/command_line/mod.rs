@@ -3,11 +3,13 @@
 
 mod demo;
 mod files;
+mod many;
+mod options;
 mod tasks;
 
 use crate::support::{
     DEADLINE,
-    backend::{Backend, Shared, on_both},
+    backend::{Backend, Shared, on_both, on_both_needing},
     eventually,
     node::{self, Node, hostel},
     plugins::{built, can_build, hostile, showcase, source, write_crate},
@@ -28,8 +30,18 @@ pub fn trials() -> Vec<Trial> {
         on_both("command_line::submit", tasks::submit),
         on_both("command_line::submit_that_fails", tasks::submit_that_fails),
         on_both("command_line::tasks", tasks::tasks),
+        on_both("command_line::submit_many", many::submit_many),
+        on_both_needing(
+            "command_line::submit_with_options",
+            true,
+            options::submit_with_options,
+        ),
     ];
     let others = vec![
+        trial(
+            "command_line::submit_many_that_fails",
+            many::submit_many_that_fails,
+        ),
         trial("command_line::plugins_of_a_node", files::plugins_of_a_node),
         trial("command_line::plugin_files", files::plugin_files),
         trial_needing(
@@ -45,6 +57,10 @@ pub fn trials() -> Vec<Trial> {
         trial(
             "command_line::build_installs_only_acceptable_plugins",
             files::build_installs_only_acceptable_plugins,
+        ),
+        trial(
+            "command_line::build_checks_a_plugin_under_the_limits_of_its_name",
+            files::build_checks_a_plugin_under_the_limits_of_its_name,
         ),
         trial_needing("command_line::verify_self", true, files::verify_self),
         trial_needing("command_line::config", true, files::config),

@@ -95,7 +95,7 @@ pub async fn submit(on: Backend) {
     }
 }
 
-fn through_stdin(node: &Node, arguments: &[&str], input: &[u8]) -> Ran {
+pub fn through_stdin(node: &Node, arguments: &[&str], input: &[u8]) -> Ran {
     let mut child = hostel()
         .env("HOSTEL_SERVER", node.address())
         .args(arguments)

@@ -22,6 +22,10 @@ pub fn trials() -> Vec<Trial> {
             exceeding_a_limit_ends_one_instance,
         ),
         on_both(
+            "components::what_is_too_large_is_an_error_and_ends_no_instance",
+            what_is_too_large_is_an_error_and_ends_no_instance,
+        ),
+        on_both(
             "components::a_component_that_cannot_start_is_down",
             a_component_that_cannot_start_is_down,
         ),
@@ -97,7 +101,10 @@ async fn exceeding_a_limit_ends_one_instance(on: Backend) {
         ("sleep", "timeout of 300 ms"),
         ("trap", "unreachable"),
         ("grow", "plugins.sandbox.max_memory_bytes"),
-        ("big", "plugins.sandbox.max_memory_bytes"),
+        (
+            "big",
+            "(plugins.sandbox.max_memory_bytes): memory allocation of 104857600 bytes failed",
+        ),
     ] {
         assert_eq!(
             answer(&node, "memory", "").await,
@@ -139,6 +146,31 @@ async fn exceeding_a_limit_ends_one_instance(on: Backend) {
     let (sent, why) = flooded.split_once('\n').expect("a reason");
     assert_eq!(sent, "100");
     assert!(why.contains("plugins.sandbox.max_messages"), "{why}");
+}
+
+/// What is within its own limit passes, however small others are, and what exceeds it is an error that
+/// names it.
+async fn what_is_too_large_is_an_error_and_ends_no_instance(on: Backend) {
+    // Results may have the usual size, and then less than a value.
+    for (max_result_bytes, too_large) in [(4_128_768, "5120"), (65_536, "100")] {
+        let settings = format!("[plugin.probe.limits]\nmax_result_bytes = {max_result_bytes}\n");
+        let node = on.start(&[&probe("1.0.0")], &settings).await;
+        assert_eq!(answer(&node, "memory", "").await, "1");
+        assert_eq!(answer(&node, "store", "1024").await, "stored");
+        // The largest payload of a message, and a KiB more.
+        assert_eq!(answer(&node, "send", "4032").await, "1");
+        for (message_type, kib, setting) in [
+            ("return", too_large, "plugins.sandbox.max_result_bytes"),
+            ("send", "4033", "limits.max_payload_bytes"),
+            ("store", "1025", "keyvalue.max_value_bytes"),
+        ] {
+            let error = refusal(&node, message_type, kib).await;
+            assert!(error.contains(setting), "{message_type}: {error}");
+        }
+        assert_eq!(answer(&node, "memory", "").await, "2");
+        let probe = listed(&node).await;
+        assert_eq!((probe.starts, probe.failed), (1, 0));
+    }
 }
 
 async fn a_component_that_cannot_start_is_down(on: Backend) {

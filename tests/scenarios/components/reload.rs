@@ -11,7 +11,10 @@ use crate::support::{
 };
 use hostel::{
     DistributedClient,
-    proto::{distributed::Message, hostel::v1::Node as ListedNode},
+    proto::{
+        distributed::Message,
+        hostel::v1::{Component, Node as ListedNode},
+    },
 };
 use libtest_mimic::Trial;
 use std::{
@@ -56,6 +59,10 @@ pub fn trials() -> Vec<Trial> {
         on_both(
             "components::new_code_takes_the_memory_of_the_old_if_both_never_fit",
             new_code_takes_the_memory_of_the_old_if_both_never_fit,
+        ),
+        on_both(
+            "components::memory_of_a_component_is_kept_for_it_when_a_start_or_a_message_fails",
+            memory_of_a_component_is_kept_for_it_when_a_start_or_a_message_fails,
         ),
     ]
     .into_iter()
@@ -283,7 +290,8 @@ async fn a_removed_component_keeps_its_store(on: Backend) {
 async fn with_component_memory(on: Backend, mib: usize, files: &[&Path]) -> Node {
     let bytes = mib << 20;
     let settings = format!(
-        "[plugins]\nmax_total_memory_bytes = 1073741824\nmax_component_memory_bytes = {bytes}\n"
+        "[plugins]\nmax_total_memory_bytes = 1073741824\nmax_component_memory_bytes = {bytes}\n\
+         [plugin.probe.config]\n\"start-6.6.6\" = \"panic\"\n"
     );
     let node = on.prepare(files, &settings).await;
     node.add_wasm("probe.wasm", &fs::read(probe("1.0.0")).unwrap());
@@ -339,20 +347,80 @@ async fn new_code_waits_for_memory_that_others_hold(on: Backend) {
 async fn new_code_takes_the_memory_of_the_old_if_both_never_fit(on: Backend) {
     let node = with_component_memory(on, 100, &[]).await;
     assert_eq!(answer(&node, "version", "").await, "1.0.0");
+    let_rates_wait(&node).await;
+    node.add_wasm("probe.wasm", &fs::read(probe("2.0.0")).unwrap());
+    runs(&node, "2.0.0").await;
+    assert_eq!(answer(&node, "version", "").await, "2.0.0");
+    let log = node.log();
+    assert!(log.contains("there is no memory for both"), "{log}");
+    assert!(log.contains("stops 1.0.0"), "{log}");
+}
+
+/// Installs a component for which the first has left no memory, and waits until it is listed.
+async fn let_rates_wait(node: &Node) {
     node.add_plugin(&showcase("rates"));
     eventually("the other component waits", async || {
         let components = node.client().list_components().await.expect("a list");
         components.iter().any(|one| one.id == "rates").then_some(())
     })
     .await;
-    node.add_wasm("probe.wasm", &fs::read(probe("2.0.0")).unwrap());
-    eventually("the new version runs", async || {
+}
+
+/// Waits until `probe` runs in this version.
+async fn runs(node: &Node, version: &str) -> Component {
+    eventually("the version runs", async || {
+        let probe = listed(node).await;
+        (probe.version == version && probe.state == "running").then_some(probe)
+    })
+    .await
+}
+
+/// Only one instance fits at all, and another component waits for its memory all the time. A new version
+/// that cannot start leaves the memory to the old one, and a crash leaves it to the next instance.
+async fn memory_of_a_component_is_kept_for_it_when_a_start_or_a_message_fails(on: Backend) {
+    // Built before the other component begins to wait, which it does for ten seconds at a time.
+    let [bad, good] = ["6.6.6", "2.0.0"].map(|version| fs::read(probe(version)).unwrap());
+    showcase("rates");
+    let node = with_component_memory(on, 100, &[]).await;
+    assert_eq!(answer(&node, "version", "").await, "1.0.0");
+    let_rates_wait(&node).await;
+    node.add_wasm("probe.wasm", &bad);
+    let failed = eventually("the old version is back", async || {
         let probe = listed(&node).await;
-        (probe.version == "2.0.0" && probe.state == "running").then_some(())
+        let back = probe.starts == 2 && probe.state == "running";
+        back.then_some(probe)
     })
     .await;
+    assert_eq!(failed.version, "1.0.0");
+    for part in ["version 6.6.6 cannot start", "start panics as configured"] {
+        assert!(failed.error.contains(part), "{}", failed.error);
+    }
+    let crash = super::refusal(&node, "panic", "").await;
+    assert!(crash.contains("panic's own words"), "{crash}");
+    assert_eq!(answer(&node, "version", "").await, "1.0.0");
+    eventually("the version has failed twice", async || {
+        node.log().contains("retrying in 20s").then_some(())
+    })
+    .await;
+    let crash = super::refusal(&node, "panic", "").await;
+    assert!(crash.contains("panic's own words"), "{crash}");
+    assert_eq!(answer(&node, "version", "").await, "1.0.0");
+    // Each crash was the first failure of the old code, which the failures of the new one are not.
+    let of_probe = |words: &str| {
+        let is_of_probe = |line: &&str| line.contains("component=probe") && line.contains(words);
+        node.log().lines().find(is_of_probe).map(str::to_owned)
+    };
+    assert!(of_probe("retrying in 10s").is_some());
+    assert_eq!(of_probe("restarting in"), None);
+    // The second of two is followed by a pause.
+    for _ in 0..2 {
+        super::refusal(&node, "panic", "").await;
+    }
+    assert_eq!(answer(&node, "version", "").await, "1.0.0");
+    assert!(of_probe("restarting in").is_some());
+    node.add_wasm("probe.wasm", &good);
+    let upgraded = runs(&node, "2.0.0").await;
+    assert_eq!(upgraded.error, "", "earlier failures are not reported");
     assert_eq!(answer(&node, "version", "").await, "2.0.0");
-    let log = node.log();
-    assert!(log.contains("there is no memory for both"), "{log}");
-    assert!(log.contains("stops 1.0.0"), "{log}");
+    assert_eq!(of_probe("no room"), None);
 }

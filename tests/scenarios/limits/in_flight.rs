@@ -301,3 +301,52 @@ pub async fn unread_small_messages_are_bounded() {
         "{before} KiB before, {highest} KiB with unread messages"
     );
 }
+
+/// A client that sends tasks on many streams and reads neither answers nor ends.
+pub async fn unread_ends_are_bounded() {
+    const STREAMS: usize = 20;
+    let node = node(Backend::Embedded, SETTINGS).await;
+    let mut client = node.client();
+    assert_serves(&mut client).await;
+    let before = node.resident_kib();
+    let request = |bytes: usize| {
+        Bytes::from(framed(&SubmitManyRequest {
+            task: Some(task("sample", vec![b'x'; bytes])),
+            results: true,
+            ..SubmitManyRequest::default()
+        }))
+    };
+    let (large, small) = (request(BYTES / 4), request(100));
+    let mut lazy = Raw::connect(&node, 0).await;
+    for _ in 0..STREAMS {
+        let method = "hostel.v1.TaskService/SubmitMany";
+        lazy.call_any(method, large.clone(), false).await;
+    }
+    let (mut highest, since) = (0, Instant::now());
+    while !lazy.ended.is_finished() {
+        assert!(
+            since.elapsed() < DEADLINE,
+            "the connection was never closed; {before} KiB before, {highest} KiB with unread ends"
+        );
+        in_time("an answer to another client", assert_serves(&mut client)).await;
+        for stream in &mut lazy.open {
+            // What the node does not take waits in this process.
+            for message in [&small, &large, &small] {
+                let _ = stream.send_data(message.clone(), false);
+            }
+        }
+        highest = highest.max(node.resident_kib());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let grown = highest.saturating_sub(before);
+    assert!(
+        grown < ROOM_KIB + (16 << 10),
+        "{before} KiB before, {highest} KiB with unread ends"
+    );
+    assert!(
+        node.log().contains("limits.stall_timeout_ms"),
+        "{}",
+        node.log()
+    );
+    assert_serves(&mut client).await;
+}

@@ -23,7 +23,7 @@ use hostel::{
             Message, RegisterRequest, Task, TaskResponse, TaskStatusRequest,
             distributed_service_client::DistributedServiceClient,
         },
-        hostel::v1::ListTasksRequest,
+        hostel::v1::{ListTasksRequest, SubmitManyRequest},
     },
 };
 use libtest_mimic::Trial;
@@ -95,6 +95,11 @@ pub fn trials() -> Vec<Trial> {
             "limits::unread_small_messages_are_bounded",
             true,
             in_flight::unread_small_messages_are_bounded,
+        ),
+        trial_needing(
+            "limits::unread_ends_are_bounded",
+            true,
+            in_flight::unread_ends_are_bounded,
         ),
         trial_needing(
             "limits::calls_end_at_their_deadline",

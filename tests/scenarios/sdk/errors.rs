@@ -35,12 +35,38 @@ async fn the_compiler_names_the_mismatched_part() {
     };
     let a = "task(\"a\", a)";
     assert_eq!(errors("", "component = C, task(\"a\", good)"), "");
+    // As many as a node accepts, and every number that a group may have.
+    for count in [2, 3, 4, 5, 6, 7, 8, 9, 256] {
+        let tasks = |n| format!("task(\"a{n}\", good).attempts(3)");
+        let tasks: Vec<String> = (0..count).map(tasks).collect();
+        assert_eq!(errors("", &tasks.join(",\n")), "", "{count} task types");
+    }
     for (items, plugin, words) in [
         ("", "", "plugin! is empty: a plugin has task types"),
         (
             "",
             "task(\"a\", good), component = C",
             "`component = Type` comes first and once",
+        ),
+        (
+            "",
+            "task(\"a\", good), task(\"b\", good), component = C, task(\"c\", good)",
+            "`component = Type` comes first and once",
+        ),
+        (
+            "",
+            "task(\"a\", good), task(\"b\", good), task(\"c\", good), component = C",
+            "`component = Type` comes first and once",
+        ),
+        (
+            "",
+            "task(\"a\", good), task(\"b\", good), task(\"c\", good), task(\"d\", good), component = C",
+            "`component = Type` comes first and once",
+        ),
+        (
+            "fn a(_: u32) -> String { todo!() }",
+            "task(\"b\", good), task(\"c\", good), task(\"a\", a), task(\"d\", good), task(\"e\", good)",
+            "`u32` cannot be used as a payload",
         ),
         (
             "",

@@ -63,6 +63,7 @@ async fn a_plugin_has_only_the_interfaces_it_declares() {
             "hostel:plugin/messaging",
             "wasi:config/store",
             "wasi:keyvalue/atomics",
+            "wasi:keyvalue/batch",
             "wasi:keyvalue/store",
             "wasi:logging/logging",
         ]

@@ -1,7 +1,7 @@
 //! Creates the fixtures with the binary of an earlier version. These trials are ignored unless
 //! `tests/fixtures/make` runs them.
 
-use super::{SERVICE, facts, fixture, message, prepare, tasks};
+use super::{SERVICE, VERSION, facts, fixture, message, prepare, tasks};
 use crate::support::{
     backend::Shared,
     eventually,
@@ -102,7 +102,7 @@ async fn bring_about(node: &Node) -> Value {
 
 fn write(name: &str, content: &Value) {
     let text = serde_json::to_string_pretty(content).expect("JSON");
-    fs::write(fixture(name), text + "\n").expect("a fixture");
+    fs::write(fixture(VERSION, name), text + "\n").expect("a fixture");
 }
 
 /// Creates `queue.db` and `kv.db` as a kill leaves them, with their write-ahead logs merged.
@@ -116,7 +116,7 @@ async fn embedded() {
         let merge = "PRAGMA wal_checkpoint(TRUNCATE)";
         database.query_row(merge, (), |_| Ok(())).expect("a log");
         drop(database);
-        fs::copy(data.join(file), fixture(file)).expect("a fixture");
+        fs::copy(data.join(file), fixture(VERSION, file)).expect("a fixture");
     }
     write("queue.json", &statuses);
 }
@@ -134,7 +134,7 @@ async fn redis(shards: usize) {
     node.kill();
     server.command(&["SAVE"]).await.expect("saved");
     let dump = server.dir().join("dump.rdb");
-    fs::copy(dump, fixture(&format!("redis-{shards}.rdb"))).expect("a fixture");
+    fs::copy(dump, fixture(VERSION, &format!("redis-{shards}.rdb"))).expect("a fixture");
     write(&format!("redis-{shards}.json"), &statuses);
 }
 

@@ -21,8 +21,12 @@ pub fn trials() -> Vec<Trial> {
     open::trials().into_iter().chain(make::trials()).collect()
 }
 
-/// The version of the stored formats.
-const VERSION: &str = "v1";
+/// The version of the stored formats that `make` creates, and those whose databases `open` opens.
+const VERSION: &str = "v2";
+const VERSIONS: [&str; 2] = [FIRST, VERSION];
+
+/// The version whose fixtures of servers `open` opens.
+const FIRST: &str = "v1";
 
 /// Settings that keep ended tasks for ten years and make leases short.
 const QUEUE: &str = "keep_ended_ms = 315360000000\nlease_ttl_ms = 2000";
@@ -35,8 +39,8 @@ const EVENT: (&str, u64) = ("login", 7);
 /// The service that a client has registered: its name, node id and address.
 const SERVICE: (&str, &str, &str) = ("web", "front", "10.0.0.1:80");
 
-fn fixture(name: &str) -> PathBuf {
-    source().join("tests/fixtures").join(VERSION).join(name)
+fn fixture(version: &str, name: &str) -> PathBuf {
+    source().join("tests/fixtures").join(version).join(name)
 }
 
 /// Returns every byte value.

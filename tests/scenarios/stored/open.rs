@@ -1,6 +1,6 @@
 //! The current binary opens the data of earlier versions without losing or changing anything.
 
-use super::{EVENT, METADATA, SERVICE, facts, fixture, prepare, tasks};
+use super::{EVENT, FIRST, METADATA, SERVICE, VERSIONS, facts, fixture, prepare, tasks};
 use crate::support::{
     backend::Shared,
     eventually,
@@ -24,7 +24,11 @@ pub fn trials() -> Vec<Trial> {
     let on_redis = can_build() && Kind::Redis.is_installed();
     let on_both = can_build() && Shared::is_installed();
     vec![
-        trial("stored::a_database_opens", a_database_opens),
+        trial("stored::a_database_opens", || async {
+            for version in VERSIONS {
+                a_database_opens(version).await;
+            }
+        }),
         trial_needing("stored::a_redis_of_one_shard_opens", on_redis, || {
             a_redis_opens(1)
         }),
@@ -44,25 +48,25 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-fn read(name: &str) -> Value {
-    let text = fs::read_to_string(fixture(name)).expect("a fixture");
+fn read(version: &str, name: &str) -> Value {
+    let text = fs::read_to_string(fixture(version, name)).expect("a fixture");
     serde_json::from_str(&text).expect("JSON")
 }
 
-async fn a_database_opens() {
+async fn a_database_opens(version: &str) {
     let node = prepare("", true);
     let data = node.path("data");
     fs::create_dir(&data).expect("the data directory");
     for file in ["queue.db", "kv.db"] {
-        fs::copy(fixture(file), data.join(file)).expect("a fixture");
+        fs::copy(fixture(version, file), data.join(file)).expect("a fixture");
     }
     let node = node.started().await;
-    assert_complete(&node, &read("queue.json")).await;
+    assert_complete(&node, &read(version, "queue.json")).await;
     assert_plugin_data(&node).await;
 }
 
 async fn a_redis_opens(shards: usize) {
-    let stored = fixture(&format!("redis-{shards}.rdb"));
+    let stored = fixture(FIRST, &format!("redis-{shards}.rdb"));
     let more = |dir: &Path, _| {
         fs::copy(&stored, dir.join("dump.rdb")).expect("a fixture");
         ["--appendonly", "no"].map(str::to_owned).to_vec()
@@ -73,7 +77,7 @@ async fn a_redis_opens(shards: usize) {
         server.url()
     );
     let node = prepare(&settings, true).started().await;
-    assert_complete(&node, &read(&format!("redis-{shards}.json"))).await;
+    assert_complete(&node, &read(FIRST, &format!("redis-{shards}.json"))).await;
 }
 
 /// Checks that ended tasks are unchanged and that the others continue from their state.
@@ -172,7 +176,7 @@ async fn records_in_etcd_are_read() {
     let mut admin = etcd_client::Client::connect([url], None)
         .await
         .expect("an etcd");
-    for (key, value) in read("etcd.json").as_object().expect("keys") {
+    for (key, value) in read(FIRST, "etcd.json").as_object().expect("keys") {
         let value = value.as_str().expect("a text");
         admin.put(key.as_str(), value, None).await.expect("written");
     }
@@ -222,7 +226,7 @@ async fn records_in_etcd_are_read() {
 }
 
 async fn a_message_is_heard() {
-    let stored = read("message.json");
+    let stored = read(FIRST, "message.json");
     let channel = stored["channel"].as_str().expect("a channel");
     let bytes: Vec<u8> = serde_json::from_value(stored["bytes"].clone()).expect("bytes");
     let shared = Shared::start().await;

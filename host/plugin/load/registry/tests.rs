@@ -1,4 +1,4 @@
-//! What the names of all plugins together may take.
+//! Which files serve and why others do not: owners of task types, and what all names together may take.
 
 use super::*;
 use crate::{
@@ -29,6 +29,7 @@ fn generation(of: &Generation, name: &str, types: usize) -> Generation {
             pre: of.plugin.pre.clone(),
             slots: of.plugin.slots,
             sandbox: of.plugin.sandbox.clone(),
+            max_transfer_bytes: of.plugin.max_transfer_bytes,
             settings: of.plugin.settings.clone(),
             log_source: of.plugin.log_source.clone(),
             granted: None,
@@ -71,10 +72,14 @@ async fn the_names_of_all_plugins_together_are_bounded() {
         assert!(error.contains("at most 524288"), "{error}");
         assert!(error.contains("remove plugins"), "{error}");
     }
-    // What serves may be replaced, and a small one still fits.
+    // What serves may be replaced, and a small one still fits. The numbers of the others follow.
+    let waiting = |registry: &Registry| registry.rejection(&path("p40")).unwrap().error.clone();
+    let before = waiting(&registry);
     assert_eq!(insert(&mut registry, "p00", 255), [path("p00")]);
     assert_eq!(insert(&mut registry, "small", 1), [path("small")]);
     assert_eq!(served(&registry), 16);
+    let after = waiting(&registry);
+    assert!(before != after && after.contains("at most 524288"), "{after}");
     // One that is smaller makes room for the first that waits.
     assert_eq!(insert(&mut registry, "p00", 1), [path("p00"), path("p15")]);
     assert!(registry.rejection(&path("p15")).is_none());
@@ -82,6 +87,31 @@ async fn the_names_of_all_plugins_together_are_bounded() {
     registry.remove(&path("p01"));
     assert_eq!(registry.resolve(true), [path("p16")]);
     assert_eq!(served(&registry), 17);
+}
+
+#[tokio::test]
+async fn a_rejection_names_what_is_in_the_way_now() {
+    let sample = sample().await;
+    let mut registry = Registry::default();
+    for name in ["a", "m", "z"] {
+        let shared = generation(&sample, "shared", 1).task_types;
+        let generation = Generation {
+            task_types: shared,
+            ..generation(&sample, name, 0)
+        };
+        registry.insert(&path(name), generation);
+    }
+    assert_eq!(registry.resolve(false), ["a", "m", "z"].map(path));
+    let error = |registry: &Registry, name| registry.rejection(&path(name)).unwrap().error.clone();
+    for name in ["m", "z"] {
+        assert!(error(&registry, name).contains("taken by plugin a (a.wasm)"));
+    }
+    assert_eq!(registry.resolve(false), Vec::<PathBuf>::new());
+    registry.remove(&path("a"));
+    assert_eq!(registry.resolve(false), ["m", "z"].map(path));
+    assert!(registry.rejection(&path("m")).is_none());
+    let now = error(&registry, "z");
+    assert!(now.contains("taken by plugin m (m.wasm)"), "{now}");
 }
 
 #[test]

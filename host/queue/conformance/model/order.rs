@@ -110,7 +110,7 @@ impl Allowance {
         &'t self,
         tasks: &'t BTreeMap<Name, Known>,
     ) -> impl Iterator<Item = &'t Known> {
-        tasks.values().filter(|known| {
+        tasks.values().filter(move |known| {
             let remaining = self.remaining.get(known.task_type);
             is_due(known, self.due_by)
                 && remaining.is_some_and(|&count| count > 0)

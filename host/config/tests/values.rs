@@ -1,0 +1,38 @@
+//! What errors say of values, and which values replace others.
+
+use super::{error, parse, parse_with};
+
+#[test]
+fn errors_do_not_repeat_what_may_be_a_secret() {
+    for value in [
+        "hunter2",
+        "12345",
+        "[\"hunter2\"]",
+        "redis://me:hunter2@host",
+        "\"hunter2",
+    ] {
+        for setting in [
+            "[discovery]\nkind = \"etcd\"\npassword",
+            "[queue]\nkind = \"redis\"\nurl",
+            "[plugin.a.config]\nkey",
+        ] {
+            let Err(errors) = parse(&format!("{setting} = {value}")) else {
+                continue;
+            };
+            let errors = errors.to_string();
+            assert!(!errors.contains("hunter2"), "{errors}");
+            assert!(!errors.contains("12345"), "{errors}");
+        }
+    }
+    let error = error("[discovery]\nkind = \"etcd\"\npassword = hunter2");
+    assert!(error.contains("text needs quotes"), "{error}");
+}
+
+#[test]
+fn a_key_that_a_plugin_calls_kind_is_a_key_like_others() {
+    let text = "[plugin.mailer.config]\nkind = \"smtp\"\nhost = \"mx\"";
+    let variables = [("HOSTEL__PLUGIN__MAILER__CONFIG__KIND", "api")];
+    let config = parse_with(text, &variables).unwrap();
+    let settings = &config.plugin["mailer"].config;
+    assert_eq!((&*settings["kind"], &*settings["host"]), ("api", "mx"));
+}
