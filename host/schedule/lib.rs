@@ -8,6 +8,8 @@
 
 mod cron;
 mod decision;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod jitter;
 mod payload;
 mod record;

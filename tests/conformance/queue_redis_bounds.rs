@@ -105,6 +105,7 @@ async fn the_documented_acl_is_sufficient() {
         .unwrap();
     let done = finish_one(&queue, &ended.token, Outcome::Cancelled).await;
     assert_eq!(done, Finished::Applied);
+    super::schedules_redis::use_all(&queue).await;
     // A queue of its own, which has not read these tasks.
     let reader = RedisQueue::open(&limited).await.unwrap();
     assert!(reader.get(&open.token.id).await.unwrap().is_some());

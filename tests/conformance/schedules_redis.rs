@@ -7,7 +7,7 @@ use super::{
 use crate::support::servers::{Kind, Server};
 use hostel::{
     config,
-    queue::{Opened, RedisQueue, ScheduleStore},
+    queue::{AdvanceSchedule, Opened, PutSchedule, RedisQueue, ScheduleStore},
     schedule::{GivenSchedule, Origin, Record, Schedule, ScheduleSpec},
     task::{SubmissionLimits, UnixMs},
 };
@@ -66,6 +66,26 @@ fn schedule(schedule: &str) -> Schedule {
             ..Record::default()
         },
     }
+}
+
+/// Makes every call of the store once.
+pub(super) async fn use_all(queue: &RedisQueue) {
+    let report = schedule("report");
+    let put = queue.put_schedule(&report, None).await.unwrap();
+    let PutSchedule::Stored(version) = put else {
+        panic!("{put:?}")
+    };
+    queue.put_schedule(&report, Some(version)).await.unwrap();
+    assert_eq!(queue.schedules(None, 9).await.unwrap().schedules.len(), 1);
+    let due = queue.due_schedules(9).await.unwrap().due;
+    let advance = AdvanceSchedule {
+        name: name("report"),
+        expected: due[0].version,
+        record: Record::default(),
+    };
+    assert_eq!(queue.advance_schedules(&[advance]).await.unwrap(), [true]);
+    assert!(queue.schedule(&name("report")).await.unwrap().is_some());
+    assert!(queue.remove_schedule(&name("report"), None).await.unwrap());
 }
 
 /// Of two nodes that look at once, one finds the schedule, and the other after a second if it is not

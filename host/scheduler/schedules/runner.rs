@@ -50,6 +50,8 @@ pub(super) struct Shared {
     pub declared: Vec<ScheduleSpec>,
     pub health: Health,
     pub log_limit: LogLimit,
+    /// When a schedule was found last that cannot be read.
+    pub unreadable_at: Mutex<Option<Instant>>,
 }
 
 /// What became of one schedule.
@@ -96,6 +98,7 @@ impl ScheduleRunner {
                 declared,
                 health,
                 log_limit: LogLimit::of_retries(),
+                unreadable_at: Mutex::default(),
             }),
             running: Mutex::default(),
         }
@@ -277,9 +280,16 @@ impl Shared {
     }
 
     fn report_unreadable(&self, unreadable: &[String]) {
+        let mut found_at = self.unreadable_at.lock();
         if unreadable.is_empty() {
+            // Each is found again within `UNREADABLE_AGAIN`, by this node or another one.
+            if found_at.is_some_and(|found| found.elapsed() > 2 * UNREADABLE_AGAIN) {
+                *found_at = None;
+                self.health.clear(Part::Queue, UNREADABLE);
+            }
             return;
         }
+        *found_at = Some(Instant::now());
         let reason = format!(
             "these schedules cannot be read, and do not fire: {}; delete them (hostel schedules delete \
              --force), and create them again",

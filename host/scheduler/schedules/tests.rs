@@ -19,6 +19,7 @@ use crate::{
     task::{Name, StateKind, Submission, SubmissionLimits, UnixMs},
 };
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -119,6 +120,7 @@ async fn bench(max_open_tasks: usize) -> Bench {
         declared: Vec::new(),
         health,
         log_limit: LogLimit::of_retries(),
+        unreadable_at: Mutex::default(),
     };
     Bench {
         _dir: dir,

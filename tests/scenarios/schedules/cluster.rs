@@ -5,12 +5,16 @@ use crate::support::{
     self,
     backend::Shared,
     eventually,
+    node::{Node, binary},
     plugins::{can_build, showcase},
     random,
 };
 use libtest_mimic::Trial;
 use std::{
     env,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -33,6 +37,30 @@ pub fn trials() -> Vec<Trial> {
     )]
 }
 
+/// Has the node's own clock show an hour more, where libfaketime is installed.
+fn put_an_hour_ahead(node: &mut Node) {
+    let faked = Command::new("faketime")
+        .args(["-f", "+1h", "date", "+%s"])
+        .output();
+    let Some(faked) = faked.ok().filter(|faked| faked.status.success()) else {
+        println!("schedules: without faketime, all clocks agree");
+        return;
+    };
+    let faked: u64 = String::from_utf8_lossy(&faked.stdout)
+        .trim()
+        .parse()
+        .expect("a number");
+    assert!(faked > super::now() / 1000 + 3500);
+    let script = node.path("an-hour-ahead");
+    let text = format!(
+        "#!/bin/sh\nexport FAKETIME_DONT_FAKE_MONOTONIC=1\nexec faketime -f +1h '{}' \"$@\"\n",
+        binary().display()
+    );
+    fs::write(&script, text).expect("a script");
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("a script");
+    node.set_program(script);
+}
+
 async fn firings_happen_once_while_nodes_are_killed() {
     let mut rng = random("schedules");
     let seconds = env::var(SECONDS_VARIABLE).ok();
@@ -41,7 +69,10 @@ async fn firings_happen_once_while_nodes_are_killed() {
     let mut nodes = Vec::new();
     for id in ["a", "b", "c"] {
         let ttl = Duration::from_secs(2);
-        let node = shared.prepare_sharing_tasks(id, &[&showcase("echo")], ttl);
+        let mut node = shared.prepare_sharing_tasks(id, &[&showcase("echo")], ttl);
+        if id == "c" {
+            put_an_hour_ahead(&mut node);
+        }
         nodes.push(node.started().await);
     }
     let names: Vec<String> = (0..SCHEDULES).map(|number| format!("s{number}")).collect();

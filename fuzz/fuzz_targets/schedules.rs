@@ -1,0 +1,3 @@
+#![no_main]
+
+hostel_fuzz_targets::program!(hostel_schedule::fuzz::SCHEDULES);
