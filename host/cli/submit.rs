@@ -56,6 +56,7 @@ pub struct Submit {
     label: String,
     #[command(flatten)]
     options: TaskOptionArgs,
+    #[command(flatten)]
     many: ManyArgs,
     /// Wait for the end of the task and print its result
     #[arg(long)]

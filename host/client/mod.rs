@@ -33,7 +33,7 @@ use retry::{BACKOFF, is_transient, was_reached};
 use std::time::{Duration, Instant};
 use tokio_stream::Stream;
 use tonic::{
-    Request, Response, Status, Streaming, service::interceptor::InterceptedService,
+    Code, Request, Response, Status, Streaming, service::interceptor::InterceptedService,
     transport::Channel,
 };
 use uuid::Uuid;

@@ -238,6 +238,8 @@ async fn run(builder: &Builder, handle: &str) -> Result<CallOutcome, Vec<Diagnos
         payload: bytes::Bytes::from_static(b"hello"),
         metadata: Arc::default(),
         attempt: 1,
+        max_attempts: None,
+        timeout: None,
         cancel: CancellationToken::new(),
     };
     let handler = Handler {

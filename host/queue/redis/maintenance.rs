@@ -4,9 +4,8 @@
 
 use super::{
     faults::{AWAY, EVICTION, FULL, LOST, SHARD},
-    memory,
+    key_sweep, memory,
     shard_client::ShardClient,
-    unique,
 };
 use crate::{Durability, Error};
 use futures_util::future::join_all;
@@ -51,7 +50,7 @@ pub(super) async fn run(client: Arc<ShardClient>, durability: Arc<DetectedDurabi
             continue;
         }
         check_memory(&client).await;
-        unique::sweep(&client).await;
+        key_sweep::sweep(&client).await;
         if turn + 1 < RECONCILE {
             continue;
         }

@@ -11,6 +11,9 @@ mod faults;
 mod finish;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod key_holder;
+mod key_reservation;
+mod key_sweep;
 mod lease_args;
 mod lease_guard;
 mod lease_sequence;

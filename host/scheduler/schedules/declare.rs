@@ -5,7 +5,6 @@
 //! and a schedule that no node has is removed. So nodes whose configurations differ do not remove each
 //! other's schedules.
 
-use crate::schedule::{MAX_DECLARING_NODES, Origin, Record, Schedule, ScheduleSpec};
 use crate::{
     queue::{Error, PutSchedule, ScheduleStore, VersionedSchedule},
     schedule::{MAX_DECLARING_NODES, Origin, Record, Schedule, ScheduleSpec},

@@ -1,6 +1,5 @@
 //! Why a call about a schedule failed.
 
-use crate::schedule::{InvalidSchedule, Origin};
 use crate::{
     queue,
     schedule::{InvalidSchedule, Origin},

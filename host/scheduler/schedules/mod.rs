@@ -11,7 +11,6 @@ pub use error::Error;
 pub use runner::ScheduleRunner;
 
 use super::{Accepted, TaskScheduler};
-use crate::schedule::{GivenSchedule, Origin, Record, Schedule, ScheduleSpec, run_id};
 use crate::{
     queue::{AdvanceSchedule, PutSchedule, SchedulePage, ScheduleStore, VersionedSchedule},
     schedule::{GivenSchedule, Origin, Record, Schedule, ScheduleSpec, run_id},

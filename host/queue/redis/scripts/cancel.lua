@@ -4,7 +4,7 @@ local id, task = ARGV[2], key(ARGV[2])
 local there = read(id, 's', 'l', 'o', 'k', 'v', 'y')
 local state, route = there[1], there[2]
 if not state then return {} end
-if not (valid_route(route) and are_numbers(there[3])) then
+if not (valid_route(route) and number_of(there[3])) then
   route = valid_route(route) or 'unknown'
   if state == 'p' or state == 'r' then
     state, route = 'f', fail_damaged(id, 'it lacks fields that cancelling needs')
@@ -19,7 +19,7 @@ elseif state == 'p' then
 elseif state == 'r' then
   if there[4] then return { 'k', route } end
   redis.call('HSET', task, 'k', 1)
-  emit(id, route, 'k')
+  emit(id, type_of(route), 'k')
 end
 write()
 return { state, route }

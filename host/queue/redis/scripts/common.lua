@@ -33,7 +33,7 @@
 --               task itself may be in another shard (key_reserve.lua)
 -- TAG:held      sorted set: the same keys, by the time of the next look for the end of their task
 -- TAG:void:ID   string: the time up to which submissions of the task with a unique key are void
---               (key_holders.lua); for minutes
+--               (key_holders.lua); for a minute
 -- TAG:n         hash: counters: how many tasks of a type are in a state, how many are open, the last
 --               order, number, fencing token and turn of a group, the progress of the reconciliation
 --               (reconcile.lua), when
@@ -80,9 +80,19 @@ local LAST = NOW * STEP + STEP - 1
 local function key(id) return TAG .. ':t:' .. id end
 local function backlog_key(route) return TAG .. ':r:' .. route end
 local function ring_key(backlog) return TAG .. ':ring:' .. backlog end
-local function type_of(route) return string.match(route, '^[^@!+~/]+') end
 -- '%d' takes a quarter of the time of '%.0f'.
 local function integer(number) return string.format('%d', number) end
+
+-- Returns the type of a route. Most tasks of a call have the same few routes.
+local type_by_route, known_routes = {}, {}
+local function type_of(route)
+  local task_type = type_by_route[route]
+  if not task_type then
+    task_type = string.match(route, '^[^@]+')
+    type_by_route[route] = task_type
+  end
+  return task_type
+end
 
 -- Returns fields of a record; none if the key holds another type of value.
 local function read(id, ...)
@@ -107,16 +117,21 @@ local function number_of(text)
   return text and #text <= 16 and string.find(text, '^%d+$') and tonumber(text) or nil
 end
 
--- Whether all arguments are such numbers.
-local function are_numbers(...)
-  for n = 1, select('#', ...) do
-    if not number_of((select(n, ...))) then return false end
+-- Whether these values of a list are such numbers.
+local function are_numbers(list, first, last)
+  for n = first, last do
+    if not number_of(list[n]) then return false end
   end
   return true
 end
 
 -- Returns the route of a record, or nothing if it is malformed.
-local function valid_route(route) return route and string.find(route, '^[^@!+~/][^!+~/]*$') and route end
+local function valid_route(route)
+  if not route or known_routes[route] then return route end
+  if not string.find(route, '^[^@!+~/][^!+~/]*$') then return nil end
+  known_routes[route] = true
+  return route
+end
 
 -- Returns what field y of a record says: the time by which the first attempt has to begin, how long the
 -- ended task is kept, priority, group, unique key, and the tags with a space before each. Nothing if it is
@@ -161,10 +176,13 @@ local function heads_of(backlog)
   return (last == '+' or last == '~') and TAG .. ':heads' .. last or TAG .. ':heads'
 end
 
+-- Adds an entry, of which the score is a number or its text.
 local function add(set, score, id)
   local list = added[set]
   if not list then list = {}; added[set] = list end
-  list[#list + 1] = integer(score); list[#list + 1] = id
+  local n = #list
+  list[n + 1] = type(score) == 'number' and integer(score) or score
+  list[n + 2] = id
 end
 
 local function remove(set, id)
@@ -181,8 +199,8 @@ local function count(state, task_type, by, order)
   if state == 'p' or state == 'r' then open = open + by end
 end
 
-local function emit(id, route, state)
-  events[#events + 1] = state .. ' ' .. id .. ' ' .. type_of(route)
+local function emit(id, task_type, state)
+  events[#events + 1] = state .. ' ' .. id .. ' ' .. task_type
 end
 
 -- Counts and emits a change of state; nil stands for a task that does not exist. `order` is its place in
@@ -190,7 +208,7 @@ end
 local function record_transition(id, route, from, to, order)
   local task_type = type_of(route)
   if from then count(from, task_type, -1, order) end
-  if to then count(to, task_type, 1, order); emit(id, route, to) end
+  if to then count(to, task_type, 1, order); emit(id, task_type, to) end
 end
 
 local function enqueue(id, backlog, due, number)
@@ -318,7 +336,7 @@ local function fail_damaged(id, why)
   index_ended(id, 'f', order, y)
   if known and (state == 'p' or state == 'r') then count(state, type_of(route), -1, order) end
   count('f', type_of(route), 1, order)
-  emit(id, route, 'd')
+  emit(id, type_of(route), 'd')
   return route
 end
 

@@ -29,7 +29,7 @@ repeat
   for _, id in ipairs(late) do
     local there = read(id, 's', 'f', 'l', 'a', 'k', 'v', 'i')
     local of = there[1] == 'r' and valid_route(there[3]) and type_of(there[3])
-    if there[1] == 'r' and not (of and are_numbers(there[2], there[4])) then
+    if there[1] == 'r' and not (of and number_of(there[2]) and number_of(there[4])) then
       fail_damaged(id, 'it lacks fields that a lost attempt needs')
     elseif not of then
       remove(TAG .. ':leases', id)

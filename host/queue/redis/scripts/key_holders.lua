@@ -1,6 +1,6 @@
 -- ARGV: queue, for how long a reservation of a unique key allows to store its task, then for each task its id,
--- `TYPE KEY`, and 1 if it may no longer be stored with a reservation of the past. Returns a letter for each
--- task: o open, e ended, u there is none with this key.
+-- `TYPE KEY`, and 1 if, unless it is open, it may no longer be stored with a reservation of the past. Returns a
+-- letter for each task: o open, e ended, u there is none with this key.
 --
 -- A submission that was delayed on its way must not store a second task with the key after it was given to
 -- another: submit.lua refuses what was reserved before.
@@ -8,15 +8,15 @@ local allowed, answers = tonumber(ARGV[2]), {}
 for i = 3, #ARGV, 3 do
   local id, name = ARGV[i], ARGV[i + 1]
   local there = read(id, 's', 'l', 'y')
-  local state, route, unique = there[1], valid_route(there[2]), nil
-  if there[3] then _, _, _, _, unique = parse_options(there[3]) end
+  local state, route = there[1], valid_route(there[2])
+  local _, _, _, _, unique = parse_options(there[3] or '')
   if not (state and route and unique and type_of(route) .. ' ' .. unique == name) then
-    if ARGV[i + 2] == '1' then
-      redis.call('SET', TAG .. ':void:' .. id, integer(NOW + allowed), 'PX', 600000)
-    end
     answers[#answers + 1] = 'u'
   else
     answers[#answers + 1] = (state == 'p' or state == 'r') and 'o' or 'e'
+  end
+  if answers[#answers] ~= 'o' and ARGV[i + 2] == '1' then
+    redis.call('SET', TAG .. ':void:' .. id, integer(NOW + allowed), 'PX', 60000)
   end
 end
 return table.concat(answers)

@@ -31,11 +31,11 @@ if last_number and last_number >= number then
   if last_number > number then return { integer(NOW), 0, 0, {} } end
   local held, bytes = {}, 0
   for id, fence in string.gmatch(known, ' (%S+) (%d+)') do
-    local there = read(id, 's', 'f', 'a', 'b', 'i', 'm', 'p', 't', 'e', 'v')
-    if there[1] == 'r' and there[2] == fence and there[6] and there[7] and are_numbers(there[3], there[4], there[8]) then
+    local there = read(id, 's', 'f', 'i', 'm', 'p', 'e', 'v', 't', 'a', 'b')
+    if there[1] == 'r' and there[2] == fence and there[4] and there[5] and are_numbers(there, 8, 10) then
       held[#held + 1] = id
-      bytes = bytes + #there[6] + #there[7]
-      give(id, fence, tonumber(there[3]), unpack(there, 4, 10))
+      bytes = bytes + #there[4] + #there[5]
+      give(id, fence, tonumber(there[9]), there[10], there[3], there[4], there[5], there[8], there[6], there[7])
     end
   end
   local ends = lease_end(bytes)
@@ -253,23 +253,23 @@ end
 
 local rows, bytes = {}, 0
 for _, head in ipairs(taken) do
-  local there = read(head.id, 's', 'a', 'm', 'p', 't', 'e', 'v', 'l', 'o', 'u', 'q', 'z', 'y')
-  local y = there[13]
-  local size = #(there[3] or '') + #(there[4] or '')
+  local there = read(head.id, 's', 'm', 'p', 'e', 'v', 'l', 'y', 'a', 't', 'o', 'u', 'q', 'z')
+  local y = there[7]
+  local size = #(there[2] or '') + #(there[3] or '')
   if #rows > 0 and bytes + size > max_bytes then
     more = 1
     break
   end
   dequeue(head.id, head.backlog)
   -- A task that was deleted by hand is still in its backlog.
-  if there[1] == 'p' and not (there[3] and there[4] and valid_route(there[8])
-    and are_numbers(there[2], there[5], unpack(there, 9, 12)) and (not y or valid_options(y))) then
+  if there[1] == 'p' and not (there[2] and there[3] and valid_route(there[6])
+    and are_numbers(there, 8, 13) and (not y or valid_options(y))) then
     fail_damaged(head.id, 'it lacks fields that an attempt needs')
   elseif there[1] == 'p' then
-    local backlog = backlog_of(there[8], there[7], y)
-    if backlog ~= head.backlog or tonumber(there[10]) > NOW then
+    local backlog = backlog_of(there[6], there[5], y)
+    if backlog ~= head.backlog or tonumber(there[11]) > NOW then
       -- An earlier version has put it into this backlog, or has left it there.
-      enqueue(head.id, backlog, tonumber(there[10]), tonumber(there[11]))
+      enqueue(head.id, backlog, tonumber(there[11]), tonumber(there[12]))
     else
       rows[#rows + 1] = { head, there }
       bytes = bytes + size
@@ -282,15 +282,15 @@ if #rows == 0 then
 end
 local fence, ends = redis.call('HINCRBY', N, 'fence', #rows) - #rows, lease_end(bytes)
 local lease_ends, now = integer(ends), integer(NOW)
-local turn = 0
+local leases, turn = TAG .. ':leases', 0
 for _, row in ipairs(rows) do
   local head, there = row[1], row[2]
   local id, options = head.id, nil
   fence = fence + 1
-  local attempt, token = tonumber(there[2]) + 1, integer(fence)
+  local attempt, token = tonumber(there[8]) + 1, integer(fence)
   redis.call('HSET', key(id), 's', 'r', 'a', attempt, 'f', token, 'u', lease_ends, 'b', now, 'n', node)
-  add(TAG .. ':leases', ends, id)
-  if there[13] then
+  add(leases, lease_ends, id)
+  if there[7] then
     options = redis.call('HGET', key(id), 'i')
     forget_start(id)
   end
@@ -298,8 +298,8 @@ for _, row in ipairs(rows) do
     turn = turn + 1
     turns[head.backlog] = turn
   end
-  record_transition(id, there[8], 'p', 'r', tonumber(there[9]))
-  give(id, token, attempt, now, options, unpack(there, 3, 7))
+  record_transition(id, there[6], 'p', 'r', tonumber(there[10]))
+  give(id, token, attempt, now, options, there[2], there[3], there[9], there[4], there[5])
 end
 if turn > 0 then
   -- The last turns are later than all that is due, and than all turns before.

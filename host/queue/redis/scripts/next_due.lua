@@ -29,4 +29,4 @@ end
 
 for _, priority in ipairs({ '', '+', '~' }) do look(TAG .. ':heads' .. priority) end
 if not first then return { 0, '', '' } end
-return { 0, integer(math.max(0, math.floor(first / STEP) - NOW)), type_of(of) }
+return { 0, integer(math.max(0, math.floor(first / STEP) - NOW)), string.match(of, '^[^@!+~/]+') }

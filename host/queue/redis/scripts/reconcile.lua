@@ -56,8 +56,8 @@ local function check(id)
     return
   end
   local ended = state == 'c' or state == 'f' or state == 'x'
-  local runs, y = state == 'r' and there[12] and are_numbers(there[10], there[11]), there[14]
-  if not ended and not (route and there[9] and are_numbers(unpack(there, 3, 8)) and (state == 'p' or runs)
+  local runs, y = state == 'r' and there[12] and are_numbers(there, 10, 11), there[14]
+  if not ended and not (route and there[9] and are_numbers(there, 3, 8) and (state == 'p' or runs)
     and valid_options(y) and redis.call('HEXISTS', key(id), 'p') == 1) then
     state, route = 'f', fail_damaged(id, 'it lacks a field')
   elseif state == 'p' then
