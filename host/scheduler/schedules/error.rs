@@ -20,7 +20,11 @@ pub enum Error {
     #[error("there is another schedule {0}; choose another name, or replace it")]
     Exists(Name),
     /// The configuration has a schedule of this name.
-    #[error("the schedule {0} is in the configuration of {nodes}: change it there", nodes = nodes(.1))]
+    #[error(
+        "the schedule {name} is in the configuration of {nodes}: change it there",
+        name = .0,
+        nodes = nodes(.1)
+    )]
     Declared(Name, Origin),
     /// The run has no valid name.
     #[error(transparent)]
