@@ -157,6 +157,8 @@ async fn acknowledged_tasks_survive_all_faults_at_once() {
     }
     let at_end = steady.resident_kib();
     faults.shutdown().await;
+    // It may have been full at that moment.
+    set_memory_limit(&shared.redis.url(), STORE).await;
     let with_faults = with_faults.stop().await;
     change_files(&steady, usize::MAX);
     let (tasks, lost) = load.settle(steady.address()).await;
@@ -333,6 +335,17 @@ async fn abandoned_calls(client: DistributedClient, done: Arc<Faults>) {
 
 /// Fills Redis at times by lowering its memory limit.
 async fn full_store(redis: String, done: Arc<Faults>) {
+    loop {
+        sleep(Duration::from_secs(5)).await;
+        set_memory_limit(&redis, "1mb").await;
+        sleep(Duration::from_secs(2)).await;
+        set_memory_limit(&redis, STORE).await;
+        done.fillings.fetch_add(1, Relaxed);
+    }
+}
+
+/// Sets how much memory Redis may use.
+async fn set_memory_limit(redis: &str, bytes: &str) {
     let client = redis::Client::open(redis).expect("an address");
     // The machine is busy, and Redis with it.
     let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None);
@@ -340,16 +353,7 @@ async fn full_store(redis: String, done: Arc<Faults>) {
         .get_multiplexed_async_connection_with_config(&patient)
         .await
         .expect("a connection");
-    let mut set_limit = async |bytes: String| {
-        let mut set = redis::cmd("CONFIG");
-        set.arg("SET").arg("maxmemory").arg(bytes);
-        set.query_async::<()>(&mut connection).await.expect("set");
-    };
-    loop {
-        sleep(Duration::from_secs(5)).await;
-        set_limit("1mb".into()).await;
-        sleep(Duration::from_secs(2)).await;
-        set_limit(STORE.into()).await;
-        done.fillings.fetch_add(1, Relaxed);
-    }
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET").arg("maxmemory").arg(bytes);
+    set.query_async::<()>(&mut connection).await.expect("set");
 }
