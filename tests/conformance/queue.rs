@@ -1,6 +1,6 @@
 //! The helpers of the queue's conformance suite, for the tests of its backends.
 
 pub use hostel::queue::conformance::{
-    Case, MAX_OPEN_TASKS, cases, finish_one, limited, name, ordered_cases, request, task,
-    task_with, with_options,
+    Case, MAX_OPEN_TASKS, ScheduleCase, cases, finish_one, limited, name, ordered_cases, request,
+    schedule_cases, task, task_with, with_options,
 };

@@ -127,12 +127,11 @@ pub async fn a_thousand_schedules_fire(on: Backend) {
     })
     .await;
     // Each has its own tasks.
-    let tasks = node
-        .client()
-        .list_tasks(hostel::proto::hostel::v1::ListTasksRequest {
-            page_size: 1000,
-            ..Default::default()
-        });
+    let mut client = node.client();
+    let tasks = client.list_tasks(hostel::proto::hostel::v1::ListTasksRequest {
+        page_size: 1000,
+        ..Default::default()
+    });
     let tasks = tasks.await.expect("a page").tasks;
     let ids: BTreeSet<_> = tasks.iter().map(|task| &task.task_id).collect();
     assert_eq!(ids.len(), 1000);
