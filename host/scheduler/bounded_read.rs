@@ -77,6 +77,7 @@ mod tests {
             target: Target::Any,
             payload: bytes::Bytes::new(),
             metadata: Default::default(),
+            options: None,
             submitted_at: UnixMs(0),
             state: State::Completed {
                 result: vec![0; size].into(),
