@@ -99,8 +99,10 @@ impl Security {
 
 fn reread<S: ReloadSource>(current: Option<&Reloadable<S>>, source: Option<S>) -> Reloaded {
     match (current, source) {
-        (Some(current), Some(source)) if current.reread(source) => Reloaded::InForce,
-        (Some(_), Some(_)) => Reloaded::Failed,
+        (Some(current), Some(source)) => match current.reread(source) {
+            true => Reloaded::InForce,
+            false => Reloaded::Failed,
+        },
         (None, None) => Reloaded::InForce,
         _ => Reloaded::FixedAtStart,
     }

@@ -27,10 +27,10 @@ pub enum CallError {
     #[error("it used more than {} ms of processor time (plugins.sandbox.max_cpu_ms)", .0.as_millis())]
     Cpu(Duration),
     /// The guest needed more memory than this number of bytes, and may have given a reason.
-    #[error("it needed more than {0} bytes of memory (plugins.sandbox.max_memory_bytes){}", after_colon(.1))]
+    #[error("it needed more than {0} bytes of memory (plugins.sandbox.max_memory_bytes){reason}", reason = after_colon(.1))]
     Memory(usize, Option<String>),
     /// The guest needed tables with more than this number of elements, and may have given a reason.
-    #[error("it needed more than {0} table elements (plugins.sandbox.max_table_elements){}", after_colon(.1))]
+    #[error("it needed more than {0} table elements (plugins.sandbox.max_table_elements){reason}", reason = after_colon(.1))]
     Table(usize, Option<String>),
     /// The result has more than this number of bytes.
     #[error("its result has more than {0} bytes (plugins.sandbox.max_result_bytes)")]
