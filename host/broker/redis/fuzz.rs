@@ -22,10 +22,12 @@ pub const MESSAGES: Target = Target {
             reply_to,
         };
         let node = name("node-1");
-        let back = |request| Some(ReplyTo {
-            node: node.clone(),
-            request,
-        });
+        let back = |request| {
+            Some(ReplyTo {
+                node: node.clone(),
+                request,
+            })
+        };
         [None, back(None), back(Some(u64::MAX - 1))]
             .map(|reply_to| encode(&message(reply_to)))
             .into()

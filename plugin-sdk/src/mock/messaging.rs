@@ -60,9 +60,7 @@ fn request_own_component(node: &Rc<Node>, message: Published) -> Result<Vec<u8>,
     };
     match node.receive(message.payload, &about) {
         Some(Ok(Some(answer))) => Ok(answer),
-        Some(Ok(None)) => Err(Error::Failed(format!(
-            "{to} handled it and gave no answer"
-        ))),
+        Some(Ok(None)) => Err(Error::Failed(format!("{to} handled it and gave no answer"))),
         Some(Err(error)) => Err(Error::from_answer(as_answer(&error))),
         None => Err(Error::Timeout(format!("{to} is handling a message"))),
     }

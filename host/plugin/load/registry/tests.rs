@@ -79,7 +79,10 @@ async fn the_names_of_all_plugins_together_are_bounded() {
     assert_eq!(insert(&mut registry, "small", 1), [path("small")]);
     assert_eq!(served(&registry), 16);
     let after = waiting(&registry);
-    assert!(before != after && after.contains("at most 524288"), "{after}");
+    assert!(
+        before != after && after.contains("at most 524288"),
+        "{after}"
+    );
     // One that is smaller makes room for the first that waits.
     assert_eq!(insert(&mut registry, "p00", 1), [path("p00"), path("p15")]);
     assert!(registry.rejection(&path("p15")).is_none());
