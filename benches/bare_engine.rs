@@ -24,7 +24,7 @@ pub fn per_second() -> f64 {
     let dir = tempfile::tempdir().expect("a directory");
     let mut conn = Connection::open(dir.path().join("bare.db")).expect("a database");
     conn.execute_batch(OPEN).expect("a schema");
-    let payload = [7; PAYLOAD_BYTES];
+    let payload = [7_u8; PAYLOAD_BYTES];
     let begin = Instant::now();
     for batch in 0..BATCHES {
         let range = batch * BATCH..(batch + 1) * BATCH;
