@@ -25,7 +25,7 @@ fn errors_do_not_repeat_what_may_be_a_secret() {
         }
     }
     let error = error("[discovery]\nkind = \"etcd\"\npassword = hunter2");
-    assert!(error.contains("text needs quotes"), "{error}");
+    assert!(error.contains("must be quoted"), "{error}");
 }
 
 #[test]
