@@ -74,7 +74,9 @@ impl DistributedNode {
         task_scheduler: Arc<dyn TaskScheduler>,
     ) -> anyhow::Result<Self> {
         let id = Name::parse("node id", id)?;
-        let limits = Config::default().limits;
+        let Config {
+            limits, plugins, ..
+        } = Config::default();
         let address = address.parse().context("the address to listen on")?;
         let router = router(&id, message_broker, &service_discovery, &limits);
         let health = Health::default();
@@ -86,6 +88,7 @@ impl DistributedNode {
             components: None,
             health: health.clone(),
             limits,
+            max_timeout: plugins.max_timeout,
         };
         let server = Arc::new(Server::bind(address, Security::default(), services).await?);
         let advertised = server.address().to_string();

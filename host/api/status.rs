@@ -51,7 +51,7 @@ impl IntoStatus for task::InvalidSubmission {
         let details = named
             .iter()
             .map(|violation| FieldViolation::new(violation.field, &violation.reason));
-        let details = ErrorDetails::with_bad_request(details.collect());
+        let details = ErrorDetails::with_bad_request(details.collect::<Vec<_>>());
         let mut text = Self(named).to_string();
         if left_out > 0 {
             text.push_str(&format!("; and {left_out} more"));
