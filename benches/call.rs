@@ -85,6 +85,8 @@ fn call() -> Call {
         payload: Bytes::from_static(&PAYLOAD),
         metadata: Arc::default(),
         attempt: 1,
+        max_attempts: None,
+        timeout: None,
         cancel: CancellationToken::new(),
     }
 }

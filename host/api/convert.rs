@@ -12,8 +12,8 @@ use crate::{
     queue::Listing,
     scheduler,
     task::{
-        ErrorClass, GivenOptions, InvalidSubmission, Name, OptionLimits, Priority, State, StateKind,
-        Submission, SubmissionLimits, Target, Task, TaskOptions, UnixMs, Violation,
+        ErrorClass, GivenOptions, InvalidSubmission, Name, OptionLimits, Priority, State,
+        StateKind, Submission, SubmissionLimits, Target, Task, TaskOptions, UnixMs, Violation,
     },
 };
 use std::{

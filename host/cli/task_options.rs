@@ -172,7 +172,14 @@ mod tests {
         ] {
             assert_eq!(unix_ms(given), Ok(ms), "{given}");
         }
-        for given in ["", "-1", "tomorrow", "2027-01-31", "2027-01-31T08:00:00", "1969-01-01T00:00:00Z"] {
+        for given in [
+            "",
+            "-1",
+            "tomorrow",
+            "2027-01-31",
+            "2027-01-31T08:00:00",
+            "1969-01-01T00:00:00Z",
+        ] {
             assert!(unix_ms(given).is_err(), "{given}");
         }
     }

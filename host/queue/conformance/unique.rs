@@ -173,5 +173,8 @@ pub(super) async fn a_full_queue_answers_with_the_task_of_the_key(queue: &dyn Ta
     create_all(queue, many).await;
     let full = submit_one(queue, task("over", "other", b"")).await;
     assert_eq!(full, Submitted::Full);
-    assert_eq!(submit_one(queue, open_key("x")).await, duplicate_of("keyed"));
+    assert_eq!(
+        submit_one(queue, open_key("x")).await,
+        duplicate_of("keyed")
+    );
 }

@@ -224,9 +224,9 @@ impl Index {
         losses: u32,
     ) -> Result<(), StatementError> {
         let placement = self.placements.remove(position.1);
-        let (priority, group) = placement.as_ref().map_or_else(Default::default, |it| {
-            (it.priority, it.group.as_ref())
-        });
+        let (priority, group) = placement
+            .as_ref()
+            .map_or_else(Default::default, |it| (it.priority, it.group.as_ref()));
         let entry = self.route_mut(route)?;
         entry.remove(position, losses, priority, group);
         Ok(())

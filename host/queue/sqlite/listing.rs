@@ -62,8 +62,8 @@ fn labelled(
         Some(name) => Some(routes_of(conn, name)?),
         None => None,
     };
-    let mut other = conn
-        .prepare_cached("SELECT 1 FROM label WHERE kind = ?1 AND name = ?2 AND seq = ?3")?;
+    let mut other =
+        conn.prepare_cached("SELECT 1 FROM label WHERE kind = ?1 AND name = ?2 AND seq = ?3")?;
     let mut statement = conn.prepare_cached(
         "SELECT label.seq, state, type FROM label JOIN task USING (seq)
          WHERE kind = ?1 AND name = ?2 AND label.seq < ?3 ORDER BY label.seq DESC LIMIT ?4",
@@ -82,7 +82,9 @@ fn labelled(
         (last, seen) = (Some(seq), seen + 1);
         let (state, route) = (row.get_ref(1)?, row.get_ref(2)?);
         let matches = filter.state.is_none_or(|only| is(state, only as i64))
-            && routes.as_ref().is_none_or(|routes| routes.iter().any(|&only| is(route, only)));
+            && routes
+                .as_ref()
+                .is_none_or(|routes| routes.iter().any(|&only| is(route, only)));
         let matches = match second {
             Some((kind, name)) if matches => {
                 other.exists(params![kind as i64, name.as_str(), seq])?

@@ -73,7 +73,11 @@ impl Transaction<'_> {
     }
 
     /// Deletes what is stored of the options of a purged task.
-    pub fn delete_options(&mut self, seq: i64, options: &TaskOptions) -> Result<(), StatementError> {
+    pub fn delete_options(
+        &mut self,
+        seq: i64,
+        options: &TaskOptions,
+    ) -> Result<(), StatementError> {
         for (kind, name) in labels(options) {
             let values = params![kind as i64, name.as_str(), seq];
             self.statements.delete_label.execute(values)?;
@@ -113,7 +117,10 @@ impl Transaction<'_> {
         now: i64,
     ) -> Result<TaskId, StatementError> {
         let expired = params![seq, now, EXPIRED];
-        let id: String = self.statements.expire.query_one(expired, |row| row.get(0))?;
+        let id: String = self
+            .statements
+            .expire
+            .query_one(expired, |row| row.get(0))?;
         let id = parse_name(&id)?;
         let options = self.read_options(seq)?;
         self.release_key(&id, task_type, &options, now)?;

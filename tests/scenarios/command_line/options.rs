@@ -67,7 +67,13 @@ pub async fn submit_with_options(on: Backend) {
     hostel(&["tasks", "get", "other"]).fails(4, "no task has the id other");
 
     // A moment may have an offset, and a task without options shows none.
-    let past = submit(&["--id", "past", "--run-at", "2026-01-31T08:00:00+01:00", "--wait"]);
+    let past = submit(&[
+        "--id",
+        "past",
+        "--run-at",
+        "2026-01-31T08:00:00+01:00",
+        "--wait",
+    ]);
     assert_eq!(past.text(), "");
     let shown = hostel(&["tasks", "get", "past"]).text();
     assert!(shown.contains("priority         normal\n"), "{shown}");
@@ -79,7 +85,9 @@ pub async fn submit_with_options(on: Backend) {
         let all = [&["tasks", "list", "--json"], arguments].concat();
         let listed = node.hostel(&all).json();
         let ids = listed.as_array().unwrap().iter();
-        let ids: Vec<_> = ids.map(|task| task["task_id"].as_str().unwrap().to_owned()).collect();
+        let ids: Vec<_> = ids
+            .map(|task| task["task_id"].as_str().unwrap().to_owned())
+            .collect();
         ids.join(" ")
     };
     assert_eq!(list(&["--group", "customer-17"]), "later");
@@ -89,7 +97,10 @@ pub async fn submit_with_options(on: Backend) {
 
     // What the command cannot read is a usage error; what the node refuses names each field.
     for (arguments, words) in [
-        (&["--delay", "10"][..], "\"10\" is not a length of time such as 10s"),
+        (
+            &["--delay", "10"][..],
+            "\"10\" is not a length of time such as 10s",
+        ),
         (&["--delay", "0s"], "less than a millisecond"),
         (&["--run-at", "tomorrow"], "neither a time such as"),
         (&["--delay", "1s", "--run-at", "1"], "cannot be used with"),
@@ -99,7 +110,14 @@ pub async fn submit_with_options(on: Backend) {
     ] {
         submit(arguments).fails(2, words);
     }
-    let refused = submit(&["--delay", "9999d", "--max-attempts", "101", "--group", "a b"]);
+    let refused = submit(&[
+        "--delay",
+        "9999d",
+        "--max-attempts",
+        "101",
+        "--group",
+        "a b",
+    ]);
     for field in ["delay_ms: ", "max_attempts: 101 attempts", "group: "] {
         assert!(refused.err.contains(field), "{field}: {}", refused.err);
     }

@@ -13,7 +13,10 @@ pub async fn a_unique_key_makes_one_task(on: Backend) {
         unique_key: "daily".into(),
         ..busy(id, ms)
     };
-    client.submit_task(keyed("first", 10_000_000)).await.unwrap();
+    client
+        .submit_task(keyed("first", 10_000_000))
+        .await
+        .unwrap();
     let answer = client.submit(keyed("second", 1)).await.unwrap();
     assert_eq!((&*answer.task_id, answer.existing), ("first", true));
     assert!(answer.accepted);
@@ -36,12 +39,22 @@ pub async fn a_unique_key_makes_one_task(on: Backend) {
     assert_eq!((&*again.task_id, again.existing), ("a", true));
     assert_eq!(again.status.unwrap(), ended);
 
-    let arguments = ["submit", "sample", "--unique-key", "held", "--unique-for", "1h"];
+    let arguments = [
+        "submit",
+        "sample",
+        "--unique-key",
+        "held",
+        "--unique-for",
+        "1h",
+    ];
     let told = node.cli(&arguments);
     let (out, err) = (text(&told.stdout), text(&told.stderr));
     assert!(told.status.success(), "{err}");
     assert_eq!(out, "a\n");
-    assert!(err.contains("no task was made: the task a has the unique key"), "{err}");
+    assert!(
+        err.contains("no task was made: the task a has the unique key"),
+        "{err}"
+    );
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -81,8 +94,15 @@ pub async fn tasks_are_found_by_group_and_tag(on: Backend) {
             let page = client.clone().list_tasks(request).await.unwrap();
             for task in page.tasks {
                 assert!(group.is_empty() || task.group == group, "{task:?}");
-                assert!(tag.is_empty() || task.tags.iter().any(|it| it == tag), "{task:?}");
-                assert!(ids.insert(task.task_id.clone()), "{} comes twice", task.task_id);
+                assert!(
+                    tag.is_empty() || task.tags.iter().any(|it| it == tag),
+                    "{task:?}"
+                );
+                assert!(
+                    ids.insert(task.task_id.clone()),
+                    "{} comes twice",
+                    task.task_id
+                );
             }
             page_token = page.next_page_token;
             if page_token.is_empty() {

@@ -27,7 +27,11 @@ const ONE_SLOT: &str = "[plugins]\nmax_tasks = 1\n";
 
 pub fn trials() -> Vec<Trial> {
     [
-        on_both_needing("options::a_task_starts_when_it_is_due", true, starting::a_task_starts_when_it_is_due),
+        on_both_needing(
+            "options::a_task_starts_when_it_is_due",
+            true,
+            starting::a_task_starts_when_it_is_due,
+        ),
         on_both_needing(
             "options::a_task_that_did_not_begin_in_time_fails",
             true,
@@ -59,7 +63,11 @@ pub fn trials() -> Vec<Trial> {
             true,
             finding::a_task_is_kept_for_its_own_time,
         ),
-        on_both_needing("options::options_survive_a_kill", true, starting::options_survive_a_kill),
+        on_both_needing(
+            "options::options_survive_a_kill",
+            true,
+            starting::options_survive_a_kill,
+        ),
         on_both_needing(
             "options::all_faults_are_reported_at_once",
             true,

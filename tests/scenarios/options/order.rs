@@ -8,7 +8,10 @@ use hostel::proto::distributed::{Priority, Task};
 /// in which they began.
 async fn order_of(node: &Node, tasks: Vec<Task>) -> Vec<String> {
     let mut client = node.client();
-    client.submit_task(busy("blocker", 10_000_000)).await.unwrap();
+    client
+        .submit_task(busy("blocker", 10_000_000))
+        .await
+        .unwrap();
     has_status(&client, "blocker", "running").await;
     let ids: Vec<_> = tasks.iter().map(|task| task.task_id.clone()).collect();
     for task in tasks {

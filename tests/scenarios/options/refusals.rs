@@ -1,12 +1,7 @@
 //! What a submission is refused for.
 
 use super::{HOUR_MS, start};
-use crate::support::{
-    backend::Backend,
-    eventually,
-    plugins::guest,
-    task,
-};
+use crate::support::{backend::Backend, eventually, plugins::guest, task};
 use hostel::{
     plugin::TestGuest,
     proto::{distributed::Task, hostel::v1::ListTasksRequest},
@@ -23,7 +18,10 @@ fn violations(refused: &Status) -> BTreeSet<String> {
     violations
         .map(|violation| {
             let text = refused.message();
-            assert!(text.contains(&violation.description), "{text}: {violation:?}");
+            assert!(
+                text.contains(&violation.description),
+                "{text}: {violation:?}"
+            );
             violation.field
         })
         .collect()

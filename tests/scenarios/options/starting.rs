@@ -31,7 +31,11 @@ pub async fn a_task_starts_when_it_is_due(on: Backend) {
     for id in ["delayed", "timed"] {
         let ended = client.wait_for_task(id).await.unwrap();
         assert_eq!(ended.status, "completed", "{ended:?}");
-        let due = if id == "timed" { at } else { ended.submitted_at_ms + 800 };
+        let due = if id == "timed" {
+            at
+        } else {
+            ended.submitted_at_ms + 800
+        };
         assert!(ended.started_at_ms >= due, "{ended:?}");
     }
     // The delay is compared as it was given.
@@ -53,7 +57,10 @@ pub async fn a_task_starts_when_it_is_due(on: Backend) {
 pub async fn a_task_that_did_not_begin_in_time_fails(on: Backend) {
     let node = start(on, ONE_SLOT).await;
     let mut client = node.client();
-    client.submit_task(busy("blocker", 10_000_000)).await.unwrap();
+    client
+        .submit_task(busy("blocker", 10_000_000))
+        .await
+        .unwrap();
     has_status(&client, "blocker", "running").await;
     let start_by_ms = now_ms() + 300;
     let late = Task {
@@ -62,7 +69,10 @@ pub async fn a_task_that_did_not_begin_in_time_fails(on: Backend) {
     };
     client.submit_task(late).await.unwrap();
     let failed = client.wait_for_task("late").await.unwrap();
-    assert_eq!((&*failed.status, &*failed.error_class), ("failed", "expired"));
+    assert_eq!(
+        (&*failed.status, &*failed.error_class),
+        ("failed", "expired")
+    );
     assert_eq!(failed.error, "no attempt had begun by start_by_ms");
     assert_eq!((failed.attempts, failed.started_at_ms), (0, 0));
     assert_eq!((&*failed.node_id, failed.start_by_ms), ("", start_by_ms));
@@ -87,7 +97,11 @@ pub async fn a_task_has_its_own_attempts_and_timeout(on: Backend) {
     };
     let failed = client.submit_and_wait(tried).await.unwrap();
     assert_eq!((&*failed.status, failed.attempts), ("failed", 3));
-    assert!(failed.error.starts_with("attempt 3 of 3: "), "{}", failed.error);
+    assert!(
+        failed.error.starts_with("attempt 3 of 3: "),
+        "{}",
+        failed.error
+    );
     let failed = client.submit_and_wait(task("trap", "")).await.unwrap();
     assert_eq!(failed.attempts, 1, "{failed:?}");
     let short = Task {
@@ -99,7 +113,11 @@ pub async fn a_task_has_its_own_attempts_and_timeout(on: Backend) {
     };
     let failed = client.submit_and_wait(short).await.unwrap();
     assert_eq!((&*failed.status, failed.attempts), ("failed", 2));
-    assert!(failed.error.contains("its timeout of 100 ms"), "{}", failed.error);
+    assert!(
+        failed.error.contains("its timeout of 100 ms"),
+        "{}",
+        failed.error
+    );
 }
 
 pub async fn options_survive_a_kill(on: Backend) {

@@ -97,7 +97,10 @@ async fn a_reopened_queue_knows_which_tasks_have_to_begin() {
     queue.submit(batch.into()).await.unwrap();
     let begun = lease(&queue, 1).await.unwrap().remove(0);
     assert_eq!(begun.token.id, name("begun"));
-    queue.finish(vec![Finish::released(begun.token)]).await.unwrap();
+    queue
+        .finish(vec![Finish::released(begun.token)])
+        .await
+        .unwrap();
     let requeued = name("requeued");
     assert_eq!(queue.cancel(&requeued).await.unwrap(), Cancel::Cancelled);
     assert_eq!(queue.requeue(&requeued).await.unwrap(), Requeue::Requeued);
@@ -152,7 +155,10 @@ async fn a_purge_leaves_nothing_of_the_options() {
         result_ttl: Some(Duration::from_millis(1)),
         ..grouped("g")
     };
-    queue.submit(vec![with("t", all), task("plain", 1)]).await.unwrap();
+    queue
+        .submit(vec![with("t", all), task("plain", 1)])
+        .await
+        .unwrap();
     // A plain task has a row in none of these tables.
     let rows = "SELECT (SELECT count(*) FROM task_options) + (SELECT count(*) FROM label)";
     assert_eq!(number(&dir, rows), 4);
