@@ -40,6 +40,9 @@ fn most_kinds(items: &[Item]) -> usize {
 /// The first kind of each section that is not the default: the shared backends.
 const SHARED: usize = 1;
 
+/// Settings of a schedule that exclude others of it, which are given.
+const ALTERNATIVES: [&str; 2] = ["every_ms", "label"];
+
 /// Returns a configuration with the `nth` kind of each section, or its last one, that gives every setting
 /// except for those of other kinds, as changed by `change`.
 fn complete(nth: usize, change: fn(&str, &Value) -> Value) -> String {
@@ -54,6 +57,7 @@ fn give(table: &mut Table, items: &[Item], nth: usize, change: fn(&str, &Value) 
     for item in items {
         match item {
             Item::Line(line) if line.kind.is_some() && line.kind != kind => {}
+            Item::Line(line) if ALTERNATIVES.contains(&&*line.key) => {}
             Item::Line(line) => {
                 let value = match kind {
                     Some(kind) if line.key == "kind" => kind.into(),
