@@ -73,6 +73,10 @@ impl Submit {
             let (wait, json) = (self.wait, self.json);
             return self.many.run(path, &self.connection, wait, json).await;
         }
+        // A rule of the parser would not hold, since --many conflicts with the other arguments.
+        if self.many.batch.is_some() {
+            return Err(CliError::usage("--batch is for --many only"));
+        }
         let metadata: HashMap<_, _> = self.metadata.iter().cloned().collect();
         if metadata.len() < self.metadata.len() {
             return Err(CliError::usage("--meta gives a key more than once"));

@@ -46,8 +46,8 @@ pub struct ManyArgs {
     pub many: Option<PathBuf>,
     /// The name in the ids of tasks without one; give another to submit the same lines once more
     /// [default: the name of the file]
-    #[arg(long, value_name = "NAME", requires = "many")]
-    batch: Option<String>,
+    #[arg(long, value_name = "NAME")]
+    pub batch: Option<String>,
 }
 
 impl ManyArgs {

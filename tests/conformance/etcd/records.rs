@@ -69,8 +69,12 @@ async fn records_of_many_megabytes_are_read() {
         expected.push(id);
     }
     let expected = expected.join(" ");
-    sees(&watching, &expected).await;
-    sees(&connect(&server), &expected).await;
+    for (who, discovery) in [("the watch", &watching), ("a new node", &connect(&server))] {
+        support::eventually(&format!("{who} sees all"), async || {
+            (ids(discovery) == expected).then_some(())
+        })
+        .await;
+    }
 }
 
 async fn nodes_see_each_other() {
