@@ -78,7 +78,9 @@ fn give(table: &mut Table, items: &[Item], nth: usize, change: fn(&str, &Value) 
                 let mut inner = Table::new();
                 give(&mut inner, items, nth, change);
                 if tables.key == "schedule" {
-                    inner.retain(|key, _| !SCHEDULE_WITHOUT[nth.min(1)].contains(&&**key));
+                    for key in SCHEDULE_WITHOUT[nth.min(1)] {
+                        inner.remove(*key);
+                    }
                 }
                 let inner = within(inner, name);
                 table.insert(tables.key.into(), Value::Table(inner));
