@@ -4,9 +4,9 @@
 use super::{
     name::Name,
     options::{MAX_TAGS, Priority, Start, TaskOptions, Unique},
-    record::UnixMs,
     submission::Violation,
     transition::MAX_RETRY_DELAY,
+    unix_ms::UnixMs,
 };
 use std::time::Duration;
 

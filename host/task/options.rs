@@ -1,7 +1,7 @@
 //! What a client may ask of a task beside its content: when it starts, how often and how long it is tried,
 //! its priority, its group, its tags and its unique key. Pure.
 
-use super::{name::Name, record::UnixMs, transition::RetryPolicy};
+use super::{name::Name, transition::RetryPolicy, unix_ms::UnixMs};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
 

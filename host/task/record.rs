@@ -5,24 +5,10 @@ use super::{
     options::TaskOptions,
     route::Target,
     submission::metadata_bytes,
+    unix_ms::UnixMs,
 };
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
-
-/// Milliseconds since the Unix epoch, by the queue backend's clock.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-pub struct UnixMs(pub u64);
-
-impl UnixMs {
-    /// Returns the time `delay` later.
-    pub fn after(self, delay: Duration) -> Self {
-        let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        Self(self.0.saturating_add(ms))
-    }
-}
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 /// A task and its history.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! Leases on their way to a caller. If the lease call is cancelled before its result is delivered, its
 //! tasks are released without costing an attempt.
 
-use super::{transaction::Transaction, writer::QueueStore};
+use super::{offers::Receiver, transaction::Transaction, writer::QueueStore};
 use crate::task_queue::{Finish, Leased};
 use hostel_sqlite::{SyncLevel, WeakWriter};
+use tokio::sync::oneshot;
 
 /// Leased tasks, which are released when this is dropped before `take`.
 pub(super) struct LeaseGuard {
@@ -18,6 +19,23 @@ impl LeaseGuard {
 
     pub fn take(mut self) -> Vec<Leased> {
         std::mem::take(&mut self.leased)
+    }
+}
+
+/// A call that waits for a hand-off.
+pub(super) struct HandOffCall {
+    pub reply: oneshot::Sender<LeaseGuard>,
+    pub writer: WeakWriter<QueueStore>,
+}
+
+impl Receiver for HandOffCall {
+    fn waits(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
+    fn deliver(self: Box<Self>, leased: Vec<Leased>) {
+        // A guard that comes back releases the tasks.
+        drop(self.reply.send(LeaseGuard::new(leased, self.writer)));
     }
 }
 

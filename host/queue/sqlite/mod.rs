@@ -16,6 +16,7 @@ mod lane;
 mod lease_guard;
 mod listing;
 mod marking;
+mod offers;
 mod options;
 mod placement;
 mod queries;

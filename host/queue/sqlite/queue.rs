@@ -4,8 +4,8 @@ use super::{
     clock::{self, Clock, WallClock},
     damage::Damage,
     encoding::millis,
-    hand_off::HandOff,
-    lease_guard::LeaseGuard,
+    lease_guard::{HandOffCall, LeaseGuard},
+    offers::{Offer, Offers},
     queries, schema,
     stats::Stats,
     transaction::Transaction,
@@ -37,6 +37,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::oneshot;
 
 /// Operations that may wait for the writer.
 const BACKLOG: usize = 1024;
@@ -52,7 +53,7 @@ pub struct SqliteQueue {
     lists: Reader,
     stats: Arc<Stats>,
     task_cache: Arc<TaskCache>,
-    offers: Arc<HandOff>,
+    offers: Arc<Offers>,
     pub(super) clock: Arc<Clock>,
     /// `None` once closed.
     publisher: Mutex<Option<Publisher>>,
@@ -77,7 +78,7 @@ impl SqliteQueue {
         let lock = database.claim().await?;
         let stats = Arc::new(Stats::default());
         let task_cache = Arc::new(TaskCache::default());
-        let offers = Arc::new(HandOff::default());
+        let offers = Arc::new(Offers::default());
         let publisher = Publisher::new();
         let tasks = Reader::start(health, Part::Queue, "queue-reader", &database)?;
         let lists = Reader::start(health, Part::Queue, "queue-lists", &database)?;
@@ -188,7 +189,12 @@ impl TaskQueue for SqliteQueue {
 
     async fn hand_off(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error> {
         self.still_open()?;
-        let handed_off = self.offers.offer(request.clone(), self.writer.downgrade());
+        let (reply, handed_off) = oneshot::channel();
+        let writer = self.writer.downgrade();
+        self.offers.put(Offer {
+            request: request.clone(),
+            receiver: Box::new(HandOffCall { reply, writer }),
+        });
         // The offer is dropped if its transaction fails, or if another one takes its place.
         Ok(handed_off.await.map(LeaseGuard::take).unwrap_or_default())
     }

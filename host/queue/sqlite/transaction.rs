@@ -6,8 +6,8 @@ use super::{
     clock::Clock,
     damage::Damage,
     encoding::{SymbolId, millis, parse_name, read_bytes, read_metadata, write_metadata},
-    hand_off::{HandOff, HandedOff},
     index::{ActiveLease, Index},
+    offers::{HandedOff, Offers},
     route_index::RouteIndex,
     statements::Statements,
     take_due::Taken,
@@ -41,7 +41,7 @@ pub(super) struct Transaction<'c> {
     /// The index may differ from the database, although nothing failed.
     pub must_reload: bool,
     /// Where a request waits for tasks.
-    pub offers: Arc<HandOff>,
+    pub offers: Arc<Offers>,
     /// What the running transaction leases to it.
     pub handed_off: Option<HandedOff>,
     /// Whether the running transaction makes tasks pending.
@@ -64,7 +64,7 @@ impl<'c> Transaction<'c> {
         max_open: usize,
         task_cache: Arc<TaskCache>,
         clock: Arc<Clock>,
-        offers: Arc<HandOff>,
+        offers: Arc<Offers>,
     ) -> Result<Self, StatementError> {
         let mut tx = Self {
             conn,

@@ -3,7 +3,7 @@
 
 use super::{
     clock::{Clock, WallClock},
-    hand_off::HandOff,
+    offers::Offers,
     schedule_schema,
     stats::Stats,
     transaction::Transaction,
@@ -29,7 +29,7 @@ pub(super) struct Shared {
     pub task_cache: Arc<TaskCache>,
     pub publisher: Publisher,
     pub max_open: usize,
-    pub offers: Arc<HandOff>,
+    pub offers: Arc<Offers>,
 }
 
 pub(super) struct QueueStore {
@@ -87,7 +87,7 @@ impl Store for QueueStore {
             .publisher
             .publish(std::mem::take(&mut tx.changes));
         if let Some(handed_off) = tx.handed_off.take() {
-            handed_off.deliver();
+            handed_off.receiver.deliver(handed_off.leased);
         }
     }
 
