@@ -43,6 +43,9 @@ const SHARED: usize = 1;
 /// Settings of a schedule that exclude others of it, which are given.
 const ALTERNATIVES: [&str; 2] = ["every_ms", "label"];
 
+/// Settings of a schedule that exclude each other: those that the first configuration lacks, and the others.
+const SCHEDULE_WITHOUT: [&[&str]; 2] = [&["every_ms", "label"], &["cron", "time_zone", "node"]];
+
 /// Returns a configuration with the `nth` kind of each section, or its last one, that gives every setting
 /// except for those of other kinds, as changed by `change`.
 fn complete(nth: usize, change: fn(&str, &Value) -> Value) -> String {
@@ -74,6 +77,11 @@ fn give(table: &mut Table, items: &[Item], nth: usize, change: fn(&str, &Value) 
                 let (name, items) = &tables.example;
                 let mut inner = Table::new();
                 give(&mut inner, items, nth, change);
+                if tables.key == "schedule" {
+                    for key in SCHEDULE_WITHOUT[nth.min(1)] {
+                        inner.remove(*key);
+                    }
+                }
                 let inner = within(inner, name);
                 table.insert(tables.key.into(), Value::Table(inner));
             }
@@ -93,6 +101,11 @@ fn changed(key: &str, value: &Value) -> Value {
         Value::Integer(number) => (number + 1).into(),
         Value::Boolean(flag) => (!flag).into(),
         Value::String(_) if key == "listen" => "[::1]:7".into(),
+        Value::String(_) if key == "cron" => "@daily".into(),
+        Value::String(_) if key == "time_zone" => "Asia/Tokyo".into(),
+        Value::String(_) if key == "priority" => "high".into(),
+        Value::String(_) if key == "overlap" => "queue".into(),
+        Value::String(_) if key == "missed" => "all".into(),
         Value::String(text) if key == "sha256" => text.replace('5', "6").into(),
         Value::String(text) if text.contains("://") => text.replace("127.0.0.1", "10.0.0.1").into(),
         Value::String(text) => format!("other-{text}").into(),

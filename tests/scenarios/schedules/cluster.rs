@@ -39,21 +39,22 @@ pub fn trials() -> Vec<Trial> {
 
 /// Has the node's own clock show an hour more, where libfaketime is installed.
 fn put_an_hour_ahead(node: &mut Node) {
+    // The program itself would stay between the test and the node, and keep the node when it is killed.
     let faked = Command::new("faketime")
-        .args(["-f", "+1h", "date", "+%s"])
+        .args(["-m", "-f", "+1h", "sh", "-c", "echo $LD_PRELOAD; date +%s"])
         .output();
     let Some(faked) = faked.ok().filter(|faked| faked.status.success()) else {
         println!("schedules: without faketime, all clocks agree");
         return;
     };
-    let faked: u64 = String::from_utf8_lossy(&faked.stdout)
-        .trim()
-        .parse()
-        .expect("a number");
-    assert!(faked > super::now() / 1000 + 3500);
+    let faked = String::from_utf8_lossy(&faked.stdout);
+    let (library, time) = faked.trim().split_once('\n').expect("two lines");
+    let time: u64 = time.parse().expect("a number");
+    assert!(time > super::now() / 1000 + 3500);
     let script = node.path("an-hour-ahead");
     let text = format!(
-        "#!/bin/sh\nexport FAKETIME_DONT_FAKE_MONOTONIC=1\nexec faketime -f +1h '{}' \"$@\"\n",
+        "#!/bin/sh\nexport FAKETIME=+1h FAKETIME_DONT_FAKE_MONOTONIC=1 LD_PRELOAD='{library}'\n\
+         exec '{}' \"$@\"\n",
         binary().display()
     );
     fs::write(&script, text).expect("a script");
