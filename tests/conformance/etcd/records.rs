@@ -1,6 +1,6 @@
 //! Records and services in etcd: what nodes see, unreadable entries, limits and access.
 
-use super::{PREFIX, TTL, admin, connect, ids, key, node, record, sees, settings, trial};
+use super::{PREFIX, TTL, admin, ids, key, node, record, sees, settings, trial};
 use crate::support::{
     self,
     servers::{Kind, Server},
@@ -69,12 +69,8 @@ async fn records_of_many_megabytes_are_read() {
         expected.push(id);
     }
     let expected = expected.join(" ");
-    for (who, discovery) in [("the watch", &watching), ("a new node", &connect(&server))] {
-        support::eventually(&format!("{who} sees all"), async || {
-            (ids(discovery) == expected).then_some(())
-        })
-        .await;
-    }
+    sees(&watching, &expected).await;
+    sees(&node(&server, "z").await, &format!("{expected} z")).await;
 }
 
 async fn nodes_see_each_other() {
