@@ -40,9 +40,6 @@ fn most_kinds(items: &[Item]) -> usize {
 /// The first kind of each section that is not the default: the shared backends.
 const SHARED: usize = 1;
 
-/// Settings of a schedule that exclude others of it, which are given.
-const ALTERNATIVES: [&str; 2] = ["every_ms", "label"];
-
 /// Settings of a schedule that exclude each other: those that the first configuration lacks, and the others.
 const SCHEDULE_WITHOUT: [&[&str]; 2] = [&["every_ms", "label"], &["cron", "time_zone", "node"]];
 
@@ -60,7 +57,6 @@ fn give(table: &mut Table, items: &[Item], nth: usize, change: fn(&str, &Value) 
     for item in items {
         match item {
             Item::Line(line) if line.kind.is_some() && line.kind != kind => {}
-            Item::Line(line) if ALTERNATIVES.contains(&&*line.key) => {}
             Item::Line(line) => {
                 let value = match kind {
                     Some(kind) if line.key == "kind" => kind.into(),
