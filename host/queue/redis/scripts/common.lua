@@ -79,20 +79,14 @@ local LAST = NOW * STEP + STEP - 1
 
 local function key(id) return TAG .. ':t:' .. id end
 local function backlog_key(route) return TAG .. ':r:' .. route end
-local function ring_key(backlog) return TAG .. ':ring:' .. backlog end
 -- '%d' takes a quarter of the time of '%.0f'.
 local function integer(number) return string.format('%d', number) end
 
--- Returns the type of a route. Most tasks of a call have the same few routes.
-local type_by_route, known_routes = {}, {}
-local function type_of(route)
-  local task_type = type_by_route[route]
-  if not task_type then
-    task_type = string.match(route, '^[^@]+')
-    type_by_route[route] = task_type
-  end
-  return task_type
-end
+-- Valid routes and their types. Most tasks of a call have the same few routes.
+local types = {}
+
+-- Returns the type of a route.
+local function type_of(route) return types[route] or string.match(route, '^[^@!+~/]+') end
 
 -- Returns fields of a record; none if the key holds another type of value.
 local function read(id, ...)
@@ -127,10 +121,9 @@ end
 
 -- Returns the route of a record, or nothing if it is malformed.
 local function valid_route(route)
-  if not route or known_routes[route] then return route end
-  if not string.find(route, '^[^@!+~/][^!+~/]*$') then return nil end
-  known_routes[route] = true
-  return route
+  if not route or types[route] then return route end
+  types[route] = string.match(route, '^([^@!+~/]+)[^!+~/]*$')
+  return types[route] and route
 end
 
 -- Returns what field y of a record says: the time by which the first attempt has to begin, how long the
@@ -142,19 +135,17 @@ local function parse_options(y)
   if by and ttl then return by, ttl, priority, group, unique, tags end
 end
 
--- Whether field y of a record can be read, or is not there.
-local function valid_options(y) return not y or parse_options(y) ~= nil end
-
 -- Changes are gathered here and written with one call for each set: a call costs more than an element.
 local counted, open, events = {}, 0, {}
 local added, removed = {}, {}
 -- Changes of tasks that the reconciliation has counted already, and the order up to which it has counted.
 local passed, pass = {}, nil
 
--- Backlogs whose first task may have changed, and the new turns of those with groups that had one.
-local dirty, turns = {}, {}
--- Entries of TAG:index that may be new, and that may have lost their last task.
-local indexed, unindexed = {}, {}
+-- Backlogs whose first task may have changed, and the new turns of those with groups that had one (or
+-- nothing).
+local dirty, turns = {}, nil
+-- Entries of TAG:index, true if they may be new, and false if they may have lost their last task (or nothing).
+local indexed
 
 -- The number of losses that makes a task a suspect, as SUSPECT_AFTER of task::transition.
 local SUSPECT_AFTER = 2
@@ -270,27 +261,12 @@ local function index_ended(id, state, order, y)
   if state ~= 'c' then add(TAG .. ':dead:' .. state, order, id) end
 end
 
--- Returns the entries of TAG:index that a task with the field y belongs to.
-local function index_entries(y)
+-- Calls `change` with each entry of TAG:index that a task with the field y belongs to.
+local function each_index(y, change)
+  indexed = indexed or {}
   local _, _, _, group, _, tags = parse_options(y)
-  local entries = {}
-  if group and group ~= '-' then entries[1] = 'g:' .. group end
-  for tag in string.gmatch(tags or '', '%S+') do entries[#entries + 1] = 't:' .. tag end
-  return entries
-end
-
-local function index_options(id, order, y)
-  for _, entry in ipairs(index_entries(y)) do
-    add(TAG .. ':index:' .. entry, order, id)
-    indexed[entry] = true
-  end
-end
-
-local function unindex_options(id, y)
-  for _, entry in ipairs(index_entries(y)) do
-    remove(TAG .. ':index:' .. entry, id)
-    unindexed[entry] = true
-  end
+  if group and group ~= '-' then change('g:' .. group) end
+  for tag in string.gmatch(tags or '', '%S+') do change('t:' .. tag) end
 end
 
 -- Removes a task from the sets of tasks whose first attempt has to begin by a time.
@@ -347,7 +323,7 @@ end
 -- of one delays the others by one turn. A turn counts as later than all that is due, by a counter beside the
 -- time.
 local function write_turns(backlog, firsts)
-  local ring, heads = ring_key(backlog), heads_of(backlog)
+  local ring, heads = TAG .. ':ring:' .. backlog, heads_of(backlog)
   if firsts[''] == nil and redis.call('EXISTS', ring) == 0 then
     firsts[''] = redis.call('ZRANGE', backlog_key(backlog), 0, 0, 'WITHSCORES')[2] or false
   end
@@ -358,23 +334,29 @@ local function write_turns(backlog, firsts)
       redis.call('ZREM', ring, group)
     else
       if at <= LAST then
-        local turn = turns[group == '' and backlog or backlog .. '/' .. group]
+        local turn = turns and turns[group == '' and backlog or backlog .. '/' .. group]
         local since = not turn and tonumber(redis.call('ZSCORE', ring, group))
         at = turn or not (since and since <= bound) and at
       end
       if at then redis.call('ZADD', ring, integer(at), group) end
     end
   end
-  local waiting = redis.call('ZRANGE', ring, 0, 1, 'WITHSCORES')
-  if #waiting == 0 or #waiting == 2 and waiting[1] == '' then
-    redis.call('DEL', ring)
-    redis.call('ZREM', heads, backlog .. '/')
-    return
-  end
-  local first = firsts[waiting[1]]
-  if first == nil then
-    local of_group = waiting[1] == '' and backlog or backlog .. '/' .. waiting[1]
-    first = redis.call('ZRANGE', backlog_key(of_group), 0, 0, 'WITHSCORES')[2]
+  local waiting, first
+  for _ = 1, 3 do
+    waiting = redis.call('ZRANGE', ring, 0, 1, 'WITHSCORES')
+    if #waiting == 0 or #waiting == 2 and waiting[1] == '' then
+      redis.call('DEL', ring)
+      redis.call('ZREM', heads, backlog .. '/')
+      return
+    end
+    first = firsts[waiting[1]]
+    if first == nil then
+      local of_group = waiting[1] == '' and backlog or backlog .. '/' .. waiting[1]
+      first = redis.call('ZRANGE', backlog_key(of_group), 0, 0, 'WITHSCORES')[2]
+    end
+    if first and (tonumber(first) <= LAST or first == waiting[2]) then break end
+    -- An earlier version, which keeps no turns, has taken what was due.
+    if first then redis.call('ZADD', ring, first, waiting[1]) else redis.call('ZREM', ring, waiting[1]) end
   end
   redis.call('ZADD', heads, first or waiting[2], backlog .. '/')
 end
@@ -393,7 +375,7 @@ local function write_heads()
     else
       redis.call('ZREM', heads_of(backlog), backlog)
     end
-    if slash or not string.find(backlog, '!', 1, true) and redis.call('EXISTS', ring_key(backlog)) == 1 then
+    if slash or not string.find(backlog, '!', 1, true) and redis.call('EXISTS', TAG .. ':ring:' .. backlog) == 1 then
       with_groups[of] = with_groups[of] or {}
       with_groups[of][group] = first
     end
@@ -401,28 +383,17 @@ local function write_heads()
   for backlog, firsts in pairs(with_groups) do write_turns(backlog, firsts) end
 end
 
--- Adds new entries to TAG:index, and removes those without a task.
-local function write_index()
-  local list = {}
-  local function flush()
-    if #list > 0 then redis.call('ZADD', TAG .. ':index', unpack(list)) end
-    list = {}
-  end
-  for entry in pairs(indexed) do
-    list[#list + 1] = 0; list[#list + 1] = entry
-    if #list >= 2000 then flush() end
-  end
-  flush()
-  for entry in pairs(unindexed) do
-    if redis.call('EXISTS', TAG .. ':index:' .. entry) == 0 then redis.call('ZREM', TAG .. ':index', entry) end
-  end
-end
-
 local function write()
   for set, list in pairs(removed) do redis.call('ZREM', set, unpack(list)) end
   for set, list in pairs(added) do redis.call('ZADD', set, unpack(list)) end
   write_heads()
-  if next(indexed) or next(unindexed) then write_index() end
+  for entry, is_new in pairs(indexed or {}) do
+    if is_new then
+      redis.call('ZADD', TAG .. ':index', 0, entry)
+    elseif redis.call('EXISTS', TAG .. ':index:' .. entry) == 0 then
+      redis.call('ZREM', TAG .. ':index', entry)
+    end
+  end
   for field, by in pairs(counted) do
     if by ~= 0 and redis.call('HINCRBY', N, field, by) == 0 then redis.call('HDEL', N, field) end
   end

@@ -8,7 +8,7 @@ local function expire(id)
   forget_start(id)
   -- A task that an earlier version has leased or ended is in these sets by mistake.
   if there[1] ~= 'p' or there[6] then return end
-  if not (valid_route(there[2]) and number_of(there[3]) and there[5] and valid_options(there[5])) then
+  if not (valid_route(there[2]) and number_of(there[3]) and there[5] and parse_options(there[5])) then
     return fail_damaged(id, 'it lacks fields that ending it needs')
   end
   redis.call('HSET', task, 's', 'f', 'u', integer(NOW), 'e', 'no attempt had begun by start_by_ms', 'd', 'expired')

@@ -66,8 +66,10 @@ end
 local HIGH, NORMAL, LOW = '+', '', '~'
 local TURNS = '++-++++-++~++-++++-++'
 
--- Takes tasks whose first attempt can no longer begin in time out of their backlogs. expire.lua ends them.
-local function set_late_aside()
+-- A shard without priorities and deadlines has none of these sets.
+local has_priorities = redis.call('EXISTS', TAG .. ':heads+', TAG .. ':heads~', TAG .. ':start') > 0
+if has_priorities then
+  -- Tasks whose first attempt can no longer begin in time are in no backlog. expire.lua ends them.
   local late = redis.call('ZRANGE', TAG .. ':start', '-inf', '(' .. integer(NOW), 'BYSCORE', 'LIMIT', 0, 500, 'WITHSCORES')
   for l = 1, #late, 2 do
     local id = late[l]
@@ -82,12 +84,6 @@ local function set_late_aside()
   end
   write_heads()
   for backlog in pairs(dirty) do dirty[backlog] = nil end
-end
-
--- A shard without priorities and deadlines has none of these sets.
-local has_priorities = redis.call('EXISTS', TAG .. ':heads+', TAG .. ':heads~', TAG .. ':start') > 0
-if has_priorities then
-  set_late_aside()
   has_priorities = redis.call('EXISTS', TAG .. ':heads+', TAG .. ':heads~') > 0
 end
 
@@ -115,11 +111,12 @@ local function add_turns(list, backlog, requested)
   local limit = math.min(requested.left, max - #taken)
   local bound = math.max(LAST, tonumber(redis.call('HGET', N, 'turn') or 0) or 0)
   local lines = {}
-  for _, group in ipairs(redis.call('ZRANGE', ring_key(backlog), '-inf', bound, 'BYSCORE', 'LIMIT', 0, limit + 1)) do
+  local ring = TAG .. ':ring:' .. backlog
+  for _, group in ipairs(redis.call('ZRANGE', ring, '-inf', bound, 'BYSCORE', 'LIMIT', 0, limit + 1)) do
     lines[#lines + 1] = { backlog = group == '' and backlog or backlog .. '/' .. group, due = {}, at = 1, read = 0 }
   end
   -- An earlier version does not keep the turn of the tasks without a group.
-  if not redis.call('ZSCORE', ring_key(backlog), '') and redis.call('EXISTS', backlog_key(backlog)) == 1 then
+  if not redis.call('ZSCORE', ring, '') and redis.call('EXISTS', backlog_key(backlog)) == 1 then
     table.insert(lines, 1, { backlog = backlog, due = {}, at = 1, read = 0 })
     dirty[backlog] = true
   end
@@ -153,16 +150,6 @@ local function is_before(a, b)
   if a.score ~= b.score then return a.score < b.score end
   if a.turn ~= b.turn then return (a.turn or 0) < (b.turn or 0) end
   return a.id < b.id
-end
-
-local function is_possible(head)
-  local requested = head.requested
-  return requested.left > 0 and fits(requested, available) and not (head.suspect and has_suspect)
-end
-
--- The due tasks of a priority: those that were read, and how far.
-local function reader(priority)
-  return { heads = TAG .. ':heads' .. priority, seen = 0, list = {}, at = 1, bound = -1, with_groups = {} }
 end
 
 -- Reads a page of backlogs. Others may have older tasks than those behind `bound`.
@@ -212,7 +199,8 @@ local function next_of(of)
   while true do
     local head = of.list[of.at]
     while head and head.score <= of.bound do
-      if is_possible(head) then return head end
+      local requested = head.requested
+      if requested.left > 0 and fits(requested, available) and not (head.suspect and has_suspect) then return head end
       of.at = of.at + 1
       head = of.list[of.at]
     end
@@ -221,10 +209,15 @@ local function next_of(of)
   end
 end
 
-local readers = { [NORMAL] = reader(NORMAL) }
+-- The due tasks of each priority: those that were read, and how far.
+local readers = {}
+for _, priority in ipairs(has_priorities and { HIGH, NORMAL, LOW } or { NORMAL }) do
+  readers[priority] = {
+    heads = TAG .. ':heads' .. priority, seen = 0, list = {}, at = 1, bound = -1, with_groups = {},
+  }
+end
 local lease_number
 if has_priorities then
-  readers[HIGH], readers[LOW] = reader(HIGH), reader(LOW)
   lease_number = tonumber(redis.call('HGET', N, 'fence') or 0) or 0
 end
 while #taken < max do
@@ -263,7 +256,7 @@ for _, head in ipairs(taken) do
   dequeue(head.id, head.backlog)
   -- A task that was deleted by hand is still in its backlog.
   if there[1] == 'p' and not (there[2] and there[3] and valid_route(there[6])
-    and are_numbers(there, 8, 13) and (not y or valid_options(y))) then
+    and are_numbers(there, 8, 13) and (not y or parse_options(y))) then
     fail_damaged(head.id, 'it lacks fields that an attempt needs')
   elseif there[1] == 'p' then
     local backlog = backlog_of(there[6], there[5], y)
@@ -295,7 +288,7 @@ for _, row in ipairs(rows) do
     forget_start(id)
   end
   if head.turn then
-    turn = turn + 1
+    turn, turns = turn + 1, turns or {}
     turns[head.backlog] = turn
   end
   record_transition(id, there[6], 'p', 'r', tonumber(there[10]))

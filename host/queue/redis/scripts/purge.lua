@@ -25,7 +25,10 @@ local function purge(id, set)
   if state == 'f' or state == 'x' then remove(TAG .. ':dead:' .. state, id) end
   if y then
     remove(TAG .. (set == ':ended' and ':kept' or ':ended'), id)
-    unindex_options(id, y)
+    each_index(y, function(entry)
+      remove(TAG .. ':index:' .. entry, id)
+      indexed[entry] = false
+    end)
   end
   redis.call('UNLINK', task)
 end

@@ -58,7 +58,7 @@ local function check(id)
   local ended = state == 'c' or state == 'f' or state == 'x'
   local runs, y = state == 'r' and there[12] and are_numbers(there, 10, 11), there[14]
   if not ended and not (route and there[9] and are_numbers(there, 3, 8) and (state == 'p' or runs)
-    and valid_options(y) and redis.call('HEXISTS', key(id), 'p') == 1) then
+    and (not y or parse_options(y)) and redis.call('HEXISTS', key(id), 'p') == 1) then
     state, route = 'f', fail_damaged(id, 'it lacks a field')
   elseif state == 'p' then
     ensure_waiting(id, route, at, tonumber(there[4]), there[13], y, there[11])
@@ -70,13 +70,13 @@ local function check(id)
     if state ~= 'c' and order then ensure(TAG .. ':dead:' .. state, order, id) end
   end
   if y and number_of(there[5]) then
-    for _, entry in ipairs(index_entries(y)) do
+    each_index(y, function(entry)
       ensure(INDEX .. ':' .. entry, number_of(there[5]), id)
       if not indexed[entry] and not redis.call('ZSCORE', INDEX, entry) then
         indexed[entry] = true
         repaired = repaired + 1
       end
-    end
+    end)
   end
   local field = state .. ' ' .. type_of(route or 'unknown')
   counts[field] = (counts[field] or 0) + 1
@@ -123,7 +123,8 @@ local function sweep_index()
       break
     end
     local till, read_entries = sweep(INDEX .. ':' .. entry, 'prcfx', from)
-    unindexed[entry] = true
+    indexed = indexed or {}
+    indexed[entry] = indexed[entry] or false
     left = left - 1 - read_entries
     from = till or 0
     if not till then which = which + 1 end

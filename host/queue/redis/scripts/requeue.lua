@@ -5,7 +5,7 @@ local there = read(id, 's', 'l', 'q', 'o', 'm', 'y')
 local state, route = there[1], there[2]
 if not state then return {} end
 local is_valid = valid_route(route) and are_numbers(there, 3, 4) and there[5] and redis.call('HEXISTS', task, 'p') == 1
-  and valid_options(there[6])
+  and (not there[6] or parse_options(there[6]))
 if (state == 'f' or state == 'x') and not is_valid then return { 'd', valid_route(route) or 'unknown' } end
 if state == 'f' or state == 'x' then
   redis.call('HSET', task, 's', 'p', 'u', integer(NOW), 'a', 0, 'z', 0)

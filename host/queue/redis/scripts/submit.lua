@@ -55,35 +55,21 @@ local AHEAD = NOW - WALL
 -- No task is due later, so that its score is exact.
 local FAR = NOW + 2 ^ 41
 
--- Adds what a new task with options has beside others. `words` are its options. Returns when it is due, its
--- field y, and 1 if it has had to begin before.
-local function add_options(id, order, words)
-  local after, at, _, by, rest = string.match(words, '^(%d+) (%d+) (%d+) (%d+) (.+)$')
-  after, at, by = tonumber(after), tonumber(at), tonumber(by)
-  local due = math.min(FAR, at > 0 and math.max(NOW, at + AHEAD) or NOW + after)
-  if by > 0 then by = math.max(1, math.min(FAR, by + AHEAD)) end
-  local y = integer(by) .. ' ' .. rest
-  if by > 0 then add(TAG .. (by < NOW and ':late' or ':start'), by, id) end
-  index_options(id, order, y)
-  return due, y, by > 0 and by < NOW
-end
-
--- Whether the unique key of a task is still reserved for this submission.
-local function is_void(id, words)
-  local till = tonumber(string.match(words, '^%d+ %d+ (%d+) '))
-  return till > 0 and (NOW > till or till <= tonumber(redis.call('GET', TAG .. ':void:' .. id) or 0))
-end
-
 if NOW - checked > 100 or NOW < checked then check_memory() end
 local i = 5
 while i < #ARGV do
   local id, route, m, p, words, options = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ''
   i = i + 5
-  if words ~= '' then options, i = ARGV[i], i + 1 end
+  local after, at, till, by, rest, y
+  if words ~= '' then
+    options, i = ARGV[i], i + 1
+    after, at, till, by, rest = string.match(words, '^(%d+) (%d+) (%d+) (%d+) (.+)$')
+    after, at, till, by = tonumber(after), tonumber(at), tonumber(till), tonumber(by)
+  end
   local stored = compare(id, m, p, options)
   if stored then
     answers[#answers + 1] = stored
-  elseif words ~= '' and is_void(id, words) then
+  elseif rest and till > 0 and (NOW > till or till <= tonumber(redis.call('GET', TAG .. ':void:' .. id) or 0)) then
     answers[#answers + 1] = 'v'
   elseif open_tasks + created >= limit then
     answers[#answers + 1] = 'f'
@@ -92,10 +78,19 @@ while i < #ARGV do
   else
     created, number, order = created + 1, number + 1, order + 1
     local due, due_at, backlog, is_late = NOW, now, route, false
-    if words ~= '' then
-      local y
-      due, y, is_late = add_options(id, order, words)
+    if rest then
+      due = math.min(FAR, at > 0 and math.max(NOW, at + AHEAD) or NOW + after)
+      if by > 0 then
+        by = math.max(1, math.min(FAR, by + AHEAD))
+        is_late = by < NOW
+        add(TAG .. (is_late and ':late' or ':start'), by, id)
+      end
+      y = integer(by) .. ' ' .. rest
       due_at, backlog = integer(due), backlog_of(route, nil, y)
+      each_index(y, function(entry)
+        add(TAG .. ':index:' .. entry, order, id)
+        indexed[entry] = true
+      end)
       redis.call('HSET', key(id), 'i', options, 'y', y)
     end
     redis.call('HSET', key(id), 'm', m, 'p', p, 'l', route, 'o', integer(order), 'q', integer(number),
