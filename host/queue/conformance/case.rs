@@ -98,6 +98,7 @@ cases! {
     groups::groups_take_turns_within_a_priority,
     groups::each_route_has_its_own_turns,
     unique::a_full_queue_answers_with_the_task_of_the_key,
+    starting::a_late_task_gives_its_place_to_no_other,
     options::filters_select_by_group_and_tag,
     options::a_result_ttl_counts_instead_of_the_age,
     reading::pages_hold_every_task_once,

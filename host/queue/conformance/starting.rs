@@ -196,3 +196,14 @@ pub(super) async fn expired_tasks_fail_in_steps(queue: &dyn TaskQueue) {
         assert_eq!(ended.error_class, Some(ErrorClass::Expired), "t{n}");
     }
 }
+
+pub(super) async fn a_late_task_gives_its_place_to_no_other(queue: &dyn TaskQueue) {
+    let late = start_by(UnixMs(1));
+    create_all(queue, [with_options("late", "a", late)]).await;
+    for (id, task_type) in [("1", "b"), ("2", "a"), ("3", "b")] {
+        tick().await;
+        create(queue, id, task_type).await;
+    }
+    let both = request(&[("a", 9), ("b", 9)], 9, HOUR);
+    assert_eq!(ids(&queue.lease(&both).await.unwrap()), ["1", "2", "3"]);
+}

@@ -61,6 +61,11 @@ impl Placements {
         Some(placement)
     }
 
+    /// Returns the group of a pending task, if it has one.
+    pub fn group(&self, seq: i64) -> Option<&Name> {
+        self.by_seq.get(&seq)?.group.as_ref()
+    }
+
     /// Whether the first attempt of a task had to begin before `now`.
     pub fn is_late(&self, seq: i64, now: i64) -> bool {
         if self.deadlines.is_empty() {

@@ -55,10 +55,21 @@ impl Index {
         now: i64,
     ) -> Option<Taken> {
         let heads = &mut due.heads[priority as usize];
-        while let Some(Reverse((_, symbol, suspect))) = heads.pop() {
+        while let Some(Reverse((first, symbol, suspect))) = heads.pop() {
             let Some(entry) = self.routes.get_mut(&symbol) else {
                 continue;
             };
+            if self.placements.is_late(first.1, now) {
+                // The route is as old as the oldest of its other tasks.
+                let group = self.placements.group(first.1);
+                entry.remove(first, 0, priority, group);
+                let next = entry.first_of(priority, suspect);
+                let next = next.filter(|next| next.0 <= now);
+                heads.extend(next.map(|next| Reverse((next, symbol, suspect))));
+                self.changed_routes.insert(symbol);
+                self.heads.stale.insert(symbol);
+                continue;
+            }
             let task_type = &entry.route.task_type;
             let of_type = due.remaining.get_mut(task_type).filter(|count| **count > 0);
             let needs = request.types.get(task_type).map(|limits| limits.needs);
