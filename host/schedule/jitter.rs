@@ -20,7 +20,7 @@ pub(crate) fn fire_at(spec: &ScheduleSpec, time: UnixMs) -> UnixMs {
     hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^= hash >> 33;
-    let part = u128::from(hash) * u128::from(jitter + 1) >> 64;
+    let part = (u128::from(hash) * u128::from(jitter + 1)) >> 64;
     UnixMs(time.0.saturating_add(u64::try_from(part).unwrap_or(0)))
 }
 
