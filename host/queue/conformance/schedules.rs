@@ -194,7 +194,10 @@ async fn a_schedule_that_is_made_again_has_no_version_of_before(store: &dyn Sche
         let version = create(store, &stored).await;
         assert!(versions.insert(version), "{version}");
         let change = advance(&stored.spec.name, version, &Record::default());
-        let stored_it = store.advance_schedules(&[change.clone()]).await.unwrap();
+        let stored_it = store
+            .advance_schedules(std::slice::from_ref(&change))
+            .await
+            .unwrap();
         assert_eq!(stored_it, [true]);
         let version = get(store, "report").await.unwrap().version;
         assert!(versions.insert(version), "{version}");

@@ -151,7 +151,7 @@ impl Clock {
     }
 
     /// Returns the moment of the queue's time at which the wall clock will show `time` unless it is set.
-    pub fn from_wall(&self, time: UnixMs) -> i64 {
+    pub fn to_queue(&self, time: UnixMs) -> i64 {
         let ahead = self.offsets.read().last().map_or(0, |offset| offset.ahead);
         ms(time).saturating_sub(ahead)
     }

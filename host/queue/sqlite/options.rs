@@ -32,9 +32,9 @@ impl Transaction<'_> {
         let due = match options.start {
             Start::Now => now,
             Start::After(delay) => now.saturating_add(millis(delay)),
-            Start::At(time) => self.clock.from_wall(time).max(now),
+            Start::At(time) => self.clock.to_queue(time).max(now),
         };
-        let start_by = options.start_by.map(|time| self.clock.from_wall(time));
+        let start_by = options.start_by.map(|time| self.clock.to_queue(time));
         (due, start_by)
     }
 
