@@ -72,7 +72,7 @@ struct Cli {
 enum Command {
     Serve(serve::Serve),
     Demo(demo::Demo),
-    Submit(submit::Submit),
+    Submit(Box<submit::Submit>),
     /// Show, list, cancel or requeue tasks
     Tasks(tasks::Tasks),
     Send(send::Send),

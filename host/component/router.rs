@@ -190,7 +190,10 @@ impl Router {
         };
         if let Some(number) = back.request {
             let waiting = self.requests.lock().remove(&number);
-            let _ = waiting.map(|waiting| waiting.send(answer));
+            if let Some(waiting) = waiting {
+                // If this fails, the request has just ended.
+                let _ = waiting.send(answer);
+            }
             return;
         }
         let (from, to) = (answer.from.clone(), answer.to.clone());

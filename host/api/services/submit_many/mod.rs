@@ -81,6 +81,10 @@ struct Conversation<S> {
 }
 
 /// The next event of a conversation.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "each is made once and moved on at once; a box would be an allocation for each request"
+)]
 enum Turn {
     Answers(Vec<Result<Accepted, Error>>),
     Request(Option<Result<SubmitManyRequest, Status>>),
