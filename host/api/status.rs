@@ -19,10 +19,10 @@ const STARTING_RETRY: Duration = Duration::from_secs(1);
 /// When to retry what failed because something is full or does not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The faults of a submission that its refusal names, in bytes. They travel in headers three times: as text, of
+/// The faults of a submission that its refusal names, in bytes of a header. They travel three times: as text, of
 /// which a byte may take three, and in the details in base64, as text and one by one. Clients accept headers of
 /// 8 KiB.
-const MAX_VIOLATION_BYTES: usize = 1280;
+const MAX_VIOLATION_BYTES: usize = 2 << 10;
 
 /// The limits of log lines about failures of each backend: clients may repeat their calls at will.
 static QUEUE: LogLimit = limit();
@@ -48,7 +48,8 @@ impl IntoStatus for task::InvalidSubmission {
     fn into_status(self) -> Status {
         let mut bytes = 0;
         let is_named = |violation: &task::Violation| {
-            bytes += violation.field.len() + violation.reason.len();
+            let escaped = violation.reason.bytes().filter(|byte| !byte.is_ascii());
+            bytes += violation.field.len() + violation.reason.len() + 2 * escaped.count();
             bytes <= MAX_VIOLATION_BYTES
         };
         let all = self.0.len();
@@ -367,9 +368,14 @@ mod tests {
 
     #[test]
     fn a_refusal_fits_into_the_headers_that_clients_accept() {
-        let status = status_of(30, &"x".repeat(400));
-        assert!(status.message().ends_with("; and 27 more"), "{status}");
-        assert!(3 * status.message().len() + status.details().len() * 4 / 3 < 8 << 10);
+        for (reason, named) in [("x".repeat(600), 3), ("ä".repeat(300), 1)] {
+            let status = status_of(30, &reason);
+            let more = format!("; and {} more", 30 - named);
+            assert!(status.message().ends_with(&more), "{status}");
+            let escaped = status.message().bytes().filter(|byte| !byte.is_ascii());
+            let text = status.message().len() + 2 * escaped.count();
+            assert!(text + status.details().len() * 4 / 3 < 8 << 10);
+        }
     }
 
     #[test]
