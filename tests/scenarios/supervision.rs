@@ -38,7 +38,7 @@ const THREADS: [&str; 8] = [
 const VITAL: [&str; 2] = ["finisher", "grpc-server"];
 
 /// Background tasks that restart after a panic.
-const RESTARTING: [&str; 14] = [
+const RESTARTING: [&str; 15] = [
     "registration",
     "component",
     "component-manager",
@@ -52,6 +52,7 @@ const RESTARTING: [&str; 14] = [
     "plugin-loader",
     "change-listener",
     "reaper",
+    "schedule-runner",
     "stall-watcher",
 ];
 
