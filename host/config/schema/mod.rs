@@ -1,7 +1,8 @@
 //! The declarations of all settings: a file per section, except that `backends.rs` has `[discovery]` and
 //! `[broker]`, and `security.rs` has `[tls]` and `[auth]`. `plugins.rs` is `[plugins]`, `plugin.rs` is
-//! `[plugin.NAME]`, `schedule.rs` is `[schedule.NAME]`. `settings!` and `kinds!` (`group.rs`) turn
-//! each declaration into a struct or enum with its reader and description.
+//! `[plugin.NAME]`, `schedule.rs` is `[schedule.NAME]`. `texts.rs` serves sections whose keys the user
+//! chooses. `settings!` and `kinds!` (`group.rs`) turn each declaration into a struct or enum with its reader
+//! and description.
 
 mod backends;
 mod keyvalue;
@@ -12,6 +13,7 @@ mod plugins;
 mod queue;
 mod schedule;
 mod security;
+mod texts;
 
 pub use backends::{Broker, Discovery, Etcd, Redis};
 pub use keyvalue::{KeyValue, KeyValueBackend, KeyValueLimits, SqliteKeyValue};

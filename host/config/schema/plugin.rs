@@ -2,13 +2,11 @@
 
 use super::{
     super::{
-        group::{
-            self, Field, Item, Line, Reference, Section, SectionItem, Visibility, section,
-            settings, tables,
-        },
+        group::{self, Visibility, section, settings, tables},
         setting::{millis, number},
     },
     plugins::{ComponentOverrides, MAX_TASK_TIMEOUT_MS, SandboxOverrides},
+    texts::Texts,
 };
 use hostel_task::{MAX_RETRY_DELAY, Name};
 use std::{collections::BTreeMap, time::Duration};
@@ -26,7 +24,10 @@ settings! {
 
         /// What the plugin reads through wasi:config: any keys; numbers and booleans become text.
         /// `hostel config show` masks the values. A change takes effect when the node restarts.
-        config: BTreeMap<String, String> = PluginConfig;
+        config: BTreeMap<String, String> = Texts {
+            example: ("quality", "80"),
+            visibility: Visibility::OnRequest,
+        };
 
         /// `[plugin.NAME.task.TYPE]`
         task: BTreeMap<Name, TaskTypeOverrides> = tables("task type", "thumbnail");
@@ -54,48 +55,5 @@ settings! {
 
         /// Number of tasks of this type that run on all nodes together at the same time.
         max_cluster_concurrency: Option<usize> = number(1..=1_000_000).example(10);
-    }
-}
-
-/// The keys and values of `[plugin.NAME.config]`.
-struct PluginConfig;
-
-impl Field for PluginConfig {
-    type Value = BTreeMap<String, String>;
-
-    fn read(&self, field: &'static str, section: &mut Section<'_>) -> Self::Value {
-        section.texts(field)
-    }
-
-    fn describe(
-        &self,
-        key: &'static str,
-        doc: &'static [&'static str],
-        value: Option<&Self::Value>,
-        items: &mut Vec<Item>,
-    ) {
-        let line = |key: &str, value: Option<&str>| {
-            Item::Line(Line {
-                key: key.to_owned(),
-                doc: &[],
-                kind: None,
-                reference: Reference::Example("80".into()),
-                value: value.map(toml::Value::from),
-                visibility: Visibility::OnRequest,
-            })
-        };
-        let lines = match value {
-            None => vec![line("quality", None)],
-            Some(texts) => texts
-                .iter()
-                .map(|(key, text)| line(key, Some(text)))
-                .collect(),
-        };
-        items.push(Item::Section(SectionItem {
-            key,
-            doc,
-            reloadable: false,
-            items: lines,
-        }));
     }
 }

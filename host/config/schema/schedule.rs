@@ -1,8 +1,11 @@
 //! `[schedule.NAME]`
 
-use super::super::{
-    group::{self, Field, Item, Line, Reference, Section, SectionItem, Visibility, settings},
-    setting::{flag, millis, name, text},
+use super::{
+    super::{
+        group::{self, Visibility, settings},
+        setting::{flag, millis, name, text},
+    },
+    texts::Texts,
 };
 use bytes::Bytes;
 use hostel_schedule::{
@@ -65,7 +68,10 @@ settings! {
         paused: bool = flag().default(false);
 
         /// The metadata of its tasks: any keys.
-        metadata: BTreeMap<String, String> = Metadata;
+        metadata: BTreeMap<String, String> = Texts {
+            example: ("department", "finance"),
+            visibility: Visibility::Public,
+        };
     }
 }
 
@@ -102,47 +108,4 @@ impl Schedule {
 
 fn any(given: &str) -> Result<String, String> {
     Ok(given.to_owned())
-}
-
-/// The keys and values of `[schedule.NAME.metadata]`.
-struct Metadata;
-
-impl Field for Metadata {
-    type Value = BTreeMap<String, String>;
-
-    fn read(&self, field: &'static str, section: &mut Section<'_>) -> Self::Value {
-        section.texts(field)
-    }
-
-    fn describe(
-        &self,
-        key: &'static str,
-        doc: &'static [&'static str],
-        value: Option<&Self::Value>,
-        items: &mut Vec<Item>,
-    ) {
-        let line = |key: &str, value: Option<&str>| {
-            Item::Line(Line {
-                key: key.to_owned(),
-                doc: &[],
-                kind: None,
-                reference: Reference::Example("finance".into()),
-                value: value.map(toml::Value::from),
-                visibility: Visibility::Public,
-            })
-        };
-        let lines = match value {
-            None => vec![line("department", None)],
-            Some(texts) => texts
-                .iter()
-                .map(|(key, text)| line(key, Some(text)))
-                .collect(),
-        };
-        items.push(Item::Section(SectionItem {
-            key,
-            doc,
-            reloadable: false,
-            items: lines,
-        }));
-    }
 }
