@@ -130,22 +130,12 @@ fn target(node: &str, label: &str, violations: &mut Vec<Violation>) -> Target {
 
 pub fn priority(given: i32, violations: &mut Vec<Violation>) -> Priority {
     match wire::Priority::try_from(given) {
-        Ok(wire::Priority::Normal) => Priority::Normal,
-        Ok(wire::Priority::High) => Priority::High,
-        Ok(wire::Priority::Low) => Priority::Low,
+        Ok(priority) => priority.into(),
         Err(_) => {
             let (field, reason) = ("priority", format!("there is no priority {given}"));
             violations.push(Violation { field, reason });
             Priority::Normal
         }
-    }
-}
-
-pub fn wire_priority(priority: Priority) -> wire::Priority {
-    match priority {
-        Priority::High => wire::Priority::High,
-        Priority::Normal => wire::Priority::Normal,
-        Priority::Low => wire::Priority::Low,
     }
 }
 
@@ -162,7 +152,7 @@ pub fn task_status(status: scheduler::TaskStatus) -> wire::TaskStatus {
     let options = task.options.as_deref();
     let text = |name: Option<&Name>| name.map(Name::to_string).unwrap_or_default();
     wire::TaskStatus {
-        priority: wire_priority(options.map_or(Priority::Normal, |it| it.priority)).into(),
+        priority: wire::Priority::from(options.map_or(Priority::Normal, |it| it.priority)).into(),
         group: text(options.and_then(|it| it.group.as_ref())),
         tags: options.map_or_else(Vec::new, |it| it.tags.iter().map(Name::to_string).collect()),
         unique_key: text(options.and_then(|it| it.unique.as_ref()).map(|it| &it.key)),

@@ -2,7 +2,7 @@
 
 use super::{convert, status::IntoStatus};
 use crate::{
-    proto::{hostel::v1, millis},
+    proto::{distributed as wire, hostel::v1, millis},
     schedule::{GivenSchedule, InvalidSchedule, Origin, ScheduleSpec, When},
     scheduler::schedules::ScheduleStatus,
     task::{Name, UnixMs},
@@ -88,7 +88,7 @@ fn spec(spec: ScheduleSpec) -> v1::ScheduleSpec {
         payload: Default::default(),
         metadata: HashMap::new(),
         group: text(spec.group),
-        priority: convert::wire_priority(spec.priority).into(),
+        priority: wire::Priority::from(spec.priority).into(),
         node: text(spec.node),
         label: text(spec.label),
         overlap: spec.overlap.to_string(),

@@ -37,11 +37,7 @@ pub fn task_json(task: &TaskStatus) -> Value {
 
 /// The name of a priority. Newer nodes may return further ones.
 pub fn priority(number: i32) -> String {
-    let known = WirePriority::try_from(number).map(|priority| match priority {
-        WirePriority::High => Priority::High,
-        WirePriority::Normal => Priority::Normal,
-        WirePriority::Low => Priority::Low,
-    });
+    let known = WirePriority::try_from(number).map(Priority::from);
     known.map_or_else(|_| number.to_string(), |priority| priority.to_string())
 }
 

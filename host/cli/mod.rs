@@ -20,6 +20,7 @@ mod inspection;
 mod json;
 mod log;
 mod many;
+mod metadata;
 mod nodes;
 mod output;
 mod payload;

@@ -4,20 +4,23 @@ use super::{
     connection::ConnectionArgs,
     error::CliError,
     json::priority,
+    metadata::MetadataArgs,
     output::{print_field, print_json, print_table},
     payload::Payload,
-    submit::key_value,
-    task_options::{milliseconds, wire_priority},
+    task_options::milliseconds,
 };
 use crate::{
-    proto::hostel::v1::{ListSchedulesRequest, Schedule, ScheduleSpec},
+    proto::{
+        distributed::Priority as WirePriority,
+        hostel::v1::{ListSchedulesRequest, Schedule, ScheduleSpec},
+    },
     schedule::{Missed, Overlap},
     task::Priority,
 };
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub struct Schedules {
@@ -107,9 +110,8 @@ struct Create {
     /// Instead of a pattern: how long from one task to the next, such as 15m
     #[arg(long, value_name = "TIME", value_parser = milliseconds, conflicts_with = "cron")]
     every: Option<u64>,
-    /// Metadata for the handler; may be repeated
-    #[arg(long = "meta", value_name = "KEY=VALUE", value_parser = key_value)]
-    metadata: Vec<(String, String)>,
+    #[command(flatten)]
+    metadata: MetadataArgs,
     /// The group of its tasks
     #[arg(
         long,
@@ -207,10 +209,7 @@ impl Create {
         if self.cron.is_empty() && self.every.is_none() {
             return Err(CliError::usage("a schedule needs --cron or --every"));
         }
-        let metadata: HashMap<_, _> = self.metadata.iter().cloned().collect();
-        if metadata.len() < self.metadata.len() {
-            return Err(CliError::usage("--meta gives a key more than once"));
-        }
+        let metadata = self.metadata.get()?;
         let spec = ScheduleSpec {
             name: self.name,
             cron: self.cron,
@@ -220,7 +219,7 @@ impl Create {
             payload: self.payload.read()?.into(),
             metadata,
             group: self.group,
-            priority: wire_priority(self.priority).into(),
+            priority: WirePriority::from(self.priority).into(),
             node: self.node,
             label: self.label,
             overlap: self.overlap.to_string(),

@@ -5,6 +5,7 @@ use super::{
     error::CliError,
     json::task_with_result_json,
     many::{self, ManyArgs},
+    metadata::MetadataArgs,
     output::{print_bytes, print_hint, print_json, print_note},
     payload::Payload,
     task_options::TaskOptionArgs,
@@ -12,7 +13,6 @@ use super::{
 use crate::proto::distributed::{Task, TaskStatus};
 use clap::Args;
 use serde_json::json;
-use std::collections::HashMap;
 use uuid::Uuid;
 
 /// Submit a task, or many
@@ -34,9 +34,8 @@ pub struct Submit {
     /// (queue.keep_ended_ms after its end) [default: generated]
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     id: String,
-    /// Metadata for the handler; may be repeated
-    #[arg(long = "meta", value_name = "KEY=VALUE", value_parser = key_value)]
-    metadata: Vec<(String, String)>,
+    #[command(flatten)]
+    metadata: MetadataArgs,
     /// Run the task on this node only
     #[arg(
         long,
@@ -77,10 +76,7 @@ impl Submit {
         if self.many.batch.is_some() {
             return Err(CliError::usage("--batch is for --many only"));
         }
-        let metadata: HashMap<_, _> = self.metadata.iter().cloned().collect();
-        if metadata.len() < self.metadata.len() {
-            return Err(CliError::usage("--meta gives a key more than once"));
-        }
+        let metadata = self.metadata.get()?;
         // Generated here, so that an error can name the task.
         let id = if self.id.is_empty() {
             Uuid::now_v7().to_string()
@@ -172,11 +168,4 @@ fn completed(status: &TaskStatus) -> Result<(), CliError> {
         )));
     }
     Ok(())
-}
-
-pub(super) fn key_value(given: &str) -> Result<(String, String), String> {
-    match given.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
-        _ => Err(format!("{given:?} is not KEY=VALUE")),
-    }
 }

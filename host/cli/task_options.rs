@@ -97,21 +97,13 @@ impl TaskOptionArgs {
             backoff_initial_ms: given(self.backoff_initial),
             backoff_max_ms: given(self.backoff_max),
             result_ttl_ms: given(self.keep),
-            priority: wire_priority(self.priority).into(),
+            priority: WirePriority::from(self.priority).into(),
             group: self.group.clone(),
             tags: self.tags.clone(),
             unique_key: self.unique_key.clone(),
             unique_for_ms: given(self.unique_for),
             ..task
         }
-    }
-}
-
-pub(super) fn wire_priority(priority: Priority) -> WirePriority {
-    match priority {
-        Priority::High => WirePriority::High,
-        Priority::Normal => WirePriority::Normal,
-        Priority::Low => WirePriority::Low,
     }
 }
 

@@ -9,6 +9,8 @@ use tonic::codec::BufferSettings;
 use tonic_prost::{ProstDecoder, ProstEncoder};
 
 #[cfg(feature = "node")]
+mod priority;
+#[cfg(feature = "node")]
 mod server;
 
 #[cfg(feature = "node")]

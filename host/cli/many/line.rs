@@ -1,7 +1,10 @@
 //! A line of the file of `hostel submit --many`: a JSON object with the fields of a task. All faults of a
 //! line are found at once.
 
-use crate::proto::distributed::{Priority, Task};
+use crate::{
+    proto::distributed::{Priority, Task},
+    task,
+};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -85,12 +88,12 @@ impl Fields {
     /// The priority by its name in the protocol or by that of the command line.
     fn priority(&mut self) -> Priority {
         self.take("priority", "high, normal or low", |given| {
-            match as_text(given)?.as_str() {
-                "normal" => Some(Priority::Normal),
-                "high" => Some(Priority::High),
-                "low" => Some(Priority::Low),
-                other => Priority::from_str_name(other),
-            }
+            let given = as_text(given)?;
+            let named = given
+                .parse()
+                .ok()
+                .map(|priority: task::Priority| priority.into());
+            named.or_else(|| Priority::from_str_name(&given))
         })
     }
 
