@@ -31,21 +31,19 @@ pub enum Error {
 impl Error {
     /// Converts the error of a step after a change: the change is made, and it is not known whether it lasts.
     pub fn after_change(self) -> Self {
-        match self {
-            Self::Unavailable { reason, .. } => Self::Unavailable {
-                reason,
-                outcome_unknown: true,
-            },
-            other => other,
-        }
+        self.with_outcome_unknown(true)
     }
 
     /// Converts the error of a call that changes nothing: its outcome is never unknown.
     pub fn as_read_error(self) -> Self {
+        self.with_outcome_unknown(false)
+    }
+
+    fn with_outcome_unknown(self, outcome_unknown: bool) -> Self {
         match self {
             Self::Unavailable { reason, .. } => Self::Unavailable {
                 reason,
-                outcome_unknown: false,
+                outcome_unknown,
             },
             other => other,
         }
