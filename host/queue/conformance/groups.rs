@@ -105,29 +105,7 @@ pub(super) async fn a_group_whose_tasks_are_not_due_has_no_turn(queue: &dyn Task
 pub(super) async fn a_task_keeps_its_group_when_it_is_tried_again(queue: &dyn TaskQueue) {
     create_group(queue, "single", 1).await;
     create_group(queue, "flood", 100).await;
-    let lost = Outcome::Lost {
-        after: Duration::ZERO,
-        error: "its node died".into(),
-    };
-    for outcome in [
-        Some(retry(Duration::ZERO, "again")),
-        Some(Outcome::Released),
-        Some(lost),
-        Some(failed("no")),
-        None,
-    ] {
-        let leased = lease_some(queue, "echo", 2).await;
-        let again = leased.iter().find(|task| task.token.id == name("single0"));
-        let again = again.unwrap_or_else(|| panic!("{outcome:?}: {leased:?}"));
-        let Some(outcome) = outcome else { continue };
-        let is_failure = matches!(outcome, Outcome::Failed { .. });
-        finish_one(queue, &again.token, outcome).await;
-        if is_failure {
-            let requeued = queue.requeue(&name("single0")).await.unwrap();
-            assert_eq!(requeued, Requeue::Requeued);
-        }
-        tick().await;
-    }
+    is_leased_soon_again(queue, "single0").await;
 }
 
 pub(super) async fn a_group_without_tasks_left_is_out_of_the_round(queue: &dyn TaskQueue) {

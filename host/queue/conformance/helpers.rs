@@ -184,6 +184,34 @@ pub fn retry(after: Duration, error: &str) -> Outcome {
     Outcome::Retry { after, error }
 }
 
+/// Ends attempts of the task `id` in every way after which it is tried again, and asserts that two leases are
+/// enough for it each time: it keeps its place beside the tasks that wait.
+pub async fn is_leased_soon_again(queue: &dyn TaskQueue, id: &str) {
+    let lost = Outcome::Lost {
+        after: Duration::ZERO,
+        error: "its node died".into(),
+    };
+    for outcome in [
+        Some(retry(Duration::ZERO, "again")),
+        Some(Outcome::Released),
+        Some(lost),
+        Some(failed("no")),
+        None,
+    ] {
+        let leased = lease_some(queue, "echo", 2).await;
+        let again = leased.iter().find(|task| task.token.id == name(id));
+        let again = again.unwrap_or_else(|| panic!("{outcome:?}: {leased:?}"));
+        let Some(outcome) = outcome else { continue };
+        let is_failure = matches!(outcome, Outcome::Failed { .. });
+        finish_one(queue, &again.token, outcome).await;
+        if is_failure {
+            let requeued = queue.requeue(&name(id)).await.unwrap();
+            assert_eq!(requeued, Requeue::Requeued);
+        }
+        tick().await;
+    }
+}
+
 pub fn ids(leased: &[Leased]) -> Vec<&str> {
     leased.iter().map(|task| task.token.id.as_str()).collect()
 }

@@ -89,29 +89,7 @@ pub(super) async fn a_priority_that_cannot_be_leased_gives_way(queue: &dyn TaskQ
 
 pub(super) async fn a_task_keeps_its_priority_when_it_is_tried_again(queue: &dyn TaskQueue) {
     create_many(queue, Priority::High, "echo", 1).await;
-    let lost = Outcome::Lost {
-        after: Duration::ZERO,
-        error: "its node died".into(),
-    };
     create_many(queue, Priority::Normal, "echo", 200).await;
-    for outcome in [
-        Some(retry(Duration::ZERO, "again")),
-        Some(Outcome::Released),
-        Some(lost),
-        Some(failed("no")),
-        None,
-    ] {
-        // Two leases in a row are not both the turn of another priority.
-        let leased = lease_some(queue, "echo", 2).await;
-        let again = leased.iter().find(|task| task.token.id == name("high0"));
-        let again = again.unwrap_or_else(|| panic!("{outcome:?}: {leased:?}"));
-        let Some(outcome) = outcome else { continue };
-        let is_failure = matches!(outcome, Outcome::Failed { .. });
-        finish_one(queue, &again.token, outcome).await;
-        if is_failure {
-            let requeued = queue.requeue(&name("high0")).await.unwrap();
-            assert_eq!(requeued, Requeue::Requeued);
-        }
-        tick().await;
-    }
+    // Two leases in a row are not both the turn of another priority.
+    is_leased_soon_again(queue, "high0").await;
 }
