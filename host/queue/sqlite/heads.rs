@@ -1,6 +1,6 @@
 //! The first pending tasks of all routes, by priority.
 
-use super::{encoding::SymbolId, lane::QueuePosition, route_index::RouteIndex};
+use super::{backlog::QueuePosition, encoding::SymbolId, route_index::RouteIndex};
 use hostel_task::Priority;
 use std::collections::{BTreeSet, HashMap, HashSet};
 

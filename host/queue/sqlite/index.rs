@@ -3,10 +3,10 @@
 //! to load.
 
 use super::{
+    backlog::QueuePosition,
     damage::Damage,
     encoding::{SymbolId, parse_name, parse_route, read_options, state_kind},
     heads::Heads,
-    lane::QueuePosition,
     placement::{Placement, Placements},
     route_index::RouteIndex,
     submit_cache::SubmitCache,

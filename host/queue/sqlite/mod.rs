@@ -1,6 +1,7 @@
 //! The queue of one machine: a SQLite file, one thread that writes, two that read. The transitions are
 //! in `transaction`, `finish` and `control`.
 
+mod backlog;
 mod clock;
 mod control;
 mod damage;
@@ -12,7 +13,6 @@ pub mod fuzz;
 mod hand_off;
 mod heads;
 mod index;
-mod lane;
 mod lease_guard;
 mod listing;
 mod marking;

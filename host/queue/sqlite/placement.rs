@@ -1,6 +1,6 @@
 //! Where the pending tasks with options are in the index. Tasks without options are not in it.
 
-use super::{encoding::SymbolId, lane::QueuePosition};
+use super::{backlog::QueuePosition, encoding::SymbolId};
 use hostel_task::{Name, Priority, TaskOptions};
 use std::collections::{BTreeSet, HashMap};
 

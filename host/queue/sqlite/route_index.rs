@@ -1,6 +1,6 @@
 //! The tasks of one route: the pending ones by priority, and the number in each state.
 
-use super::lane::{Lane, QueuePosition};
+use super::backlog::{Backlog, QueuePosition};
 use hostel_task::{Name, Priority, Route, is_suspect};
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ pub(super) struct RouteIndex {
 
 #[derive(Default)]
 struct ByPriority {
-    tasks: Lane,
+    tasks: Backlog,
     /// Ordered by due time, then by submission.
     suspects: BTreeSet<QueuePosition>,
     /// What `Heads` has of this route: the first task and the first suspect.

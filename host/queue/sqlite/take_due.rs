@@ -1,8 +1,8 @@
 //! The order of leases: which pending tasks a request is given. Priorities share the leases by
 //! `Priority::of_turn`; within a priority the oldest task of all routes comes first, and within a route the
-//! groups take turns (`lane`).
+//! groups take turns (`backlog`).
 
-use super::{encoding::SymbolId, heads::Head, index::Index, lane::QueuePosition};
+use super::{backlog::QueuePosition, encoding::SymbolId, heads::Head, index::Index};
 use crate::lease_request::LeaseRequest;
 use hostel_task::{Name, Priority, Resources, StateKind};
 use std::{

@@ -10,7 +10,7 @@ pub(super) type QueuePosition = (i64, i64);
 /// Tasks without a group are one group.
 type Group = Option<Name>;
 
-pub(super) enum Lane {
+pub(super) enum Backlog {
     /// No task has a group.
     Plain(BTreeSet<QueuePosition>),
     Grouped(Box<Groups>),
@@ -36,13 +36,13 @@ struct GroupTasks {
     in_round: bool,
 }
 
-impl Default for Lane {
+impl Default for Backlog {
     fn default() -> Self {
         Self::Plain(BTreeSet::new())
     }
 }
 
-impl Lane {
+impl Backlog {
     /// Returns the first task by age.
     pub fn first(&self) -> Option<QueuePosition> {
         match self {
@@ -241,111 +241,111 @@ mod tests {
         Name::parse("group", given).unwrap()
     }
 
-    /// A lane with tasks that are due at their numbers; a group of "" is none.
-    fn lane(tasks: &[(i64, &str)]) -> Lane {
-        let mut lane = Lane::default();
+    /// A backlog with tasks that are due at their numbers; a group of "" is none.
+    fn backlog(tasks: &[(i64, &str)]) -> Backlog {
+        let mut backlog = Backlog::default();
         for &(number, group) in tasks {
-            insert(&mut lane, number, group);
+            insert(&mut backlog, number, group);
         }
-        lane
+        backlog
     }
 
-    fn insert(lane: &mut Lane, number: i64, group: &str) {
+    fn insert(backlog: &mut Backlog, number: i64, group: &str) {
         let group = (!group.is_empty()).then(|| name(group));
-        lane.insert((number, number), group.as_ref());
+        backlog.insert((number, number), group.as_ref());
     }
 
-    fn take_all(lane: &mut Lane, now: i64) -> Vec<i64> {
-        let take = || lane.take(now, |_| false).map(|(_, number)| number);
+    fn take_all(backlog: &mut Backlog, now: i64) -> Vec<i64> {
+        let take = || backlog.take(now, |_| false).map(|(_, number)| number);
         std::iter::from_fn(take).collect()
     }
 
     #[test]
     fn tasks_without_a_group_come_by_age() {
-        let mut lane = lane(&[(3, ""), (1, ""), (2, ""), (9, "")]);
-        assert_eq!(lane.first(), Some((1, 1)));
-        lane.remove((2, 2), None);
-        assert_eq!(take_all(&mut lane, 5), [1, 3]);
-        assert_eq!(lane.first(), Some((9, 9)));
+        let mut backlog = backlog(&[(3, ""), (1, ""), (2, ""), (9, "")]);
+        assert_eq!(backlog.first(), Some((1, 1)));
+        backlog.remove((2, 2), None);
+        assert_eq!(take_all(&mut backlog, 5), [1, 3]);
+        assert_eq!(backlog.first(), Some((9, 9)));
     }
 
     #[test]
     fn groups_take_turns_from_the_oldest_on() {
-        let mut lane = lane(&[(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, ""), (6, "")]);
-        assert_eq!(take_all(&mut lane, 9), [1, 4, 5, 2, 6, 3]);
-        assert!(matches!(lane, Lane::Plain(tasks) if tasks.is_empty()));
+        let mut backlog = backlog(&[(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, ""), (6, "")]);
+        assert_eq!(take_all(&mut backlog, 9), [1, 4, 5, 2, 6, 3]);
+        assert!(matches!(backlog, Backlog::Plain(tasks) if tasks.is_empty()));
     }
 
     #[test]
     fn a_group_joins_the_round_when_it_is_due() {
-        let mut lane = lane(&[(1, "a"), (2, "a"), (3, "a"), (20, "b")]);
-        assert_eq!(lane.take(10, |_| false), Some((1, 1)));
-        insert(&mut lane, 4, "c");
-        assert_eq!(take_all(&mut lane, 10), [2, 4, 3]);
-        assert_eq!(lane.first(), Some((20, 20)));
-        assert_eq!(take_all(&mut lane, 20), [20]);
+        let mut backlog = backlog(&[(1, "a"), (2, "a"), (3, "a"), (20, "b")]);
+        assert_eq!(backlog.take(10, |_| false), Some((1, 1)));
+        insert(&mut backlog, 4, "c");
+        assert_eq!(take_all(&mut backlog, 10), [2, 4, 3]);
+        assert_eq!(backlog.first(), Some((20, 20)));
+        assert_eq!(take_all(&mut backlog, 20), [20]);
     }
 
     #[test]
     fn a_group_has_one_place_in_the_round() {
-        let mut lane = lane(&[(1, "a"), (2, "b"), (3, "b"), (4, "b"), (5, "a")]);
-        assert_eq!(lane.take(9, |_| false), Some((1, 1)));
+        let mut backlog = backlog(&[(1, "a"), (2, "b"), (3, "b"), (4, "b"), (5, "a")]);
+        assert_eq!(backlog.take(9, |_| false), Some((1, 1)));
         // The group leaves the round and comes back before its turn.
-        lane.remove((5, 5), Some(&name("a")));
-        insert(&mut lane, 6, "a");
-        insert(&mut lane, 7, "a");
-        assert_eq!(take_all(&mut lane, 9), [2, 6, 3, 7, 4]);
+        backlog.remove((5, 5), Some(&name("a")));
+        insert(&mut backlog, 6, "a");
+        insert(&mut backlog, 7, "a");
+        assert_eq!(take_all(&mut backlog, 9), [2, 6, 3, 7, 4]);
     }
 
     #[test]
     fn late_tasks_cost_no_turn() {
-        let mut lane = lane(&[(1, "a"), (2, "a"), (3, "b"), (4, ""), (5, "c")]);
+        let mut backlog = backlog(&[(1, "a"), (2, "a"), (3, "b"), (4, ""), (5, "c")]);
         let late = |position: QueuePosition| matches!(position.1, 1 | 3 | 5);
         let mut taken = Vec::new();
-        while let Some((_, number)) = lane.take(9, late) {
+        while let Some((_, number)) = backlog.take(9, late) {
             taken.push(number);
         }
         assert_eq!(taken, [2, 4]);
-        assert_eq!(lane.first(), None);
+        assert_eq!(backlog.first(), None);
     }
 
     #[test]
-    fn a_lane_without_groups_left_is_plain_again() {
-        let mut lane = lane(&[(1, ""), (2, "a"), (3, "")]);
-        assert!(matches!(lane, Lane::Grouped(_)));
-        lane.remove((2, 2), Some(&name("a")));
-        assert!(matches!(lane, Lane::Plain(_)));
-        assert_eq!(take_all(&mut lane, 9), [1, 3]);
+    fn a_backlog_without_groups_left_is_plain_again() {
+        let mut backlog = backlog(&[(1, ""), (2, "a"), (3, "")]);
+        assert!(matches!(backlog, Backlog::Grouped(_)));
+        backlog.remove((2, 2), Some(&name("a")));
+        assert!(matches!(backlog, Backlog::Plain(_)));
+        assert_eq!(take_all(&mut backlog, 9), [1, 3]);
     }
 
     #[test]
     fn every_task_is_taken_once_whatever_happens_before() {
         for seed in 0..200 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let mut lane = Lane::default();
+            let mut backlog = Backlog::default();
             let mut pending: BTreeMap<i64, &str> = BTreeMap::new();
             for number in 0..60 {
                 let group = ["", "a", "b", "c"][random.usize(..4)];
                 let due = random.i64(..10);
                 let position = (due, number);
                 let of = (!group.is_empty()).then(|| name(group));
-                lane.insert(position, of.as_ref());
+                backlog.insert(position, of.as_ref());
                 if random.u8(..4) == 0 {
-                    lane.remove(position, of.as_ref());
+                    backlog.remove(position, of.as_ref());
                 } else {
                     pending.insert(number, group);
                 }
                 if random.bool()
-                    && let Some((due, number)) = lane.take(5, |_| false)
+                    && let Some((due, number)) = backlog.take(5, |_| false)
                 {
                     assert!(due <= 5);
                     assert!(pending.remove(&number).is_some(), "seed {seed}");
                 }
             }
-            let mut rest = take_all(&mut lane, 10);
+            let mut rest = take_all(&mut backlog, 10);
             rest.sort_unstable();
             assert!(rest.into_iter().eq(pending.into_keys()), "seed {seed}");
-            assert!(matches!(lane, Lane::Plain(tasks) if tasks.is_empty()));
+            assert!(matches!(backlog, Backlog::Plain(tasks) if tasks.is_empty()));
         }
     }
 }
