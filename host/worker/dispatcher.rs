@@ -188,15 +188,7 @@ impl Shared {
     /// Reserves what leased tasks will need before any is leased; `None` if that is not enough for one
     /// task. The reservation is given back unless a run takes it.
     fn capacity(&self, hosted: &HostedTypes) -> Option<LeaseCapacity> {
-        let max = self.slots.free_slots();
-        if max == 0 || hosted.types.is_empty() {
-            return None;
-        }
-        let permit = self
-            .plugins
-            .reserve_up_to(hosted.largest.saturating_mul(max));
-        let fits = hosted.smallest.fits_in(permit.resources());
-        fits.then_some(LeaseCapacity { max, permit })
+        self.reserve(hosted, self.slots.free_slots(), hosted.smallest)
     }
 
     /// Reserves what tasks will need that are handed off, which may take long to come: a guest more than
@@ -204,17 +196,19 @@ impl Shared {
     fn spare_capacity(&self, hosted: &HostedTypes) -> Option<LeaseCapacity> {
         let count = self.plugins.free().count_of(hosted.largest);
         let max = self.slots.free_slots().min(count.saturating_sub(1));
+        self.reserve(hosted, max, hosted.largest.saturating_mul(max))
+    }
+
+    /// Reserves what is free for up to `max` tasks of any type; `None` if it is less than `least`.
+    fn reserve(&self, hosted: &HostedTypes, max: usize, least: Resources) -> Option<LeaseCapacity> {
         if max == 0 || hosted.types.is_empty() {
             return None;
         }
         let permit = self
             .plugins
             .reserve_up_to(hosted.largest.saturating_mul(max));
-        let fits = hosted
-            .largest
-            .saturating_mul(max)
-            .fits_in(permit.resources());
-        fits.then_some(LeaseCapacity { max, permit })
+        let is_enough = least.fits_in(permit.resources());
+        is_enough.then_some(LeaseCapacity { max, permit })
     }
 
     /// Whether a due task may have to wait until a task of this node ends.
