@@ -20,6 +20,7 @@ mod queue;
 mod report;
 mod shared_queue;
 mod submits;
+mod synced_redis;
 mod takeover;
 mod warm;
 

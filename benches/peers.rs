@@ -7,11 +7,8 @@ use crate::{
     median,
     report::{Aim, Row},
     rounds, runtime,
-    support::{
-        node::Node,
-        plugins::showcase,
-        servers::{Kind, Server},
-    },
+    support::{node::Node, plugins::showcase, servers::Kind},
+    synced_redis::{self, SYNCS},
 };
 use std::{
     fs,
@@ -27,9 +24,6 @@ const JOBS: usize = 20_000;
 const CONCURRENCY: usize = 256;
 
 const PEER: &str = "BullMQ 6.7";
-
-/// How often Redis syncs its file.
-const SYNCS: [&str; 2] = ["everysec", "always"];
 
 pub fn rows() -> Vec<Row> {
     if !Kind::Redis.is_installed() {
@@ -95,20 +89,6 @@ fn install() -> Result<PathBuf, String> {
     Ok(dir.join("bullmq.mjs"))
 }
 
-/// Starts a Redis that syncs this often.
-async fn redis(sync: &str) -> Server {
-    let server = Server::start(Kind::Redis).await;
-    let client = redis::Client::open(server.url()).expect("a URL");
-    let mut connection = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("a connection");
-    let mut set = redis::cmd("CONFIG");
-    set.arg("SET").arg("appendfsync").arg(sync);
-    set.exec_async(&mut connection).await.expect("a setting");
-    server
-}
-
 /// A process that ends when this is dropped.
 struct Peer(Child);
 
@@ -121,7 +101,7 @@ impl Drop for Peer {
 
 /// Measures the jobs that BullMQ completes a second.
 async fn bullmq(program: &Path, sync: &str) -> f64 {
-    let server = redis(sync).await;
+    let (server, _) = synced_redis::start(sync).await;
     let port = server.port().to_string();
     let _worker = worker(program, &port);
     let load = Command::new("node")
@@ -151,7 +131,7 @@ fn worker(program: &Path, port: &str) -> Peer {
 }
 
 async fn on_redis(sync: &str) -> f64 {
-    let server = redis(sync).await;
+    let (server, _) = synced_redis::start(sync).await;
     let settings = format!("[queue]\nkind = \"redis\"\nurl = \"{}\"\n", server.url());
     let node = Node::start(&[&showcase("echo")], &settings).await;
     result_rate(node.address(), node.pid()).await.per_second

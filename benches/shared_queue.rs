@@ -6,11 +6,8 @@ use crate::{
     load::{CONNECTIONS, Done, IN_FLIGHT, MEASURED, PAYLOAD_BYTES, result_rate, submit_rate},
     report::Row,
     runtime,
-    support::{
-        node::Node,
-        plugins::showcase,
-        servers::{Kind, Server},
-    },
+    support::{node::Node, plugins::showcase, servers::Kind},
+    synced_redis::{self, SYNCS},
 };
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
@@ -26,20 +23,16 @@ pub fn rows() -> Vec<Row> {
         return Vec::new();
     }
     let runtime = runtime();
-    let syncs = ["everysec", "always"].into_iter();
-    syncs
+    SYNCS
+        .into_iter()
         .flat_map(|sync| runtime.block_on(with(sync)))
         .collect()
 }
 
 async fn with(sync: &str) -> Vec<Row> {
-    let server = Server::start(Kind::Redis).await;
+    let (server, mut redis) = synced_redis::start(sync).await;
     let client = redis::Client::open(server.url()).expect("a URL");
     let connect = async || client.get_multiplexed_async_connection().await;
-    let mut redis = connect().await.expect("a connection");
-    let mut set = redis::cmd("CONFIG");
-    set.arg("SET").arg("appendfsync").arg(sync);
-    set.exec_async(&mut redis).await.expect("a setting");
     let bare = bare(join_all((0..PIPELINES).map(|_| connect())).await).await;
 
     let mut nodes = Vec::new();
