@@ -3,22 +3,24 @@
 //! Some inputs damage records as well, as another program under the same prefix would: then the reconciliation has
 //! to come to an end, and a damaged record may cost no other task its answer.
 //!
-//! `fuzz/fuzz_targets/script_arguments.rs` includes this file.
+//! `fuzz/fuzz_targets/script_arguments.rs` includes this file. `inputs` has the arguments.
+
+// A path, since a file that is included looks for its modules elsewhere.
+#[path = "redis_arguments/inputs.rs"]
+mod inputs;
 
 use crate::support::servers::{Kind, Server};
 use hostel::{
     config,
     queue::{
-        Error, Filter, Finish, Finished, LeaseRequest, LeaseToken, Page, RedisQueue, Renewal,
-        RequestedType, RequestedTypes, Submitted, TaskQueue,
+        Error, Filter, Finish, Finished, LeaseToken, Page, RedisQueue, Renewal, Submitted,
+        TaskQueue,
     },
-    task::{
-        ErrorClass, ExecutedBy, Name, Outcome, Priority, Resources, Start, StateKind, Submission,
-        SubmissionLimits, Target, TaskOptions, Unique, UnixMs,
-    },
+    task::{ErrorClass, ExecutedBy, Name, StateKind, Submission},
 };
 use hostel_fuzz::{Choices, Target as FuzzTarget};
-use std::{sync::LazyLock, time::Duration};
+use inputs::{count, name, outcome, request, submission, text, time};
+use std::sync::LazyLock;
 use tokio::runtime::Runtime;
 
 pub const SCRIPT_ARGUMENTS: FuzzTarget = FuzzTarget {
@@ -38,20 +40,6 @@ const RECONCILE_CALLS: usize = 8;
 
 /// How many calls one input makes, at most.
 const STEPS: usize = 24;
-
-/// Names that a script could take for something else.
-const NAMES: [&str; 10] = [
-    "a",
-    "b",
-    "order:4711",
-    "0x10",
-    "nan",
-    "inf",
-    "1e308",
-    "a__",
-    "p",
-    "r:x",
-];
 
 /// Fields of a task's record.
 const FIELDS: [&str; 21] = [
@@ -337,140 +325,5 @@ impl Calls<'_> {
             None => vec!["HDEL", &key, field],
         };
         command(self.server, &words).await;
-    }
-}
-
-fn name(choices: &mut Choices<'_>) -> Name {
-    let sample = *choices.one_of(&NAMES);
-    let given = if choices.below(8) == 7 {
-        choices.near_text(&[sample])
-    } else {
-        sample.to_owned()
-    };
-    let name = Name::parse("name", &given).or_else(|_| Name::parse("name", sample));
-    name.expect("a sound name")
-}
-
-fn text(choices: &mut Choices<'_>) -> String {
-    choices.near_text(&[
-        "",
-        "why",
-        "two\nlines \u{1b}[2J",
-        "{\"a\":\"\\u0000\"}",
-        "nil",
-    ])
-}
-
-fn time(choices: &mut Choices<'_>) -> Duration {
-    if choices.below(8) == 7 {
-        return Duration::MAX;
-    }
-    Duration::from_millis(choices.number())
-}
-
-fn count(choices: &mut Choices<'_>) -> usize {
-    usize::try_from(choices.number()).unwrap_or(usize::MAX)
-}
-
-fn target(choices: &mut Choices<'_>) -> Target {
-    match choices.below(4) {
-        2 => Target::Node(name(choices)),
-        3 => Target::Label(name(choices)),
-        _ => Target::Any,
-    }
-}
-
-fn submission(choices: &mut Choices<'_>) -> Submission {
-    let limits = SubmissionLimits {
-        payload_bytes: usize::MAX,
-        metadata_entries: usize::MAX,
-        metadata_bytes: usize::MAX,
-    };
-    let metadata = (0..choices.below(3)).map(|_| (format!("k{}", text(choices)), text(choices)));
-    let metadata = metadata.collect();
-    let payload = choices
-        .near(&[b"", b"payload", b"\0\xff\r\n$-1\r\n"])
-        .into();
-    let (id, task_type) = (name(choices), name(choices));
-    let task = Submission::new(id.as_str(), task_type.as_str(), payload, metadata, &limits);
-    let task = task.expect("a sound task").to(target(choices));
-    if choices.flag() {
-        return task;
-    }
-    task.with(options(choices))
-}
-
-fn options(choices: &mut Choices<'_>) -> TaskOptions {
-    TaskOptions {
-        start: match choices.below(4) {
-            0 => Start::After(time(choices)),
-            1 => Start::At(UnixMs(choices.number())),
-            _ => Start::Now,
-        },
-        start_by: choices.maybe(|choices| UnixMs(choices.number())),
-        timeout: choices.maybe(time),
-        max_attempts: None,
-        backoff_initial: None,
-        backoff_max: choices.maybe(time),
-        result_ttl: choices.maybe(time),
-        priority: *choices.one_of(&Priority::ALL),
-        group: choices.maybe(name),
-        tags: (0..choices.below(3)).map(|_| name(choices)).collect(),
-        unique: choices.maybe(|choices| Unique {
-            key: name(choices),
-            time: choices.maybe(time),
-        }),
-    }
-}
-
-fn resources(choices: &mut Choices<'_>) -> Resources {
-    Resources {
-        memory_bytes: count(choices),
-        pool_slots: count(choices),
-    }
-}
-
-fn request(choices: &mut Choices<'_>) -> LeaseRequest {
-    let wanted = (0..choices.below(4)).map(|_| {
-        let wanted = RequestedType {
-            max: count(choices),
-            max_cluster_concurrency: choices.maybe(count),
-            needs: choices.maybe(resources).unwrap_or_default(),
-        };
-        (name(choices), wanted)
-    });
-    let types: RequestedTypes = wanted.collect();
-    LeaseRequest {
-        node: name(choices),
-        labels: (0..choices.below(3)).map(|_| name(choices)).collect(),
-        types: types.into(),
-        remaining: (0..choices.below(3))
-            .map(|_| (name(choices), count(choices)))
-            .collect(),
-        only: choices.maybe(name),
-        available: choices.maybe(resources).unwrap_or(Resources::UNLIMITED),
-        max: count(choices),
-        allow_suspect: choices.flag(),
-        ttl: time(choices),
-    }
-}
-
-fn outcome(choices: &mut Choices<'_>) -> Outcome {
-    let error = text(choices);
-    match choices.below(6) {
-        0 => Outcome::Completed {
-            result: choices.near(&[b"", b"result", b"\0\xff"]).into(),
-        },
-        1 => Outcome::Retry {
-            after: time(choices),
-            error,
-        },
-        2 => Outcome::Failed { error },
-        3 => Outcome::Cancelled,
-        4 => Outcome::Released,
-        _ => Outcome::Lost {
-            after: time(choices),
-            error,
-        },
     }
 }
