@@ -74,9 +74,11 @@ impl EndTracker {
     pub fn follow(&mut self, tasks: impl IntoIterator<Item = (u64, TaskId)>) {
         let tasks: Vec<_> = tasks.into_iter().collect();
         self.following.add(tasks.iter().map(|(at, id)| (*at, id)));
-        let phase = || Phase::Submitting;
-        let tracked = |(at, id)| (at, Tracked { id, phase: phase() });
-        self.tasks.extend(tasks.into_iter().map(tracked));
+        let tracked = tasks.into_iter().map(|(at, id)| {
+            let phase = Phase::Submitting;
+            (at, Tracked { id, phase })
+        });
+        self.tasks.extend(tracked);
     }
 
     /// Records that a task is stored now.

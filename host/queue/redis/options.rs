@@ -62,10 +62,10 @@ fn priority_mark(priority: Priority) -> char {
     }
 }
 
-/// Returns how long a task has its unique key at least, in milliseconds, and the name of the key in its
-/// shard; `None` if it has none.
-pub(super) fn unique_key(task_type: &Name, options: Option<&TaskOptions>) -> Option<(String, u64)> {
-    let unique = options?.unique.as_ref()?;
+/// Returns the name of a task's unique key in its shard, and how long the task has it at least, in
+/// milliseconds; `None` if it has none.
+pub(super) fn unique_key(task_type: &Name, options: &TaskOptions) -> Option<(String, u64)> {
+    let unique = options.unique.as_ref()?;
     let time = unique.time.map_or(0, |time: Duration| ms(time));
     Some((format!("{task_type} {}", unique.key), time))
 }

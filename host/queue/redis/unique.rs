@@ -42,6 +42,11 @@ pub(super) fn has_key(task: &Submission) -> bool {
         .is_some_and(|options| options.unique.is_some())
 }
 
+/// Returns the name of the key of a task and its time, as `options::unique_key` does.
+fn key_of(task: &Submission) -> Option<(String, u64)> {
+    options::unique_key(task.task_type(), task.options()?)
+}
+
 /// Submits tasks of which some have unique keys. The answers are those of submitting one after the other.
 pub(super) async fn submit(
     client: &ShardClient,
@@ -51,12 +56,9 @@ pub(super) async fn submit(
     let mut answers = vec![None; tasks.len()];
     let submitted = submit_all(client, senders, &tasks, &mut answers).await;
     let is_partial = answers.contains(&Some(Submitted::Created));
-    submitted.map_err(|error| match error {
-        Error::Unavailable { reason, .. } if is_partial => Error::Unavailable {
-            reason,
-            outcome_unknown: true,
-        },
-        other => other,
+    submitted.map_err(|error| match is_partial {
+        true => error.after_change(),
+        false => error,
     })?;
     Ok(answers.into_iter().flatten().collect())
 }
@@ -100,9 +102,7 @@ fn next_round(tasks: &[Submission], answers: &[Option<Submitted>]) -> Vec<usize>
     let open = tasks.iter().zip(answers).enumerate();
     let open = open.filter(|(_, (_, answer))| answer.is_none());
     let first = open.filter(|(_, (task, _))| {
-        let options = task.options().map(|options| &**options);
-        let key = options::unique_key(task.task_type(), options);
-        let is_first = key.is_none_or(|(key, _)| keys.insert(key));
+        let is_first = key_of(task).is_none_or(|(key, _)| keys.insert(key));
         ids.insert(task.id()) && is_first
     });
     first.map(|(position, _)| position).collect()
@@ -132,8 +132,7 @@ async fn submit_round(
         .iter()
         .filter_map(|&(position, _)| {
             let task = &tasks[position];
-            let key = options::unique_key(task.task_type(), task.options().map(|it| &**it))?;
-            Some(Key::new(client, task.id(), key))
+            Some(Key::new(client, task.id(), key_of(task)?))
         })
         .collect();
     let reserved = reserve_or_take(client, &keys).await?;
@@ -244,7 +243,7 @@ fn key_of_ended(id: &TaskId, stored: &[Option<Vec<u8>>; 3]) -> Option<(String, u
     }
     let route = Route::parse(std::str::from_utf8(route.as_ref()?).ok()?)?;
     let options = options::read(id.as_str(), given.as_ref()?).ok()??;
-    let (name, _) = options::unique_key(&route.task_type, Some(&options))?;
+    let (name, _) = options::unique_key(&route.task_type, &options)?;
     // The time counts from the submission.
     Some((name, 0))
 }
