@@ -13,8 +13,8 @@ use crate::{
     queue::Listing,
     scheduler,
     task::{
-        ErrorClass, GivenOptions, InvalidSubmission, Name, OptionLimits, Priority, State,
-        StateKind, Submission, SubmissionLimits, Target, Task, TaskOptions, UnixMs, Violation,
+        ErrorClass, GivenOptions, Name, OptionLimits, Priority, State, StateKind, Submission,
+        SubmissionLimits, Target, Task, TaskOptions, UnixMs, Violations,
     },
 };
 use std::{
@@ -66,8 +66,8 @@ pub fn submission(
     task: wire::Task,
     limits: &TaskLimits,
     now: UnixMs,
-) -> Result<Submission, InvalidSubmission> {
-    let mut violations = Vec::new();
+) -> Result<Submission, Violations> {
+    let mut violations = Violations::default();
     let target = target(&task.node, &task.label, &mut violations);
     let given = GivenOptions {
         delay_ms: task.delay_ms,
@@ -96,44 +96,33 @@ pub fn submission(
     );
     match task {
         Ok(task) if violations.is_empty() => Ok(task.to(target).with(options)),
-        Ok(_) => Err(InvalidSubmission(violations)),
-        Err(InvalidSubmission(mut all)) => {
-            all.append(&mut violations);
-            Err(InvalidSubmission(all))
+        Ok(_) => Err(violations),
+        Err(mut all) => {
+            all.0.append(&mut violations.0);
+            Err(all)
         }
     }
 }
 
-fn target(node: &str, label: &str, violations: &mut Vec<Violation>) -> Target {
-    let mut parse = |field, given| match Name::parse(field, given) {
-        Ok(name) => Some(name),
-        Err(error) => {
-            let reason = error.to_string();
-            violations.push(Violation { field, reason });
-            None
-        }
-    };
-    // An empty text is "not given".
-    let node = (!node.is_empty()).then(|| parse("node", node)).flatten();
-    let label = (!label.is_empty()).then(|| parse("label", label)).flatten();
+fn target(node: &str, label: &str, violations: &mut Violations) -> Target {
+    let node = violations.optional_name("node", "node", node);
+    let label = violations.optional_name("label", "label", label);
     match (node, label) {
         (None, None) => Target::Any,
         (Some(node), None) => Target::Node(node),
         (None, Some(label)) => Target::Label(label),
         (Some(_), Some(_)) => {
-            let (field, reason) = ("label", "a task names a node or a label, not both".into());
-            violations.push(Violation { field, reason });
+            violations.refuse("label", "a task names a node or a label, not both");
             Target::Any
         }
     }
 }
 
-pub fn priority(given: i32, violations: &mut Vec<Violation>) -> Priority {
+pub fn priority(given: i32, violations: &mut Violations) -> Priority {
     match wire::Priority::try_from(given) {
         Ok(priority) => priority.into(),
         Err(_) => {
-            let (field, reason) = ("priority", format!("there is no priority {given}"));
-            violations.push(Violation { field, reason });
+            violations.refuse("priority", format!("there is no priority {given}"));
             Priority::Normal
         }
     }

@@ -3,19 +3,19 @@
 use super::{convert, status::IntoStatus};
 use crate::{
     proto::{distributed as wire, hostel::v1, millis},
-    schedule::{GivenSchedule, InvalidSchedule, Origin, ScheduleSpec, When},
+    schedule::{GivenSchedule, Origin, ScheduleSpec, When},
     scheduler::schedules::ScheduleStatus,
-    task::{Name, UnixMs},
+    task::{Name, UnixMs, Violations},
 };
 use std::collections::HashMap;
 use tonic::Status;
 
 /// Makes a schedule as it is given. Everything but the priority is checked later.
 pub fn given(spec: v1::ScheduleSpec) -> Result<GivenSchedule, Status> {
-    let mut violations = Vec::new();
+    let mut violations = Violations::default();
     let priority = convert::priority(spec.priority, &mut violations);
     if !violations.is_empty() {
-        return Err(InvalidSchedule(violations).into_status());
+        return Err(violations.into_status());
     }
     Ok(GivenSchedule {
         name: spec.name,

@@ -5,7 +5,7 @@ use crate::{
     broker, component, discovery,
     log_limit::LogLimit,
     proto::millis,
-    queue, schedule,
+    queue,
     scheduler::{self, schedules},
     task,
 };
@@ -44,7 +44,7 @@ impl IntoStatus for task::InvalidName {
     }
 }
 
-impl IntoStatus for task::InvalidSubmission {
+impl IntoStatus for task::Violations {
     fn into_status(self) -> Status {
         let mut bytes = 0;
         let is_named = |violation: &task::Violation| {
@@ -64,12 +64,6 @@ impl IntoStatus for task::InvalidSubmission {
             text.push_str(&format!("; and {left_out} more"));
         }
         Status::with_error_details(Code::InvalidArgument, text, details)
-    }
-}
-
-impl IntoStatus for schedule::InvalidSchedule {
-    fn into_status(self) -> Status {
-        task::InvalidSubmission(self.0).into_status()
     }
 }
 
@@ -344,14 +338,14 @@ fn logged(limit: &LogLimit, error: &dyn std::error::Error, status: Status) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use task::{InvalidSubmission, Violation};
+    use task::{Violation, Violations};
 
     fn status_of(violations: usize, reason: &str) -> Status {
         let violation = Violation {
             field: "tags",
             reason: reason.into(),
         };
-        InvalidSubmission(vec![violation; violations]).into_status()
+        Violations(vec![violation; violations]).into_status()
     }
 
     #[test]

@@ -5,8 +5,7 @@ use super::{
     reader::Reader,
     schema::{Broker, Config, Discovery, KeyValueBackend, MESSAGE_OVERHEAD, QueueBackend, Redis},
 };
-use hostel_schedule::InvalidSchedule;
-use hostel_task::Violation;
+use hostel_task::{Violation, Violations};
 
 /// Reports each rule that `config` breaks.
 pub(super) fn check(config: &Config, reader: &mut Reader) {
@@ -145,7 +144,7 @@ fn check_backoffs(config: &Config, reader: &mut Reader) {
 fn check_schedules(config: &Config, reader: &mut Reader) {
     let limits = config.limits.submission();
     for (name, schedule) in &config.schedule {
-        let Err(InvalidSchedule(faults)) = schedule.spec(name, &limits) else {
+        let Err(Violations(faults)) = schedule.spec(name, &limits) else {
             continue;
         };
         for Violation { field, reason } in faults {

@@ -27,8 +27,8 @@ pub use decision::{
 pub use record::Record;
 pub use schedule::{MAX_DECLARING_NODES, Origin, Schedule};
 pub use spec::{
-    GivenSchedule, InvalidSchedule, MAX_CRON_BYTES, MAX_INTERVAL, MAX_JITTER, MAX_NAME_BYTES,
-    MAX_PAYLOAD_BYTES, MIN_INTERVAL, Missed, Overlap, ScheduleSpec,
+    GivenSchedule, MAX_CRON_BYTES, MAX_INTERVAL, MAX_JITTER, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES,
+    MIN_INTERVAL, Missed, Overlap, ScheduleSpec,
 };
 pub use timing::Timing;
 pub use when::When;

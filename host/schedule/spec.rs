@@ -9,7 +9,7 @@ use super::{
 };
 use bytes::Bytes;
 use hostel_task::{
-    Name, Priority, Submission, SubmissionLimits, Target, TaskId, TaskOptions, UnixMs, Violation,
+    Name, Priority, Submission, SubmissionLimits, Target, TaskId, TaskOptions, UnixMs, Violations,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
@@ -130,22 +130,6 @@ pub struct GivenSchedule {
     pub paused: bool,
 }
 
-/// Why a schedule was refused: every field that was.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InvalidSchedule(pub Vec<Violation>);
-
-impl fmt::Display for InvalidSchedule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, Violation { field, reason }) in self.0.iter().enumerate() {
-            let separator = if number > 0 { "; " } else { "" };
-            write!(f, "{separator}{field}: {reason}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for InvalidSchedule {}
-
 impl ScheduleSpec {
     /// Makes a schedule that is within the limits, or returns all its faults. `limits` are those of a
     /// task; its payload has at most [`MAX_PAYLOAD_BYTES`] besides. `now` is the time from which on it
@@ -154,25 +138,25 @@ impl ScheduleSpec {
         given: GivenSchedule,
         limits: &SubmissionLimits,
         now: UnixMs,
-    ) -> Result<Self, InvalidSchedule> {
-        let mut faults = Faults(Vec::new());
-        let name = faults.required("name", "schedule name", &given.name);
+    ) -> Result<Self, Violations> {
+        let mut violations = Violations::default();
+        let name = violations.name("name", "schedule name", &given.name);
         if given.name.len() > MAX_NAME_BYTES && name.is_some() {
             let length = given.name.len();
             let reason = format!("{length} bytes; at most {MAX_NAME_BYTES} are allowed");
-            faults.refuse("name", reason);
+            violations.refuse("name", reason);
         }
-        let when = faults.when(&given, now);
-        let task_type = faults.required("task_type", "task type", &given.task_type);
-        let group = faults.optional("group", "group", &given.group);
-        let node = faults.optional("node", "node", &given.node);
-        let label = faults.optional("label", "label", &given.label);
+        let when = when(&mut violations, &given, now);
+        let task_type = violations.name("task_type", "task type", &given.task_type);
+        let group = violations.optional_name("group", "group", &given.group);
+        let node = violations.optional_name("node", "node", &given.node);
+        let label = violations.optional_name("label", "label", &given.label);
         if !given.node.is_empty() && !given.label.is_empty() {
-            faults.refuse("label", "a schedule has a node or a label, not both".into());
+            violations.refuse("label", "a schedule has a node or a label, not both");
         }
-        let overlap = faults.choice("overlap", &given.overlap);
-        let missed = faults.choice("missed", &given.missed);
-        let jitter = faults.jitter(&given);
+        let overlap = choice(&mut violations, "overlap", &given.overlap);
+        let missed = choice(&mut violations, "missed", &given.missed);
+        let jitter = jitter(&mut violations, &given);
         let limits = SubmissionLimits {
             payload_bytes: limits.payload_bytes.min(MAX_PAYLOAD_BYTES),
             ..limits.clone()
@@ -180,15 +164,15 @@ impl ScheduleSpec {
         if given.payload.len() > limits.payload_bytes {
             let (given, limit) = (given.payload.len(), limits.payload_bytes);
             let reason = format!("{given} bytes; the payload of a schedule has at most {limit}");
-            faults.refuse("payload", reason);
+            violations.refuse("payload", reason);
         }
         // The name and the type stand for themselves above.
         let probe = Submission::new("a", "a", Bytes::new(), given.metadata.clone(), &limits);
         if let Err(refused) = probe {
-            faults.0.extend(refused.0);
+            violations.0.extend(refused.0);
         }
         match (name, when, task_type) {
-            (Some(name), Some(when), Some(task_type)) if faults.0.is_empty() => Ok(Self {
+            (Some(name), Some(when), Some(task_type)) if violations.is_empty() => Ok(Self {
                 name,
                 when,
                 task_type,
@@ -203,7 +187,7 @@ impl ScheduleSpec {
                 jitter,
                 paused: given.paused,
             }),
-            _ => Err(InvalidSchedule(faults.0)),
+            _ => Err(violations),
         }
     }
 
@@ -244,121 +228,108 @@ impl ScheduleSpec {
     }
 }
 
-/// Collects the faults of fields.
-struct Faults(Vec<Violation>);
-
-impl Faults {
-    fn refuse(&mut self, field: &'static str, reason: String) {
-        self.0.push(Violation { field, reason });
+fn choice<T: FromStr<Err = String> + Default>(
+    violations: &mut Violations,
+    field: &'static str,
+    given: &str,
+) -> T {
+    if given.is_empty() {
+        return T::default();
     }
+    let parsed = given
+        .parse()
+        .map_err(|error| violations.refuse(field, error));
+    parsed.unwrap_or_default()
+}
 
-    fn required(&mut self, field: &'static str, what: &'static str, given: &str) -> Option<Name> {
-        let parsed = Name::parse(what, given);
-        let parsed = parsed.map_err(|error| self.refuse(field, error.to_string()));
-        parsed.ok()
-    }
-
-    fn optional(&mut self, field: &'static str, what: &'static str, given: &str) -> Option<Name> {
-        let given = (!given.is_empty()).then_some(given)?;
-        self.required(field, what, given)
-    }
-
-    fn choice<T: FromStr<Err = String> + Default>(
-        &mut self,
-        field: &'static str,
-        given: &str,
-    ) -> T {
-        if given.is_empty() {
-            return T::default();
+fn when(violations: &mut Violations, given: &GivenSchedule, now: UnixMs) -> Option<When> {
+    match (given.cron.is_empty(), given.every_ms) {
+        (true, 0) => {
+            violations.refuse("cron", "a schedule needs cron or every_ms");
+            zone(violations, given);
+            None
         }
-        let parsed = given.parse().map_err(|error| self.refuse(field, error));
-        parsed.unwrap_or_default()
-    }
-
-    fn when(&mut self, given: &GivenSchedule, now: UnixMs) -> Option<When> {
-        match (given.cron.is_empty(), given.every_ms) {
-            (true, 0) => {
-                self.refuse("cron", "a schedule needs cron or every_ms".into());
-                self.zone(given);
-                None
+        (true, ms) => {
+            if !given.time_zone.is_empty() {
+                let reason = "an interval follows real time and has no time zone";
+                violations.refuse("time_zone", reason);
             }
-            (true, ms) => {
-                if !given.time_zone.is_empty() {
-                    let reason = "an interval follows real time and has no time zone";
-                    self.refuse("time_zone", reason.into());
-                }
-                let interval = Duration::from_millis(ms);
-                if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
-                    let (min, max) = (MIN_INTERVAL.as_millis(), MAX_INTERVAL.as_millis());
-                    let reason = format!("{ms} ms; an interval has {min} to {max}");
-                    self.refuse("every_ms", reason);
-                    return None;
-                }
-                Some(When::Every(interval))
+            let interval = Duration::from_millis(ms);
+            if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
+                let (min, max) = (MIN_INTERVAL.as_millis(), MAX_INTERVAL.as_millis());
+                let reason = format!("{ms} ms; an interval has {min} to {max}");
+                violations.refuse("every_ms", reason);
+                return None;
             }
-            (false, 0) => self.cron(given, now),
-            (false, _) => {
-                let reason = "a schedule has cron or every_ms, not both";
-                self.refuse("every_ms", reason.into());
-                self.cron(given, now)
-            }
+            Some(When::Every(interval))
+        }
+        (false, 0) => pattern(violations, given, now),
+        (false, _) => {
+            let reason = "a schedule has cron or every_ms, not both";
+            violations.refuse("every_ms", reason);
+            pattern(violations, given, now)
         }
     }
+}
 
-    fn zone(&mut self, given: &GivenSchedule) -> Option<(String, jiff::tz::TimeZone)> {
-        let name = match given.time_zone.as_str() {
-            "" => "UTC",
-            given => given,
-        };
-        if name.len() > MAX_ZONE_BYTES {
-            let reason = format!("{} bytes; at most {MAX_ZONE_BYTES} are allowed", name.len());
-            self.refuse("time_zone", reason);
-            return None;
-        }
-        match cron::zone(name) {
-            // The name as the database spells it.
-            Ok(zone) => Some((zone.iana_name().unwrap_or(name).to_owned(), zone)),
-            Err(reason) => {
-                self.refuse("time_zone", reason);
-                None
-            }
+fn zone(
+    violations: &mut Violations,
+    given: &GivenSchedule,
+) -> Option<(String, jiff::tz::TimeZone)> {
+    let name = match given.time_zone.as_str() {
+        "" => "UTC",
+        given => given,
+    };
+    if name.len() > MAX_ZONE_BYTES {
+        let reason = format!("{} bytes; at most {MAX_ZONE_BYTES} are allowed", name.len());
+        violations.refuse("time_zone", reason);
+        return None;
+    }
+    match cron::zone(name) {
+        // The name as the database spells it.
+        Ok(zone) => Some((zone.iana_name().unwrap_or(name).to_owned(), zone)),
+        Err(reason) => {
+            violations.refuse("time_zone", reason);
+            None
         }
     }
+}
 
-    fn cron(&mut self, given: &GivenSchedule, now: UnixMs) -> Option<When> {
-        let zone = self.zone(given);
-        if given.cron.len() > MAX_CRON_BYTES {
-            let length = given.cron.len();
-            let reason = format!("{length} bytes; at most {MAX_CRON_BYTES} are allowed");
-            self.refuse("cron", reason);
-            return None;
-        }
-        let parsed = cron::parse(&given.cron);
-        let parsed = parsed.map_err(|reason| self.refuse("cron", reason)).ok()?;
-        let (zone, tz) = match zone {
-            Some((zone, tz)) => (Some(zone), tz),
-            None => (None, jiff::tz::TimeZone::UTC),
-        };
-        if ZonedCron::new(parsed, tz).next_after(now).is_none() {
-            self.refuse("cron", format!("{:?} never fires", given.cron));
-            return None;
-        }
-        let pattern: Vec<_> = given.cron.split_ascii_whitespace().collect();
-        let pattern = pattern.join(" ");
-        zone.map(|zone| When::Cron { pattern, zone })
+fn pattern(violations: &mut Violations, given: &GivenSchedule, now: UnixMs) -> Option<When> {
+    let zone = zone(violations, given);
+    if given.cron.len() > MAX_CRON_BYTES {
+        let length = given.cron.len();
+        let reason = format!("{length} bytes; at most {MAX_CRON_BYTES} are allowed");
+        violations.refuse("cron", reason);
+        return None;
     }
+    let parsed = cron::parse(&given.cron);
+    let parsed = parsed
+        .map_err(|reason| violations.refuse("cron", reason))
+        .ok()?;
+    let (zone, tz) = match zone {
+        Some((zone, tz)) => (Some(zone), tz),
+        None => (None, jiff::tz::TimeZone::UTC),
+    };
+    if ZonedCron::new(parsed, tz).next_after(now).is_none() {
+        violations.refuse("cron", format!("{:?} never fires", given.cron));
+        return None;
+    }
+    let pattern: Vec<_> = given.cron.split_ascii_whitespace().collect();
+    let pattern = pattern.join(" ");
+    zone.map(|zone| When::Cron { pattern, zone })
+}
 
-    fn jitter(&mut self, given: &GivenSchedule) -> Duration {
-        let jitter = Duration::from_millis(given.jitter_ms);
-        if jitter > MAX_JITTER {
-            let (ms, limit) = (given.jitter_ms, MAX_JITTER.as_millis());
-            self.refuse("jitter_ms", format!("{ms} ms; at most {limit} are allowed"));
-        } else if given.every_ms != 0 && given.jitter_ms >= given.every_ms {
-            let reason = format!("{} ms; it has to be less than every_ms", given.jitter_ms);
-            self.refuse("jitter_ms", reason);
-        }
-        jitter
+fn jitter(violations: &mut Violations, given: &GivenSchedule) -> Duration {
+    let jitter = Duration::from_millis(given.jitter_ms);
+    if jitter > MAX_JITTER {
+        let (ms, limit) = (given.jitter_ms, MAX_JITTER.as_millis());
+        violations.refuse("jitter_ms", format!("{ms} ms; at most {limit} are allowed"));
+    } else if given.every_ms != 0 && given.jitter_ms >= given.every_ms {
+        let reason = format!("{} ms; it has to be less than every_ms", given.jitter_ms);
+        violations.refuse("jitter_ms", reason);
     }
+    jitter
 }
 
 /// Texts of a choice.

@@ -2,11 +2,10 @@
 //! the field that it is in.
 
 use super::{
-    name::Name,
     options::{MAX_TAGS, Priority, Start, TaskOptions, Unique},
-    submission::Violation,
     transition::MAX_RETRY_DELAY,
     unix_ms::UnixMs,
+    violations::Violations,
 };
 use std::time::Duration;
 
@@ -61,29 +60,29 @@ impl TaskOptions {
         given: &GivenOptions,
         limits: &OptionLimits,
         now: UnixMs,
-        violations: &mut Vec<Violation>,
+        violations: &mut Violations,
     ) -> Self {
-        let mut fields = Fields { violations };
         let start = match (given.delay_ms, given.run_at_ms) {
             (0, 0) => Start::Now,
-            (delay, 0) => {
-                Start::After(fields.time("delay_ms", delay, limits.delay, "limits.max_delay_ms"))
-            }
+            (delay, 0) => Start::After(time(
+                violations,
+                "delay_ms",
+                delay,
+                limits.delay,
+                "limits.max_delay_ms",
+            )),
             (0, at) => {
-                fields.moment("run_at_ms", at, now, limits.delay);
+                moment(violations, "run_at_ms", at, now, limits.delay);
                 Start::At(UnixMs(at))
             }
             _ => {
-                fields.refuse(
-                    "run_at_ms",
-                    "a task has delay_ms or run_at_ms, not both".into(),
-                );
+                violations.refuse("run_at_ms", "a task has delay_ms or run_at_ms, not both");
                 Start::Now
             }
         };
         if given.start_by_ms != 0 {
             let by = UnixMs(given.start_by_ms);
-            fields.moment("start_by_ms", by.0, now, limits.delay);
+            moment(violations, "start_by_ms", by.0, now, limits.delay);
             let due = match start {
                 Start::Now => now,
                 Start::After(delay) => now.after(delay),
@@ -91,42 +90,44 @@ impl TaskOptions {
             };
             if by < due {
                 let reason = "the task has to start before it is due, or the time has passed";
-                fields.refuse("start_by_ms", reason.into());
+                violations.refuse("start_by_ms", reason);
             }
         }
-        let backoff_initial = fields.backoff("backoff_initial_ms", given.backoff_initial_ms);
-        let backoff_max = fields.backoff("backoff_max_ms", given.backoff_max_ms);
+        let backoff_initial = backoff(violations, "backoff_initial_ms", given.backoff_initial_ms);
+        let backoff_max = backoff(violations, "backoff_max_ms", given.backoff_max_ms);
         if backoff_max.is_some() && backoff_initial > backoff_max {
             let reason = "it is less than backoff_initial_ms";
-            fields.refuse("backoff_max_ms", reason.into());
+            violations.refuse("backoff_max_ms", reason);
         }
         if given.max_attempts > limits.attempts {
             let (given, limit) = (given.max_attempts, limits.attempts);
             let reason =
                 format!("{given} attempts; this node accepts {limit} (limits.max_attempts)");
-            fields.refuse("max_attempts", reason);
+            violations.refuse("max_attempts", reason);
         }
         if given.tags.len() > MAX_TAGS {
             let reason = format!("{} tags; a task has at most {MAX_TAGS}", given.tags.len());
-            fields.refuse("tags", reason);
+            violations.refuse("tags", reason);
         }
         let tags = given.tags.iter().take(MAX_TAGS);
-        let tags = tags.filter_map(|tag| fields.name("tags", "tag", tag));
+        let tags = tags.filter_map(|tag| violations.name("tags", "tag", tag));
         let tags = tags.collect();
-        let unique = fields.optional_name("unique_key", "unique key", &given.unique_key);
-        let unique_for = fields.optional_time(
+        let unique = violations.optional_name("unique_key", "unique key", &given.unique_key);
+        let unique_for = optional_time(
+            violations,
             "unique_for_ms",
             given.unique_for_ms,
             limits.keep,
             "limits.max_keep_ms",
         );
         if given.unique_for_ms != 0 && given.unique_key.is_empty() {
-            fields.refuse("unique_for_ms", "it needs a unique_key".into());
+            violations.refuse("unique_for_ms", "it needs a unique_key");
         }
         Self {
             start,
             start_by: (given.start_by_ms != 0).then_some(UnixMs(given.start_by_ms)),
-            timeout: fields.optional_time(
+            timeout: optional_time(
+                violations,
                 "timeout_ms",
                 given.timeout_ms,
                 limits.timeout,
@@ -135,14 +136,15 @@ impl TaskOptions {
             max_attempts: (given.max_attempts != 0).then_some(given.max_attempts),
             backoff_initial,
             backoff_max,
-            result_ttl: fields.optional_time(
+            result_ttl: optional_time(
+                violations,
                 "result_ttl_ms",
                 given.result_ttl_ms,
                 limits.keep,
                 "limits.max_keep_ms",
             ),
             priority: given.priority,
-            group: fields.optional_name("group", "group", &given.group),
+            group: violations.optional_name("group", "group", &given.group),
             tags,
             unique: unique.map(|key| Unique {
                 key,
@@ -152,74 +154,48 @@ impl TaskOptions {
     }
 }
 
-/// Collects the faults of fields.
-struct Fields<'v> {
-    violations: &'v mut Vec<Violation>,
+fn time(
+    violations: &mut Violations,
+    field: &'static str,
+    ms: u64,
+    limit: Duration,
+    setting: &str,
+) -> Duration {
+    let given = Duration::from_millis(ms);
+    if given > limit {
+        let limit = limit.as_millis();
+        violations.refuse(
+            field,
+            format!("{ms} ms; this node accepts {limit} ({setting})"),
+        );
+    }
+    given
 }
 
-impl Fields<'_> {
-    fn refuse(&mut self, field: &'static str, reason: String) {
-        self.violations.push(Violation { field, reason });
-    }
+fn optional_time(
+    violations: &mut Violations,
+    field: &'static str,
+    ms: u64,
+    limit: Duration,
+    setting: &str,
+) -> Option<Duration> {
+    (ms != 0).then(|| time(violations, field, ms, limit, setting))
+}
 
-    fn time(&mut self, field: &'static str, ms: u64, limit: Duration, setting: &str) -> Duration {
-        let given = Duration::from_millis(ms);
-        if given > limit {
-            let limit = limit.as_millis();
-            self.refuse(
-                field,
-                format!("{ms} ms; this node accepts {limit} ({setting})"),
-            );
-        }
-        given
+fn backoff(violations: &mut Violations, field: &'static str, ms: u64) -> Option<Duration> {
+    let given = Duration::from_millis(ms);
+    if given > MAX_RETRY_DELAY {
+        let limit = MAX_RETRY_DELAY.as_millis();
+        violations.refuse(field, format!("{ms} ms; a delay has at most {limit}"));
     }
+    (ms != 0).then_some(given)
+}
 
-    fn optional_time(
-        &mut self,
-        field: &'static str,
-        ms: u64,
-        limit: Duration,
-        setting: &str,
-    ) -> Option<Duration> {
-        (ms != 0).then(|| self.time(field, ms, limit, setting))
-    }
-
-    fn backoff(&mut self, field: &'static str, ms: u64) -> Option<Duration> {
-        let given = Duration::from_millis(ms);
-        if given > MAX_RETRY_DELAY {
-            let limit = MAX_RETRY_DELAY.as_millis();
-            self.refuse(field, format!("{ms} ms; a delay has at most {limit}"));
-        }
-        (ms != 0).then_some(given)
-    }
-
-    fn moment(&mut self, field: &'static str, at: u64, now: UnixMs, ahead: Duration) {
-        if UnixMs(at) > now.after(ahead) {
-            let ahead = ahead.as_millis();
-            let reason = format!("it is more than {ahead} ms ahead (limits.max_delay_ms)");
-            self.refuse(field, reason);
-        }
-    }
-
-    fn name(&mut self, field: &'static str, what: &'static str, given: &str) -> Option<Name> {
-        match Name::parse(what, given) {
-            Ok(name) => Some(name),
-            Err(error) => {
-                self.refuse(field, error.to_string());
-                None
-            }
-        }
-    }
-
-    fn optional_name(
-        &mut self,
-        field: &'static str,
-        what: &'static str,
-        given: &str,
-    ) -> Option<Name> {
-        (!given.is_empty())
-            .then(|| self.name(field, what, given))
-            .flatten()
+fn moment(violations: &mut Violations, field: &'static str, at: u64, now: UnixMs, ahead: Duration) {
+    if UnixMs(at) > now.after(ahead) {
+        let ahead = ahead.as_millis();
+        let reason = format!("it is more than {ahead} ms ahead (limits.max_delay_ms)");
+        violations.refuse(field, reason);
     }
 }
 
@@ -238,12 +214,12 @@ mod tests {
     const NOW: UnixMs = UnixMs(1_000_000);
 
     fn validate(given: GivenOptions) -> Result<TaskOptions, Vec<&'static str>> {
-        let mut violations = Vec::new();
+        let mut violations = Violations::default();
         let options = TaskOptions::validate(&given, &LIMITS, NOW, &mut violations);
         if violations.is_empty() {
             Ok(options)
         } else {
-            Err(violations.into_iter().map(|it| it.field).collect())
+            Err(violations.0.into_iter().map(|it| it.field).collect())
         }
     }
 

@@ -12,6 +12,7 @@ mod route;
 mod submission;
 mod transition;
 mod unix_ms;
+mod violations;
 
 pub use given_options::{GivenOptions, OptionLimits};
 pub use name::{InvalidName, Name, TaskId};
@@ -19,8 +20,9 @@ pub use options::{MAX_TAGS, Priority, SHARES, Start, TaskOptions, Unique};
 pub use record::{ErrorClass, ExecutedBy, State, StateKind, Task};
 pub use resources::Resources;
 pub use route::{Route, Target};
-pub use submission::{InvalidSubmission, Submission, SubmissionLimits, Violation};
+pub use submission::{Submission, SubmissionLimits};
 pub use transition::{
     AttemptResult, MAX_RETRY_DELAY, Outcome, RetryPolicy, SUSPECT_AFTER, is_suspect, transition,
 };
 pub use unix_ms::UnixMs;
+pub use violations::{Violation, Violations};

@@ -4,9 +4,10 @@ use super::{
     name::{Name, TaskId},
     options::TaskOptions,
     route::{Route, Target},
+    violations::Violations,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// A valid task that is not stored yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,31 +30,6 @@ pub struct SubmissionLimits {
     pub metadata_bytes: usize,
 }
 
-/// A field of a submission that was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// The name of the field in `Task`.
-    pub field: &'static str,
-    /// What is wrong with it, and what is accepted.
-    pub reason: String,
-}
-
-/// Why a submission was refused: every field that was.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InvalidSubmission(pub Vec<Violation>);
-
-impl fmt::Display for InvalidSubmission {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, Violation { field, reason }) in self.0.iter().enumerate() {
-            let separator = if number > 0 { "; " } else { "" };
-            write!(f, "{separator}{field}: {reason}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for InvalidSubmission {}
-
 impl Submission {
     /// The size of a submission without its payload and metadata, in bytes.
     const FIXED_BYTES: usize = 256;
@@ -65,24 +41,15 @@ impl Submission {
         payload: Bytes,
         metadata: BTreeMap<String, String>,
         limits: &SubmissionLimits,
-    ) -> Result<Self, InvalidSubmission> {
-        let mut violations = Vec::new();
-        let mut name = |field, what, given| match Name::parse(what, given) {
-            Ok(name) => Some(name),
-            Err(error) => {
-                let reason = error.to_string();
-                violations.push(Violation { field, reason });
-                None
-            }
-        };
-        let id = name("task_id", "task id", id);
-        let task_type = name("task_type", "task type", task_type);
+    ) -> Result<Self, Violations> {
+        let mut violations = Violations::default();
+        let id = violations.name("task_id", "task id", id);
+        let task_type = violations.name("task_type", "task type", task_type);
         if payload.len() > limits.payload_bytes {
             let (given, limit) = (payload.len(), limits.payload_bytes);
             let reason =
                 format!("{given} bytes; this node accepts {limit} (limits.max_payload_bytes)");
-            let field = "payload";
-            violations.push(Violation { field, reason });
+            violations.refuse("payload", reason);
         }
         check_metadata(&metadata, limits, &mut violations);
         match (id, task_type) {
@@ -96,7 +63,7 @@ impl Submission {
                 metadata: Arc::new(metadata),
                 options: None,
             }),
-            _ => Err(InvalidSubmission(violations)),
+            _ => Err(violations),
         }
     }
 
@@ -165,12 +132,9 @@ pub(crate) fn metadata_bytes(metadata: &BTreeMap<String, String>) -> usize {
 fn check_metadata(
     metadata: &BTreeMap<String, String>,
     limits: &SubmissionLimits,
-    violations: &mut Vec<Violation>,
+    violations: &mut Violations,
 ) {
-    let mut refuse = |reason| {
-        let field = "metadata";
-        violations.push(Violation { field, reason });
-    };
+    let mut refuse = |reason: String| violations.refuse("metadata", reason);
     let (given, limit) = (metadata.len(), limits.metadata_entries);
     if given > limit {
         refuse(format!(
@@ -202,7 +166,7 @@ mod tests {
         id: &str,
         payload: &'static [u8],
         metadata: &[(&str, &str)],
-    ) -> Result<Submission, InvalidSubmission> {
+    ) -> Result<Submission, Violations> {
         let metadata = metadata
             .iter()
             .map(|&(k, v)| (k.into(), v.into()))
@@ -221,7 +185,7 @@ mod tests {
     fn each_limit_is_enforced_and_its_edge_is_accepted() {
         assert!(submit("a", b"1234", &[("abcd", "efg"), ("h", "")]).is_ok());
         let refused = |id, payload, metadata: &[_]| {
-            let InvalidSubmission(violations) = submit(id, payload, metadata).unwrap_err();
+            let Violations(violations) = submit(id, payload, metadata).unwrap_err();
             violations
                 .into_iter()
                 .map(|it| it.field)

@@ -9,10 +9,9 @@ use super::{
 };
 use bytes::Bytes;
 use hostel_schedule::{
-    GivenSchedule, InvalidSchedule, MAX_INTERVAL, MAX_JITTER, MIN_INTERVAL, Missed, Overlap,
-    ScheduleSpec,
+    GivenSchedule, MAX_INTERVAL, MAX_JITTER, MIN_INTERVAL, Missed, Overlap, ScheduleSpec,
 };
-use hostel_task::{Name, Priority, SubmissionLimits, UnixMs};
+use hostel_task::{Name, Priority, SubmissionLimits, UnixMs, Violations};
 use std::{collections::BTreeMap, time::Duration};
 
 const MIN_INTERVAL_MS: u64 = MIN_INTERVAL.as_millis() as u64;
@@ -77,11 +76,7 @@ settings! {
 
 impl Schedule {
     /// Returns the schedule `name`, or all its faults.
-    pub fn spec(
-        &self,
-        name: &Name,
-        limits: &SubmissionLimits,
-    ) -> Result<ScheduleSpec, InvalidSchedule> {
+    pub fn spec(&self, name: &Name, limits: &SubmissionLimits) -> Result<ScheduleSpec, Violations> {
         let text = |name: &Option<Name>| name.as_ref().map(Name::to_string).unwrap_or_default();
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let given = GivenSchedule {

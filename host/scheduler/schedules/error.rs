@@ -2,9 +2,9 @@
 
 use crate::{
     queue,
-    schedule::{InvalidSchedule, Origin},
+    schedule::Origin,
     scheduler,
-    task::{InvalidName, Name},
+    task::{InvalidName, Name, Violations},
 };
 
 /// Why a call about a schedule failed.
@@ -12,7 +12,7 @@ use crate::{
 pub enum Error {
     /// The schedule has faults.
     #[error(transparent)]
-    Invalid(#[from] InvalidSchedule),
+    Invalid(#[from] Violations),
     /// No schedule has this name.
     #[error("there is no schedule {0}")]
     Unknown(Name),

@@ -9,7 +9,7 @@ use crate::{
         },
     },
     scheduler::Accepted,
-    task::{InvalidSubmission, Name, TaskId},
+    task::{Name, TaskId, Violations},
 };
 use tonic::Status;
 
@@ -53,7 +53,7 @@ pub fn refused(position: u64, id: &TaskId, status: &Status) -> SubmitManyRespons
 pub fn invalid(
     position: u64,
     mut id: String,
-    invalid: InvalidSubmission,
+    invalid: Violations,
     status: &Status,
 ) -> SubmitManyResponse {
     if id.len() > Name::MAX_BYTES {

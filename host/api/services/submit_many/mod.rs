@@ -18,7 +18,7 @@ use crate::{
     budget::{Budget, SharedReservation},
     proto::hostel::v1::{SubmitManyRequest, SubmitManyResponse},
     scheduler::{Accepted, Error, TaskScheduler},
-    task::{InvalidSubmission, Name, Submission, TaskId, Violation},
+    task::{Name, Submission, TaskId, Violations},
 };
 use batch::{Batch, MAX_TASKS, Payloads};
 use futures_util::{FutureExt, future::BoxFuture};
@@ -270,17 +270,15 @@ where
                 results.stored(position, Accepted::Existing);
                 return;
             }
-            (None, _) => "follow needs a stream with results".into(),
+            (None, _) => "follow needs a stream with results".to_owned(),
             (_, Err(error)) => error.to_string(),
         };
-        let violation = Violation {
-            field: "follow",
-            reason: refused,
-        };
-        self.refuse(position, id, InvalidSubmission(vec![violation]));
+        let mut violations = Violations::default();
+        violations.refuse("follow", refused);
+        self.refuse(position, id, violations);
     }
 
-    fn refuse(&mut self, position: u64, id: String, invalid: InvalidSubmission) {
+    fn refuse(&mut self, position: u64, id: String, invalid: Violations) {
         let status = invalid.clone().into_status();
         let refusal = answers::invalid(position, id, invalid, &status);
         self.ready.push_back(refusal);
