@@ -21,7 +21,10 @@ pub fn main(binary: &'static str) -> ExitCode {
         return conformance::play(dir.as_ref());
     }
     support::node::set_binary(Path::new(binary));
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Trials wait for servers and timers more than they compute.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.test_threads.get_or_insert(2 * cores);
     let trials = [
         compatibility::trials(),
         layering::trials(),
