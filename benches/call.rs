@@ -88,6 +88,7 @@ fn call() -> Call {
         max_attempts: None,
         timeout: None,
         cancel: CancellationToken::new(),
+        observer: None,
     }
 }
 

@@ -146,6 +146,11 @@ pub fn task_status(status: scheduler::TaskStatus) -> wire::TaskStatus {
         tags: options.map_or_else(Vec::new, |it| it.tags.iter().map(Name::to_string).collect()),
         unique_key: text(options.and_then(|it| it.unique.as_ref()).map(|it| &it.key)),
         start_by_ms: options.and_then(|it| it.start_by).map_or(0, |time| time.0),
+        progress: task.progress.map(|it| wire::TaskProgress {
+            done: it.done,
+            total: it.total,
+            note: it.note,
+        }),
         target_node,
         target_label,
         status: task.state.kind().as_str().into(),

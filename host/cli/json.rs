@@ -32,6 +32,11 @@ pub fn task_json(task: &TaskStatus) -> Value {
         "plugin_version": task.plugin_version,
         "finishes": task.finishes,
         "losses": task.losses,
+        "progress": task.progress.as_ref().map(|it| json!({
+            "done": it.done,
+            "total": it.total,
+            "note": it.note,
+        })),
     })
 }
 

@@ -31,6 +31,7 @@ mod serve;
 mod signals;
 mod submit;
 mod task_options;
+mod task_progress;
 mod tasks;
 mod token;
 

@@ -185,6 +185,41 @@ impl Progress {
     }
 }
 
+/// A bar on stderr of how far a task has come, without colours. Nothing is drawn before the first progress.
+pub struct TaskBar(ProgressBar);
+
+impl TaskBar {
+    /// Makes a bar; `None` if stderr is no terminal.
+    pub fn on_terminal() -> Option<Self> {
+        let target = ProgressDrawTarget::stderr_with_hz(10);
+        let bar = ProgressBar::with_draw_target(None, target);
+        (!bar.is_hidden()).then_some(Self(bar))
+    }
+
+    /// Shows a progress, of which a total of 0 is not known, and a text of any origin, cut to the width of the
+    /// terminal.
+    pub fn show(&self, done: u64, total: u64, text: &str) {
+        let template = match total {
+            0 => "{spinner} {wide_msg}",
+            _ => "{bar:30} {percent}% {wide_msg}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.0.set_style(style);
+        }
+        if total > 0 {
+            self.0.set_length(total);
+            self.0.set_position(done.min(total));
+        }
+        self.0.set_message(Untrusted::new(text).to_string());
+        self.0.tick();
+    }
+
+    /// Removes the bar.
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// Formats the time since `at_ms`, in milliseconds since the epoch: `5s`, `3m`, `2h`, `4d`.
 pub fn ago(at_ms: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);

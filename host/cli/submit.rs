@@ -9,6 +9,7 @@ use super::{
     output::{print_bytes, print_hint, print_json, print_note},
     payload::Payload,
     task_options::TaskOptionArgs,
+    task_progress,
 };
 use crate::proto::distributed::{Task, TaskStatus};
 use clap::Args;
@@ -17,8 +18,9 @@ use uuid::Uuid;
 
 /// Submit a task, or many
 ///
-/// Prints the id of the task once it is stored durably, or with --wait the result, byte for byte. If
-/// stderr is a terminal, it also gets the durability. With --many it submits all tasks of a file and prints
+/// Prints the id of the task once it is stored durably, or with --wait the result, byte for byte. Stderr
+/// gets the durability if it is a terminal, and with --wait the progress that the handler reports, as a bar
+/// on a terminal. With --many it submits all tasks of a file and prints
 /// how many were accepted.
 #[derive(Debug, Args)]
 #[command(after_help = many::HELP)]
@@ -94,7 +96,7 @@ impl Submit {
         });
         let mut client = self.connection.connect().await?;
         let response = if self.wait {
-            client.submit_to_end(task).await
+            task_progress::submit(&mut client, task).await
         } else {
             client.submit(task).await
         };

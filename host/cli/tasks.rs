@@ -5,6 +5,7 @@ use super::{
     error::CliError,
     json::{task_json, task_with_result_json},
     output::{ago, print_field, print_json, print_table},
+    task_progress,
 };
 use crate::{proto::hostel::v1::ListTasksRequest, task::StateKind};
 use clap::{Args, Subcommand};
@@ -23,6 +24,9 @@ enum TasksCommand {
         #[command(flatten)]
         connection: ConnectionArgs,
         id: String,
+        /// Wait for the end of the task, and show its progress on stderr until then
+        #[arg(long)]
+        wait: bool,
         #[arg(long)]
         json: bool,
     },
@@ -83,8 +87,9 @@ impl Tasks {
             TasksCommand::Get {
                 connection,
                 id,
+                wait,
                 json,
-            } => get(&connection, &id, json).await,
+            } => get(&connection, &id, wait, json).await,
             TasksCommand::List {
                 connection,
                 state,
@@ -125,8 +130,18 @@ impl Tasks {
     }
 }
 
-async fn get(connection: &ConnectionArgs, id: &str, json: bool) -> Result<(), CliError> {
-    let task = connection.connect().await?.get_task_status(id).await?;
+async fn get(
+    connection: &ConnectionArgs,
+    id: &str,
+    wait: bool,
+    json: bool,
+) -> Result<(), CliError> {
+    let mut client = connection.connect().await?;
+    let task = if wait {
+        task_progress::wait(&mut client, id).await?
+    } else {
+        client.get_task_status(id).await?
+    };
     if json {
         print_json(&task_with_result_json(&task));
         return Ok(());
@@ -139,6 +154,11 @@ async fn get(connection: &ConnectionArgs, id: &str, json: bool) -> Result<(), Cl
             Value::String(text) => print_field(name, text),
             Value::Array(_) if task.tags.is_empty() => {}
             Value::Array(_) => print_field(name, &task.tags.join(", ")),
+            Value::Null => {}
+            Value::Object(_) => {
+                let progress = task.progress.as_ref().map(task_progress::text);
+                print_field(name, &progress.unwrap_or_default());
+            }
             other if *other == 0 => {}
             other => print_field(name, &other.to_string()),
         }

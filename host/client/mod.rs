@@ -6,6 +6,7 @@ mod retry;
 mod schedules;
 mod submit_many;
 mod tls_error;
+mod waiting;
 
 pub use options::{ClientOptions, Error};
 pub use retry::is_connection_lost;
@@ -49,12 +50,6 @@ const REACHED_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a node may take to show that it can be reached.
 const PROBE: Duration = Duration::from_secs(5);
-
-/// How long one call waits at the node for the end of a task; below the node's own limit.
-const WAIT: Duration = Duration::from_secs(30);
-
-/// The least time between two calls for the status of one task.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A connection to one node. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
@@ -132,22 +127,6 @@ impl DistributedClient {
         self.send_task(task, Duration::ZERO).await
     }
 
-    /// Submits a task and waits for its end, however long it takes. A task that ends soon takes one call.
-    pub async fn submit_and_wait(&mut self, task: Task) -> Result<TaskStatus, Status> {
-        let response = self.submit_to_end(task).await?;
-        Ok(response.status.unwrap_or_default())
-    }
-
-    /// Submits a task, waits for its end, and returns the whole response. Its `status` is set, and has ended.
-    pub async fn submit_to_end(&mut self, task: Task) -> Result<TaskResponse, Status> {
-        let mut response = self.send_task(task, WAIT).await?;
-        if !response.status.as_ref().is_some_and(has_ended) {
-            // The task takes longer, or the node does not wait.
-            response.status = Some(self.wait_for_task(&response.task_id).await?);
-        }
-        Ok(response)
-    }
-
     /// Submits tasks on one stream, as fast as the node takes them. [`SubmitMany::next`] returns the answer to
     /// each once it is durable or refused. If the connection is lost, tasks without an answer are submitted
     /// again; empty ids are filled in before that, so that this cannot create a second task.
@@ -179,19 +158,6 @@ impl DistributedClient {
     /// Returns the status of a task now.
     pub async fn get_task_status(&mut self, task_id: &str) -> Result<TaskStatus, Status> {
         self.task_status(task_id, Duration::ZERO).await
-    }
-
-    /// Waits for the end of a task, however long it takes.
-    pub async fn wait_for_task(&mut self, task_id: &str) -> Result<TaskStatus, Status> {
-        loop {
-            let called = Instant::now();
-            let status = self.task_status(task_id, WAIT).await?;
-            if has_ended(&status) {
-                return Ok(status);
-            }
-            // The node may allow a shorter wait, or none.
-            tokio::time::sleep(POLL_INTERVAL.saturating_sub(called.elapsed())).await;
-        }
     }
 
     async fn task_status(&self, task_id: &str, wait: Duration) -> Result<TaskStatus, Status> {
@@ -380,10 +346,6 @@ impl DistributedClient {
             Err(_) => false,
         }
     }
-}
-
-fn has_ended(status: &TaskStatus) -> bool {
-    !matches!(status.status.as_str(), "pending" | "running")
 }
 
 #[cfg(test)]

@@ -94,6 +94,7 @@ impl Instance {
             timeout,
             since,
             cancel: &never,
+            observer: None,
         };
         let started = match plugin.call(&mut admitted, context, work).await {
             Ok(started) => started.map_err(|error| CallError::Trap(clip(error, MAX_ERROR_BYTES))),
@@ -140,6 +141,7 @@ impl Instance {
             timeout,
             since: Instant::now(),
             cancel,
+            observer: None,
         };
         let handler = &self.handler;
         let work =
@@ -163,6 +165,7 @@ impl Instance {
             timeout,
             since: Instant::now(),
             cancel: &CancellationToken::new(),
+            observer: None,
         };
         let component = &self.component;
         let work = async |store: &mut Store<StoreState>| component.call_stop(store).await;

@@ -12,7 +12,8 @@
 //! - [`PluginHost`] owns all of it: its [`Catalog`] names the [`Generation`]s that serve, and a
 //!   [`Handler`] of one runs a [`Call`], in a [`Permit`] that was reserved for it or in one of its own.
 //! - [`Instance`] is the long-lived instance of a plugin's component.
-//! - [`Capabilities`] and [`Messenger`] are what the node lends to guests.
+//! - [`Capabilities`] and [`Messenger`] are what the node lends to guests, and an [`AttemptObserver`] hears
+//!   of the progress of one attempt.
 //! - [`inspect()`] and [`verify_self`] need no node.
 //! - [`TestGuest`] and [`hostile`] make plugins for tests and for `verify_self`.
 
@@ -48,6 +49,7 @@ pub use sandbox::{
     capabilities::{Capabilities, Messenger, OutgoingMessage, SendError},
     engine_config::engine_settings,
     imports::Import,
+    observer::AttemptObserver,
 };
 pub use self_check::{SelfCheck, verify_self};
 pub use test_guest::TestGuest;

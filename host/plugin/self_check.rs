@@ -241,6 +241,7 @@ async fn run(builder: &Builder, handle: &str) -> Result<CallOutcome, Vec<Diagnos
         max_attempts: None,
         timeout: None,
         cancel: CancellationToken::new(),
+        observer: None,
     };
     let handler = Handler {
         generation,

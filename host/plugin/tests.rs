@@ -3,6 +3,7 @@
 mod keyvalue;
 mod limits;
 mod reload;
+mod tasks;
 
 use super::{testing::config, *};
 use bytes::Bytes;
@@ -23,6 +24,7 @@ fn call(payload: &[u8]) -> Call {
         max_attempts: None,
         timeout: None,
         cancel: CancellationToken::new(),
+        observer: None,
     }
 }
 

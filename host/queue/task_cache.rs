@@ -99,6 +99,7 @@ pub(super) fn submitted(task: &Submission, at: UnixMs, due_at: UnixMs) -> Task {
         error: None,
         error_class: None,
         executed_by: None,
+        progress: None,
         losses: 0,
         finishes: 0,
     }
@@ -131,6 +132,7 @@ pub(super) fn first_leased(
         error: None,
         error_class: None,
         executed_by: None,
+        progress: None,
         losses: 0,
         finishes: 0,
     }
@@ -189,6 +191,7 @@ mod tests {
             error: None,
             error_class: None,
             executed_by: None,
+            progress: None,
             losses: 0,
             finishes: 0,
         };

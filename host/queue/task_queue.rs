@@ -8,7 +8,7 @@ use super::{error::Error, lease_request::LeaseRequest, status_read::StatusRead, 
 use async_trait::async_trait;
 use bytes::Bytes;
 use hostel_task::{
-    ExecutedBy, Name, Outcome, StateKind, Submission, Task, TaskId, TaskOptions, UnixMs,
+    ExecutedBy, Name, Outcome, Progress, StateKind, Submission, Task, TaskId, TaskOptions, UnixMs,
 };
 use std::{
     collections::BTreeMap,
@@ -50,8 +50,9 @@ pub trait TaskQueue: Send + Sync {
         std::future::pending().await
     }
 
-    /// Extends leases to `ttl` from now.
-    async fn renew(&self, tokens: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Error>;
+    /// Extends leases to `ttl` from now, and stores the progress that comes with them. A task keeps it until
+    /// its next lease, also after its end. Publishes no change.
+    async fn renew(&self, leases: &[Renew], ttl: Duration) -> Result<Vec<Renewal>, Error>;
 
     /// Ends attempts. A token that no longer holds its task changes nothing and is counted. On an error
     /// the same call may be repeated: a backend whose answers can be lost answers `Applied` to a repeat
@@ -179,6 +180,23 @@ pub struct LeaseToken {
     pub id: TaskId,
     /// The fencing token, different for every lease of the task.
     pub fence: u64,
+}
+
+/// A lease to renew.
+#[derive(Debug, Clone)]
+pub struct Renew {
+    /// Identifies the lease.
+    pub token: LeaseToken,
+    /// How far the attempt has come; `None` if that has not changed.
+    pub progress: Option<Progress>,
+}
+
+impl From<LeaseToken> for Renew {
+    /// Renews a lease without new progress.
+    fn from(token: LeaseToken) -> Self {
+        let progress = None;
+        Self { token, progress }
+    }
 }
 
 /// A leased task.

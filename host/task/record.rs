@@ -3,6 +3,7 @@
 use super::{
     name::{Name, TaskId},
     options::TaskOptions,
+    progress::Progress,
     route::Target,
     submission::metadata_bytes,
     unix_ms::UnixMs,
@@ -37,6 +38,8 @@ pub struct Task {
     pub error_class: Option<ErrorClass>,
     /// What executed the latest attempt that ended.
     pub executed_by: Option<ExecutedBy>,
+    /// How far the latest attempt has come, if its handler reported it. Kept until the next attempt begins.
+    pub progress: Option<Progress>,
     /// How often the task was lost with its node without the attempt being counted; from
     /// `SUSPECT_AFTER` on it is a suspect.
     pub losses: u32,

@@ -1,7 +1,7 @@
 //! Listens to changes of the queue, the plugins and the cluster: wakes the dispatcher when there may be
 //! a task to lease, and interrupts attempts whose cancellation was requested.
 
-use super::{active_leases::InterruptReason, shared::Shared};
+use super::{attempt::InterruptReason, shared::Shared};
 use crate::{
     queue::{Change, Changes, Watch},
     task::StateKind,

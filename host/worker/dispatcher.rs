@@ -3,7 +3,7 @@
 //! the lease decides.
 
 use super::{
-    active_leases::{Interrupt, InterruptReason},
+    attempt::{Attempt, InterruptReason},
     hosted_types::HostedTypes,
     shared::Shared,
     slot::{Slot, UnwrittenResult},
@@ -302,11 +302,11 @@ impl Runner {
             let needs = hosted.types.get(&task.task_type);
             // The queue respects the capacity; a task beyond it is released.
             let permit = needs.and_then(|requested| capacity.permit.split(requested.needs));
-            let (slot, interrupt) = Slot::take(&self.shared, &task);
+            let (slot, running) = Slot::take(&self.shared, &task);
             let run = run(
                 self.shared.clone(),
                 task,
-                (slot, permit, interrupt),
+                (slot, permit, running),
                 self.finished.clone(),
             );
             // Boxed: the runtime moves the futures that it runs, and this one has some kilobytes.
@@ -341,7 +341,7 @@ impl Runner {
 async fn run(
     shared: Arc<Shared>,
     task: Leased,
-    (slot, permit, interrupt): (Slot, Option<Permit>, Interrupt),
+    (slot, permit, running): (Slot, Option<Permit>, Arc<Attempt>),
     finished: mpsc::Sender<UnwrittenResult>,
 ) {
     let handler = shared.plugins.catalog().resolve(task.task_type.as_str());
@@ -351,7 +351,7 @@ async fn run(
         Some((handler, permit))
     });
     let (outcome, executed_by) = match ready {
-        Some((handler, permit)) => attempt(&shared, handler, permit, task, &interrupt).await,
+        Some((handler, permit)) => attempt(&shared, handler, permit, task, &running).await,
         None => (Some(Outcome::Released), None),
     };
     let Some(outcome) = outcome else {
@@ -363,7 +363,7 @@ async fn run(
         outcome,
         executed_by,
     };
-    let unwritten = UnwrittenResult::new(finish, slot, &interrupt).await;
+    let unwritten = UnwrittenResult::new(finish, slot, &running).await;
     // The finisher outlives every run.
     let _ = finished.send(unwritten).await;
 }
@@ -386,7 +386,7 @@ async fn attempt(
     handler: Handler,
     permit: Permit,
     task: Leased,
-    interrupt: &Interrupt,
+    running: &Arc<Attempt>,
 ) -> (Option<Outcome>, Option<ExecutedBy>) {
     let executed_by = ExecutedBy {
         node: shared.node.clone(),
@@ -407,16 +407,24 @@ async fn attempt(
         max_attempts: Some(policy.max_attempts),
         // Another node, with other settings, may have accepted the task.
         timeout: timeout.map(|timeout| timeout.min(shared.max_timeout)),
-        cancel: interrupt.token(),
+        cancel: running.token(),
+        observer: Some(running.clone()),
     };
     let finished = guarded(handler.run_in(permit, call)).await;
-    let ended = match (finished.ended, interrupt.reason()) {
+    let (ended, class) = match finished.ended {
+        // The guest was told to stop, and an error is how it does.
+        AttemptResult::Retryable { .. } | AttemptResult::Permanent { .. } if running.was_told() => {
+            (AttemptResult::Cancelled, None)
+        }
+        ended => (ended, finished.class),
+    };
+    let ended = match (ended, running.reason()) {
         (AttemptResult::Cancelled, Some(InterruptReason::LeaseLost)) => return (None, None),
         (AttemptResult::Cancelled, Some(InterruptReason::Drain)) => AttemptResult::Drained,
         (ended, _) => ended,
     };
     let outcome = transition(ended, attempt, &policy, fastrand::f64());
-    if let Some(class) = finished.class {
+    if let Some(class) = class {
         let attempts = (attempt, policy.max_attempts);
         let failures = &shared.failures;
         failures.report(&handler, &id, attempts, class, &outcome);

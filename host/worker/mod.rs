@@ -3,6 +3,7 @@
 //! finishes its tasks and takes no more until it is undrained.
 
 mod active_leases;
+mod attempt;
 mod change_listener;
 mod dispatcher;
 mod failure_log;
@@ -25,8 +26,9 @@ use crate::{
     queue::TaskQueue,
     task::Name,
 };
-use active_leases::{ActiveLeases, InterruptReason};
+use active_leases::ActiveLeases;
 use async_trait::async_trait;
+use attempt::InterruptReason;
 use failure_log::FailureLog;
 use parking_lot::Mutex;
 use shared::Shared;
@@ -84,7 +86,7 @@ impl Worker {
                 plugins,
                 discovery,
                 slots: Slots::new(config.plugins.max_tasks),
-                active_leases: ActiveLeases::default(),
+                active_leases: ActiveLeases::new(config.plugins.cancel_grace),
                 unwritten: Budget::new(config.queue.max_unwritten_bytes),
                 failures: FailureLog::default(),
                 lease_ttl: config.queue.lease_ttl,

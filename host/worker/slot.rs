@@ -1,10 +1,7 @@
 //! The slot of one leased task: taken with the lease, and freed when the result is written or the
 //! lease is lost.
 
-use super::{
-    active_leases::{Interrupt, Phase},
-    shared::Shared,
-};
+use super::{active_leases::Phase, attempt::Attempt, shared::Shared};
 use crate::{
     budget::Reservation,
     queue::{Finish, LeaseToken, Leased},
@@ -30,11 +27,11 @@ pub struct UnwrittenResult {
 }
 
 impl UnwrittenResult {
-    /// Waits for room in the budget of unwritten results. If `interrupt` fires, the drain time is over,
-    /// and the result goes ahead without a reservation.
-    pub async fn new(finish: Finish, slot: Slot, interrupt: &Interrupt) -> Self {
+    /// Waits for room in the budget of unwritten results. If the attempt is interrupted, the drain time is
+    /// over, and the result goes ahead without a reservation.
+    pub async fn new(finish: Finish, slot: Slot, attempt: &Attempt) -> Self {
         let reservation = slot.shared.unwritten.reserve(finish.bytes());
-        let interrupted = interrupt.token();
+        let interrupted = attempt.token();
         let reservation = interrupted.run_until_cancelled(reservation).await;
         Self {
             finish,
@@ -51,16 +48,16 @@ impl UnwrittenResult {
 
 impl Slot {
     /// Takes a slot for a leased task.
-    pub fn take(shared: &Arc<Shared>, leased: &Leased) -> (Self, Interrupt) {
+    pub fn take(shared: &Arc<Shared>, leased: &Leased) -> (Self, Arc<Attempt>) {
         shared.slots.take(leased);
-        let interrupt = shared.active_leases.add(leased.token.clone());
+        let attempt = shared.active_leases.add(leased.token.clone());
         let slot = Self {
             shared: shared.clone(),
             token: leased.token.clone(),
             task_type: leased.task_type.clone(),
             suspect: leased.suspect,
         };
-        (slot, interrupt)
+        (slot, attempt)
     }
 
     pub fn token(&self) -> &LeaseToken {

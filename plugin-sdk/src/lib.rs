@@ -182,6 +182,43 @@
 //! `type Out = ()` never answers, and `Option<T>` answers with `Some`. Answers to a
 //! [published](messaging::publish) message arrive at [`Component::on_answer`].
 //!
+//! # Progress and cancellation
+//!
+//! A handler that takes a while reports with [`Task::progress`] how far it has come. Clients see the latest
+//! report, and `hostel submit --wait` shows it as a bar. A handler that asks with [`Task::is_cancelled`] now
+//! and then has a moment to clean up when its task is cancelled; one that does not ask is interrupted at once.
+//!
+//! ```
+//! use hostel_sdk::prelude::*;
+//!
+//! fn import(rows: String, task: &Task) -> Result<()> {
+//!     let total = rows.lines().count() as u64;
+//!     for (done, row) in (0..).zip(rows.lines()) {
+//!         task.progress(done, total, "rows");
+//!         if task.is_cancelled() {
+//!             return Err(TaskError::retryable("cancelled"));
+//!         }
+//!         log::debug!("{row}");
+//!     }
+//!     Ok(())
+//! }
+//!
+//! hostel_sdk::plugin! {
+//!     task("import", import),
+//! }
+//!
+//! # fn main() -> Result<()> {
+//! let host = MockHost::new(plugin());
+//! host.run("import", "tea\ncoffee")?;
+//! assert_eq!(host.progress()[1].done, 1);
+//!
+//! let host = MockHost::new(plugin()).cancel_after(1);
+//! assert!(host.run("import", "tea\ncoffee").is_err());
+//! # plugin().check().expect("a good manifest");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # The sandbox
 //!
 //! Each attempt runs in an instance of its own, with freshly initialized statics. There are no files,

@@ -1,5 +1,9 @@
-//! The attributes of a task.
+//! The attributes of a task, and what a handler reports of it.
 
+#[cfg(target_family = "wasm")]
+use crate::guest::tasks as host;
+#[cfg(not(target_family = "wasm"))]
+use crate::mock::tasks as host;
 use crate::{Result, TaskError};
 use std::fmt::Display;
 use std::str::FromStr;
@@ -69,6 +73,27 @@ impl Task {
     /// Returns the time after which the node interrupts this attempt.
     pub fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// Reports how far this attempt has come: `done` of `total`, in any unit; a total of 0 is not known. The
+    /// node keeps the first 256 bytes of the note. Clients see the latest report; it is cheap to report more
+    /// often than that, since the node stores one at most every second.
+    ///
+    /// In a native test, [`MockHost::progress`](crate::mock::MockHost::progress) returns the reports.
+    pub fn progress(&self, done: u64, total: u64, note: impl AsRef<str>) {
+        host::progress(done, total, note.as_ref());
+    }
+
+    /// Returns `true` once a cancellation of the task was requested, or another node may run it.
+    ///
+    /// A handler that calls this now and then has a moment to stop by itself (`plugins.cancel_grace_ms`, a
+    /// second by default) before the node interrupts it; a handler that never does is interrupted at once.
+    /// After this has returned `true`, an error of any kind ends a task that is to be cancelled as cancelled,
+    /// and a result completes it.
+    ///
+    /// In a native test, [`MockHost::cancel_after`](crate::mock::MockHost::cancel_after) decides.
+    pub fn is_cancelled(&self) -> bool {
+        host::is_cancelled()
     }
 }
 

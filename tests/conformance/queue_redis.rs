@@ -149,7 +149,7 @@ pub(super) async fn share_their_tasks(settings: &config::RedisQueue) {
         .unwrap();
     let token = leased[0].token.clone();
     // The token is valid at every queue.
-    let renewed = here.renew(std::slice::from_ref(&token), HOUR).await;
+    let renewed = here.renew(&[token.clone().into()], HOUR).await;
     assert_eq!(renewed.unwrap(), [Renewal::Held]);
     let result = "done".into();
     let finished = finish_one(&here, &token, Outcome::Completed { result }).await;
@@ -290,7 +290,11 @@ async fn tasks_missing_from_a_set_are_restored() {
     queue.submit(batch.collect()).await.unwrap();
     let short = request(&[("echo", 2)], 2, Duration::ZERO);
     assert_eq!(queue.lease(&short).await.unwrap().len(), 2);
-    say(&server, &["DEL", "{test:0}:r:echo", "{test:0}:leases"]).await;
+    say(
+        &server,
+        &["DEL", "{test:0}:ready:echo", "{test:0}:leases:echo"],
+    )
+    .await;
     let all = request(&[("echo", 9)], 9, HOUR);
     assert!(queue.lease(&all).await.unwrap().is_empty());
     until("the sets are restored", async || {

@@ -58,8 +58,9 @@ async fn a_large_lease_is_taken_in_parts() {
 async fn the_documented_acl_is_sufficient() {
     let server = Server::start(Kind::Redis).await;
     let rights = "ACL SETUSER app on >pass resetchannels ~{test:* -@all +evalsha +eval \
-        +script|load +time +hget +hmget +hstrlen +hset +hsetnx +hdel +hincrby +hgetall +hexists +exists +unlink +del \
-        +get +set +zadd +zrem +zrange +zscore +zcard +pexpire +xadd +xread +xrevrange +ping";
+        +script|load +time +type +scan +exists +unlink +del +pexpire +get +set +mget +mset +msetnx +strlen +getrange \
+        +setrange +hget +hmget +hset +hsetnx +hdel +hincrby +hgetall +hexists +hlen +hscan +sadd +srem +smembers +zadd \
+        +zrem +zrange +zscore +zcard +rpush +lpush +lpop +lindex +xadd +xread +xrevrange +ping";
     let rights: Vec<&str> = rights.split_whitespace().collect();
     say(&server, &rights).await;
     let url = server.url().replace("redis://", "redis://app:pass@");
@@ -100,7 +101,7 @@ async fn the_documented_acl_is_sufficient() {
         panic!("{leased:?}")
     };
     queue
-        .renew(std::slice::from_ref(&ended.token), HOUR)
+        .renew(&[ended.token.clone().into()], HOUR)
         .await
         .unwrap();
     let done = finish_one(&queue, &ended.token, Outcome::Cancelled).await;

@@ -13,10 +13,10 @@ use crate::support::servers::{Kind, Server};
 use hostel::{
     config,
     queue::{
-        Error, Filter, Finish, Finished, LeaseToken, Page, RedisQueue, Renewal, Submitted,
+        Error, Filter, Finish, Finished, LeaseToken, Page, RedisQueue, Renew, Renewal, Submitted,
         TaskQueue,
     },
-    task::{ErrorClass, ExecutedBy, Name, StateKind, Submission},
+    task::{ErrorClass, ExecutedBy, Name, Progress, StateKind, Submission},
 };
 use hostel_fuzz::{Choices, Target as FuzzTarget};
 use inputs::{count, name, outcome, request, submission, text, time};
@@ -31,7 +31,8 @@ pub const SCRIPT_ARGUMENTS: FuzzTarget = FuzzTarget {
 
 /// The script itself, since its own turn comes after seconds.
 const RECONCILE: &str = concat!(
-    include_str!("../../host/queue/redis/scripts/common.lua"),
+    include_str!("../../host/queue/redis/scripts/shared/base.lua"),
+    include_str!("../../host/queue/redis/scripts/shared/library.lua"),
     include_str!("../../host/queue/redis/scripts/reconcile.lua"),
 );
 
@@ -41,27 +42,20 @@ const RECONCILE_CALLS: usize = 8;
 /// How many calls one input makes, at most.
 const STEPS: usize = 24;
 
-/// Fields of a task's record.
-const FIELDS: [&str; 21] = [
-    "m", "p", "l", "o", "q", "t", "s", "u", "a", "f", "b", "n", "k", "e", "w", "r", "z", "d", "v",
-    "i", "y",
-];
+/// What is stored of a task, by the key of its shard and the id.
+const PLACES: [&str; 3] = ["task", "end", "past"];
 
-/// Values that a damaged field may have.
-const VALUES: [&[u8]; 13] = [
-    b"p",
-    b"r",
-    b"c",
-    b"f",
-    b"1795698346793",
-    b"nan",
-    b"inf",
-    b"-1e999",
-    b"0x10",
+/// Values that a damaged place may have, and parts of them.
+const VALUES: [&[u8]; 9] = [
     b"",
-    b"a@node:b",
-    b"1795698346793 7 + b - inf",
-    br#"{"start":{"after":{"secs":1,"nanos":0}},"group":"b"}"#,
+    b"x",
+    b"nan",
+    b"\n\n",
+    b"3677589133910016 0000000000000 0000000000 0000 -f\n\n{\"lane\":\"echo\"}\npayload",
+    b"3677589133910016 1795698346793 0000000002 0009 +a\n1 7 + b - inf\n{\"lane\":\"a@node:b\"}\n",
+    b"3677589133910016 3677589133910017 a a@node:b - k",
+    b"c 1795698346793 0 - a\n{\"fence\":\"1\"}\nresult",
+    b"1p12345678\n{\"error\":7}\n",
 ];
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
@@ -137,7 +131,7 @@ async fn reconcile(server: &Server) -> u64 {
             RECONCILE,
             "2",
             "{test:0}",
-            "{test:0}:n",
+            "{test:0}:shard",
             "test",
             "100",
         ];
@@ -230,8 +224,14 @@ impl Calls<'_> {
     }
 
     async fn renew(&self, choices: &mut Choices<'_>) {
-        let held = (0..choices.below(4)).map(|_| self.token(choices));
-        let held: Vec<LeaseToken> = held.collect();
+        let held = (0..choices.below(4)).map(|_| Renew {
+            token: self.token(choices),
+            progress: choices.flag().then(|| {
+                let (done, total) = (choices.number(), choices.number());
+                Progress::new(done, total, &text(choices))
+            }),
+        });
+        let held: Vec<Renew> = held.collect();
         let renewed = self.queue.renew(&held, time(choices)).await;
         let renewed = renewed.expect("renewed");
         assert_eq!(renewed.len(), held.len());
@@ -310,19 +310,24 @@ impl Calls<'_> {
         }
     }
 
-    /// Spoils a field of a record, if there is one.
+    /// Spoils a part of what is stored of a task, if there is one.
     async fn damage(&mut self, choices: &mut Choices<'_>) {
-        let key = format!("{{test:0}}:t:{}", name(choices));
-        if command(self.server, &["EXISTS", &key]).await == redis::Value::Int(0) {
+        let id = name(choices);
+        let exists = command(self.server, &["EXISTS", &format!("{{test:0}}:task:{id}")]).await;
+        if exists == redis::Value::Int(0) {
             return;
         }
         self.is_damaged = true;
-        let field = *choices.one_of(&FIELDS);
-        let value = choices.maybe(|choices| choices.near(&VALUES));
-        let value = value.map(|value| String::from_utf8_lossy(&value).into_owned());
-        let words = match &value {
-            Some(value) => vec!["HSET", &key, field, value],
-            None => vec!["HDEL", &key, field],
+        let value = choices.near(&VALUES);
+        let value = String::from_utf8_lossy(&value).into_owned();
+        let key = format!("{{test:0}}:{}:{id}", choices.one_of(&PLACES));
+        let at = choices.below(70).to_string();
+        let words = match choices.below(5) {
+            0 => vec!["HSET", "{test:0}:run", id.as_str(), &value],
+            1 => vec!["HDEL", "{test:0}:run", id.as_str()],
+            2 => vec!["DEL", &key],
+            3 => vec!["SETRANGE", &key, &at, &value],
+            _ => vec!["SET", &key, &value],
         };
         command(self.server, &words).await;
     }

@@ -11,7 +11,7 @@ use crate::support::{
 };
 use hostel::{
     config,
-    queue::{Filter, LeaseToken, Page, RedisQueue, Renewal, StatusRead, TaskQueue},
+    queue::{Filter, LeaseToken, Page, RedisQueue, Renew, Renewal, StatusRead, TaskQueue},
     task::State,
 };
 use libtest_mimic::Trial;
@@ -59,7 +59,8 @@ async fn stop(watching: JoinHandle<()>) {
 }
 
 async fn renew(queue: &RedisQueue, tokens: &[LeaseToken], ttl: Duration) {
-    let renewed = queue.renew(tokens, ttl).await.unwrap();
+    let renews: Vec<_> = tokens.iter().cloned().map(Renew::from).collect();
+    let renewed = queue.renew(&renews, ttl).await.unwrap();
     assert!(renewed.iter().all(|it| *it == Renewal::Held), "{renewed:?}");
 }
 

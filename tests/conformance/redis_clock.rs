@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const TWO_DAYS: u64 = 2 * 24 * 3_600_000;
-const COUNTERS: &str = "{test:0}:n";
+const COUNTERS: &str = "{test:0}:shard";
 
 pub fn trials() -> Vec<Trial> {
     let case = "queue::redis::a_changed_clock_delays_and_purges_nothing";

@@ -6,7 +6,7 @@ use super::{
     redis_faults::{completed, has, open},
 };
 use crate::support::servers::{Kind, Server};
-use hostel::queue::{Cancel, Error, Finished, Page, Renewal, Requeue, Submitted, TaskQueue};
+use hostel::queue::{Cancel, Error, Finished, Page, Renew, Renewal, Requeue, Submitted, TaskQueue};
 use libtest_mimic::Trial;
 use std::time::Duration;
 
@@ -76,7 +76,8 @@ async fn a_full_memory_refuses_submissions_only(shards: u32) {
     while ended < accepted {
         let all = request(&[("echo", accepted)], accepted, HOUR);
         let leased = other.lease(&all).await.unwrap();
-        let tokens: Vec<_> = leased.iter().map(|leased| leased.token.clone()).collect();
+        let tokens = leased.iter().map(|leased| leased.token.clone().into());
+        let tokens: Vec<Renew> = tokens.collect();
         let renewed = other.renew(&tokens, HOUR).await.unwrap();
         assert!(renewed.iter().all(|it| *it == Renewal::Held));
         let finished = other.finish(completed(&leased, &[1; 1000])).await.unwrap();

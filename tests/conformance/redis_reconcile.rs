@@ -30,7 +30,8 @@ const PASSES: u64 = 200;
 
 /// The script itself, for a test that cannot wait for the background maintenance.
 const RECONCILE: &str = concat!(
-    include_str!("../../host/queue/redis/scripts/common.lua"),
+    include_str!("../../host/queue/redis/scripts/shared/base.lua"),
+    include_str!("../../host/queue/redis/scripts/shared/library.lua"),
     include_str!("../../host/queue/redis/scripts/reconcile.lua"),
 );
 
@@ -82,21 +83,10 @@ async fn wrong_counters_are_corrected() {
     let server = Server::start(Kind::Redis).await;
     let queue = open(&server).await;
     let counts = some_tasks(&queue).await;
-    let wrong = [
-        "HSET",
-        "{test:0}:n",
-        "r echo",
-        "99",
-        "p ghost",
-        "7",
-        "c echo",
-        "-3",
-        "open",
-        "5000",
-    ];
-    say(&server, &wrong).await;
-    say(&server, &["HDEL", "{test:0}:n", "f echo"]).await;
-    // Limits that depend on the counters block.
+    say(&server, &["HSET", "{test:0}:shard", "open", "5000"]).await;
+    // A lease of no task takes a place under a limit.
+    let ghost = ["ZADD", "{test:0}:leases:echo", "9000000000000", "ghost"];
+    say(&server, &ghost).await;
     let limited = limited(request(&[("echo", 1)], 1, HOUR), "echo", 3);
     assert!(queue.lease(&limited).await.unwrap().is_empty());
     let more = async || {
@@ -106,13 +96,16 @@ async fn wrong_counters_are_corrected() {
             .unwrap()
     };
     assert_eq!(more().await, [Submitted::Full]);
-    until("the counters are right", async || {
+    until("the ghost is gone", async || {
         queue.counts().await.unwrap() == counts
+    })
+    .await;
+    until("there is room again", async || {
+        more().await == [Submitted::Created]
     })
     .await;
     assert_eq!(queue.lease(&limited).await.unwrap().len(), 1);
     assert!(queue.lease(&limited).await.unwrap().is_empty(), "three run");
-    assert_eq!(more().await, [Submitted::Created]);
     queue.close().await;
 }
 
@@ -122,23 +115,27 @@ async fn wrong_entries_are_removed() {
     let counts = some_tasks(&queue).await;
     let far = "9000000000000";
     let places = [
-        ("ended", "t4"), // which is pending
-        ("ended", "nobody"),
-        ("dead:f", "t4"),
-        ("dead:x", "t0"), // which failed
-        ("leases", "t0"),
-        ("leases", "nobody"),
+        ("ended:c:echo", "t4"), // which is pending
+        ("ended:c:echo", "nobody"),
+        ("ended:f:echo", "t4"),
+        ("ended:x:echo", "t0"), // which failed
+        ("leases:echo", "t0"),
+        ("leases:echo", "nobody"),
+        ("others:echo", "t0"),
+        ("kept", "t4"),
+        ("ready:echo", "t0"),
     ];
     for (set, id) in places {
         say(&server, &["ZADD", &format!("{{test:0}}:{set}"), far, id]).await;
     }
     // A task in the backlog of another route is not leased from it.
-    say(&server, &["ZADD", "{test:0}:r:other", "1", "t4"]).await;
+    say(&server, &["ZADD", "{test:0}:ready:other", "1", "t4"]).await;
+    say(&server, &["ZADD", "{test:0}:heads", "1", "other"]).await;
     let other = request(&[("other", 1)], 1, HOUR);
     assert!(queue.lease(&other).await.unwrap().is_empty());
     // Purging does not delete a pending task.
-    say(&server, &["ZADD", "{test:0}:ended", "1", "t3"]).await;
-    assert_eq!(queue.purge(HOUR, 9).await.unwrap(), 1);
+    say(&server, &["LPUSH", "{test:0}:purge:f:echo", "1 t3"]).await;
+    assert_eq!(queue.purge(HOUR, 9).await.unwrap(), 0);
     assert!(queue.get(&name("t3")).await.unwrap().is_some());
     until("they are removed", async || {
         let mut left = false;
@@ -182,16 +179,18 @@ async fn sets_of_tasks_with_options_are_restored() {
     assert_eq!(queue.submit(tasks).await.unwrap(), created);
     queue.cancel(&name("ended")).await.unwrap();
     let sets = [
-        "r:echo+/g1",
-        "r:echo+/g2",
-        "r:echo~/g2",
+        "ready:echo+/g1",
+        "ready:echo+/g2",
+        "ready:echo~/g2",
         "ring:echo+",
         "ring:echo~",
         "heads",
         "heads+",
         "heads~",
+        "others:echo",
         "start",
-        "late",
+        "late:echo",
+        "ended:x:other",
         "kept",
         "index",
         "index:g:g1",
@@ -204,13 +203,13 @@ async fn sets_of_tasks_with_options_are_restored() {
         assert!(!before.last().unwrap().is_empty(), "{key}");
     }
     // A deadline that has passed is restored as one that is to come, so that set is left as it is.
-    for key in keys.iter().filter(|key| !key.ends_with(":late")) {
+    for key in keys.iter().filter(|key| !key.ends_with(":late:echo")) {
         say(&server, &["DEL", key]).await;
     }
     // Of an ended task and of none: both are in no set of theirs.
     let strays = [
         ("start", "ended"),
-        ("late", "nobody"),
+        ("late:echo", "nobody"),
         ("kept", "a"),
         ("index:g:g9", "nobody"),
     ];
@@ -243,13 +242,13 @@ async fn content(server: &Server, key: &str) -> Vec<String> {
 }
 
 async fn reconcile(server: &Server) -> (u64, u64) {
-    let keys = ["2", "{test:0}", "{test:0}:n"];
+    let keys = ["2", "{test:0}", "{test:0}:shard"];
     let words = [&["EVAL", RECONCILE][..], &keys, &["test", "7"]].concat();
     let answer = say(server, &words).await;
     redis::FromRedisValue::from_redis_value(answer).unwrap()
 }
 
-/// Each script that changes a task keeps the counts of the current pass in step.
+/// The reconciliation agrees with each script that changes a task.
 async fn reconciliation_changes_no_valid_task() {
     let server = Server::start(Kind::Redis).await;
     let queue = Arc::new(open(&server).await);
@@ -260,11 +259,11 @@ async fn reconciliation_changes_no_valid_task() {
         let (queue, over, random) = (queue.clone(), over.clone(), random.fork());
         doing.spawn(async move { do_anything(&queue, &over, random).await });
     }
-    // Each pass repairs the counter that was damaged at its beginning, and nothing else. Its counts match the
-    // sets at its end, or it would repair nothing.
+    // Each pass repairs the lease that was added at its beginning, and nothing else.
     let mut repaired_in_all = 0;
     for pass in 0..PASSES {
-        say(&server, &["HSET", "{test:0}:n", "p ghost", "1"]).await;
+        let ghost = ["ZADD", "{test:0}:leases:echo", "9000000000000", "ghost"];
+        say(&server, &ghost).await;
         let mut in_pass = 0;
         loop {
             let (repaired, is_over) = reconcile(&server).await;

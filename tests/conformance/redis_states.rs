@@ -88,7 +88,7 @@ async fn replicas_confirm() {
     assert_eq!(queue.durability(), Durability::Replicated);
     assert_eq!(submit(&queue, "a").await.unwrap(), Submitted::Created);
     // The replica has a confirmed task.
-    let there = say(&replica, &["EXISTS", "{test:0}:t:a"]).await;
+    let there = say(&replica, &["EXISTS", "{test:0}:task:a"]).await;
     assert_eq!(there, redis::Value::Int(1));
     replica.pause();
     let since = Instant::now();

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 /// The script itself, for a submission that arrives late.
 const SUBMIT: &str = concat!(
-    include_str!("../../host/queue/redis/scripts/common.lua"),
+    include_str!("../../host/queue/redis/scripts/shared/base.lua"),
+    include_str!("../../host/queue/redis/scripts/shared/library.lua"),
+    include_str!("../../host/queue/redis/scripts/shared/memory.lua"),
     include_str!("../../host/queue/redis/scripts/submit.lua"),
 );
 
@@ -120,27 +122,14 @@ async fn a_late_submission_stores_no_second_task() {
     let queue = RedisQueue::open(&settings(&server)).await.unwrap();
     submit(&queue, "first", "other").await.unwrap();
     let till = async |till: u64| {
-        let words = format!("0 0 {till} 0 0 - - k");
-        let call = [
-            "EVAL",
-            SUBMIT,
-            "2",
-            "{test:0}",
-            "{test:0}:n",
-            "queue",
-            "100",
-            "10",
-            "0",
-            "late",
-            "echo",
-            "{\"lane\":\"echo\"}",
-            "x",
-            &words,
-            "{}",
-        ];
-        let answer = say(&server, &call).await;
-        let answer: String = redis::FromRedisValue::from_redis_value(answer).unwrap();
-        answer
+        let asks = format!("0 0 {till} 0");
+        let content = "0 0 - - k\n{\"lane\":\"echo\",\"options\":{}}\nx";
+        let limits = ["100", "10", "0", "0", "1000", "", "0"];
+        let call = ["EVAL", SUBMIT, "2", "{test:0}", "{test:0}:shard", "queue"];
+        let task = ["late", "echo", &asks, content];
+        let answer = say(&server, &[&call[..], &limits, &task].concat()).await;
+        let answer: (u64, u64, String) = redis::FromRedisValue::from_redis_value(answer).unwrap();
+        answer.2
     };
     assert_eq!(till(1).await, "v");
     let soon = queue.now().after(HOUR).0;

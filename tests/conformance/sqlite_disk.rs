@@ -7,7 +7,7 @@ use hostel::{
     config::{Config, Sqlite},
     health::{Health, Part},
     keyvalue::{Change, KeyValue, SqliteKeyValue},
-    queue::{Cancel, Error, Finished, Leased, Renewal, SqliteQueue, Submitted, TaskQueue},
+    queue::{Cancel, Error, Finished, Leased, Renew, Renewal, SqliteQueue, Submitted, TaskQueue},
     task::{Outcome, TaskId},
 };
 use libtest_mimic::{Completion, Failed, Trial};
@@ -120,7 +120,8 @@ async fn lease(queue: &SqliteQueue, count: usize) -> Vec<Leased> {
 async fn all_but_submitting_works(queue: &SqliteQueue, waiting: &TaskId) {
     let leased = lease(queue, 10).await;
     let tokens: Vec<_> = leased.iter().map(|leased| leased.token.clone()).collect();
-    let renewed = queue.renew(&tokens, HOUR).await.unwrap();
+    let renews: Vec<_> = tokens.iter().cloned().map(Renew::from).collect();
+    let renewed = queue.renew(&renews, HOUR).await.unwrap();
     assert_eq!(renewed, [Renewal::Held; 10]);
     for token in &tokens {
         let result = vec![7; 10_000].into();

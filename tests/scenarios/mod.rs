@@ -20,6 +20,7 @@ mod messages;
 mod nodes;
 mod options;
 mod probes;
+mod progress;
 mod python;
 mod reload;
 mod schedules;
@@ -57,6 +58,7 @@ pub fn trials() -> Vec<Trial> {
         nodes::trials(),
         options::trials(),
         probes::trials(),
+        progress::trials(),
         python::trials(),
         reload::trials(),
         schedules::trials(),

@@ -67,6 +67,11 @@ settings! {
         /// `[plugin.NAME.task.TYPE]` may exceed it. A task may not ask for a longer one (timeout_ms).
         max_timeout: Duration = millis(1..=MAX_TASK_TIMEOUT_MS).default(Duration::from_secs(3600));
 
+        /// How long the handler of a task may go on once the task is cancelled or its lease is lost, if it
+        /// has called is-cancelled of hostel:plugin/tasks before; after that it is interrupted. A handler
+        /// that has not called it is interrupted at once, as is every handler when the node stops.
+        cancel_grace: Duration = millis(0..=60_000).default(Duration::from_secs(1));
+
         /// Number of threads that run plugins. 0 means one per processor.
         threads: usize = number(0..=1024).default(0);
 

@@ -178,8 +178,10 @@ mod tests {
 
     #[test]
     fn the_imports_that_the_node_provides_are_of_its_version() {
-        let messaging = format!("{PACKAGE}messaging@{VERSION}");
-        assert!(PROVIDED.contains(&messaging.as_str()), "{messaging}");
+        for interface in ["messaging", "tasks"] {
+            let import = format!("{PACKAGE}{interface}@{VERSION}");
+            assert!(PROVIDED.contains(&import.as_str()), "{import}");
+        }
     }
 
     #[test]

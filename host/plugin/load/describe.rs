@@ -62,6 +62,7 @@ async fn call(
         timeout,
         since: Instant::now(),
         cancel: &never,
+        observer: None,
     };
     plugin.call(&mut admitted, context, work).await
 }

@@ -7,6 +7,7 @@ use super::{
     call_error::{CallError, FailureClass, MAX_ERROR_BYTES},
     guest_log::Subject,
     linked_plugin::{CallContext, LinkedPlugin},
+    observer::AttemptObserver,
     store_state::StoreState,
 };
 use bytes::Bytes;
@@ -35,8 +36,10 @@ pub struct Call {
     pub max_attempts: Option<u32>,
     /// How long the attempt may take, if not as long as the type says.
     pub timeout: Option<Duration>,
-    /// Ends the call within some 10 ms.
+    /// Ends the call within some 10 ms, and the grace of its observer.
     pub cancel: CancellationToken,
+    /// Serves `hostel:plugin/tasks`; without it, nothing is reported.
+    pub observer: Option<Arc<dyn AttemptObserver>>,
 }
 
 /// How a call ended and what it used.
@@ -135,6 +138,7 @@ impl LinkedPlugin {
             timeout,
             since,
             cancel: &call.cancel,
+            observer: call.observer.as_ref(),
         };
         let result = self.call(&mut admitted, context, work).await;
         let state = admitted.store.data();

@@ -5,6 +5,7 @@ use super::{
     bindings::{Level, messaging},
     keyvalue,
     store_state::StoreState,
+    tasks,
 };
 use wasmtime::{
     Engine, StoreContextMut,
@@ -15,6 +16,7 @@ use wasmtime::{
 /// interchangeable; drafts match exactly.
 pub const PROVIDED: &[&str] = &[
     "hostel:plugin/messaging@0.1.0",
+    "hostel:plugin/tasks@0.1.0",
     "wasi:cli/environment@0.2.12",
     "wasi:cli/exit@0.2.12",
     "wasi:cli/stderr@0.2.12",
@@ -68,6 +70,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<StoreState>> {
     linker
         .instance("wasi:logging/logging@0.1.0-draft")?
         .func_wrap("log", log)?;
+    tasks::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

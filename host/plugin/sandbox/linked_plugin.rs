@@ -9,6 +9,7 @@ use super::{
     engine::Engine,
     guest_log::{GuestLog, LogSource, Subject},
     limiter::{Denied, Limiter},
+    observer::AttemptObserver,
     store_state::StoreState,
 };
 use hostel_config::Sandbox;
@@ -54,6 +55,8 @@ pub struct CallContext<'a> {
     /// When its time began; a wait for admission is part of it.
     pub since: Instant,
     pub cancel: &'a CancellationToken,
+    /// Of a task.
+    pub observer: Option<&'a Arc<dyn AttemptObserver>>,
 }
 
 impl LinkedPlugin {
@@ -110,16 +113,19 @@ impl LinkedPlugin {
             timeout,
             since,
             cancel,
+            observer,
         } = context;
         let deadline = since + timeout;
         cpu_budget.begin(deadline);
-        store.data_mut().begin(subject, deadline, &self.sandbox);
+        let state = store.data_mut();
+        state.begin(subject, deadline, &self.sandbox);
+        state.observer = observer.cloned();
         store.set_epoch_deadline(1);
         // The work comes first: a call that ends in its first poll never touches the timer.
         let ended = tokio::select! {
             biased;
             ended = cpu_budget.charge(work(store)) => ended,
-            () = cancel.cancelled() => return Err(CallError::Cancelled),
+            () = interrupted(cancel, observer) => return Err(CallError::Cancelled),
             () = tokio::time::sleep_until(deadline.into()) => {
                 return Err(CallError::Timeout(timeout));
             }
@@ -213,6 +219,15 @@ impl LinkedPlugin {
             text.push_str(&also);
         }
         CallError::Trap(text)
+    }
+}
+
+/// Waits until a call has to end because it was cancelled: at once, or after the grace of its observer.
+async fn interrupted(cancel: &CancellationToken, observer: Option<&Arc<dyn AttemptObserver>>) {
+    cancel.cancelled().await;
+    let grace = observer.map_or(Duration::ZERO, |observer| observer.cancel_grace());
+    if !grace.is_zero() {
+        tokio::time::sleep(grace).await;
     }
 }
 

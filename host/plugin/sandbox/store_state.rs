@@ -5,6 +5,7 @@ use super::{
     capabilities::Granted,
     guest_log::{GuestLog, Pipe, Stream, Subject},
     limiter::Limiter,
+    observer::AttemptObserver,
 };
 use hostel_config::Sandbox;
 use std::{
@@ -25,6 +26,8 @@ pub struct StoreState {
     pub log: Arc<GuestLog>,
     /// `None` while the guest only describes itself.
     pub granted: Option<Arc<Granted>>,
+    /// Of the current call, if it runs a task.
+    pub observer: Option<Arc<dyn AttemptObserver>>,
     settings: Arc<WasiConfigVariables>,
     /// Whether the current call is a component's.
     component: bool,
@@ -58,6 +61,7 @@ impl StoreState {
             wasi: None,
             resources,
             granted,
+            observer: None,
         }
     }
 

@@ -2,8 +2,8 @@
 
 pub use super::helpers::MAX_OPEN_TASKS;
 use super::{
-    finishing, groups, leasing, model, options, priorities, reading, routing, starting, submitting,
-    suspects, unique,
+    finishing, groups, leasing, model, options, priorities, progress, reading, routing, starting,
+    submitting, suspects, unique,
 };
 use crate::task_queue::TaskQueue;
 use std::sync::Arc;
@@ -65,6 +65,10 @@ cases! {
     unique::concurrent_submissions_make_one_task,
     options::options_come_back_as_given,
     options::options_are_part_of_the_content,
+    progress::a_renewal_stores_the_progress_of_its_attempt,
+    progress::a_stale_token_reports_no_progress,
+    progress::progress_is_kept_until_the_next_attempt,
+    progress::a_task_to_be_cancelled_still_reports_progress,
     reading::a_status_has_no_payload_and_leaves_out_a_large_result,
     reading::a_bad_page_token_is_refused,
     reading::counts_follow_every_transition,

@@ -168,16 +168,11 @@ pub(super) async fn a_pending_task_is_cancelled_at_once(queue: &dyn TaskQueue) {
 pub(super) async fn a_running_task_is_cancelled_through_its_holder(queue: &dyn TaskQueue) {
     create(queue, "t", "echo").await;
     let token = lease_one(queue, "echo").await.token;
-    let renew = async || {
-        queue
-            .renew(std::slice::from_ref(&token), HOUR)
-            .await
-            .unwrap()
-    };
-    assert_eq!(renew().await, [Renewal::Held]);
+    assert_eq!(renew_one(queue, &token, HOUR).await, Renewal::Held);
     for _ in 0..2 {
         assert_eq!(queue.cancel(&name("t")).await.unwrap(), Cancel::Requested);
-        assert_eq!(renew().await, [Renewal::CancelRequested]);
+        let renewed = renew_one(queue, &token, HOUR).await;
+        assert_eq!(renewed, Renewal::CancelRequested);
     }
     let running = get(queue, "t").await;
     assert!(matches!(
@@ -201,8 +196,7 @@ pub(super) async fn a_running_task_is_cancelled_through_its_holder(queue: &dyn T
     // The request ends with the attempt.
     queue.requeue(&name("t")).await.unwrap();
     let again = lease_one(queue, "echo").await.token;
-    let renewed = queue.renew(&[again], HOUR).await.unwrap();
-    assert_eq!(renewed, [Renewal::Held]);
+    assert_eq!(renew_one(queue, &again, HOUR).await, Renewal::Held);
 }
 
 pub(super) async fn a_task_to_be_cancelled_is_not_retried(queue: &dyn TaskQueue) {

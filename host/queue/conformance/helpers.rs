@@ -5,14 +5,14 @@ pub use crate::{
     lease_request::{LeaseRequest, RequestedType, RequestedTypes},
     status_read::StatusRead,
     task_queue::{
-        Cancel, Filter, Finish, Finished, LeaseToken, Leased, Page, Renewal, Requeue, Submitted,
-        TaskQueue,
+        Cancel, Filter, Finish, Finished, LeaseToken, Leased, Page, Renew, Renewal, Requeue,
+        Submitted, TaskQueue,
     },
     watch::{Changes, Watch},
 };
 use bytes::Bytes;
 pub use hostel_task::{
-    ErrorClass, ExecutedBy, Name, Outcome, Priority, Resources, Start, State, StateKind,
+    ErrorClass, ExecutedBy, Name, Outcome, Priority, Progress, Resources, Start, State, StateKind,
     Submission, SubmissionLimits, Target, Task, TaskId, TaskOptions, Unique, UnixMs,
 };
 use std::collections::BTreeMap;
@@ -154,6 +154,13 @@ pub async fn finish_one(queue: &dyn TaskQueue, token: &LeaseToken, outcome: Outc
         executed_by: Some(executed_by()),
     };
     let answers = queue.finish(vec![finish]).await.unwrap();
+    assert_eq!(answers.len(), 1);
+    answers[0]
+}
+
+/// Renews one lease without new progress.
+pub async fn renew_one(queue: &dyn TaskQueue, token: &LeaseToken, ttl: Duration) -> Renewal {
+    let answers = queue.renew(&[token.clone().into()], ttl).await.unwrap();
     assert_eq!(answers.len(), 1);
     answers[0]
 }

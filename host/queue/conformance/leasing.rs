@@ -79,8 +79,7 @@ pub(super) async fn a_stale_token_changes_nothing(queue: &dyn TaskQueue) {
             finish_one(queue, &stale, completed(b"stale")).await,
             Finished::Stale
         );
-        let renewed = queue.renew(std::slice::from_ref(&stale), HOUR).await;
-        assert_eq!(renewed.unwrap(), [Renewal::Lost]);
+        assert_eq!(renew_one(queue, &stale, HOUR).await, Renewal::Lost);
     }
     let unknown = LeaseToken {
         id: name("unknown"),
@@ -203,8 +202,7 @@ pub(super) async fn renewing_extends_a_lease(queue: &dyn TaskQueue) {
     create(queue, "t", "echo").await;
     let short = request(&[("echo", 1)], 1, Duration::from_millis(30));
     let token = queue.lease(&short).await.unwrap().remove(0).token;
-    let renewed = queue.renew(std::slice::from_ref(&token), HOUR).await;
-    assert_eq!(renewed.unwrap(), [Renewal::Held]);
+    assert_eq!(renew_one(queue, &token, HOUR).await, Renewal::Held);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(
         queue
@@ -219,17 +217,13 @@ pub(super) async fn renewing_extends_a_lease(queue: &dyn TaskQueue) {
         if lease_until >= started_at.after(HOUR))
     );
     // While the token holds the task, it can be renewed even late.
-    queue
-        .renew(std::slice::from_ref(&token), Duration::ZERO)
-        .await
-        .unwrap();
+    renew_one(queue, &token, Duration::ZERO).await;
     tick().await;
     assert_eq!(
         queue.expired(Duration::ZERO, &[], 9).await.unwrap().len(),
         1
     );
-    let renewed = queue.renew(std::slice::from_ref(&token), HOUR).await;
-    assert_eq!(renewed.unwrap(), [Renewal::Held]);
+    assert_eq!(renew_one(queue, &token, HOUR).await, Renewal::Held);
     assert!(
         queue
             .expired(Duration::ZERO, &[], 9)

@@ -19,6 +19,7 @@ mod leasing;
 mod model;
 mod options;
 mod priorities;
+mod progress;
 mod reading;
 mod routing;
 mod schedules;

@@ -2,7 +2,7 @@
 
 use super::{errors::corrupt, record, scripts::ms, shard_client::ShardClient, unique};
 use crate::{Cancel, Change, Error, Requeue};
-use hostel_task::{Name, Route, StateKind, TaskId};
+use hostel_task::{Name, StateKind, TaskId};
 use redis::Script;
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -11,7 +11,7 @@ const PURGE_STEP: usize = 256;
 const EXPIRE_STEP: usize = 256;
 
 pub(super) async fn cancel(client: &ShardClient, id: &TaskId) -> Result<Cancel, Error> {
-    let Some((letter, route)) = run_on_task(client, &client.scripts.cancel, id).await? else {
+    let Some((letter, task_type)) = run_on_task(client, &client.scripts.cancel, id).await? else {
         return Ok(Cancel::Unknown);
     };
     if letter == "k" {
@@ -19,11 +19,11 @@ pub(super) async fn cancel(client: &ShardClient, id: &TaskId) -> Result<Cancel, 
     }
     Ok(match parse_state(id, &letter)? {
         StateKind::Pending => {
-            publish(client, id, route, StateKind::Cancelled, false);
+            publish(client, id, task_type, StateKind::Cancelled, false);
             Cancel::Cancelled
         }
         StateKind::Running => {
-            publish(client, id, route, StateKind::Running, true);
+            publish(client, id, task_type, StateKind::Running, true);
             Cancel::Requested
         }
         ended => Cancel::Ended(ended),
@@ -38,7 +38,7 @@ pub(super) async fn requeue(client: &ShardClient, id: &TaskId) -> Result<Requeue
     {
         key.confirm(client).await;
     }
-    let Some((letter, route)) = requeued? else {
+    let Some((letter, task_type)) = requeued? else {
         return Ok(Requeue::Unknown);
     };
     // A task with a damaged record cannot be run.
@@ -47,7 +47,7 @@ pub(super) async fn requeue(client: &ShardClient, id: &TaskId) -> Result<Requeue
     }
     Ok(match parse_state(id, &letter)? {
         StateKind::Failed | StateKind::Cancelled => {
-            publish(client, id, route, StateKind::Pending, false);
+            publish(client, id, task_type, StateKind::Pending, false);
             Requeue::Requeued
         }
         other => Requeue::Refused(other),
@@ -138,25 +138,26 @@ async fn purge_shard(
     Ok(())
 }
 
-/// Runs a script on one task, and returns the state in which it found the task, and the task's route;
-/// `None` if there is no such task.
+/// Runs a script on one task, and returns the state in which it found the task, and its type; `None` if
+/// there is no such task.
 async fn run_on_task(
     client: &ShardClient,
     script: &Script,
     id: &TaskId,
-) -> Result<Option<(String, Route)>, Error> {
+) -> Result<Option<(String, Name)>, Error> {
     let answer: Vec<String> = client
         .call(client.shard_of(id), script, |call| {
             call.arg(id.as_str());
         })
         .await
         .inspect_err(|_| client.publisher.publish_missed())?;
-    let [state, route] = <[String; 2]>::try_from(answer).unwrap_or_default();
+    let [state, task_type] = <[String; 2]>::try_from(answer).unwrap_or_default();
     if state.is_empty() {
         return Ok(None);
     }
-    let route = Route::parse(&route).ok_or_else(|| corrupt(id.as_str(), "its route"))?;
-    Ok(Some((state, route)))
+    let task_type = Name::parse("task type", &task_type);
+    let task_type = task_type.map_err(|_| corrupt(id.as_str(), "its type"))?;
+    Ok(Some((state, task_type)))
 }
 
 fn parse_state(id: &TaskId, letter: &str) -> Result<StateKind, Error> {
@@ -166,11 +167,11 @@ fn parse_state(id: &TaskId, letter: &str) -> Result<StateKind, Error> {
 fn publish(
     client: &ShardClient,
     id: &TaskId,
-    route: Route,
+    task_type: Name,
     state: StateKind,
     cancel_requested: bool,
 ) {
-    let change = Change::new(id.clone(), route.task_type, state);
+    let change = Change::new(id.clone(), task_type, state);
     client.publisher.publish(vec![Change {
         cancel_requested,
         ..change

@@ -169,13 +169,15 @@ impl EventReader {
         }
         let mut count = 0;
         for (id, fields) in events {
-            if let [_, from, _, text] = &fields[..] {
-                count += text.lines().count();
-                if *from == self.client.queue_id {
-                    // Of this queue's own events only damaged tasks are news: its scripts find them.
-                    self.report(&changes(text, |letter| letter == DAMAGED));
-                } else {
-                    self.publish(changes(text, |_| true));
+            if let [_, from, rest @ ..] = &fields[..] {
+                let changes = changes(rest);
+                count += changes.len();
+                let damaged = changes.iter().filter(|(letter, _)| *letter == DAMAGED);
+                self.report(damaged.map(|(_, change)| change.clone()).collect());
+                // Of this queue's own events only damaged tasks are news: its scripts find them.
+                if *from != self.client.queue_id {
+                    let others = changes.into_iter().filter(|(letter, _)| *letter != DAMAGED);
+                    self.publish(others.map(|(_, change)| change).collect());
                 }
             }
             self.last = Some(id);
@@ -194,8 +196,8 @@ impl EventReader {
     }
 
     /// Reports tasks whose records were found to be damaged.
-    fn report(&self, damaged: &[Change]) {
-        for change in damaged {
+    fn report(&self, damaged: Vec<Change>) {
+        for change in &damaged {
             if let Some(left_out) = self.client.log_limit.permit() {
                 let task = &change.id;
                 tracing::error!(%task, left_out, "the task's record in Redis is damaged; the task has failed");
@@ -206,7 +208,7 @@ impl EventReader {
                           class corrupt (hostel tasks list --state failed); does another program write \
                           under queue.prefix?";
             self.client.faults.event(CORRUPT, reason.into());
-            self.publish(damaged.to_vec());
+            self.publish(damaged);
         }
     }
 
@@ -237,29 +239,31 @@ fn events(answer: Value) -> RedisResult<Vec<Event>> {
 /// The letter of a task whose record was found to be damaged.
 const DAMAGED: u8 = b'd';
 
-/// Parses the changes whose letter passes `filter`. Each line has a letter for the state, an id and a type.
-fn changes(text: &str, filter: impl Fn(u8) -> bool) -> Vec<Change> {
-    let change = |line: &str| {
-        let mut words = line.split(' ');
-        let letter = words
-            .next()?
-            .bytes()
-            .next()
-            .filter(|&letter| filter(letter))?;
-        let name = |word: Option<&str>| Name::parse("name", word?).ok();
-        let (id, task_type) = (name(words.next())?, name(words.next())?);
-        Some(Change {
-            id,
-            task_type,
+/// Parses the fields of an event: a letter for a state, and the type and the ids of tasks that have entered
+/// it, in turn.
+fn changes(fields: &[String]) -> Vec<(u8, Change)> {
+    let mut changes = Vec::new();
+    for field in fields.chunks_exact(2) {
+        let [letter, text] = field else { continue };
+        let mut names = text.split(' ').map(|word| Name::parse("name", word).ok());
+        let (Some(&letter), Some(Some(task_type))) = (letter.as_bytes().first(), names.next())
+        else {
+            continue;
+        };
+        let state = match letter {
+            DAMAGED => StateKind::Failed,
             // `k` is a running task whose cancellation was requested.
-            state: match letter {
-                DAMAGED => StateKind::Failed,
-                _ => record::state([letter]).unwrap_or(StateKind::Running),
-            },
-            cancel_requested: letter == b'k',
-        })
-    };
-    text.lines().filter_map(change).collect()
+            letter => record::state([letter]).unwrap_or(StateKind::Running),
+        };
+        changes.extend(names.flatten().map(|id| {
+            let change = Change {
+                cancel_requested: letter == b'k',
+                ..Change::new(id, task_type.clone(), state)
+            };
+            (letter, change)
+        }));
+    }
+    changes
 }
 
 #[cfg(test)]
@@ -267,22 +271,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn malformed_lines_are_skipped() {
-        let text = "p a echo\n\nx\nk b:1 echo\nc c/d echo\nd d echo";
-        let damaged = changes(text, |letter| letter == DAMAGED);
-        assert_eq!(damaged.len(), 1);
-        assert_eq!(damaged[0].state, StateKind::Failed);
-        let seen = changes(text, |_| true);
+    fn malformed_fields_are_skipped() {
+        let fields = [
+            "p",
+            "echo a b:1",
+            "",
+            "x",
+            "k",
+            "echo c d/e",
+            "d",
+            "echo f",
+            "c",
+            "",
+            "r",
+        ];
+        let seen = changes(&fields.map(str::to_owned));
         let seen: Vec<_> = seen
             .iter()
-            .map(|c| (c.id.as_str(), c.state, c.cancel_requested))
+            .map(|(letter, c)| (*letter, c.id.as_str(), c.state, c.cancel_requested))
             .collect();
         assert_eq!(
             seen,
             [
-                ("a", StateKind::Pending, false),
-                ("b:1", StateKind::Running, true),
-                ("d", StateKind::Failed, false)
+                (b'p', "a", StateKind::Pending, false),
+                (b'p', "b:1", StateKind::Pending, false),
+                (b'k', "c", StateKind::Running, true),
+                (DAMAGED, "f", StateKind::Failed, false)
             ]
         );
     }

@@ -7,25 +7,33 @@ use super::{
     scripts::ms,
     shard_client::ShardClient,
 };
-use crate::{Change, Error, Finish, Finished, LeaseToken, Renewal, task_cache};
+use crate::{Change, Error, Finish, Finished, Renew, Renewal, task_cache};
 use futures_util::future::join_all;
-use hostel_task::{Outcome, Route, UnixMs};
+use hostel_task::{Name, Outcome, StateKind, UnixMs};
 use std::{sync::Arc, time::Duration};
 
 pub(super) async fn renew(
     client: &ShardClient,
-    held: &[LeaseToken],
+    held: &[Renew],
     ttl: Duration,
 ) -> Result<Vec<Renewal>, Error> {
     let ttl = ms(ttl);
-    let renew = split_by_shard(client, held, |token| &token.id, |_| 256).into_iter();
+    // What is cached of a task has no progress.
+    let reported = held.iter().filter(|lease| lease.progress.is_some());
+    client
+        .task_cache
+        .remove(reported.map(|lease| &lease.token.id));
+    let renew = split_by_shard(client, held, |lease| &lease.token.id, |_| 1024).into_iter();
     let renew = renew.map(async |(shard, positions)| {
         let answers = client
             .call(shard, &client.scripts.renew, |call| {
                 call.arg(ttl);
                 for &position in &positions {
-                    let token = &held[position];
+                    let Renew { token, progress } = &held[position];
                     call.arg(token.id.as_str()).arg(token.fence);
+                    // Numbers and a text always serialize.
+                    let progress = progress.as_ref().map(serde_json::to_vec);
+                    call.arg(progress.and_then(Result::ok).unwrap_or_default());
                 }
             })
             .await;
@@ -64,8 +72,9 @@ pub(super) async fn finish(client: &ShardClient, ended: &[Finish]) -> Result<Vec
     )
 }
 
-/// The state of a task after the call, its route, and whether the outcome had been applied before.
-type Answer = (String, String, String);
+/// The state of a task after the call, in a capital letter if the outcome had been applied before, and its
+/// type.
+type Answer = (String, String);
 
 async fn finish_part(
     client: &ShardClient,
@@ -91,9 +100,8 @@ async fn finish_part(
                 };
                 let token = &finish.token;
                 call.arg(token.id.as_str()).arg(token.fence).arg(letter);
-                call.arg(ms(after));
-                call.arg(finish.content())
-                    .arg(record::write_executed_by(finish.executed_by.as_ref()));
+                call.arg(ms(after))
+                    .arg(record::write_attempt(finish, &client.queue_id));
             }
         })
         .await
@@ -101,20 +109,20 @@ async fn finish_part(
     let mut changes = Vec::with_capacity(positions.len());
     let mut finished = Vec::with_capacity(positions.len());
     let mut snapshots = Vec::with_capacity(positions.len());
-    for (&position, (letter, route, repeated)) in positions.iter().zip(answers) {
+    for (&position, answer) in positions.iter().zip(&answers) {
         let (finish, id) = (&ended[position], &ended[position].token.id);
-        finished.push(match record::state(&letter).zip(Route::parse(&route)) {
+        finished.push(match applied(answer) {
             // The event reader publishes this change.
-            None if letter == "d" => {
+            None if answer.0 == "d" => {
                 snapshots.push((id.clone(), None));
                 Finished::Corrupt
             }
             None => Finished::Stale,
-            Some((state, route)) => {
-                let known = client.task_cache.get(id).filter(|_| repeated.is_empty());
+            Some((state, task_type, is_repeated)) => {
+                let known = client.task_cache.get(id).filter(|_| !is_repeated);
                 let now = known.and_then(|known| task_cache::ended(&known, finish, UnixMs(now)));
                 snapshots.push((id.clone(), now.map(Arc::new)));
-                changes.push(Change::new(id.clone(), route.task_type, state));
+                changes.push(Change::new(id.clone(), task_type, state));
                 Finished::Applied
             }
         });
@@ -122,6 +130,13 @@ async fn finish_part(
     client.task_cache.update(&mut snapshots);
     client.publisher.publish(changes);
     Ok(finished)
+}
+
+/// Returns the state and the type of a task whose outcome was applied, and whether it had been before.
+fn applied((letter, task_type): &Answer) -> Option<(StateKind, Name, bool)> {
+    let state = record::state(letter.to_ascii_lowercase())?;
+    let task_type = Name::parse("task type", task_type).ok()?;
+    Some((state, task_type, letter.starts_with(char::is_uppercase)))
 }
 
 /// Fails leased tasks whose records are damaged. Each has its id, its fencing token and what is wrong.
@@ -135,7 +150,7 @@ pub(super) async fn fail_damaged(
     }
     let fail_damaged = client.call::<(u64, Vec<Answer>)>(shard, &client.scripts.finish, |call| {
         for (id, fence, why) in damaged {
-            call.arg(id).arg(fence).arg("d").arg(0).arg(why).arg("");
+            call.arg(id).arg(fence).arg("d").arg(0).arg(why);
         }
     });
     // If this fails, the leases expire and the tasks are found again.

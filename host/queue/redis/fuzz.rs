@@ -3,7 +3,7 @@
 
 use super::{
     queries::parse_token,
-    record::{BULK, FIELDS, task},
+    record::{end_head_bytes, task},
 };
 use hostel_fuzz::{Choices, Target};
 use hostel_task::{Name, TaskId};
@@ -25,52 +25,40 @@ pub const REDIS_PAGE_TOKENS: Target = Target {
     },
 };
 
-/// Each field of a record as a script writes it, in the order of `FIELDS` and `BULK`, and one value that
-/// no script writes.
-const SOUND: [&[u8]; 18] = [
-    b"c",
+/// What is stored of tasks, as the scripts write it: a record, a lease, the end of a lease, an end, what an
+/// earlier attempt left, and progress.
+const SOUND: [&[u8]; 9] = [
+    b"3677589133910016 0000000000000 0000000000 0000 -f\n\n{\"lane\":\"echo\"}\npayload",
+    b"3677589133910016 1795698346793 0000000002 0001 +a\n0 7 + g k t\n{\"lane\":\"echo@node:n\",\"metadata\":{\"k\":\"v\"},\"options\":{\"start\":{\"after\":{\"secs\":1,\"nanos\":0}},\"priority\":\"high\",\"group\":\"g\",\"tags\":[\"t\"],\"unique\":{\"key\":\"k\"}}}\npayload",
+    b"3677589133910016 3677589133910017 node-1 echo@node:n - k",
     b"1795698346793",
-    b"2",
-    b"1",
-    b"1",
-    b"node-1",
-    b"1",
-    b"why",
-    br#"["node-1","echo","1.0.0"]"#,
-    b"1",
-    b"corrupt",
-    b"echo@node:n",
-    b"1",
-    br#"{"start":{"after":{"secs":1,"nanos":0}},"priority":"high","group":"g","tags":["t"],"unique":{"key":"k"}}"#,
-    b"result",
-    br#"{"lane":"echo@node:n","metadata":{"k":"v"}}"#,
-    b"payload",
-    b"\xff\0",
+    b"c 1795698346793 0 - echo\n{\"fence\":\"3677589133910017\",\"by\":[\"node-1\",\"echo\",\"1.0.0\"],\"queue\":\"12345678\"}\nresult",
+    b"f 1795698346793 0 7 echo\n{\"error\":\"why\",\"class\":\"corrupt\"}\n",
+    b"3677589133910017p12345678\n{\"fence\":\"3677589133910017\",\"error\":\"why\",\"uncounted\":true}\n",
+    br#"{"done":1,"total":2,"note":"n"}"#,
+    b"\xff\0\n\n",
 ];
 
-/// A record of any values reads as a task, as one that has failed for its damage, or as none.
+/// Records of any values read as a task: as one that has failed for its damage, if they are damaged.
 pub const STORED_TASKS: Target = Target {
     name: "stored_tasks",
     seeds: Vec::new,
     check: |bytes| {
         let mut choices = Choices::new(bytes);
-        // Most records have one damaged field. One choice in four makes all of them any of the samples.
-        let damaged = choices.below(4 * SOUND.len());
-        // Of a status, of a status with its result, or of a whole task.
-        let read = FIELDS.len() + [0, 1, BULK.len()][choices.below(3)];
-        let values = (0..read).map(|field| {
-            if damaged >= SOUND.len() {
-                choices.maybe(|choices| choices.near(&SOUND))
-            } else if damaged == field {
-                choices.maybe(|choices| choices.near(&[SOUND[field]]))
-            } else {
-                Some(SOUND[field].to_vec())
+        let mut any = || {
+            let sample = *choices.one_of(&SOUND);
+            match choices.below(4) {
+                0 => Vec::new(),
+                1 => choices.near(&[sample]),
+                _ => sample.to_vec(),
             }
-        });
-        let values: Vec<Option<Vec<u8>>> = values.collect();
-        let is_there = values.iter().any(Option::is_some);
+        };
+        let [record, run, lease_end, end, past] = [any(), any(), any(), any(), any()];
+        let progress = any();
+        assert!(end_head_bytes(&end) <= end.len());
+        let parts = (record, 1, run, lease_end, end, 1, past, progress);
         let id = TaskId::parse("id", "task").expect("a sound id");
-        assert_eq!(task(id, values).is_some(), is_there);
+        assert_eq!(task(id.clone(), parts).id, id);
     },
 };
 

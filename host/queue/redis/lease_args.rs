@@ -41,7 +41,7 @@ pub(super) async fn register(
     Ok(number)
 }
 
-/// Adds the arguments that `matcher` of `scripts/common.lua` reads.
+/// Adds the arguments that `scripts/shared/request.lua` reads.
 pub(super) fn push(call: &mut ScriptInvocation<'_>, number: u64, request: &LeaseRequest) {
     call.arg(number)
         .arg(request.only.as_ref().map_or("", Name::as_str))

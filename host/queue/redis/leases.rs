@@ -2,12 +2,18 @@
 //! number and returns the same tasks.
 
 use super::{
-    batching::MAX_TASKS, errors::corrupt, finish, lease_args, lease_guard::LeaseGuard,
-    lease_sequence::LeaseCall, options, record, scripts::ms, shard_client::ShardClient,
+    batching::MAX_TASKS,
+    errors::corrupt,
+    finish, lease_args,
+    lease_guard::LeaseGuard,
+    lease_sequence::LeaseCall,
+    record::{Record, begun_at},
+    scripts::ms,
+    shard_client::ShardClient,
 };
 use crate::{Change, Error, LeaseRequest, LeaseToken, Leased, batch_size::MIN_RATE, task_cache};
 use bytes::Bytes;
-use hostel_task::{Name, StateKind, UnixMs};
+use hostel_task::{Name, StateKind, TaskId, UnixMs, is_suspect};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -86,24 +92,12 @@ fn split_fitting(request: &mut LeaseRequest, leased: Vec<Leased>) -> (Vec<Leased
     })
 }
 
-/// Id, fencing token, attempt, head and payload of each task, when it was submitted and when this attempt
-/// began, whether this is its first attempt without an error, whether it is a suspect, and its options.
-type Row = (
-    String,
-    u64,
-    u64,
-    Vec<u8>,
-    Vec<u8>,
-    u64,
-    u64,
-    u8,
-    u8,
-    Vec<u8>,
-);
+/// Id and record of each task, and what its earlier attempts left.
+type Row = (String, Vec<u8>, Vec<u8>);
 
-/// The time of the shard, whether it has lost the task types, whether due tasks were left because of their
-/// bytes, and the leased tasks.
-type Answer = (u64, u8, u8, Vec<Row>);
+/// The time of the shard, the fencing token of all tasks, whether it has lost the task types, whether due tasks
+/// were left because of their bytes, and the leased tasks.
+type Answer = (u64, u64, u8, u8, Vec<Row>);
 
 /// Leases from a shard with one script. Returns the tasks, and whether the script returned as many as it may.
 async fn call(
@@ -112,46 +106,33 @@ async fn call(
     request: &LeaseRequest,
 ) -> Result<(Vec<Leased>, bool), Error> {
     let mut sequence = client.lease_sequences[shard].next().await;
-    let (now, more, rows) = rows(client, shard, request, &mut sequence).await?;
+    let (now, fence, more, rows) = rows(client, shard, request, &mut sequence).await?;
     let more = more || rows.len() == MAX_TASKS;
     client.set_time(now);
+    let lease_until = now.after(request.ttl);
     let mut leased = Vec::with_capacity(rows.len());
     let mut changes = Vec::with_capacity(rows.len());
     let mut snapshots = Vec::with_capacity(rows.len());
     let mut damaged = Vec::new();
-    for (id, fence, attempt, head, payload, submitted_at, begun, is_first, suspect, options) in rows
-    {
+    for (id, stored, past) in rows {
         let name = Name::parse("id", &id).map_err(|_| corrupt(&id, "its id"));
-        let read = (
-            name,
-            record::read_head(&id, &head),
-            options::read(&id, &options),
-        );
-        let (id, head, options) = match read {
-            (Ok(id), Ok(head), Ok(options)) => (id, head, options),
+        let read = name.and_then(|name| Ok((name, Record::read(&id, Bytes::from(stored))?)));
+        let (id, record) = match read {
+            Ok(read) => read,
             // The other tasks of this answer are valid.
-            (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+            Err(error) => {
                 damaged.push((id, fence, error.to_string()));
                 continue;
             }
         };
-        let task_type = head.task_type.clone();
+        let task_type = record.task_type.clone();
         changes.push(Change::new(id.clone(), task_type, StateKind::Running));
-        let task = Leased {
-            token: LeaseToken {
-                id: id.clone(),
-                fence,
-            },
-            task_type: head.task_type,
-            payload: Bytes::from(payload),
-            metadata: head.metadata,
-            options,
-            attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
-            suspect: suspect == 1,
-        };
-        let times = [UnixMs(submitted_at), UnixMs(begun), now.after(request.ttl)];
-        let snapshot = (is_first == 1)
-            .then(|| task_cache::first_leased(&task, head.target, request.node.clone(), times));
+        let is_first = record.attempts == 0 && past.is_empty();
+        let times = [record.submitted_at(), begun_at(fence), lease_until];
+        let target = record.target.clone();
+        let task = leased_task(id.clone(), fence, record);
+        let snapshot =
+            is_first.then(|| task_cache::first_leased(&task, target, request.node.clone(), times));
         snapshots.push((id, snapshot.map(Arc::new)));
         leased.push(task);
     }
@@ -161,13 +142,25 @@ async fn call(
     Ok((leased, more))
 }
 
+fn leased_task(id: TaskId, fence: u64, record: Record) -> Leased {
+    Leased {
+        token: LeaseToken { id, fence },
+        attempt: record.attempts.saturating_add(1),
+        suspect: is_suspect(record.losses),
+        task_type: record.task_type,
+        payload: record.payload,
+        metadata: record.metadata,
+        options: record.options,
+    }
+}
+
 /// Runs the lease script, as often as it takes to register the task types.
 async fn rows(
     client: &ShardClient,
     shard: usize,
     request: &LeaseRequest,
     sequence: &mut LeaseCall,
-) -> Result<(UnixMs, bool, Vec<Row>), Error> {
+) -> Result<(UnixMs, u64, bool, Vec<Row>), Error> {
     let repeated = sequence.unanswered;
     sequence.number += u64::from(!repeated);
     sequence.unanswered = true;
@@ -186,17 +179,15 @@ async fn rows(
             lease_args::push(call, types, request);
         });
         let leased: Result<Answer, Error> = leased.await;
-        let (now, unknown, more, rows) = leased.inspect_err(|_| {
+        let (now, fence, unknown, more, rows) = leased.inspect_err(|_| {
             size.failed();
             client.publisher.publish_missed();
         })?;
         if unknown == 0 {
-            let bytes = rows
-                .iter()
-                .map(|(_, _, _, head, payload, ..)| head.len() + payload.len());
+            let bytes = rows.iter().map(|(_, record, _)| record.len());
             size.confirmed(bytes.sum(), began.elapsed());
             sequence.unanswered = false;
-            return Ok((UnixMs(now), more == 1, rows));
+            return Ok((UnixMs(now), fence, more == 1, rows));
         }
         sequence.types.forget();
     }

@@ -1,5 +1,5 @@
 //! Whether the memory of a Redis is full but for the reserve that submissions leave free.
-//! `scripts/submit.lua` enforces the limit, by the same computation.
+//! `scripts/shared/memory.lua` enforces the limit, by the same computation.
 
 /// Whether submissions are refused, according to the text of `INFO memory`.
 pub(super) fn is_full(info: &str, reserve_percent: u64) -> bool {

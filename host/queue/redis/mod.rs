@@ -1,5 +1,6 @@
 //! The queue that several nodes share: tasks in Redis. Every change is one script over a batch of tasks
-//! (`scripts/*.lua`; `scripts/common.lua` documents the keys).
+//! (`scripts/*.lua`). The layout of the keys and records:
+#![doc = include_str!("layout.md")]
 
 mod batching;
 mod bulk;
@@ -20,6 +21,7 @@ mod lease_sequence;
 mod leases;
 mod maintenance;
 mod memory;
+mod offers;
 mod options;
 mod queries;
 mod queue;

@@ -1,10 +1,9 @@
-//! Encodes the options of a task: as JSON, which is stored and compared, and as words for the scripts, which
-//! do not read JSON (`scripts/submit.lua`, and field `y` in `scripts/common.lua`).
+//! Encodes for the scripts, which do not read JSON, what they need of the options of a task: a line of its
+//! record (`layout.md`), and what a submission asks for (`scripts/submit.lua`).
 
-use super::{errors::corrupt, scripts::ms};
-use crate::Error;
-use hostel_task::{Name, Priority, Start, Submission, TaskOptions, UnixMs};
-use std::{fmt::Write, sync::Arc, time::Duration};
+use super::scripts::ms;
+use hostel_task::{Name, Priority, Start, TaskOptions, UnixMs};
+use std::{fmt::Write, time::Duration};
 
 /// The largest time that is passed to a script, which a double still holds exactly.
 const FAR: u64 = 1 << 52;
@@ -12,40 +11,33 @@ const FAR: u64 = 1 << 52;
 /// Stands for an absent word. No name begins with it.
 const ABSENT: &str = "-";
 
-/// Returns the options as they are stored and compared; an empty text if there are none.
-pub(super) fn write(task: &Submission) -> String {
-    // Options always serialize.
-    let json = |options: &Arc<TaskOptions>| serde_json::to_string(&**options).unwrap_or_default();
-    task.options().map(json).unwrap_or_default()
-}
-
-/// Reads options; `None` for an empty text.
-pub(super) fn read(id: &str, stored: &[u8]) -> Result<Option<Arc<TaskOptions>>, Error> {
-    if stored.is_empty() {
-        return Ok(None);
-    }
-    let options = serde_json::from_slice(stored);
-    let options = options.map_err(|error| corrupt(id, &format!("its options ({error})")))?;
-    Ok(Some(Arc::new(options)))
-}
-
-/// Returns what scripts need of the options, as words. `reserved_until` is the time until which the
-/// reservation of the unique key allows to store the task, 0 if it has none.
-pub(super) fn words(options: &TaskOptions, reserved_until: u64) -> String {
+/// Returns when a task is due and has to begin, as words. `reserved_until` is the time until which the
+/// reservation of its unique key allows to store it, 0 if it has none.
+pub(super) fn asks(options: &TaskOptions, reserved_until: u64) -> String {
     let (after, at) = match options.start {
         Start::Now => (0, 0),
         Start::After(delay) => (ms(delay), 0),
         Start::At(UnixMs(at)) => (0, at.min(FAR)),
     };
-    // Zero stands for none, so the smallest time is one.
-    let start_by = options.start_by.map_or(0, |UnixMs(by)| by.clamp(1, FAR));
+    let start_by = start_by(options);
+    format!("{after} {at} {reserved_until} {start_by}")
+}
+
+/// Returns the time by which the first attempt has to begin. Zero stands for none, so the smallest time is
+/// one.
+fn start_by(options: &TaskOptions) -> u64 {
+    options.start_by.map_or(0, |UnixMs(by)| by.clamp(1, FAR))
+}
+
+/// Returns the line of options in a record, as words.
+pub(super) fn words(options: &TaskOptions) -> String {
+    let start_by = start_by(options);
     let result_ttl = options.result_ttl.map_or(0, |ttl| ms(ttl).max(1));
     let priority = priority_mark(options.priority);
     let name = |name: Option<&Name>| name.map_or(ABSENT, Name::as_str).to_owned();
     let group = name(options.group.as_ref());
     let key = name(options.unique.as_ref().map(|unique| &unique.key));
-    let mut words =
-        format!("{after} {at} {reserved_until} {start_by} {result_ttl} {priority} {group} {key}");
+    let mut words = format!("{start_by} {result_ttl} {priority} {group} {key}");
     for tag in &options.tags {
         // Writing to a text cannot fail.
         let _ = write!(words, " {tag}");
@@ -77,7 +69,8 @@ mod tests {
 
     #[test]
     fn absent_options_have_a_word_each() {
-        assert_eq!(words(&TaskOptions::default(), 0), "0 0 0 0 0 - - -");
+        assert_eq!(words(&TaskOptions::default()), "0 0 - - -");
+        assert_eq!(asks(&TaskOptions::default(), 0), "0 0 0 0");
         let name = |text| Name::parse("name", text).unwrap();
         let options = TaskOptions {
             start: Start::After(Duration::from_micros(1500)),
@@ -92,14 +85,15 @@ mod tests {
             }),
             ..TaskOptions::default()
         };
-        assert_eq!(words(&options, 7), "1 0 7 1 1 ~ g k a b");
+        assert_eq!(words(&options), "1 1 ~ g k a b");
+        assert_eq!(asks(&options, 7), "1 0 7 1");
         let far = TaskOptions {
             start: Start::At(UnixMs(u64::MAX)),
             start_by: Some(UnixMs(u64::MAX)),
             result_ttl: Some(Duration::MAX),
             ..TaskOptions::default()
         };
-        let far = words(&far, 0);
+        let far = format!("{} {}", words(&far), asks(&far, 0));
         assert!(far.split(' ').all(|word| word.len() <= 16), "{far}");
     }
 

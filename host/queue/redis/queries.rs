@@ -3,17 +3,16 @@
 use super::{
     finish,
     leases::{self, First},
-    options,
-    record::{self, BULK, FIELDS},
+    record::{self, Parts, Record},
     scripts::ms,
     shard_client::ShardClient,
 };
 use crate::{Counts, Error, Expired, Filter, LeaseRequest, LeaseToken, Listing, Page, StatusRead};
-use futures_util::future::{join_all, try_join, try_join_all};
+use bytes::Bytes;
+use futures_util::future::{join_all, try_join_all};
 use hostel_task::{Name, State, Task, TaskId};
 use redis::cmd;
 use std::{
-    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -21,43 +20,45 @@ use std::{
 /// The most tasks of a page.
 const MAX_PAGE: usize = 1000;
 
-/// The most tasks that one script reads, so that a filter with few matches delays no submission.
+/// The most expired leases that one script reads of a type.
 const SCAN: usize = 1000;
 
-/// The most bytes of the tasks that one script returns, without the last task's.
+/// The most tasks that one script lists, so that it delays no submission.
+const LIST: usize = 128;
+
+/// The most bytes of the tasks that one script lists, without the last task's.
 const LIST_BYTES: usize = 256 << 10;
 
 /// How long a completed task is answered from the cache, at most: it does not change, but other nodes may
 /// purge it.
 const CACHED: Duration = Duration::from_secs(60);
 
+/// The most bytes of a record, and of what is stored of the end of a task, that are read within a script.
+/// Larger ones are read by commands of their own, which are as slow as their bytes.
+const INLINE: usize = 64 << 10;
+
+/// How often a task is read that changes in between.
+const READS: usize = 5;
+
 pub(super) async fn get(client: &ShardClient, id: &TaskId) -> Result<Option<Task>, Error> {
     if let Some(task) = cached(client, id) {
         return Ok(Some(task));
     }
-    let key = key(client, id);
-    // The size first, which says how long the answer may take.
-    let sizes = BULK.map(|field| size_of(client, &key, field));
-    let bytes: Vec<usize> = match try_join_all(sizes).await {
-        Ok(bytes) => bytes,
-        Err(error) => return unreadable(id, error),
-    };
-    let mut get = cmd("HMGET");
-    get.arg(&key).arg(&FIELDS).arg(&BULK);
-    match client.read(bytes.iter().sum(), &get).await {
-        Ok(values) => Ok(record::task(id.clone(), values)),
-        Err(error) => unreadable(id, error),
+    for _ in 0..READS {
+        let Some(mut parts) = read(client, id, INLINE, INLINE).await? else {
+            return Ok(None);
+        };
+        let (record, size, .., end, end_size, _, _) = &mut parts;
+        if read_rest(client, &key(client, "task", id), record, *size).await?
+            && read_rest(client, &key(client, "end", id), end, *end_size).await?
+        {
+            return Ok(Some(record::task(id.clone(), parts)));
+        }
     }
+    Err(changes_too_quickly(id))
 }
 
-async fn size_of(client: &ShardClient, key: &str, field: &str) -> Result<usize, Error> {
-    let mut size = cmd("HSTRLEN");
-    size.arg(key).arg(field);
-    client.short(&size).await
-}
-
-/// Reads a task without its payload and its metadata, and with its result unless that has more than
-/// `max_result_bytes`.
+/// Reads a task without its payload, and with its result unless that has more than `max_result_bytes`.
 pub(super) async fn get_status(
     client: &ShardClient,
     id: &TaskId,
@@ -66,32 +67,71 @@ pub(super) async fn get_status(
     if let Some(task) = cached(client, id) {
         return Ok(Some(StatusRead::of(task, max_result_bytes)));
     }
-    let key = key(client, id);
-    let [result, ..] = BULK;
-    let mut head = cmd("HMGET");
-    head.arg(&key).arg(&FIELDS);
-    // Sent together. A pipeline would hide the code of an error.
-    let read = try_join(client.short(&head), size_of(client, &key, result));
-    let (values, bytes): (Vec<Option<Vec<u8>>>, usize) = match read.await {
-        Ok(read) => read,
-        Err(error) => return Ok(unreadable(id, error)?.map(StatusRead::Task)),
-    };
-    if bytes > max_result_bytes {
-        return Ok(Some(StatusRead::ResultTooLarge { bytes }));
-    }
-    if bytes == 0 && !record::is_completed(&values) {
-        return Ok(record::task(id.clone(), values).map(StatusRead::Task));
-    }
-    // Once more with the result, in one command: meanwhile the task may have been purged and submitted
-    // again. A result that seems empty may have been purged between the two answers.
-    let mut whole = cmd("HMGET");
-    whole.arg(&key).arg(&FIELDS).arg(result);
-    match client.read(bytes, &whole).await {
-        Ok(values) => {
-            let task = record::task(id.clone(), values);
-            Ok(task.map(|task| StatusRead::of(task, max_result_bytes)))
+    for _ in 0..READS {
+        let max_end = INLINE.min(max_result_bytes);
+        let Some(mut parts) = read(client, id, 0, max_end).await? else {
+            return Ok(None);
+        };
+        let (.., end, end_size, _, _) = &mut parts;
+        let bytes = end_size.saturating_sub(record::end_head_bytes(end));
+        if bytes > max_result_bytes {
+            return Ok(Some(StatusRead::ResultTooLarge { bytes }));
         }
-        Err(error) => Ok(unreadable(id, error)?.map(StatusRead::Task)),
+        if read_rest(client, &key(client, "end", id), end, *end_size).await? {
+            let task = record::task(id.clone(), parts);
+            return Ok(Some(StatusRead::Task(task)));
+        }
+    }
+    Err(changes_too_quickly(id))
+}
+
+/// Reads a task without its payload and its result.
+pub(super) async fn without_payload(
+    client: &ShardClient,
+    id: &TaskId,
+) -> Result<Option<Task>, Error> {
+    let parts = read(client, id, 0, 0).await?;
+    Ok(parts.map(|parts| record::task(id.clone(), parts)))
+}
+
+/// Reads what is stored of a task: its record and that of its end as a whole if they have no more than so
+/// many bytes.
+async fn read(
+    client: &ShardClient,
+    id: &TaskId,
+    max_record: usize,
+    max_end: usize,
+) -> Result<Option<Parts>, Error> {
+    let shard = client.shard_of(id);
+    let read = client.call_for_read(shard, &client.scripts.read, max_record + max_end, |call| {
+        call.arg(id.as_str()).arg(max_record).arg(max_end);
+    });
+    let parts: Vec<Parts> = read.await?;
+    Ok(parts.into_iter().next())
+}
+
+/// Reads a value of which the beginning is known, unless it is known as a whole. Returns `false` if it has
+/// changed since.
+async fn read_rest(
+    client: &ShardClient,
+    key: &str,
+    known: &mut Vec<u8>,
+    size: usize,
+) -> Result<bool, Error> {
+    if known.len() == size {
+        return Ok(true);
+    }
+    let mut get = cmd("GET");
+    get.arg(key);
+    let whole: Option<Vec<u8>> = client.read(size, &get).await?;
+    let whole = whole.filter(|whole| whole.len() == size && whole.starts_with(known));
+    Ok(whole.map(|whole| *known = whole).is_some())
+}
+
+fn changes_too_quickly(id: &TaskId) -> Error {
+    Error::Unavailable {
+        reason: format!("task {id} changes while it is read"),
+        outcome_unknown: false,
     }
 }
 
@@ -108,35 +148,21 @@ fn cached(client: &ShardClient, id: &TaskId) -> Option<Task> {
     is_fresh.then(|| Arc::unwrap_or_clone(task))
 }
 
-fn key(client: &ShardClient, id: &TaskId) -> String {
+fn key(client: &ShardClient, kind: &str, id: &TaskId) -> String {
     let tag = &client.tags[client.shard_of(id)];
-    format!("{tag}:t:{id}")
-}
-
-/// The task as failed, if its key holds another type of value.
-fn unreadable(id: &TaskId, error: Error) -> Result<Option<Task>, Error> {
-    match error {
-        Error::Corrupt(_) => Ok(Some(record::unreadable(id.clone(), &error))),
-        error => Err(error),
-    }
+    format!("{tag}:{kind}:{id}")
 }
 
 pub(super) async fn counts(client: &ShardClient) -> Result<Counts, Error> {
     let mut counts = Counts::new();
-    for tag in &client.tags {
-        let mut all = cmd("HGETALL");
-        all.arg(format!("{tag}:n"));
-        let mut connection = client.connection();
-        let all: HashMap<String, String> = client.within(all.query_async(&mut connection)).await?;
-        for (field, count) in all {
-            // Fields without a space are not counters of tasks.
-            let Some((letter, task_type)) = field.split_once(' ') else {
-                continue;
-            };
-            let state = record::state(letter);
-            let name = Name::parse("task type", task_type).ok();
-            if let (Some(state), Some(name), Ok(count)) = (state, name, count.parse::<u64>()) {
-                *counts.entry((name, state)).or_insert(0) += count;
+    for shard in client.shards() {
+        // Type, letter of the state, and number.
+        let of_shard: Vec<(String, String, u64)> =
+            client.call(shard, &client.scripts.counts, |_| {}).await?;
+        for (task_type, letter, count) in of_shard {
+            let name = Name::parse("task type", &task_type).ok();
+            if let Some(key) = name.zip(record::state(letter)) {
+                *counts.entry(key).or_insert(0) += count;
             }
         }
     }
@@ -177,9 +203,8 @@ async fn first(
     Ok(first.into_iter().flatten().min())
 }
 
-/// Id, fencing token, type, attempt, whether its cancellation was requested, its losses so far, and its
-/// options.
-type ExpiredRow = (String, u64, String, u64, u8, u64, Vec<u8>);
+/// Id, fencing token and type, the record without its payload, and whether its cancellation was requested.
+type ExpiredRow = (String, u64, String, Vec<u8>, u8);
 
 pub(super) async fn expired(
     client: &ShardClient,
@@ -210,18 +235,19 @@ pub(super) async fn expired(
         };
         answers.push((shard, Ok(())));
         let mut damaged = Vec::new();
-        for (id, fence, task_type, attempt, cancel_requested, losses, options) in rows {
+        for (id, fence, task_type, stored, cancel_requested) in rows {
             let names = Name::parse("task type", &task_type)
                 .and_then(|task_type| Ok((task_type, Name::parse("task id", &id)?)))
                 .map_err(|error| error.to_string());
-            let options = options::read(&id, &options).map_err(|error| error.to_string());
-            match names.and_then(|names| Ok((names, options?))) {
-                Ok(((task_type, id), options)) => expired.push(Expired {
+            let record = Record::read(&id, Bytes::from(stored));
+            let record = record.map_err(|error| error.to_string());
+            match names.and_then(|names| Ok((names, record?))) {
+                Ok(((task_type, id), record)) => expired.push(Expired {
                     task_type,
                     token: LeaseToken { id, fence },
-                    options,
-                    attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
-                    losses: u32::try_from(losses).unwrap_or(u32::MAX),
+                    options: record.options,
+                    attempt: record.attempts.saturating_add(1),
+                    losses: record.losses,
                     cancel_requested: cancel_requested == 1,
                 }),
                 Err(error) => damaged.push((id, fence, error)),
@@ -251,8 +277,8 @@ pub(super) fn parse_token(token: Option<&str>) -> Result<Option<Position>, Error
     position().map(Some).ok_or(Error::BadPage)
 }
 
-/// Where one script stopped, and id, order and fields of each task.
-type Rows = (String, String, Vec<(String, String, Vec<Option<Vec<u8>>>)>);
+/// Where one script stopped, and the id and the order of each task with what is stored of it.
+type Rows = (String, String, Vec<(String, String, Parts)>);
 
 /// Returns the newest tasks of all shards after the given position that pass the filter.
 pub(super) async fn list(
@@ -277,6 +303,14 @@ pub(super) async fn list(
     })
 }
 
+/// Returns a task as lists show it.
+fn without_metadata(task: Task) -> Task {
+    Task {
+        metadata: Arc::default(),
+        ..task
+    }
+}
+
 async fn list_shard(
     client: &ShardClient,
     shard: usize,
@@ -293,15 +327,16 @@ async fn list_shard(
                 let (order, id) = after.take().unwrap_or_default();
                 call.arg(state.unwrap_or_default());
                 call.arg(filter.task_type.as_ref().map_or("", Name::as_str));
-                call.arg(left).arg(order).arg(id).arg(SCAN).arg(LIST_BYTES);
                 call.arg(filter.group.as_ref().map_or("", Name::as_str));
                 call.arg(filter.tag.as_ref().map_or("", Name::as_str));
+                call.arg(order).arg(id);
+                call.arg(left.min(LIST)).arg(LIST_BYTES);
             })
             .await?;
-        for (id, order, fields) in rows {
+        for (id, order, parts) in rows {
             // An entry with an invalid id is not a task.
             if let (Ok(id), Ok(order)) = (Name::parse("task id", &id), order.parse()) {
-                found.extend(record::task(id, fields).map(|task| (order, task)));
+                found.push((order, without_metadata(record::task(id, parts))));
             }
         }
         if order.is_empty() || found.len() >= size {

@@ -6,16 +6,19 @@ use super::{
     control,
     errors::closed,
     events::EventReader,
-    finish, leases,
+    finish,
+    lease_guard::LeaseGuard,
+    leases,
     maintenance::{self, DetectedDurability},
+    offers::Offer,
     queries,
-    shard_client::{FORMAT, Opened, ShardClient},
+    shard_client::{FORMAT, OLD_FORMAT, Opened, ShardClient},
     submit_batcher::{self, Entry, Sender},
     unique,
 };
 use crate::{
-    Cancel, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseRequest, LeaseToken,
-    Leased, Listing, Page, Publisher, Renewal, Requeue, StatusRead, Submitted, TaskQueue, Watch,
+    Cancel, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseRequest, Leased,
+    Listing, Page, Publisher, Renew, Renewal, Requeue, StatusRead, Submitted, TaskQueue, Watch,
 };
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -138,7 +141,7 @@ impl RedisQueue {
                 shards,
                 store,
             } = client.open(shard).await?;
-            if format != FORMAT {
+            if format != FORMAT && format != OLD_FORMAT {
                 return Err(Error::Misconfigured(format!(
                     "the tasks in Redis have format {format}, and this version of Hostel knows \
                      {FORMAT}; use the version that wrote them, or another queue.prefix"
@@ -149,6 +152,9 @@ impl RedisQueue {
                     "the tasks in Redis are divided into {shards} shards, and queue.shards is \
                      {configured}; all nodes need the same number"
                 )));
+            }
+            if format == OLD_FORMAT {
+                client.migrate(shard).await?;
             }
             client.stores.record(shard, store);
         }
@@ -198,7 +204,19 @@ impl TaskQueue for RedisQueue {
         Ok(guard.take())
     }
 
-    async fn renew(&self, held: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Error> {
+    async fn hand_off(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error> {
+        let client = self.client()?;
+        let (reply, handed_off) = oneshot::channel();
+        client.offers.put(Offer {
+            request: request.clone(),
+            reply,
+            tracker: self.tracker.clone(),
+        });
+        // The offer is dropped if its script fails, or if another one takes its place.
+        Ok(handed_off.await.map(LeaseGuard::take).unwrap_or_default())
+    }
+
+    async fn renew(&self, held: &[Renew], ttl: Duration) -> Result<Vec<Renewal>, Error> {
         finish::renew(self.client()?, held, ttl).await
     }
 
@@ -290,6 +308,7 @@ impl TaskQueue for RedisQueue {
         let Some(open) = self.open.lock().take() else {
             return;
         };
+        self.client.offers.clear();
         open.submitters.iter().for_each(Background::expect_end);
         drop(open.senders);
         for mut submitter in open.submitters {

@@ -1,95 +1,198 @@
-//! Encodes a task for its Redis hash and decodes it. `scripts/common.lua` documents the fields.
+//! Encodes a task for Redis and decodes it. `layout.md` documents the records.
 
 use super::{errors::corrupt, options};
-use crate::Error;
+use crate::{Error, Finish};
 use bytes::Bytes;
 use hostel_task::{
-    ErrorClass, ExecutedBy, Name, Route, State, StateKind, Submission, Target, Task, TaskId, UnixMs,
+    ErrorClass, ExecutedBy, Name, Outcome, Route, State, StateKind, Submission, Target, Task,
+    TaskId, TaskOptions, UnixMs,
 };
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap, str::FromStr, sync::Arc};
 
-/// The fields of a status and of a listing, in the order of `task` and of `list.lua`. Without the head,
-/// which holds metadata of any kind and only repeats the route.
-pub(super) const FIELDS: [&str; 14] = [
-    "s", "t", "u", "a", "b", "n", "k", "e", "w", "z", "d", "l", "v", "i",
-];
+/// The bytes of a record before its content.
+const HEADER_BYTES: usize = 50;
 
-/// The remaining fields of a task: result, head and payload.
-pub(super) const BULK: [&str; 3] = ["r", "m", "p"];
+/// An order and a fencing token are a time with low bits that count within a millisecond, as `STEP` of
+/// `scripts/shared/base.lua`.
+const STEP: u64 = 2048;
 
-/// The value of a field, if the hash has it.
-type Text = Option<Vec<u8>>;
-
-/// Field `m`: the submission without its payload. Two submissions are compared by it, so equal ones must
-/// have equal bytes.
+/// The line of a record that has the submission without its payload. Two submissions are compared by it, so
+/// equal ones must have equal bytes.
 #[derive(Serialize, Deserialize)]
 struct StoredHead<'a> {
-    /// Stored under an older name.
+    /// Stored under an older name. It is the first field: `scripts/lease.lua` compares it.
     #[serde(rename = "lane")]
     route: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "is_empty")]
     metadata: Cow<'a, BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    options: Option<Cow<'a, TaskOptions>>,
 }
 
 fn is_empty(metadata: &BTreeMap<String, String>) -> bool {
     metadata.is_empty()
 }
 
-/// A submission without its payload.
-pub(super) struct Head {
-    pub task_type: Name,
-    pub target: Target,
-    pub metadata: Arc<BTreeMap<String, String>>,
-}
-
-pub(super) fn write_head(task: &Submission, route: &str) -> String {
+/// Returns the content of a record, which never changes: what scripts need of the options, the submission
+/// without its payload, and the payload.
+pub(super) fn write_content(task: &Submission, route: &str) -> Vec<u8> {
     let head = StoredHead {
         route: route.into(),
         metadata: Cow::Borrowed(task.metadata().as_ref()),
+        options: task.options().map(|options| Cow::Borrowed(&**options)),
     };
-    // Strings always serialize.
-    serde_json::to_string(&head).unwrap_or_default()
+    let mut content = Vec::with_capacity(64 + task.bytes());
+    if let Some(given) = task.options() {
+        content.extend_from_slice(options::words(given).as_bytes());
+    }
+    content.push(b'\n');
+    // Strings and options always serialize, on one line.
+    content.extend_from_slice(&serde_json::to_vec(&head).unwrap_or_default());
+    content.push(b'\n');
+    content.extend_from_slice(task.payload());
+    content
 }
 
-pub(super) fn read_head(id: &str, stored: &[u8]) -> Result<Head, Error> {
-    let head: StoredHead<'_> = serde_json::from_slice(stored)
-        .map_err(|error| corrupt(id, &format!("its head ({error})")))?;
-    let route = Route::parse(&head.route);
-    let Route { task_type, target } = route.ok_or_else(|| corrupt(id, "its route"))?;
-    Ok(Head {
-        task_type,
-        target,
-        metadata: Arc::new(head.metadata.into_owned()),
-    })
+/// A record.
+pub(super) struct Record {
+    pub order: u64,
+    /// When the pending task is due, unless that is the time of its submission.
+    due_at: Option<UnixMs>,
+    /// How many attempts have ended and were counted.
+    pub attempts: u32,
+    pub losses: u32,
+    pub task_type: Name,
+    pub target: Target,
+    pub metadata: Arc<BTreeMap<String, String>>,
+    pub options: Option<Arc<TaskOptions>>,
+    /// Empty if the record was read without it.
+    pub payload: Bytes,
 }
 
-/// Returns what field `l` repeats of the head.
-fn read_route(id: &str, stored: Text) -> Result<Head, Error> {
-    let route = stored.and_then(|route| Route::parse(std::str::from_utf8(&route).ok()?));
-    let Route { task_type, target } = route.ok_or_else(|| corrupt(id, "its route"))?;
-    Ok(Head {
-        task_type,
-        target,
-        metadata: Arc::default(),
-    })
+impl Record {
+    pub fn submitted_at(&self) -> UnixMs {
+        UnixMs(self.order / STEP)
+    }
+
+    /// Decodes a record that was read with or without its payload.
+    pub fn read(id: &str, stored: Bytes) -> Result<Self, Error> {
+        let missing = |what: &str| corrupt(id, what);
+        let header = stored.get(..HEADER_BYTES);
+        let header = header.and_then(|header| std::str::from_utf8(header).ok());
+        let mut words = header.unwrap_or_default().split_ascii_whitespace();
+        let mut number = |what: &str| -> Result<u64, Error> {
+            let number = words.next().and_then(|word| word.parse().ok());
+            number.ok_or_else(|| missing(what))
+        };
+        let order = number("its order")?;
+        let due_at = Some(number("its due time")?).filter(|&due| due > 0);
+        let attempts = number("its attempts")?;
+        let losses = number("its losses")?;
+        let content = stored.slice(HEADER_BYTES..);
+        let end_of_line = |from: usize| {
+            let rest = content.get(from..)?;
+            Some(from + rest.iter().position(|&byte| byte == b'\n')?)
+        };
+        let words_end = end_of_line(0).ok_or_else(|| missing("its options"))?;
+        let head_end = end_of_line(words_end + 1).ok_or_else(|| missing("its head"))?;
+        let head: StoredHead<'_> = serde_json::from_slice(&content[words_end + 1..head_end])
+            .map_err(|error| missing(&format!("its head ({error})")))?;
+        let route = Route::parse(&head.route).ok_or_else(|| missing("its route"))?;
+        Ok(Self {
+            order,
+            due_at: due_at.map(UnixMs),
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            losses: u32::try_from(losses).unwrap_or(u32::MAX),
+            task_type: route.task_type,
+            target: route.target,
+            metadata: Arc::new(head.metadata.into_owned()),
+            options: head.options.map(|options| Arc::new(options.into_owned())),
+            payload: content.slice(head_end + 1..),
+        })
+    }
 }
 
-/// Field `w`: node, plugin, version.
-pub(super) fn write_executed_by(executed_by: Option<&ExecutedBy>) -> String {
-    let texts = executed_by.map(|by| [by.node.as_str(), by.plugin.as_str(), &by.plugin_version]);
-    texts.map_or_else(String::new, |texts| {
-        serde_json::to_string(&texts).unwrap_or_default()
-    })
+/// What an attempt left: stored with the end of the task, or until the next attempt has ended.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct AttemptRecord<'a> {
+    /// The fencing token, which says when the attempt began; none if no attempt ended the task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fence: Option<Cow<'a, str>>,
+    /// Node, plugin and version that ran it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<[Cow<'a, str>; 3]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<Cow<'a, str>>,
+    /// The attempt is not counted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    uncounted: bool,
+    /// The queue that ended it, so that another one does not take this for its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue: Option<Cow<'a, str>>,
 }
 
-fn read_executed_by(stored: &[u8]) -> Option<ExecutedBy> {
-    let [node, plugin, version]: [String; 3] = serde_json::from_slice(stored).ok()?;
-    Some(ExecutedBy {
-        node: Name::parse("node", &node).ok()?,
-        plugin: Name::parse("plugin", &plugin).ok()?,
-        plugin_version: version.into(),
-    })
+/// Returns what a finish leaves: a line about the attempt, and the result if there is one. The same finish of
+/// the same queue leaves the same bytes.
+pub(super) fn write_attempt(finish: &Finish, queue_id: &str) -> Vec<u8> {
+    let by = finish.executed_by.as_ref();
+    let error = match &finish.outcome {
+        Outcome::Retry { error, .. } | Outcome::Lost { error, .. } | Outcome::Failed { error } => {
+            Some(error.as_str())
+        }
+        Outcome::Completed { .. } | Outcome::Cancelled | Outcome::Released => None,
+    };
+    let attempt = AttemptRecord {
+        fence: Some(finish.token.fence.to_string().into()),
+        by: by.map(|by| {
+            [by.node.as_str(), by.plugin.as_str(), &by.plugin_version].map(Cow::Borrowed)
+        }),
+        error: error.map(Cow::Borrowed),
+        class: None,
+        uncounted: matches!(finish.outcome, Outcome::Released | Outcome::Lost { .. }),
+        queue: Some(Cow::Borrowed(&queue_id[queue_id.len().saturating_sub(8)..])),
+    };
+    // Strings always serialize, on one line.
+    let mut left = serde_json::to_vec(&attempt).unwrap_or_default();
+    left.push(b'\n');
+    if let Outcome::Completed { result } = &finish.outcome {
+        left.extend_from_slice(result);
+    }
+    left
+}
+
+impl AttemptRecord<'_> {
+    /// Decodes what `write_attempt` or a script wrote; the default if there is nothing or it is malformed.
+    fn read(line: &[u8]) -> Self {
+        serde_json::from_slice(line).unwrap_or_default()
+    }
+
+    fn started_at(&self) -> Option<UnixMs> {
+        time_of_fence(self.fence.as_deref()?)
+    }
+
+    fn executed_by(&self) -> Option<ExecutedBy> {
+        let [node, plugin, version] = self.by.as_ref()?;
+        Some(ExecutedBy {
+            node: Name::parse("node", node).ok()?,
+            plugin: Name::parse("plugin", plugin).ok()?,
+            plugin_version: version.as_ref().into(),
+        })
+    }
+}
+
+/// Returns when the attempt with this fencing token began.
+fn time_of_fence(fence: &str) -> Option<UnixMs> {
+    let fence: u64 = fence.parse().ok()?;
+    Some(begun_at(fence))
+}
+
+/// Returns when the attempt with this fencing token began.
+pub(super) fn begun_at(fence: u64) -> UnixMs {
+    UnixMs(fence / STEP)
 }
 
 /// Returns the letter of a state.
@@ -111,147 +214,229 @@ pub(super) fn state(text: impl AsRef<[u8]>) -> Option<StateKind> {
         .find(|&state| letter(state) == first)
 }
 
-/// Decodes the values of `FIELDS`, and of `BULK` if they follow: all of them, or the first. `None` if there
-/// is no such task. A task whose record is damaged is returned as failed, which it will be once a script
-/// finds it.
-pub(super) fn task(id: TaskId, values: Vec<Text>) -> Option<Task> {
-    if values.iter().all(Option::is_none) {
-        return None;
-    }
-    let known = [15, 1, 2, 7, 10, 11, 13].map(|field| values.get(field).cloned().flatten());
-    let task = decode(id.clone(), values);
-    Some(task.unwrap_or_else(|error| damaged(id, known, &error)))
-}
+/// What is stored of a task, as `scripts/shared/reading.lua` returns it: the record and its size, the value of
+/// its lease and the end of that, the record of its end and its size, what earlier attempts left, and the
+/// progress of the latest attempt.
+pub(super) type Parts = (Text, usize, Text, Text, Text, usize, Text, Text);
 
-/// Returns a task whose key holds another type of value.
-pub(super) fn unreadable(id: TaskId, error: &Error) -> Task {
-    damaged(id, Default::default(), error)
-}
+type Text = Vec<u8>;
 
-/// Returns what is known of a task whose record is damaged, from its head, its times, its error with its
-/// class, its route, and its options.
-fn damaged(id: TaskId, known: [Text; 7], error: &Error) -> Task {
-    let [head, submitted_at, at, text, class, route, options] = known;
-    let options = options.and_then(|stored| options::read(id.as_str(), &stored).ok());
-    let head = head.and_then(|head| read_head(id.as_str(), &head).ok());
-    let route = route.and_then(|route| Route::parse(std::str::from_utf8(&route).ok()?));
-    let route = match &head {
-        Some(head) => Some((head.task_type.clone(), head.target.clone())),
-        None => route.map(|route| (route.task_type, route.target)),
+/// Returns the part of the record of an end before the result, in bytes.
+pub(super) fn end_head_bytes(end: &[u8]) -> usize {
+    let line = |from: usize| {
+        end[from..]
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .map(|at| from + at + 1)
     };
-    // A task needs a type; without a known one its id takes that place.
-    let (task_type, target) = route.unwrap_or_else(|| (id.clone(), Target::Any));
-    let submitted_at = parse(submitted_at).map_or(UnixMs(0), UnixMs);
-    let error_text = class
-        .and(text)
-        .map(|text| String::from_utf8_lossy(&text).into_owned());
+    line(0).and_then(line).unwrap_or(end.len())
+}
+
+/// Decodes a task. One whose record is damaged is returned as failed, which it will be once a script finds it.
+pub(super) fn task(id: TaskId, parts: Parts) -> Task {
+    let (record, _, run, lease_end, end, _, past, progress) = parts;
+    let record = Record::read(id.as_str(), Bytes::from(record));
+    let ended = (!end.is_empty()).then(|| Ended::read(&end));
+    let record = match record {
+        Ok(record) => record,
+        Err(error) => return damaged(id, ended.flatten(), &error),
+    };
+    let (mark, past) = split_line(&past);
+    let past_attempt = AttemptRecord::read(split_line(past).0);
+    let task = match ended {
+        Some(None) => {
+            let error = corrupt(id.as_str(), "what is stored of its end");
+            damaged(id, None, &error)
+        }
+        Some(Some(ended)) => ended_task(id, record, ended, mark, &past_attempt),
+        None if run.is_empty() => {
+            let submitted_at = record.submitted_at();
+            let due_at = record.due_at.unwrap_or(submitted_at);
+            open_task(id, record, State::Pending { due_at }, &past_attempt)
+        }
+        None => match running(&run, &lease_end) {
+            Some(state) => open_task(id, record, state, &past_attempt),
+            None => {
+                let error = corrupt(id.as_str(), "its lease");
+                damaged(id, None, &error)
+            }
+        },
+    };
+    // Progress that cannot be read is left out: nothing depends on it.
+    Task {
+        progress: serde_json::from_slice(&progress).ok(),
+        ..task
+    }
+}
+
+/// Splits a text behind its first line.
+fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
+    match text.iter().position(|&byte| byte == b'\n') {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, &[]),
+    }
+}
+
+/// What is stored of the end of a task.
+struct Ended<'a> {
+    state: StateKind,
+    at: UnixMs,
+    task_type: Option<Name>,
+    attempt: AttemptRecord<'a>,
+    result: Bytes,
+}
+
+impl Ended<'_> {
+    fn read(stored: &[u8]) -> Option<Self> {
+        let (line, rest) = split_line(stored);
+        let (attempt, result) = split_line(rest);
+        let mut words = std::str::from_utf8(line).ok()?.split(' ');
+        let state = state(words.next()?).filter(|state| state.is_terminal())?;
+        let at = UnixMs(words.next()?.parse().ok()?);
+        let task_type = words
+            .nth(2)
+            .and_then(|word| Name::parse("task type", word).ok());
+        Some(Self {
+            state,
+            at,
+            task_type,
+            attempt: AttemptRecord::read(attempt),
+            result: Bytes::copy_from_slice(result),
+        })
+    }
+}
+
+fn running(run: &[u8], lease_end: &[u8]) -> Option<State> {
+    let mut words = std::str::from_utf8(run).ok()?.split(' ').skip(1);
+    let started_at = time_of_fence(words.next()?)?;
+    let node = Name::parse("node", words.next()?).ok()?;
+    Some(State::Running {
+        node,
+        started_at,
+        lease_until: UnixMs(parse(lease_end).unwrap_or(started_at.0)),
+        cancel_requested: words.nth(2).is_some(),
+    })
+}
+
+fn open_task(id: TaskId, record: Record, state: State, past: &AttemptRecord<'_>) -> Task {
+    let running = u32::from(state.kind() == StateKind::Running);
+    let attempt = record.attempts.saturating_add(running);
+    Task {
+        error: past.error.as_deref().map(str::to_owned),
+        executed_by: past.executed_by(),
+        ..plain_task(id, record, state, attempt)
+    }
+}
+
+/// Returns a task as it is before it has an error and an end.
+fn plain_task(id: TaskId, record: Record, state: State, attempt: u32) -> Task {
     Task {
         id,
-        task_type,
-        target,
+        submitted_at: record.submitted_at(),
+        task_type: record.task_type,
+        target: record.target,
+        payload: record.payload,
+        metadata: record.metadata,
+        options: record.options,
+        state,
+        attempt,
+        error: None,
+        error_class: None,
+        executed_by: None,
+        progress: None,
+        losses: record.losses,
+        finishes: 0,
+    }
+}
+
+/// Decodes a task that has ended. `mark` is the line about its last attempt before, unless it was requeued
+/// since.
+fn ended_task(
+    id: TaskId,
+    record: Record,
+    ended: Ended<'_>,
+    mark: &[u8],
+    past: &AttemptRecord<'_>,
+) -> Task {
+    let by_attempt = ended.attempt.fence.is_some();
+    let counted = u32::from(by_attempt && !ended.attempt.uncounted);
+    let attempt = record.attempts.saturating_add(counted);
+    let started_at = ended.attempt.started_at().or_else(|| {
+        let digits = mark.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        parse(&mark[..digits]).map(begun_at)
+    });
+    let finished_at = ended.at;
+    let state = match ended.state {
+        StateKind::Completed => State::Completed {
+            result: ended.result,
+            started_at: started_at.unwrap_or(finished_at),
+            finished_at,
+        },
+        StateKind::Cancelled => State::Cancelled {
+            started_at,
+            finished_at,
+        },
+        StateKind::Failed | StateKind::Pending | StateKind::Running => State::Failed {
+            started_at,
+            finished_at,
+        },
+    };
+    let executed_by = if by_attempt {
+        ended.attempt.executed_by()
+    } else {
+        past.executed_by()
+    };
+    let error = ended.attempt.error.as_deref().or(past.error.as_deref());
+    Task {
+        error: error.map(str::to_owned),
+        error_class: ended.attempt.class.as_deref().map(read_class),
+        executed_by,
+        finishes: 1,
+        ..plain_task(id, record, state, attempt)
+    }
+}
+
+/// Returns what is known of a task whose record is damaged.
+fn damaged(id: TaskId, ended: Option<Ended<'_>>, error: &Error) -> Task {
+    let (at, task_type, text) = match ended {
+        Some(ended) => {
+            let text = ended
+                .attempt
+                .error
+                .filter(|_| ended.attempt.class.is_some());
+            (ended.at, ended.task_type, text.map(Cow::into_owned))
+        }
+        None => (UnixMs(0), None, None),
+    };
+    Task {
+        // A task needs a type; without a known one its id takes that place.
+        task_type: task_type.unwrap_or_else(|| id.clone()),
+        id,
+        target: Target::Any,
         payload: Bytes::new(),
-        metadata: head.map(|head| head.metadata).unwrap_or_default(),
-        options: options.flatten(),
-        submitted_at,
+        metadata: Arc::default(),
+        options: None,
+        submitted_at: at,
         state: State::Failed {
             started_at: None,
-            finished_at: parse(at).map_or(submitted_at, UnixMs),
+            finished_at: at,
         },
         attempt: 0,
-        error: Some(error_text.unwrap_or_else(|| format!("its record is damaged: {error}"))),
+        error: Some(text.unwrap_or_else(|| format!("its record is damaged: {error}"))),
         error_class: Some(ErrorClass::Corrupt),
         executed_by: None,
+        progress: None,
         losses: 0,
         finishes: 1,
     }
 }
 
-/// Whether the state of a task is completed, from the values of `FIELDS`.
-pub(super) fn is_completed(values: &[Text]) -> bool {
-    let letter = values.first().and_then(Option::as_ref);
-    letter.and_then(state) == Some(StateKind::Completed)
-}
-
-fn decode(id: TaskId, values: Vec<Text>) -> Result<Task, Error> {
-    let has_head = values.len() == FIELDS.len() + BULK.len();
-    let mut values = values.into_iter();
-    let mut next = || values.next().flatten();
-    let kind = next().and_then(state);
-    let kind = kind.ok_or_else(|| corrupt(id.as_str(), "its state"))?;
-    let number = |what: &str, text: Text| -> Result<u64, Error> {
-        parse(text).ok_or_else(|| corrupt(id.as_str(), what))
-    };
-    let submitted_at = UnixMs(number("its time of submission", next())?);
-    let at = UnixMs(number("its time", next())?);
-    let attempt = number("its attempt", next())?;
-    let started_at = parse(next()).map(UnixMs);
-    let node = next();
-    let cancel_requested = next().is_some();
-    let error = next().map(|text| String::from_utf8_lossy(&text).into_owned());
-    let executed_by = next().and_then(|text| read_executed_by(&text));
-    let finishes = number("its number of ends", next())?;
-    let error_class = next().map(|class| read_class(&class));
-    let route = next();
-    let losses = parse(next()).unwrap_or(0);
-    let options = options::read(id.as_str(), &next().unwrap_or_default())?;
-    let result = Bytes::from(next().unwrap_or_default());
-    let head = if has_head {
-        let head = next().ok_or_else(|| corrupt(id.as_str(), "its head"))?;
-        read_head(id.as_str(), &head)?
-    } else {
-        read_route(id.as_str(), route)?
-    };
-    let payload = Bytes::from(next().unwrap_or_default());
-    let begun = || started_at.ok_or_else(|| corrupt(id.as_str(), "its time of start"));
-    let state = match kind {
-        StateKind::Pending => State::Pending { due_at: at },
-        StateKind::Running => State::Running {
-            node: node
-                .and_then(|text| Name::parse("node", std::str::from_utf8(&text).ok()?).ok())
-                .ok_or_else(|| corrupt(id.as_str(), "its node"))?,
-            started_at: begun()?,
-            lease_until: at,
-            cancel_requested,
-        },
-        StateKind::Completed => State::Completed {
-            result,
-            started_at: begun()?,
-            finished_at: at,
-        },
-        StateKind::Failed => State::Failed {
-            started_at,
-            finished_at: at,
-        },
-        StateKind::Cancelled => State::Cancelled {
-            started_at,
-            finished_at: at,
-        },
-    };
-    Ok(Task {
-        task_type: head.task_type,
-        target: head.target,
-        payload,
-        metadata: head.metadata,
-        options,
-        submitted_at,
-        state,
-        attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
-        error,
-        error_class,
-        executed_by,
-        losses,
-        finishes: u32::try_from(finishes).unwrap_or(u32::MAX),
-        id,
-    })
-}
-
-/// Reads field `d`.
-fn read_class(stored: &[u8]) -> ErrorClass {
-    let class = |class: &ErrorClass| class.as_str().as_bytes() == stored;
+fn read_class(stored: &str) -> ErrorClass {
+    let class = |class: &ErrorClass| class.as_str() == stored;
     let class = ErrorClass::ALL.into_iter().find(class);
     class.unwrap_or(ErrorClass::Corrupt)
 }
 
-fn parse<T: FromStr>(text: Text) -> Option<T> {
-    std::str::from_utf8(&text?).ok()?.parse().ok()
+fn parse<T: FromStr>(text: &[u8]) -> Option<T> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }

@@ -1,5 +1,5 @@
-//! The Lua scripts (`scripts/*.lua`). Each begins with `scripts/common.lua`, which documents the keys and
-//! fields.
+//! The Lua scripts (`scripts/*.lua`). Each begins with `scripts/shared/base.lua` and with the other shared
+//! parts that it needs. `layout.md` documents the keys and records.
 
 use redis::Script;
 use std::time::Duration;
@@ -11,9 +11,9 @@ pub(super) fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(MAX).min(MAX)
 }
 
-/// Declares the scripts, each with the macro that gives its first line.
+/// Declares the scripts, each with the macro that gives its first line and the shared parts before it.
 macro_rules! scripts {
-    ($($name:ident: $runs:ident,)*) => {
+    ($($name:ident: $runs:ident [$($part:ident)*],)*) => {
         /// Every script of the queue.
         pub(super) struct Scripts {
             $(pub $name: Script,)*
@@ -24,12 +24,54 @@ macro_rules! scripts {
                 Self {
                     $($name: Script::new(concat!(
                         $runs!(),
-                        include_str!("scripts/common.lua"),
+                        include_str!("scripts/shared/base.lua"),
+                        $($part!(),)*
                         include_str!(concat!("scripts/", stringify!($name), ".lua")),
                     )),)*
                 }
             }
         }
+    };
+}
+
+/// What only some calls need.
+macro_rules! library {
+    () => {
+        include_str!("scripts/shared/library.lua")
+    };
+}
+
+/// Whether the memory has room for new tasks.
+macro_rules! memory {
+    () => {
+        include_str!("scripts/shared/memory.lua")
+    };
+}
+
+/// What is stored of a task.
+macro_rules! reading_tasks {
+    () => {
+        include_str!("scripts/shared/reading.lua")
+    };
+}
+
+/// A lease request, from the 9th argument on.
+macro_rules! request_at_9 {
+    () => {
+        concat!(
+            "local REQUEST = 9\n",
+            include_str!("scripts/shared/request.lua")
+        )
+    };
+}
+
+/// A lease request, from the 3rd argument on.
+macro_rules! request_at_3 {
+    () => {
+        concat!(
+            "local REQUEST = 3\n",
+            include_str!("scripts/shared/request.lua")
+        )
     };
 }
 
@@ -55,25 +97,28 @@ macro_rules! with_room {
 }
 
 scripts![
-    open: always,
-    submit: with_room,
-    key_reserve: with_room,
-    key_settle: always,
-    key_due: always,
-    key_holders: always,
-    register_types: always,
-    lease: always,
-    renew: always,
-    finish: always,
-    expired: always,
-    expire: always,
-    cancel: always,
-    requeue: always,
-    purge: always,
-    reconcile: always,
-    compare: reading,
-    next_due: reading,
-    list: reading,
+    open: always [],
+    migrate: always [library],
+    submit: with_room [library memory],
+    key_reserve: with_room [],
+    key_settle: always [],
+    key_due: always [],
+    key_holders: always [library],
+    register_types: always [library],
+    lease: always [library request_at_9],
+    renew: always [],
+    finish: always [library],
+    expired: always [library],
+    expire: always [library],
+    cancel: always [library],
+    requeue: always [library],
+    purge: always [library],
+    reconcile: always [library],
+    compare: reading [library],
+    next_due: reading [request_at_3],
+    counts: reading [library],
+    list: reading [library reading_tasks],
+    read: reading [library reading_tasks],
 ];
 
 #[cfg(test)]
@@ -82,8 +127,8 @@ mod tests {
 
     #[test]
     fn scripts_and_policy_agree_on_suspects() {
-        let common = include_str!("scripts/common.lua");
+        let library = include_str!("scripts/shared/library.lua");
         let line = format!("local SUSPECT_AFTER = {SUSPECT_AFTER}\n");
-        assert!(common.contains(&line), "{line}");
+        assert!(library.contains(&line), "{line}");
     }
 }

@@ -6,6 +6,7 @@ use super::{
     errors::{explain, no_answer},
     faults::Faults,
     lease_sequence::LeaseSequence,
+    offers::Offers,
     scripts::{Scripts, ms},
     store_identity::StoreIdentities,
 };
@@ -27,8 +28,12 @@ pub(super) const CALL: Duration = Duration::from_secs(5);
 /// than the limit of a lease.
 const EXPECTED: (usize, usize) = (2 << 20, 16 << 20);
 
-/// The version of the format of the keys.
+/// The version of the format of the keys, and the one before, which is migrated.
 pub(super) const FORMAT: u32 = 2;
+pub(super) const OLD_FORMAT: u32 = 1;
+
+/// How many tasks one script migrates.
+const MIGRATED_AT_ONCE: usize = 500;
 
 /// The settings that are in force in a shard.
 pub(super) struct Opened {
@@ -54,6 +59,8 @@ pub(super) struct ShardClient {
     pub tags: Vec<String>,
     /// The lease calls to each shard.
     pub lease_sequences: Vec<LeaseSequence>,
+    /// The request that waits for tasks.
+    pub offers: Offers,
     pub publisher: Publisher,
     /// Tasks that this queue itself has leased and finished.
     pub task_cache: TaskCache,
@@ -103,6 +110,7 @@ impl ShardClient {
                 .map(|shard| format!("{{{prefix}:{shard}}}"))
                 .collect(),
             lease_sequences: shards.map(|_| LeaseSequence::default()).collect(),
+            offers: Offers::default(),
             publisher: Publisher::new(),
             task_cache: TaskCache::default(),
             keep_ended_ms: AtomicU64::new(u64::MAX),
@@ -154,7 +162,7 @@ impl ShardClient {
     }
 
     /// Runs a script on a shard over a connection, without a time limit. `push_args` adds the arguments
-    /// after the queue's id. Of the two keys, the first never exists (see `scripts/common.lua`).
+    /// after the queue's id. Of the two keys, the first never exists (see `scripts/shared/base.lua`).
     pub async fn run<T: FromRedisValue>(
         &self,
         shard: usize,
@@ -164,7 +172,7 @@ impl ShardClient {
     ) -> RedisResult<T> {
         let tag = &self.tags[shard];
         let mut invocation = script.key(tag);
-        invocation.key(format!("{tag}:n")).arg(&self.queue_id);
+        invocation.key(format!("{tag}:shard")).arg(&self.queue_id);
         push_args(&mut invocation);
         invocation.invoke_async(&mut connection).await
     }
@@ -295,7 +303,7 @@ impl ShardClient {
         let (shards, identity) = (self.tags.len(), uuid::Uuid::now_v7().simple().to_string());
         let (format, shards, store) = self
             .call(shard, &self.scripts.open, |call| {
-                call.arg(FORMAT).arg(shards).arg(identity);
+                call.arg(shards).arg(identity);
             })
             .await?;
         Ok(Opened {
@@ -303,5 +311,22 @@ impl ShardClient {
             shards,
             store,
         })
+    }
+
+    /// Changes a shard of format 1 into one of format 2.
+    pub async fn migrate(&self, shard: usize) -> Result<(), Error> {
+        tracing::info!(
+            shard,
+            "changing the tasks in Redis from format 1 to format 2"
+        );
+        loop {
+            let migrate = self.call(shard, &self.scripts.migrate, |call| {
+                call.arg(MIGRATED_AT_ONCE);
+            });
+            let left: u64 = migrate.await?;
+            if left == 0 {
+                return Ok(());
+            }
+        }
     }
 }

@@ -1,20 +1,26 @@
 //! Gathers the submissions of many callers into few scripts, one loop for each shard: while a script runs,
-//! the next batch grows. The script decides which tasks are created and which conflict.
+//! the next batch grows. The script decides which tasks are created and which conflict, and leases new tasks
+//! to the request that waits for them (`offers`).
 
 use super::{
     batching::{MAX_TASKS, reassemble, split_by_shard},
     bulk::BulkConnection,
     coalescer::Coalescer,
     errors::closed,
-    memory, options, record,
+    lease_guard::LeaseGuard,
+    memory,
+    offers::{self, Offer},
+    options,
+    record::{self, begun_at},
+    scripts::ms,
     shard_client::{CALL, ShardClient},
 };
-use crate::{BatchSize, Change, Error, Submitted};
+use crate::{BatchSize, Change, Error, Submitted, task_cache};
 use futures_util::future::try_join_all;
 use hostel_redis::Connection;
-use hostel_task::{StateKind, Submission};
+use hostel_task::{Name, StateKind, Submission, UnixMs};
 use redis::cmd;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     time::Instant,
@@ -22,6 +28,9 @@ use tokio::{
 
 /// How many calls may wait for the loop; further callers wait until there is room.
 const BACKLOG: usize = 1024;
+
+/// The bytes of a record and its entries in the sets, without id and content.
+const RECORD_BYTES: usize = 512;
 
 /// How long replicas may take to confirm a submission.
 const REPLICATE: Duration = Duration::from_secs(2);
@@ -144,16 +153,27 @@ pub(super) async fn serve(
                 batch.push(next);
             }
             let entries: Vec<&Entry> = batch.iter().flat_map(|call| &call.entries).collect();
-            let began = Instant::now();
-            let done = write(&client, shard, &bulk, bytes, &entries).await;
+            let (began, offer) = (Instant::now(), client.offers.take());
+            let done = write(&client, shard, &bulk, &entries, offer.as_ref()).await;
             match &done {
                 Ok(_) => batch_size.confirmed(bytes, began.elapsed()),
                 Err(_) => batch_size.failed(),
             }
+            // If this failed, the offer is dropped: the worker leases by itself.
+            let done = done.map(|stored| publish(&client, &entries, stored, offer));
             answer(&client, batch, done);
         }
         coalescer.wait().await;
     }
+}
+
+/// What a script did with a batch.
+struct Stored {
+    /// The time of the shard.
+    now: UnixMs,
+    /// The fencing token of the tasks that were handed off.
+    fence: u64,
+    answers: Vec<Answer>,
 }
 
 /// Runs the script that stores tasks, and waits for replicas if any are required.
@@ -161,43 +181,48 @@ async fn write(
     client: &ShardClient,
     shard: usize,
     bulk: &BulkConnection,
-    bytes: usize,
     entries: &[&Entry],
-) -> Result<Vec<Answer>, Error> {
+    offer: Option<&Offer>,
+) -> Result<Stored, Error> {
     let replicas = client.settings.replicas;
     let mut connection = bulk.connection();
+    let contents = entries.iter().map(|Entry { task, .. }| {
+        let route = task.route().to_string();
+        let content = record::write_content(task, &route);
+        (route, content)
+    });
+    let contents: Vec<(String, Vec<u8>)> = contents.collect();
+    let fixed = |entry: &&Entry| RECORD_BYTES + entry.task.id().as_str().len();
+    let sizes = contents.iter().map(|(_, content)| content.len());
+    let bytes = sizes.sum::<usize>() + entries.iter().map(fixed).sum::<usize>();
+    let fitting = offer.map(|offer| offer.fitting(entries));
     let answer = client.run(shard, &client.scripts.submit, connection.clone(), |call| {
         let max_open_tasks = client.settings.max_open_tasks;
         call.arg(max_open_tasks.div_ceil(client.tags.len()))
             .arg(client.settings.reserve_percent)
-            .arg(u32::from(replicas > 0));
-        for Entry {
-            task,
-            reserved_until,
-        } in entries
-        {
-            let route = task.route().to_string();
-            let head = record::write_head(task, &route);
-            call.arg(task.id().as_str())
-                .arg(route)
-                .arg(head)
-                .arg(&task.payload()[..]);
-            match task.options() {
-                None => call.arg(""),
-                Some(given) => call
-                    .arg(options::words(given, *reserved_until))
-                    .arg(options::write(task)),
-            };
+            .arg(u32::from(replicas > 0))
+            .arg(u8::from(are_simple(entries)))
+            .arg(bytes)
+            .arg(offer.map_or("", |offer| offer.request.node.as_str()))
+            .arg(offer.map_or(0, |offer| ms(offer.request.ttl)));
+        let mut last_route = "";
+        for (at, (entry, (route, content))) in entries.iter().zip(&contents).enumerate() {
+            let fits = fitting.as_ref().is_some_and(|fitting| fitting[at]);
+            let route = route.as_str();
+            call.arg(entry.task.id().as_str())
+                .arg(if route == last_route { "" } else { route })
+                .arg(asks(entry, fits))
+                .arg(&content[..]);
+            last_route = route;
         }
     });
     if replicas == 0 {
-        let answers: String = bulk.within(CALL, bytes, answer).await?;
-        return parse(&answers);
+        return parse(bulk.within(CALL, bytes, answer).await?);
     }
     let tag = &client.tags[shard];
     // Replicas confirm what came over the same connection, which the client may replace in between.
     let before = client.within(connection_id(&mut connection, tag)).await?;
-    let answers: String = bulk.within(CALL, bytes, answer).await?;
+    let answers = bulk.within(CALL, bytes, answer).await?;
     let mut wait = cmd("WAIT");
     wait.arg(replicas).arg(REPLICATE.as_millis() as usize);
     let confirmation = async {
@@ -211,7 +236,7 @@ async fn write(
     } else if after != before {
         "the connection was lost before replicas confirmed the task (queue.replicas)".into()
     } else {
-        return parse(&answers);
+        return parse(answers);
     };
     Err(Error::Unavailable {
         reason,
@@ -239,10 +264,8 @@ pub(super) async fn compare_in_shard(
     let bytes = tasks.iter().map(|task| task.bytes()).sum();
     let compare = client.call_with_bulk_args(shard, &client.scripts.compare, bytes, |call| {
         for task in tasks {
-            call.arg(task.id().as_str())
-                .arg(record::write_head(task, &task.route().to_string()))
-                .arg(&task.payload()[..])
-                .arg(options::write(task));
+            let content = record::write_content(task, &task.route().to_string());
+            call.arg(task.id().as_str()).arg(content);
         }
     });
     let (now, answers): (u64, String) = compare.await?;
@@ -265,6 +288,8 @@ async fn connection_id(connection: &mut Connection, tag: &str) -> redis::RedisRe
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Submitted(Submitted),
+    /// It was stored, and leased to the request that waits for tasks.
+    HandedOff,
     /// There was no memory left for it.
     NoMemory,
     /// The reservation of its unique key does not hold any more.
@@ -276,6 +301,7 @@ impl Answer {
     pub fn submitted(self) -> Option<Submitted> {
         match self {
             Self::Submitted(submitted) => Some(submitted),
+            Self::HandedOff => Some(Submitted::Created),
             // Only a part of its call was stored.
             Self::NoMemory => Some(Submitted::Full),
             Self::Void => None,
@@ -283,17 +309,42 @@ impl Answer {
     }
 
     fn is_created(&self) -> bool {
-        *self == Self::Submitted(Submitted::Created)
+        matches!(self, Self::Submitted(Submitted::Created) | Self::HandedOff)
     }
 }
 
-fn parse(answers: &str) -> Result<Vec<Answer>, Error> {
-    answers.bytes().map(parse_letter).collect()
+/// Whether the ids differ and no task has options, so that the script can store all of them at once.
+fn are_simple(entries: &[&Entry]) -> bool {
+    let mut ids = HashSet::new();
+    entries.iter().all(|Entry { task, .. }| {
+        task.options().is_none() && (entries.len() == 1 || ids.insert(task.id()))
+    })
+}
+
+/// Returns what a task asks the script for.
+fn asks(entry: &Entry, fits_offer: bool) -> String {
+    match entry.task.options() {
+        Some(given) => options::asks(given, entry.reserved_until),
+        None if fits_offer => "h".into(),
+        None => String::new(),
+    }
+}
+
+/// Parses the answer of the script: the time, the fencing token of what was handed off, and a letter for each
+/// task.
+fn parse((now, fence, letters): (u64, u64, String)) -> Result<Stored, Error> {
+    let answers: Result<Vec<Answer>, Error> = letters.bytes().map(parse_letter).collect();
+    Ok(Stored {
+        now: UnixMs(now),
+        fence,
+        answers: answers?,
+    })
 }
 
 fn parse_letter(letter: u8) -> Result<Answer, Error> {
     Ok(match letter {
         b'n' => Answer::Submitted(Submitted::Created),
+        b'r' => Answer::HandedOff,
         b'e' => Answer::Submitted(Submitted::Existing),
         b'c' => Answer::Submitted(Submitted::Conflict),
         b'f' => Answer::Submitted(Submitted::Full),
@@ -306,8 +357,53 @@ fn parse_letter(letter: u8) -> Result<Answer, Error> {
     })
 }
 
-/// Publishes the new tasks, and then answers the callers: a watch that begins after an answer gets no
-/// earlier change.
+/// Publishes the new tasks, and delivers those that were handed off. Returns the answers.
+fn publish(
+    client: &Arc<ShardClient>,
+    entries: &[&Entry],
+    stored: Stored,
+    offer: Option<Offer>,
+) -> Vec<Answer> {
+    let (mut changes, mut snapshots, mut leased) = (Vec::new(), Vec::new(), Vec::new());
+    for (entry, answer) in entries.iter().zip(&stored.answers) {
+        let id = entry.task.id();
+        let change = |state| Change::new(id.clone(), entry.task.task_type().clone(), state);
+        match (answer, &offer) {
+            (Answer::HandedOff, Some(offer)) => {
+                let (task, node) = (offers::leased(entry, stored.fence), &offer.request.node);
+                let begun = begun_at(stored.fence);
+                let times = [stored.now, begun, begun.after(offer.request.ttl)];
+                let target = entry.task.target().clone();
+                let running = task_cache::first_leased(&task, target, Name::clone(node), times);
+                snapshots.push((id.clone(), Some(Arc::new(running))));
+                changes.push(change(StateKind::Running));
+                leased.push(task);
+            }
+            (answer, _) if answer.is_created() => {
+                // The cache may have a task of this id that was purged since.
+                snapshots.push((id.clone(), None));
+                changes.push(change(StateKind::Pending));
+            }
+            _ => {}
+        }
+    }
+    client.task_cache.update(&mut snapshots);
+    client.publisher.publish(changes);
+    match offer {
+        Some(offer) if leased.is_empty() => client.offers.put_back(offer),
+        Some(Offer { reply, tracker, .. }) => {
+            let mut guard = LeaseGuard::new(client.clone(), tracker);
+            guard.add(leased);
+            // A guard that comes back releases the tasks.
+            drop(reply.send(guard));
+        }
+        None => {}
+    }
+    stored.answers
+}
+
+/// Answers the callers. Changes are published before: a watch that begins after an answer gets no earlier
+/// change.
 fn answer(client: &ShardClient, batch: Vec<Submit>, done: Result<Vec<Answer>, Error>) {
     let mut answers = match done {
         Ok(answers) => answers.into_iter(),
@@ -319,24 +415,8 @@ fn answer(client: &ShardClient, batch: Vec<Submit>, done: Result<Vec<Answer>, Er
             return;
         }
     };
-    let shares: Vec<Vec<Answer>> = batch
-        .iter()
-        .map(|call| answers.by_ref().take(call.entries.len()).collect())
-        .collect();
-    let created = batch.iter().zip(&shares).flat_map(|(call, share)| {
-        let entries = call.entries.iter().zip(share);
-        entries.filter(|(_, answer)| answer.is_created())
-    });
-    let changes = created.map(|(Entry { task, .. }, _)| {
-        let (id, task_type) = (task.id().clone(), task.task_type().clone());
-        Change::new(id, task_type, StateKind::Pending)
-    });
-    let changes: Vec<Change> = changes.collect();
-    // The cache may have a task of this id that was purged since.
-    let ids = changes.iter().map(|change| &change.id);
-    client.task_cache.remove(ids);
-    client.publisher.publish(changes);
-    for (call, share) in batch.into_iter().zip(shares) {
+    for call in batch {
+        let share = answers.by_ref().take(call.entries.len()).collect();
         let _ = call.reply.send(answer_of_call(client, share));
     }
 }

@@ -16,15 +16,14 @@
 use super::{
     batching::{reassemble, split_by_shard},
     key_reservation::{ALLOWED, Fate, Key, Reserved, reserve_or_take, settle},
-    options, record,
+    options, queries,
     scripts::ms,
     shard_client::ShardClient,
     submit_batcher::{self, Answer, Entry, Sender, compare_in_shard},
 };
 use crate::{Error, Submitted};
 use futures_util::future::try_join_all;
-use hostel_task::{Route, StateKind, Submission, TaskId};
-use redis::cmd;
+use hostel_task::{State, Submission, Task, TaskId};
 use std::{
     collections::HashSet,
     time::{Duration, Instant},
@@ -163,7 +162,9 @@ async fn submit_round(
     let mut settled = Vec::new();
     for ((position, _, key), answer) in entries.into_iter().zip(stored) {
         let fate = match &answer {
-            Answer::Submitted(Submitted::Created | Submitted::Existing) => Some(Fate::Confirmed),
+            Answer::Submitted(Submitted::Created | Submitted::Existing) | Answer::HandedOff => {
+                Some(Fate::Confirmed)
+            }
             Answer::Submitted(_) | Answer::NoMemory => Some(Fate::Deleted),
             // Another submission has it by now, or the next round reserves it again.
             Answer::Void => None,
@@ -211,16 +212,8 @@ pub(super) async fn take_for_requeue(
     client: &ShardClient,
     id: &TaskId,
 ) -> Result<Option<RequeuedKey>, Error> {
-    let tag = &client.tags[client.shard_of(id)];
-    let mut read = cmd("HMGET");
-    read.arg(format!("{tag}:t:{id}")).arg(&["s", "l", "i"]);
-    let stored: [Option<Vec<u8>>; 3] = match client.short(&read).await {
-        Ok(stored) => stored,
-        // The requeue itself reports a damaged record.
-        Err(Error::Corrupt(_)) => return Ok(None),
-        Err(error) => return Err(error.as_read_error()),
-    };
-    let Some(key) = key_of_ended(id, &stored) else {
+    let task = queries::without_payload(client, id).await;
+    let Some(key) = task.map_err(Error::as_read_error)?.and_then(key_of_ended) else {
         return Ok(None);
     };
     for _ in 0..REQUEUE_TRIES {
@@ -234,16 +227,12 @@ pub(super) async fn take_for_requeue(
     Ok(None)
 }
 
-/// Returns the key of a task, from its fields `s`, `l` and `i`, if it has failed or was cancelled.
-fn key_of_ended(id: &TaskId, stored: &[Option<Vec<u8>>; 3]) -> Option<(String, u64)> {
-    let [state, route, given] = stored;
-    let state = record::state(state.as_ref()?)?;
-    if !matches!(state, StateKind::Failed | StateKind::Cancelled) {
+/// Returns the key of a task, if it has failed or was cancelled.
+fn key_of_ended(task: Task) -> Option<(String, u64)> {
+    if !matches!(task.state, State::Failed { .. } | State::Cancelled { .. }) {
         return None;
     }
-    let route = Route::parse(std::str::from_utf8(route.as_ref()?).ok()?)?;
-    let options = options::read(id.as_str(), given.as_ref()?).ok()??;
-    let (name, _) = options::unique_key(&route.task_type, &options)?;
+    let (name, _) = options::unique_key(&task.task_type, task.options.as_deref()?)?;
     // The time counts from the submission.
     Some((name, 0))
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hostel_sqlite::StatementError;
-use hostel_task::{Name, Route, StateKind, TaskOptions, UnixMs};
+use hostel_task::{Name, Progress, Route, StateKind, TaskOptions, UnixMs};
 use rusqlite::types::ValueRef;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -67,6 +67,17 @@ pub(super) fn read_options(
     let options = serde_json::from_str(json)
         .map_err(|error| StatementError::Corrupt(format!("its options do not parse: {error}")))?;
     Ok(Some(Arc::new(options)))
+}
+
+pub(super) fn write_progress(progress: &Progress) -> String {
+    // Numbers and a text always have a JSON form.
+    serde_json::to_string(progress).unwrap_or_default()
+}
+
+/// Returns a stored progress, or `None` if it cannot be read: nothing depends on it, so it does not count as
+/// damage to the task.
+pub(super) fn read_progress(stored: ValueRef<'_>) -> Option<Progress> {
+    serde_json::from_str(stored.as_str().ok()?).ok()
 }
 
 pub(super) fn read_bytes(stored: ValueRef<'_>) -> Result<Bytes, StatementError> {

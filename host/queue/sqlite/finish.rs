@@ -100,7 +100,7 @@ impl Transaction<'_> {
         }
         self.moved(id, lease.route, StateKind::Running, state)?;
         let before = self.task_cache.get(id);
-        let before = before.filter(|before| before.attempt == lease.attempt);
+        let before = before.filter(|before| before.attempt == lease.attempt && !lease.has_progress);
         let finished_at = self.clock.to_wall(now);
         let ended = before.and_then(|before| task_cache::ended(&before, finish, finished_at));
         if let Some(ended) = ended {

@@ -49,6 +49,8 @@ pub(super) struct ActiveLease {
     pub cancel_requested: bool,
     pub losses: u32,
     pub options: Option<Arc<TaskOptions>>,
+    /// Progress was stored, which the cache of tasks may not know yet.
+    pub has_progress: bool,
 }
 
 impl Index {
@@ -128,6 +130,7 @@ impl Index {
             cancel_requested: row.get(6)?,
             losses: row.get(7)?,
             options: read_options(row.get_ref(8)?)?,
+            has_progress: false,
         };
         self.route_mut(lease.route)?;
         self.running.insert(parse_name(id)?, lease);

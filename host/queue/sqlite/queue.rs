@@ -17,8 +17,8 @@ use crate::{
     status_read::StatusRead,
     task_cache::TaskCache,
     task_queue::{
-        Cancel, Counts, Durability, Expired, Filter, Finish, Finished, LeaseToken, Leased, Listing,
-        Page, Renewal, Requeue, Submitted, TaskQueue,
+        Cancel, Counts, Durability, Expired, Filter, Finish, Finished, Leased, Listing, Page,
+        Renew, Renewal, Requeue, Submitted, TaskQueue,
     },
     watch::{Publisher, Watch},
 };
@@ -199,7 +199,7 @@ impl TaskQueue for SqliteQueue {
         Ok(handed_off.await.map(LeaseGuard::take).unwrap_or_default())
     }
 
-    async fn renew(&self, held: &[LeaseToken], ttl: Duration) -> Result<Vec<Renewal>, Error> {
+    async fn renew(&self, held: &[Renew], ttl: Duration) -> Result<Vec<Renewal>, Error> {
         if held.is_empty() {
             return Ok(Vec::new());
         }

@@ -4,7 +4,8 @@ use super::{
     clock::Clock,
     damage::Damage,
     encoding::{
-        Metadata, parse_name, parse_route, read_bytes, read_metadata, read_options, state_kind,
+        Metadata, parse_name, parse_route, read_bytes, read_metadata, read_options, read_progress,
+        state_kind,
     },
 };
 use bytes::Bytes;
@@ -25,7 +26,8 @@ macro_rules! task_query {
                 (SELECT text FROM word WHERE word = ran_version), error, metadata, ",
             $bulk,
             ", seq, error_class, losses,
-                (SELECT options FROM task_options WHERE task_options.seq = task.seq) FROM task ",
+                (SELECT options FROM task_options WHERE task_options.seq = task.seq),
+                progress FROM task ",
             $rest
         )
     };
@@ -98,6 +100,7 @@ fn read(row: &Row<'_>, clock: &Clock) -> Result<Task, StatementError> {
         error: text(row, 13)?.map(str::to_owned),
         error_class,
         executed_by: executed_by(row)?,
+        progress: read_progress(row.get_ref(21)?),
         losses: row.get(19)?,
         finishes: row.get(5)?,
         id,

@@ -106,7 +106,8 @@ CREATE TABLE task (
     losses INTEGER NOT NULL DEFAULT 0, -- with its node, that were not charged as attempts
     error_class TEXT,               -- 'corrupt': the record was damaged, see the table `damaged`;
                                     -- 'expired': no attempt had begun in time
-    keep INTEGER                    -- how long it is kept after its end, if not as long as others
+    keep INTEGER,                   -- how long it is kept after its end, if not as long as others
+    progress TEXT                   -- of the latest attempt: a JSON object, or NULL for none
 );
 CREATE INDEX task_state ON task (state, type);
 CREATE TABLE body (
@@ -138,10 +139,11 @@ DROP VIEW tasks;
     second!()
 );
 
-/// From 2 to 3: options of tasks.
+/// From 2 to 3: options and progress of tasks.
 const THIRD: &str = concat!(
     "
 ALTER TABLE task ADD COLUMN keep INTEGER;
+ALTER TABLE task ADD COLUMN progress TEXT;
 DROP INDEX task_ended;
 DROP VIEW IF EXISTS tasks;
 ",

@@ -40,9 +40,10 @@ statements! {
         WHERE open = 0 AND until <= ?1 ORDER BY until LIMIT ?2)";
     waiting: "SELECT id, attempt, fence, metadata, payload, losses
         FROM task JOIN body USING (seq) WHERE seq = ?1";
-    lease: "UPDATE task SET state = 1, at = ?2, fence = ?3, attempt = ?4, started_at = ?5, node = ?6
-        WHERE seq = ?1";
+    lease: "UPDATE task SET state = 1, at = ?2, fence = ?3, attempt = ?4, started_at = ?5, node = ?6,
+        progress = NULL WHERE seq = ?1";
     renew: "UPDATE task SET at = ?2 WHERE seq = ?1";
+    set_progress: "UPDATE task SET progress = ?2 WHERE seq = ?1";
     // Keeps the previous error unless there is a new one.
     finish: "UPDATE task SET state = ?2, at = ?3, attempt = ?4, finishes = finishes + ?5,
         cancel_asked = 0, error = ifnull(?6, error),

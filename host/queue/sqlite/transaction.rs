@@ -5,7 +5,9 @@
 use super::{
     clock::Clock,
     damage::Damage,
-    encoding::{SymbolId, millis, parse_name, read_bytes, read_metadata, write_metadata},
+    encoding::{
+        SymbolId, millis, parse_name, read_bytes, read_metadata, write_metadata, write_progress,
+    },
     index::{ActiveLease, Index},
     offers::{HandedOff, Offers},
     route_index::RouteIndex,
@@ -15,7 +17,7 @@ use super::{
 use crate::{
     lease_request::LeaseRequest,
     task_cache::{self, Snapshot, TaskCache},
-    task_queue::{Expired, LeaseToken, Leased, Renewal, Submitted},
+    task_queue::{Expired, LeaseToken, Leased, Renew, Renewal, Submitted},
     watch::Change,
 };
 use hostel_sqlite::StatementError;
@@ -215,6 +217,7 @@ impl<'c> Transaction<'c> {
                 cancel_requested: false,
                 losses: waiting.losses,
                 options: task.options.clone(),
+                has_progress: false,
             };
             let id = task.token.id.clone();
             self.changed(&id, task.task_type.clone(), StateKind::Running);
@@ -278,23 +281,29 @@ impl<'c> Transaction<'c> {
 
     pub fn renew(
         &mut self,
-        tokens: &[LeaseToken],
+        leases: &[Renew],
         ttl: Duration,
     ) -> Result<Vec<Renewal>, StatementError> {
         let until = self.clock.now().saturating_add(millis(ttl));
-        let mut answers = Vec::with_capacity(tokens.len());
-        for token in tokens {
+        let mut answers = Vec::with_capacity(leases.len());
+        for Renew { token, progress } in leases {
             let Some(lease) = self.index.lease_of(token) else {
                 answers.push(Renewal::Lost);
                 continue;
             };
             lease.lease_until = until;
+            lease.has_progress |= progress.is_some();
             answers.push(if lease.cancel_requested {
                 Renewal::CancelRequested
             } else {
                 Renewal::Held
             });
-            self.statements.renew.execute([lease.seq, until])?;
+            let seq = lease.seq;
+            self.statements.renew.execute([seq, until])?;
+            if let Some(progress) = progress {
+                let reported = params![seq, write_progress(progress)];
+                self.statements.set_progress.execute(reported)?;
+            }
             self.snapshots.push((token.id.clone(), None));
         }
         Ok(answers)

@@ -1,4 +1,4 @@
-//! The node's functions for configuration, log and messages, with the types of the SDK.
+//! The node's functions for configuration, log, messages and tasks, with the types of the SDK.
 
 use super::describes::wasi::config::store;
 use super::describes::wasi::logging::logging;
@@ -50,3 +50,5 @@ pub(crate) mod messaging {
         }
     }
 }
+
+pub(crate) use super::describes::hostel::plugin::tasks;

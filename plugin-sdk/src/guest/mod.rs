@@ -7,7 +7,7 @@ mod imports;
 pub(crate) mod kv;
 mod panic;
 
-pub(crate) use imports::{config, log, messaging};
+pub(crate) use imports::{config, log, messaging, tasks};
 
 use crate::{Plugin, logger};
 use std::time::Duration;

@@ -7,6 +7,7 @@ mod component;
 pub(crate) mod kv;
 pub(crate) mod messaging;
 pub(crate) mod node;
+pub(crate) mod tasks;
 
 use crate::{Plugin, Result, Task};
 use node::Node;
@@ -43,6 +44,17 @@ pub struct Published {
     pub message_type: String,
     /// The encoded payload.
     pub payload: Vec<u8>,
+}
+
+/// A report of a task about how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// How much is done.
+    pub done: u64,
+    /// How much there is to do; 0 if that is not known.
+    pub total: u64,
+    /// The note, cut as a node cuts it.
+    pub note: String,
 }
 
 impl MockHost {
@@ -100,6 +112,13 @@ impl MockHost {
         self
     }
 
+    /// Cancels each task after it has called [`Task::is_cancelled`] this many times: the calls after that
+    /// return `true`. By default no task is cancelled. The mock host never interrupts a handler.
+    pub fn cancel_after(self, calls: u32) -> Self {
+        self.node.cancel_after.set(Some(calls));
+        self
+    }
+
     /// Sets the timeout that a handler reads. The mock host never interrupts a handler.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.task.timeout = timeout;
@@ -116,8 +135,14 @@ impl MockHost {
             task_type: task_type.to_owned(),
             ..self.task.clone()
         };
+        self.node.cancel_checks.set(0);
         self.node
             .enter(|| self.node.plugin.run(payload.into(), &task))
+    }
+
+    /// Returns what the tasks have reported so far, in order. A node keeps the latest report of each attempt.
+    pub fn progress(&self) -> Vec<Progress> {
+        self.node.progress.borrow().clone()
     }
 
     /// Returns the records that were logged so far, in order.

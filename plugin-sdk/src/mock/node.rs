@@ -2,7 +2,7 @@
 //! thread-local, because these functions have no host parameter and tests run in parallel.
 
 use super::kv::Stores;
-use super::{LogLine, Published};
+use super::{LogLine, Progress, Published};
 use crate::component::Instance;
 use crate::{Message, Plugin, Result, logger, messaging};
 use std::cell::{Cell, RefCell};
@@ -17,6 +17,11 @@ pub(super) struct Node {
     pub logs: RefCell<Vec<LogLine>>,
     pub stores: Stores,
     pub published: RefCell<Vec<Published>>,
+    pub progress: RefCell<Vec<Progress>>,
+    /// After how many calls of `is_cancelled` a task is cancelled, if ever.
+    pub cancel_after: Cell<Option<u32>>,
+    /// How often the running task has called it.
+    pub cancel_checks: Cell<u32>,
     pub listeners: RefCell<HashMap<String, Rc<Listener>>>,
     /// Borrowed while the component handles a message.
     component: RefCell<Option<Box<dyn Instance>>>,
@@ -33,6 +38,9 @@ impl Node {
             logs: RefCell::default(),
             stores: Stores::default(),
             published: RefCell::default(),
+            progress: RefCell::default(),
+            cancel_after: Cell::default(),
+            cancel_checks: Cell::default(),
             listeners: RefCell::default(),
             component: RefCell::default(),
             in_component: Cell::default(),
@@ -69,6 +77,13 @@ impl Node {
     /// Whether code of the component runs, and not of a task.
     pub fn is_in_component(&self) -> bool {
         self.in_component.get()
+    }
+
+    /// Answers a task that asks, and counts the call.
+    pub fn is_cancelled(&self) -> bool {
+        let checks = self.cancel_checks.get();
+        self.cancel_checks.set(checks.saturating_add(1));
+        self.cancel_after.get().is_some_and(|after| checks >= after)
     }
 
     /// Starts the component if it is not running.

@@ -25,6 +25,15 @@ fn plugin() -> Plugin {
             config::get_as::<u32>(&key).map(|value| format!("{value:?}"))
         }))
         .with(task("panic", |()| -> () { panic!("as asked") }))
+        .with(task("steps", |(), task: &Task| {
+            for done in 0..5 {
+                task.progress(done, 5, format!("step {done}"));
+                if task.is_cancelled() {
+                    return Err(TaskError::retryable("stopped"));
+                }
+            }
+            Ok(())
+        }))
 }
 
 #[test]
@@ -67,6 +76,37 @@ fn log_records_are_kept_in_order() {
         message: message.to_owned(),
     };
     assert_eq!(host.logs(), [line("reading a"), line("reading b")]);
+}
+
+#[test]
+fn progress_is_recorded_until_the_task_is_cancelled() {
+    let host = MockHost::new(plugin());
+    host.run("steps", "").unwrap();
+    let report = |done: u64| Progress {
+        done,
+        total: 5,
+        note: format!("step {done}"),
+    };
+    assert_eq!(host.progress(), (0..5).map(report).collect::<Vec<_>>());
+    let host = MockHost::new(plugin()).cancel_after(2);
+    // Each task is cancelled anew.
+    for _ in 0..2 {
+        let error = host.run("steps", "").unwrap_err();
+        assert_eq!(error, TaskError::retryable("stopped"));
+    }
+    assert_eq!(host.progress(), [0, 1, 2, 0, 1, 2].map(report));
+    let at_once = MockHost::new(plugin()).cancel_after(0);
+    assert!(at_once.run("steps", "").is_err());
+    assert_eq!(at_once.progress(), [report(0)]);
+}
+
+#[test]
+fn a_note_is_cut_as_by_a_node() {
+    let note = "é".repeat(200);
+    let report = move |(), task: &Task| task.progress(1, 0, &note);
+    let host = MockHost::new(Plugin::new("p", "1", "").with(task("report", report)));
+    host.run("report", "").unwrap();
+    assert_eq!(host.progress()[0].note, "é".repeat(128));
 }
 
 #[test]

@@ -10,6 +10,9 @@ use unicode_segmentation::UnicodeSegmentation;
 /// The number of listed words.
 const TOP: usize = 10;
 
+/// How many words are counted between two reports of progress.
+const REPORT_EVERY: usize = 10_000;
+
 #[derive(Serialize)]
 struct Counts {
     bytes: usize,
@@ -26,10 +29,16 @@ struct Word {
     count: usize,
 }
 
-fn word_count(text: String) -> Json<Counts> {
+fn word_count(text: String, task: &Task) -> Result<Json<Counts>> {
     // An ordered map, so that words with equal counts are sorted.
     let mut counts = BTreeMap::<String, usize>::new();
-    for word in text.unicode_words() {
+    for (number, (offset, word)) in text.unicode_word_indices().enumerate() {
+        if number > 0 && number.is_multiple_of(REPORT_EVERY) {
+            task.progress(offset as u64, text.len() as u64, "bytes");
+            if task.is_cancelled() {
+                return Err(TaskError::retryable("cancelled"));
+            }
+        }
         *counts.entry(word.to_lowercase()).or_default() += 1;
     }
     let words = counts.values().sum();
@@ -41,12 +50,12 @@ fn word_count(text: String) -> Json<Counts> {
     top.sort_by_key(|word| Reverse(word.count));
     top.truncate(TOP);
 
-    Json(Counts {
+    Ok(Json(Counts {
         bytes: text.len(),
         lines: text.lines().count(),
         words,
         top,
-    })
+    }))
 }
 
 hostel_sdk::plugin! {
@@ -104,6 +113,22 @@ mod tests {
     fn only_the_most_frequent_are_listed() {
         let text: String = (0..100).map(|n| format!("w{n} ")).collect();
         assert_eq!(count(&text)["top"].as_array().unwrap().len(), TOP);
+    }
+
+    #[test]
+    fn a_long_text_reports_progress_and_can_be_cancelled() {
+        let text = "word ".repeat(3 * REPORT_EVERY);
+        let host = MockHost::new(plugin());
+        host.run("word-count", text.as_str()).unwrap();
+        let reported: Vec<_> = host
+            .progress()
+            .iter()
+            .map(|it| (it.done, it.total))
+            .collect();
+        assert_eq!(reported, [(50_000, 150_000), (100_000, 150_000)]);
+        let host = MockHost::new(plugin()).cancel_after(1);
+        let error = host.run("word-count", text.as_str()).unwrap_err();
+        assert_eq!(error, TaskError::retryable("cancelled"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod demo;
 mod files;
 mod many;
 mod options;
+mod progress;
 mod tasks;
 
 use crate::support::{
@@ -31,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
         on_both("command_line::submit_that_fails", tasks::submit_that_fails),
         on_both("command_line::tasks", tasks::tasks),
         on_both("command_line::submit_many", many::submit_many),
+        on_both("command_line::progress", progress::progress),
         on_both_needing(
             "command_line::submit_with_options",
             true,

@@ -26,6 +26,7 @@ pub(super) struct Known {
     pub fence: Option<u64>,
     pub losses: u32,
     pub cancel_requested: bool,
+    pub progress: Option<Progress>,
     pub result: Vec<u8>,
     /// The task has to begin by a time that has passed.
     pub overdue: bool,
@@ -54,6 +55,7 @@ impl Known {
             fence: None,
             losses: 0,
             cancel_requested: false,
+            progress: None,
             result: Vec::new(),
             overdue: options.start_by == Some(PAST),
             applied: None,
@@ -103,6 +105,7 @@ impl Known {
         assert_eq!(found.finishes, self.finishes, "{found:?} {self:?}");
         assert_eq!(found.losses, self.losses, "{found:?} {self:?}");
         assert_eq!(found.error_class, self.error_class, "{found:?} {self:?}");
+        assert_eq!(found.progress, self.progress, "{found:?} {self:?}");
     }
 }
 
@@ -138,6 +141,13 @@ pub(super) fn any_group(random: &mut Rng) -> Name {
 
 pub(super) fn any_tag(random: &mut Rng) -> Name {
     name(TAGS[random.usize(..TAGS.len())])
+}
+
+/// New progress of an attempt, or none.
+pub(super) fn any_progress(random: &mut Rng) -> Option<Progress> {
+    let (done, total) = (random.u64(..100), random.u64(..100));
+    let note = format!("{done} of {total}");
+    random.bool().then(|| Progress::new(done, total, &note))
 }
 
 /// Whether a task keeps a key beyond its end depends on the key alone.

@@ -7,7 +7,7 @@ mod order;
 use super::helpers::*;
 use bytes::Bytes;
 use hostel_task::is_suspect;
-use known::{Known, any_group, any_options, any_tag};
+use known::{Known, any_group, any_options, any_progress, any_tag};
 use order::{Allowance, Order};
 use std::collections::BTreeMap;
 
@@ -181,6 +181,7 @@ impl Model<'_> {
         known.state = StateKind::Running;
         known.attempt += 1;
         known.fence = Some(task.token.fence);
+        known.progress = None;
         assert_eq!(task.attempt, known.attempt);
         assert_eq!(task.suspect, is_suspect(known.losses));
         assert_eq!(task.payload, known.payload);
@@ -352,8 +353,14 @@ impl Model<'_> {
         } else {
             Renewal::Held
         };
-        let answers = self.queue.renew(&[token], HOUR).await.unwrap();
-        assert_eq!(answers, [expected]);
+        let (id, progress) = (token.id.clone(), any_progress(&mut self.random));
+        if expected != Renewal::Lost && progress.is_some() {
+            let known = self.tasks.get_mut(&id).unwrap();
+            known.progress.clone_from(&progress);
+        }
+        let answers = self.queue.renew(&[Renew { token, progress }], HOUR).await;
+        assert_eq!(answers.unwrap(), [expected]);
+        self.compare(&id).await;
     }
 
     async fn expire(&mut self) {

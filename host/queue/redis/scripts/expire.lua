@@ -1,30 +1,31 @@
 -- ARGV: queue, how many. Ends pending tasks as failed of which no attempt has begun by the time that their
 -- options say. Returns the id and the type of each.
-local answer, limit = {}, tonumber(ARGV[2])
+local answer, limit, now = {}, tonumber(ARGV[2]), '(' .. format('%d', NOW)
+local careful = library()
 
-local function expire(id)
-  local task = key(id)
-  local there = read(id, 's', 'l', 'o', 'v', 'y', 'b')
-  forget_start(id)
-  -- A task that an earlier version has leased or ended is in these sets by mistake.
-  if there[1] ~= 'p' or there[6] then return end
-  if not (valid_route(there[2]) and number_of(there[3]) and there[5] and parse_options(there[5])) then
-    return fail_damaged(id, 'it lacks fields that ending it needs')
+local function expire(id, set)
+  call('ZREM', set, id)
+  local task = careful.state_of(id) == 'p' and careful.read(id)
+  if not task then
+    if careful.state_of(id) == 'p' then careful.fail_damaged(id, 'it lacks what ending it needs') end
+  elseif not task.again then
+    careful.unplace(id, task)
+    careful.finish(id, task.order, task.type, 'f', careful.ttl_of(task),
+      '{"error":"no attempt had begun by start_by_ms","class":"expired"}\n')
+    careful.closed()
+    careful.emit(id, task.type, 'f')
+    answer[#answer + 1] = id
+    answer[#answer + 1] = task.type
   end
-  redis.call('HSET', task, 's', 'f', 'u', integer(NOW), 'e', 'no attempt had begun by start_by_ms', 'd', 'expired')
-  redis.call('HINCRBY', task, 'z', 1)
-  dequeue(id, backlog_of(there[2], there[4], there[5]))
-  index_ended(id, 'f', tonumber(there[3]), there[5])
-  record_transition(id, there[2], 'p', 'f', tonumber(there[3]))
-  answer[#answer + 1] = id; answer[#answer + 1] = type_of(there[2])
 end
 
-for _, set in ipairs({ ':late', ':start' }) do
+local sets = { TAG .. ':start' }
+for _, task_type in ipairs(call('SMEMBERS', TAG .. ':types')) do sets[#sets + 1] = TAG .. ':late:' .. task_type end
+for _, set in ipairs(sets) do
   local left = limit - #answer / 2
   if left > 0 then
-    local late = redis.call('ZRANGE', TAG .. set, '-inf', '(' .. integer(NOW), 'BYSCORE', 'LIMIT', 0, left)
-    for _, id in ipairs(late) do expire(id) end
+    for _, id in ipairs(call('ZRANGE', set, '-inf', now, 'BYSCORE', 'LIMIT', 0, left)) do expire(id, set) end
   end
 end
-write()
+careful.write()
 return answer

@@ -1,65 +1,157 @@
 -- ARGV: queue, then for each attempt the id, fencing token, outcome (c completed, p retry, f failed,
--- x cancelled, b released, l lost and not charged, d its record is damaged), time until it is due again,
--- result or error, and what ran it (JSON, or nothing). Returns the time, and for each attempt the state of
--- the task (d if its record is damaged), its route, and 1 if this queue had applied the outcome before and
--- did not get the answer; empty strings if the token is not valid.
-local me = string.sub(FROM, -8)
-local now, leases = integer(NOW), TAG .. ':leases'
-local answers = {}
-for i = 2, #ARGV, 6 do
-  local id, fence, outcome = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local after, text, executed_by = tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5]
-  local task = key(id)
-  local there = read(id, 's', 'f', 'l', 'k', 'g', 'n', 'm', 'v', 'y', 'o', 'q', 'a', 'z', 't', 'u', 'b')
-  local route = valid_route(there[3])
-  -- A mark that no other outcome of this task has.
-  local mark = fence .. ' ' .. me .. outcome .. #text .. ' ' .. string.sub(text, -8)
-  if there[1] ~= 'r' or there[2] ~= fence then
-    local repeated = there[5] == mark and route
-    answers[#answers + 1] = repeated and { there[1], route, '1' } or { '', '', '' }
-  elseif outcome == 'd' then
-    answers[#answers + 1] = { 'd', fail_damaged(id, text), '' }
-  elseif not (route and there[6] and there[7] and are_numbers(there, 10, 16)) then
-    answers[#answers + 1] = { 'd', fail_damaged(id, 'it lacks fields that finishing needs'), '' }
+-- x cancelled, b released, l lost and not charged, d its record is damaged), time until it is due again, and
+-- what the node has encoded of the attempt; for d what is wrong.
+-- Returns the time, and for each attempt the state of the task and its type; a capital letter if this queue
+-- had applied the outcome before and did not get the answer; d if its record is damaged; nothing if the token
+-- is not valid.
+local RUN, END = TAG .. ':run', TAG .. ':end:'
+local times = ' ' .. format('%d', NOW) .. ' ' .. format('%d', IDLE) .. ' '
+local ids, n = {}, 0
+for i = 2, #ARGV, 5 do
+  n = n + 1
+  ids[n] = ARGV[i]
+end
+local held, parsed, answers = call('HMGET', RUN, unpack(ids)), {}, {}
+local careful
+
+-- Parses the value of a running task behind its order. Most tasks of a call have the same few.
+local function parse(text)
+  local fence, _, route, ttl, cancel = string.match(text, '^ (%d+) (%S+) (%S+) ([-%d]+)(.*)$')
+  local run = { fence = fence, ttl = ttl, is_cancelled = cancel ~= '', route = route }
+  if fence then
+    run.type = string.match(route, '^[^@!+~/]+')
+    run.times = times .. ttl .. ' ' .. run.type .. '\n'
+  end
+  parsed[text] = run
+  return run
+end
+
+-- The running tasks that end here, by type, and what is written of them.
+local types, ends, ended = {}, {}, {}
+
+-- Returns where a task of this type and state goes.
+local function place_of(run, letter)
+  local of = types[run.type]
+  if not of then
+    of = { leases = {}, states = {} }
+    types[run.type] = of
+  end
+  local state = of.states[letter]
+  if not state then
+    state = { orders = {}, ids = {}, due = {} }
+    of.states[letter] = state
+  end
+  return of.leases, state
+end
+
+-- Answers for a token that holds no task.
+local function repeated(id, fence, outcome, data)
+  careful = careful or library()
+  local task = careful.read(id)
+  local stored = redis.pcall('GET', END .. id)
+  if task and type(stored) == 'string' then
+    local letter, text = string.match(stored, '^([cfx]) [^\n]*\n(.*)$')
+    if text == data then return string.upper(letter), task.type end
+  elseif task and (outcome == 'p' or outcome == 'l' or outcome == 'b') then
+    local mark, left = string.match(call('GET', TAG .. ':past:' .. id) or '', '^([^\n]*)\n(.*)$')
+    if mark == fence .. outcome .. sub(FROM, -8) and (outcome == 'b' or left == data) then
+      return call('HEXISTS', RUN, id) == 1 and 'R' or 'P', task.type
+    end
+  end
+  return '', ''
+end
+
+-- Makes a task pending again whose attempt did not end it. Returns false if its record is damaged.
+local function again(id, run, fence, outcome, after, data)
+  careful = careful or library()
+  local task = careful.read(id)
+  if not task then return false end
+  local due = NOW + math.min(after, 2 ^ 41)
+  if outcome == 'p' then task.attempts = task.attempts + 1 end
+  if outcome == 'l' then task.losses = task.losses + 1 end
+  task.due = due
+  if outcome == 'b' then data = string.match(call('GET', TAG .. ':past:' .. id) or '', '\n(.*)$') or '' end
+  call('SET', TAG .. ':past:' .. id, fence .. outcome .. sub(FROM, -8) .. '\n' .. data)
+  careful.again(id, task)
+  careful.emit(id, run.type, 'p')
+  return true
+end
+
+-- Counts the loss of a task that is cancelled instead of being tried again.
+local function lost(id)
+  careful = careful or library()
+  local task = careful.read(id)
+  if not task then return end
+  task.losses = task.losses + 1
+  careful.store(id, task)
+end
+
+local seen = {}
+n = 0
+for k = 1, #ids do
+  local i = 2 + 5 * (k - 1)
+  local id, fence, outcome, value = ARGV[i], ARGV[i + 1], ARGV[i + 2], held[k]
+  local run = value and (parsed[sub(value, 17)] or parse(sub(value, 17)))
+  local letter, task_type
+  if not run or run.fence ~= fence or seen[id] then
+    letter, task_type = repeated(id, fence, outcome, ARGV[i + 4])
+  elseif outcome == 'd' or find(sub(value, 1, 16), '%D') then
+    careful = careful or library()
+    letter, task_type = 'd', careful.fail_damaged(id, outcome == 'd' and ARGV[i + 4] or 'its place is no number')
   else
-    local state, order = outcome, tonumber(there[10])
-    if outcome == 'p' or outcome == 'b' or outcome == 'l' then
+    letter, task_type = outcome, run.type
+    local is_again = outcome == 'p' or outcome == 'b' or outcome == 'l'
+    if is_again and run.is_cancelled then
       -- A task whose cancellation was requested is not retried.
-      state = there[4] and 'x' or 'p'
+      letter = 'x'
+      if outcome == 'l' then lost(id) end
+    elseif is_again then
+      letter = again(id, run, fence, outcome, tonumber(ARGV[i + 3]), ARGV[i + 4]) and 'p'
     end
-    local at = state == 'p' and NOW + after or NOW
-    local set = { 's', state, 'u', at == NOW and now or integer(at), 'g', mark }
-    local n, losses = 6, there[8]
-    if outcome == 'b' or outcome == 'l' then
-      set[n + 1], set[n + 2] = 'a', math.max(0, tonumber(there[12]) - 1)
-      n = n + 2
-    end
-    if outcome == 'l' then
-      losses = (number_of(losses) or 0) + 1
-      set[n + 1], set[n + 2] = 'v', losses
-      n = n + 2
-    end
-    if outcome ~= 'b' and executed_by ~= '' then
-      set[n + 1], set[n + 2] = 'w', executed_by
-      n = n + 2
-    end
-    if outcome == 'c' or outcome == 'p' or outcome == 'f' or outcome == 'l' then
-      set[n + 1], set[n + 2] = outcome == 'c' and 'r' or 'e', text
-      n = n + 2
-    end
-    if state == 'p' then
-      enqueue(id, backlog_of(route, losses, there[9]), at, tonumber(there[11]))
+    if not letter then
+      letter, task_type = 'd', careful.fail_damaged(id, 'it lacks what finishing needs')
     else
-      set[n + 1], set[n + 2] = 'z', tonumber(there[13]) + 1
-      index_ended(id, state, order, there[9])
+      local leases, state = place_of(run, letter)
+      leases[#leases + 1] = id
+      ended[#ended + 1] = id
+      if letter ~= 'p' then
+        ends[n + 1], ends[n + 2] = END .. id, letter .. run.times .. ARGV[i + 4]
+        n = n + 2
+        local m = #state.orders
+        state.orders[m + 1], state.orders[m + 2] = sub(value, 1, 16), id
+        state.ids[#state.ids + 1] = id
+        local ttl = run.ttl ~= '-' and tonumber(run.ttl) or 0
+        if ttl > 0 then
+          call('ZADD', TAG .. ':kept', format('%d', NOW - IDLE + ttl), id)
+        else
+          state.due[#state.due + 1] = id
+        end
+      end
     end
-    redis.call('HSET', task, unpack(set))
-    if there[4] then redis.call('HDEL', task, 'k') end
-    if outcome ~= 'b' and executed_by == '' then redis.call('HDEL', task, 'w') end
-    remove(leases, id)
-    record_transition(id, route, 'r', state, order)
-    answers[#answers + 1] = { state, route, '' }
+  end
+  seen[id] = true
+  answers[2 * k - 1], answers[2 * k] = letter, task_type
+end
+
+-- What decides the state comes last: if a set cannot be written, the call can be repeated.
+local events, e = { TAG .. ':events', 'MAXLEN', '~', 1024, '*', 'from', FROM }, 7
+for task_type, of in pairs(types) do
+  call('ZREM', TAG .. ':leases:' .. task_type, unpack(of.leases))
+  for letter, state in pairs(of.states) do
+    local set = letter .. ':' .. task_type
+    if #state.orders > 0 then
+      call('ZADD', TAG .. ':ended:' .. set, unpack(state.orders))
+      events[e + 1], events[e + 2] = letter, task_type .. ' ' .. table.concat(state.ids, ' ')
+      e = e + 2
+    end
+    if #state.due > 0 then
+      call('RPUSH', TAG .. ':purge:' .. set, format('%d', NOW - IDLE) .. ' ' .. table.concat(state.due, ' '))
+    end
   end
 end
-write()
-return { now, answers }
+if n > 0 then call('MSET', unpack(ends)) end
+if #ended > 0 then call('HDEL', RUN, unpack(ended)) end
+if n > 0 then call('HINCRBY', SHARD, 'open', -n / 2) end
+if e > 7 then call('XADD', unpack(events)) end
+if careful then careful.write() end
+return { NOW, answers }

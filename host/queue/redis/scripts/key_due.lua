@@ -3,16 +3,16 @@
 -- long ago it was reserved. An entry that cannot be read is deleted.
 local UNIQUE, HELD = TAG .. ':unique', TAG .. ':held'
 local answer = {}
-for _, name in ipairs(redis.call('ZRANGE', HELD, '-inf', integer(NOW), 'BYSCORE', 'LIMIT', 0, ARGV[2])) do
-  local held = redis.call('HGET', UNIQUE, name) or ''
+for _, name in ipairs(call('ZRANGE', HELD, '-inf', format('%d', NOW), 'BYSCORE', 'LIMIT', 0, ARGV[2])) do
+  local held = call('HGET', UNIQUE, name) or ''
   local id, token, since, till, stored = string.match(held, '^(%S+) (%S+) (%d+) (%d+) (%d)$')
   if id then
     answer[#answer + 1] = {
-      name, id, token, stored, NOW < tonumber(till) and '1' or '0', integer(math.max(0, NOW - tonumber(since))),
+      name, id, token, stored, NOW < tonumber(till) and '1' or '0', format('%d', math.max(0, NOW - tonumber(since))),
     }
   else
-    redis.call('HDEL', UNIQUE, name)
-    redis.call('ZREM', HELD, name)
+    call('HDEL', UNIQUE, name)
+    call('ZREM', HELD, name)
   end
 end
 return answer

@@ -4,19 +4,18 @@
 --
 -- A submission that was delayed on its way must not store a second task with the key after it was given to
 -- another: submit.lua refuses what was reserved before.
-local allowed, answers = tonumber(ARGV[2]), {}
+local allowed, answers, careful = tonumber(ARGV[2]), {}, library()
 for i = 3, #ARGV, 3 do
   local id, name = ARGV[i], ARGV[i + 1]
-  local there = read(id, 's', 'l', 'y')
-  local state, route = there[1], valid_route(there[2])
-  local _, _, _, _, unique = parse_options(there[3] or '')
-  if not (state and route and unique and type_of(route) .. ' ' .. unique == name) then
+  local letter = careful.state_of(id)
+  local task = letter and careful.read(id)
+  if not (task and task.options and task.type .. ' ' .. task.options.unique == name) then
     answers[#answers + 1] = 'u'
   else
-    answers[#answers + 1] = (state == 'p' or state == 'r') and 'o' or 'e'
+    answers[#answers + 1] = (letter == 'p' or letter == 'r') and 'o' or 'e'
   end
   if answers[#answers] ~= 'o' and ARGV[i + 2] == '1' then
-    redis.call('SET', TAG .. ':void:' .. id, integer(NOW + allowed), 'PX', 60000)
+    call('SET', TAG .. ':void:' .. id, format('%d', NOW + allowed), 'PX', 60000)
   end
 end
 return table.concat(answers)

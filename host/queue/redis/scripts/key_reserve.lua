@@ -13,21 +13,21 @@ local LOOK = 10000
 local answers, set, due = {}, {}, {}
 for i = 2, #ARGV, 5 do
   local name, id, token, time, replaced = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4]
-  local held = set[name] or redis.call('HGET', UNIQUE, name) or ''
+  local held = set[name] or call('HGET', UNIQUE, name) or ''
   local holder, its_token, since, till, stored = string.match(held, '^(%S+) (%S+) (%d+) (%d+) (%d)$')
   since, till = tonumber(since), tonumber(till)
   if holder and holder ~= id and its_token ~= replaced then
-    answers[#answers + 1] = { holder, its_token, stored, NOW < till and '1' or '0', integer(math.max(0, NOW - since)) }
+    answers[#answers + 1] = { holder, its_token, stored, NOW < till and '1' or '0', format('%d', math.max(0, NOW - since)) }
   else
     local ends = NOW + time
     if holder == id then ends = math.max(ends, till) end
-    set[name] = table.concat({ id, token, integer(NOW), integer(ends), '0' }, ' ')
+    set[name] = table.concat({ id, token, format('%d', NOW), format('%d', ends), '0' }, ' ')
     due[name] = math.max(ends, NOW + LOOK)
     answers[#answers + 1] = {}
   end
 end
 for name, held in pairs(set) do
-  redis.call('HSET', UNIQUE, name, held)
-  redis.call('ZADD', HELD, integer(due[name]), name)
+  call('HSET', UNIQUE, name, held)
+  call('ZADD', HELD, format('%d', due[name]), name)
 end
 return answers

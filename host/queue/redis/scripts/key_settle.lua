@@ -6,16 +6,16 @@ local UNIQUE, HELD = TAG .. ':unique', TAG .. ':held'
 local LOOK = 10000
 for i = 2, #ARGV, 3 do
   local name, token, what = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local held = redis.call('HGET', UNIQUE, name) or ''
+  local held = call('HGET', UNIQUE, name) or ''
   local id, its_token, since, till = string.match(held, '^(%S+) (%S+) (%d+) (%d+) %d$')
   if its_token ~= token then
     -- It belongs to another task now.
   elseif what == 'c' then
-    redis.call('HSET', UNIQUE, name, table.concat({ id, token, since, till, '1' }, ' '))
+    call('HSET', UNIQUE, name, table.concat({ id, token, since, till, '1' }, ' '))
   elseif what == 'd' then
-    redis.call('HDEL', UNIQUE, name)
-    redis.call('ZREM', HELD, name)
+    call('HDEL', UNIQUE, name)
+    call('ZREM', HELD, name)
   else
-    redis.call('ZADD', HELD, integer(math.max(tonumber(till), NOW + math.max(LOOK, NOW - tonumber(since)))), name)
+    call('ZADD', HELD, format('%d', math.max(tonumber(till), NOW + math.max(LOOK, NOW - tonumber(since)))), name)
   end
 end

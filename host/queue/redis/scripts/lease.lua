@@ -1,304 +1,333 @@
 -- ARGV: queue, the number of this call, 1 if it repeats a call without an answer, node, ttl, how many tasks
 -- and how many bytes in all, how many bytes a slow connection carries in a millisecond, then a lease request
--- (`matcher` in common.lua).
--- Returns the time, 1 if the task types have to be registered first, 1 if due tasks were left because of
--- their bytes, and for each task the id, fencing token, attempt, m, p, t, b, 1 if this is its first attempt
--- without an error, 1 if it is a suspect, and i or nothing. A first task is returned whatever its size.
-local number, again = tonumber(ARGV[2]), ARGV[3] == '1'
+-- (shared/request.lua).
+-- Returns the time, the fencing token of all tasks, 1 if the task types have to be registered first, 1 if
+-- due tasks were left because of their bytes, and for each task the id, the record, and what its earlier
+-- attempts left, or nothing. A first task is returned whatever its size.
+local number, repeats = tonumber(ARGV[2]), ARGV[3] == '1'
 local node, ttl, max = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local max_bytes, rate = tonumber(ARGV[7]), tonumber(ARGV[8])
-local leased, more = {}, 0
+local leased = {}
 
 -- Returns the end of leases whose answer has so many bytes. What exceeds the limit gets the time that it
 -- takes on its way.
-local function lease_end(bytes) return NOW + ttl + math.floor(math.max(0, bytes - max_bytes) / rate) end
-
-local function give(id, fence, attempt, begun, i, m, p, t, e, losses)
-  local n = #leased
-  leased[n + 1], leased[n + 2], leased[n + 3] = id, fence, attempt
-  leased[n + 4], leased[n + 5], leased[n + 6] = m, p, t
-  leased[n + 7], leased[n + 8] = begun, (attempt == 1 and not e) and 1 or 0
-  leased[n + 9] = (number_of(losses) or 0) >= SUSPECT_AFTER and 1 or 0
-  leased[n + 10] = i or ''
-end
+local function lease_end(bytes) return format('%d', NOW + ttl + math.floor(math.max(0, bytes - max_bytes) / rate)) end
 
 -- A repeated call whose first one was executed gets the same answer; the client of a cluster repeats calls
 -- by itself. A call that arrives after a later one leases nothing.
-local call = TAG .. ':call:' .. FROM
-local known = redis.call('GET', call)
-local last_number = known and tonumber(string.match(known, '^%d+'))
-if last_number and last_number >= number then
-  if last_number > number then return { integer(NOW), 0, 0, {} } end
-  local held, bytes = {}, 0
-  for id, fence in string.gmatch(known, ' (%S+) (%d+)') do
-    local there = read(id, 's', 'f', 'i', 'm', 'p', 'e', 'v', 't', 'a', 'b')
-    if there[1] == 'r' and there[2] == fence and there[4] and there[5] and are_numbers(there, 8, 10) then
-      held[#held + 1] = id
-      bytes = bytes + #there[4] + #there[5]
-      give(id, fence, tonumber(there[9]), there[10], there[3], there[4], there[5], there[8], there[6], there[7])
+local CALL = TAG .. ':call:' .. FROM
+local known = call('GET', CALL)
+if known then
+  local last, fence, ids = string.match(known, '^(%d+) (%d+)(.*)$')
+  last = tonumber(last)
+  if last and last > number then return { NOW, '0', 0, 0, {} } end
+  if last == number then
+    local careful, types, bytes = library(), {}, 0
+    for id in string.gmatch(ids, '%S+') do
+      local run = careful.parse_run(call('HGET', TAG .. ':run', id))
+      local record = run and run.fence == fence and redis.pcall('GET', TAG .. ':task:' .. id)
+      if type(record) == 'string' then
+        local n = #leased
+        leased[n + 1], leased[n + 2], leased[n + 3] = id, record, call('GET', TAG .. ':past:' .. id) or ''
+        types[id], bytes = run.type, bytes + #record
+      end
     end
+    local ends = lease_end(bytes)
+    for id, task_type in pairs(types) do call('ZADD', TAG .. ':leases:' .. task_type, ends, id) end
+    return { NOW, fence, 0, 0, leased }
   end
-  local ends = lease_end(bytes)
-  for _, id in ipairs(held) do
-    redis.call('HSET', key(id), 'u', integer(ends))
-    add(TAG .. ':leases', ends, id)
-  end
-  write()
-  return { integer(NOW), 0, 0, leased }
-end
-local requested_of, available = matcher(9)
-if not requested_of then return { integer(NOW), 1, 0, {} } end
-
-local function answer()
-  local words = { integer(number) }
-  for n = 1, #leased, 10 do
-    words[#words + 1], words[#words + 2] = leased[n], leased[n + 1]
-  end
-  -- An empty answer that is lost loses nothing, unless it ends a repeated call.
-  if again or #leased > 0 then
-    redis.call('SET', call, table.concat(words, ' '), 'PX', 600000)
-  end
-  return { integer(NOW), 0, more, leased }
 end
 
 -- The priorities, the highest first, and whose turn it is in 21 leases in a row (Priority::of_turn): high,
 -- normal or low.
 local HIGH, NORMAL, LOW = '+', '', '~'
 local TURNS = '++-++++-++~++-++++-++'
-
--- A shard without priorities and deadlines has none of these sets.
-local has_priorities = redis.call('EXISTS', TAG .. ':heads+', TAG .. ':heads~', TAG .. ':start') > 0
-if has_priorities then
+local careful
+-- A shard without priorities, deadlines and groups has none of these sets.
+local has_priorities = false
+if call('EXISTS', TAG .. ':heads+', TAG .. ':heads~', TAG .. ':start', TAG .. ':rings') > 0 then
+  careful = library()
   -- Tasks whose first attempt can no longer begin in time are in no backlog. expire.lua ends them.
-  local late = redis.call('ZRANGE', TAG .. ':start', '-inf', '(' .. integer(NOW), 'BYSCORE', 'LIMIT', 0, 500, 'WITHSCORES')
+  local late = call('ZRANGE', TAG .. ':start', '-inf', '(' .. format('%d', NOW), 'BYSCORE', 'LIMIT', 0, 500, 'WITHSCORES')
   for l = 1, #late, 2 do
     local id = late[l]
-    local there = read(id, 's', 'l', 'v', 'y', 'b')
-    remove(TAG .. ':start', id)
-    if there[1] == 'p' and valid_route(there[2]) and not there[5] then
-      local backlog = backlog_of(there[2], there[3], there[4])
-      redis.call('ZREM', backlog_key(backlog), id)
-      dirty[backlog] = true
-      add(TAG .. ':late', late[l + 1], id)
+    call('ZREM', TAG .. ':start', id)
+    local task = call('HEXISTS', TAG .. ':run', id) == 0 and careful.read(id)
+    if task and not task.again and call('EXISTS', TAG .. ':end:' .. id) == 0 then
+      local backlog = careful.backlog_of(task)
+      call('ZREM', TAG .. ':ready:' .. backlog, id)
+      careful.touch(backlog)
+      careful.place(id, task, tonumber(late[l + 1]))
     end
   end
-  write_heads()
-  for backlog in pairs(dirty) do dirty[backlog] = nil end
-  has_priorities = redis.call('EXISTS', TAG .. ':heads+', TAG .. ':heads~') > 0
+  careful.write_heads()
+  has_priorities = call('EXISTS', TAG .. ':heads+', TAG .. ':heads~') > 0
 end
 
 -- Backlogs are read in the order of their first tasks, a page at a time, and the oldest tasks of a page are
 -- taken. A task that does not fit is passed over, so that it does not block smaller ones.
 local PAGE = 64
-local taken, has_suspect = {}, false
+local taken, streams, backlogs, has_suspect = {}, {}, {}, false
 
--- Adds the due tasks of a backlog to a list, oldest first.
-local function add_due(list, backlog, requested, suspect)
+-- Adds the due tasks of a backlog, oldest first, as a stream: ids and scores in turn.
+local function add_stream(reader, backlog, requested, route, suspect)
   local limit = suspect and 1 or math.min(requested.left, max - #taken)
-  local due = redis.call('ZRANGE', backlog_key(backlog), '-inf', LAST, 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES')
-  -- An empty backlog is in TAG:heads by mistake.
-  if #due == 0 then dirty[backlog] = true end
-  for d = 1, #due, 2 do
-    list[#list + 1] = {
-      id = due[d], score = tonumber(due[d + 1]), backlog = backlog, requested = requested, suspect = suspect,
-    }
+  local due = call('ZRANGE', TAG .. ':ready:' .. backlog, '-inf', LAST, 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES')
+  if #due == 0 then
+    -- An empty backlog is in TAG:heads by mistake.
+    careful = careful or library()
+    careful.touch(backlog)
+    return
   end
+  reader.streams[#reader.streams + 1] = {
+    due = due, at = 1, backlog = backlog, requested = requested, route = route, suspect = suspect,
+  }
 end
 
--- Adds the due tasks of the groups of a backlog to a list, by their turns. A task counts as due with the
--- one before it if that was due later.
-local function add_turns(list, backlog, requested)
+-- Adds the due tasks of the groups of a backlog by their turns, as one stream. A task counts as due with
+-- the one before it if that was due later.
+local function add_turns(reader, backlog, requested, route)
   local limit = math.min(requested.left, max - #taken)
-  local bound = math.max(LAST, tonumber(redis.call('HGET', N, 'turn') or 0) or 0)
   local lines = {}
-  local ring = TAG .. ':ring:' .. backlog
-  for _, group in ipairs(redis.call('ZRANGE', ring, '-inf', bound, 'BYSCORE', 'LIMIT', 0, limit + 1)) do
+  for _, group in ipairs(call('ZRANGE', TAG .. ':ring:' .. backlog, '-inf', careful.bound, 'BYSCORE', 'LIMIT', 0, limit + 1)) do
     lines[#lines + 1] = { backlog = group == '' and backlog or backlog .. '/' .. group, due = {}, at = 1, read = 0 }
   end
-  -- An earlier version does not keep the turn of the tasks without a group.
-  if not redis.call('ZSCORE', ring, '') and redis.call('EXISTS', backlog_key(backlog)) == 1 then
-    table.insert(lines, 1, { backlog = backlog, due = {}, at = 1, read = 0 })
-    dirty[backlog] = true
-  end
   local step = math.ceil(limit / math.max(1, #lines))
+  local stream = { due = {}, at = 1, backlogs = {}, requested = requested, route = route }
   local score, turn = 0, 0
   while turn < limit and #lines > 0 do
     local rest = {}
     for _, line in ipairs(lines) do
       if turn == limit then break end
       if line.at > #line.due and not line.is_over then
-        local due = redis.call('ZRANGE', backlog_key(line.backlog), '-inf', LAST, 'BYSCORE', 'LIMIT', line.read, step, 'WITHSCORES')
+        local due = call('ZRANGE', TAG .. ':ready:' .. line.backlog, '-inf', LAST, 'BYSCORE', 'LIMIT', line.read, step, 'WITHSCORES')
         -- A group without a due task waits for its turn by mistake.
-        if #due == 0 and line.read == 0 then dirty[line.backlog] = true end
+        if #due == 0 and line.read == 0 then careful.touch(line.backlog) end
         line.due, line.at, line.read, line.is_over = due, 1, line.read + step, #due < 2 * step
       end
       if line.at <= #line.due then
         score, turn = math.max(score, tonumber(line.due[line.at + 1])), turn + 1
-        list[#list + 1] = {
-          id = line.due[line.at], score = score, turn = turn, backlog = line.backlog, requested = requested,
-        }
+        stream.due[2 * turn - 1], stream.due[2 * turn] = line.due[line.at], score
+        stream.backlogs[2 * turn - 1] = line.backlog
         line.at = line.at + 2
         rest[#rest + 1] = line
       end
     end
     lines = rest
   end
+  if turn > 0 then reader.streams[#reader.streams + 1] = stream end
 end
 
--- A score has the low bits of the number; the id decides between equal scores.
-local function is_before(a, b)
-  if a.score ~= b.score then return a.score < b.score end
-  if a.turn ~= b.turn then return (a.turn or 0) < (b.turn or 0) end
-  return a.id < b.id
-end
-
--- Reads a page of backlogs. Others may have older tasks than those behind `bound`.
-local function read_page(of)
-  local backlogs = redis.call('ZRANGE', of.heads, '-inf', LAST, 'BYSCORE', 'LIMIT', of.seen, PAGE, 'WITHSCORES')
+-- Reads a page of backlogs. Others may have older tasks than those behind `bound`. Returns false if the task
+-- types are not registered.
+local function read_page(reader)
+  local backlogs = call('ZRANGE', reader.heads, '-inf', LAST, 'BYSCORE', 'LIMIT', reader.seen, PAGE, 'WITHSCORES')
   local is_last = #backlogs < 2 * PAGE
-  of.seen = of.seen + #backlogs / 2
-  of.bound = is_last and math.huge or tonumber(backlogs[#backlogs])
-  local list = {}
-  for at = of.at, #of.list do list[#list + 1] = of.list[at] end
-  local streams = #list
+  reader.seen = reader.seen + #backlogs / 2
+  reader.bound = is_last and math.huge or tonumber(backlogs[#backlogs])
+  if not read_limits(unread_types(backlogs, 2)) then return false end
+  local groups = reader.groups
   for l = 1, #backlogs, 2 do
     local name = backlogs[l]
-    if string.sub(name, -1) == '/' then
-      name = string.sub(name, 1, -2)
-      of.with_groups[name] = of.with_groups[name] or 'unread'
-    end
+    if sub(name, -1) == '/' then groups[sub(name, 1, -2)] = groups[sub(name, 1, -2)] or 'unread' end
   end
   for l = 1, #backlogs, 2 do
     local name = backlogs[l]
-    local requested, suspect = requested_of(name)
-    if requested and requested.left > 0 and fits(requested, available) and not (suspect and has_suspect) then
-      if string.sub(name, -1) == '/' then name = string.sub(name, 1, -2) end
-      local groups = of.with_groups[name]
-      if groups == nil and not is_last and not suspect then
+    local requested, route, suspect = requested_of(name)
+    if requested and fits(requested) and not (suspect and has_suspect) then
+      if sub(name, -1) == '/' then name = sub(name, 1, -2) end
+      if groups[name] == nil and not is_last and not suspect then
         -- The entry of its groups may be on a later page.
-        local first = tonumber(redis.call('ZSCORE', of.heads, name .. '/'))
-        groups = first and first <= LAST and 'unread' or 'none'
-        of.with_groups[name] = groups
+        local first = tonumber(call('ZSCORE', reader.heads, name .. '/'))
+        groups[name] = first and first <= LAST and 'unread' or 'none'
       end
-      local before = #list
-      if groups == 'unread' then
-        of.with_groups[name] = 'read'
-        add_turns(list, name, requested)
-      elseif groups ~= 'read' then
-        add_due(list, name, requested, suspect)
+      if groups[name] == 'unread' then
+        groups[name] = 'read'
+        add_turns(reader, name, requested, route)
+      elseif groups[name] ~= 'read' then
+        add_stream(reader, name, requested, route, suspect)
       end
-      if #list > before then streams = streams + 1 end
     end
   end
-  if streams > 1 then table.sort(list, is_before) end
-  of.list, of.at = list, 1
+  return true
 end
 
--- Returns the next task of a priority that can be leased, and moves on to it.
-local function next_of(of)
+-- Returns the stream of a priority that has the next task that can be leased, or nothing. A score has the low
+-- bits of the order; the id decides between equal scores.
+local function next_of(reader)
   while true do
-    local head = of.list[of.at]
-    while head and head.score <= of.bound do
-      local requested = head.requested
-      if requested.left > 0 and fits(requested, available) and not (head.suspect and has_suspect) then return head end
-      of.at = of.at + 1
-      head = of.list[of.at]
+    local first
+    for n = #reader.streams, 1, -1 do
+      local stream = reader.streams[n]
+      if stream.at > #stream.due or not fits(stream.requested) or stream.suspect and has_suspect then
+        table.remove(reader.streams, n)
+      else
+        local score = tonumber(stream.due[stream.at + 1])
+        stream.score = score
+        if not first or score < first.score or score == first.score and stream.due[stream.at] < first.due[first.at] then
+          first = stream
+        end
+      end
     end
-    if of.bound == math.huge then return nil end
-    read_page(of)
+    if first and first.score <= reader.bound then return first end
+    if reader.bound == math.huge then return nil end
+    read_page(reader)
   end
 end
 
--- The due tasks of each priority: those that were read, and how far.
 local readers = {}
 for _, priority in ipairs(has_priorities and { HIGH, NORMAL, LOW } or { NORMAL }) do
-  readers[priority] = {
-    heads = TAG .. ':heads' .. priority, seen = 0, list = {}, at = 1, bound = -1, with_groups = {},
-  }
-end
-local lease_number
-if has_priorities then
-  lease_number = tonumber(redis.call('HGET', N, 'fence') or 0) or 0
-end
-while #taken < max do
-  local of, head = readers[NORMAL], nil
-  if has_priorities then
-    local turn = (lease_number + #taken) % #TURNS + 1
-    turn = string.sub(TURNS, turn, turn)
-    of = readers[turn == '-' and NORMAL or turn]
-    head = next_of(of)
-    for _, priority in ipairs({ HIGH, NORMAL, LOW }) do
-      if head then break end
-      of = readers[priority]
-      head = next_of(of)
-    end
-  else
-    head = next_of(of)
-  end
-  if not head then break end
-  of.at = of.at + 1
-  local requested = head.requested
-  requested.left = requested.left - 1
-  available.bytes, available.slots = available.bytes - requested.bytes, available.slots - requested.slots
-  has_suspect = has_suspect or head.suspect
-  taken[#taken + 1] = head
+  readers[priority] = { heads = TAG .. ':heads' .. priority, seen = 0, streams = {}, bound = -1, groups = {} }
+  if not read_page(readers[priority]) then return { NOW, '0', 1, 0, {} } end
 end
 
-local rows, bytes = {}, 0
-for _, head in ipairs(taken) do
-  local there = read(head.id, 's', 'm', 'p', 'e', 'v', 'l', 'y', 'a', 't', 'o', 'u', 'q', 'z')
-  local y = there[7]
-  local size = #(there[2] or '') + #(there[3] or '')
-  if #rows > 0 and bytes + size > max_bytes then
-    more = 1
-    break
+local function take(stream)
+  local requested, n = stream.requested, #taken + 1
+  taken[n], streams[n] = stream.due[stream.at], stream
+  backlogs[n] = stream.backlog or stream.backlogs[stream.at]
+  stream.at = stream.at + 2
+  requested.left = requested.left - 1
+  available.bytes, available.slots = available.bytes - requested.bytes, available.slots - requested.slots
+  has_suspect = has_suspect or stream.suspect
+end
+
+local normal = readers[NORMAL]
+if not has_priorities and #normal.streams == 1 and normal.bound == math.huge then
+  -- Most often the tasks of one backlog wait.
+  local stream = normal.streams[1]
+  while #taken < max and stream.at <= #stream.due and fits(stream.requested) do take(stream) end
+end
+while #taken < max do
+  local stream
+  if has_priorities then
+    local turn = (shard[6] + #taken) % #TURNS + 1
+    turn = sub(TURNS, turn, turn)
+    stream = next_of(readers[turn == '-' and NORMAL or turn])
+    for _, priority in ipairs({ HIGH, NORMAL, LOW }) do
+      stream = stream or next_of(readers[priority])
+    end
+  else
+    stream = next_of(normal)
   end
-  dequeue(head.id, head.backlog)
-  -- A task that was deleted by hand is still in its backlog.
-  if there[1] == 'p' and not (there[2] and there[3] and valid_route(there[6])
-    and are_numbers(there, 8, 13) and (not y or parse_options(y))) then
-    fail_damaged(head.id, 'it lacks fields that an attempt needs')
-  elseif there[1] == 'p' then
-    local backlog = backlog_of(there[6], there[5], y)
-    if backlog ~= head.backlog or tonumber(there[11]) > NOW then
-      -- An earlier version has put it into this backlog, or has left it there.
-      enqueue(head.id, backlog, tonumber(there[11]), tonumber(there[12]))
+  if not stream then break end
+  take(stream)
+end
+
+local fence = format('%d', math.max(NOW * STEP, shard[5] + 1))
+local more, bytes, turn, turns = 0, 0, 0, nil
+local runs, removed, types = {}, {}, {}
+-- Tasks of which an attempt has begun before, and may have left progress.
+local tried = {}
+
+-- Leases a task whose record was read.
+local function give(k, id, record, run, past)
+  local n, of = #leased, types[streams[k].requested.type]
+  if not of then
+    of = { ids = {}, leases = {} }
+    types[streams[k].requested.type] = of
+  end
+  of.ids[#of.ids + 1] = id
+  leased[n + 1], leased[n + 2], leased[n + 3] = id, record, past
+  n = #runs
+  runs[n + 1], runs[n + 2] = id, run
+  bytes = bytes + #record
+end
+
+-- The same for a task with options, for one that was tried before, and for one that should not be here.
+local function give_carefully(k, id, record)
+  careful = careful or library()
+  local stream, task = streams[k], record and careful.parse(record)
+  local route = task and careful.route_of_head(record)
+  if not route then
+    if call('EXISTS', TAG .. ':task:' .. id) == 1 then careful.fail_damaged(id, 'it lacks what an attempt needs') end
+    return
+  end
+  task.route, task.type = route, stream.requested.type
+  if route ~= stream.route or careful.backlog_of(task) ~= backlogs[k] or careful.due_of(task) > NOW and task.due > 0 then
+    return
+  end
+  careful.unplace(id, task)
+  if task.again then tried[#tried + 1] = id end
+  local past = task.again and call('GET', TAG .. ':past:' .. id) or ''
+  give(k, id, record, task.order .. stream.suffix .. careful.ttl_of(task), past)
+  if stream.backlogs then
+    turn, turns = turn + 1, turns or {}
+    turns[backlogs[k]] = turn
+  end
+end
+
+local k, step = 1, 8
+while k <= #taken and more == 0 do
+  local keys, last = {}, math.min(k + step - 1, #taken)
+  for j = k, last do keys[#keys + 1] = TAG .. ':task:' .. taken[j] end
+  local records = call('MGET', unpack(keys))
+  for j = k, last do
+    local id, record, stream = taken[j], records[j - k + 1], streams[j]
+    if record and #leased > 0 and bytes + #record > max_bytes then
+      more = 1
+      break
+    end
+    if not stream.suffix then
+      stream.suffix = ' ' .. fence .. ' ' .. node .. ' ' .. stream.route .. ' '
+      stream.plain = stream.suffix .. '-'
+      stream.start = FRESH .. '\n{"lane":"' .. stream.route .. '"'
+      stream.till = 16 + #stream.start
+    end
+    local list = removed[backlogs[j]]
+    if not list then list = {}; removed[backlogs[j]] = list end
+    list[#list + 1] = id
+    if record and not stream.backlogs and sub(record, 17, stream.till) == stream.start and not find(sub(record, 1, 16), '%D') then
+      give(j, id, record, sub(record, 1, 16) .. stream.plain, '')
     else
-      rows[#rows + 1] = { head, there }
-      bytes = bytes + size
+      give_carefully(j, id, record)
     end
   end
+  -- The next ones are likely to be as large.
+  k, step = last + 1, math.floor((max_bytes - bytes) / (bytes / math.max(1, #leased / 3) + 1)) + 1
+  step = math.min(500, step)
 end
-if #rows == 0 then
-  write()
-  return answer()
-end
-local fence, ends = redis.call('HINCRBY', N, 'fence', #rows) - #rows, lease_end(bytes)
-local lease_ends, now = integer(ends), integer(NOW)
-local leases, turn = TAG .. ':leases', 0
-for _, row in ipairs(rows) do
-  local head, there = row[1], row[2]
-  local id, options = head.id, nil
-  fence = fence + 1
-  local attempt, token = tonumber(there[8]) + 1, integer(fence)
-  redis.call('HSET', key(id), 's', 'r', 'a', attempt, 'f', token, 'u', lease_ends, 'b', now, 'n', node)
-  add(leases, lease_ends, id)
-  if there[7] then
-    options = redis.call('HGET', key(id), 'i')
-    forget_start(id)
+
+local count = #leased / 3
+if count > 0 then
+  local ends = lease_end(bytes)
+  if #tried > 0 then call('HDEL', TAG .. ':progress', unpack(tried)) end
+  local events, e = { TAG .. ':events', 'MAXLEN', '~', 1024, '*', 'from', FROM }, 7
+  local words = { format('%d', number) .. ' ' .. fence }
+  for task_type, of in pairs(types) do
+    local ids, list, m = of.ids, of.leases, 0
+    for n = 1, #ids do
+      list[m + 1], list[m + 2] = ends, ids[n]
+      m = m + 2
+    end
+    call('ZADD', TAG .. ':leases:' .. task_type, unpack(list))
+    local text = table.concat(ids, ' ')
+    events[e + 1], events[e + 2] = 'r', task_type .. ' ' .. text
+    e = e + 2
+    words[#words + 1] = text
   end
-  if head.turn then
-    turn, turns = turn + 1, turns or {}
-    turns[head.backlog] = turn
+  call('HSET', TAG .. ':run', unpack(runs))
+  local fields = { 'fence', fence, 'leased', shard[6] + count }
+  if turn > 0 then
+    -- The last turns are later than all that is due, and than all turns before.
+    for backlog, at in pairs(turns) do turns[backlog] = careful.bound + at end
+    careful.set_turns(turns)
+    fields[5], fields[6] = 'turn', format('%d', careful.bound + turn)
   end
-  record_transition(id, there[6], 'p', 'r', tonumber(there[10]))
-  give(id, token, attempt, now, options, there[2], there[3], there[9], there[4], there[5])
+  call('HSET', SHARD, unpack(fields))
+  call('SET', CALL, table.concat(words, ' '), 'PX', 600000)
+  call('XADD', unpack(events))
+elseif repeats then
+  -- An empty answer that is lost loses nothing, unless it ends a repeated call.
+  call('SET', CALL, format('%d', number) .. ' ' .. fence, 'PX', 600000)
 end
-if turn > 0 then
-  -- The last turns are later than all that is due, and than all turns before.
-  local before = math.max(LAST, tonumber(redis.call('HGET', N, 'turn') or 0) or 0)
-  for backlog, at in pairs(turns) do turns[backlog] = before + at end
-  redis.call('HSET', N, 'turn', integer(before + turn))
+for backlog, ids in pairs(removed) do
+  call('ZREM', TAG .. ':ready:' .. backlog, unpack(ids))
+  if careful then
+    careful.touch(backlog)
+  else
+    local first = call('ZRANGE', TAG .. ':ready:' .. backlog, 0, 0, 'WITHSCORES')[2]
+    if first then call('ZADD', TAG .. ':heads', first, backlog) else call('ZREM', TAG .. ':heads', backlog) end
+  end
 end
-write()
-return answer()
+if careful then careful.write() end
+return { NOW, fence, 0, more, leased }

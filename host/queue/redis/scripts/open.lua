@@ -1,15 +1,15 @@
--- ARGV: queue, the format of the keys, the number of shards, an identity for a store that has none.
--- Returns the values in force, which are these unless the shard has tasks already. The identity stays for
--- as long as the store keeps its data.
---
--- Format 1 is a part of format 2, which has more fields and sets, so a shard becomes one of format 2 by
--- saying so. From then on nodes that know format 1 alone refuse to open it; those that have opened it go on.
-if redis.call('HGET', N, 'open') or redis.call('EXISTS', TAG .. ':all') == 1 then
-  redis.call('HSETNX', N, 'format', ARGV[2])
-  redis.call('HSETNX', N, 'shards', ARGV[3])
-else
-  redis.call('HSET', N, 'format', ARGV[2], 'shards', ARGV[3])
-end
-if ARGV[2] == '2' and redis.call('HGET', N, 'format') == '1' then redis.call('HSET', N, 'format', '2') end
-redis.call('HSETNX', N, 'store', ARGV[4])
-return redis.call('HMGET', N, 'format', 'shards', 'store')
+-- ARGV: queue, the number of shards, an identity for a store that has none.
+-- Returns the format of the keys, the number of shards and the identity in force, which are these unless the
+-- shard has tasks already. The identity stays for as long as the store keeps its data. A shard of format 1 is
+-- left as it is: migrate.lua changes it, and until all of its tasks are changed the format is 1.
+local OLD = TAG .. ':n'
+if call('TYPE', OLD).ok == 'hash' then return call('HMGET', OLD, 'format', 'shards', 'store') end
+call('HSETNX', SHARD, 'format', '2')
+call('HSETNX', SHARD, 'store', ARGV[3])
+-- Until a task has an order, another number is as good.
+call(call('HEXISTS', SHARD, 'order') == 1 and 'HSETNX' or 'HSET', SHARD, 'shards', ARGV[2])
+-- Nodes that know format 1 alone read this key in each of their scripts, and fail.
+call('SET', OLD, 'These tasks have format 2. Use a newer version of Hostel.')
+local opened = call('HMGET', SHARD, 'format', 'shards', 'store')
+if call('EXISTS', TAG .. ':all') == 1 then opened[1] = '1' end
+return opened

@@ -2,45 +2,60 @@
 
 -- After an hour without a query of expired leases, that query first decides how much of the time counts.
 if LOOKED > 0 and NOW - LOOKED > 3600000 then return 0 end
-local limit = tonumber(ARGV[3])
+local limit, till, purged = tonumber(ARGV[3]), NOW - IDLE - tonumber(ARGV[2]), 0
+local careful = library()
+local keys, gone = {}, {}
 
--- Purges a task, which is in this set.
-local function purge(id, set)
-  local task = key(id)
-  local there = read(id, 's', 'l', 'o', 'y', 'u')
-  local state, y = there[1], there[4]
-  remove(TAG .. set, id)
-  -- A task that has not ended is in this set by mistake.
-  if state == 'p' or state == 'r' then return end
-  local _, ttl = nil, 0
-  if y then _, ttl = parse_options(y) end
-  if set == ':ended' and (ttl or 0) > 0 and NOW < (number_of(there[5]) or 0) + ttl then
-    -- An earlier version has put it here.
-    add(TAG .. ':kept', number_of(there[5]) - IDLE + ttl, id)
-    return
-  end
-  -- The counters of a damaged record are left to the reconciliation.
-  if state and valid_route(there[2]) then record_transition(id, there[2], state, nil, number_of(there[3])) end
-  remove(TAG .. ':all', id)
-  if state == 'f' or state == 'x' then remove(TAG .. ':dead:' .. state, id) end
-  if y then
-    remove(TAG .. (set == ':ended' and ':kept' or ':ended'), id)
-    each_index(y, function(entry)
-      remove(TAG .. ':index:' .. entry, id)
-      indexed[entry] = false
+-- Purges an ended task.
+local function purge(id, ended)
+  local task = ended.ttl ~= '-' and careful.parse(careful.read_head(id))
+  if task and task.options then
+    careful.each_index(task.options, function(entry)
+      careful.remove(':index:' .. entry, id)
+      careful.indexed[entry] = false
     end)
   end
-  redis.call('UNLINK', task)
+  careful.remove(':ended:' .. ended.letter .. ':' .. ended.type, id)
+  for _, kind in ipairs({ ':task:', ':end:', ':past:' }) do keys[#keys + 1] = TAG .. kind .. id end
+  purged = purged + 1
+  gone[purged] = id
 end
 
-local function old(set, till)
-  return redis.call('ZRANGE', TAG .. set, '-inf', integer(till), 'BYSCORE', 'LIMIT', 0, limit)
+-- Purges tasks from a list, of which each entry has the time of an end and the ids of the tasks that ended
+-- then. A task that was requeued since is passed over.
+local function purge_list(list)
+  while purged < limit do
+    local entry = call('LPOP', list)
+    if not entry then return end
+    local at, ids = string.match(entry, '^(%d+) (.*)$')
+    if not at or tonumber(at) > till then
+      if at then call('LPUSH', list, entry) end
+      return
+    end
+    local left = {}
+    for id in string.gmatch(ids, '%S+') do
+      if purged < limit then
+        local ended = careful.read_end(id)
+        if ended and ended.at == tonumber(at) then purge(id, ended) end
+      else
+        left[#left + 1] = id
+      end
+    end
+    if #left > 0 then call('LPUSH', list, at .. ' ' .. table.concat(left, ' ')) end
+  end
 end
-local kept, ended = old(':kept', NOW - IDLE), old(':ended', NOW - IDLE - tonumber(ARGV[2]))
--- Neither set waits for the end of the other.
-local of_kept = math.min(#kept, math.max(math.ceil(limit / 2), limit - #ended))
-local of_ended = math.min(#ended, limit - of_kept)
-for n = 1, of_kept do purge(kept[n], ':kept') end
-for n = 1, of_ended do purge(ended[n], ':ended') end
-write()
-return of_kept + of_ended
+
+for _, id in ipairs(call('ZRANGE', TAG .. ':kept', '-inf', format('%d', NOW - IDLE), 'BYSCORE', 'LIMIT', 0, math.ceil(limit / 2))) do
+  local ended = careful.read_end(id)
+  if ended then purge(id, ended) end
+  careful.remove(':kept', id)
+end
+for _, task_type in ipairs(call('SMEMBERS', TAG .. ':types')) do
+  for _, letter in ipairs({ 'c', 'f', 'x' }) do purge_list(TAG .. ':purge:' .. letter .. ':' .. task_type) end
+end
+if #keys > 0 then
+  call('UNLINK', unpack(keys))
+  call('HDEL', TAG .. ':progress', unpack(gone))
+end
+careful.write()
+return purged

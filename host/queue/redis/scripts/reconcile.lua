@@ -1,196 +1,222 @@
--- ARGV: queue, how many. Reconciles sets and counters with the tasks, a part of them with each call: adds
--- tasks to sets that have lost them, removes entries of tasks that are in another state or do not exist,
--- fails tasks whose record is damaged, and counts.
+-- ARGV: queue, how many keys to read. Reconciles sets with the tasks, a part of them with each call: adds tasks
+-- to sets that have lost them, removes entries of tasks that are in another state or do not exist, fails tasks
+-- whose record is damaged, and corrects the number of open tasks.
 -- Returns how many entries were repaired, and 1 at the end of a pass.
 --
--- A pass counts over many calls, in the order of submission, while tasks change. Field `pass` of TAG:n is
--- the order up to which it has counted, and TAG:pass has the counts up to there; a script that changes a
--- task before that order changes TAG:pass as well. So at the end of a pass TAG:pass has the true counts, and
--- the counters are set to them. They are only used if they match the sizes of the sets, since nodes of an
--- older version do not update TAG:pass.
+-- There is no set of all tasks, so a pass goes through the keys of the server.
 local limit = tonumber(ARGV[2])
-local ALL, COUNT, INDEX = TAG .. ':all', TAG .. ':pass', TAG .. ':index'
-local SETS = {
-  { TAG .. ':leases', 'r' }, { TAG .. ':ended', 'cfx' }, { TAG .. ':dead:f', 'f' }, { TAG .. ':dead:x', 'x' },
-  { TAG .. ':kept', 'cfx' }, { TAG .. ':start', 'p' }, { TAG .. ':late', 'p' },
-}
-local repaired, counts = 0, {}
+local careful, repaired = library(), 0
+local RUN, PREFIX = TAG .. ':run', TAG .. ':task:'
+-- After how long a lease expires of which the end is lost, unless its holder renews it.
+local LEASE = 15000
 
 local function ensure(set, score, id)
-  if not redis.call('ZSCORE', set, id) then
-    add(set, score, id)
-    repaired = repaired + 1
-  end
+  if call('ZSCORE', TAG .. set, id) then return end
+  careful.add(set, score, id)
+  repaired = repaired + 1
+end
+
+local function fail(id, why)
+  repaired = repaired + 1
+  careful.fail_damaged(id, why)
 end
 
 -- Ensures that a pending task is where leases and expire.lua find it.
-local function ensure_waiting(id, route, at, number, losses, y, begun)
-  local by = y and not begun and parse_options(y) or 0
-  if by > 0 and not redis.call('ZSCORE', TAG .. ':late', id) then ensure(TAG .. ':start', by, id) end
-  -- Once it can no longer begin in time, it may have left its backlog.
-  if by > 0 and by < NOW then return end
-  local backlog = backlog_of(route, losses, y)
-  ensure(backlog_key(backlog), at * STEP + number % STEP, id)
-  dirty[backlog] = true
+local function check_pending(id, task)
+  local by = not task.again and task.options and task.options.by or 0
+  if by > 0 then
+    if call('ZSCORE', TAG .. ':late:' .. task.type, id) then return ensure(':others:' .. task.type, task.order, id) end
+    ensure(':start', by + NOW - WALL, id)
+    -- Once it can no longer begin in time, it may have left its backlog.
+    if by + NOW - WALL < NOW then return end
+  end
+  local backlog = careful.backlog_of(task)
+  ensure(':ready:' .. backlog, careful.score_of(task), id)
+  careful.touch(backlog)
+  if careful.is_other(task) then ensure(':others:' .. task.type, task.order, id) end
 end
 
--- Ensures that an ended task is purged when it has to be. A task without a time of its end ended now.
-local function ensure_ended(id, at, y)
-  local _, ttl = nil, 0
-  if y then _, ttl = parse_options(y) end
-  if (ttl or 0) == 0 then return ensure(TAG .. ':ended', at or NOW, id) end
-  ensure(TAG .. ':kept', (at or NOW) + ttl, id)
-  if redis.call('ZSCORE', TAG .. ':ended', id) then
-    -- An earlier version has put it there.
-    remove(TAG .. ':ended', id)
+-- Ensures that an ended task is listed, and purged when it has to be.
+local function check_ended(id, ended, order)
+  local set = ended.letter .. ':' .. ended.type
+  if order then ensure(':ended:' .. set, order, id) end
+  local ttl = tonumber(ended.ttl) or 0
+  if ttl > 0 then return ensure(':kept', ended.at + ttl, id) end
+  -- The list is in the order of time, so that of a task before its first entry is gone.
+  local first = call('LINDEX', TAG .. ':purge:' .. set, 0)
+  if ended.at < (tonumber(string.match(first or '', '^%d+') or nil) or math.huge) then
+    call('LPUSH', TAG .. ':purge:' .. set, format('%d', ended.at) .. ' ' .. id)
+    call('SADD', TAG .. ':types', ended.type)
     repaired = repaired + 1
   end
 end
 
 local function check(id)
-  local there = read(id, 's', 'l', 'u', 'q', 'o', 't', 'a', 'z', 'm', 'f', 'b', 'n', 'v', 'y')
-  local state, route, at = there[1], valid_route(there[2]), number_of(there[3])
-  if not state and redis.call('EXISTS', key(id)) == 0 then
-    remove(ALL, id)
-    repaired = repaired + 1
-    return
-  end
-  local ended = state == 'c' or state == 'f' or state == 'x'
-  local runs, y = state == 'r' and there[12] and are_numbers(there, 10, 11), there[14]
-  if not ended and not (route and there[9] and are_numbers(there, 3, 8) and (state == 'p' or runs)
-    and (not y or parse_options(y)) and redis.call('HEXISTS', key(id), 'p') == 1) then
-    state, route = 'f', fail_damaged(id, 'it lacks a field')
-  elseif state == 'p' then
-    ensure_waiting(id, route, at, tonumber(there[4]), there[13], y, there[11])
-  elseif state == 'r' then
-    ensure(TAG .. ':leases', at, id)
-  else
-    ensure_ended(id, at, y)
-    local order = number_of(there[5])
-    if state ~= 'c' and order then ensure(TAG .. ':dead:' .. state, order, id) end
-  end
-  if y and number_of(there[5]) then
-    each_index(y, function(entry)
-      ensure(INDEX .. ':' .. entry, number_of(there[5]), id)
-      if not indexed[entry] and not redis.call('ZSCORE', INDEX, entry) then
-        indexed[entry] = true
-        repaired = repaired + 1
-      end
-    end)
-  end
-  local field = state .. ' ' .. type_of(route or 'unknown')
-  counts[field] = (counts[field] or 0) + 1
-end
-
--- Removes the entries of tasks in other states from a part of a set. Returns where the next part begins, or
--- nothing at the end, and how many entries it has read.
-local function sweep(set, states, from)
-  local found = redis.call('ZRANGE', set, from, from + limit - 1)
-  for _, id in ipairs(found) do
-    local state = read(id, 's')[1]
-    if not state or not string.find(states, state, 1, true) then
-      remove(set, id)
+  local task, ended, value = careful.read(id), careful.read_end(id), call('HGET', RUN, id)
+  if ended then
+    if value then
+      call('HDEL', RUN, id)
       repaired = repaired + 1
     end
+    check_ended(id, ended, task and task.order)
+  elseif call('EXISTS', TAG .. ':end:' .. id) == 1 then
+    fail(id, 'what is stored of its end cannot be read')
+  elseif not task then
+    fail(id, 'its record cannot be read')
+  elseif value then
+    local run = careful.parse_run(value)
+    if not run or run.order ~= task.order then return fail(id, 'its lease cannot be read') end
+    ensure(':leases:' .. run.type, NOW + LEASE, id)
+    call('SADD', TAG .. ':types', run.type)
+  else
+    check_pending(id, task)
   end
-  return #found == limit and from + limit or nil, #found
+  if not (task and task.options) then return end
+  careful.each_index(task.options, function(entry)
+    ensure(':index:' .. entry, task.order, id)
+    if careful.indexed[entry] == nil and not call('ZSCORE', TAG .. ':index', entry) then
+      careful.indexed[entry] = true
+      repaired = repaired + 1
+    end
+  end)
+end
+
+-- Returns the sets of tasks, each with a function that says whether a task belongs there.
+local function all_sets()
+  local sets = {}
+  local function add(set, belongs) sets[#sets + 1] = { TAG .. set, belongs } end
+  local function is_pending(id) return careful.state_of(id) == 'p' end
+  for _, task_type in ipairs(call('SMEMBERS', TAG .. ':types')) do
+    add(':leases:' .. task_type, function(id)
+      local run = careful.parse_run(call('HGET', RUN, id))
+      return run and run.type == task_type
+    end)
+    local function is_pending_of_type(id)
+      local letter, its = careful.state_of(id)
+      return letter == 'p' and its == task_type
+    end
+    add(':others:' .. task_type, is_pending_of_type)
+    add(':late:' .. task_type, is_pending_of_type)
+    for _, letter in ipairs({ 'c', 'f', 'x' }) do
+      add(':ended:' .. letter .. ':' .. task_type, function(id)
+        local ended = careful.read_end(id)
+        return ended and ended.letter == letter and ended.type == task_type
+      end)
+    end
+  end
+  add(':start', is_pending)
+  add(':kept', function(id) return careful.read_end(id) end)
+  local function belongs_to(backlog)
+    return function(id)
+      local task = careful.state_of(id) == 'p' and careful.read(id)
+      return task and careful.backlog_of(task) == backlog
+    end
+  end
+  for _, priority in ipairs({ '', '+', '~' }) do
+    for _, backlog in ipairs(call('ZRANGE', TAG .. ':heads' .. priority, 0, -1)) do
+      if sub(backlog, -1) ~= '/' then
+        add(':ready:' .. backlog, belongs_to(backlog))
+      else
+        for _, group in ipairs(call('ZRANGE', TAG .. ':ring:' .. sub(backlog, 1, -2), 0, limit)) do
+          if group ~= '' then add(':ready:' .. backlog .. group, belongs_to(backlog .. group)) end
+        end
+      end
+    end
+  end
+  return sets
+end
+
+-- Removes the entries that do not belong there from a part of a set. Returns where the next part begins, or
+-- nothing at the end, and how many entries it has read.
+local function sweep(set, belongs, from, most)
+  local entries = call('ZRANGE', set, from, from + most - 1)
+  for _, id in ipairs(entries) do
+    if not belongs(id) then
+      careful.remove(sub(set, #TAG + 1), id)
+      repaired = repaired + 1
+      local backlog = string.match(set, ':ready:(.*)$')
+      if backlog then careful.touch(backlog) end
+    end
+  end
+  return #entries == most and from + most or nil, #entries
 end
 
 -- Returns where the last call has stopped.
 local function position(field)
-  local which, from = string.match(redis.call('HGET', N, field) or '', '^(%d+) (%d+)$')
+  local which, from = string.match(call('HGET', SHARD, field) or '', '^(%d+) (%d+)$')
   return tonumber(which) or 1, tonumber(from) or 0
 end
 
--- Removes wrong entries from a part of one set. Backlogs are left out, since a lease removes their wrong
--- entries.
-local function remove_strays()
-  local which, from = position('swept')
-  which = SETS[which] and which or 1
-  from = sweep(SETS[which][1], SETS[which][2], from)
-  if not from then which = which % #SETS + 1 end
-  redis.call('HSET', N, 'swept', which .. ' ' .. integer(from or 0))
-end
-
--- The same for the sets of groups and tags, as many as have so many entries.
-local function sweep_index()
-  local which, from = position('swept-index')
+-- Sweeps as many of these sets as have so many entries.
+local function sweep_some(field, set_at)
+  local which, from = position(field)
   local left = limit
   while left > 0 do
-    local entry = redis.call('ZRANGE', INDEX, which - 1, which - 1)[1]
-    if not entry then
+    local set, belongs, entry = set_at(which)
+    if not set then
       which, from = 1, 0
       break
     end
-    local till, read_entries = sweep(INDEX .. ':' .. entry, 'prcfx', from)
-    indexed = indexed or {}
-    indexed[entry] = indexed[entry] or false
-    left = left - 1 - read_entries
+    local till, entries = sweep(set, belongs, from, limit)
+    if entry then careful.indexed[entry] = careful.indexed[entry] or false end
+    left = left - 1 - entries
     from = till or 0
     if not till then which = which + 1 end
   end
-  redis.call('HSET', N, 'swept-index', which .. ' ' .. integer(from))
+  call('HSET', SHARD, field, which .. ' ' .. format('%d', from))
 end
 
-local function read_counts(hash)
-  local all, counts = redis.call('HGETALL', hash), {}
-  for i = 1, #all, 2 do
-    if string.find(all[i], ' ', 1, true) and all[i + 1] ~= '0' then counts[all[i]] = tonumber(all[i + 1]) or 0 end
-  end
-  return counts
-end
-
-local function conclude()
-  local found, sum = read_counts(COUNT), { p = 0, r = 0, c = 0, f = 0, x = 0 }
-  for field, number in pairs(found) do
-    local state = string.sub(field, 1, 1)
-    sum[state] = (sum[state] or 0) + number
-  end
-  local function has(set, number) return redis.call('ZCARD', TAG .. set) == number end
-  local ended = sum.c + sum.f + sum.x
-  local kept = redis.call('ZCARD', TAG .. ':kept')
-  if has(':all', sum.p + sum.r + ended) and has(':leases', sum.r) and has(':ended', ended - kept)
-    and has(':dead:f', sum.f) and has(':dead:x', sum.x) then
-    for field, number in pairs(read_counts(N)) do
-      if not found[field] then
-        redis.call('HDEL', N, field)
-        repaired = repaired + 1
-      end
+-- Removes the leases of tasks that do not exist.
+local function sweep_runs()
+  local found = call('HSCAN', RUN, call('HGET', SHARD, 'swept-run') or '0', 'COUNT', limit)
+  for i = 1, #found[2], 2 do
+    local id = found[2][i]
+    if call('EXISTS', PREFIX .. id) == 0 then
+      call('HDEL', RUN, id)
+      repaired = repaired + 1
     end
-    found['open'] = sum.p + sum.r
-    for field, number in pairs(found) do
-      if tonumber(redis.call('HGET', N, field) or 0) ~= number then
-        redis.call('HSET', N, field, number)
-        repaired = repaired + 1
+  end
+  call('HSET', SHARD, 'swept-run', found[1])
+end
+
+-- Corrects the number of open tasks.
+local function count_open()
+  local number = call('HLEN', RUN)
+  for _, priority in ipairs({ '', '+', '~' }) do
+    for _, backlog in ipairs(call('ZRANGE', TAG .. ':heads' .. priority, 0, -1)) do
+      if sub(backlog, -1) ~= '/' then
+        number = number + call('ZCARD', TAG .. ':ready:' .. backlog)
+      else
+        for _, group in ipairs(call('ZRANGE', TAG .. ':ring:' .. sub(backlog, 1, -2), 0, -1)) do
+          if group ~= '' then number = number + call('ZCARD', TAG .. ':ready:' .. backlog .. group) end
+        end
       end
     end
   end
-  redis.call('DEL', COUNT)
-  redis.call('HDEL', N, 'pass')
+  for _, task_type in ipairs(call('SMEMBERS', TAG .. ':types')) do
+    number = number + call('ZCARD', TAG .. ':late:' .. task_type)
+  end
+  local known = tonumber(call('HGET', SHARD, 'open') or 0)
+  if known ~= number then
+    call('HSET', SHARD, 'open', number)
+    repaired = repaired + 1
+  end
 end
 
-local at = redis.call('HGET', N, 'pass')
-if not at then
-  at = '-1'
-  redis.call('DEL', COUNT)
+local found = call('SCAN', call('HGET', SHARD, 'scanned') or '0', 'COUNT', limit)
+for _, name in ipairs(found[2]) do
+  if sub(name, 1, #PREFIX) == PREFIX then check(sub(name, #PREFIX + 1)) end
 end
-local some = redis.call('ZRANGE', ALL, '(' .. at, '+inf', 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES')
-if #some == 0 then
-  conclude()
-else
-  local last, seen = some[#some], {}
-  for i = 1, #some, 2 do
-    seen[some[i]] = true
-    check(some[i])
+call('HSET', SHARD, 'scanned', found[1])
+local sets = all_sets()
+sweep_some('swept', function(n) if sets[n] then return sets[n][1], sets[n][2] end end)
+sweep_some('swept-index', function(n)
+  local entry = call('ZRANGE', TAG .. ':index', n - 1, n - 1)[1]
+  if entry then
+    return TAG .. ':index:' .. entry, function(id) return call('EXISTS', PREFIX .. id) == 1 end, entry
   end
-  -- Tasks may share an order if the clock was set back. They are counted together.
-  for _, id in ipairs(redis.call('ZRANGE', ALL, last, last, 'BYSCORE')) do
-    if not seen[id] then check(id) end
-  end
-  for field, number in pairs(counts) do redis.call('HINCRBY', COUNT, field, number) end
-  redis.call('HSET', N, 'pass', last)
-end
-remove_strays()
-if redis.call('EXISTS', INDEX) == 1 then sweep_index() end
-write()
-return { repaired, #some == 0 and 1 or 0 }
+end)
+sweep_runs()
+careful.write()
+count_open()
+return { repaired, found[1] == '0' and 1 or 0 }

@@ -1,108 +1,156 @@
 -- ARGV: queue, how many tasks may be open, the percentage of maxmemory that submissions leave free, 1 to
--- write in any case (so that replicas have something to confirm), then for each task the id, route, m, p,
--- and what it asks for, as words, or nothing; after words i follows. The words are: how long after its
--- submission it is due, or when (0: neither), up to when its unique key is reserved (0: it needs none), the
--- time by which its first attempt has to begin (0: none), then those of field y behind that.
--- Returns a letter for each task: n new, e existing, c conflict, f full, m no memory left for it, v its
--- unique key is not reserved any more (key_holders.lua).
+-- write in any case (so that replicas have something to confirm), 1 if the ids differ and no task has
+-- options, the bytes that all records take, the node that waits for tasks (or nothing) and the duration of
+-- its leases, then for each task the id, the route (nothing: that of the task before), what it asks for and
+-- its content.
+-- A task asks for nothing, or to be handed off (h), or for what its options say: how long after its
+-- submission it is due, or when (0: neither), up to when its unique key is reserved (0: it needs none), and
+-- the time by which its first attempt has to begin (0: none).
+-- Returns the time, the fencing token of what was handed off (0: nothing), and a letter for each task: n new,
+-- r new and handed off, e existing, c conflict, f full, m no memory left for it, v its unique key is not
+-- reserved any more (key_holders.lua).
 --
 -- Only this script is refused by Redis itself when its memory is full: all others make room or are needed
 -- for that.
-local known = redis.call('HMGET', N, 'open', 'number', 'order', 'room', 'shards')
-local open_tasks, number, order = tonumber(known[1] or 0), tonumber(known[2] or 0), tonumber(known[3] or 0)
-local limit, reserve = tonumber(ARGV[2]), tonumber(ARGV[3])
-local answers, created = {}, 0
+local FIRST = 9
+local limit, open = tonumber(ARGV[2]), shard[8]
+local count, created = (#ARGV - FIRST + 1) / 4, 0
 -- The order follows the time, so that shards can be listed together, with steps within a millisecond. It
 -- does not stay far ahead of a clock that was set back.
-local base = NOW * STEP
-if order < base or order > base + 10 * STEP then order = base - 1 end
+local order, before = ORDER, NOW * STEP
+if order < before or order > before + 10 * STEP then order = before - 1 end
 
--- The bytes that submissions to this shard may take until the memory is checked again: its share of the
--- room at the last check. A check takes as long as a task, so its result is used for a tenth of a second.
-local checked, left = string.match(known[4] or '', '^(%d+) (%d+)$')
-checked, left = tonumber(checked or 0), tonumber(left or 0)
-local room -- the room of all shards, after a check
-
-local function check_memory()
-  checked, room = NOW, 2 ^ 52
-  local info = redis.pcall('INFO', 'memory')
-  if type(info) == 'string' then
-    local function number_of(name) return tonumber(string.match(info, '\n' .. name .. ':(%d+)') or 0) end
-    local max = number_of('maxmemory')
-    if max > 0 then
-      local used = number_of('used_memory') - number_of('mem_not_counted_for_evict')
-      room = math.max(0, math.floor(max * (100 - reserve) / 100) - used)
-    end
-  end
-  -- Without the right to INFO only the limit that Redis itself enforces is left.
-  left = math.floor(room / tonumber(known[5] or 1))
-end
-
--- The bytes of a record and its entries in the sets, without the given values.
-local RECORD = 512
-
-local function has_room(bytes)
-  if not room and left < bytes then check_memory() end
-  if (room or left) < bytes then return false end
-  left = math.max(0, left - bytes)
-  if room then room = room - bytes end
-  return true
-end
-
-local now = integer(NOW)
--- Clients give times by the clock of Redis, and what is due goes by the queue's.
-local AHEAD = NOW - WALL
--- No task is due later, so that its score is exact.
-local FAR = NOW + 2 ^ 41
-
-if NOW - checked > 100 or NOW < checked then check_memory() end
-local i = 5
-while i < #ARGV do
-  local id, route, m, p, words, options = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ''
-  i = i + 5
-  local after, at, till, by, rest, y
-  if words ~= '' then
-    options, i = ARGV[i], i + 1
-    after, at, till, by, rest = string.match(words, '^(%d+) (%d+) (%d+) (%d+) (.+)$')
+local TASK = TAG .. ':task:'
+local orders, answers = {}, {}
+-- Stores one task after the other.
+local function store_singly(careful)
+  -- Clients give times by the clock of Redis, and what is due goes by the queue's.
+  local ahead = NOW - WALL
+  -- No task is due later, so that its score is exact.
+  local far = NOW + 2 ^ 41
+  local route
+  for k = 1, count do
+    local i = FIRST + 4 * (k - 1)
+    local id, asks, content = ARGV[i], ARGV[i + 2], ARGV[i + 3]
+    if ARGV[i + 1] ~= '' then route = ARGV[i + 1] end
+    local after, at, till, by = string.match(asks, '^(%d+) (%d+) (%d+) (%d+)$')
     after, at, till, by = tonumber(after), tonumber(at), tonumber(till), tonumber(by)
-  end
-  local stored = compare(id, m, p, options)
-  if stored then
-    answers[#answers + 1] = stored
-  elseif rest and till > 0 and (NOW > till or till <= tonumber(redis.call('GET', TAG .. ':void:' .. id) or 0)) then
-    answers[#answers + 1] = 'v'
-  elseif open_tasks + created >= limit then
-    answers[#answers + 1] = 'f'
-  elseif not has_room(RECORD + #id + #m + #p + 4 * #words + #options) then
-    answers[#answers + 1] = 'm'
-  else
-    created, number, order = created + 1, number + 1, order + 1
-    local due, due_at, backlog, is_late = NOW, now, route, false
-    if rest then
-      due = math.min(FAR, at > 0 and math.max(NOW, at + AHEAD) or NOW + after)
-      if by > 0 then
-        by = math.max(1, math.min(FAR, by + AHEAD))
-        is_late = by < NOW
-        add(TAG .. (is_late and ':late' or ':start'), by, id)
+    local existing = careful.compare(id, content)
+    if existing then
+      answers[k] = existing
+    elseif till and till > 0 and (NOW > till or till <= tonumber(call('GET', TAG .. ':void:' .. id) or 0)) then
+      answers[k] = 'v'
+    elseif open + created >= limit then
+      answers[k] = 'f'
+    elseif not take_room(512 + #id + 2 * #content) then
+      answers[k] = 'm'
+    else
+      created, order = created + 1, order + 1
+      local text = format('%d', order)
+      if after then
+        local due = math.min(far, at > 0 and math.max(NOW, at + ahead) or NOW + after)
+        careful.create(id, text, route, content, due, by > 0 and math.max(1, math.min(far, by + ahead)))
+        answers[k] = 'o'
+      else
+        call('SET', TASK .. id, text .. FRESH .. content)
+        orders[k] = text
       end
-      y = integer(by) .. ' ' .. rest
-      due_at, backlog = integer(due), backlog_of(route, nil, y)
-      each_index(y, function(entry)
-        add(TAG .. ':index:' .. entry, order, id)
-        indexed[entry] = true
-      end)
-      redis.call('HSET', key(id), 'i', options, 'y', y)
     end
-    redis.call('HSET', key(id), 'm', m, 'p', p, 'l', route, 'o', integer(order), 'q', integer(number),
-      't', now, 's', 'p', 'u', due_at, 'a', 0, 'z', 0)
-    if not is_late then enqueue(id, backlog, due, number) end
-    add(TAG .. ':all', order, id)
-    record_transition(id, route, nil, 'p', order)
-    answers[#answers + 1] = 'n'
   end
 end
-if created > 0 or ARGV[4] == '1' then
-  redis.call('HSET', N, 'number', integer(number), 'order', integer(order), 'room', integer(checked) .. ' ' .. integer(left))
-  write()
+
+local records, n, last, careful = {}, 0, order, nil
+if ARGV[5] == '1' and open + count <= limit and take_room(tonumber(ARGV[6])) then
+  for i = FIRST, #ARGV, 4 do
+    last = last + 1
+    local text = format('%d', last)
+    orders[#orders + 1] = text
+    records[n + 1], records[n + 2] = TASK .. ARGV[i], text .. FRESH .. ARGV[i + 3]
+    n = n + 2
+  end
 end
-return table.concat(answers)
+if n > 0 and call('MSETNX', unpack(records)) == 1 then
+  order, created = last, count
+else
+  careful = library()
+  store_singly(careful)
+end
+
+-- Priorities and groups have shares in the leases.
+local has_shares = call('EXISTS', TAG .. ':heads+', TAG .. ':heads~', TAG .. ':rings') > 0
+
+-- Returns what becomes of the tasks of a route that have no options. They are handed off only if no task waits
+-- that a lease would take before them.
+local function of_route(route)
+  local is_free = ARGV[7] ~= '' and not has_shares
+  if is_free then is_free = (tonumber(call('ZSCORE', TAG .. ':heads', route) or nil) or math.huge) > LAST end
+  return { places = {}, ids = {}, leased = {}, handed = {}, is_free = is_free }
+end
+
+local routes, its, route = {}, nil, nil
+local runs, ends, fence, suffix = {}, nil, nil, nil
+for k = 1, count do
+  local i = FIRST + 4 * (k - 1)
+  if ARGV[i + 1] ~= '' and ARGV[i + 1] ~= route then
+    route = ARGV[i + 1]
+    its = routes[route] or of_route(route)
+    routes[route] = its
+    if its.is_free then
+      if not fence then
+        fence = format('%d', math.max(NOW * STEP, shard[5] + 1))
+        ends = format('%d', NOW + tonumber(ARGV[8]))
+      end
+      suffix = ' ' .. fence .. ' ' .. ARGV[7] .. ' ' .. route .. ' -'
+    end
+  end
+  if answers[k] then
+    -- It has options, or is not new.
+  elseif its.is_free and ARGV[i + 2] == 'h' then
+    local id, m = ARGV[i], #runs
+    runs[m + 1], runs[m + 2] = id, orders[k] .. suffix
+    m = #its.leased
+    its.leased[m + 1], its.leased[m + 2] = ends, id
+    its.handed[#its.handed + 1] = id
+    answers[k] = 'r'
+  else
+    local m = #its.places
+    its.places[m + 1], its.places[m + 2] = orders[k], ARGV[i]
+    its.ids[#its.ids + 1] = ARGV[i]
+    answers[k] = 'n'
+  end
+end
+
+local events, e = { TAG .. ':events', 'MAXLEN', '~', 1024, '*', 'from', FROM }, 7
+for route, its in pairs(routes) do
+  local task_type = string.match(route, '^[^@]+')
+  if #its.ids > 0 then
+    call('ZADD', TAG .. ':ready:' .. route, unpack(its.places))
+    if has_shares then
+      careful = careful or library()
+      careful.touch(route)
+    else
+      call('ZADD', TAG .. ':heads', 'LT', its.places[1], route)
+    end
+    events[e + 1], events[e + 2] = 'p', task_type .. ' ' .. table.concat(its.ids, ' ')
+    e = e + 2
+  end
+  if #its.handed > 0 then
+    call('ZADD', TAG .. ':leases:' .. task_type, unpack(its.leased))
+    events[e + 1], events[e + 2] = 'r', task_type .. ' ' .. table.concat(its.handed, ' ')
+    e = e + 2
+  end
+end
+local leased = #runs / 2
+if leased > 0 then
+  call('HSET', TAG .. ':run', unpack(runs))
+  call('HSET', SHARD, 'fence', fence, 'leased', shard[6] + leased)
+end
+if careful then careful.write() end
+if created > 0 or ARGV[4] == '1' then
+  call('HSET', SHARD, 'order', format('%d', order), 'open', open + created, 'checked', checked, 'room', left)
+end
+if e > 7 then call('XADD', unpack(events)) end
+for k = 1, count do
+  if answers[k] == 'o' then answers[k] = 'n' end
+end
+return { NOW, leased > 0 and fence or '0', table.concat(answers) }

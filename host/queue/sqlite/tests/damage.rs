@@ -1,8 +1,8 @@
 //! Damaged records: each fails its own task and no other.
 
 use super::*;
-use crate::{Filter, Page, Requeue};
-use hostel_task::{ErrorClass, State, Task};
+use crate::{Filter, Page, Renew, Requeue};
+use hostel_task::{ErrorClass, Progress, State, Task};
 
 /// SQL that damages a task's record, by the task's id.
 const DAMAGES: [(&str, &str); 9] = [
@@ -151,5 +151,42 @@ async fn a_record_that_is_damaged_while_the_queue_is_open_fails_alone() {
     ));
     queue.submit(vec![task("new", 1)]).await.unwrap();
     assert_eq!(lease(&queue, 9).await.unwrap().len(), 1);
+    queue.close().await;
+}
+
+/// Nothing depends on progress, so it fails no task.
+#[tokio::test]
+async fn damaged_progress_is_left_out() {
+    let (dir, queue) = open().await;
+    for (id, sql) in [
+        ("number", "UPDATE task SET progress = 7 WHERE seq = ?"),
+        (
+            "no-json",
+            "UPDATE task SET progress = '{\"done' WHERE seq = ?",
+        ),
+        (
+            "negative",
+            "UPDATE task SET progress = '{\"done\":-1,\"total\":1,\"note\":\"\"}' WHERE seq = ?",
+        ),
+        ("blob", "UPDATE task SET progress = x'00ff' WHERE seq = ?"),
+    ] {
+        queue.submit(vec![task(id, 1)]).await.unwrap();
+        let leased = lease(&queue, 1).await.unwrap().remove(0);
+        let renew = Renew {
+            token: leased.token.clone(),
+            progress: Some(Progress::new(1, 2, "half")),
+        };
+        queue
+            .renew(&[renew], Duration::from_secs(60))
+            .await
+            .unwrap();
+        assert!(seen(&queue, id).await.progress.is_some(), "{id}");
+        damage(&dir, &[(id, sql)]);
+        let running = seen(&queue, id).await;
+        assert_eq!(running.progress, None, "{id}");
+        assert_eq!(running.state.kind(), StateKind::Running, "{id}");
+        let finished = queue.finish(vec![completed(&leased)]).await.unwrap();
+        assert_eq!(finished, [Finished::Applied], "{id}");
+    }
     queue.close().await;
 }

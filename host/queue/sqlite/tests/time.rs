@@ -116,8 +116,9 @@ async fn a_clock_set_back_delays_no_task() {
     let queue = offset.open(&dir).await;
     assert_eq!(queue.requeue(&name("t")).await.unwrap(), Requeue::Requeued);
     let held = due(&queue).await;
-    let renewed = queue.renew(&[held.token], Duration::from_millis(100)).await;
-    renewed.unwrap();
+    let renewals = [held.token.into()];
+    let renewed = queue.renew(&renewals, Duration::from_millis(100));
+    renewed.await.unwrap();
     offset.set(-8 * DAY);
     let lost = until_ok(async || {
         let lost = queue.expired(Duration::ZERO, &[], 9).await?;

@@ -1,5 +1,5 @@
 -- The beginning of every script of schedules. All schedules of a queue are in its first shard, so that one
--- script sees all of them; KEYS are as in ../common.lua.
+-- script sees all of them; KEYS are as in ../shared/base.lua.
 --
 -- TAG:schedule:NAME      hash: v version, s what it is (JSON), r its record (JSON)
 -- TAG:schedules          sorted set: the names, all with score 0, so that they are in their own order
