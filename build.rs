@@ -10,13 +10,14 @@ use std::{
 use tonic_prost_build::{Builder, Config};
 
 /// Hostel's own services.
-const OWN: [&str; 6] = [
+const OWN: [&str; 7] = [
     "proto/distributed.proto",
     "proto/hostel/v1/tasks.proto",
     "proto/hostel/v1/plugins.proto",
     "proto/hostel/v1/components.proto",
     "proto/hostel/v1/nodes.proto",
     "proto/hostel/v1/schedules.proto",
+    "proto/hostel/v1/types.proto",
 ];
 
 /// The services that gRPC defines for every server, from <https://github.com/grpc/grpc-proto>.

@@ -63,6 +63,8 @@ pub struct DistributedNode {
     router: Arc<Router>,
     health: Health,
     server: Arc<Server>,
+    /// Absent on a node without a configuration.
+    schedule_runner: Option<Arc<ScheduleRunner>>,
     started: AtomicBool,
 }
 
@@ -165,13 +167,13 @@ impl DistributedNode {
         let scheduler: Arc<dyn TaskScheduler> = Arc::new(scheduler);
         let limits = config.limits.submission();
         let schedules = Schedules::new(opened.schedules, scheduler.clone(), limits);
-        let schedule_runner = ScheduleRunner::new(
+        let schedule_runner = Arc::new(ScheduleRunner::new(
             id.clone(),
             queue.clone(),
             schedules.clone(),
             declared_schedules(config)?,
             health.clone(),
-        );
+        ));
         let services = Services {
             discovery: discovery.clone(),
             router: router.clone(),
@@ -212,7 +214,7 @@ impl DistributedNode {
         parts.add(server.clone(), PART_DEADLINE)?;
         parts.add(components.clone(), component_deadline(config))?;
         parts.add(Arc::new(worker), config.node.drain + AFTER_DRAIN)?;
-        parts.add(Arc::new(schedule_runner), PART_DEADLINE)?;
+        parts.add(schedule_runner.clone(), PART_DEADLINE)?;
         // The parts above serve while plugins are being loaded; the node is ready after that.
         let deadline = PART_DEADLINE + config.plugins.compile_timeout + component_deadline(config);
         let first_scan = FirstScan {
@@ -221,7 +223,10 @@ impl DistributedNode {
         };
         parts.add(Arc::new(first_scan), deadline)?;
         parts.add(Arc::new(server.readiness()), PART_DEADLINE)?;
-        Ok(Self::of(id, parts, router, server, health))
+        Ok(Self {
+            schedule_runner: Some(schedule_runner),
+            ..Self::of(id, parts, router, server, health)
+        })
     }
 
     fn of(
@@ -238,6 +243,7 @@ impl DistributedNode {
             router,
             health,
             server,
+            schedule_runner: None,
             started: AtomicBool::new(false),
         }
     }
@@ -249,11 +255,28 @@ impl DistributedNode {
         Ok(())
     }
 
-    /// Reads tokens and certificates again, from the files that `config` names. If a file cannot be read, the
-    /// former value stays in force and the error is logged. Returns what has become of each section; all
-    /// other settings stay as they were at the start.
-    pub fn reload(&self, config: &Config) -> [(&'static str, Reloaded); 2] {
-        self.server.reload(config)
+    /// Reads tokens and certificates again, from the files that `config` names, and takes over the schedules
+    /// of `config`. If a file cannot be read, the former value stays in force and the error is logged. Returns
+    /// what has become of each section; all other settings stay as they were at the start.
+    pub fn reload(&self, config: &Config) -> [(&'static str, Reloaded); 3] {
+        let [tls, auth] = self.server.reload(config);
+        [tls, auth, ("schedule", self.reload_schedules(config))]
+    }
+
+    fn reload_schedules(&self, config: &Config) -> Reloaded {
+        let Some(runner) = &self.schedule_runner else {
+            return Reloaded::FixedAtStart;
+        };
+        match declared_schedules(config) {
+            Ok(declared) => {
+                runner.declare(declared);
+                Reloaded::InForce
+            }
+            Err(error) => {
+                tracing::warn!("the schedules of the configuration are not read again: {error:#}");
+                Reloaded::Failed
+            }
+        }
     }
 
     /// Stops every part in reverse order, also after failures.

@@ -1,23 +1,22 @@
 //! Translates between schedules on the wire and in the domain.
 
-use super::{convert, status::IntoStatus};
 use crate::{
     proto::{distributed as wire, hostel::v1, millis},
     schedule::{GivenSchedule, Origin, ScheduleSpec, When},
     scheduler::schedules::ScheduleStatus,
-    task::{Name, UnixMs, Violations},
+    task::{Name, Priority, UnixMs},
 };
 use std::collections::HashMap;
-use tonic::Status;
 
-/// Makes a schedule as it is given. Everything but the priority is checked later.
-pub fn given(spec: v1::ScheduleSpec) -> Result<GivenSchedule, Status> {
-    let mut violations = Violations::default();
-    let priority = convert::priority(spec.priority, &mut violations);
-    if !violations.is_empty() {
-        return Err(violations.into_status());
-    }
-    Ok(GivenSchedule {
+/// Makes a schedule as it is given. It is checked later.
+pub fn given(spec: v1::ScheduleSpec) -> GivenSchedule {
+    // The number of a priority that does not exist is refused with the other faults.
+    let priority = wire::Priority::try_from(spec.priority);
+    let priority = priority.map_or_else(
+        |_| spec.priority.to_string(),
+        |known| Priority::from(known).to_string(),
+    );
+    GivenSchedule {
         name: spec.name,
         cron: spec.cron,
         time_zone: spec.time_zone,
@@ -33,7 +32,7 @@ pub fn given(spec: v1::ScheduleSpec) -> Result<GivenSchedule, Status> {
         missed: spec.missed,
         jitter_ms: spec.jitter_ms,
         paused: spec.paused,
-    })
+    }
 }
 
 /// A schedule as a whole.

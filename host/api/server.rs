@@ -18,6 +18,7 @@ use super::{
         reflection::Reflection,
         schedules::ScheduleServiceImpl,
         tasks::TaskServiceImpl,
+        types::TypeServiceImpl,
     },
     transport::{
         deadlines::Deadlines,
@@ -53,6 +54,7 @@ use crate::{
             plugin_service_server::{self, PluginServiceServer},
             schedule_service_server::{self, ScheduleServiceServer},
             task_service_server::{self, TaskServiceServer},
+            type_service_server::{self, TypeServiceServer},
         },
     },
     scheduler::{TaskScheduler, schedules::Schedules},
@@ -175,6 +177,9 @@ impl Server {
             task_limits: task_limits.clone(),
             limits: limits.clone(),
         });
+        let types = TypeServiceServer::new(TypeServiceImpl {
+            scheduler: services.scheduler.clone(),
+        });
         let tasks =
             TaskServiceImpl::new(services.scheduler, limits.clone(), task_limits, end.clone());
         let tasks = TaskServiceServer::new(tasks);
@@ -205,6 +210,7 @@ impl Server {
                     .max_encoding_message_size(max),
             )
             .add_service(nodes)
+            .add_service(types)
             .add_service(health.max_decoding_message_size(MAX_HEALTH_CHECK_BYTES))
             .add_service(ReflectionV1::new(reflection.clone()))
             .add_service(ReflectionV1Alpha::new(reflection));
@@ -240,6 +246,7 @@ fn names(services: &Services) -> Vec<&'static str> {
         distributed_service_server::SERVICE_NAME,
         task_service_server::SERVICE_NAME,
         node_service_server::SERVICE_NAME,
+        type_service_server::SERVICE_NAME,
         health_server::SERVICE_NAME,
         reflection_v1::SERVICE_NAME,
         reflection_v1alpha::SERVICE_NAME,

@@ -9,6 +9,7 @@ use crate::{
     scheduler::{self, schedules},
     task,
 };
+use bytes::Bytes;
 use std::time::Duration;
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
@@ -109,6 +110,7 @@ impl IntoStatus for scheduler::Error {
             Error::UnknownTask(_) => Status::not_found(text),
             Error::Conflict(_) => Status::already_exists(text),
             Error::Full => with_retry_info(RETRY, Status::resource_exhausted(text)),
+            Error::TooManyPaused => Status::resource_exhausted(text),
             Error::OutcomeUnknown(ref id, _) => logged(
                 &QUEUE,
                 &self,
@@ -195,6 +197,17 @@ pub fn drain_failed(node: &task::Name, error: discovery::Error) -> Status {
         ),
         other => other.into_status(),
     }
+}
+
+/// The failure of a step of an action on many tasks, after so many of them.
+pub fn failed_step(status: &Status, tasks: u64) -> Status {
+    let text = format!(
+        "{}; {tasks} tasks were dealt with before that, and the next step may have changed some more",
+        status.message()
+    );
+    let details = Bytes::copy_from_slice(status.details());
+    let metadata = status.metadata().clone();
+    Status::with_details_and_metadata(status.code(), text, details, metadata)
 }
 
 /// A response that does not fit into a message.

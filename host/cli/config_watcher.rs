@@ -32,8 +32,8 @@ impl ConfigWatcher {
                 let file = Untrusted::path(&self.file);
                 tracing::warn!(
                     "{file} has changed; this node still uses the configuration that it has read. \
-                     SIGHUP makes it read the file again and log the settings that need a restart, \
-                     such as those of plugins"
+                     SIGHUP makes it read the file again: schedules, tokens and certificates are in \
+                     force then, and it logs the settings that need a restart"
                 );
             }
             last = now;

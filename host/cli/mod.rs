@@ -30,10 +30,13 @@ mod send;
 mod serve;
 mod signals;
 mod submit;
+mod task_actions;
 mod task_options;
 mod task_progress;
 mod tasks;
 mod token;
+mod type_pauses;
+mod types;
 
 use clap::{Parser, Subcommand};
 use error::CliError;
@@ -75,7 +78,7 @@ enum Command {
     Serve(serve::Serve),
     Demo(demo::Demo),
     Submit(Box<submit::Submit>),
-    /// Show, list, cancel or requeue tasks
+    /// Show, list, cancel, requeue, purge or hasten tasks
     Tasks(tasks::Tasks),
     Send(send::Send),
     /// List the components of a node
@@ -86,6 +89,8 @@ enum Command {
     Nodes(nodes::Nodes),
     /// Create, list, pause, resume, run or delete schedules
     Schedules(schedules::Schedules),
+    /// Pause or resume task types
+    Types(types::Types),
     /// Generate a token for a client
     Token(token::Token),
     /// Show or check the configuration
@@ -130,6 +135,7 @@ pub fn main() -> ExitCode {
             Command::Plugins(plugins) => plugins.run().await,
             Command::Nodes(nodes) => nodes.run().await,
             Command::Schedules(schedules) => schedules.run().await,
+            Command::Types(types) => types.run().await,
             Command::Token(token) => token.run(),
             Command::Config(config) => config.run(),
             Command::DieWithParent(_) | Command::CompilePlugin(_) => Ok(()),

@@ -24,8 +24,8 @@ use std::{
 ///
 /// SIGTERM, SIGINT or SIGQUIT stops it: running tasks get node.drain_ms to end, and those that still run
 /// are released without having lost an attempt. A second signal ends the process at once; no accepted task is lost by
-/// that either. SIGHUP makes the node read the configuration, tokens and certificates again; the log lists
-/// the settings that need a restart.
+/// that either. SIGHUP makes the node read the configuration with its schedules, tokens and certificates again;
+/// the log lists the settings that need a restart.
 #[derive(Debug, Args)]
 pub struct Serve {
     #[command(flatten)]
@@ -133,6 +133,9 @@ impl Serve {
         }
         if is("auth", Reloaded::InForce) {
             config.auth = new.auth;
+        }
+        if is("schedule", Reloaded::InForce) {
+            config.schedule = new.schedule;
         }
     }
 }

@@ -33,7 +33,7 @@ pub struct Submit {
     #[command(flatten)]
     payload: Payload,
     /// The id of the task and its idempotency key, until the node deletes the task
-    /// (queue.keep_ended_ms after its end) [default: generated]
+    /// (queue.keep_completed_ms after its end) [default: generated]
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     id: String,
     #[command(flatten)]

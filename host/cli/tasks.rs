@@ -1,13 +1,17 @@
-//! `hostel tasks`: shows, lists, cancels and requeues tasks.
+//! `hostel tasks`: shows and lists tasks, and changes them (`task_actions`).
 
 use super::{
     connection::ConnectionArgs,
     error::CliError,
     json::{task_json, task_with_result_json},
     output::{ago, print_field, print_json, print_table},
+    task_actions::Selection,
     task_progress,
 };
-use crate::{proto::hostel::v1::ListTasksRequest, task::StateKind};
+use crate::{
+    proto::hostel::v1::ListTasksRequest,
+    task::{Action, Priority, StateKind, parse_reason},
+};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
@@ -67,17 +71,35 @@ enum TasksCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Cancel a task: at once if it is pending, by interrupting its handler if it is running
+    /// Cancel tasks: at once if they are pending, by interrupting their handlers if they are running
     Cancel {
         #[command(flatten)]
-        connection: ConnectionArgs,
-        id: String,
+        selection: Selection,
+        /// Why: the error of the cancelled tasks
+        #[arg(long, default_value = "", hide_default_value = true)]
+        reason: String,
     },
-    /// Run a failed or cancelled task again, with all of its attempts
+    /// Run failed or cancelled tasks again, with all of their attempts
     Requeue {
         #[command(flatten)]
-        connection: ConnectionArgs,
-        id: String,
+        selection: Selection,
+    },
+    /// Delete tasks that have ended
+    Purge {
+        #[command(flatten)]
+        selection: Selection,
+    },
+    /// Change the priority of pending tasks
+    SetPriority {
+        /// high, normal or low
+        priority: Priority,
+        #[command(flatten)]
+        selection: Selection,
+    },
+    /// Make pending tasks that are delayed, or wait for their next attempt, due now
+    RunNow {
+        #[command(flatten)]
+        selection: Selection,
     },
 }
 
@@ -108,24 +130,17 @@ impl Tasks {
                 };
                 list(&connection, filter, limit, json).await
             }
-            TasksCommand::Cancel { connection, id } => {
-                let outcome = connection.connect().await?.cancel_task(&id).await?;
-                match outcome.as_str() {
-                    "cancelled" => print_line!("cancelled"),
-                    "asked" => print_line!("requested: the handler is being interrupted"),
-                    ended => {
-                        let message =
-                            format!("not cancelled: the task has already ended ({ended})");
-                        return Err(CliError::refused(message));
-                    }
-                }
-                Ok(())
+            TasksCommand::Cancel { selection, reason } => {
+                let reason = parse_reason(&reason).map_err(CliError::usage)?;
+                selection.act(&Action::Cancel(reason)).await
             }
-            TasksCommand::Requeue { connection, id } => {
-                connection.connect().await?.requeue_task(&id).await?;
-                print_line!("requeued");
-                Ok(())
-            }
+            TasksCommand::Requeue { selection } => selection.act(&Action::Requeue).await,
+            TasksCommand::Purge { selection } => selection.act(&Action::Purge).await,
+            TasksCommand::SetPriority {
+                priority,
+                selection,
+            } => selection.act(&Action::SetPriority(priority)).await,
+            TasksCommand::RunNow { selection } => selection.act(&Action::RunNow).await,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `DistributedClient`: the Rust client of a node. It reconnects by itself. Its retries are safe, because each
 //! submission has an id before it is first sent.
 
+mod actions;
 mod options;
 mod retry;
 mod schedules;
@@ -19,12 +20,12 @@ use crate::proto::{
         TaskStatus, TaskStatusRequest, distributed_service_client::DistributedServiceClient,
     },
     hostel::v1::{
-        CancelTaskRequest, Component, DrainNodeRequest, GetHealthRequest, GetHealthResponse,
-        ListComponentsRequest, ListNodesRequest, ListNodesResponse, ListPluginsRequest,
-        ListPluginsResponse, ListTasksRequest, ListTasksResponse, RequeueTaskRequest,
-        UndrainNodeRequest, component_service_client::ComponentServiceClient,
-        node_service_client::NodeServiceClient, plugin_service_client::PluginServiceClient,
-        schedule_service_client::ScheduleServiceClient, task_service_client::TaskServiceClient,
+        Component, DrainNodeRequest, GetHealthRequest, GetHealthResponse, ListComponentsRequest,
+        ListNodesRequest, ListNodesResponse, ListPluginsRequest, ListPluginsResponse,
+        ListTasksRequest, ListTasksResponse, RequeueTaskRequest, UndrainNodeRequest,
+        component_service_client::ComponentServiceClient, node_service_client::NodeServiceClient,
+        plugin_service_client::PluginServiceClient, schedule_service_client::ScheduleServiceClient,
+        task_service_client::TaskServiceClient, type_service_client::TypeServiceClient,
     },
     millis,
 };
@@ -60,6 +61,7 @@ pub struct DistributedClient {
     components: ComponentServiceClient<AuthChannel>,
     nodes: NodeServiceClient<AuthChannel>,
     schedules: ScheduleServiceClient<AuthChannel>,
+    types: TypeServiceClient<AuthChannel>,
     retry_timeout: Duration,
 }
 
@@ -103,8 +105,9 @@ impl DistributedClient {
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
             nodes: NodeServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
-            schedules: ScheduleServiceClient::new(channel)
+            schedules: ScheduleServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            types: TypeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
             retry_timeout: RETRY_TIMEOUT,
         }
     }
@@ -174,15 +177,7 @@ impl DistributedClient {
     /// Cancels a task. Returns "cancelled"; "asked" if it runs and its handler is being interrupted; or the
     /// state in which it had ended before.
     pub async fn cancel_task(&mut self, task_id: &str) -> Result<String, Status> {
-        let request = CancelTaskRequest {
-            task_id: task_id.into(),
-        };
-        let response = self
-            .retry(request, |mut client, request| async move {
-                client.tasks.cancel(request).await
-            })
-            .await?;
-        Ok(response.outcome)
+        self.cancel_task_with_reason(task_id, "").await
     }
 
     /// Makes a failed or cancelled task pending again. Not retried: the task may have failed again since.

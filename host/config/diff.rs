@@ -66,6 +66,7 @@ fn collect(section: &str, reloadable: bool, items: Vec<Item>, settings: &mut Set
                 collect(&name(inner.key), reloadable, inner.items, settings);
             }
             Item::Tables(tables) => {
+                let reloadable = reloadable || tables.reloadable;
                 for (key, items) in tables.tables {
                     let table = format!("{}.{key}", name(tables.key));
                     collect(&table, reloadable, items, settings);
@@ -78,6 +79,16 @@ fn collect(section: &str, reloadable: bool, items: Vec<Item>, settings: &mut Set
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn schedules_are_read_again() {
+        let read = |text: &str| Config::parse(text, std::iter::empty()).unwrap();
+        let text = "[schedule.s]\ntask_type = \"t\"\ncron = ";
+        let [old, new] = ["@daily", "@hourly"].map(|cron| read(&format!("{text}\"{cron}\"")));
+        let changed = changes(&old, &new);
+        assert_eq!(Vec::from_iter(&changed.reloadable), ["schedule.s.cron"]);
+        assert!(changed.at_start.is_empty());
+    }
 
     #[test]
     fn names_each_setting_that_differs_and_no_value() {

@@ -159,6 +159,9 @@ impl Printer {
             .doc
             .iter()
             .for_each(|doc| self.comment(doc.trim_start()));
+        if tables.reloadable {
+            self.comment("SIGHUP makes a running node read these sections again.");
+        }
         let (name, items) = &tables.example;
         self.path
             .extend([tables.key.to_owned(), (*name).to_owned()]);

@@ -235,6 +235,8 @@ pub(super) struct SectionItem {
 pub(super) struct TablesItem {
     pub key: &'static str,
     pub doc: &'static [&'static str],
+    /// SIGHUP makes a running node read them again.
+    pub reloadable: bool,
     /// For the reference.
     pub example: (&'static str, Vec<Item>),
     pub tables: BTreeMap<String, Vec<Item>>,
@@ -343,7 +345,18 @@ impl<T: Group> Field for Inline<T> {
 pub(super) struct Tables<T> {
     what: &'static str,
     example: &'static str,
+    reloadable: bool,
     group: PhantomData<T>,
+}
+
+impl<T> Tables<T> {
+    /// SIGHUP makes a running node read the sections again.
+    pub fn reloadable(self) -> Self {
+        Self {
+            reloadable: true,
+            ..self
+        }
+    }
 }
 
 /// `what` is the kind of name in errors, `example` a name for the reference.
@@ -351,6 +364,7 @@ pub(super) fn tables<T: Group>(what: &'static str, example: &'static str) -> Tab
     Tables {
         what,
         example,
+        reloadable: false,
         group: PhantomData,
     }
 }
@@ -374,6 +388,7 @@ impl<T: Group> Field for Tables<T> {
         items.push(Item::Tables(TablesItem {
             key,
             doc: T::DOC,
+            reloadable: self.reloadable,
             example: (self.example, T::describe(None)),
             tables: tables.collect(),
         }));

@@ -36,7 +36,7 @@ fn defaults_are_what_the_design_says() {
     );
     assert_eq!(config.limits.max_message_bytes, 4 << 20);
     assert_eq!(config.plugins.sandbox.max_memory_bytes, 64 << 20);
-    assert_eq!(config.queue.keep_ended, Duration::from_secs(24 * 3600));
+    assert_eq!(config.queue.keep_completed, Duration::from_secs(24 * 3600));
     let QueueBackend::Sqlite(sqlite) = &config.queue.backend else {
         panic!("another kind");
     };
@@ -94,7 +94,7 @@ fn unknown_names_are_refused_with_a_hint() {
         ("[limits]\nmax_wait = 1", "did you mean max_wait_ms?"),
         (
             "[queue]\nkind = \"sqlite\"\nurl = \"x\"",
-            "known here: kind, path, max_open_tasks, max_batch, reserve_bytes, keep_ended_ms",
+            "known here: kind, path, max_open_tasks, max_batch, reserve_bytes, keep_completed_ms",
         ),
         (
             "[discovery]\npath = \"x\"",

@@ -32,6 +32,6 @@ pub use sqlite::SqliteQueue;
 pub use status_read::StatusRead;
 pub use task_queue::{
     Cancel, Counts, Durability, Expired, Filter, Finish, Finished, LeaseToken, Leased, Listing,
-    Page, Renew, Renewal, Requeue, Submitted, TaskQueue, now,
+    MAX_ACTED, Page, Renew, Renewal, Requeue, Submitted, TaskQueue, now,
 };
 pub use watch::{Change, Changes, Publisher, Watch};

@@ -13,7 +13,7 @@
 //!   the tasks may end and be purged.
 //!
 //! So a task is made twice only if it ends and is purged between its submission and the record's change:
-//! if a node stops for longer than `queue.keep_ended_ms` just there.
+//! if a node stops just there for longer than ended tasks are kept.
 
 use super::error::Error;
 use async_trait::async_trait;

@@ -8,7 +8,8 @@ use super::{error::Error, lease_request::LeaseRequest, status_read::StatusRead, 
 use async_trait::async_trait;
 use bytes::Bytes;
 use hostel_task::{
-    ExecutedBy, Name, Outcome, Progress, StateKind, Submission, Task, TaskId, TaskOptions, UnixMs,
+    Acted, Action, ExecutedBy, Name, Outcome, PausedTypes, Progress, Retention, StateKind,
+    Submission, Task, TaskId, TaskOptions, TypePause, UnixMs,
 };
 use std::{
     collections::BTreeMap,
@@ -37,8 +38,9 @@ pub trait TaskQueue: Send + Sync {
     /// the priority `Priority::of_turn(n)`; if none of its tasks can be leased, to the highest that has
     /// one. Within a priority the oldest come first, except that groups of a route take turns: while a
     /// task of one group is due, no other group has two turns. Tasks without a group are one group, and
-    /// suspects come by their age alone. Passes over tasks that do not fit into the available resources,
-    /// over suspects except for one, and over tasks whose `start_by` has passed before their first lease.
+    /// suspects come by their age alone. Passes over tasks of paused types, tasks that do not fit into the
+    /// available resources, suspects except for one, and tasks whose `start_by` has passed before their
+    /// first lease.
     async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error>;
 
     /// Waits until tasks become pending through this queue, and leases them as `lease` would, with the
@@ -71,16 +73,42 @@ pub trait TaskQueue: Send + Sync {
         max: usize,
     ) -> Result<Vec<Expired>, Error>;
 
+    /// Does the same to up to `MAX_ACTED` tasks, and answers for each in their order. After an error it is
+    /// not known which of them it was done to; to do it again to those does no more, except that a task may
+    /// be requeued that has failed since.
+    ///
+    /// A task whose state the action is not for is refused and stays as it is. The reason of a cancellation
+    /// becomes the error of the task once it is cancelled; the first one counts. A requeued task is due
+    /// now, and the `start_by` of its options no longer applies. A new priority counts for the leases from
+    /// then on, and for what is read of the task; a submission is compared with what was submitted.
+    async fn act(&self, action: &Action, ids: &[TaskId]) -> Result<Vec<Acted>, Error>;
+
     /// Cancels a task: at once if it is pending, and through its holder if it runs.
-    async fn cancel(&self, id: &TaskId) -> Result<Cancel, Error>;
+    async fn cancel(&self, id: &TaskId) -> Result<Cancel, Error> {
+        let acted = self
+            .act(&Action::Cancel(None), std::slice::from_ref(id))
+            .await?;
+        Ok(match acted.first() {
+            Some(Acted::Done) => Cancel::Cancelled,
+            Some(Acted::Requested) => Cancel::Requested,
+            Some(Acted::Refused(state)) => Cancel::Ended(*state),
+            Some(Acted::Unknown) | None => Cancel::Unknown,
+        })
+    }
 
     /// Ends up to `max` pending tasks as failed, of the class `Expired`, because no attempt had begun by
     /// their `start_by`. Returns how many.
     async fn expire(&self, max: usize) -> Result<usize, Error>;
 
-    /// Makes a failed or cancelled task due now and counts its attempts from 0 again. The `start_by` of
-    /// its options no longer applies.
-    async fn requeue(&self, id: &TaskId) -> Result<Requeue, Error>;
+    /// Makes a failed or cancelled task due now and counts its attempts from 0 again.
+    async fn requeue(&self, id: &TaskId) -> Result<Requeue, Error> {
+        let acted = self.act(&Action::Requeue, std::slice::from_ref(id)).await?;
+        Ok(match acted.first() {
+            Some(Acted::Done | Acted::Requested) => Requeue::Requeued,
+            Some(Acted::Refused(state)) => Requeue::Refused(*state),
+            Some(Acted::Unknown) | None => Requeue::Unknown,
+        })
+    }
 
     /// Returns a task, if there is one with this id.
     async fn get(&self, id: &TaskId) -> Result<Option<Task>, Error>;
@@ -101,16 +129,33 @@ pub trait TaskQueue: Send + Sync {
 
     /// Returns how long until a task that the request could lease is due: zero if one is due now,
     /// `None` if none is pending. Ignores `LeaseRequest::max`, and the tasks that do not fit or whose
-    /// type is at its limit: those can be leased when another task ends, at a time that is not known.
+    /// type is paused or at its limit: those can be leased when another task ends or the type is resumed,
+    /// at a time that is not known.
     async fn next_due(&self, request: &LeaseRequest) -> Result<Option<Duration>, Error>;
 
     /// Returns the type of the oldest due task that the request passes over because it does not fit
     /// into the available resources.
     async fn oldest_blocked(&self, request: &LeaseRequest) -> Result<Option<Name>, Error>;
 
-    /// Deletes up to `max` tasks that ended longer than `age` ago, and returns how many. The
-    /// `result_ttl` of a task's options counts instead of `age`.
-    async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error>;
+    /// Deletes up to `max` tasks that ended longer ago than they are kept, and returns how many. The
+    /// `result_ttl` of a task's options counts instead of `retention`.
+    async fn purge(&self, retention: &Retention, max: usize) -> Result<usize, Error>;
+
+    /// Pauses a task type: no task of it is leased or handed off until it is resumed, by any node that
+    /// shares the queue; nodes other than this one may do so for a second more. Tasks that run go on, and
+    /// submissions are accepted. The type need not be known. Pausing a paused type only changes the reason.
+    /// Returns `None` if `MAX_PAUSED_TYPES` others are paused.
+    async fn pause_type(
+        &self,
+        task_type: &Name,
+        reason: Option<Arc<str>>,
+    ) -> Result<Option<TypePause>, Error>;
+
+    /// Ends the pause of a task type, and returns whether it was paused.
+    async fn resume_type(&self, task_type: &Name) -> Result<bool, Error>;
+
+    /// Returns the paused types as this queue knows them, which may be a second old if others share it.
+    fn paused_types(&self) -> Arc<PausedTypes>;
 
     /// Whether other nodes lease tasks from it, too.
     fn is_shared(&self) -> bool;
@@ -129,6 +174,9 @@ pub trait TaskQueue: Send + Sync {
     /// Writes what is pending and closes the backend. Later calls fail with `Unavailable`.
     async fn close(&self);
 }
+
+/// The most tasks of one call of `TaskQueue::act`.
+pub const MAX_ACTED: usize = 500;
 
 /// The result of one submission.
 #[derive(Debug, Clone, PartialEq, Eq)]

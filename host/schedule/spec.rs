@@ -114,8 +114,8 @@ pub struct GivenSchedule {
     pub metadata: BTreeMap<String, String>,
     /// The group.
     pub group: String,
-    /// The priority.
-    pub priority: Priority,
+    /// high, normal or low.
+    pub priority: String,
     /// The node.
     pub node: String,
     /// The label.
@@ -154,6 +154,7 @@ impl ScheduleSpec {
         if !given.node.is_empty() && !given.label.is_empty() {
             violations.refuse("label", "a schedule has a node or a label, not both");
         }
+        let priority = choice(&mut violations, "priority", &given.priority);
         let overlap = choice(&mut violations, "overlap", &given.overlap);
         let missed = choice(&mut violations, "missed", &given.missed);
         let jitter = jitter(&mut violations, &given);
@@ -179,7 +180,7 @@ impl ScheduleSpec {
                 payload: given.payload,
                 metadata: given.metadata,
                 group,
-                priority: given.priority,
+                priority,
                 node,
                 label,
                 overlap,

@@ -2,7 +2,7 @@
 
 use crate::{
     queue,
-    task::{Name, Route, StateKind, Target, TaskId},
+    task::{MAX_PAUSED_TYPES, Name, Route, StateKind, Target, TaskId},
 };
 
 /// Why the scheduler refused a request or could not fulfil it.
@@ -46,6 +46,12 @@ pub enum Error {
     /// The queue has no room for another open task.
     #[error("the queue has reached its limit of open tasks (queue.max_open_tasks); retry later")]
     Full,
+    /// As many task types are paused as may be.
+    #[error(
+        "{} task types are paused, and no more can be; resume some",
+        MAX_PAUSED_TYPES
+    )]
+    TooManyPaused,
     /// The task cannot be requeued in its state.
     #[error("task {id} is {state}; only failed and cancelled tasks can be requeued")]
     NotRequeued {

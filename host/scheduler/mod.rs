@@ -1,9 +1,10 @@
 //! Admits tasks and answers for them: checks a submission against what live nodes can run, stores it, and
-//! reads, cancels and requeues tasks. Runs nothing itself and knows no worker; they share the queue.
+//! reads tasks and acts on them. Runs nothing itself and knows no worker; they share the queue.
 
 mod accepted;
 mod bounded_read;
 mod bulk;
+mod bulk_action;
 mod end_signals;
 mod end_tracker;
 mod error;
@@ -14,6 +15,7 @@ pub mod schedules;
 mod waiters;
 
 pub use accepted::Accepted;
+pub use bulk_action::{ActedOn, BulkAction, Progress};
 pub use end_tracker::EndTracker;
 pub use error::Error;
 
@@ -25,7 +27,7 @@ use crate::{
     queue::{
         self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, StatusRead, TaskQueue,
     },
-    task::{Name, Submission, Task, TaskId, UnixMs},
+    task::{Acted, Action, Name, PausedTypes, Submission, Task, TaskId, TypePause, UnixMs},
 };
 use async_trait::async_trait;
 use bounded_read::read_within;
@@ -82,11 +84,28 @@ pub trait TaskScheduler: Send + Sync {
     /// Returns the status of a task when the task has ended or the wait is over, whichever is first.
     async fn get_task_status(&self, id: &TaskId, wait: &WaitOptions) -> Result<TaskStatus, Error>;
 
-    /// Cancels a task: at once if it is pending, through its worker if it runs.
-    async fn cancel_task(&self, id: &TaskId) -> Result<Cancel, Error>;
+    /// Cancels a task: at once if it is pending, through its worker if it runs. The reason becomes its error.
+    async fn cancel_task(&self, id: &TaskId, reason: Option<Arc<str>>) -> Result<Cancel, Error>;
 
     /// Makes a failed or cancelled task pending again.
     async fn requeue_task(&self, id: &TaskId) -> Result<(), Error>;
+
+    /// Does the same to up to `MAX_ACTED` tasks, and answers for each in their order. `BulkAction` does it to
+    /// more.
+    async fn act(&self, action: &Action, ids: &[TaskId]) -> Result<Vec<Acted>, Error>;
+
+    /// Pauses a task type in the whole cluster, or changes the reason of its pause.
+    async fn pause_type(
+        &self,
+        task_type: &Name,
+        reason: Option<Arc<str>>,
+    ) -> Result<TypePause, Error>;
+
+    /// Ends the pause of a task type, and returns whether it was paused.
+    async fn resume_type(&self, task_type: &Name) -> Result<bool, Error>;
+
+    /// Returns the paused types.
+    fn paused_types(&self) -> Arc<PausedTypes>;
 
     /// Lists one page of tasks.
     async fn list_tasks(&self, filter: &Filter, page: &Page) -> Result<Listing, Error>;
@@ -203,8 +222,10 @@ impl DistributedTaskScheduler {
             open = (!is_over).then(|| self.waiters.ended(id));
             let (task, reservation) = self.read_status(id, wait.budget.as_ref()).await?;
             if open.is_none() || task.state.kind().is_terminal() {
+                let pause = self.queue.paused_types().get(&task.task_type).cloned();
+                let now = self.queue.now();
                 return Ok(TaskStatus {
-                    waiting_for: self.routing.waiting_for(&task, self.queue.now()),
+                    waiting_for: self.routing.waiting_for(&task, pause.as_ref(), now),
                     task,
                     reservation: reservation.filter(|_| wait.budget.is_some()).map(Arc::new),
                 });
@@ -290,10 +311,14 @@ impl TaskScheduler for DistributedTaskScheduler {
         self.status_at_end(id, wait, None).await
     }
 
-    async fn cancel_task(&self, id: &TaskId) -> Result<Cancel, Error> {
-        match self.queue.cancel(id).await? {
-            Cancel::Unknown => Err(Error::UnknownTask(id.clone())),
-            known => Ok(known),
+    async fn cancel_task(&self, id: &TaskId, reason: Option<Arc<str>>) -> Result<Cancel, Error> {
+        let ids = std::slice::from_ref(id);
+        let acted = self.queue.act(&Action::Cancel(reason), ids).await?;
+        match acted.first() {
+            Some(Acted::Done) => Ok(Cancel::Cancelled),
+            Some(Acted::Requested) => Ok(Cancel::Requested),
+            Some(Acted::Refused(state)) => Ok(Cancel::Ended(*state)),
+            Some(Acted::Unknown) | None => Err(Error::UnknownTask(id.clone())),
         }
     }
 
@@ -304,6 +329,27 @@ impl TaskScheduler for DistributedTaskScheduler {
             Requeue::Refused(state) => Err(Error::NotRequeued { id, state }),
             Requeue::Unknown => Err(Error::UnknownTask(id)),
         }
+    }
+
+    async fn act(&self, action: &Action, ids: &[TaskId]) -> Result<Vec<Acted>, Error> {
+        Ok(self.queue.act(action, ids).await?)
+    }
+
+    async fn pause_type(
+        &self,
+        task_type: &Name,
+        reason: Option<Arc<str>>,
+    ) -> Result<TypePause, Error> {
+        let pause = self.queue.pause_type(task_type, reason).await?;
+        pause.ok_or(Error::TooManyPaused)
+    }
+
+    async fn resume_type(&self, task_type: &Name) -> Result<bool, Error> {
+        Ok(self.queue.resume_type(task_type).await?)
+    }
+
+    fn paused_types(&self) -> Arc<PausedTypes> {
+        self.queue.paused_types()
     }
 
     async fn list_tasks(&self, filter: &Filter, page: &Page) -> Result<Listing, Error> {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     discovery::{NodeRecord, ServiceDiscovery},
-    task::{Name, Route, State, Target, Task, UnixMs},
+    task::{Name, Route, State, Target, Task, TypePause, UnixMs},
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -59,12 +59,22 @@ impl Routing {
         })
     }
 
-    /// What a pending task waits for, at the time `now` of the queue's clock.
-    pub fn waiting_for(&self, task: &Task, now: UnixMs) -> Option<String> {
+    /// What a pending task waits for, at the time `now` of the queue's clock. `pause` is that of its type.
+    pub fn waiting_for(
+        &self,
+        task: &Task,
+        pause: Option<&TypePause>,
+        now: UnixMs,
+    ) -> Option<String> {
         let State::Pending { due_at } = task.state else {
             return None;
         };
         let task_type = &task.task_type;
+        if let Some(pause) = pause {
+            let reason = pause.reason.as_deref();
+            let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+            return Some(format!("the end of the pause of {task_type}{reason}"));
+        }
         let nodes = self.discovery.nodes();
         let serving = || nodes.iter().filter(|node| self.serves(node));
         let of_type: Vec<_> = serving().filter(|node| node.handles(task_type)).collect();

@@ -1,10 +1,13 @@
-//! Pragmas that more than one file needs.
+//! Pragmas and times that more than one file needs.
 
 use rusqlite::Connection;
 use std::time::Duration;
 
 /// How long to wait for a lock that another process holds.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a reader's transaction may last. Meanwhile the write-ahead log cannot shrink.
+pub(super) const MAX_READ: Duration = Duration::from_secs(5);
 
 /// Reads the number that a pragma returns.
 pub(super) fn number(conn: &Connection, pragma: &str) -> rusqlite::Result<i64> {

@@ -1,7 +1,10 @@
 //! Reading beside the writer: a thread with a connection of its own, which sees every acknowledged
-//! change, because that is committed. Changes nothing.
+//! change, because that is committed. A read that takes too long is interrupted. Changes nothing.
 
-use super::{database::Database, error::Error, statement_error::StatementError, thread::Thread};
+use super::{
+    database::Database, error::Error, pragma::MAX_READ, statement_error::StatementError,
+    thread::Thread,
+};
 use hostel_runtime::health::{Health, Part};
 use hostel_runtime::log_limit::LogLimit;
 use parking_lot::Mutex;
@@ -9,13 +12,17 @@ use rusqlite::Connection;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot};
 
 const BACKLOG: usize = 1024;
 /// How many queries share one transaction.
 const MAX_BATCH: usize = 128;
+/// After this time the next query has a transaction of its own, so that it has most of the time above.
+const SHARED_TRANSACTION: Duration = Duration::from_millis(100);
+/// How many instructions of SQLite run between two looks at the clock.
+const STEPS: i32 = 10_000;
 
 /// Runs one query and sends its result. Returns false if the connection should be replaced.
 type Query = Box<dyn FnOnce(&Connection) -> bool + Send>;
@@ -93,8 +100,7 @@ fn serve(database: &Database, mut receiver: mpsc::Receiver<Query>, limit: &LogLi
     let mut queries = Vec::with_capacity(MAX_BATCH);
     while receiver.blocking_recv_many(&mut queries, MAX_BATCH) > 0 {
         if conn.is_none() {
-            conn = database
-                .open_reader()
+            conn = TimedConnection::open(database)
                 .inspect_err(|error| {
                     if let Some(left_out) = limit.permit() {
                         tracing::warn!(%error, left_out, "the {} cannot be read", database.what);
@@ -107,22 +113,60 @@ fn serve(database: &Database, mut receiver: mpsc::Receiver<Query>, limit: &LogLi
             queries.clear();
             continue;
         };
-        // One transaction for all, since taking and releasing locks costs more than a query; and for a
-        // lone query too, so that its statements see the same state.
-        if open.execute_batch("BEGIN").is_err() {
+        if !open.run(&mut queries) {
             queries.clear();
             conn = None;
-            continue;
         }
+    }
+}
+
+/// A connection whose transactions end in time.
+struct TimedConnection {
+    conn: Connection,
+    /// When the running transaction is interrupted.
+    deadline: Arc<Mutex<Instant>>,
+}
+
+impl TimedConnection {
+    fn open(database: &Database) -> Result<Self, StatementError> {
+        let mut conn = database.open_reader()?;
+        let deadline = Arc::new(Mutex::new(Instant::now()));
+        let until = Arc::clone(&deadline);
+        conn.progress_handler(STEPS, Some(move || Instant::now() >= *until.lock()))?;
+        Ok(Self { conn, deadline })
+    }
+
+    /// Runs queries, and returns false if the connection should be replaced.
+    fn run(&self, queries: &mut Vec<Query>) -> bool {
+        // One transaction for all, since taking and releasing locks costs more than a query; and for a
+        // lone query too, so that its statements see the same state.
+        let Ok(mut begun) = self.begin() else {
+            return false;
+        };
         let mut sound = true;
         for query in queries.drain(..) {
+            if begun.elapsed() >= SHARED_TRANSACTION {
+                let next = self
+                    .conn
+                    .execute_batch("COMMIT")
+                    .and_then(|()| self.begin());
+                let Ok(next) = next else {
+                    return false;
+                };
+                begun = next;
+            }
             // A panic costs the query's own answer and the connection.
-            let ran = catch_unwind(AssertUnwindSafe(|| query(open)));
+            let ran = catch_unwind(AssertUnwindSafe(|| query(&self.conn)));
             sound &= ran.unwrap_or(false);
         }
-        sound &= open.execute_batch("COMMIT").is_ok();
-        if !sound {
-            conn = None;
-        }
+        sound & self.conn.execute_batch("COMMIT").is_ok()
+    }
+
+    /// Begins a transaction, and returns when that was.
+    fn begin(&self) -> rusqlite::Result<Instant> {
+        let begun = Instant::now();
+        *self.deadline.lock() = begun + MAX_READ;
+        self.conn.execute_batch("BEGIN")?;
+        Ok(begun)
     }
 }

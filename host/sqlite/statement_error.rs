@@ -1,7 +1,7 @@
 //! Failures of SQLite and of stored data, classified by what can be done about them. All texts for
 //! rusqlite errors are made here.
 
-use super::{database::Database, error::Error};
+use super::{database::Database, error::Error, pragma::MAX_READ};
 use rusqlite::ErrorCode;
 
 /// Why a statement or a transaction failed.
@@ -90,6 +90,9 @@ impl Database {
             ),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 format!("another program holds a lock on {path}: {error}")
+            }
+            Some(ErrorCode::OperationInterrupted) => {
+                format!("a read of {path} took longer than {MAX_READ:?} and was ended")
             }
             _ => format!("{path}: {error}"),
         }

@@ -33,7 +33,8 @@ pub struct TaskOptions {
     /// The longest delay before any attempt, instead of that of its type.
     #[serde(skip_serializing_if = "is_default")]
     pub backoff_max: Option<Duration>,
-    /// How long the task is kept after its end, instead of `queue.keep_ended_ms`.
+    /// How long the task is kept after its end, instead of the time of its
+    /// type and state (`Retention`).
     #[serde(skip_serializing_if = "is_default")]
     pub result_ttl: Option<Duration>,
     /// Which tasks of a type are leased first.

@@ -90,7 +90,7 @@ impl Worker {
                 unwritten: Budget::new(config.queue.max_unwritten_bytes),
                 failures: FailureLog::default(),
                 lease_ttl: config.queue.lease_ttl,
-                keep_ended: config.queue.keep_ended,
+                retention: config.retention(),
                 max_timeout: config.plugins.max_timeout,
                 wake: Notify::new(),
             }),

@@ -24,7 +24,7 @@ pub async fn reap(shared: Arc<Shared>) {
         let reaped = async {
             reap_expired(&shared).await?;
             while shared.queue.expire(BATCH).await? == BATCH {}
-            while shared.queue.purge(shared.keep_ended, BATCH).await? == BATCH {}
+            while shared.queue.purge(&shared.retention, BATCH).await? == BATCH {}
             Ok::<_, Error>(())
         };
         if let Err(error) = reaped.await

@@ -2,7 +2,11 @@
 
 use super::{active_leases::ActiveLeases, failure_log::FailureLog, slots::Slots};
 use crate::{
-    budget::Budget, discovery::ServiceDiscovery, plugin::PluginHost, queue::TaskQueue, task::Name,
+    budget::Budget,
+    discovery::ServiceDiscovery,
+    plugin::PluginHost,
+    queue::TaskQueue,
+    task::{Name, Retention},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
@@ -23,7 +27,7 @@ pub struct Shared {
     /// How long a lease lasts without being renewed. After that, another node may run the task.
     pub lease_ttl: Duration,
     /// How long ended tasks are kept.
-    pub keep_ended: Duration,
+    pub retention: Retention,
     /// The longest time of an attempt that a task may ask for.
     pub max_timeout: Duration,
     /// Wakes the dispatcher.

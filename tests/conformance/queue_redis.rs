@@ -31,6 +31,10 @@ pub fn trials() -> Vec<Trial> {
     }
     trials.extend([
         trial("queues_share_their_tasks", queues_share_their_tasks),
+        trial(
+            "a_pause_holds_at_the_other_queues",
+            a_pause_holds_at_the_other_queues,
+        ),
         trial("the_durability_is_detected", the_durability_is_detected),
         trial(
             "a_server_that_may_evict_tasks_is_refused",
@@ -118,6 +122,38 @@ pub(super) async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
 async fn queues_share_their_tasks() {
     let server = Server::start(Kind::Redis).await;
     share_their_tasks(&settings(&server)).await;
+}
+
+async fn a_pause_holds_at_the_other_queues() {
+    let server = Server::start(Kind::Redis).await;
+    let (here, there) = (open(&server).await, open(&server).await);
+    let paused = here.pause_type(&name("echo"), Some("why".into())).await;
+    let pause = paused.unwrap().expect("a pause");
+    until("the other queue knows it", async || {
+        there.paused_types().get("echo") == Some(&pause)
+    })
+    .await;
+    here.submit(vec![task("t", "echo", b"x")]).await.unwrap();
+    let echo = request(&[("echo", 1)], 1, HOUR);
+    for queue in [&here, &there] {
+        assert!(queue.lease(&echo).await.unwrap().is_empty());
+        assert_eq!(queue.next_due(&echo).await.unwrap(), None);
+    }
+    // A queue that is opened later knows it from the beginning.
+    let later = open(&server).await;
+    assert!(later.lease(&echo).await.unwrap().is_empty());
+    // A hand-off that waits takes no task of a type that is paused meanwhile.
+    let other = request(&[("other", 1)], 1, HOUR);
+    let (handed_off, ()) = tokio::join!(here.hand_off(&other), async {
+        here.pause_type(&name("other"), None).await.unwrap();
+        here.submit(vec![task("u", "other", b"x")]).await.unwrap();
+    });
+    assert!(handed_off.unwrap().is_empty());
+    assert!(there.resume_type(&name("echo")).await.unwrap());
+    until("the type is resumed", async || {
+        !here.lease(&echo).await.unwrap().is_empty()
+    })
+    .await;
 }
 
 /// Two queues with the same settings share their tasks.

@@ -8,7 +8,7 @@ use crate::support::servers::{Kind, Server};
 use hostel::{
     config,
     queue::{Cancel, Filter, Finished, Page, RedisQueue, Requeue, Submitted, TaskQueue},
-    task::{Outcome, Priority, StateKind, TaskOptions, Unique, UnixMs},
+    task::{Outcome, Priority, Retention, StateKind, TaskOptions, Unique, UnixMs},
 };
 use libtest_mimic::Trial;
 use std::time::Duration;
@@ -131,7 +131,10 @@ async fn the_documented_acl_is_sufficient() {
     assert_eq!(requeued, Requeue::Requeued);
     let cancelled = queue.cancel(&ended.token.id).await.unwrap();
     assert_eq!(cancelled, Cancel::Cancelled);
-    queue.purge(Duration::ZERO, 9).await.unwrap();
+    queue
+        .purge(&Retention::of(Duration::ZERO), 9)
+        .await
+        .unwrap();
     queue.expired(HOUR, &[], 9).await.unwrap();
     queue.counts().await.unwrap();
     queue.close().await;

@@ -16,10 +16,10 @@ use hostel::{
         Error, Filter, Finish, Finished, LeaseToken, Page, RedisQueue, Renew, Renewal, Submitted,
         TaskQueue,
     },
-    task::{ErrorClass, ExecutedBy, Name, Progress, StateKind, Submission},
+    task::{ErrorClass, ExecutedBy, Name, Progress, Retention, StateKind, Submission},
 };
 use hostel_fuzz::{Choices, Target as FuzzTarget};
-use inputs::{count, name, outcome, request, submission, text, time};
+use inputs::{action, count, name, outcome, request, submission, text, time};
 use std::sync::LazyLock;
 use tokio::runtime::Runtime;
 
@@ -160,13 +160,12 @@ impl Calls<'_> {
             6 => self.renew(choices).await,
             7..9 => self.finish(choices).await,
             9 => self.expired(choices).await,
-            10 => {
-                let cancelled = self.queue.cancel(&name(choices)).await;
-                self.answered("cancel", cancelled.map(drop));
-            }
-            11 => {
-                let requeued = self.queue.requeue(&name(choices)).await;
-                self.answered("requeue", requeued.map(drop));
+            10..12 => {
+                let action = action(choices);
+                let ids = 1 + choices.below(4);
+                let ids: Vec<Name> = (0..ids).map(|_| name(choices)).collect();
+                let acted = self.queue.act(&action, &ids).await;
+                self.answered("act", acted.map(drop));
             }
             12 => self.look(choices).await,
             13 => self.list(choices).await,
@@ -177,7 +176,11 @@ impl Calls<'_> {
             }
             15 => {
                 let (age, max) = (time(choices), count(choices));
-                let purged = self.queue.purge(age, max).await.expect("a purge");
+                let purged = self
+                    .queue
+                    .purge(&Retention::of(age), max)
+                    .await
+                    .expect("a purge");
                 assert!(purged <= max);
             }
             _ => self.damage(choices).await,

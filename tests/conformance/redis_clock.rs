@@ -11,7 +11,7 @@ use crate::support::{
 };
 use hostel::{
     queue::{Leased, RedisQueue, Requeue, TaskQueue},
-    task::Outcome,
+    task::{Outcome, Retention},
 };
 use libtest_mimic::Trial;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -83,7 +83,7 @@ async fn set_back_and_right() {
             set(&server, "looked", looked).await;
         }
         queue.expired(HOUR, &[], 9).await.unwrap();
-        assert_eq!(queue.purge(HOUR * 3, 9).await.unwrap(), 0);
+        assert_eq!(queue.purge(&Retention::of(HOUR * 3), 9).await.unwrap(), 0);
         assert!(queue.get(&name("t")).await.unwrap().is_some());
     }
     queue.close().await;

@@ -12,7 +12,7 @@ use hostel::{
     queue::{
         Changes, Finish, Finished, Leased, Page, RedisQueue, Renew, Renewal, Requeue, TaskQueue,
     },
-    task::{ErrorClass, Outcome, StateKind},
+    task::{ErrorClass, Outcome, Retention, StateKind},
 };
 use libtest_mimic::Trial;
 use std::{collections::HashSet, time::Duration};
@@ -196,7 +196,10 @@ async fn a_damaged_record_fails_alone(shards: u32) {
     let refused = queue.requeue(&name("waits-short")).await.unwrap();
     assert_eq!(refused, Requeue::Refused(StateKind::Failed));
     until("all are purged and counted", async || {
-        queue.purge(Duration::ZERO, usize::MAX).await.unwrap();
+        queue
+            .purge(&Retention::of(Duration::ZERO), usize::MAX)
+            .await
+            .unwrap();
         list().await.is_empty() && queue.counts().await.unwrap().is_empty()
     })
     .await;
@@ -248,7 +251,7 @@ async fn a_failing_shard_affects_only_its_tasks() {
     }
     assert!(more > TASKS / 3, "{more}");
     queue.expired(HOUR, &[], 9).await.unwrap();
-    queue.purge(HOUR, 9).await.unwrap();
+    queue.purge(&Retention::of(HOUR), 9).await.unwrap();
     until("health shows it", async || has(&health, "shard")).await;
     // Unconfirmed outcomes are repeated once the shard works.
     say(&server, &["DEL", "{test:1}:leases:echo"]).await;

@@ -6,7 +6,10 @@ use super::{
     redis_faults::{completed, has, open},
 };
 use crate::support::servers::{Kind, Server};
-use hostel::queue::{Cancel, Error, Finished, Page, Renew, Renewal, Requeue, Submitted, TaskQueue};
+use hostel::{
+    queue::{Cancel, Error, Finished, Page, Renew, Renewal, Requeue, Submitted, TaskQueue},
+    task::Retention,
+};
 use libtest_mimic::Trial;
 use std::time::Duration;
 
@@ -93,7 +96,10 @@ async fn a_full_memory_refuses_submissions_only(shards: u32) {
     let listed = other.list(&Default::default(), &page).await.unwrap();
     assert_eq!(listed.tasks.len(), 9);
     tokio::time::sleep(Duration::from_millis(5)).await;
-    let gone = other.purge(Duration::ZERO, usize::MAX).await.unwrap();
+    let gone = other
+        .purge(&Retention::of(Duration::ZERO), usize::MAX)
+        .await
+        .unwrap();
     assert_eq!(gone, accepted);
 
     limit(most).await;

@@ -11,7 +11,7 @@ use crate::support::{
 };
 use hostel::{
     queue::{Counts, RedisQueue, Submitted, TaskQueue},
-    task::{Outcome, Priority, StateKind, Submission, TaskOptions, UnixMs},
+    task::{Outcome, Priority, Retention, StateKind, Submission, TaskOptions, UnixMs},
 };
 use libtest_mimic::Trial;
 use std::{
@@ -135,7 +135,7 @@ async fn wrong_entries_are_removed() {
     assert!(queue.lease(&other).await.unwrap().is_empty());
     // Purging does not delete a pending task.
     say(&server, &["LPUSH", "{test:0}:purge:f:echo", "1 t3"]).await;
-    assert_eq!(queue.purge(HOUR, 9).await.unwrap(), 0);
+    assert_eq!(queue.purge(&Retention::of(HOUR), 9).await.unwrap(), 0);
     assert!(queue.get(&name("t3")).await.unwrap().is_some());
     until("they are removed", async || {
         let mut left = false;
@@ -342,7 +342,10 @@ async fn do_anything(queue: &RedisQueue, over: &AtomicBool, mut random: fastrand
                 queue.requeue(&name(&id)).await.unwrap();
             }
             _ => {
-                queue.purge(Duration::ZERO, 2).await.unwrap();
+                queue
+                    .purge(&Retention::of(Duration::ZERO), 2)
+                    .await
+                    .unwrap();
                 queue.expire(2).await.unwrap();
             }
         }

@@ -12,7 +12,7 @@ use crate::support::{
 };
 use hostel::{
     queue::{Finish, LeaseToken, Page, Submitted, TaskQueue},
-    task::{Outcome, Priority, StateKind, Submission, TaskOptions},
+    task::{Outcome, Priority, Retention, StateKind, Submission, TaskOptions},
 };
 use libtest_mimic::Trial;
 use redis::FromRedisValue;
@@ -238,7 +238,12 @@ async fn a_node_of_the_version_before_loses_no_task() {
             7 if is_older => drop(older.run::<Vec<String>>("requeue", &[&id]).await),
             7 => drop(queue.requeue(&name(&id)).await.unwrap()),
             8 if is_older => drop(older.run::<redis::Value>("reconcile", &["20"]).await),
-            8 => drop(queue.purge(Duration::ZERO, 3).await.unwrap()),
+            8 => drop(
+                queue
+                    .purge(&Retention::of(Duration::ZERO), 3)
+                    .await
+                    .unwrap(),
+            ),
             _ if is_older => drop(older.run::<u64>("purge", &["3600000", "3"]).await),
             _ => drop(queue.expired(HOUR, &[], 9).await.unwrap()),
         }

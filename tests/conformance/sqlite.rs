@@ -4,8 +4,8 @@ use super::queue::{self, Case, MAX_OPEN_TASKS, ScheduleCase, finish_one, name, r
 use hostel::{
     config,
     health::Health,
-    queue::{Error, Opened, SqliteQueue, TaskQueue},
-    task::{Outcome, StateKind},
+    queue::{Error, Finished, Opened, SqliteQueue, Submitted, TaskQueue},
+    task::{Acted, Action, Outcome, Priority, StateKind},
 };
 use libtest_mimic::{Failed, Trial};
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
@@ -24,6 +24,10 @@ pub fn trials() -> Vec<Trial> {
     let own = [
         trial("a_second_open_is_refused", a_second_open_is_refused),
         trial("reopening_keeps_everything", reopening_keeps_everything),
+        trial(
+            "actions_and_pauses_survive_a_restart",
+            actions_and_pauses_survive_a_restart,
+        ),
         trial(
             "a_closed_queue_is_unavailable",
             a_closed_queue_is_unavailable,
@@ -170,6 +174,51 @@ async fn reopening_keeps_everything() {
         .unwrap();
     assert_eq!(again[0].token.id, tokens[0].id);
     assert_ne!(again[0].token.fence, tokens[0].fence);
+    queue.close().await;
+}
+
+async fn actions_and_pauses_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path()).await.unwrap();
+    let batch = ["a", "b", "c", "d"].map(|id| task(id, "echo", b"payload"));
+    queue.submit(batch.into()).await.unwrap();
+    let of_other = request(&[("other", 1)], 1, HOUR);
+    queue
+        .submit(vec![task("other", "other", b"")])
+        .await
+        .unwrap();
+    let other = queue.lease(&of_other).await.unwrap().remove(0).token;
+    let act = async |queue: &SqliteQueue, action: Action, id: &str| {
+        let acted = queue.act(&action, &[name(id)]).await.unwrap();
+        acted[0]
+    };
+    let low = Action::SetPriority(Priority::Low);
+    assert_eq!(act(&queue, low, "a").await, Acted::Done);
+    let high = Action::SetPriority(Priority::High);
+    assert_eq!(act(&queue, high, "c").await, Acted::Done);
+    let cancel = Action::Cancel(Some("because".into()));
+    assert_eq!(act(&queue, cancel, "other").await, Acted::Requested);
+    let echo = name("echo");
+    let pause = queue.pause_type(&echo, Some("repairs".into())).await;
+    let pause = pause.unwrap().expect("a pause");
+    queue.close().await;
+    drop(queue);
+
+    let queue = open(dir.path()).await.unwrap();
+    assert_eq!(queue.paused_types().get("echo"), Some(&pause));
+    let echo = request(&[("echo", 2)], 2, HOUR);
+    assert!(queue.lease(&echo).await.unwrap().is_empty());
+    let finished = finish_one(&queue, &other, Outcome::Released).await;
+    assert_eq!(finished, Finished::Applied);
+    let cancelled = queue.get(&name("other")).await.unwrap().unwrap();
+    assert_eq!(cancelled.state.kind(), StateKind::Cancelled);
+    assert_eq!(cancelled.error.as_deref(), Some("because"));
+    assert!(queue.resume_type(&name("echo")).await.unwrap());
+    let leased = queue.lease(&echo).await.unwrap();
+    let ids: Vec<_> = leased.iter().map(|task| task.token.id.as_str()).collect();
+    assert!(ids.contains(&"c") && !ids.contains(&"a"), "{ids:?}");
+    let again = queue.submit(vec![task("a", "echo", b"payload")]).await;
+    assert_eq!(again.unwrap(), [Submitted::Existing]);
     queue.close().await;
 }
 

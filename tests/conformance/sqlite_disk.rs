@@ -8,7 +8,7 @@ use hostel::{
     health::{Health, Part},
     keyvalue::{Change, KeyValue, SqliteKeyValue},
     queue::{Cancel, Error, Finished, Leased, Renew, Renewal, SqliteQueue, Submitted, TaskQueue},
-    task::{Outcome, TaskId},
+    task::{Outcome, Retention, TaskId},
 };
 use libtest_mimic::{Completion, Failed, Trial};
 use std::{
@@ -173,7 +173,13 @@ async fn tasks_fill_the_disk(dir: PathBuf) {
 
     all_but_submitting_works(&queue, &kept[50]).await;
     tokio::time::sleep(Duration::from_millis(5)).await;
-    assert_eq!(queue.purge(Duration::ZERO, 100).await.unwrap(), 11);
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 100)
+            .await
+            .unwrap(),
+        11
+    );
     until("room for tasks", async || takes_tasks(&queue, "new").await).await;
     until("the end of the fault", async || {
         !is_full(&health, Part::Queue)

@@ -1,6 +1,7 @@
 //! Scenarios: the promises of Hostel, tested from outside with nodes as processes and clients over
 //! gRPC. One promise a file.
 
+mod actions;
 mod admission;
 mod bad_input;
 mod client_only;
@@ -39,6 +40,7 @@ use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     [
+        actions::trials(),
         admission::trials(),
         bad_input::trials(),
         client_only::trials(),

@@ -79,7 +79,9 @@ fn prepare(id: &str, settings: &str) -> Node {
     let mut node = Node::prepare(&[&showcase("echo")], settings).named(id);
     node.add_settings(SETTINGS);
     node.set_in("queue", "lease_ttl_ms = 3000");
-    node.set_in("queue", "keep_ended_ms = 7200000");
+    node.set_in("queue", "keep_completed_ms = 7200000");
+    node.set_in("queue", "keep_failed_ms = 7200000");
+    node.set_in("queue", "keep_cancelled_ms = 7200000");
     node.set_in("discovery", "ttl_ms = 2000");
     let large = test_guest::result_of(LARGE);
     for (name, handle) in HOSTILE

@@ -1,8 +1,9 @@
-//! The gRPC services, one a file, the message stream of the first (`stream.rs`), and the stream of
-//! submissions of `TaskService` (`submit_many`). Each turns a request into a call of an engine and its
-//! result into a response. `health.rs` is the standard health service; the faults of a node are in
-//! `nodes.rs`.
+//! The gRPC services, one a file, the message stream of the first (`stream.rs`), and the streams of
+//! `TaskService` (`submit_many`, `act_on_tasks`). Each turns a request into a call of an engine and its
+//! result into a response. `types_pause.rs` has calls of `types.rs`; `health.rs` is the standard health
+//! service; the faults of a node are in `nodes.rs`.
 
+mod act_on_tasks;
 pub mod components;
 pub mod distributed;
 pub mod health;
@@ -15,3 +16,5 @@ mod submit_many;
 pub mod tasks;
 #[cfg(test)]
 mod tests;
+pub mod types;
+mod types_pause;

@@ -31,7 +31,7 @@ impl ScheduleService for ScheduleServiceImpl {
     ) -> Result<Response<CreateScheduleResponse>, Status> {
         let reserved = in_flight::reserve_response(&request).await;
         let CreateScheduleRequest { spec, replace } = request.into_inner();
-        let given = schedule_convert::given(spec.unwrap_or_default())?;
+        let given = schedule_convert::given(spec.unwrap_or_default());
         let created = self.schedules.create(given, replace).await;
         let (created, status) = created.map_err(IntoStatus::into_status)?;
         let outcome = match created {

@@ -1,27 +1,30 @@
 //! Lists, counts, cancels and requeues tasks, for operators. `submit_many` has the stream that submits
-//! tasks.
+//! tasks, `act_on_tasks` the one that does the same to many.
 
 use super::{
     super::{
         convert::{self, TaskLimits},
-        status::IntoStatus,
+        status::{self, IntoStatus},
         transport::in_flight,
     },
+    act_on_tasks::{self, STEPS},
     submit_many::{self, Budgets, Setup, TRACKED_BUDGET_BYTES},
 };
 use crate::{
     budget::Budget,
     config,
     proto::hostel::v1::{
-        CancelTaskRequest, CancelTaskResponse, CountTasksRequest, CountTasksResponse,
-        ListTasksRequest, ListTasksResponse, RequeueTaskRequest, RequeueTaskResponse,
-        SubmitManyRequest, TaskCount, task_service_server::TaskService,
+        ActOnTasksRequest, CancelTaskRequest, CancelTaskResponse, CountTasksRequest,
+        CountTasksResponse, ListTasksRequest, ListTasksResponse, RequeueTaskRequest,
+        RequeueTaskResponse, SubmitManyRequest, TaskCount, task_service_server::TaskService,
     },
     queue::{Cancel, Filter, Page},
     scheduler::{Error, TaskScheduler},
+    task::parse_reason,
 };
 use prost::Message;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -38,6 +41,8 @@ pub struct TaskServiceImpl {
     end: CancellationToken,
     /// The budget for the tasks that streams track.
     tracked: Budget,
+    /// One permit for each step of an action on many tasks.
+    steps: Arc<Semaphore>,
 }
 
 impl TaskServiceImpl {
@@ -53,6 +58,7 @@ impl TaskServiceImpl {
             task_limits,
             end,
             tracked: Budget::new(TRACKED_BUDGET_BYTES),
+            steps: Arc::new(Semaphore::new(STEPS)),
         }
     }
 }
@@ -60,6 +66,7 @@ impl TaskServiceImpl {
 #[tonic::async_trait]
 impl TaskService for TaskServiceImpl {
     type SubmitManyStream = submit_many::Responses;
+    type ActOnTasksStream = act_on_tasks::Responses;
 
     async fn submit_many(
         &self,
@@ -129,8 +136,10 @@ impl TaskService for TaskServiceImpl {
         &self,
         request: Request<CancelTaskRequest>,
     ) -> Result<Response<CancelTaskResponse>, Status> {
-        let id = convert::name("task id", &request.into_inner().task_id)?;
-        let cancelled = self.scheduler.cancel_task(&id).await;
+        let request = request.into_inner();
+        let id = convert::name("task id", &request.task_id)?;
+        let reason = parse_reason(&request.reason).map_err(status::invalid)?;
+        let cancelled = self.scheduler.cancel_task(&id, reason).await;
         let outcome = match cancelled.map_err(IntoStatus::into_status)? {
             Cancel::Requested => "asked".into(),
             Cancel::Cancelled => "cancelled".into(),
@@ -148,6 +157,21 @@ impl TaskService for TaskServiceImpl {
         let requeued = self.scheduler.requeue_task(&id).await;
         requeued.map_err(IntoStatus::into_status)?;
         Ok(Response::new(RequeueTaskResponse {}))
+    }
+
+    async fn act_on_tasks(
+        &self,
+        mut request: Request<ActOnTasksRequest>,
+    ) -> Result<Response<Self::ActOnTasksStream>, Status> {
+        let setup = act_on_tasks::Setup {
+            scheduler: self.scheduler.clone(),
+            end: self.end.clone(),
+            auth: request.extensions_mut().remove(),
+            memory: in_flight::request_memory(&mut request),
+            steps: self.steps.clone(),
+        };
+        let responses = act_on_tasks::responses(request.into_inner(), setup)?;
+        Ok(in_flight::stream_response(responses))
     }
 
     async fn count(

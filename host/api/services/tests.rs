@@ -11,20 +11,33 @@ use crate::{
     discovery::LocalDiscovery,
     proto::{
         distributed::{Message, distributed_service_server::DistributedService},
-        hostel::v1::{CancelTaskRequest, task_service_server::TaskService},
+        hostel::v1::{
+            ActOnTasksRequest, CancelTaskRequest, PurgeTasks, act_on_tasks_request::Action,
+            task_service_server::TaskService,
+        },
     },
     queue::{Cancel, Counts, Durability, Filter, Listing, Page, StatusRead},
     scheduler::{Accepted, EndTracker, Error, TaskScheduler, TaskStatus, WaitOptions},
-    task::{Name, Submission, TaskId, UnixMs},
+    task::{self, Acted, Name, PausedTypes, Submission, TaskId, TypePause, UnixMs},
 };
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request};
 
-/// A scheduler that knows no task and takes none.
-struct NoTasks;
+/// A scheduler that knows no task and takes none, and counts the tasks that it is to act on.
+#[derive(Default)]
+struct NoTasks {
+    acted: AtomicUsize,
+}
 
 #[async_trait]
 impl TaskScheduler for NoTasks {
@@ -65,12 +78,29 @@ impl TaskScheduler for NoTasks {
         Err(Error::UnknownTask(id.clone()))
     }
 
-    async fn cancel_task(&self, _: &TaskId) -> Result<Cancel, Error> {
+    async fn cancel_task(&self, _: &TaskId, _: Option<Arc<str>>) -> Result<Cancel, Error> {
         Ok(Cancel::Unknown)
     }
 
     async fn requeue_task(&self, id: &TaskId) -> Result<(), Error> {
         Err(Error::UnknownTask(id.clone()))
+    }
+
+    async fn act(&self, _: &task::Action, ids: &[TaskId]) -> Result<Vec<Acted>, Error> {
+        self.acted.fetch_add(ids.len(), Ordering::Relaxed);
+        Ok(vec![Acted::Unknown; ids.len()])
+    }
+
+    async fn pause_type(&self, _: &Name, _: Option<Arc<str>>) -> Result<TypePause, Error> {
+        Err(Error::TooManyPaused)
+    }
+
+    async fn resume_type(&self, _: &Name) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn paused_types(&self) -> Arc<PausedTypes> {
+        Arc::default()
     }
 
     async fn list_tasks(&self, _: &Filter, _: &Page) -> Result<Listing, Error> {
@@ -87,11 +117,54 @@ async fn cancelling_an_unknown_task_is_not_found() {
     let limits = Config::default().limits;
     let task_limits = TaskLimits::new(&limits, Duration::ZERO);
     let end = CancellationToken::new();
-    let service = TaskServiceImpl::new(Arc::new(NoTasks), limits, task_limits, end);
+    let scheduler = Arc::new(NoTasks::default());
+    let service = TaskServiceImpl::new(scheduler, limits, task_limits, end);
     let task_id = "gone".into();
-    let request = Request::new(CancelTaskRequest { task_id });
+    let reason = String::new();
+    let request = Request::new(CancelTaskRequest { task_id, reason });
     let status = service.cancel(request).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound, "{status}");
+}
+
+#[tokio::test]
+async fn a_step_of_an_action_is_done_when_its_message_is_asked_for() {
+    let limits = Config::default().limits;
+    let task_limits = TaskLimits::new(&limits, Duration::ZERO);
+    let end = CancellationToken::new();
+    let scheduler = Arc::new(NoTasks::default());
+    let service = TaskServiceImpl::new(scheduler.clone(), limits, task_limits, end.clone());
+    let request = || {
+        Request::new(ActOnTasksRequest {
+            task_ids: (0..1200).map(|number| format!("t{number}")).collect(),
+            action: Some(Action::Purge(PurgeTasks {})),
+            ..ActOnTasksRequest::default()
+        })
+    };
+    let acted = || scheduler.acted.swap(0, Ordering::Relaxed);
+    let mut steps = service.act_on_tasks(request()).await.unwrap().into_inner();
+    assert_eq!(acted(), 0);
+    for (matched, in_step) in [(500, 500), (1000, 500), (1200, 200)] {
+        let step = steps.next().await.expect("a step").unwrap();
+        assert_eq!((step.matched, step.done), (matched, 0));
+        assert_eq!(step.left_alone.len(), in_step);
+        assert_eq!(acted(), in_step);
+    }
+    assert!(steps.next().await.is_none());
+    // A client that goes away stops it.
+    let mut steps = service.act_on_tasks(request()).await.unwrap().into_inner();
+    assert!(steps.next().await.expect("a step").is_ok());
+    drop(steps);
+    assert_eq!(acted(), 500);
+    // And so does the end of the server.
+    let mut steps = service.act_on_tasks(request()).await.unwrap().into_inner();
+    assert!(steps.next().await.expect("a step").is_ok());
+    end.cancel();
+    let mut last = None;
+    while let Some(step) = steps.next().await {
+        last = Some(step);
+    }
+    let stopped = last.expect("an end").unwrap_err();
+    assert_eq!(stopped.code(), Code::Unavailable);
 }
 
 #[tokio::test]
@@ -108,7 +181,7 @@ async fn a_message_counts_as_received_only_until_it_is_sent() {
         discovery,
         router,
         end: CancellationToken::new(),
-        scheduler: Arc::new(NoTasks),
+        scheduler: Arc::new(NoTasks::default()),
         task_limits: TaskLimits::new(&limits, Duration::ZERO),
         limits,
     };

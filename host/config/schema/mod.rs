@@ -30,7 +30,7 @@ use super::{
     group::{self, Group, Item, Reference, section, settings, tables},
     tree::{Entry, Table, Value},
 };
-use hostel_task::Name;
+use hostel_task::{KeepTimes, Name, Retention};
 use std::collections::BTreeMap;
 
 settings! {
@@ -57,7 +57,8 @@ settings! {
         /// `[plugin.NAME]`
         plugin: BTreeMap<Name, Plugin> = tables("plugin name", "thumbnail");
         /// `[schedule.NAME]`
-        schedule: BTreeMap<Name, Schedule> = tables("schedule name", "nightly-report");
+        schedule: BTreeMap<Name, Schedule> =
+            tables("schedule name", "nightly-report").reloadable();
     }
 }
 
@@ -68,6 +69,34 @@ impl Config {
         self.plugin
             .get(plugin)
             .map_or_else(|| general.clone(), |plugin| general.with(&plugin.component))
+    }
+
+    /// Returns how long ended tasks are kept. Of several plugins with times for one type, the longest count.
+    pub fn retention(&self) -> Retention {
+        let general = KeepTimes {
+            completed: self.queue.keep_completed,
+            failed: self.queue.keep_failed,
+            cancelled: self.queue.keep_cancelled,
+        };
+        let mut of_types: BTreeMap<Name, KeepTimes> = BTreeMap::new();
+        let plugins = self.plugin.values();
+        for (task_type, own) in plugins.flat_map(|plugin| &plugin.task) {
+            if [own.keep_completed, own.keep_failed, own.keep_cancelled] == [None; 3] {
+                continue;
+            }
+            let times = KeepTimes {
+                completed: own.keep_completed.unwrap_or(general.completed),
+                failed: own.keep_failed.unwrap_or(general.failed),
+                cancelled: own.keep_cancelled.unwrap_or(general.cancelled),
+            };
+            let known = of_types.entry(task_type.clone()).or_insert(times);
+            *known = KeepTimes {
+                completed: known.completed.max(times.completed),
+                failed: known.failed.max(times.failed),
+                cancelled: known.cancelled.max(times.cancelled),
+            };
+        }
+        Retention::new(general, of_types)
     }
 
     /// Returns the limits of each call of `plugin`.

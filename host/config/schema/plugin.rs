@@ -3,15 +3,18 @@
 use super::{
     super::{
         group::{self, Visibility, section, settings, tables},
-        setting::{millis, number},
+        setting::{DAY, SECOND, millis, number},
     },
     plugins::{ComponentOverrides, MAX_TASK_TIMEOUT_MS, SandboxOverrides},
     texts::Texts,
 };
 use hostel_task::{MAX_RETRY_DELAY, Name};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 const MAX_BACKOFF_MS: u64 = MAX_RETRY_DELAY.as_secs() * 1000;
+
+/// How long ended tasks may be kept.
+pub(super) const KEEP_MS: RangeInclusive<u64> = SECOND..=3650 * DAY;
 
 settings! {
     /// Settings of a single plugin; NAME is the name in its manifest.
@@ -55,5 +58,14 @@ settings! {
 
         /// Number of tasks of this type that run on all nodes together at the same time.
         max_cluster_concurrency: Option<usize> = number(1..=1_000_000).example(10);
+
+        /// How long a completed task of this type is kept, instead of queue.keep_completed_ms.
+        keep_completed: Option<Duration> = millis(KEEP_MS).example(3_600_000);
+
+        /// How long a failed task of this type is kept, instead of queue.keep_failed_ms.
+        keep_failed: Option<Duration> = millis(KEEP_MS).example(604_800_000);
+
+        /// How long a cancelled task of this type is kept, instead of queue.keep_cancelled_ms.
+        keep_cancelled: Option<Duration> = millis(KEEP_MS).example(3_600_000);
     }
 }

@@ -15,9 +15,17 @@ settings! {
         /// `kind`, with the settings of that kind.
         backend: QueueBackend = inline();
 
-        /// How long a task is kept after its end. Until then its id names it; after that the same
-        /// submission makes a new task.
-        keep_ended: Duration = millis(SECOND..=3650 * DAY).default(Duration::from_secs(86_400));
+        /// How long a completed task is kept after its end, with its result. Until then its id names
+        /// it; after that the same submission makes a new task. A result_ttl_ms of the task counts
+        /// instead, and a time of its type in `[plugin.NAME.task.TYPE]`. All nodes that share a queue
+        /// should have the same times: the shortest counts.
+        keep_completed: Duration = keep(1);
+
+        /// The same for failed tasks, the dead letters.
+        keep_failed: Duration = keep(7);
+
+        /// The same for cancelled tasks.
+        keep_cancelled: Duration = keep(1);
 
         /// How long a lease lasts after its last renewal. After that the task goes to another node. A
         /// task that was lost in this way three times is charged with an attempt.
@@ -86,6 +94,11 @@ settings! {
 impl RedisQueue {
     /// The default of `reserve_percent`.
     pub const RESERVE_PERCENT: u64 = 10;
+}
+
+/// How long ended tasks are kept, in days by default.
+fn keep(days: u64) -> Defaulted<Duration> {
+    millis(super::plugin::KEEP_MS).default(Duration::from_millis(days * DAY))
 }
 
 fn open_tasks() -> Defaulted<usize> {

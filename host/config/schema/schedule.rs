@@ -21,7 +21,8 @@ const MAX_JITTER_MS: u64 = MAX_JITTER.as_millis() as u64;
 settings! {
     /// Submits a task again and again; NAME is the name of the schedule. Each time has one task, with
     /// the id `schedule:NAME:TIME`, whatever number of nodes has the section. The schedule exists for as
-    /// long as the configuration of a node has it: a node that starts without it withdraws it.
+    /// long as the configuration of a node has it: a node that starts, or is reloaded, without it
+    /// withdraws it.
     struct Schedule {
         /// When: `minute hour day month weekday`, with a second before the minute if there are six, or
         /// @hourly, @daily, @weekly, @monthly or @yearly.
@@ -88,7 +89,7 @@ impl Schedule {
             payload: self.payload.clone().map(Bytes::from).unwrap_or_default(),
             metadata: self.metadata.clone(),
             group: text(&self.group),
-            priority: self.priority,
+            priority: self.priority.to_string(),
             node: text(&self.node),
             label: text(&self.label),
             overlap: self.overlap.to_string(),

@@ -1,6 +1,7 @@
 //! What errors say of values, and which values replace others.
 
 use super::{error, parse, parse_with};
+use hostel_task::{Name, Retention};
 
 #[test]
 fn errors_do_not_repeat_what_may_be_a_secret() {
@@ -35,4 +36,22 @@ fn a_key_that_a_plugin_calls_kind_is_a_key_like_others() {
     let config = parse_with(text, &variables).unwrap();
     let settings = &config.plugin["mailer"].config;
     assert_eq!((&*settings["kind"], &*settings["host"]), ("api", "mx"));
+}
+
+#[test]
+fn a_type_may_be_kept_for_times_of_its_own() {
+    let config = parse(
+        "[queue]\nkeep_completed_ms = 1000\nkeep_failed_ms = 2000\nkeep_cancelled_ms = 3000\n\
+         [plugin.a.task.report]\nkeep_completed_ms = 5000\n\
+         [plugin.b.task.report]\nkeep_failed_ms = 9000\n\
+         [plugin.b.task.other]\nmax_attempts = 2",
+    )
+    .unwrap();
+    let retention = config.retention();
+    let of = |task_type: &str| {
+        let task_type = Name::parse("task type", task_type).unwrap();
+        Retention::STATES.map(|state| retention.keep(&task_type, state).as_millis())
+    };
+    assert_eq!(of("report"), [5000, 9000, 3000]);
+    assert_eq!(of("other"), [1000, 2000, 3000]);
 }

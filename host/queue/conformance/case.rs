@@ -2,8 +2,8 @@
 
 pub use super::helpers::MAX_OPEN_TASKS;
 use super::{
-    finishing, groups, leasing, model, options, priorities, progress, reading, routing, starting,
-    submitting, suspects, unique,
+    actions, finishing, groups, leasing, model, options, pauses, priorities, progress, reading,
+    routing, starting, submitting, suspects, unique,
 };
 use crate::task_queue::TaskQueue;
 use std::sync::Arc;
@@ -65,10 +65,7 @@ cases! {
     unique::concurrent_submissions_make_one_task,
     options::options_come_back_as_given,
     options::options_are_part_of_the_content,
-    progress::a_renewal_stores_the_progress_of_its_attempt,
-    progress::a_stale_token_reports_no_progress,
-    progress::progress_is_kept_until_the_next_attempt,
-    progress::a_task_to_be_cancelled_still_reports_progress,
+    progress::a_renewal_stores_the_progress_of_its_attempt, progress::a_stale_token_reports_no_progress, progress::progress_is_kept_until_the_next_attempt, progress::a_task_to_be_cancelled_still_reports_progress, actions::each_task_of_a_batch_has_its_answer, actions::the_reason_of_a_cancellation_is_the_error_of_the_task, actions::purged_tasks_leave_nothing_behind, actions::a_task_that_waits_for_its_time_can_run_now, actions::a_suspect_can_be_hastened, actions::ended_tasks_are_kept_by_type_and_state, pauses::no_task_of_a_paused_type_is_leased, pauses::a_pause_may_get_another_reason, pauses::the_number_of_paused_types_is_bounded,
     reading::a_status_has_no_payload_and_leaves_out_a_large_result,
     reading::a_bad_page_token_is_refused,
     reading::counts_follow_every_transition,
@@ -101,6 +98,7 @@ cases! {
     groups::a_group_without_tasks_left_is_out_of_the_round,
     groups::groups_take_turns_within_a_priority,
     groups::each_route_has_its_own_turns,
+    actions::a_priority_can_be_changed_while_a_task_waits,
     unique::a_full_queue_answers_with_the_task_of_the_key,
     starting::a_late_task_gives_its_place_to_no_other,
     options::filters_select_by_group_and_tag,

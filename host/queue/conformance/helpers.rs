@@ -12,8 +12,9 @@ pub use crate::{
 };
 use bytes::Bytes;
 pub use hostel_task::{
-    ErrorClass, ExecutedBy, Name, Outcome, Priority, Progress, Resources, Start, State, StateKind,
-    Submission, SubmissionLimits, Target, Task, TaskId, TaskOptions, Unique, UnixMs,
+    Acted, Action, ErrorClass, ExecutedBy, KeepTimes, Name, Outcome, Priority, Progress, Resources,
+    Retention, Start, State, StateKind, Submission, SubmissionLimits, Target, Task, TaskId,
+    TaskOptions, Unique, UnixMs,
 };
 use std::collections::BTreeMap;
 pub use std::{sync::Arc, time::Duration};

@@ -11,6 +11,7 @@
 //! queue breaks the contract. No case depends on the speed of the backend: a lease that has to expire
 //! is short and is waited for; one that must not expire lasts an hour.
 
+mod actions;
 mod case;
 mod finishing;
 mod groups;
@@ -18,6 +19,7 @@ mod helpers;
 mod leasing;
 mod model;
 mod options;
+mod pauses;
 mod priorities;
 mod progress;
 mod reading;

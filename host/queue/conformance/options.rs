@@ -199,7 +199,13 @@ pub(super) async fn filters_select_by_group_and_tag(queue: &dyn TaskQueue) {
     let first = queue.list(&filter, &page(None)).await.unwrap();
     create_all(queue, [with_options("new", "a", tagged(&["blue"]))]).await;
     tick().await;
-    assert_eq!(queue.purge(Duration::ZERO, 9).await.unwrap(), 2);
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 9)
+            .await
+            .unwrap(),
+        2
+    );
     let second = queue.list(&filter, &page(first.next)).await.unwrap();
     let ids: Vec<_> = second.tasks.iter().map(|task| task.id.as_str()).collect();
     assert_eq!(ids, ["t12", "t6", "t3"]);
@@ -227,20 +233,32 @@ pub(super) async fn a_result_ttl_counts_instead_of_the_age(queue: &dyn TaskQueue
     }
     pass(short).await;
     // Only the short one has had its time.
-    assert_eq!(queue.purge(HOUR, 9).await.unwrap(), 1);
+    assert_eq!(queue.purge(&Retention::of(HOUR), 9).await.unwrap(), 1);
     assert!(queue.get(&name("short")).await.unwrap().is_none());
-    assert_eq!(queue.purge(Duration::ZERO, 9).await.unwrap(), 1);
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 9)
+            .await
+            .unwrap(),
+        1
+    );
     assert!(queue.get(&name("plain")).await.unwrap().is_none());
     // A task that is requeued is open again, and has its time from its next end on.
     create_all(queue, [kept_for("again", short)]).await;
     queue.cancel(&name("again")).await.unwrap();
     queue.requeue(&name("again")).await.unwrap();
     pass(short).await;
-    assert_eq!(queue.purge(Duration::ZERO, 9).await.unwrap(), 0);
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 9)
+            .await
+            .unwrap(),
+        0
+    );
     queue.cancel(&name("again")).await.unwrap();
     pass(short).await;
-    assert_eq!(queue.purge(HOUR, 0).await.unwrap(), 0);
-    assert_eq!(queue.purge(HOUR, 9).await.unwrap(), 1);
+    assert_eq!(queue.purge(&Retention::of(HOUR), 0).await.unwrap(), 0);
+    assert_eq!(queue.purge(&Retention::of(HOUR), 9).await.unwrap(), 1);
     let left = list_all(queue, &Filter::default(), 9).await;
     let left: Vec<_> = left.iter().map(|task| task.id.as_str()).collect();
     assert_eq!(left.len(), 2, "{left:?}");

@@ -89,7 +89,13 @@ pub(super) async fn progress_is_kept_until_the_next_attempt(queue: &dyn TaskQueu
         tick().await;
     }
     // An id that is used again begins without it, too.
-    assert_eq!(queue.purge(Duration::ZERO, 10).await.unwrap(), 1);
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 10)
+            .await
+            .unwrap(),
+        1
+    );
     create(queue, "t", "echo").await;
     reads(queue, "t", None).await;
     lease_one(queue, "echo").await;

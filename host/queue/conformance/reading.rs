@@ -148,7 +148,10 @@ pub(super) async fn counts_follow_every_transition(queue: &dyn TaskQueue) {
     finish_one(queue, &leased[0].token, completed(b"")).await;
     finish_one(queue, &leased[1].token, Outcome::Released).await;
     assert_eq!(counted().await, "a pending 1, a completed 1, b cancelled 1");
-    queue.purge(Duration::ZERO, 9).await.unwrap();
+    queue
+        .purge(&Retention::of(Duration::ZERO), 9)
+        .await
+        .unwrap();
     assert_eq!(counted().await, "a pending 1");
 }
 
@@ -165,12 +168,36 @@ pub(super) async fn purge_deletes_ended_tasks(queue: &dyn TaskQueue) {
     }
     queue.cancel(&name("t9")).await.unwrap();
     // Seven of eight leased have ended, one runs, one waits, one was cancelled.
-    assert_eq!(queue.purge(HOUR, 100).await.unwrap(), 0);
-    assert_eq!(queue.purge(Duration::ZERO, 0).await.unwrap(), 0);
+    assert_eq!(queue.purge(&Retention::of(HOUR), 100).await.unwrap(), 0);
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 0)
+            .await
+            .unwrap(),
+        0
+    );
     tick().await;
-    assert_eq!(queue.purge(Duration::ZERO, 5).await.unwrap(), 5);
-    assert_eq!(queue.purge(Duration::ZERO, 100).await.unwrap(), 3);
-    assert_eq!(queue.purge(Duration::ZERO, 100).await.unwrap(), 0);
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 5)
+            .await
+            .unwrap(),
+        5
+    );
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 100)
+            .await
+            .unwrap(),
+        3
+    );
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 100)
+            .await
+            .unwrap(),
+        0
+    );
     let left = list_all(queue, &Filter::default(), 100).await;
     let left: Vec<&str> = left.iter().map(|task| task.id.as_str()).collect();
     assert_eq!(left, ["t8", "t6"]);
@@ -182,7 +209,13 @@ pub(super) async fn a_purged_id_can_be_used_again(queue: &dyn TaskQueue) {
     let old = lease_one(queue, "echo").await.token;
     finish_one(queue, &old, completed(b"old")).await;
     tick().await;
-    assert_eq!(queue.purge(Duration::ZERO, 1).await.unwrap(), 1);
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 1)
+            .await
+            .unwrap(),
+        1
+    );
     let other = task("t", "echo", b"other content");
     assert_eq!(submit_one(queue, other).await, Submitted::Created);
     let new = lease_one(queue, "echo").await.token;

@@ -123,7 +123,13 @@ pub(super) async fn a_purge_ends_no_time_of_a_key(queue: &dyn TaskQueue) {
     submit_one(queue, open_key("b")).await;
     end(queue, completed(b"r")).await;
     tick().await;
-    assert_eq!(queue.purge(Duration::ZERO, 9).await.unwrap(), 2);
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 9)
+            .await
+            .unwrap(),
+        2
+    );
     assert!(queue.get(&name("a")).await.unwrap().is_none());
     assert_eq!(submit_one(queue, long("c")).await, duplicate_of("a"));
     assert_eq!(submit_one(queue, open_key("d")).await, Submitted::Created);

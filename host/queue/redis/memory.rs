@@ -23,7 +23,7 @@ pub(super) fn full(reserve_percent: u64) -> String {
     format!(
         "the memory of Redis is full but for the {reserve_percent} % of its maxmemory that are kept for \
          the ends of tasks (queue.reserve_percent); wait until tasks have ended and are forgotten \
-         (queue.keep_ended_ms), or raise maxmemory"
+         (queue.keep_completed_ms), or raise maxmemory"
     )
 }
 

@@ -23,6 +23,7 @@ mod maintenance;
 mod memory;
 mod offers;
 mod options;
+mod pauses;
 mod queries;
 mod queue;
 mod record;

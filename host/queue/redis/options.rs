@@ -45,12 +45,28 @@ pub(super) fn words(options: &TaskOptions) -> String {
     words
 }
 
-/// Returns the mark of a priority in the names of backlogs; the one for normal stands for none.
-fn priority_mark(priority: Priority) -> char {
+/// Returns the mark of a priority in records and in the names of backlogs; the one for normal stands for none
+/// there.
+pub(super) fn priority_mark(priority: Priority) -> char {
     match priority {
         Priority::High => '+',
         Priority::Normal => '-',
         Priority::Low => '~',
+    }
+}
+
+/// Returns the options of a task that has a priority with this mark now, which may be another one than was
+/// submitted.
+pub(super) fn with_mark(options: Option<TaskOptions>, mark: char) -> Option<TaskOptions> {
+    let mut all = Priority::ALL.into_iter();
+    let current = all.find(|&priority| priority_mark(priority) == mark);
+    let submitted = options.as_ref().map_or(Priority::Normal, |it| it.priority);
+    match current {
+        Some(priority) if priority != submitted => Some(TaskOptions {
+            priority,
+            ..options.unwrap_or_default()
+        }),
+        _ => options,
     }
 }
 
@@ -106,5 +122,19 @@ mod tests {
             .collect();
         let line = format!("local TURNS = '{turns}'\n");
         assert!(include_str!("scripts/lease.lua").contains(&line), "{line}");
+    }
+
+    #[test]
+    fn the_priority_of_a_record_is_the_one_that_counts() {
+        let high = TaskOptions {
+            priority: Priority::High,
+            ..TaskOptions::default()
+        };
+        assert_eq!(with_mark(None, '-'), None);
+        assert_eq!(with_mark(None, '+'), Some(high.clone()));
+        assert_eq!(with_mark(Some(high.clone()), '+'), Some(high.clone()));
+        assert_eq!(with_mark(Some(high.clone()), '?'), Some(high.clone()));
+        let normal = with_mark(Some(high), '-');
+        assert_eq!(normal, Some(TaskOptions::default()));
     }
 }

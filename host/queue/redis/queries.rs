@@ -143,7 +143,7 @@ fn cached(client: &ShardClient, id: &TaskId) -> Option<Task> {
     };
     let age = client.now().0.abs_diff(finished_at.0);
     let own = task.options.as_ref().and_then(|options| options.result_ttl);
-    let kept = own.map_or_else(|| client.keep_ended_ms.load(Ordering::Relaxed), ms);
+    let kept = own.map_or_else(|| client.keep_completed_ms.load(Ordering::Relaxed), ms);
     let is_fresh = age < ms(CACHED).min(kept);
     is_fresh.then(|| Arc::unwrap_or_clone(task))
 }

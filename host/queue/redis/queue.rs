@@ -11,19 +11,22 @@ use super::{
     leases,
     maintenance::{self, DetectedDurability},
     offers::Offer,
+    pauses::{self, Pauses},
     queries,
     shard_client::{FORMAT, OLD_FORMAT, Opened, ShardClient},
     submit_batcher::{self, Entry, Sender},
     unique,
 };
 use crate::{
-    Cancel, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseRequest, Leased,
-    Listing, Page, Publisher, Renew, Renewal, Requeue, StatusRead, Submitted, TaskQueue, Watch,
+    Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseRequest, Leased, Listing,
+    Page, Publisher, Renew, Renewal, StatusRead, Submitted, TaskQueue, Watch,
 };
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use hostel_runtime::health::{Background, Health, Part};
-use hostel_task::{Name, Submission, Task, TaskId, UnixMs};
+use hostel_task::{
+    Acted, Action, Name, PausedTypes, Retention, Submission, Task, TaskId, TypePause, UnixMs,
+};
 use parking_lot::Mutex;
 use std::{
     sync::{
@@ -46,6 +49,7 @@ const EVENTS: Duration = Duration::from_secs(2);
 pub struct RedisQueue {
     client: Arc<ShardClient>,
     durability: Arc<DetectedDurability>,
+    pauses: Arc<Pauses>,
     lease_coalescer: Arc<Coalescer>,
     finish_coalescer: Coalescer,
     /// The shard with which the next lease begins, so that none is always last.
@@ -91,6 +95,15 @@ impl RedisQueue {
         let (maintained, detected) = (client.clone(), durability.clone());
         let maintain = move || maintenance::run(maintained.clone(), detected.clone());
         let mut background = vec![health.restarting(Part::Queue, "redis-maintenance", maintain)];
+        let pauses = Arc::new(Pauses::default());
+        match pauses.refresh(&client).await {
+            // What another program has damaged pauses nothing.
+            Err(Error::Corrupt(why)) => tracing::warn!("cannot read the paused task types: {why}"),
+            read => read?,
+        }
+        let (following, followed) = (client.clone(), pauses.clone());
+        let follow = move || pauses::follow(following.clone(), followed.clone());
+        background.push(health.restarting(Part::Queue, "redis-pauses", follow));
         let (mut senders, mut submitters, mut started) = (Vec::new(), Vec::new(), Vec::new());
         for shard in client.shards() {
             let reserve_percent = settings.reserve_percent;
@@ -114,6 +127,7 @@ impl RedisQueue {
         Ok(Self {
             client,
             durability,
+            pauses,
             lease_coalescer: Arc::default(),
             finish_coalescer: Coalescer::default(),
             next_shard: AtomicUsize::new(0),
@@ -190,7 +204,11 @@ impl TaskQueue for RedisQueue {
     async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error> {
         let client = self.client()?.clone();
         let first = self.next_shard.fetch_add(1, Ordering::Relaxed);
-        let (tracker, request) = (self.tracker.clone(), request.clone());
+        let request = self.pauses.without_paused(request).into_owned();
+        if request.types.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tracker = self.tracker.clone();
         let coalescer = self.lease_coalescer.clone();
         // Spawned, so that a caller that is cancelled leaves no lease behind.
         let lease = self.tracker.spawn(async move {
@@ -208,7 +226,7 @@ impl TaskQueue for RedisQueue {
         let client = self.client()?;
         let (reply, handed_off) = oneshot::channel();
         client.offers.put(Offer {
-            request: request.clone(),
+            request: self.pauses.without_paused(request).into_owned(),
             reply,
             tracker: self.tracker.clone(),
         });
@@ -238,16 +256,12 @@ impl TaskQueue for RedisQueue {
         queries::expired(self.client()?, ttl, except, max).await
     }
 
-    async fn cancel(&self, id: &TaskId) -> Result<Cancel, Error> {
-        control::cancel(self.client()?, id).await
+    async fn act(&self, action: &Action, ids: &[TaskId]) -> Result<Vec<Acted>, Error> {
+        control::act(self.client()?, action, ids).await
     }
 
     async fn expire(&self, max: usize) -> Result<usize, Error> {
         control::expire(self.client()?, max).await
-    }
-
-    async fn requeue(&self, id: &TaskId) -> Result<Requeue, Error> {
-        control::requeue(self.client()?, id).await
     }
 
     async fn get(&self, id: &TaskId) -> Result<Option<Task>, Error> {
@@ -272,15 +286,33 @@ impl TaskQueue for RedisQueue {
     }
 
     async fn next_due(&self, request: &LeaseRequest) -> Result<Option<Duration>, Error> {
-        queries::next_due(self.client()?, request).await
+        let request = self.pauses.without_paused(request);
+        queries::next_due(self.client()?, &request).await
     }
 
     async fn oldest_blocked(&self, request: &LeaseRequest) -> Result<Option<Name>, Error> {
-        queries::oldest_blocked(self.client()?, request).await
+        let request = self.pauses.without_paused(request);
+        queries::oldest_blocked(self.client()?, &request).await
     }
 
-    async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error> {
-        control::purge(self.client()?, age, max).await
+    async fn purge(&self, retention: &Retention, max: usize) -> Result<usize, Error> {
+        control::purge(self.client()?, retention, max).await
+    }
+
+    async fn pause_type(
+        &self,
+        task_type: &Name,
+        reason: Option<Arc<str>>,
+    ) -> Result<Option<TypePause>, Error> {
+        self.pauses.pause(self.client()?, task_type, reason).await
+    }
+
+    async fn resume_type(&self, task_type: &Name) -> Result<bool, Error> {
+        self.pauses.resume(self.client()?, task_type).await
+    }
+
+    fn paused_types(&self) -> Arc<PausedTypes> {
+        self.pauses.get()
     }
 
     fn is_shared(&self) -> bool {

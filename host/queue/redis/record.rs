@@ -89,6 +89,7 @@ impl Record {
         let due_at = Some(number("its due time")?).filter(|&due| due > 0);
         let attempts = number("its attempts")?;
         let losses = number("its losses")?;
+        let marks = words.next().unwrap_or_default();
         let content = stored.slice(HEADER_BYTES..);
         let end_of_line = |from: usize| {
             let rest = content.get(from..)?;
@@ -107,7 +108,11 @@ impl Record {
             task_type: route.task_type,
             target: route.target,
             metadata: Arc::new(head.metadata.into_owned()),
-            options: head.options.map(|options| Arc::new(options.into_owned())),
+            options: options::with_mark(
+                head.options.map(Cow::into_owned),
+                marks.chars().next().unwrap_or_default(),
+            )
+            .map(Arc::new),
             payload: content.slice(head_end + 1..),
         })
     }
@@ -125,6 +130,9 @@ struct AttemptRecord<'a> {
     by: Option<[Cow<'a, str>; 3]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Cow<'a, str>>,
+    /// The reason of its cancellation, which a script puts before the rest. It takes the place of the error.
+    #[serde(skip_serializing)]
+    why: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<Cow<'a, str>>,
     /// The attempt is not counted.
@@ -151,6 +159,7 @@ pub(super) fn write_attempt(finish: &Finish, queue_id: &str) -> Vec<u8> {
             [by.node.as_str(), by.plugin.as_str(), &by.plugin_version].map(Cow::Borrowed)
         }),
         error: error.map(Cow::Borrowed),
+        why: None,
         class: None,
         uncounted: matches!(finish.outcome, Outcome::Released | Outcome::Lost { .. }),
         queue: Some(Cow::Borrowed(&queue_id[queue_id.len().saturating_sub(8)..])),
@@ -168,6 +177,10 @@ impl AttemptRecord<'_> {
     /// Decodes what `write_attempt` or a script wrote; the default if there is nothing or it is malformed.
     fn read(line: &[u8]) -> Self {
         serde_json::from_slice(line).unwrap_or_default()
+    }
+
+    fn error(&self) -> Option<&str> {
+        self.why.as_deref().or(self.error.as_deref())
     }
 
     fn started_at(&self) -> Option<UnixMs> {
@@ -322,7 +335,7 @@ fn open_task(id: TaskId, record: Record, state: State, past: &AttemptRecord<'_>)
     let running = u32::from(state.kind() == StateKind::Running);
     let attempt = record.attempts.saturating_add(running);
     Task {
-        error: past.error.as_deref().map(str::to_owned),
+        error: past.error().map(str::to_owned),
         executed_by: past.executed_by(),
         ..plain_task(id, record, state, attempt)
     }
@@ -386,7 +399,7 @@ fn ended_task(
     } else {
         past.executed_by()
     };
-    let error = ended.attempt.error.as_deref().or(past.error.as_deref());
+    let error = ended.attempt.error().or(past.error());
     Task {
         error: error.map(str::to_owned),
         error_class: ended.attempt.class.as_deref().map(read_class),

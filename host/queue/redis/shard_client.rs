@@ -64,8 +64,8 @@ pub(super) struct ShardClient {
     pub publisher: Publisher,
     /// Tasks that this queue itself has leased and finished.
     pub task_cache: TaskCache,
-    /// The age at which ended tasks are purged, in milliseconds.
-    pub keep_ended_ms: AtomicU64,
+    /// The age at which the first completed tasks are purged, in milliseconds.
+    pub keep_completed_ms: AtomicU64,
     /// The id of this queue, which distinguishes its events from those of others.
     pub queue_id: String,
     pub settings: hostel_config::RedisQueue,
@@ -113,7 +113,7 @@ impl ShardClient {
             offers: Offers::default(),
             publisher: Publisher::new(),
             task_cache: TaskCache::default(),
-            keep_ended_ms: AtomicU64::new(u64::MAX),
+            keep_completed_ms: AtomicU64::new(u64::MAX),
             queue_id: uuid::Uuid::now_v7().simple().to_string(),
             settings: settings.clone(),
             faults: Faults::new(health),

@@ -207,15 +207,21 @@ impl RequeuedKey {
     }
 }
 
-/// Reserves the unique key of a failed or cancelled task, if it has one that no other task has.
+/// Returns the unique key of a failed or cancelled task, if it has one.
+pub(super) async fn key_to_requeue(
+    client: &ShardClient,
+    id: &TaskId,
+) -> Result<Option<(String, u64)>, Error> {
+    let task = queries::without_payload(client, id).await;
+    Ok(task.map_err(Error::as_read_error)?.and_then(key_of_ended))
+}
+
+/// Reserves the unique key of a task that is to be requeued, if no other task has it.
 pub(super) async fn take_for_requeue(
     client: &ShardClient,
     id: &TaskId,
+    key: (String, u64),
 ) -> Result<Option<RequeuedKey>, Error> {
-    let task = queries::without_payload(client, id).await;
-    let Some(key) = task.map_err(Error::as_read_error)?.and_then(key_of_ended) else {
-        return Ok(None);
-    };
     for _ in 0..REQUEUE_TRIES {
         let key = Key::new(client, id, key.clone());
         match reserve_or_take(client, std::slice::from_ref(&key)).await?[..] {

@@ -1,14 +1,14 @@
-//! Cancelling, requeuing and purging tasks.
+//! What operators do to tasks: cancelling, requeuing, purging, changing the priority, running now.
 
 use super::{
     damage::Damage,
-    encoding::{SymbolId, parse_name, read_options, state_kind},
+    encoding::{SymbolId, state_kind},
+    purge::Purged,
     transaction::Transaction,
 };
-use crate::task_queue::{Cancel, Requeue};
 use hostel_sqlite::StatementError;
-use hostel_task::{StateKind, TaskId, TaskOptions};
-use rusqlite::{Row, Statement};
+use hostel_task::{Acted, Action, Priority, StateKind, TaskId, TaskOptions};
+use rusqlite::{Row, params};
 use std::sync::Arc;
 
 /// A stored task.
@@ -21,56 +21,85 @@ struct Found {
 }
 
 impl Transaction<'_> {
-    pub fn cancel(&mut self, id: &TaskId) -> Result<Cancel, StatementError> {
+    /// Does the same to each task.
+    pub fn act(&mut self, action: &Action, ids: &[TaskId]) -> Result<Vec<Acted>, StatementError> {
+        let mut acted = Vec::with_capacity(ids.len());
+        for id in ids {
+            acted.push(self.act_on(action, id)?);
+        }
+        if *action == Action::Purge && acted.contains(&Acted::Done) {
+            self.keep_numbers_unused()?;
+        }
+        Ok(acted)
+    }
+
+    fn act_on(&mut self, action: &Action, id: &TaskId) -> Result<Acted, StatementError> {
         let Some(task) = self.find(id)? else {
-            return Ok(Cancel::Unknown);
+            return Ok(Acted::Unknown);
         };
-        let Found { seq, route, .. } = task;
-        match task.state {
-            StateKind::Pending => {
-                let Some(options) = self.options_or_mark(seq)? else {
-                    return Ok(Cancel::Ended(StateKind::Failed));
-                };
-                let position = (task.at, seq);
-                self.index.remove_pending(route, position, task.losses)?;
-                self.index.submit_cache.remove(seq);
-                let now = self.clock.now();
-                self.statements.cancel.execute([seq, now])?;
-                if let Some(options) = options {
-                    let task_type = self.index.route_mut(route)?.route.task_type.clone();
-                    self.release_key(id, &task_type, &options, now)?;
-                }
-                self.moved(id, route, StateKind::Pending, StateKind::Cancelled)?;
-                Ok(Cancel::Cancelled)
+        if !action.is_for(task.state) {
+            return Ok(Acted::Refused(task.state));
+        }
+        match action {
+            Action::Cancel(reason) if task.state == StateKind::Running => {
+                self.request_cancel(id, &task, reason.as_ref())
             }
-            StateKind::Running => {
-                let lease = self.index.running.get_mut(id);
-                let lease = lease.ok_or_else(|| {
-                    StatementError::Corrupt(format!("task {id} runs without a lease"))
-                })?;
-                if !std::mem::replace(&mut lease.cancel_requested, true) {
-                    self.statements.request_cancel.execute([seq])?;
-                    let task_type = self.index.route_mut(route)?.route.task_type.clone();
-                    self.changed(id, task_type, StateKind::Running);
-                    if let Some(change) = self.changes.last_mut() {
-                        change.cancel_requested = true;
-                    }
-                }
-                Ok(Cancel::Requested)
-            }
-            ended => Ok(Cancel::Ended(ended)),
+            Action::Cancel(reason) => self.cancel_pending(id, &task, reason.as_deref()),
+            Action::Requeue => self.requeue(id, &task),
+            Action::Purge => self.purge_one(id, &task),
+            Action::SetPriority(priority) => self.set_priority(id, &task, *priority),
+            Action::RunNow => self.run_now(id, &task),
         }
     }
 
-    pub fn requeue(&mut self, id: &TaskId) -> Result<Requeue, StatementError> {
-        let Some(task) = self.find(id)? else {
-            return Ok(Requeue::Unknown);
+    fn cancel_pending(
+        &mut self,
+        id: &TaskId,
+        task: &Found,
+        reason: Option<&str>,
+    ) -> Result<Acted, StatementError> {
+        let &Found { seq, route, .. } = task;
+        let Some(options) = self.options_or_mark(seq)? else {
+            return Ok(Acted::Refused(StateKind::Failed));
         };
-        if !matches!(task.state, StateKind::Failed | StateKind::Cancelled) {
-            return Ok(Requeue::Refused(task.state));
+        let position = (task.at, seq);
+        self.index.remove_pending(route, position, task.losses)?;
+        self.index.submit_cache.remove(seq);
+        let now = self.clock.now();
+        self.statements.cancel.execute(params![seq, now, reason])?;
+        if let Some(options) = options {
+            let task_type = self.index.route_mut(route)?.route.task_type.clone();
+            self.release_key(id, &task_type, &options, now)?;
         }
+        self.moved(id, route, StateKind::Pending, StateKind::Cancelled)?;
+        Ok(Acted::Done)
+    }
+
+    fn request_cancel(
+        &mut self,
+        id: &TaskId,
+        task: &Found,
+        reason: Option<&Arc<str>>,
+    ) -> Result<Acted, StatementError> {
+        let lease = self.index.running.get_mut(id);
+        let lease = lease
+            .ok_or_else(|| StatementError::Corrupt(format!("task {id} runs without a lease")))?;
+        if !std::mem::replace(&mut lease.cancel_requested, true) {
+            lease.cancel_reason = reason.cloned();
+            let values = params![task.seq, reason.map(|reason| &**reason)];
+            self.statements.request_cancel.execute(values)?;
+            let task_type = self.index.route_mut(task.route)?.route.task_type.clone();
+            self.changed(id, task_type, StateKind::Running);
+            if let Some(change) = self.changes.last_mut() {
+                change.cancel_requested = true;
+            }
+        }
+        Ok(Acted::Requested)
+    }
+
+    fn requeue(&mut self, id: &TaskId, task: &Found) -> Result<Acted, StatementError> {
         let Some(options) = self.options_or_mark(task.seq)? else {
-            return Ok(Requeue::Refused(StateKind::Failed));
+            return Ok(Acted::Refused(StateKind::Failed));
         };
         let now = self.clock.now();
         self.statements.requeue.execute([task.seq, now])?;
@@ -85,39 +114,49 @@ impl Transaction<'_> {
         self.index
             .insert_pending(task.route, position, 0, options, None)?;
         self.moved(id, task.route, task.state, StateKind::Pending)?;
-        Ok(Requeue::Requeued)
+        Ok(Acted::Done)
     }
 
-    /// Deletes up to `max` tasks that ended at or before `until`, or whose own time is over, and returns how
-    /// many.
-    pub fn purge(&mut self, until: i64, max: usize) -> Result<usize, StatementError> {
-        let mut found = purged(&mut self.statements.ended, until, max)?;
-        let rest = max - found.len();
-        if rest > 0 {
-            let now = self.clock.now();
-            found.extend(purged(&mut self.statements.kept_ended, now, rest)?);
+    fn purge_one(&mut self, id: &TaskId, task: &Found) -> Result<Acted, StatementError> {
+        // What cannot be read of the options goes with the task.
+        let options = self.find_options(task.seq).ok().flatten();
+        self.delete(&Purged {
+            seq: task.seq,
+            task: Some((id.clone(), task.route, task.state)),
+            options,
+        })?;
+        Ok(Acted::Done)
+    }
+
+    fn set_priority(
+        &mut self,
+        id: &TaskId,
+        task: &Found,
+        priority: Priority,
+    ) -> Result<Acted, StatementError> {
+        let &Found { seq, at, .. } = task;
+        let values = [seq, priority as i64];
+        self.statements.set_priority.execute(values)?;
+        // It has the priority of the submission.
+        self.index.submit_cache.remove(seq);
+        self.index
+            .move_pending(task.route, (at, seq), at, task.losses, Some(priority))?;
+        self.snapshots.push((id.clone(), None));
+        Ok(Acted::Done)
+    }
+
+    fn run_now(&mut self, id: &TaskId, task: &Found) -> Result<Acted, StatementError> {
+        let &Found { seq, at, route, .. } = task;
+        let now = self.clock.now();
+        // One that is due keeps its place.
+        if at > now {
+            self.statements.set_at.execute([seq, now])?;
+            self.index
+                .move_pending(route, (at, seq), now, task.losses, None)?;
+            let task_type = self.index.route_mut(route)?.route.task_type.clone();
+            self.changed(id, task_type, StateKind::Pending);
         }
-        for Purged { seq, task, options } in &found {
-            if let Some(options) = options {
-                self.delete_options(*seq, options)?;
-            }
-            let counted = task.as_ref().is_some_and(|(id, route, state)| {
-                self.snapshots.push((id.clone(), None));
-                self.index.count(*route, Some(*state), None).is_ok()
-            });
-            // How a damaged task was counted is not known.
-            self.must_reload |= !counted;
-            self.statements.delete_task.execute([seq])?;
-            self.statements.delete_body.execute([seq])?;
-            self.statements.delete_result.execute([seq])?;
-            self.statements.delete_damaged.execute([seq])?;
-        }
-        if !found.is_empty() {
-            // If a number were used twice, an old token could end a new task.
-            let next = self.index.next_seq;
-            self.statements.store_next_seq.execute([next])?;
-        }
-        Ok(found.len())
+        Ok(Acted::Done)
     }
 
     /// Reads the options of a task that may have some. A task whose options cannot be read is marked, and
@@ -157,37 +196,6 @@ impl Transaction<'_> {
         }
         Err(StatementError::Corrupt(format!("task {id} cannot be read")))
     }
-}
-
-/// A task that is to be purged. What cannot be read of it is `None`.
-struct Purged {
-    seq: i64,
-    task: Option<(TaskId, SymbolId, StateKind)>,
-    options: Option<Arc<TaskOptions>>,
-}
-
-/// Runs one of the two statements that select what is purged.
-fn purged(
-    statement: &mut Statement<'_>,
-    until: i64,
-    max: usize,
-) -> Result<Vec<Purged>, StatementError> {
-    let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let mut found = Vec::new();
-    let mut rows = statement.query([until, max])?;
-    while let Some(row) = rows.next()? {
-        found.push(Purged {
-            seq: row.get(0)?,
-            task: read_ended(row).ok(),
-            options: read_options(row.get_ref(4)?).ok().flatten(),
-        });
-    }
-    Ok(found)
-}
-
-fn read_ended(row: &Row<'_>) -> Result<(TaskId, SymbolId, StateKind), StatementError> {
-    let id = row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?;
-    Ok((parse_name(id)?, row.get(1)?, state_kind(row.get(2)?)?))
 }
 
 fn read_found(row: &Row<'_>, seq: i64) -> Result<Found, StatementError> {

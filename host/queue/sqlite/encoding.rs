@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hostel_sqlite::StatementError;
-use hostel_task::{Name, Progress, Route, StateKind, TaskOptions, UnixMs};
+use hostel_task::{Name, Priority, Progress, Route, StateKind, TaskOptions, UnixMs};
 use rusqlite::types::ValueRef;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -78,6 +78,24 @@ pub(super) fn write_progress(progress: &Progress) -> String {
 /// damage to the task.
 pub(super) fn read_progress(stored: ValueRef<'_>) -> Option<Progress> {
     serde_json::from_str(stored.as_str().ok()?).ok()
+}
+
+/// Reads options that may have been given another priority since.
+pub(super) fn read_current_options(
+    stored: ValueRef<'_>,
+    priority: ValueRef<'_>,
+) -> Result<Option<Arc<TaskOptions>>, StatementError> {
+    let options = read_options(stored)?;
+    let Some(number) = priority.as_i64_or_null().map_err(rusqlite::Error::from)? else {
+        return Ok(options);
+    };
+    let priority = usize::try_from(number).ok();
+    let priority = priority.and_then(|number| Priority::ALL.get(number).copied());
+    let priority = priority
+        .ok_or_else(|| StatementError::Corrupt(format!("there is no priority {number}")))?;
+    let mut options = options.unwrap_or_default();
+    Arc::make_mut(&mut options).priority = priority;
+    Ok(Some(options))
 }
 
 pub(super) fn read_bytes(stored: ValueRef<'_>) -> Result<Bytes, StatementError> {

@@ -88,6 +88,11 @@ impl Transaction<'_> {
             let result = params![seq, &result[..]];
             self.statements.insert_result.execute(result)?;
         }
+        if let Some(reason) = &lease.cancel_reason
+            && state == StateKind::Cancelled
+        {
+            self.statements.set_error.execute(params![seq, &**reason])?;
+        }
         let id = &finish.token.id;
         self.index.running.remove(id);
         if state == StateKind::Pending {
@@ -100,7 +105,9 @@ impl Transaction<'_> {
         }
         self.moved(id, lease.route, StateKind::Running, state)?;
         let before = self.task_cache.get(id);
-        let before = before.filter(|before| before.attempt == lease.attempt && !lease.has_progress);
+        // The cache may not have seen a cancellation, whose reason is the error, or progress.
+        let is_known = !lease.cancel_requested && !lease.has_progress;
+        let before = before.filter(|before| before.attempt == lease.attempt && is_known);
         let finished_at = self.clock.to_wall(now);
         let ended = before.and_then(|before| task_cache::ended(&before, finish, finished_at));
         if let Some(ended) = ended {

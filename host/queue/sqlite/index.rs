@@ -5,7 +5,7 @@
 use super::{
     backlog::QueuePosition,
     damage::Damage,
-    encoding::{SymbolId, parse_name, parse_route, read_options, state_kind},
+    encoding::{SymbolId, parse_name, parse_route, read_current_options, state_kind},
     heads::Heads,
     placement::{Placement, Placements},
     route_index::RouteIndex,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::task_queue::LeaseToken;
 use hostel_sqlite::StatementError;
-use hostel_task::{Priority, StateKind, TaskId, TaskOptions};
+use hostel_task::{Name, PausedTypes, Priority, StateKind, TaskId, TaskOptions, TypePause, UnixMs};
 use rusqlite::{Connection, Row, types::Value};
 use std::{
     collections::{HashMap, HashSet},
@@ -31,6 +31,7 @@ pub(super) struct Index {
     /// The pending tasks with options.
     pub placements: Placements,
     pub submit_cache: SubmitCache,
+    pub paused: Arc<PausedTypes>,
     pub next_seq: i64,
     /// The number of pending and running tasks.
     pub open: usize,
@@ -47,6 +48,8 @@ pub(super) struct ActiveLease {
     pub attempt: u32,
     pub lease_until: i64,
     pub cancel_requested: bool,
+    /// The error of the task if it is cancelled.
+    pub cancel_reason: Option<Arc<str>>,
     pub losses: u32,
     pub options: Option<Arc<TaskOptions>>,
     /// Progress was stored, which the cache of tasks may not know yet.
@@ -70,13 +73,15 @@ impl Index {
             [],
             |row| row.get(0),
         )?;
+        index.paused = Arc::new(load_paused(conn)?);
         index.load_counts(conn, &mut damaged)?;
         // The time to begin by is for the first attempt only.
         let pending = "SELECT seq, type, at, losses, options,
-                 CASE WHEN started_at IS NULL THEN start_by END
+                 CASE WHEN started_at IS NULL THEN start_by END, priority
              FROM task LEFT JOIN task_options USING (seq) WHERE state = 0";
         index.load_rows(conn, pending, &mut damaged, Self::load_pending)?;
-        let running = "SELECT seq, type, id, fence, attempt, at, cancel_asked, losses, options
+        let running = "SELECT seq, type, id, fence, attempt, at, cancel_asked, losses, options,
+                 priority, cancel_reason
              FROM task LEFT JOIN task_options USING (seq) WHERE state = 1";
         index.load_rows(conn, running, &mut damaged, Self::load_running)?;
         index.changed_routes = index.routes.keys().copied().collect();
@@ -115,7 +120,7 @@ impl Index {
 
     fn load_pending(&mut self, row: &Row<'_>, seq: i64) -> Result<(), StatementError> {
         let (route, at, losses) = (row.get(1)?, row.get(2)?, row.get(3)?);
-        let options = read_options(row.get_ref(4)?)?;
+        let options = read_current_options(row.get_ref(4)?, row.get_ref(6)?)?;
         self.insert_pending(route, (at, seq), losses, options.as_deref(), row.get(5)?)
     }
 
@@ -129,7 +134,8 @@ impl Index {
             lease_until: row.get(5)?,
             cancel_requested: row.get(6)?,
             losses: row.get(7)?,
-            options: read_options(row.get_ref(8)?)?,
+            options: read_current_options(row.get_ref(8)?, row.get_ref(9)?)?,
+            cancel_reason: row.get(10)?,
             has_progress: false,
         };
         self.route_mut(lease.route)?;
@@ -235,6 +241,31 @@ impl Index {
         Ok(())
     }
 
+    /// Moves a pending task to another due time, and to another priority if one is given.
+    pub fn move_pending(
+        &mut self,
+        route: SymbolId,
+        from: QueuePosition,
+        due: i64,
+        losses: u32,
+        priority: Option<Priority>,
+    ) -> Result<(), StatementError> {
+        let known = self.placements.remove(from.1);
+        let is_known = known.is_some();
+        let plain = || Placement::new(route, from, &TaskOptions::default(), None);
+        let mut placement = known.unwrap_or_else(plain);
+        let entry = self.route_mut(route)?;
+        let group = placement.group.as_ref();
+        entry.remove(from, losses, placement.priority, group);
+        placement.position = (due, from.1);
+        placement.priority = priority.unwrap_or(placement.priority);
+        entry.insert(placement.position, losses, placement.priority, group);
+        if is_known || priority.is_some() {
+            self.placements.insert(placement);
+        }
+        Ok(())
+    }
+
     /// Counts a task that changed its state; `None` means that it was not, or is no longer, stored.
     pub fn count(
         &mut self,
@@ -258,4 +289,23 @@ impl Index {
         }
         Ok(())
     }
+}
+
+/// Reads the paused types. A row that cannot be read pauses nothing.
+fn load_paused(conn: &Connection) -> rusqlite::Result<PausedTypes> {
+    let mut rows = conn.prepare("SELECT type, since, reason FROM paused_type")?;
+    let mut rows = rows.query([])?;
+    let mut paused = PausedTypes::new();
+    while let Some(row) = rows.next()? {
+        let (Ok(task_type), Ok(since), Ok(reason)) =
+            (row.get::<_, String>(0), row.get::<_, i64>(1), row.get(2))
+        else {
+            continue;
+        };
+        let since = UnixMs(u64::try_from(since).unwrap_or(0));
+        if let Ok(task_type) = Name::parse("task type", &task_type) {
+            paused.insert(task_type, TypePause { since, reason });
+        }
+    }
+    Ok(paused)
 }

@@ -1,5 +1,5 @@
 //! The queue of one machine: a SQLite file, one thread that writes, two that read. The transitions are
-//! in `transaction`, `finish` and `control`.
+//! in `transaction`, `finish`, `control` and `purge`.
 
 mod backlog;
 mod clock;
@@ -18,7 +18,9 @@ mod listing;
 mod marking;
 mod offers;
 mod options;
+mod pauses;
 mod placement;
+mod purge;
 mod queries;
 mod queue;
 mod route_index;

@@ -3,7 +3,7 @@
 
 use super::{
     damage::Damage,
-    encoding::{millis, parse_name, read_options, write_options},
+    encoding::{millis, parse_name, read_current_options, write_options},
     transaction::Transaction,
 };
 use hostel_sqlite::StatementError;
@@ -67,7 +67,7 @@ impl Transaction<'_> {
     pub fn find_options(&mut self, seq: i64) -> Result<Option<Arc<TaskOptions>>, StatementError> {
         let mut rows = self.statements.options.query([seq])?;
         match rows.next()? {
-            Some(row) => read_options(row.get_ref(0)?),
+            Some(row) => read_current_options(row.get_ref(0)?, row.get_ref(1)?),
             None => Ok(None),
         }
     }

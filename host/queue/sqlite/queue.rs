@@ -3,7 +3,6 @@
 use super::{
     clock::{self, Clock, WallClock},
     damage::Damage,
-    encoding::millis,
     lease_guard::{HandOffCall, LeaseGuard},
     offers::{Offer, Offers},
     queries, schema,
@@ -17,8 +16,8 @@ use crate::{
     status_read::StatusRead,
     task_cache::TaskCache,
     task_queue::{
-        Cancel, Counts, Durability, Expired, Filter, Finish, Finished, Leased, Listing, Page,
-        Renew, Renewal, Requeue, Submitted, TaskQueue,
+        Counts, Durability, Expired, Filter, Finish, Finished, Leased, Listing, Page, Renew,
+        Renewal, Submitted, TaskQueue,
     },
     watch::{Publisher, Watch},
 };
@@ -26,7 +25,9 @@ use async_trait::async_trait;
 use hostel_config as config;
 use hostel_runtime::health::{Health, Part};
 use hostel_sqlite::{Error as DatabaseError, Reader, SyncLevel, WriteCost, WriterOptions};
-use hostel_task::{Name, Submission, Task, TaskId, UnixMs};
+use hostel_task::{
+    Acted, Action, Name, PausedTypes, Retention, Submission, Task, TaskId, TypePause, UnixMs,
+};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::{
@@ -258,15 +259,12 @@ impl TaskQueue for SqliteQueue {
         Ok(count)
     }
 
-    async fn cancel(&self, id: &TaskId) -> Result<Cancel, Error> {
-        let id = id.clone();
-        let run = move |tx: &mut Transaction<'_>| tx.cancel(&id);
-        self.writer.execute(SyncLevel::Full, run, identity).await
-    }
-
-    async fn requeue(&self, id: &TaskId) -> Result<Requeue, Error> {
-        let id = id.clone();
-        let run = move |tx: &mut Transaction<'_>| tx.requeue(&id);
+    async fn act(&self, action: &Action, ids: &[TaskId]) -> Result<Vec<Acted>, Error> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (action, ids) = (action.clone(), ids.to_vec());
+        let run = move |tx: &mut Transaction<'_>| tx.act(&action, &ids);
         self.writer.execute(SyncLevel::Full, run, identity).await
     }
 
@@ -324,12 +322,12 @@ impl TaskQueue for SqliteQueue {
         Ok(self.stats.oldest_blocked(request, self.clock.now()))
     }
 
-    async fn purge(&self, age: Duration, max: usize) -> Result<usize, Error> {
-        let until = self.clock.now().saturating_sub(millis(age));
+    async fn purge(&self, retention: &Retention, max: usize) -> Result<usize, Error> {
         let mut gone = 0;
         while gone < max {
             let step = PURGE_STEP.min(max - gone);
-            let run = move |tx: &mut Transaction<'_>| tx.purge(until, step);
+            let retention = retention.clone();
+            let run = move |tx: &mut Transaction<'_>| tx.purge(&retention, step);
             let purged = self.writer.execute(SyncLevel::Full, run, identity).await?;
             gone += purged;
             if purged < step {
@@ -339,6 +337,26 @@ impl TaskQueue for SqliteQueue {
         let keys = |tx: &mut Transaction<'_>| tx.purge_keys(PURGE_STEP);
         while self.writer.execute(SyncLevel::Full, keys, identity).await? == PURGE_STEP {}
         Ok(gone)
+    }
+
+    async fn pause_type(
+        &self,
+        task_type: &Name,
+        reason: Option<Arc<str>>,
+    ) -> Result<Option<TypePause>, Error> {
+        let task_type = task_type.clone();
+        let run = move |tx: &mut Transaction<'_>| tx.pause_type(&task_type, reason.as_ref());
+        self.writer.execute(SyncLevel::Full, run, identity).await
+    }
+
+    async fn resume_type(&self, task_type: &Name) -> Result<bool, Error> {
+        let task_type = task_type.clone();
+        let run = move |tx: &mut Transaction<'_>| tx.resume_type(&task_type);
+        self.writer.execute(SyncLevel::Full, run, identity).await
+    }
+
+    fn paused_types(&self) -> Arc<PausedTypes> {
+        self.stats.paused()
     }
 
     fn is_shared(&self) -> bool {

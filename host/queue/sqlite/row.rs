@@ -4,8 +4,8 @@ use super::{
     clock::Clock,
     damage::Damage,
     encoding::{
-        Metadata, parse_name, parse_route, read_bytes, read_metadata, read_options, read_progress,
-        state_kind,
+        Metadata, parse_name, parse_route, read_bytes, read_current_options, read_metadata,
+        read_progress, state_kind,
     },
 };
 use bytes::Bytes;
@@ -27,7 +27,8 @@ macro_rules! task_query {
             $bulk,
             ", seq, error_class, losses,
                 (SELECT options FROM task_options WHERE task_options.seq = task.seq),
-                progress FROM task ",
+                (SELECT priority FROM task_options WHERE task_options.seq = task.seq), progress
+                FROM task ",
             $rest
         )
     };
@@ -80,7 +81,7 @@ fn read(row: &Row<'_>, clock: &Clock) -> Result<Task, StatementError> {
     let (mut payload, mut metadata, mut options) = (
         read_bytes(row.get_ref(15)?),
         read_metadata(row.get_ref(14)?),
-        read_options(row.get_ref(20)?),
+        read_current_options(row.get_ref(20)?, row.get_ref(21)?),
     );
     if error_class == Some(ErrorClass::Corrupt) {
         // The task is marked as corrupt already, perhaps for this damage.
@@ -100,7 +101,7 @@ fn read(row: &Row<'_>, clock: &Clock) -> Result<Task, StatementError> {
         error: text(row, 13)?.map(str::to_owned),
         error_class,
         executed_by: executed_by(row)?,
-        progress: read_progress(row.get_ref(21)?),
+        progress: read_progress(row.get_ref(22)?),
         losses: row.get(19)?,
         finishes: row.get(5)?,
         id,

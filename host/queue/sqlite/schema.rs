@@ -26,13 +26,14 @@ CREATE TABLE damaged (
 macro_rules! third {
     () => {
         "
-CREATE INDEX task_ended ON task (at) WHERE state >= 2 AND keep IS NULL;
+CREATE INDEX task_ended ON task (state, type, at) WHERE state >= 2 AND keep IS NULL;
 CREATE INDEX task_kept ON task (at + keep) WHERE state >= 2 AND keep IS NOT NULL;
--- Of the tasks that have options.
+-- Of the tasks that have options, or were given a priority.
 CREATE TABLE task_options (
     seq INTEGER PRIMARY KEY,
-    options TEXT NOT NULL,          -- a JSON object of what was given
-    start_by INTEGER                -- by when the first attempt has to begin, unless it was requeued
+    options TEXT,                   -- a JSON object of what was given, or NULL for nothing
+    start_by INTEGER,               -- by when the first attempt has to begin, unless it was requeued
+    priority INTEGER                -- 0 high, 1 normal, 2 low: set after the submission
 );
 -- What tasks are found by.
 CREATE TABLE label (
@@ -51,6 +52,12 @@ CREATE TABLE unique_key (
     PRIMARY KEY (type, key)
 ) WITHOUT ROWID;
 CREATE INDEX unique_ended ON unique_key (until) WHERE open = 0;
+-- The types of which no task is leased.
+CREATE TABLE paused_type (
+    type TEXT PRIMARY KEY,
+    since INTEGER NOT NULL,         -- by the wall clock
+    reason TEXT
+) WITHOUT ROWID;
 -- For people with a shell; hostel itself does not read it.
 CREATE VIEW tasks AS
 WITH shown AS (SELECT *, ifnull((SELECT ahead FROM clock WHERE since <= submitted_at
@@ -107,6 +114,7 @@ CREATE TABLE task (
     error_class TEXT,               -- 'corrupt': the record was damaged, see the table `damaged`;
                                     -- 'expired': no attempt had begun in time
     keep INTEGER,                   -- how long it is kept after its end, if not as long as others
+    cancel_reason TEXT,             -- why it is to be cancelled while it runs
     progress TEXT                   -- of the latest attempt: a JSON object, or NULL for none
 );
 CREATE INDEX task_state ON task (state, type);
@@ -139,10 +147,11 @@ DROP VIEW tasks;
     second!()
 );
 
-/// From 2 to 3: options and progress of tasks.
+/// From 2 to 3: options and progress of tasks, reasons of cancellations, paused types.
 const THIRD: &str = concat!(
     "
 ALTER TABLE task ADD COLUMN keep INTEGER;
+ALTER TABLE task ADD COLUMN cancel_reason TEXT;
 ALTER TABLE task ADD COLUMN progress TEXT;
 DROP INDEX task_ended;
 DROP VIEW IF EXISTS tasks;

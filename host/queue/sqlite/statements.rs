@@ -26,7 +26,10 @@ statements! {
     insert_options: "INSERT INTO task_options (seq, options, start_by) VALUES (?1, ?2, ?3)";
     insert_label: "INSERT OR IGNORE INTO label (kind, name, seq) VALUES (?1, ?2, ?3)";
     set_keep: "UPDATE task SET keep = ?2 WHERE seq = ?1";
-    options: "SELECT options FROM task_options WHERE seq = ?1";
+    options: "SELECT options, priority FROM task_options WHERE seq = ?1";
+    // Leaves the options as they were given, which a submission is compared with.
+    set_priority: "INSERT INTO task_options (seq, priority) VALUES (?1, ?2)
+        ON CONFLICT (seq) DO UPDATE SET priority = excluded.priority";
     clear_start_by: "UPDATE task_options SET start_by = NULL WHERE seq = ?1";
     submitted_at: "SELECT submitted_at FROM task WHERE seq = ?1";
     expire: "UPDATE task SET state = 3, at = ?2, error = ?3, error_class = 'expired',
@@ -42,7 +45,9 @@ statements! {
         FROM task JOIN body USING (seq) WHERE seq = ?1";
     lease: "UPDATE task SET state = 1, at = ?2, fence = ?3, attempt = ?4, started_at = ?5, node = ?6,
         progress = NULL WHERE seq = ?1";
-    renew: "UPDATE task SET at = ?2 WHERE seq = ?1";
+    // The end of a lease, or the due time.
+    set_at: "UPDATE task SET at = ?2 WHERE seq = ?1";
+    set_error: "UPDATE task SET error = ?2 WHERE seq = ?1";
     set_progress: "UPDATE task SET progress = ?2 WHERE seq = ?1";
     // Keeps the previous error unless there is a new one.
     finish: "UPDATE task SET state = ?2, at = ?3, attempt = ?4, finishes = finishes + ?5,
@@ -56,17 +61,20 @@ statements! {
         ran_node = NULL, ran_plugin = NULL, ran_version = NULL WHERE seq = ?1";
     insert_result: "INSERT OR REPLACE INTO result (seq, result) VALUES (?1, ?2)";
     find: "SELECT seq, type, state, at, losses FROM task WHERE id = ?1";
-    cancel: "UPDATE task SET state = 4, at = ?2, finishes = finishes + 1 WHERE seq = ?1";
-    request_cancel: "UPDATE task SET cancel_asked = 1 WHERE seq = ?1";
-    requeue: "UPDATE task SET state = 0, at = ?2, attempt = 0, finishes = 0, started_at = NULL,
-        losses = 0, error_class = NULL
+    cancel: "UPDATE task SET state = 4, at = ?2, finishes = finishes + 1, error = ifnull(?3, error)
         WHERE seq = ?1";
-    // Ended tasks without and with a time of their own; each has its index.
+    request_cancel: "UPDATE task SET cancel_asked = 1, cancel_reason = ?2 WHERE seq = ?1";
+    requeue: "UPDATE task SET state = 0, at = ?2, attempt = 0, finishes = 0, started_at = NULL,
+        losses = 0, error_class = NULL, cancel_reason = NULL
+        WHERE seq = ?1";
+    // Ended tasks of a state and a route, and those with a time of their own; each has its index.
     ended: "SELECT seq, type, state, id,
-            (SELECT options FROM task_options WHERE task_options.seq = task.seq)
-        FROM task WHERE state >= 2 AND keep IS NULL AND at <= ?1 ORDER BY at LIMIT ?2";
+            (SELECT ifnull(options, '{}') FROM task_options WHERE task_options.seq = task.seq)
+        FROM task INDEXED BY task_ended
+        WHERE state >= 2 AND keep IS NULL AND state = ?1 AND type = ?2 AND at <= ?3
+        ORDER BY at LIMIT ?4";
     kept_ended: "SELECT seq, type, state, id,
-            (SELECT options FROM task_options WHERE task_options.seq = task.seq)
+            (SELECT ifnull(options, '{}') FROM task_options WHERE task_options.seq = task.seq)
         FROM task WHERE state >= 2 AND keep IS NOT NULL AND at + keep <= ?1
         ORDER BY at + keep LIMIT ?2";
     delete_task: "DELETE FROM task WHERE seq = ?1";

@@ -1,4 +1,4 @@
-//! Task counts and the next due time of each route, as of the latest commit. Read without the writer's
+//! Task counts, the next due time of each route and the paused types, as of the latest commit. Read without the writer's
 //! thread, which may be waiting for a disk. The lock is held for microseconds.
 
 use super::index::Index;
@@ -6,9 +6,9 @@ use crate::{
     lease_request::{LeaseRequest, RequestedType},
     task_queue::Counts,
 };
-use hostel_task::{Name, Route, StateKind};
+use hostel_task::{Name, PausedTypes, Route, StateKind};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 #[derive(Debug, Default)]
 pub(super) struct Stats(Mutex<Routes>);
@@ -18,12 +18,14 @@ struct Routes {
     counts: HashMap<Route, [u64; 5]>,
     /// When the first task and the first suspect are due, of the routes that have pending tasks.
     due: HashMap<Route, [Option<i64>; 2]>,
+    paused: Arc<PausedTypes>,
 }
 
 impl Stats {
     /// Takes over what changed in the index. Called after a commit.
     pub fn update(&self, index: &mut Index) {
         let mut routes = self.0.lock();
+        routes.paused = Arc::clone(&index.paused);
         for symbol in index.changed_routes.drain() {
             let Some(entry) = index.routes.get(&symbol) else {
                 continue;
@@ -51,6 +53,10 @@ impl Stats {
         sums
     }
 
+    pub fn paused(&self) -> Arc<PausedTypes> {
+        Arc::clone(&self.0.lock().paused)
+    }
+
     /// Returns when the first task that the request could lease is due.
     pub fn next_due(&self, request: &LeaseRequest) -> Option<i64> {
         self.0.lock().first(request, true).map(|(due, _)| due)
@@ -67,7 +73,7 @@ impl Stats {
 
 impl Routes {
     /// Returns the route whose first task is due first, of those that are requested and do, or do not,
-    /// fit into what is available. Types that run as often as they may are left out.
+    /// fit into what is available. Types that are paused, or run as often as they may, are left out.
     fn first(&self, request: &LeaseRequest, fits: bool) -> Option<(i64, &Route)> {
         let due = self.due.iter().filter_map(|(route, &[due, suspect])| {
             let suspect = suspect.filter(|_| request.allow_suspect);
@@ -75,6 +81,7 @@ impl Routes {
             let limits = request.for_route(route)?;
             let may_run = request.remaining_of(&route.task_type, limits) > 0
                 && limits.needs.fits_in(request.available) == fits
+                && !self.paused.contains_key(&route.task_type)
                 && !self.is_full(&route.task_type, limits);
             may_run.then_some((due, route))
         });

@@ -28,7 +28,8 @@ struct Due {
 
 impl Index {
     /// Removes the tasks that are to be leased from what is pending: those due by `now`, within the limits
-    /// of the request and the concurrency limits of their types, and at most one suspect.
+    /// of the request and the concurrency limits of their types, and at most one suspect. Tasks of paused
+    /// types stay.
     pub fn take_due(&mut self, request: &LeaseRequest, now: i64) -> Vec<Taken> {
         self.heads.update(&mut self.routes);
         let mut due = self.due(request, now);
@@ -118,6 +119,9 @@ impl Index {
                     continue;
                 };
                 let task_type = &route.task_type;
+                if self.paused.contains_key(task_type) {
+                    continue;
+                }
                 if !remaining.contains_key(task_type) {
                     let in_cluster = limits.max_cluster_concurrency.map_or(usize::MAX, |max| {
                         max.saturating_sub(self.running_of(task_type))

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hostel_config as config;
 use hostel_runtime::health::{Health, Part};
 use hostel_sqlite::{Error as DatabaseError, StatementError, SyncLevel};
-use hostel_task::{Name, Outcome, StateKind, Submission, SubmissionLimits};
+use hostel_task::{Name, Outcome, Retention, StateKind, Submission, SubmissionLimits};
 use std::{collections::BTreeMap, convert::identity, time::Duration};
 use tempfile::TempDir;
 
@@ -236,7 +236,10 @@ async fn all_statements_of_a_read_see_the_same_state() {
         let waited = tokio::task::spawn_blocking(move || wait_for_begin.recv());
         waited.await.unwrap().unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let count = queue.purge(Duration::ZERO, 9).await.unwrap();
+        let count = queue
+            .purge(&Retention::of(Duration::ZERO), 9)
+            .await
+            .unwrap();
         purged.send(()).unwrap();
         count
     };
@@ -295,7 +298,13 @@ async fn purged_space_is_returned_to_the_disk() {
     }
     let before = size(&dir, "queue.db");
     tokio::time::sleep(Duration::from_millis(5)).await;
-    assert_eq!(queue.purge(Duration::ZERO, 10_000).await.unwrap(), 2000);
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 10_000)
+            .await
+            .unwrap(),
+        2000
+    );
     // While nothing else happens.
     until_small(&dir, "queue.db", before / 4).await;
     queue.close().await;
@@ -345,6 +354,25 @@ async fn the_log_shrinks_after_a_long_read_by_another_process() {
     drop(reader);
     until_small(&dir, "queue.db-wal", 1 << 20).await;
     until_ok(async || if is_reported() { not_yet() } else { Ok(()) }).await;
+    queue.close().await;
+}
+
+#[tokio::test]
+async fn a_read_that_never_ends_is_interrupted() {
+    let (_dir, queue) = open().await;
+    queue.submit(vec![task("t", 1)]).await.unwrap();
+    let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)
+        SELECT count(*) FROM n";
+    let query = move |conn: &rusqlite::Connection| {
+        Ok(conn.query_row(endless, [], |row| row.get::<_, i64>(0))?)
+    };
+    let failed = queue.tasks.query::<_, Error>(query).await.unwrap_err();
+    assert!(
+        failed.to_string().contains("took longer than 5s"),
+        "{failed}"
+    );
+    // The next one is not affected.
+    assert!(queue.get_status(&name("t"), 0).await.unwrap().is_some());
     queue.close().await;
 }
 

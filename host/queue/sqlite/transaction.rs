@@ -215,6 +215,7 @@ impl<'c> Transaction<'c> {
                 attempt: task.attempt,
                 lease_until: until,
                 cancel_requested: false,
+                cancel_reason: None,
                 losses: waiting.losses,
                 options: task.options.clone(),
                 has_progress: false,
@@ -299,7 +300,7 @@ impl<'c> Transaction<'c> {
                 Renewal::Held
             });
             let seq = lease.seq;
-            self.statements.renew.execute([seq, until])?;
+            self.statements.set_at.execute([seq, until])?;
             if let Some(progress) = progress {
                 let reported = params![seq, write_progress(progress)];
                 self.statements.set_progress.execute(reported)?;

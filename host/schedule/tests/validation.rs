@@ -207,7 +207,7 @@ fn stored_schedules_are_read_as_they_were() {
 fn the_task_has_what_the_schedule_says() {
     let given = GivenSchedule {
         group: "tenant-1".into(),
-        priority: hostel_task::Priority::High,
+        priority: "high".into(),
         label: "gpu".into(),
         metadata: [("a".into(), "b".into())].into(),
         ..every(1000)

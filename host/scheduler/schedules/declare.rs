@@ -1,4 +1,5 @@
-//! Brings the schedules of the configuration into the store, when a node starts.
+//! Brings the schedules of the configuration into the store, when a node starts or reads its configuration
+//! again.
 //!
 //! A schedule of the configuration records the nodes that have it. A node adds itself to those that it
 //! has, and its version of them takes the place of the stored one; it leaves those that it no longer has,

@@ -2,7 +2,10 @@
 //! `queue::schedule_store` for why a firing happens once. The work of one step is bounded, and a node that
 //! has nothing to do looks once a second.
 
-use super::{Schedules, declare};
+use super::{
+    Schedules,
+    declare::{self, Undeclared},
+};
 use crate::{
     health::{Background, Health, Part},
     lifecycle::Component,
@@ -47,11 +50,27 @@ pub(super) struct Shared {
     pub node: Name,
     pub queue: Arc<dyn TaskQueue>,
     pub schedules: Schedules,
-    pub declared: Vec<ScheduleSpec>,
+    pub declared: Mutex<Declared>,
     pub health: Health,
     pub log_limit: LogLimit,
     /// When a schedule was found last that cannot be read.
     pub unreadable_at: Mutex<Option<Instant>>,
+}
+
+/// The schedules of the configuration.
+pub(super) struct Declared {
+    specs: Arc<Vec<ScheduleSpec>>,
+    /// Whether the store has them.
+    is_stored: bool,
+}
+
+impl Declared {
+    pub fn new(specs: Vec<ScheduleSpec>) -> Self {
+        Self {
+            specs: Arc::new(specs),
+            is_stored: false,
+        }
+    }
 }
 
 /// What became of one schedule.
@@ -95,13 +114,19 @@ impl ScheduleRunner {
                 node,
                 queue,
                 schedules,
-                declared,
+                declared: Mutex::new(Declared::new(declared)),
                 health,
                 log_limit: LogLimit::of_retries(),
                 unreadable_at: Mutex::default(),
             }),
             running: Mutex::default(),
         }
+    }
+
+    /// Takes over the schedules of a configuration that was read again.
+    pub fn declare(&self, specs: Vec<ScheduleSpec>) {
+        *self.shared.declared.lock() = Declared::new(specs);
+        self.shared.schedules.changed.notify_one();
     }
 }
 
@@ -130,13 +155,9 @@ impl Component for ScheduleRunner {
 }
 
 async fn run(shared: Arc<Shared>) {
-    let mut is_declared = false;
     loop {
         let step = async {
-            if !is_declared {
-                shared.declare().await?;
-                is_declared = true;
-            }
+            shared.declare().await?;
             shared.step().await
         };
         let wait = match step.await {
@@ -161,17 +182,32 @@ async fn run(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    /// Brings the schedules of the configuration into the store.
-    async fn declare(&self) -> Result<(), Error> {
+    /// Brings the schedules of the configuration into the store, unless it has them.
+    pub async fn declare(&self) -> Result<(), Error> {
+        let specs = {
+            let declared = self.declared.lock();
+            (!declared.is_stored).then(|| Arc::clone(&declared.specs))
+        };
+        let Some(specs) = specs else {
+            return Ok(());
+        };
         let store = &*self.schedules.store;
-        let undeclared = declare::declare(store, &self.node, &self.declared).await?;
+        let undeclared = declare::declare(store, &self.node, &specs).await?;
+        self.report_undeclared(&undeclared);
+        let mut declared = self.declared.lock();
+        // Meanwhile the configuration may have been read again.
+        declared.is_stored = Arc::ptr_eq(&declared.specs, &specs);
+        Ok(())
+    }
+
+    fn report_undeclared(&self, undeclared: &Undeclared) {
         let mut reasons = Vec::new();
         if !undeclared.taken.is_empty() {
             let names = Name::list(&undeclared.taken);
             reasons.push(format!(
                 "schedules of the configuration are not in force, since clients have created others of \
-                 their names: {names}; delete those (hostel schedules delete) and restart the node, or \
-                 choose other names"
+                 their names: {names}; delete those (hostel schedules delete) and restart the node or send it \
+                 SIGHUP, or choose other names"
             ));
         }
         if !undeclared.full.is_empty() {
@@ -188,7 +224,6 @@ impl Shared {
             tracing::warn!("{reason}");
             self.health.warn(Part::Queue, DECLARING, reason);
         }
-        Ok(())
     }
 
     /// Fires what is due, and returns how long to wait for the next step. A schedule that cannot be fired

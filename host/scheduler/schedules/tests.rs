@@ -3,7 +3,7 @@
 
 use super::{
     declare::declare,
-    runner::{Shared, decide_on},
+    runner::{Declared, Shared, decide_on},
 };
 use crate::{
     config::{self, QueueBackend},
@@ -16,7 +16,7 @@ use crate::{
     },
     schedule::{GivenSchedule, MAX_FIRINGS, Origin, Record, Schedule, ScheduleSpec, task_id},
     scheduler::{DistributedTaskScheduler, schedules::Schedules},
-    task::{Name, StateKind, Submission, SubmissionLimits, UnixMs},
+    task::{Name, Retention, StateKind, Submission, SubmissionLimits, UnixMs},
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -117,7 +117,7 @@ async fn bench(max_open_tasks: usize) -> Bench {
         node: name("node-1"),
         queue: tasks.clone(),
         schedules: Schedules::new(store.clone(), scheduler, LIMITS),
-        declared: Vec::new(),
+        declared: Mutex::new(Declared::new(Vec::new())),
         health,
         log_limit: LogLimit::of_retries(),
         unreadable_at: Mutex::default(),
@@ -205,7 +205,14 @@ async fn a_node_that_dies_before_it_records_a_firing_leaves_it_to_others() {
         bench.queue.cancel(&name(id)).await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(5)).await;
-    assert_eq!(bench.queue.purge(Duration::ZERO, 100).await.unwrap(), 3);
+    assert_eq!(
+        bench
+            .queue
+            .purge(&Retention::of(Duration::ZERO), 100)
+            .await
+            .unwrap(),
+        3
+    );
     bench.shared.step().await.unwrap();
     assert_eq!(bench.tasks().await, BTreeSet::new());
     bench.queue.close().await;

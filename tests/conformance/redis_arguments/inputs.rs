@@ -3,7 +3,7 @@
 use hostel::{
     queue::{LeaseRequest, RequestedType, RequestedTypes},
     task::{
-        Name, Outcome, Priority, Resources, Start, Submission, SubmissionLimits, Target,
+        Action, Name, Outcome, Priority, Resources, Start, Submission, SubmissionLimits, Target,
         TaskOptions, Unique, UnixMs,
     },
 };
@@ -45,6 +45,18 @@ pub fn text(choices: &mut Choices<'_>) -> String {
         "{\"a\":\"\\u0000\"}",
         "nil",
     ])
+}
+
+/// What an operator does to tasks.
+pub fn action(choices: &mut Choices<'_>) -> Action {
+    match choices.below(6) {
+        0 => Action::Cancel(None),
+        1 => Action::Cancel(Some(text(choices).into())),
+        2 => Action::Requeue,
+        3 => Action::Purge,
+        4 => Action::SetPriority(*choices.one_of(&Priority::ALL)),
+        _ => Action::RunNow,
+    }
 }
 
 /// A time of any length.

@@ -227,7 +227,7 @@ pub async fn tasks(on: Backend) {
     hostel(&["tasks", "list", "--state", "done"]).fails(2, "pending, running, completed");
     hostel(&["tasks", "list", "--type", "a b"]).fails(4, "only letters");
 
-    let ended = "not cancelled: the task has already ended (completed)";
+    let ended = "task a is completed; only pending and running tasks can be cancelled";
     hostel(&["tasks", "cancel", "a"]).fails(4, ended);
     hostel(&["tasks", "cancel", "nobody"]).fails(4, "no task has the id nobody");
     let output = hostel(&["tasks", "cancel", "d"]).text();

@@ -150,7 +150,7 @@ pub async fn a_task_is_kept_for_its_own_time(on: Backend) {
     // The settings of a restarted node count for the task without a time of its own.
     let mut node = node;
     node.terminate().await;
-    node.set_in("queue", "keep_ended_ms = 1000");
+    node.set_in("queue", "keep_completed_ms = 1000");
     node.restart().await;
     let mut client = node.client();
     eventually("the other task is purged", async || {

@@ -20,7 +20,7 @@ use hostel::{
 };
 use libtest_mimic::Trial;
 
-const HOUR_MS: u64 = 3_600_000;
+pub(super) const HOUR_MS: u64 = 3_600_000;
 
 /// Settings of a node that runs one task at a time.
 const ONE_SLOT: &str = "[plugins]\nmax_tasks = 1\n";
@@ -86,7 +86,7 @@ pub fn trials() -> Vec<Trial> {
 
 /// Starts a node with three plugins whose task types have their names: `sample` returns its payload, `busy`
 /// works for as many milliseconds as its payload says, and `trap` fails.
-async fn start(on: Backend, settings: &str) -> Node {
+pub(super) async fn start(on: Backend, settings: &str) -> Node {
     let node = on.prepare(&[], settings).await;
     for (name, handle) in [("busy", BUSY), ("trap", TRAP)] {
         let sample = TestGuest {
@@ -101,22 +101,22 @@ async fn start(on: Backend, settings: &str) -> Node {
     node.started().await
 }
 
-fn named(id: &str, task: Task) -> Task {
+pub(super) fn named(id: &str, task: Task) -> Task {
     Task {
         task_id: id.into(),
         ..task
     }
 }
 
-fn busy(id: &str, ms: u32) -> Task {
+pub(super) fn busy(id: &str, ms: u32) -> Task {
     named(id, task("busy", ms.to_le_bytes()))
 }
 
-async fn status(client: &mut DistributedClient, id: &str) -> TaskStatus {
+pub(super) async fn status(client: &mut DistributedClient, id: &str) -> TaskStatus {
     client.get_task_status(id).await.expect("a known task")
 }
 
-async fn has_status(client: &DistributedClient, id: &str, state: &str) -> TaskStatus {
+pub(super) async fn has_status(client: &DistributedClient, id: &str, state: &str) -> TaskStatus {
     eventually(&format!("{id} is {state}"), async || {
         let status = status(&mut client.clone(), id).await;
         (status.status == state).then_some(status)

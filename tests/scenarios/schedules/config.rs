@@ -7,7 +7,8 @@ use crate::support::{
     node::{Node, hostel},
     plugins::showcase,
 };
-use hostel::proto::hostel::v1::{ListSchedulesRequest, ScheduleSpec};
+use hostel::proto::hostel::v1::{ListSchedulesRequest, Schedule, ScheduleSpec};
+use rustix::process::Signal;
 use tonic::Code;
 
 const SCHEDULES: &str = r#"
@@ -108,6 +109,45 @@ pub async fn the_configuration_declares_schedules(on: Backend) {
         .await
         .expect("deleted");
     assert_eq!(names(&node).await, ["of-a-client"]);
+}
+
+pub async fn sighup_takes_over_schedules(on: Backend) {
+    let mut node = on.prepare(&[&showcase("echo")], "").await;
+    node.add_settings(SCHEDULES);
+    let mut node = node.started().await;
+    wait_for(&node, "kept", |schedule| schedule.fired >= 1).await;
+    wait_for(&node, "withdrawn", |_| true).await;
+    create(&node, every("of-a-client", 60_000)).await;
+    node.edit_config(|config| {
+        let cut = config.find("[schedule.withdrawn]").expect("a section");
+        config.truncate(cut);
+        *config = config.replace("every_ms = 250", "every_ms = 200");
+        config.push_str("\n[schedule.added]\ncron = \"@daily\"\ntask_type = \"echo\"\n");
+    });
+    node.signal(Signal::HUP);
+    eventually("the schedules are those of the file", async || {
+        (names(&node).await == ["added", "kept", "of-a-client"]).then_some(())
+    })
+    .await;
+    let changed = |schedule: &Schedule| {
+        let spec = schedule.spec.as_ref();
+        spec.is_some_and(|spec| spec.every_ms == 200)
+    };
+    let kept = wait_for(&node, "kept", changed).await;
+    assert_eq!(kept.origin, "config");
+    let fired = kept.fired;
+    wait_for(&node, "kept", |schedule| schedule.fired > fired).await;
+    assert!(!node.log().contains("need a restart"), "{}", node.log());
+
+    // A configuration with faults changes nothing.
+    node.edit_config(|config| *config = config.replace("@daily", "0 0 30 2 *"));
+    node.signal(Signal::HUP);
+    eventually("the log has the fault", async || {
+        let log = node.log();
+        (log.contains("is not reloaded") && log.contains("never fires")).then_some(())
+    })
+    .await;
+    assert_eq!(names(&node).await, ["added", "kept", "of-a-client"]);
 }
 
 pub async fn a_name_that_is_taken_is_reported(on: Backend) {

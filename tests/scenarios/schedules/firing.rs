@@ -90,7 +90,9 @@ async fn open_queue(node: &Node, on: Backend) -> Opened {
     };
     let queue = config::Queue {
         backend,
-        keep_ended: Duration::from_secs(86_400),
+        keep_completed: Duration::from_secs(86_400),
+        keep_failed: Duration::from_secs(86_400),
+        keep_cancelled: Duration::from_secs(86_400),
         lease_ttl: Duration::from_secs(15),
         max_unwritten_bytes: 1 << 20,
     };

@@ -51,6 +51,15 @@ pub async fn bad_input_is_refused(on: Backend) {
             },
             vec!["priority"],
         ),
+        (
+            ScheduleSpec {
+                priority: -1,
+                overlap: "perhaps".into(),
+                task_type: "a b".into(),
+                ..every("report", 99)
+            },
+            vec!["every_ms", "task_type", "priority", "overlap"],
+        ),
         (ScheduleSpec::default(), vec!["name", "cron", "task_type"]),
     ] {
         assert_eq!(refused(spec.clone()).await, fields, "{spec:?}");

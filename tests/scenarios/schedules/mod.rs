@@ -44,6 +44,10 @@ pub fn trials() -> Vec<Trial> {
             config::the_configuration_declares_schedules,
         ),
         on_both(
+            "schedules::sighup_takes_over_schedules",
+            config::sighup_takes_over_schedules,
+        ),
+        on_both(
             "schedules::a_name_that_is_taken_is_reported",
             config::a_name_that_is_taken_is_reported,
         ),

@@ -29,7 +29,8 @@ const VERSIONS: [&str; 2] = [FIRST, VERSION];
 const FIRST: &str = "v1";
 
 /// Settings that keep ended tasks for ten years and make leases short.
-const QUEUE: &str = "keep_ended_ms = 315360000000\nlease_ttl_ms = 2000";
+const QUEUE: &str = "keep_completed_ms = 315360000000\nkeep_failed_ms = 315360000000\n\
+    keep_cancelled_ms = 315360000000\nlease_ttl_ms = 2000";
 
 const METADATA: [(&str, &str); 2] = [("key", "value"), ("clé", "two\nlines ☃")];
 

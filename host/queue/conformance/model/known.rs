@@ -27,6 +27,10 @@ pub(super) struct Known {
     pub losses: u32,
     pub cancel_requested: bool,
     pub progress: Option<Progress>,
+    /// The reason of the cancellation that was requested.
+    pub cancel_reason: Option<String>,
+    /// The priority now; that of the options is what was submitted.
+    pub priority: Priority,
     pub result: Vec<u8>,
     /// The task has to begin by a time that has passed.
     pub overdue: bool,
@@ -56,10 +60,20 @@ impl Known {
             losses: 0,
             cancel_requested: false,
             progress: None,
+            cancel_reason: None,
+            priority: options.priority,
             result: Vec::new(),
             overdue: options.start_by == Some(PAST),
             applied: None,
             options,
+        }
+    }
+
+    /// The options as they are read.
+    pub fn current_options(&self) -> TaskOptions {
+        TaskOptions {
+            priority: self.priority,
+            ..self.options.clone()
         }
     }
 
@@ -99,7 +113,7 @@ impl Known {
     pub fn assert_same(&self, found: &Task) {
         assert_eq!(found.task_type.as_str(), self.task_type);
         let options = found.options.as_deref().cloned().unwrap_or_default();
-        assert_eq!(options, self.options, "{found:?}");
+        assert_eq!(options, self.current_options(), "{found:?}");
         assert_eq!(found.state.kind(), self.state, "{found:?} {self:?}");
         assert_eq!(found.attempt, self.attempt, "{found:?} {self:?}");
         assert_eq!(found.finishes, self.finishes, "{found:?} {self:?}");

@@ -1,6 +1,7 @@
 //! Random operations on a queue, compared with a small model in memory. The seed is printed when they
 //! differ; `HOSTEL_TEST_SEED` runs the same operations again.
 
+mod actions;
 mod known;
 mod order;
 
@@ -56,8 +57,7 @@ pub(super) async fn random_operations_match_the_model(queue: &dyn TaskQueue) {
             0..30 => model.submit().await,
             30..55 => model.lease().await,
             55..78 => model.finish().await,
-            78..83 => model.cancel().await,
-            83..89 => model.requeue().await,
+            78..89 => model.act().await,
             89..92 => model.renew().await,
             92..94 => model.expire().await,
             94..97 => model.purge().await,
@@ -187,7 +187,7 @@ impl Model<'_> {
         assert_eq!(task.payload, known.payload);
         assert_eq!(task.task_type.as_str(), known.task_type);
         let options = task.options.as_deref().cloned().unwrap_or_default();
-        assert_eq!(options, known.options);
+        assert_eq!(options, known.current_options());
         assert!(!self.tokens.contains(&task.token), "a fence was used twice");
         self.tokens.push(task.token.clone());
     }
@@ -292,54 +292,13 @@ impl Model<'_> {
             known.state = StateKind::Cancelled;
         }
         known.finishes += u32::from(known.state.is_terminal());
+        let reason = known.cancel_reason.take();
+        if known.state == StateKind::Cancelled && reason.is_some() {
+            known.error = reason;
+        }
         known.cancel_requested = false;
         self.free_key(&token.id);
         self.compare(&token.id).await;
-    }
-
-    async fn cancel(&mut self) {
-        let id = self.any_id();
-        let answer = self.queue.cancel(&id).await.unwrap();
-        let Some(known) = self.tasks.get_mut(&id) else {
-            return assert_eq!(answer, Cancel::Unknown);
-        };
-        let expected = match known.state {
-            StateKind::Pending => {
-                known.state = StateKind::Cancelled;
-                known.finishes += 1;
-                Cancel::Cancelled
-            }
-            StateKind::Running => {
-                known.cancel_requested = true;
-                Cancel::Requested
-            }
-            ended => Cancel::Ended(ended),
-        };
-        assert_eq!(answer, expected);
-        self.free_key(&id);
-        self.compare(&id).await;
-    }
-
-    async fn requeue(&mut self) {
-        let id = self.any_id();
-        let answer = self.queue.requeue(&id).await.unwrap();
-        let Some(known) = self.tasks.get_mut(&id) else {
-            return assert_eq!(answer, Requeue::Unknown);
-        };
-        let expected = match known.state {
-            StateKind::Failed | StateKind::Cancelled => {
-                known.state = StateKind::Pending;
-                (known.attempt, known.finishes, known.losses) = (0, 0, 0);
-                (known.error_class, known.overdue) = (None, false);
-                if let Some(key) = known.key() {
-                    self.keys.entry(key).or_insert_with(|| id.clone());
-                }
-                Requeue::Requeued
-            }
-            other => Requeue::Refused(other),
-        };
-        assert_eq!(answer, expected);
-        self.compare(&id).await;
     }
 
     async fn renew(&mut self) {
@@ -382,7 +341,11 @@ impl Model<'_> {
         tokio::time::sleep(Duration::from_millis(2)).await;
         let ended = self.tasks.values().filter(|known| known.can_be_purged());
         let expected = ended.count();
-        let purged = self.queue.purge(Duration::ZERO, 1000).await.unwrap();
+        let purged = self
+            .queue
+            .purge(&Retention::of(Duration::ZERO), 1000)
+            .await
+            .unwrap();
         assert_eq!(purged, expected);
         self.tasks.retain(|_, known| !known.can_be_purged());
     }

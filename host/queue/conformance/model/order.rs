@@ -68,7 +68,7 @@ impl Order {
             candidates.iter().any(|other| other.number == known.number),
             "{id} cannot be leased: {known:?}"
         );
-        self.check_priority(known.options.priority, &candidates);
+        self.check_priority(known.priority, &candidates);
         check_place(known, &candidates);
         if is_suspect(known.losses) {
             allowance.suspect = false;
@@ -80,7 +80,7 @@ impl Order {
     }
 
     fn check_priority(&mut self, given: Priority, candidates: &[&Known]) {
-        let waits = |priority| candidates.iter().any(|it| it.options.priority == priority);
+        let waits = |priority| candidates.iter().any(|it| it.priority == priority);
         let leases = self.leases;
         self.first_numbers.retain(|first| {
             let turn = Priority::of_turn(first + leases);
@@ -125,7 +125,7 @@ fn is_due(known: &Known, due_by: u64) -> bool {
 }
 
 fn lane(known: &Known) -> Lane {
-    (known.task_type, known.options.priority)
+    (known.task_type, known.priority)
 }
 
 fn position(known: &Known) -> Position {
@@ -138,7 +138,7 @@ fn check_place(known: &Known, candidates: &[&Known]) {
     let suspect = is_suspect(known.losses);
     let mut others: BTreeMap<(&str, bool), BTreeMap<Group, Position>> = BTreeMap::new();
     for other in candidates {
-        if other.options.priority != known.options.priority {
+        if other.priority != known.priority {
             continue;
         }
         let other_suspect = is_suspect(other.losses);

@@ -18,6 +18,7 @@ local careful
 local function parse(text)
   local fence, _, route, ttl, cancel = string.match(text, '^ (%d+) (%S+) (%S+) ([-%d]+)(.*)$')
   local run = { fence = fence, ttl = ttl, is_cancelled = cancel ~= '', route = route }
+  run.why = cancel and string.match(cancel, '^ k (.+)$')
   if fence then
     run.type = string.match(route, '^[^@!+~/]+')
     run.times = times .. ttl .. ' ' .. run.type .. '\n'
@@ -51,7 +52,9 @@ local function repeated(id, fence, outcome, data)
   local stored = redis.pcall('GET', END .. id)
   if task and type(stored) == 'string' then
     local letter, text = string.match(stored, '^([cfx]) [^\n]*\n(.*)$')
-    if text == data then return string.upper(letter), task.type end
+    -- The reason of a cancellation was put before the rest.
+    local has_why = letter == 'x' and find(text, '{"why":', 1, true) == 1 and sub(text, 1 - #data) == sub(data, 2)
+    if text == data or has_why then return string.upper(letter), task.type end
   elseif task and (outcome == 'p' or outcome == 'l' or outcome == 'b') then
     local mark, left = string.match(call('GET', TAG .. ':past:' .. id) or '', '^([^\n]*)\n(.*)$')
     if mark == fence .. outcome .. sub(FROM, -8) and (outcome == 'b' or left == data) then
@@ -115,7 +118,9 @@ for k = 1, #ids do
       leases[#leases + 1] = id
       ended[#ended + 1] = id
       if letter ~= 'p' then
-        ends[n + 1], ends[n + 2] = END .. id, letter .. run.times .. ARGV[i + 4]
+        local data = ARGV[i + 4]
+        if letter == 'x' and run.why then data = '{"why":' .. run.why .. ',' .. sub(data, 2) end
+        ends[n + 1], ends[n + 2] = END .. id, letter .. run.times .. data
         n = n + 2
         local m = #state.orders
         state.orders[m + 1], state.orders[m + 2] = sub(value, 1, 16), id

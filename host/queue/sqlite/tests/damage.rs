@@ -107,7 +107,10 @@ async fn a_damaged_record_fails_its_own_task_only() {
     assert_eq!(seen(&queue, "due").await.error_class, None);
 
     tokio::time::sleep(Duration::from_millis(5)).await;
-    let forgotten = queue.purge(Duration::ZERO, 99).await.unwrap();
+    let forgotten = queue
+        .purge(&Retention::of(Duration::ZERO), 99)
+        .await
+        .unwrap();
     assert_eq!(forgotten, DAMAGES.len() + 2);
     assert!(queue.counts().await.unwrap().is_empty());
     queue.close().await;

@@ -99,6 +99,20 @@ async fn released_and_requeued_tasks_are_handed_off_as_well() {
 }
 
 #[tokio::test]
+async fn no_task_of_a_paused_type_is_handed_off() {
+    let (_dir, queue) = open().await;
+    let request = request("echo", 9);
+    queue.pause_type(&name("echo"), None).await.unwrap();
+    let mut waiting = pin!(queue.hand_off(&request));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    submit(&queue, &["a"]).await;
+    assert!(waiting.as_mut().now_or_never().is_none());
+    // Those that wait are handed off when the type is resumed.
+    assert!(queue.resume_type(&name("echo")).await.unwrap());
+    assert_eq!(ids(&waiting.await.unwrap()), ["a"]);
+}
+
+#[tokio::test]
 async fn a_dropped_request_leaves_no_lease() {
     let (_dir, queue) = open().await;
     let request = request("echo", 9);

@@ -125,7 +125,13 @@ async fn a_reopened_queue_knows_unique_keys_and_times_of_results() {
     queue.finish(vec![completed(&leased)]).await.unwrap();
     let queue = reopen(&dir, queue).await;
     tokio::time::sleep(Duration::from_millis(5)).await;
-    assert_eq!(queue.purge(Duration::ZERO, 9).await.unwrap(), 0);
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 9)
+            .await
+            .unwrap(),
+        0
+    );
     let answers = queue.submit(vec![with("other", keyed(None))]).await;
     assert_eq!(answers.unwrap(), [Submitted::Duplicate(name("kept"))]);
     queue.close().await;
@@ -139,7 +145,7 @@ async fn keys_whose_time_is_over_are_deleted() {
     queue.cancel(&name("a")).await.unwrap();
     assert_eq!(number(&dir, "SELECT count(*) FROM unique_key"), 1);
     tokio::time::sleep(Duration::from_millis(600)).await;
-    queue.purge(HOUR, 9).await.unwrap();
+    queue.purge(&Retention::of(HOUR), 9).await.unwrap();
     assert_eq!(number(&dir, "SELECT count(*) FROM unique_key"), 0);
     queue.submit(vec![with("b", keyed(None))]).await.unwrap();
     queue.cancel(&name("b")).await.unwrap();
@@ -164,7 +170,7 @@ async fn a_purge_leaves_nothing_of_the_options() {
     assert_eq!(number(&dir, rows), 4);
     queue.cancel(&name("t")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(queue.purge(HOUR, 9).await.unwrap(), 1);
+    assert_eq!(queue.purge(&Retention::of(HOUR), 9).await.unwrap(), 1);
     assert_eq!(number(&dir, rows), 0);
     queue.close().await;
 }

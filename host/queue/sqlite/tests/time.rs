@@ -146,14 +146,14 @@ async fn tasks_that_ended_by_a_slow_clock_are_kept_when_it_is_corrected() {
     // The clock is corrected while the queue is open.
     offset.set(-200 * DAY);
     noticed(&queue, &offset).await;
-    assert_eq!(queue.purge(HOUR, 9).await.unwrap(), 0);
+    assert_eq!(queue.purge(&Retention::of(HOUR), 9).await.unwrap(), 0);
     assert_eq!(seen(&queue, "t").await, early, "what has ended changed");
     // And while it is closed, of which an hour counts.
     end(&queue, &leased[1], retry(0)).await;
     queue.close().await;
     offset.set(0);
     let queue = offset.open(&dir).await;
-    assert_eq!(queue.purge(HOUR * 2, 9).await.unwrap(), 0);
+    assert_eq!(queue.purge(&Retention::of(HOUR * 2), 9).await.unwrap(), 0);
     assert_eq!(seen(&queue, "t").await, early, "what has ended changed");
     let late = due(&queue).await;
     end(&queue, &late, completed(&late).outcome).await;
@@ -162,7 +162,13 @@ async fn tasks_that_ended_by_a_slow_clock_are_kept_when_it_is_corrected() {
     };
     let off = i64::try_from(finished_at.0).unwrap() - offset.now();
     assert!(off.abs() < 5000, "it ended {off} ms from now by the wall");
-    assert_eq!(queue.purge(Duration::ZERO, 9).await.unwrap(), 2);
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 9)
+            .await
+            .unwrap(),
+        2
+    );
     queue.close().await;
 }
 
