@@ -13,6 +13,7 @@ mod redis_clock;
 mod redis_cluster;
 mod redis_faults;
 mod redis_flow;
+mod redis_hand_off;
 mod redis_memory;
 mod redis_outages;
 mod redis_reconcile;
@@ -40,6 +41,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(redis_clock::trials());
     trials.extend(redis_cluster::trials());
     trials.extend(redis_faults::trials());
+    trials.extend(redis_hand_off::trials());
     trials.extend(redis_memory::trials());
     trials.extend(redis_reconcile::trials());
     trials.extend(redis_outages::trials());

@@ -128,7 +128,8 @@ async fn a_late_submission_stores_no_second_task() {
         let call = ["EVAL", SUBMIT, "2", "{test:0}", "{test:0}:shard", "queue"];
         let task = ["late", "echo", &asks, content];
         let answer = say(&server, &[&call[..], &limits, &task].concat()).await;
-        let answer: (u64, u64, String) = redis::FromRedisValue::from_redis_value(answer).unwrap();
+        let answer: (u64, u64, String, Vec<String>) =
+            redis::FromRedisValue::from_redis_value(answer).unwrap();
         answer.2
     };
     assert_eq!(till(1).await, "v");

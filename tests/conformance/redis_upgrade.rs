@@ -1,28 +1,28 @@
-//! Nodes of two versions on one Redis. The older one knows format 1 of the keys: a queue opens what it has
-//! stored, it refuses to open what the queue has opened, and while it still runs, it loses no task. Its part
-//! is played by its scripts, which are kept in `tests/fixtures`.
+//! A Redis with the keys of format 1: the first node that knows format 2 migrates what is stored, and a node
+//! that knows format 1 alone can neither open it nor go on. Its part is played by its scripts, which are kept
+//! in `tests/fixtures`.
 
 use super::{
-    queue::{finish_one, name, request, task, with_options},
-    queue_redis::{HOUR, open, say, trial, until},
+    queue::{finish_one, name, request, task},
+    queue_redis::{HOUR, open, say, settings, trial, until},
 };
 use crate::support::{
     self,
     servers::{Kind, Server},
 };
 use hostel::{
-    queue::{Finish, LeaseToken, Page, Submitted, TaskQueue},
-    task::{Outcome, Priority, Retention, StateKind, Submission, TaskOptions},
+    queue::{Page, RedisQueue, Submitted, TaskQueue},
+    task::{Outcome, State, StateKind, Task},
 };
 use libtest_mimic::Trial;
 use redis::FromRedisValue;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-/// How many random operations the two versions make, and on how many ids.
+/// How many random operations the older node makes, and on how many ids.
 const STEPS: usize = 1500;
 const IDS: usize = 60;
 
-/// How many types of the older node there are.
+/// The types of the older node.
 const TYPES: [&str; 2] = ["a", "b"];
 
 macro_rules! scripts_of_format_1 {
@@ -46,16 +46,16 @@ scripts_of_format_1!(open submit register_types lease finish expired cancel requ
 pub fn trials() -> Vec<Trial> {
     vec![
         trial(
-            "format_1_is_upgraded_and_then_refused_by_its_own_version",
-            format_1_is_upgraded_and_then_refused_by_its_own_version,
+            "format_1_is_migrated_and_refuses_its_own_version",
+            format_1_is_migrated_and_refuses_its_own_version,
         ),
         trial(
-            "an_older_node_leases_no_task_with_a_priority_or_group",
-            an_older_node_leases_no_task_with_a_priority_or_group,
+            "every_task_of_format_1_is_migrated_and_ends_once",
+            every_task_of_format_1_is_migrated_and_ends_once,
         ),
         trial(
-            "a_node_of_the_version_before_loses_no_task",
-            a_node_of_the_version_before_loses_no_task,
+            "an_interrupted_migration_is_continued",
+            an_interrupted_migration_is_continued,
         ),
     ]
 }
@@ -73,10 +73,13 @@ impl<'s> Older<'s> {
     }
 
     async fn run<T: FromRedisValue>(&self, name: &str, arguments: &[&str]) -> T {
+        T::from_redis_value(self.try_run(name, arguments).await.unwrap()).unwrap()
+    }
+
+    async fn try_run(&self, name: &str, arguments: &[&str]) -> redis::RedisResult<redis::Value> {
         let script = script(name);
         let keys = ["EVAL", &script, "2", "{test:0}", "{test:0}:n", "older"];
-        let answer = say(self.server, &[&keys[..], arguments].concat()).await;
-        T::from_redis_value(answer).unwrap()
+        self.server.command(&[&keys[..], arguments].concat()).await
     }
 
     async fn submit(&self, id: &str, task_type: &str) {
@@ -95,7 +98,7 @@ impl<'s> Older<'s> {
         let _: () = self.run("register_types", &register).await;
         self.calls += 1;
         let (call, max) = (self.calls.to_string(), max.to_string());
-        let head = [&call, "0", "node-1", "3600000", &max, "1000000", "256"];
+        let head = [&call, "0", "node-1", "1", &max, "1000000", "256"];
         let request = ["1", "", "1000000000", "1000", "1"];
         let arguments = [&head[..], &request, &targets].concat();
         let (_, _, _, rows): (u64, u8, u8, Vec<redis::Value>) = self.run("lease", &arguments).await;
@@ -110,187 +113,186 @@ impl<'s> Older<'s> {
     }
 }
 
-async fn format(server: &Server) -> String {
-    let format = say(server, &["HGET", "{test:0}:n", "format"]).await;
-    String::from_redis_value(format).unwrap()
-}
-
-async fn format_1_is_upgraded_and_then_refused_by_its_own_version() {
-    let server = Server::start(Kind::Redis).await;
-    let older = Older::of(&server);
-    // Its own check compares the first value with 1.
-    let opens = async || {
-        let (format, _, _): (String, u32, String) = older.run("open", &["1", "1", "store"]).await;
-        format
-    };
-    assert_eq!(opens().await, "1");
-    older.submit("t", "a").await;
-    assert_eq!(format(&server).await, "1");
-    let queue = open(&server).await;
-    assert_eq!(format(&server).await, "2");
-    assert_eq!(opens().await, "2");
-    let again = queue.submit(vec![task("t", "a", b"x")]).await.unwrap();
-    assert_eq!(again, [Submitted::Existing]);
-    let leased = queue.lease(&request(&[("a", 9)], 9, HOUR)).await.unwrap();
-    let [leased] = &leased[..] else {
-        panic!("{leased:?}")
-    };
-    assert_eq!((leased.options.as_ref(), leased.attempt), (None, 1));
-    let result = "done".into();
-    finish_one(&queue, &leased.token, Outcome::Completed { result }).await;
-    queue.close().await;
-}
-
-/// A task of any priority and group, or a plain one.
-fn any_task(id: &str, task_type: &str, random: &mut fastrand::Rng) -> Submission {
-    let options = TaskOptions {
-        priority: Priority::ALL[random.usize(..3)],
-        group: random.bool().then(|| name(["g1", "g2"][random.usize(..2)])),
-        tags: [name("tag")].into(),
-        result_ttl: (random.u8(..3) == 0).then_some(HOUR),
-        ..TaskOptions::default()
-    };
-    let plain = TaskOptions::default();
-    with_options(id, task_type, if random.bool() { options } else { plain })
-}
-
-async fn an_older_node_leases_no_task_with_a_priority_or_group() {
-    let server = Server::start(Kind::Redis).await;
-    let queue = open(&server).await;
-    let mut older = Older::of(&server);
-    let options = |priority, group: Option<&str>| TaskOptions {
-        priority,
-        group: group.map(name),
-        ..TaskOptions::default()
-    };
-    let tasks = vec![
-        with_options("high", "a", options(Priority::High, None)),
-        with_options("low", "a", options(Priority::Low, Some("g"))),
-        with_options("grouped", "a", options(Priority::Normal, Some("g"))),
-        task("plain", "a", b"x"),
-    ];
-    queue.submit(tasks).await.unwrap();
-    let leased = older.lease(9).await;
-    let ids: Vec<&str> = leased.iter().map(|(id, _)| &**id).collect();
-    assert_eq!(ids, ["plain"]);
-    // It cancels and requeues them, and does not hide them by that.
-    for id in ["high", "low", "grouped"] {
-        let _: Vec<String> = older.run("cancel", &[id]).await;
-        let _: Vec<String> = older.run("requeue", &[id]).await;
-    }
-    let mut ids = Vec::new();
-    until("they are leased", async || {
-        let all = request(&[("a", 9)], 9, HOUR);
-        for leased in queue.lease(&all).await.unwrap() {
-            ids.push(leased.token.id.to_string());
-        }
-        ids.len() == 3
-    })
-    .await;
-    ids.sort_unstable();
-    assert_eq!(ids, ["grouped", "high", "low"]);
-    queue.close().await;
-}
-
-/// Both versions do anything, then the older node is gone: each task ends, and only once.
-async fn a_node_of_the_version_before_loses_no_task() {
-    let server = Server::start(Kind::Redis).await;
-    let queue = open(&server).await;
-    let mut older = Older::of(&server);
-    let mut random = support::random("two versions");
-    let (mut held, mut held_by_older) = (Vec::new(), Vec::new());
+/// Makes random operations of the older node.
+async fn do_anything(older: &mut Older<'_>) {
+    let mut random = support::random("the version before");
+    let mut held = Vec::new();
     for _ in 0..STEPS {
         let id = format!("t{}", random.usize(..IDS));
-        let task_type = TYPES[random.usize(..TYPES.len())];
-        let is_older = random.bool();
         match random.u8(..10) {
-            0..3 if is_older => older.submit(&id, task_type).await,
-            0..3 => {
-                let task = any_task(&id, task_type, &mut random);
-                queue.submit(vec![task]).await.unwrap();
-            }
-            3..5 if is_older => held_by_older.extend(older.lease(3).await),
-            3..5 => {
-                let leased = queue.lease(&all_types(3)).await.unwrap();
-                held.extend(leased.into_iter().map(|leased| leased.token));
-            }
-            5 if is_older => {
-                if let Some(token) = held_by_older.pop() {
+            0..3 => older.submit(&id, TYPES[random.usize(..TYPES.len())]).await,
+            3..5 => held.extend(older.lease(3).await),
+            5..7 => {
+                if !held.is_empty() {
+                    let token = held.swap_remove(random.usize(..held.len()));
                     let outcome = ["c", "p", "f", "x", "b", "l"][random.usize(..6)];
                     older.finish(&token, outcome).await;
                 }
             }
-            5 => {
-                if let Some(token) = held.pop() {
-                    let outcome = match random.u8(..3) {
-                        0 => Outcome::Completed { result: "x".into() },
-                        1 => Outcome::Released,
-                        _ => Outcome::Lost {
-                            after: Duration::ZERO,
-                            error: "why".into(),
-                        },
-                    };
-                    finish_one(&queue, &token, outcome).await;
-                }
-            }
-            6 if is_older => drop(older.run::<Vec<String>>("cancel", &[&id]).await),
-            6 => drop(queue.cancel(&name(&id)).await.unwrap()),
-            7 if is_older => drop(older.run::<Vec<String>>("requeue", &[&id]).await),
-            7 => drop(queue.requeue(&name(&id)).await.unwrap()),
-            8 if is_older => drop(older.run::<redis::Value>("reconcile", &["20"]).await),
-            8 => drop(
-                queue
-                    .purge(&Retention::of(Duration::ZERO), 3)
-                    .await
-                    .unwrap(),
-            ),
-            _ if is_older => drop(older.run::<u64>("purge", &["3600000", "3"]).await),
-            _ => drop(queue.expired(HOUR, &[], 9).await.unwrap()),
+            7 => drop(older.run::<Vec<String>>("cancel", &[&id]).await),
+            8 => drop(older.run::<Vec<String>>("requeue", &[&id]).await),
+            _ => drop(older.run::<u64>("purge", &["3600000", "3"]).await),
         }
     }
+}
+
+/// Returns the fields of a task of format 1: state, attempt, error, number of losses and result.
+async fn stored(server: &Server, id: &str) -> [Option<String>; 5] {
+    let key = format!("{{test:0}}:t:{id}");
+    let fields = say(server, &["HMGET", &key, "s", "a", "e", "v", "r"]).await;
+    FromRedisValue::from_redis_value(fields).unwrap()
+}
+
+/// Returns the tasks of format 1, newest first.
+async fn all_stored(server: &Server) -> Vec<(String, [Option<String>; 5])> {
+    let ids = say(server, &["ZRANGE", "{test:0}:all", "0", "-1", "REV"]).await;
+    let ids: Vec<String> = FromRedisValue::from_redis_value(ids).unwrap();
+    let mut all = Vec::new();
+    for id in ids {
+        let fields = stored(server, &id).await;
+        all.push((id, fields));
+    }
+    all
+}
+
+async fn list(queue: &RedisQueue) -> Vec<Task> {
     let page = Page {
         size: 2 * IDS,
         after: None,
     };
-    for (id, fence) in held_by_older {
-        let id = name(&id);
-        let fence = fence.parse().unwrap();
-        held.push(LeaseToken { id, fence });
-    }
-    let released = held.into_iter().map(Finish::released);
-    queue.finish(released.collect()).await.unwrap();
-    let list = async || queue.list(&Default::default(), &page).await.unwrap().tasks;
-    let known: Vec<_> = list().await.into_iter().map(|task| task.id).collect();
-    until("every task has ended", async || {
-        for leased in queue.lease(&all_types(9)).await.unwrap() {
-            let result = "x".into();
-            finish_one(&queue, &leased.token, Outcome::Completed { result }).await;
+    queue.list(&Default::default(), &page).await.unwrap().tasks
+}
+
+/// Asserts that the queue has these tasks of format 1 as they were.
+async fn assert_migrated(queue: &RedisQueue, before: &[(String, [Option<String>; 5])]) {
+    let listed = list(queue).await;
+    let ids: Vec<_> = listed.iter().map(|task| task.id.as_str()).collect();
+    let expected: Vec<_> = before.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids, expected);
+    for (id, [state, attempt, error, losses, result]) in before {
+        let task = queue.get(&name(id)).await.unwrap().unwrap();
+        let letter = match task.state.kind() {
+            StateKind::Pending => "p",
+            StateKind::Running => "r",
+            StateKind::Completed => "c",
+            StateKind::Failed => "f",
+            StateKind::Cancelled => "x",
+        };
+        assert_eq!(state.as_deref(), Some(letter), "{task:?}");
+        assert_eq!(
+            attempt.as_deref(),
+            Some(&*task.attempt.to_string()),
+            "{task:?}"
+        );
+        assert_eq!(error.as_deref(), task.error.as_deref(), "{task:?}");
+        let losses = losses.as_deref().unwrap_or("0");
+        assert_eq!(losses, task.losses.to_string(), "{task:?}");
+        assert_eq!(task.payload, "x");
+        assert_eq!(task.finishes, u32::from(task.state.kind().is_terminal()));
+        if let State::Completed { result: its, .. } = &task.state {
+            assert_eq!(result.as_deref().unwrap_or("").as_bytes(), its);
         }
-        let all = list().await;
-        all.iter().all(|task| task.state.kind().is_terminal())
-    })
-    .await;
-    let ended = list().await;
-    assert!(ended.iter().map(|task| &task.id).eq(&known));
-    let once = ended.iter().all(|task| task.finishes == 1);
-    assert!(once && !ended.is_empty(), "{ended:?}");
-    let completed = |task_type: &str| {
-        let of_type = ended.iter().filter(|task| {
-            task.task_type.as_str() == task_type && task.state.kind() == StateKind::Completed
-        });
-        of_type.count() as u64
+    }
+}
+
+async fn format_1_is_migrated_and_refuses_its_own_version() {
+    let server = Server::start(Kind::Redis).await;
+    let mut older = Older::of(&server);
+    let (format, _, _): (String, u32, String) = older.run("open", &["1", "1", "store"]).await;
+    assert_eq!(format, "1");
+    older.submit("t", "a").await;
+    older.submit("u", "a").await;
+    let held = older.lease(1).await;
+    // A node with other settings is refused, and changes nothing.
+    let other = hostel::config::RedisQueue {
+        shards: 2,
+        ..settings(&server)
     };
-    until("the counters are right", async || {
-        let counts = queue.counts().await.unwrap();
-        TYPES.iter().all(|task_type| {
-            let count = counts.get(&(name(task_type), StateKind::Completed));
-            count.copied().unwrap_or(0) == completed(task_type)
-        })
-    })
-    .await;
+    assert!(RedisQueue::open(&other).await.is_err());
+    older.finish(&held[0], "b").await;
+    let queue = open(&server).await;
+    // From now on no script of the older node works, and its health says so.
+    for (script, arguments) in [
+        ("open", vec!["1", "1", "store"]),
+        ("cancel", vec!["t"]),
+        ("requeue", vec!["t"]),
+        ("purge", vec!["0", "9"]),
+    ] {
+        let refused = older.try_run(script, &arguments).await;
+        assert!(refused.is_err(), "{script}: {refused:?}");
+    }
+    let again = queue.submit(vec![task("t", "a", b"x")]).await.unwrap();
+    assert_eq!(again, [Submitted::Existing]);
+    let leased = queue.lease(&request(&[("a", 9)], 9, HOUR)).await.unwrap();
+    assert_eq!(leased.len(), 2);
+    for leased in &leased {
+        assert_eq!((leased.options.as_ref(), leased.attempt), (None, 1));
+        let result = "done".into();
+        finish_one(&queue, &leased.token, Outcome::Completed { result }).await;
+    }
     queue.close().await;
 }
 
-fn all_types(max: usize) -> hostel::queue::LeaseRequest {
-    request(&TYPES.map(|task_type| (task_type, 99)), max, HOUR)
+async fn every_task_of_format_1_is_migrated_and_ends_once() {
+    let server = Server::start(Kind::Redis).await;
+    let mut older = Older::of(&server);
+    do_anything(&mut older).await;
+    let before = all_stored(&server).await;
+    assert!(!before.is_empty());
+    let queue = open(&server).await;
+    assert_migrated(&queue, &before).await;
+    let known: Vec<_> = list(&queue).await.into_iter().map(|task| task.id).collect();
+    until("every task has ended", async || {
+        for lost in queue.expired(Duration::ZERO, &[], 99).await.unwrap() {
+            let (after, error) = (Duration::ZERO, "lost".into());
+            finish_one(&queue, &lost.token, Outcome::Lost { after, error }).await;
+        }
+        let all = TYPES.map(|task_type| (task_type, 99));
+        for leased in queue.lease(&request(&all, 9, HOUR)).await.unwrap() {
+            let result = "x".into();
+            finish_one(&queue, &leased.token, Outcome::Completed { result }).await;
+        }
+        let all = list(&queue).await;
+        all.iter().all(|task| task.state.kind().is_terminal())
+    })
+    .await;
+    let ended = list(&queue).await;
+    assert!(ended.iter().map(|task| &task.id).eq(&known));
+    let mut expected = BTreeMap::new();
+    for task in &ended {
+        let key = (task.task_type.clone(), task.state.kind());
+        *expected.entry(key).or_insert(0) += 1;
+    }
+    assert_eq!(queue.counts().await.unwrap(), expected);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let purged = queue.purge(Duration::ZERO, 2 * IDS).await.unwrap();
+    assert_eq!(purged, ended.len());
+    queue.close().await;
+}
+
+/// A node died while it migrated.
+async fn an_interrupted_migration_is_continued() {
+    let server = Server::start(Kind::Redis).await;
+    let mut older = Older::of(&server);
+    do_anything(&mut older).await;
+    let before = all_stored(&server).await;
+    let migrate = concat!(
+        include_str!("../../host/queue/redis/scripts/shared/base.lua"),
+        include_str!("../../host/queue/redis/scripts/shared/library.lua"),
+        include_str!("../../host/queue/redis/scripts/migrate.lua"),
+    );
+    let keys = [
+        "EVAL",
+        migrate,
+        "2",
+        "{test:0}",
+        "{test:0}:shard",
+        "queue",
+        "7",
+    ];
+    let left = say(&server, &keys).await;
+    assert!(matches!(left, redis::Value::Int(1..)), "{left:?}");
+    let queue = open(&server).await;
+    assert_migrated(&queue, &before).await;
+    queue.close().await;
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// The rights that an ACL must give, as an error names them.
 const NEEDS: &str = "the scripts (EVALSHA, EVAL, SCRIPT LOAD), what they call on the keys under \
-                     queue.prefix, GET, XREAD and XREVRANGE there, SCAN, PING, and INFO to know how full \
-                     its memory is";
+                     queue.prefix, GET, GETRANGE, HGET, STRLEN, XREAD, XREVRANGE and ZSCORE there, \
+                     SCAN, PING, and INFO to know how full its memory is";
 
 /// Explains an error of a call. `reserve_percent` is part of the text if the memory is full.
 pub(super) fn explain(server: &Server, reserve_percent: u64, error: &RedisError) -> Error {

@@ -1,10 +1,10 @@
 //! Leases on their way to a caller. If the lease call is cancelled before its result is delivered, its
 //! tasks are released without costing an attempt.
 
-use super::{finish, shard_client::ShardClient};
+use super::{finish, offers::Receiver, shard_client::ShardClient};
 use crate::{Finish, Leased};
-use std::sync::Arc;
-use tokio::runtime::Handle;
+use std::sync::{Arc, Weak};
+use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::task::TaskTracker;
 
 /// Leased tasks, which are released when this is dropped before `take`.
@@ -54,6 +54,31 @@ impl LeaseGuard {
 
     pub fn take(mut self) -> Vec<Leased> {
         std::mem::take(&mut self.leased)
+    }
+}
+
+/// A call that waits for a hand-off.
+pub(super) struct HandOffCall {
+    pub reply: oneshot::Sender<LeaseGuard>,
+    /// The client has the offer, which has this.
+    pub client: Weak<ShardClient>,
+    pub tracker: TaskTracker,
+}
+
+impl Receiver for HandOffCall {
+    fn waits(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
+    fn deliver(self: Box<Self>, leased: Vec<Leased>) {
+        // If the queue is gone, the leases expire.
+        let Some(client) = self.client.upgrade() else {
+            return;
+        };
+        let mut guard = LeaseGuard::new(client, self.tracker);
+        guard.add(leased);
+        // A guard that comes back releases the tasks.
+        drop(self.reply.send(guard));
     }
 }
 

@@ -21,6 +21,27 @@ pub(super) struct LeaseCall {
     pub types: RegisteredTypes,
     /// The bytes of the next answer.
     pub batch_size: BatchSize,
+    /// The average bytes of a record in the last answer.
+    record_bytes: usize,
+}
+
+/// The most records that a script reads at once, and how many bytes they may be expected to have.
+const READ_AT_ONCE: usize = 16;
+const READ_BYTES: usize = 1 << 20;
+
+impl LeaseCall {
+    /// Returns how many records the next script reads at once. It reads them before it knows their size, and
+    /// those beyond the bytes of the answer in vain.
+    pub fn read_at_once(&self) -> usize {
+        (READ_BYTES / self.record_bytes.max(1)).clamp(1, READ_AT_ONCE)
+    }
+
+    /// Records an answer with so many tasks and bytes.
+    pub fn record_answer(&mut self, tasks: usize, bytes: usize) {
+        if tasks > 0 {
+            self.record_bytes = bytes / tasks;
+        }
+    }
 }
 
 impl LeaseSequence {

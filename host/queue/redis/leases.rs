@@ -2,13 +2,8 @@
 //! number and returns the same tasks.
 
 use super::{
-    batching::MAX_TASKS,
-    errors::corrupt,
-    finish, lease_args,
-    lease_guard::LeaseGuard,
-    lease_sequence::LeaseCall,
-    record::{Record, begun_at},
-    scripts::ms,
+    attempt_record::begun_at, batching::MAX_TASKS, errors::corrupt, finish, lease_args,
+    lease_guard::LeaseGuard, lease_sequence::LeaseCall, record::Record, scripts::ms,
     shard_client::ShardClient,
 };
 use crate::{Change, Error, LeaseRequest, LeaseToken, Leased, batch_size::MIN_RATE, task_cache};
@@ -167,7 +162,8 @@ async fn rows(
     let number = sequence.number;
     for _ in 0..REGISTRATIONS {
         let types = lease_args::register(&mut sequence.types, client, shard, request).await?;
-        let (size, began) = (&mut sequence.batch_size, Instant::now());
+        let (began, read_at_once) = (Instant::now(), sequence.read_at_once());
+        let size = &mut sequence.batch_size;
         let most = size.bytes_within(request.ttl / ARRIVES_WITHIN);
         let leased = client.call_for_lease(shard, &client.scripts.lease, most, |call| {
             call.arg(number).arg(u8::from(repeated));
@@ -175,7 +171,8 @@ async fn rows(
                 .arg(ms(request.ttl))
                 .arg(request.max.min(MAX_TASKS))
                 .arg(most)
-                .arg(MIN_RATE / 1000);
+                .arg(MIN_RATE / 1000)
+                .arg(read_at_once);
             lease_args::push(call, types, request);
         });
         let leased: Result<Answer, Error> = leased.await;
@@ -184,8 +181,9 @@ async fn rows(
             client.publisher.publish_missed();
         })?;
         if unknown == 0 {
-            let bytes = rows.iter().map(|(_, record, _)| record.len());
-            size.confirmed(bytes.sum(), began.elapsed());
+            let bytes: usize = rows.iter().map(|(_, record, _)| record.len()).sum();
+            size.confirmed(bytes, began.elapsed());
+            sequence.record_answer(rows.len(), bytes);
             sequence.unanswered = false;
             return Ok((UnixMs(now), fence, more == 1, rows));
         }

@@ -2,16 +2,19 @@
 //! (`scripts/*.lua`). The layout of the keys and records:
 #![doc = include_str!("layout.md")]
 
+mod attempt_record;
 mod batching;
 mod bulk;
 mod coalescer;
 mod control;
+mod entry;
 mod errors;
 mod events;
 mod faults;
 mod finish;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod key_by_key;
 mod key_holder;
 mod key_reservation;
 mod key_sweep;

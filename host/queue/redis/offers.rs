@@ -2,11 +2,9 @@
 //! some of them to it (`scripts/submit.lua`). Such a task is in no backlog, is not read again, and waits for
 //! no signal.
 
-use super::{lease_guard::LeaseGuard, submit_batcher::Entry};
+use super::entry::Entry;
 use crate::{LeaseRequest, LeaseToken, Leased};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
-use tokio_util::task::TaskTracker;
 
 /// The request that waits for tasks, if any.
 #[derive(Default)]
@@ -15,9 +13,15 @@ pub(super) struct Offers(Mutex<Option<Offer>>);
 /// A lease request that waits for tasks.
 pub(super) struct Offer {
     pub request: LeaseRequest,
-    pub reply: oneshot::Sender<LeaseGuard>,
-    /// For releases of tasks that no caller takes.
-    pub tracker: TaskTracker,
+    pub receiver: Box<dyn Receiver>,
+}
+
+/// The caller who left an offer.
+pub(super) trait Receiver: Send + Sync {
+    /// Whether the caller still waits.
+    fn waits(&self) -> bool;
+    /// Takes the tasks, which are leased, and releases them if the caller no longer waits.
+    fn deliver(self: Box<Self>, leased: Vec<Leased>);
 }
 
 impl Offers {
@@ -28,10 +32,8 @@ impl Offers {
 
     /// Takes the offer, unless its caller no longer waits.
     pub fn take(&self) -> Option<Offer> {
-        self.0
-            .lock()
-            .take()
-            .filter(|offer| !offer.reply.is_closed())
+        let offer = self.0.lock().take();
+        offer.filter(|offer| offer.receiver.waits())
     }
 
     /// Puts back an offer that found no task, unless a later one has taken its place.

@@ -11,16 +11,34 @@ const FAR: u64 = 1 << 52;
 /// Stands for an absent word. No name begins with it.
 const ABSENT: &str = "-";
 
-/// Returns when a task is due and has to begin, as words. `reserved_until` is the time until which the
-/// reservation of its unique key allows to store it, 0 if it has none.
-pub(super) fn asks(options: &TaskOptions, reserved_until: u64) -> String {
+/// How a submission gets its unique key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reservation {
+    /// It has none.
+    NotNeeded,
+    /// The key is reserved, and allows to store the task until this time of the task's shard.
+    Until(u64),
+    /// The script that stores the task takes the key, which is in the same shard.
+    InScript,
+}
+
+/// Returns when a task is due and has to begin, as words, and what the script has to know of its unique key.
+pub(super) fn asks(options: &TaskOptions, reservation: Reservation) -> String {
     let (after, at) = match options.start {
         Start::Now => (0, 0),
         Start::After(delay) => (ms(delay), 0),
         Start::At(UnixMs(at)) => (0, at.min(FAR)),
     };
     let start_by = start_by(options);
-    format!("{after} {at} {reserved_until} {start_by}")
+    let asks = |reserved_until: u64| format!("{after} {at} {reserved_until} {start_by}");
+    match (reservation, &options.unique) {
+        (Reservation::InScript, Some(unique)) => {
+            let time = unique.time.map_or(0, |time: Duration| ms(time));
+            format!("{} {time}", asks(0))
+        }
+        (Reservation::Until(time), _) => asks(time),
+        (Reservation::NotNeeded | Reservation::InScript, _) => asks(0),
+    }
 }
 
 /// Returns the time by which the first attempt has to begin. Zero stands for none, so the smallest time is
@@ -86,7 +104,10 @@ mod tests {
     #[test]
     fn absent_options_have_a_word_each() {
         assert_eq!(words(&TaskOptions::default()), "0 0 - - -");
-        assert_eq!(asks(&TaskOptions::default(), 0), "0 0 0 0");
+        assert_eq!(
+            asks(&TaskOptions::default(), Reservation::NotNeeded),
+            "0 0 0 0"
+        );
         let name = |text| Name::parse("name", text).unwrap();
         let options = TaskOptions {
             start: Start::After(Duration::from_micros(1500)),
@@ -102,14 +123,15 @@ mod tests {
             ..TaskOptions::default()
         };
         assert_eq!(words(&options), "1 1 ~ g k a b");
-        assert_eq!(asks(&options, 7), "1 0 7 1");
+        assert_eq!(asks(&options, Reservation::Until(7)), "1 0 7 1");
+        assert_eq!(asks(&options, Reservation::InScript), "1 0 0 1 0");
         let far = TaskOptions {
             start: Start::At(UnixMs(u64::MAX)),
             start_by: Some(UnixMs(u64::MAX)),
             result_ttl: Some(Duration::MAX),
             ..TaskOptions::default()
         };
-        let far = format!("{} {}", words(&far), asks(&far, 0));
+        let far = format!("{} {}", words(&far), asks(&far, Reservation::NotNeeded));
         assert!(far.split(' ').all(|word| word.len() <= 16), "{far}");
     }
 

@@ -1,7 +1,7 @@
 //! Queries: a task, a page of tasks, their counts, the next due time, and expired leases.
 
 use super::{
-    finish,
+    finish, key_by_key,
     leases::{self, First},
     record::{self, Parts, Record},
     scripts::ms,
@@ -49,8 +49,8 @@ pub(super) async fn get(client: &ShardClient, id: &TaskId) -> Result<Option<Task
             return Ok(None);
         };
         let (record, size, .., end, end_size, _, _) = &mut parts;
-        if read_rest(client, &key(client, "task", id), record, *size).await?
-            && read_rest(client, &key(client, "end", id), end, *end_size).await?
+        if read_rest(client, &client.key("task", id), record, *size).await?
+            && read_rest(client, &client.key("end", id), end, *end_size).await?
         {
             return Ok(Some(record::task(id.clone(), parts)));
         }
@@ -77,7 +77,7 @@ pub(super) async fn get_status(
         if bytes > max_result_bytes {
             return Ok(Some(StatusRead::ResultTooLarge { bytes }));
         }
-        if read_rest(client, &key(client, "end", id), end, *end_size).await? {
+        if read_rest(client, &client.key("end", id), end, *end_size).await? {
             let task = record::task(id.clone(), parts);
             return Ok(Some(StatusRead::Task(task)));
         }
@@ -102,6 +102,9 @@ async fn read(
     max_record: usize,
     max_end: usize,
 ) -> Result<Option<Parts>, Error> {
+    if client.server.is_cluster() {
+        return key_by_key::read(client, id, max_record, max_end).await;
+    }
     let shard = client.shard_of(id);
     let read = client.call_for_read(shard, &client.scripts.read, max_record + max_end, |call| {
         call.arg(id.as_str()).arg(max_record).arg(max_end);
@@ -146,11 +149,6 @@ fn cached(client: &ShardClient, id: &TaskId) -> Option<Task> {
     let kept = own.map_or_else(|| client.keep_completed_ms.load(Ordering::Relaxed), ms);
     let is_fresh = age < ms(CACHED).min(kept);
     is_fresh.then(|| Arc::unwrap_or_clone(task))
-}
-
-fn key(client: &ShardClient, kind: &str, id: &TaskId) -> String {
-    let tag = &client.tags[client.shard_of(id)];
-    format!("{tag}:{kind}:{id}")
 }
 
 pub(super) async fn counts(client: &ShardClient) -> Result<Counts, Error> {

@@ -4,17 +4,18 @@ use super::{
     bulk::BulkConnection,
     coalescer::Coalescer,
     control,
+    entry::Entry,
     errors::closed,
     events::EventReader,
     finish,
-    lease_guard::LeaseGuard,
+    lease_guard::{HandOffCall, LeaseGuard},
     leases,
     maintenance::{self, DetectedDurability},
     offers::Offer,
     pauses::{self, Pauses},
     queries,
     shard_client::{FORMAT, OLD_FORMAT, Opened, ShardClient},
-    submit_batcher::{self, Entry, Sender},
+    submit_batcher::{self, Sender},
     unique,
 };
 use crate::{
@@ -227,8 +228,11 @@ impl TaskQueue for RedisQueue {
         let (reply, handed_off) = oneshot::channel();
         client.offers.put(Offer {
             request: self.pauses.without_paused(request).into_owned(),
-            reply,
-            tracker: self.tracker.clone(),
+            receiver: Box::new(HandOffCall {
+                reply,
+                client: Arc::downgrade(client),
+                tracker: self.tracker.clone(),
+            }),
         });
         // The offer is dropped if its script fails, or if another one takes its place.
         Ok(handed_off.await.map(LeaseGuard::take).unwrap_or_default())

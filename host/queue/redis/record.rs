@@ -1,21 +1,21 @@
 //! Encodes a task for Redis and decodes it. `layout.md` documents the records.
 
-use super::{errors::corrupt, options};
-use crate::{Error, Finish};
+use super::{
+    attempt_record::{AttemptRecord, STEP, begun_at, time_of_fence},
+    errors::corrupt,
+    options,
+};
+use crate::Error;
 use bytes::Bytes;
 use hostel_task::{
-    ErrorClass, ExecutedBy, Name, Outcome, Route, State, StateKind, Submission, Target, Task,
-    TaskId, TaskOptions, UnixMs,
+    ErrorClass, Name, Route, State, StateKind, Submission, Target, Task, TaskId, TaskOptions,
+    UnixMs,
 };
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap, str::FromStr, sync::Arc};
 
 /// The bytes of a record before its content.
 const HEADER_BYTES: usize = 50;
-
-/// An order and a fencing token are a time with low bits that count within a millisecond, as `STEP` of
-/// `scripts/shared/base.lua`.
-const STEP: u64 = 2048;
 
 /// The line of a record that has the submission without its payload. Two submissions are compared by it, so
 /// equal ones must have equal bytes.
@@ -118,96 +118,6 @@ impl Record {
     }
 }
 
-/// What an attempt left: stored with the end of the task, or until the next attempt has ended.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
-struct AttemptRecord<'a> {
-    /// The fencing token, which says when the attempt began; none if no attempt ended the task.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fence: Option<Cow<'a, str>>,
-    /// Node, plugin and version that ran it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    by: Option<[Cow<'a, str>; 3]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Cow<'a, str>>,
-    /// The reason of its cancellation, which a script puts before the rest. It takes the place of the error.
-    #[serde(skip_serializing)]
-    why: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    class: Option<Cow<'a, str>>,
-    /// The attempt is not counted.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    uncounted: bool,
-    /// The queue that ended it, so that another one does not take this for its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    queue: Option<Cow<'a, str>>,
-}
-
-/// Returns what a finish leaves: a line about the attempt, and the result if there is one. The same finish of
-/// the same queue leaves the same bytes.
-pub(super) fn write_attempt(finish: &Finish, queue_id: &str) -> Vec<u8> {
-    let by = finish.executed_by.as_ref();
-    let error = match &finish.outcome {
-        Outcome::Retry { error, .. } | Outcome::Lost { error, .. } | Outcome::Failed { error } => {
-            Some(error.as_str())
-        }
-        Outcome::Completed { .. } | Outcome::Cancelled | Outcome::Released => None,
-    };
-    let attempt = AttemptRecord {
-        fence: Some(finish.token.fence.to_string().into()),
-        by: by.map(|by| {
-            [by.node.as_str(), by.plugin.as_str(), &by.plugin_version].map(Cow::Borrowed)
-        }),
-        error: error.map(Cow::Borrowed),
-        why: None,
-        class: None,
-        uncounted: matches!(finish.outcome, Outcome::Released | Outcome::Lost { .. }),
-        queue: Some(Cow::Borrowed(&queue_id[queue_id.len().saturating_sub(8)..])),
-    };
-    // Strings always serialize, on one line.
-    let mut left = serde_json::to_vec(&attempt).unwrap_or_default();
-    left.push(b'\n');
-    if let Outcome::Completed { result } = &finish.outcome {
-        left.extend_from_slice(result);
-    }
-    left
-}
-
-impl AttemptRecord<'_> {
-    /// Decodes what `write_attempt` or a script wrote; the default if there is nothing or it is malformed.
-    fn read(line: &[u8]) -> Self {
-        serde_json::from_slice(line).unwrap_or_default()
-    }
-
-    fn error(&self) -> Option<&str> {
-        self.why.as_deref().or(self.error.as_deref())
-    }
-
-    fn started_at(&self) -> Option<UnixMs> {
-        time_of_fence(self.fence.as_deref()?)
-    }
-
-    fn executed_by(&self) -> Option<ExecutedBy> {
-        let [node, plugin, version] = self.by.as_ref()?;
-        Some(ExecutedBy {
-            node: Name::parse("node", node).ok()?,
-            plugin: Name::parse("plugin", plugin).ok()?,
-            plugin_version: version.as_ref().into(),
-        })
-    }
-}
-
-/// Returns when the attempt with this fencing token began.
-fn time_of_fence(fence: &str) -> Option<UnixMs> {
-    let fence: u64 = fence.parse().ok()?;
-    Some(begun_at(fence))
-}
-
-/// Returns when the attempt with this fencing token began.
-pub(super) fn begun_at(fence: u64) -> UnixMs {
-    UnixMs(fence / STEP)
-}
-
 /// Returns the letter of a state.
 pub(super) fn letter(state: StateKind) -> char {
     match state {
@@ -234,15 +144,27 @@ pub(super) type Parts = (Text, usize, Text, Text, Text, usize, Text, Text);
 
 type Text = Vec<u8>;
 
-/// Returns the part of the record of an end before the result, in bytes.
+/// Returns the size of a record without its payload.
+pub(super) fn head_bytes(record: &[u8]) -> usize {
+    let header = HEADER_BYTES.min(record.len());
+    header + two_lines(&record[header..])
+}
+
+/// Returns the size of the record of an end without the result.
 pub(super) fn end_head_bytes(end: &[u8]) -> usize {
-    let line = |from: usize| {
-        end[from..]
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .map(|at| from + at + 1)
-    };
-    line(0).and_then(line).unwrap_or(end.len())
+    two_lines(end)
+}
+
+/// Returns the size of the first two lines of a text; of all of it if it has fewer.
+fn two_lines(text: &[u8]) -> usize {
+    let mut ends = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    ends.nth(1).map_or(text.len(), |(at, _)| at + 1)
+}
+
+/// Returns the task type in the value of a lease.
+pub(super) fn type_of_lease(run: &[u8]) -> Option<Name> {
+    let route = std::str::from_utf8(run).ok()?.split(' ').nth(3)?;
+    Some(Route::parse(route)?.task_type)
 }
 
 /// Decodes a task. One whose record is damaged is returned as failed, which it will be once a script finds it.

@@ -55,11 +55,11 @@ macro_rules! reading_tasks {
     };
 }
 
-/// A lease request, from the 9th argument on.
-macro_rules! request_at_9 {
+/// A lease request, from the 10th argument on.
+macro_rules! request_at_10 {
     () => {
         concat!(
-            "local REQUEST = 9\n",
+            "local REQUEST = 10\n",
             include_str!("scripts/shared/request.lua")
         )
     };
@@ -105,7 +105,7 @@ scripts![
     key_due: always [],
     key_holders: always [library],
     register_types: always [library],
-    lease: always [library request_at_9],
+    lease: always [library request_at_10],
     renew: always [],
     finish: always [library],
     expired: always [library],

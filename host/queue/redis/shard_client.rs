@@ -161,6 +161,12 @@ impl ShardClient {
         usize::try_from(hash % self.tags.len() as u64).unwrap_or_default()
     }
 
+    /// Returns the key of a kind of a task.
+    pub fn key(&self, kind: &str, id: &TaskId) -> String {
+        let tag = &self.tags[self.shard_of(id)];
+        format!("{tag}:{kind}:{id}")
+    }
+
     /// Runs a script on a shard over a connection, without a time limit. `push_args` adds the arguments
     /// after the queue's id. Of the two keys, the first never exists (see `scripts/shared/base.lua`).
     pub async fn run<T: FromRedisValue>(

@@ -3,24 +3,24 @@
 //! to the request that waits for them (`offers`).
 
 use super::{
+    attempt_record::begun_at,
     batching::{MAX_TASKS, reassemble, split_by_shard},
     bulk::BulkConnection,
     coalescer::Coalescer,
+    entry::{Entry, are_simple},
     errors::closed,
-    lease_guard::LeaseGuard,
     memory,
     offers::{self, Offer},
-    options,
-    record::{self, begun_at},
+    record,
     scripts::ms,
     shard_client::{CALL, ShardClient},
 };
 use crate::{BatchSize, Change, Error, Submitted, task_cache};
 use futures_util::future::try_join_all;
 use hostel_redis::Connection;
-use hostel_task::{Name, StateKind, Submission, UnixMs};
+use hostel_task::{Name, StateKind, Submission, TaskId, UnixMs};
 use redis::cmd;
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     time::Instant,
@@ -34,24 +34,6 @@ const RECORD_BYTES: usize = 512;
 
 /// How long replicas may take to confirm a submission.
 const REPLICATE: Duration = Duration::from_secs(2);
-
-/// A task to store.
-#[derive(Clone)]
-pub(super) struct Entry {
-    pub task: Submission,
-    /// The time of the task's shard until which the reservation of its unique key allows to store it; 0
-    /// if it has none.
-    pub reserved_until: u64,
-}
-
-impl From<Submission> for Entry {
-    fn from(task: Submission) -> Self {
-        Self {
-            task,
-            reserved_until: 0,
-        }
-    }
-}
 
 /// The tasks of one caller, all of one shard.
 pub(super) struct Submit {
@@ -211,7 +193,7 @@ async fn write(
             let route = route.as_str();
             call.arg(entry.task.id().as_str())
                 .arg(if route == last_route { "" } else { route })
-                .arg(asks(entry, fits))
+                .arg(entry.asks(fits))
                 .arg(&content[..]);
             last_route = route;
         }
@@ -292,7 +274,10 @@ pub(super) enum Answer {
     HandedOff,
     /// There was no memory left for it.
     NoMemory,
-    /// The reservation of its unique key does not hold any more.
+    /// Another task has its unique key.
+    Held(TaskId),
+    /// The reservation of its unique key does not hold any more, or another task that may have the key is on
+    /// its way.
     Void,
 }
 
@@ -304,6 +289,7 @@ impl Answer {
             Self::HandedOff => Some(Submitted::Created),
             // Only a part of its call was stored.
             Self::NoMemory => Some(Submitted::Full),
+            Self::Held(id) => Some(Submitted::Duplicate(id)),
             Self::Void => None,
         }
     }
@@ -313,27 +299,23 @@ impl Answer {
     }
 }
 
-/// Whether the ids differ and no task has options, so that the script can store all of them at once.
-fn are_simple(entries: &[&Entry]) -> bool {
-    let mut ids = HashSet::new();
-    entries.iter().all(|Entry { task, .. }| {
-        task.options().is_none() && (entries.len() == 1 || ids.insert(task.id()))
-    })
-}
+/// The time, the fencing token of what was handed off, a letter for each task, and the ids of the tasks that
+/// have the keys of others.
+type ScriptAnswer = (u64, u64, String, Vec<String>);
 
-/// Returns what a task asks the script for.
-fn asks(entry: &Entry, fits_offer: bool) -> String {
-    match entry.task.options() {
-        Some(given) => options::asks(given, entry.reserved_until),
-        None if fits_offer => "h".into(),
-        None => String::new(),
-    }
-}
-
-/// Parses the answer of the script: the time, the fencing token of what was handed off, and a letter for each
-/// task.
-fn parse((now, fence, letters): (u64, u64, String)) -> Result<Stored, Error> {
-    let answers: Result<Vec<Answer>, Error> = letters.bytes().map(parse_letter).collect();
+fn parse((now, fence, letters, holders): ScriptAnswer) -> Result<Stored, Error> {
+    let mut holders = holders.iter();
+    let answer = |letter: u8| match letter {
+        b'u' => {
+            let holder = holders
+                .next()
+                .and_then(|id| Name::parse("task id", id).ok());
+            let missing = || Error::Corrupt("the holder of a unique key cannot be read".into());
+            holder.map(Answer::Held).ok_or_else(missing)
+        }
+        letter => parse_letter(letter),
+    };
+    let answers: Result<Vec<Answer>, Error> = letters.bytes().map(answer).collect();
     Ok(Stored {
         now: UnixMs(now),
         fence,
@@ -359,7 +341,7 @@ fn parse_letter(letter: u8) -> Result<Answer, Error> {
 
 /// Publishes the new tasks, and delivers those that were handed off. Returns the answers.
 fn publish(
-    client: &Arc<ShardClient>,
+    client: &ShardClient,
     entries: &[&Entry],
     stored: Stored,
     offer: Option<Offer>,
@@ -391,12 +373,7 @@ fn publish(
     client.publisher.publish(changes);
     match offer {
         Some(offer) if leased.is_empty() => client.offers.put_back(offer),
-        Some(Offer { reply, tracker, .. }) => {
-            let mut guard = LeaseGuard::new(client.clone(), tracker);
-            guard.add(leased);
-            // A guard that comes back releases the tasks.
-            drop(reply.send(guard));
-        }
+        Some(Offer { receiver, .. }) => receiver.deliver(leased),
         None => {}
     }
     stored.answers

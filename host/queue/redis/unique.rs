@@ -9,17 +9,21 @@
 //!    another submission has found the task missing and declared the reservation void,
 //! 4. confirms the reservation (`key_settle.lua`).
 //!
+//! With one shard, the script that stores a task does all of this.
+//!
 //! A node that fails between two steps leaves a reservation without a task, which is void after `key_holder::GRACE`, or
 //! a task whose reservation is not confirmed, which the next submission finds by its state. Nothing gives a
 //! key back when its task ends: the next submission does, or `key_sweep`.
 
 use super::{
     batching::{reassemble, split_by_shard},
+    entry::Entry,
     key_reservation::{ALLOWED, Fate, Key, Reserved, reserve_or_take, settle},
-    options, queries,
+    options::{self, Reservation},
+    queries,
     scripts::ms,
     shard_client::ShardClient,
-    submit_batcher::{self, Answer, Entry, Sender, compare_in_shard},
+    submit_batcher::{self, Answer, Sender, compare_in_shard},
 };
 use crate::{Error, Submitted};
 use futures_util::future::try_join_all;
@@ -115,6 +119,9 @@ async fn submit_round(
     tasks: &[Submission],
     round: &[usize],
 ) -> Result<Vec<(usize, Submitted)>, Error> {
+    if client.tags.len() == 1 {
+        return submit_in_one_shard(client, senders, tasks, round).await;
+    }
     let (keyed, plain): (Vec<usize>, Vec<usize>) = round
         .iter()
         .copied()
@@ -144,7 +151,7 @@ async fn submit_round(
             Reserved::Yes => {
                 let entry = Entry {
                     task: tasks[position].clone(),
-                    reserved_until: now + ms(ALLOWED),
+                    reservation: Reservation::Until(now + ms(ALLOWED)),
                 };
                 entries.push((position, entry, Some(key)));
             }
@@ -167,7 +174,7 @@ async fn submit_round(
             }
             Answer::Submitted(_) | Answer::NoMemory => Some(Fate::Deleted),
             // Another submission has it by now, or the next round reserves it again.
-            Answer::Void => None,
+            Answer::Held(_) | Answer::Void => None,
         };
         if let (Some(key), Some(fate)) = (key, fate) {
             settled.push((key.shard, key.name.clone(), key.token.clone(), fate));
@@ -176,6 +183,23 @@ async fn submit_round(
     }
     settle(client, &settled).await;
     Ok(answered)
+}
+
+/// Does the same where the shard of each task has its key: the script that stores it does all steps.
+async fn submit_in_one_shard(
+    client: &ShardClient,
+    senders: &[Sender],
+    tasks: &[Submission],
+    round: &[usize],
+) -> Result<Vec<(usize, Submitted)>, Error> {
+    let batch = round.iter().map(|&position| Entry {
+        task: tasks[position].clone(),
+        reservation: Reservation::InScript,
+    });
+    let stored = submit_batcher::submit_reserved(client, senders, batch.collect()).await?;
+    let answers = round.iter().zip(stored);
+    let answers = answers.filter_map(|(&position, answer)| Some((position, answer.submitted()?)));
+    Ok(answers.collect())
 }
 
 /// Compares tasks with those of their ids. Returns the time of the shard and the answer for each.

@@ -1,6 +1,6 @@
 -- ARGV: queue, the number of this call, 1 if it repeats a call without an answer, node, ttl, how many tasks
--- and how many bytes in all, how many bytes a slow connection carries in a millisecond, then a lease request
--- (shared/request.lua).
+-- and how many bytes in all, how many bytes a slow connection carries in a millisecond, how many records to
+-- read at once, then a lease request (shared/request.lua).
 -- Returns the time, the fencing token of all tasks, 1 if the task types have to be registered first, 1 if
 -- due tasks were left because of their bytes, and for each task the id, the record, and what its earlier
 -- attempts left, or nothing. A first task is returned whatever its size.
@@ -178,7 +178,10 @@ end
 local readers = {}
 for _, priority in ipairs(has_priorities and { HIGH, NORMAL, LOW } or { NORMAL }) do
   readers[priority] = { heads = TAG .. ':heads' .. priority, seen = 0, streams = {}, bound = -1, groups = {} }
-  if not read_page(readers[priority]) then return { NOW, '0', 1, 0, {} } end
+  if not read_page(readers[priority]) then
+    if careful then careful.write() end
+    return { NOW, '0', 1, 0, {} }
+  end
 end
 
 local function take(stream)
@@ -256,7 +259,7 @@ local function give_carefully(k, id, record)
   end
 end
 
-local k, step = 1, 8
+local k, step = 1, tonumber(ARGV[9])
 while k <= #taken and more == 0 do
   local keys, last = {}, math.min(k + step - 1, #taken)
   for j = k, last do keys[#keys + 1] = TAG .. ':task:' .. taken[j] end
@@ -282,9 +285,7 @@ while k <= #taken and more == 0 do
       give_carefully(j, id, record)
     end
   end
-  -- The next ones are likely to be as large.
-  k, step = last + 1, math.floor((max_bytes - bytes) / (bytes / math.max(1, #leased / 3) + 1)) + 1
-  step = math.min(500, step)
+  k = last + 1
 end
 
 local count = #leased / 3

@@ -4,11 +4,13 @@
 -- its leases, then for each task the id, the route (nothing: that of the task before), what it asks for and
 -- its content.
 -- A task asks for nothing, or to be handed off (h), or for what its options say: how long after its
--- submission it is due, or when (0: neither), up to when its unique key is reserved (0: it needs none), and
--- the time by which its first attempt has to begin (0: none).
--- Returns the time, the fencing token of what was handed off (0: nothing), and a letter for each task: n new,
--- r new and handed off, e existing, c conflict, f full, m no memory left for it, v its unique key is not
--- reserved any more (key_holders.lua).
+-- submission it is due, or when (0: neither), up to when its unique key is reserved (0: it needs none), the
+-- time by which its first attempt has to begin (0: none), and, if its unique key is in this shard and not
+-- reserved yet, how long it has the key at least.
+-- Returns the time, the fencing token of what was handed off (0: nothing), a letter for each task: n new, r
+-- new and handed off, e existing, c conflict, f full, m no memory left for it, v its unique key is not
+-- reserved any more (key_holders.lua) or may belong to a task on its way, u another task has its key; and the
+-- ids of those tasks.
 --
 -- Only this script is refused by Redis itself when its memory is full: all others make room or are needed
 -- for that.
@@ -21,7 +23,7 @@ local order, before = ORDER, NOW * STEP
 if order < before or order > before + 10 * STEP then order = before - 1 end
 
 local TASK = TAG .. ':task:'
-local orders, answers = {}, {}
+local orders, answers, holders = {}, {}, {}
 -- Stores one task after the other.
 local function store_singly(careful)
   -- Clients give times by the clock of Redis, and what is due goes by the queue's.
@@ -33,11 +35,16 @@ local function store_singly(careful)
     local i = FIRST + 4 * (k - 1)
     local id, asks, content = ARGV[i], ARGV[i + 2], ARGV[i + 3]
     if ARGV[i + 1] ~= '' then route = ARGV[i + 1] end
-    local after, at, till, by = string.match(asks, '^(%d+) (%d+) (%d+) (%d+)$')
-    after, at, till, by = tonumber(after), tonumber(at), tonumber(till), tonumber(by)
+    local after, at, till, by, time = string.match(asks, '^(%d+) (%d+) (%d+) (%d+) ?(%d*)$')
+    after, at, till, by, time = tonumber(after), tonumber(at), tonumber(till), tonumber(by), tonumber(time)
     local existing = careful.compare(id, content)
+    local key = time and not existing and careful.unique_key(route, content)
+    local holder = key and careful.holder_of(key, id)
     if existing then
       answers[k] = existing
+    elseif holder then
+      answers[k] = holder == '' and 'v' or 'u'
+      if holder ~= '' then holders[#holders + 1] = holder end
     elseif till and till > 0 and (NOW > till or till <= tonumber(call('GET', TAG .. ':void:' .. id) or 0)) then
       answers[k] = 'v'
     elseif open + created >= limit then
@@ -50,6 +57,7 @@ local function store_singly(careful)
       if after then
         local due = math.min(far, at > 0 and math.max(NOW, at + ahead) or NOW + after)
         careful.create(id, text, route, content, due, by > 0 and math.max(1, math.min(far, by + ahead)))
+        if key then careful.take_key(key, id, text, time) end
         answers[k] = 'o'
       else
         call('SET', TASK .. id, text .. FRESH .. content)
@@ -153,4 +161,4 @@ if e > 7 then call('XADD', unpack(events)) end
 for k = 1, count do
   if answers[k] == 'o' then answers[k] = 'n' end
 end
-return { NOW, leased > 0 and fence or '0', table.concat(answers) }
+return { NOW, leased > 0 and fence or '0', table.concat(answers), holders }

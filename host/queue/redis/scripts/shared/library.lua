@@ -118,6 +118,43 @@ local function state_of(id)
   return 'p', type_of(route_of_head(read_head(id)) or 'unknown')
 end
 
+local UNIQUE = TAG .. ':unique'
+-- For how long a reserved key belongs to a task that is not known to be stored, as GRACE of key_holder.rs;
+-- after how long a key is looked at for the first time (key_due.lua); and for how long a reservation of the
+-- past is void that another task has found without its task.
+local GRACE, LOOK, VOID = 10000, 10000, 10000
+
+-- Returns the name of the unique key of a submission.
+local function unique_key(route, content)
+  return type_of(route) .. ' ' .. parse_options(string.match(content, '^[^\n]*')).unique
+end
+
+-- Returns the task that keeps others from having a unique key, or '' if there may be one on its way, or
+-- nothing; as Holder::verdict of key_holder.rs.
+local function holder_of(name, id)
+  local held = call('HGET', UNIQUE, name) or ''
+  local holder, since, till, stored = string.match(held, '^(%S+) %S+ (%d+) (%d+) (%d)$')
+  if not holder or holder == id then return nil end
+  local is_in_time, letter = NOW < tonumber(till), state_of(holder)
+  if is_in_time and stored == '1' then return holder end
+  local task = letter and read(holder)
+  if task and task.options and task.type .. ' ' .. task.options.unique == name
+    and (letter == 'p' or letter == 'r' or is_in_time) then
+    return holder
+  end
+  if stored ~= '1' and NOW - tonumber(since) < GRACE then return '' end
+  call('SET', TAG .. ':void:' .. holder, integer(NOW + VOID), 'PX', 60000)
+end
+
+-- Gives a unique key to a stored task, for so long at least.
+local function take_key(name, id, token, time)
+  local ends = NOW + time
+  local holder, till = string.match(call('HGET', UNIQUE, name) or '', '^(%S+) %S+ %d+ (%d+) %d$')
+  if holder == id then ends = math.max(ends, tonumber(till)) end
+  call('HSET', UNIQUE, name, id .. ' ' .. token .. ' ' .. integer(NOW) .. ' ' .. integer(ends) .. ' 1')
+  call('ZADD', TAG .. ':held', integer(math.max(ends, NOW + LOOK)), name)
+end
+
 -- Changes are gathered here and written with one call for each set: a call costs more than an element.
 local added, removed, events, types = {}, {}, {}, {}
 local open = 0
@@ -400,7 +437,7 @@ end
 return {
   SUSPECT_AFTER = SUSPECT_AFTER, number_of = number_of, type_of = type_of, valid_route = valid_route,
   parse = parse, parse_run = parse_run, read = read, read_head = read_head, route_of_head = route_of_head,
-  compare = compare, create = create, place = place, unplace = unplace, again = again, finish = finish, store = store,
+  compare = compare, unique_key = unique_key, holder_of = holder_of, take_key = take_key, create = create, place = place, unplace = unplace, again = again, finish = finish, store = store,
   read_end = read_end, state_of = state_of, unend = unend,
   fail_damaged = fail_damaged, backlog_of = backlog_of, due_of = due_of, score_of = score_of,
   is_other = is_other, ttl_of = ttl_of, each_index = each_index, indexed = indexed, dirty = dirty,
