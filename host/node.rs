@@ -13,11 +13,12 @@ use crate::{
     keyvalue::{self, KeyValue},
     lifecycle::Component,
     plugin::{Capabilities, PluginHost},
-    queue::{self, TaskQueue},
+    queue::{self, LimitTable, TaskQueue},
     schedule::ScheduleSpec,
     scheduler::{
-        DistributedTaskScheduler, TaskScheduler,
+        DistributedTaskScheduler, LimitReader, TaskScheduler,
         schedules::{ScheduleRunner, Schedules},
+        types::Types,
     },
     task::Name,
     worker::Worker,
@@ -90,6 +91,7 @@ impl DistributedNode {
             router: router.clone(),
             scheduler: task_scheduler,
             schedules: None,
+            types: None,
             plugins: None,
             components: None,
             health: health.clone(),
@@ -159,14 +161,23 @@ impl DistributedNode {
         let components = Arc::new(components);
         let scheduler =
             DistributedTaskScheduler::with_health(queue.clone(), discovery.clone(), &health);
+        let limits = LimitTable::open(config, opened.limits).await?;
+        let limits = Arc::new(limits);
+        let scheduler = scheduler.with_limits(limits.clone());
         let scheduler = if queue.is_shared() {
             scheduler
         } else {
             scheduler.for_node(id.clone())
         };
         let scheduler: Arc<dyn TaskScheduler> = Arc::new(scheduler);
-        let limits = config.limits.submission();
-        let schedules = Schedules::new(opened.schedules, scheduler.clone(), limits);
+        let submission_limits = config.limits.submission();
+        let schedules = Schedules::new(opened.schedules, scheduler.clone(), submission_limits);
+        let types = Types::new(
+            queue.clone(),
+            discovery.clone(),
+            plugins.clone(),
+            limits.clone(),
+        );
         let schedule_runner = Arc::new(ScheduleRunner::new(
             id.clone(),
             queue.clone(),
@@ -179,6 +190,7 @@ impl DistributedNode {
             router: router.clone(),
             scheduler,
             schedules: Some(schedules),
+            types: Some(types),
             plugins: Some(plugins.clone()),
             components: Some(components.clone()),
             health: health.clone(),
@@ -201,13 +213,22 @@ impl DistributedNode {
             health.clone(),
         );
         let node_inbox = NodeInbox::new(router.clone(), discovery.clone(), health.clone());
-        let (tasks, guests) = (queue.clone(), plugins.clone());
-        let worker = Worker::new(id.clone(), tasks, guests, discovery, health.clone(), config);
+        let limit_reader = LimitReader::new(limits.clone(), health.clone());
+        let worker = Worker::new(
+            id.clone(),
+            queue.clone(),
+            plugins.clone(),
+            discovery,
+            limits,
+            health.clone(),
+            config,
+        );
         // Stopped in reverse order: the worker drains while clients can still read results and tasks can
         // still call components, and components run while clients are still served.
         let parts = Composite::new(id.as_str());
         parts.add(Arc::new(OpenQueue(queue)), PART_DEADLINE)?;
         parts.add(Arc::new(OpenKeyValue(keyvalue)), PART_DEADLINE)?;
+        parts.add(Arc::new(limit_reader), PART_DEADLINE)?;
         parts.add(plugins.clone(), PART_DEADLINE)?;
         parts.add(Arc::new(registration), PART_DEADLINE)?;
         parts.add(Arc::new(node_inbox), PART_DEADLINE)?;

@@ -57,7 +57,7 @@ use crate::{
             type_service_server::{self, TypeServiceServer},
         },
     },
-    scheduler::{TaskScheduler, schedules::Schedules},
+    scheduler::{TaskScheduler, schedules::Schedules, types::Types},
 };
 use anyhow::Context;
 use async_trait::async_trait;
@@ -86,6 +86,8 @@ pub struct Services {
     pub scheduler: Arc<dyn TaskScheduler>,
     /// Absent on a node whose queue it does not know.
     pub schedules: Option<Schedules>,
+    /// Absent on a node whose queue it does not know.
+    pub types: Option<Types>,
     /// Absent on a node that hosts no plugins itself.
     pub plugins: Option<Arc<PluginHost>>,
     /// Absent on a node that hosts no components itself.
@@ -179,6 +181,7 @@ impl Server {
         });
         let types = TypeServiceServer::new(TypeServiceImpl {
             scheduler: services.scheduler.clone(),
+            types: services.types,
         });
         let tasks =
             TaskServiceImpl::new(services.scheduler, limits.clone(), task_limits, end.clone());
@@ -210,7 +213,11 @@ impl Server {
                     .max_encoding_message_size(max),
             )
             .add_service(nodes)
-            .add_service(types)
+            .add_service(
+                types
+                    .max_decoding_message_size(max)
+                    .max_encoding_message_size(max),
+            )
             .add_service(health.max_decoding_message_size(MAX_HEALTH_CHECK_BYTES))
             .add_service(ReflectionV1::new(reflection.clone()))
             .add_service(ReflectionV1Alpha::new(reflection));

@@ -6,7 +6,7 @@ use crate::{
     log_limit::LogLimit,
     proto::millis,
     queue,
-    scheduler::{self, schedules},
+    scheduler::{self, schedules, types},
     task,
 };
 use bytes::Bytes;
@@ -86,6 +86,19 @@ impl IntoStatus for schedules::Error {
     }
 }
 
+impl IntoStatus for types::Error {
+    fn into_status(self) -> Status {
+        use types::Error;
+        let text = self.to_string();
+        match self {
+            Error::Full => Status::resource_exhausted(text),
+            Error::Contended => unavailable(text),
+            Error::NoStore => Status::failed_precondition(text),
+            Error::Queue(error) => error.into_status(),
+        }
+    }
+}
+
 impl IntoStatus for broker::InvalidMessage {
     fn into_status(self) -> Status {
         Status::invalid_argument(self.to_string())
@@ -109,7 +122,9 @@ impl IntoStatus for scheduler::Error {
             Error::Starting { .. } => with_retry_after(STARTING_RETRY, Status::unavailable(text)),
             Error::UnknownTask(_) => Status::not_found(text),
             Error::Conflict(_) => Status::already_exists(text),
-            Error::Full => with_retry_info(RETRY, Status::resource_exhausted(text)),
+            Error::Full | Error::TypeFull(_) | Error::GroupFull(_) => {
+                with_retry_info(RETRY, Status::resource_exhausted(text))
+            }
             Error::TooManyPaused => Status::resource_exhausted(text),
             Error::OutcomeUnknown(ref id, _) => logged(
                 &QUEUE,
@@ -182,6 +197,14 @@ impl IntoStatus for broker::Error {
             unavailable("the message broker is unavailable; try again later"),
         )
     }
+}
+
+/// Limits that were changed and cannot be read now.
+pub fn limits_unread(error: types::Error) -> Status {
+    tracing::debug!("cannot read a task type whose limits were changed: {error}");
+    unavailable(
+        "the limits are changed, but the task type cannot be read now; list the types later",
+    )
 }
 
 /// A drain or undrain request that failed.
@@ -389,6 +412,7 @@ mod tests {
     fn what_may_succeed_later_says_when() {
         for status in [
             scheduler::Error::Full.into_status(),
+            scheduler::Error::TypeFull(task::Name::parse("id", "a").unwrap()).into_status(),
             stopping(),
             with_retry_after(RETRY, Status::unavailable("later")),
         ] {

@@ -35,6 +35,7 @@ mod task_options;
 mod task_progress;
 mod tasks;
 mod token;
+mod type_limits;
 mod type_pauses;
 mod types;
 
@@ -89,7 +90,7 @@ enum Command {
     Nodes(nodes::Nodes),
     /// Create, list, pause, resume, run or delete schedules
     Schedules(schedules::Schedules),
-    /// Pause or resume task types
+    /// List task types, change their limits, pause or resume them
     Types(types::Types),
     /// Generate a token for a client
     Token(token::Token),

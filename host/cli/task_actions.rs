@@ -39,19 +39,19 @@ pub struct Selection {
     #[arg(long)]
     all: bool,
     /// Only tasks in this state, which has to be one that the command is for
-    #[arg(long, alias = "status", value_name = "STATE", requires = "all")]
+    #[arg(long, alias = "status", value_name = "STATE", requires = "all", conflicts_with = "ids")]
     state: Option<StateKind>,
     /// Only tasks of this type
-    #[arg(long = "type", value_name = "TYPE", requires = "all")]
+    #[arg(long = "type", value_name = "TYPE", requires = "all", conflicts_with = "ids")]
     task_type: Option<String>,
     /// Only tasks of this group
-    #[arg(long, value_name = "GROUP", requires = "all")]
+    #[arg(long, value_name = "GROUP", requires = "all", conflicts_with = "ids")]
     group: Option<String>,
     /// Only tasks with this tag
-    #[arg(long, value_name = "TAG", requires = "all")]
+    #[arg(long, value_name = "TAG", requires = "all", conflicts_with = "ids")]
     tag: Option<String>,
     /// At most so many tasks
-    #[arg(long, value_name = "NUMBER", requires = "all")]
+    #[arg(long, value_name = "NUMBER", requires = "all", conflicts_with = "ids")]
     limit: Option<u64>,
     /// Count the tasks, and change none
     #[arg(long)]

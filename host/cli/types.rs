@@ -1,6 +1,6 @@
-//! `hostel types`: what operators do to a task type as a whole.
+//! `hostel types`: what operators see of task types, and do to one as a whole.
 
-use super::{connection::ConnectionArgs, error::CliError, type_pauses};
+use super::{connection::ConnectionArgs, error::CliError, type_limits, type_pauses};
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
@@ -11,6 +11,19 @@ pub struct Types {
 
 #[derive(Debug, Subcommand)]
 enum TypesCommand {
+    /// List task types with their tasks, nodes and limits
+    ///
+    /// Behind each limit stands its origin: the manifest of the plugin, the configuration of the node that
+    /// answers, or the run time, which wins over both.
+    List {
+        #[command(flatten)]
+        connection: ConnectionArgs,
+        /// Show only this type, with the groups that have limits of their own
+        task_type: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    Limit(Box<type_limits::Limit>),
     /// List the paused task types
     ListPaused {
         #[command(flatten)]
@@ -38,6 +51,12 @@ enum TypesCommand {
 impl Types {
     pub async fn run(self) -> Result<(), CliError> {
         match self.command {
+            TypesCommand::List {
+                connection,
+                task_type,
+                json,
+            } => type_limits::list(&connection, task_type, json).await,
+            TypesCommand::Limit(limit) => limit.run().await,
             TypesCommand::ListPaused { connection, json } => {
                 type_pauses::list(&connection, json).await
             }

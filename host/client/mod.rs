@@ -7,6 +7,7 @@ mod retry;
 mod schedules;
 mod submit_many;
 mod tls_error;
+mod types;
 mod waiting;
 
 pub use options::{ClientOptions, Error};
@@ -20,12 +21,13 @@ use crate::proto::{
         TaskStatus, TaskStatusRequest, distributed_service_client::DistributedServiceClient,
     },
     hostel::v1::{
-        Component, DrainNodeRequest, GetHealthRequest, GetHealthResponse, ListComponentsRequest,
-        ListNodesRequest, ListNodesResponse, ListPluginsRequest, ListPluginsResponse,
-        ListTasksRequest, ListTasksResponse, RequeueTaskRequest, UndrainNodeRequest,
-        component_service_client::ComponentServiceClient, node_service_client::NodeServiceClient,
-        plugin_service_client::PluginServiceClient, schedule_service_client::ScheduleServiceClient,
-        task_service_client::TaskServiceClient, type_service_client::TypeServiceClient,
+        Component, DrainNodeRequest, GetHealthRequest, GetHealthResponse,
+        ListComponentsRequest, ListNodesRequest, ListNodesResponse, ListPluginsRequest,
+        ListPluginsResponse, ListTasksRequest, ListTasksResponse, RequeueTaskRequest,
+        UndrainNodeRequest, component_service_client::ComponentServiceClient,
+        node_service_client::NodeServiceClient, plugin_service_client::PluginServiceClient,
+        schedule_service_client::ScheduleServiceClient, task_service_client::TaskServiceClient,
+        type_service_client::TypeServiceClient,
     },
     millis,
 };

@@ -35,7 +35,7 @@ pub use schema::{
     Auth, Broker, Component, ComponentOverrides, Config, Discovery, Etcd, KeyValue,
     KeyValueBackend, KeyValueLimits, Limits, MESSAGE_OVERHEAD, Node, Plugin, Plugins, Queue,
     QueueBackend, Redis, RedisQueue, Sandbox, SandboxOverrides, Schedule, Sqlite, SqliteKeyValue,
-    TaskTypeOverrides, Tls,
+    TaskGroupLimits, TaskTypeOverrides, Tls,
 };
 pub use secret::{Secret, SecretUrl};
 pub use token_hash::{InvalidHash, TokenHash};

@@ -10,7 +10,7 @@ use super::{
     tree::{Entry, Value},
 };
 use hostel_schedule::{Missed, Overlap};
-use hostel_task::{Name, Priority};
+use hostel_task::{Name, Priority, Rate};
 use std::{
     net::SocketAddr,
     ops::RangeInclusive,
@@ -366,7 +366,7 @@ macro_rules! printed {
 }
 
 printed!(u32, u64, usize => |number: &_| integer(*number));
-printed!(Advertise, Missed, Name, Overlap, Priority, SocketAddr, TokenHash => |text: &dyn ToString| text.to_string().into());
+printed!(Advertise, Missed, Name, Overlap, Priority, Rate, SocketAddr, TokenHash => |text: &dyn ToString| text.to_string().into());
 
 fn integer(number: impl TryInto<i64>) -> toml::Value {
     toml::Value::Integer(number.try_into().unwrap_or(i64::MAX))

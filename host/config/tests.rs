@@ -3,6 +3,7 @@
 use super::*;
 use std::{path::Path, time::Duration};
 
+mod limits;
 mod values;
 
 fn parse(text: &str) -> Result<Config, Diagnostics> {

@@ -1,6 +1,6 @@
 //! What a worker can take from the queue, the same for every backend.
 
-use hostel_task::{Name, Resources, Route, Target};
+use hostel_task::{GroupLimits, Name, Rate, Resources, Route, Target};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -41,18 +41,38 @@ pub struct RequestedType {
     pub max: usize,
     /// Cluster-wide concurrency limit of the task type.
     pub max_cluster_concurrency: Option<usize>,
+    /// How often tasks of the type may begin on all nodes together.
+    pub max_rate: Option<Rate>,
+    /// The limits of its groups, if any has one. The backend counts what runs, also of the requesting node.
+    pub groups: Option<Arc<GroupLimits>>,
     /// What one task of the type takes.
     pub needs: Resources,
+}
+
+impl RequestedType {
+    /// Up to `max` tasks of a type without further limits.
+    pub fn unlimited(max: usize, needs: Resources) -> Self {
+        Self {
+            max,
+            max_cluster_concurrency: None,
+            max_rate: None,
+            groups: None,
+            needs,
+        }
+    }
+
+    /// Whether the concurrency of the type, or of a group of it, is limited on all nodes together.
+    pub fn is_limited_in_cluster(&self) -> bool {
+        let mut groups = self.groups.iter().flat_map(|groups| groups.all());
+        self.max_cluster_concurrency.is_some()
+            || groups.any(|limits| limits.max_cluster_concurrency.is_some())
+    }
 }
 
 impl LeaseRequest {
     /// Requests up to `max` tasks of one type, of any size.
     pub fn for_type(node: Name, task_type: Name, max: usize, ttl: Duration) -> Self {
-        let limits = RequestedType {
-            max,
-            max_cluster_concurrency: None,
-            needs: Resources::default(),
-        };
+        let limits = RequestedType::unlimited(max, Resources::default());
         Self {
             node,
             labels: Vec::new(),

@@ -10,6 +10,8 @@ pub mod fuzz {
     pub use super::{redis::fuzz::*, sqlite::fuzz::*};
 }
 mod lease_request;
+mod limit_store;
+mod limit_table;
 mod open;
 mod redis;
 mod schedule_store;
@@ -23,6 +25,8 @@ pub use self::redis::RedisQueue;
 pub use batch_size::{BatchSize, transfer_time};
 pub use error::Error;
 pub use lease_request::{LeaseRequest, RequestedType, RequestedTypes};
+pub use limit_store::{LimitStore, MAX_LIMITS, PutLimits, StoredLimits};
+pub use limit_table::LimitTable;
 pub use open::{Opened, open, open_with_schedules};
 pub use schedule_store::{
     AdvanceSchedule, DueSchedules, MAX_SCHEDULES, PutSchedule, SchedulePage, ScheduleStore,

@@ -1,8 +1,8 @@
 //! The choice of a queue backend.
 
 use super::{
-    RedisQueue, error::Error, schedule_store::ScheduleStore, sqlite::SqliteQueue,
-    task_queue::TaskQueue,
+    RedisQueue, error::Error, limit_store::LimitStore, schedule_store::ScheduleStore,
+    sqlite::SqliteQueue, task_queue::TaskQueue,
 };
 use hostel_config as config;
 use hostel_runtime::health::Health;
@@ -15,15 +15,18 @@ pub struct Opened {
     pub tasks: Arc<dyn TaskQueue>,
     /// The schedules. They end with the queue of tasks.
     pub schedules: Arc<dyn ScheduleStore>,
+    /// The limits that are set at run time. They end with the queue of tasks.
+    pub limits: Arc<dyn LimitStore>,
 }
 
 impl Opened {
     /// Makes one of a backend.
-    pub fn new<Q: TaskQueue + ScheduleStore + 'static>(queue: Q) -> Self {
+    pub fn new<Q: TaskQueue + ScheduleStore + LimitStore + 'static>(queue: Q) -> Self {
         let queue = Arc::new(queue);
         Self {
             tasks: queue.clone(),
-            schedules: queue,
+            schedules: queue.clone(),
+            limits: queue,
         }
     }
 }

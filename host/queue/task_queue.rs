@@ -28,6 +28,9 @@ pub trait TaskQueue: Send + Sync {
     /// A unique key belongs to the task that was created with it until that has ended and its time is
     /// over, even if the task is purged before. A requeued task takes its key again if no other task has
     /// it.
+    ///
+    /// A task is refused while its type or its group has as many pending tasks as `Submission::pending_limits`
+    /// says. A shared backend may accept a few more that are submitted at the same time.
     async fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<Submitted>, Error>;
 
     /// Compares a submission with the stored task of its id, as `submit` does: `Existing` or `Conflict`,
@@ -41,6 +44,9 @@ pub trait TaskQueue: Send + Sync {
     /// suspects come by their age alone. Passes over tasks of paused types, tasks that do not fit into the
     /// available resources, suspects except for one, and tasks whose `start_by` has passed before their
     /// first lease.
+    ///
+    /// Never leases more than the limits of types and groups allow, counted by the leases of all nodes, and
+    /// takes a permit of a rate for each lease. A group at its limits holds up no other one.
     async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Leased>, Error>;
 
     /// Waits until tasks become pending through this queue, and leases them as `lease` would, with the
@@ -128,9 +134,10 @@ pub trait TaskQueue: Send + Sync {
     async fn counts(&self) -> Result<Counts, Error>;
 
     /// Returns how long until a task that the request could lease is due: zero if one is due now,
-    /// `None` if none is pending. Ignores `LeaseRequest::max`, and the tasks that do not fit or whose
-    /// type is paused or at its limit: those can be leased when another task ends or the type is resumed,
-    /// at a time that is not known.
+    /// `None` if none is pending. A task whose type or group waits for its rate is due when that allows it.
+    /// Ignores `LeaseRequest::max`, and the tasks that do not fit or whose type is paused or whose type or
+    /// group is at its limit: those can be leased when another task ends or the type is resumed, at a time
+    /// that is not known; a backend may return when to look again instead.
     async fn next_due(&self, request: &LeaseRequest) -> Result<Option<Duration>, Error>;
 
     /// Returns the type of the oldest due task that the request passes over because it does not fit
@@ -191,6 +198,10 @@ pub enum Submitted {
     Conflict,
     /// The queue has as many open tasks as it may have.
     Full,
+    /// The type has as many pending tasks as it may have.
+    TypeFull,
+    /// The group has as many pending tasks as it may have.
+    GroupFull,
 }
 
 /// What a submitted task survives.
@@ -264,6 +275,13 @@ pub struct Leased {
     pub attempt: u32,
     /// The task was lost so often that its node runs no other suspect beside it.
     pub suspect: bool,
+}
+
+impl Leased {
+    /// The group of the task, if it has one.
+    pub fn group(&self) -> Option<&Name> {
+        self.options.as_ref()?.group.as_ref()
+    }
 }
 
 /// A task whose lease has expired.

@@ -26,6 +26,8 @@ impl Accepted {
             Some(Submitted::Duplicate(other)) => Ok(Self::Duplicate(other)),
             Some(Submitted::Conflict) => Err(Error::Conflict(id)),
             Some(Submitted::Full) => Err(Error::Full),
+            Some(Submitted::TypeFull) => Err(Error::TypeFull(id)),
+            Some(Submitted::GroupFull) => Err(Error::GroupFull(id)),
             None => Err(queue::Error::Corrupt("a submission got no answer".into()).into()),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{accepted::Accepted, error::Error, routing::Routing};
 use crate::{
-    queue::{self, StatusRead, TaskQueue},
+    queue::{self, LimitTable, StatusRead, TaskQueue},
     task::{Submission, TaskId},
 };
 use futures_util::future::join_all;
@@ -14,6 +14,7 @@ const MAX_REFUSED: usize = 16;
 pub(super) async fn submit(
     queue: &dyn TaskQueue,
     routing: &Routing,
+    limits: &LimitTable,
     tasks: Vec<Submission>,
 ) -> Vec<Result<Accepted, Error>> {
     // `None` for each task that the queue answers.
@@ -35,7 +36,8 @@ pub(super) async fn submit(
             continue;
         }
         answers.push(None);
-        admitted.push(task);
+        let pending_limits = limits.pending_limits(&task);
+        admitted.push(task.limited(pending_limits));
     }
     let mut stored = store(queue, admitted).await.into_iter();
     let answers = answers.into_iter();

@@ -52,6 +52,17 @@ pub enum Error {
         MAX_PAUSED_TYPES
     )]
     TooManyPaused,
+    /// The task's type has no room for another pending task.
+    #[error(
+        "the type of the task {0} has as many pending tasks as it may have (max_pending); retry later"
+    )]
+    TypeFull(TaskId),
+    /// The task's group has no room for another pending task.
+    #[error(
+        "the group of the task {0} has as many pending tasks as it may have (max_pending of its type's \
+         groups); retry later"
+    )]
+    GroupFull(TaskId),
     /// The task cannot be requeued in its state.
     #[error("task {id} is {state}; only failed and cancelled tasks can be requeued")]
     NotRequeued {
@@ -70,7 +81,8 @@ pub enum Error {
 
 impl Error {
     /// Whether the same submission may be accepted soon, with nothing else to be done: there is no room for
-    /// it, or its plugin is still being loaded.
+    /// it, or its plugin is still being loaded. A type or a group may stay full for long, and holds up no
+    /// other.
     pub fn passes_soon(&self) -> bool {
         matches!(
             self,

@@ -9,15 +9,18 @@ mod end_signals;
 mod end_tracker;
 mod error;
 mod followers;
+mod limit_reader;
 mod recently_left;
 mod routing;
 pub mod schedules;
+pub mod types;
 mod waiters;
 
 pub use accepted::Accepted;
 pub use bulk_action::{ActedOn, BulkAction, Progress};
 pub use end_tracker::EndTracker;
 pub use error::Error;
+pub use limit_reader::LimitReader;
 
 use crate::{
     budget::{Budget, Reservation, SharedReservation},
@@ -25,7 +28,8 @@ use crate::{
     health::Health,
     log_limit::LogLimit,
     queue::{
-        self, Cancel, Counts, Durability, Filter, Listing, Page, Requeue, StatusRead, TaskQueue,
+        self, Cancel, Counts, Durability, Filter, LimitTable, Listing, Page, Requeue, StatusRead,
+        TaskQueue,
     },
     task::{Acted, Action, Name, PausedTypes, Submission, Task, TaskId, TypePause, UnixMs},
 };
@@ -153,6 +157,7 @@ impl TaskStatus {
 pub struct DistributedTaskScheduler {
     queue: Arc<dyn TaskQueue>,
     routing: Routing,
+    limits: Arc<LimitTable>,
     waiters: Waiters,
     /// The budget of reads that count in no caller's.
     own_reads: Budget,
@@ -182,6 +187,7 @@ impl DistributedTaskScheduler {
         Self {
             queue,
             routing,
+            limits: Arc::new(LimitTable::empty()),
             waiters,
             own_reads: Budget::new(OWN_READS_BYTES),
             log_limit: LogLimit::of_retries(),
@@ -191,6 +197,12 @@ impl DistributedTaskScheduler {
     /// Admits only what `node` can run, for a queue that no other node takes tasks from.
     pub fn for_node(mut self, node: Name) -> Self {
         self.routing.only = Some(node);
+        self
+    }
+
+    /// Holds submissions to the limits of pending tasks of these.
+    pub fn with_limits(mut self, limits: Arc<LimitTable>) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -252,13 +264,14 @@ impl TaskScheduler for DistributedTaskScheduler {
             return Accepted::if_existing(&*self.queue, &task, refused).await;
         }
         let id = task.id().clone();
-        let submitted = self.queue.submit(vec![task]).await;
+        let pending_limits = self.limits.pending_limits(&task);
+        let submitted = self.queue.submit(vec![task.limited(pending_limits)]).await;
         let submitted = submitted.map_err(|error| Error::of_submission(&id, error))?;
         Accepted::of_answer(id, submitted.into_iter().next())
     }
 
     async fn submit_many(&self, tasks: Vec<Submission>) -> Vec<Result<Accepted, Error>> {
-        bulk::submit(&*self.queue, &self.routing, tasks).await
+        bulk::submit(&*self.queue, &self.routing, &self.limits, tasks).await
     }
 
     fn track_ends(&self) -> EndTracker {

@@ -4,10 +4,13 @@
 mod action;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod given_limits;
 mod given_options;
+mod limits;
 mod name;
 mod options;
 mod progress;
+mod rate;
 mod record;
 mod resources;
 mod retention;
@@ -19,15 +22,24 @@ mod unix_ms;
 mod violations;
 
 pub use action::{Acted, Action, MAX_REASON_BYTES, parse_reason};
+pub use given_limits::{
+    GivenLimit, GivenLimits, LimitTexts, Limits, MAX_CLUSTER_CONCURRENCY, MAX_CONCURRENCY,
+    MAX_PENDING,
+};
 pub use given_options::{GivenOptions, OptionLimits};
+pub use limits::{
+    DeclaredLimits, GroupLimits, LimitInForce, LimitOrigin, LimitScope, LimitsInForce,
+    RuntimeLimits, TypeLimits,
+};
 pub use name::{InvalidName, Name, TaskId};
 pub use options::{MAX_TAGS, Priority, SHARES, Start, TaskOptions, Unique};
 pub use progress::{MAX_NOTE_BYTES, Progress};
+pub use rate::{PERMIT, Rate, Spent};
 pub use record::{ErrorClass, ExecutedBy, State, StateKind, Task};
 pub use resources::Resources;
 pub use retention::{KeepTimes, Retention};
 pub use route::{Route, Target};
-pub use submission::{Submission, SubmissionLimits};
+pub use submission::{PendingLimits, Submission, SubmissionLimits};
 pub use transition::{
     AttemptResult, MAX_RETRY_DELAY, Outcome, RetryPolicy, SUSPECT_AFTER, is_suspect, transition,
 };

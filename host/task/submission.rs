@@ -17,6 +17,17 @@ pub struct Submission {
     payload: Bytes,
     metadata: Arc<BTreeMap<String, String>>,
     options: Option<Arc<TaskOptions>>,
+    pending_limits: PendingLimits,
+}
+
+/// How many tasks may be pending for a submission to be accepted. No part of what makes two submissions the
+/// same: they come from the limits in force.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PendingLimits {
+    /// Tasks of its type.
+    pub of_type: Option<usize>,
+    /// Tasks of its type and its group.
+    pub of_group: Option<usize>,
 }
 
 /// The limits of one submission, in bytes.
@@ -62,6 +73,7 @@ impl Submission {
                 payload,
                 metadata: Arc::new(metadata),
                 options: None,
+                pending_limits: PendingLimits::default(),
             }),
             _ => Err(violations),
         }
@@ -76,6 +88,12 @@ impl Submission {
     /// Sets which nodes may run the task; without this, any may.
     pub fn to(mut self, target: Target) -> Self {
         self.route.target = target;
+        self
+    }
+
+    /// Sets how many tasks may be pending for it to be accepted; without this, any number.
+    pub fn limited(mut self, pending_limits: PendingLimits) -> Self {
+        self.pending_limits = pending_limits;
         self
     }
 
@@ -112,6 +130,16 @@ impl Submission {
     /// The options; `None` if the task asks for nothing.
     pub fn options(&self) -> Option<&Arc<TaskOptions>> {
         self.options.as_ref()
+    }
+
+    /// The group, if the task has one.
+    pub fn group(&self) -> Option<&Name> {
+        self.options.as_ref()?.group.as_ref()
+    }
+
+    /// How many tasks may be pending for it to be accepted.
+    pub fn pending_limits(&self) -> PendingLimits {
+        self.pending_limits
     }
 
     /// Returns the size of what is sent to the store, in bytes.

@@ -1,9 +1,9 @@
 //! Listens to changes of the queue, the plugins and the cluster: wakes the dispatcher when there may be
 //! a task to lease, and interrupts attempts whose cancellation was requested.
 
-use super::{attempt::InterruptReason, shared::Shared};
+use super::{attempt::InterruptReason, hosted_types::HostedTypes, shared::Shared};
 use crate::{
-    queue::{Change, Changes, Watch},
+    queue::{Change, Changes, RequestedType, Watch},
     task::StateKind,
 };
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use std::sync::Arc;
 pub async fn listen(shared: Arc<Shared>, mut watch: Watch) {
     let mut catalog = shared.plugins.changed();
     let mut cluster = shared.discovery.changed();
+    let mut limits = shared.limits.changed();
+    let mut hosted = HostedTypes::of(shared.plugins.catalog(), &shared.limits);
     loop {
         let changes = tokio::select! {
             changes = watch.next() => changes,
@@ -19,6 +21,8 @@ pub async fn listen(shared: Arc<Shared>, mut watch: Watch) {
             Ok(()) = catalog.changed() => Some(Changes::Missed),
             // This node may have been drained or undrained.
             Ok(()) = cluster.changed() => Some(Changes::Missed),
+            // A limit that tasks wait for may have been raised.
+            Ok(()) = limits.changed() => Some(Changes::Missed),
         };
         match changes {
             Some(Changes::Batch(changes)) => {
@@ -27,7 +31,8 @@ pub async fn listen(shared: Arc<Shared>, mut watch: Watch) {
                         .active_leases
                         .interrupt_task(&change.id, InterruptReason::CancelRequested);
                 }
-                if changes.iter().any(|change| makes_work(&shared, change)) {
+                hosted.update(shared.plugins.catalog(), &shared.limits);
+                if changes.iter().any(|change| makes_work(&hosted, change)) {
                     shared.wake.notify_one();
                 }
             }
@@ -38,15 +43,14 @@ pub async fn listen(shared: Arc<Shared>, mut watch: Watch) {
 }
 
 /// Whether there may be a task to lease after `change`: one has become pending, or one has ended and
-/// another of its type may run, since the type has a limit in the cluster.
-fn makes_work(shared: &Shared, change: &Change) -> bool {
+/// another of its type may run, since the type or its groups have a limit in the cluster.
+fn makes_work(hosted: &HostedTypes, change: &Change) -> bool {
     match change.state {
         StateKind::Pending => true,
         StateKind::Running => false,
         StateKind::Completed | StateKind::Failed | StateKind::Cancelled => {
-            let view = shared.plugins.catalog().view();
-            let handler = view.task_types.get(&change.task_type);
-            handler.is_some_and(|handler| handler.task_type.max_cluster_concurrency.is_some())
+            let requested = hosted.types.get(&change.task_type);
+            requested.is_some_and(RequestedType::is_limited_in_cluster)
         }
     }
 }

@@ -63,7 +63,7 @@ struct Logged {
 /// Leases and runs tasks, for ever.
 pub async fn dispatch(runner: Runner) {
     let shared = runner.shared.clone();
-    let mut hosted = HostedTypes::of(shared.plugins.catalog());
+    let mut hosted = HostedTypes::of(shared.plugins.catalog(), &shared.limits);
     let mut turns = Turns::new();
     let mut last_due_query: Option<Instant> = None;
     let mut logged = Logged::default();
@@ -81,7 +81,7 @@ pub async fn dispatch(runner: Runner) {
             let _ = tokio::time::timeout(MAX_IDLE, shared.wake.notified()).await;
             continue;
         }
-        hosted.update(shared.plugins.catalog());
+        hosted.update(shared.plugins.catalog(), &shared.limits);
         if !may_be_due {
             shared.slots.set_wake_on_free(shared.is_short(&hosted));
         } else if let Some(capacity) = shared.capacity(&hosted) {
@@ -220,6 +220,7 @@ impl Shared {
                 .left(&hosted.types)
                 .values()
                 .any(|&left| left == 0)
+            || hosted.has_group_limits
             || !hosted.largest.fits_in(self.plugins.free())
     }
 

@@ -23,7 +23,7 @@ use crate::{
     health::{Background, Health, Part},
     lifecycle::Component,
     plugin::PluginHost,
-    queue::TaskQueue,
+    queue::{LimitTable, TaskQueue},
     task::Name,
 };
 use active_leases::ActiveLeases;
@@ -75,6 +75,7 @@ impl Worker {
         queue: Arc<dyn TaskQueue>,
         plugins: Arc<PluginHost>,
         discovery: Arc<dyn ServiceDiscovery>,
+        limits: Arc<LimitTable>,
         health: Health,
         config: &config::Config,
     ) -> Self {
@@ -85,6 +86,7 @@ impl Worker {
                 queue,
                 plugins,
                 discovery,
+                limits,
                 slots: Slots::new(config.plugins.max_tasks),
                 active_leases: ActiveLeases::new(config.plugins.cancel_grace),
                 unwritten: Budget::new(config.queue.max_unwritten_bytes),

@@ -5,7 +5,7 @@ use crate::{
     budget::Budget,
     discovery::ServiceDiscovery,
     plugin::PluginHost,
-    queue::TaskQueue,
+    queue::{LimitTable, TaskQueue},
     task::{Name, Retention},
 };
 use std::{sync::Arc, time::Duration};
@@ -19,6 +19,8 @@ pub struct Shared {
     pub plugins: Arc<PluginHost>,
     /// Knows whether this node is drained.
     pub discovery: Arc<dyn ServiceDiscovery>,
+    /// The limits of task types and of their groups.
+    pub limits: Arc<LimitTable>,
     pub slots: Slots,
     pub active_leases: ActiveLeases,
     /// The budget for results that the queue has not confirmed.

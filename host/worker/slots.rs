@@ -114,11 +114,7 @@ mod tests {
     #[test]
     fn a_type_stops_at_its_own_limit_and_all_stop_at_the_nodes() {
         let slots = Slots::new(3);
-        let requested = |max| RequestedType {
-            max,
-            max_cluster_concurrency: None,
-            needs: Resources::default(),
-        };
+        let requested = |max| RequestedType::unlimited(max, Resources::default());
         let types = RequestedTypes::from([
             (name("a"), requested(2)),
             (name("b"), requested(usize::MAX)),

@@ -3,6 +3,7 @@
 mod broker_redis;
 mod etcd;
 mod keyvalue_sqlite;
+mod limits_redis;
 mod local;
 mod queue;
 mod queue_redis;
@@ -34,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(queue_redis::trials());
     trials.extend(queue_redis_bounds::trials());
     trials.extend(keyvalue_sqlite::trials());
+    trials.extend(limits_redis::trials());
     trials.extend(local::trials());
     trials.extend(broker_redis::trials());
     trials.extend(redis_arguments::trials());

@@ -60,7 +60,7 @@ async fn the_documented_acl_is_sufficient() {
     let rights = "ACL SETUSER app on >pass resetchannels ~{test:* -@all +evalsha +eval \
         +script|load +time +type +scan +exists +unlink +del +pexpire +get +set +mget +mset +msetnx +strlen +getrange \
         +setrange +hget +hmget +hset +hsetnx +hdel +hincrby +hgetall +hexists +hlen +hscan +sadd +srem +smembers +zadd \
-        +zrem +zrange +zscore +zcard +rpush +lpush +lpop +lindex +xadd +xread +xrevrange +ping";
+        +zrem +zrange +zscore +zcard +zlexcount +incr +rpush +lpush +lpop +lindex +xadd +xread +xrevrange +ping";
     let rights: Vec<&str> = rights.split_whitespace().collect();
     say(&server, &rights).await;
     let url = server.url().replace("redis://", "redis://app:pass@");
@@ -107,6 +107,7 @@ async fn the_documented_acl_is_sufficient() {
     let done = finish_one(&queue, &ended.token, Outcome::Cancelled).await;
     assert_eq!(done, Finished::Applied);
     super::schedules_redis::use_all(&queue).await;
+    super::limits_redis::use_all(&queue).await;
     // A queue of its own, which has not read these tasks.
     let reader = RedisQueue::open(&limited).await.unwrap();
     assert!(reader.get(&open.token.id).await.unwrap().is_some());
@@ -117,7 +118,7 @@ async fn the_documented_acl_is_sufficient() {
         after: None,
     };
     let listed = reader.list(&Filter::default(), &page).await.unwrap();
-    assert_eq!(listed.tasks.len(), 4);
+    assert_eq!(listed.tasks.len(), 5);
     let tagged = Filter {
         tag: Some(name("t")),
         ..Filter::default()

@@ -12,7 +12,7 @@ use crate::support::{
 };
 use hostel::{
     queue::{Page, RedisQueue, Submitted, TaskQueue},
-    task::{Outcome, State, StateKind, Task},
+    task::{Outcome, Retention, State, StateKind, Task},
 };
 use libtest_mimic::Trial;
 use redis::FromRedisValue;
@@ -265,7 +265,7 @@ async fn every_task_of_format_1_is_migrated_and_ends_once() {
     }
     assert_eq!(queue.counts().await.unwrap(), expected);
     tokio::time::sleep(Duration::from_millis(5)).await;
-    let purged = queue.purge(Duration::ZERO, 2 * IDS).await.unwrap();
+    let purged = queue.purge(&Retention::of(Duration::ZERO), 2 * IDS).await.unwrap();
     assert_eq!(purged, ended.len());
     queue.close().await;
 }

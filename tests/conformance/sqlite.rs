@@ -1,6 +1,8 @@
 //! The conformance suite of the queue on SQLite, and tests of what only SQLite does.
 
-use super::queue::{self, Case, MAX_OPEN_TASKS, ScheduleCase, finish_one, name, request, task};
+use super::queue::{
+    self, Case, LimitCase, MAX_OPEN_TASKS, ScheduleCase, finish_one, name, request, task,
+};
 use hostel::{
     config,
     health::Health,
@@ -21,6 +23,10 @@ pub fn trials() -> Vec<Trial> {
         let name = format!("queue::sqlite::schedules::{}", case.name());
         Trial::test(name, move || schedules_on_sqlite(case))
     });
+    let limits = queue::limit_cases().map(|case| {
+        let name = format!("queue::sqlite::limits::{}", case.name());
+        Trial::test(name, move || limits_on_sqlite(case))
+    });
     let own = [
         trial("a_second_open_is_refused", a_second_open_is_refused),
         trial("reopening_keeps_everything", reopening_keeps_everything),
@@ -37,6 +43,7 @@ pub fn trials() -> Vec<Trial> {
     ];
     suite
         .chain(schedules)
+        .chain(limits)
         .chain(own)
         .chain(super::sqlite_disk::trials())
         .collect()
@@ -71,6 +78,15 @@ fn on_sqlite(case: Case) -> Result<(), Failed> {
 }
 
 fn schedules_on_sqlite(case: ScheduleCase) -> Result<(), Failed> {
+    on_runtime(async {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || async { Opened::new(open(dir.path()).await.unwrap()) };
+        case.run(open).await;
+    });
+    Ok(())
+}
+
+fn limits_on_sqlite(case: LimitCase) -> Result<(), Failed> {
     on_runtime(async {
         let dir = tempfile::tempdir().unwrap();
         let open = || async { Opened::new(open(dir.path()).await.unwrap()) };

@@ -34,6 +34,7 @@ mod startup;
 mod stored;
 mod submit_many;
 mod supervision;
+mod type_limits;
 mod untrusted;
 
 use libtest_mimic::Trial;
@@ -73,6 +74,7 @@ pub fn trials() -> Vec<Trial> {
         stored::trials(),
         submit_many::trials(),
         supervision::trials(),
+        type_limits::trials(),
         untrusted::trials(),
     ]
     .into_iter()

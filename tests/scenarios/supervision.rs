@@ -38,7 +38,7 @@ const THREADS: [&str; 8] = [
 const VITAL: [&str; 2] = ["finisher", "grpc-server"];
 
 /// Background tasks that restart after a panic.
-const RESTARTING: [&str; 15] = [
+const RESTARTING: [&str; 16] = [
     "registration",
     "component",
     "component-manager",
@@ -48,6 +48,7 @@ const RESTARTING: [&str; 15] = [
     "end-listener",
     "health-reporter",
     "heartbeat",
+    "limit-reader",
     "node-inbox",
     "plugin-loader",
     "change-listener",

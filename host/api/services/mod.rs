@@ -16,5 +16,6 @@ mod submit_many;
 pub mod tasks;
 #[cfg(test)]
 mod tests;
+mod type_limits;
 pub mod types;
 mod types_pause;

@@ -1,22 +1,43 @@
-//! `TypeService`: what operators do to a task type as a whole.
+//! `TypeService`: task types, and what operators do to one as a whole.
 
-use super::{super::transport::in_flight, types_pause};
+use super::{super::transport::in_flight, type_limits, types_pause};
 use crate::{
     proto::hostel::v1::{
-        ListPausedTypesRequest, ListPausedTypesResponse, PauseTypeRequest, PauseTypeResponse,
-        ResumeTypeRequest, ResumeTypeResponse, type_service_server::TypeService,
+        ListPausedTypesRequest, ListPausedTypesResponse, ListTypesRequest, ListTypesResponse,
+        PauseTypeRequest, PauseTypeResponse, ResumeTypeRequest, ResumeTypeResponse,
+        SetLimitsRequest, SetLimitsResponse, type_service_server::TypeService,
     },
-    scheduler::TaskScheduler,
+    scheduler::{TaskScheduler, types::Types},
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 pub struct TypeServiceImpl {
     pub scheduler: Arc<dyn TaskScheduler>,
+    /// Absent on a node whose queue it does not know.
+    pub types: Option<Types>,
 }
 
 #[tonic::async_trait]
 impl TypeService for TypeServiceImpl {
+    async fn list_types(
+        &self,
+        request: Request<ListTypesRequest>,
+    ) -> Result<Response<ListTypesResponse>, Status> {
+        let reserved = in_flight::reserve_response(&request).await;
+        let listed = type_limits::list(self.types.as_ref(), request.into_inner()).await?;
+        Ok(in_flight::fit_response(listed, reserved))
+    }
+
+    async fn set_limits(
+        &self,
+        request: Request<SetLimitsRequest>,
+    ) -> Result<Response<SetLimitsResponse>, Status> {
+        let reserved = in_flight::reserve_response(&request).await;
+        let set = type_limits::set(self.types.as_ref(), request.into_inner()).await?;
+        Ok(in_flight::fit_response(set, reserved))
+    }
+
     async fn pause_type(
         &self,
         request: Request<PauseTypeRequest>,

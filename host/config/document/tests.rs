@@ -102,6 +102,7 @@ fn changed(key: &str, value: &Value) -> Value {
         Value::String(_) if key == "priority" => "high".into(),
         Value::String(_) if key == "overlap" => "queue".into(),
         Value::String(_) if key == "missed" => "all".into(),
+        Value::String(_) if key == "max_rate" => "7/m burst 3".into(),
         Value::String(text) if key == "sha256" => text.replace('5', "6").into(),
         Value::String(text) if text.contains("://") => text.replace("127.0.0.1", "10.0.0.1").into(),
         Value::String(text) => format!("other-{text}").into(),

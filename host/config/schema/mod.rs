@@ -19,7 +19,7 @@ pub use backends::{Broker, Discovery, Etcd, Redis};
 pub use keyvalue::{KeyValue, KeyValueBackend, KeyValueLimits, SqliteKeyValue};
 pub use limits::{Limits, MESSAGE_OVERHEAD};
 pub use node::Node;
-pub use plugin::{Plugin, TaskTypeOverrides};
+pub use plugin::{Plugin, TaskGroupLimits, TaskTypeOverrides};
 pub use plugins::{Component, ComponentOverrides, Plugins, Sandbox, SandboxOverrides};
 pub use queue::{Queue, QueueBackend, RedisQueue, Sqlite};
 pub use schedule::Schedule;

@@ -5,7 +5,7 @@ use super::contract::{Exports, TASK_HANDLER, VERSION};
 use crate::{diagnostic::Diagnostic, sandbox::bindings::manifest};
 use hostel_config::{self as config, TaskTypeOverrides};
 use hostel_runtime::untrusted::is_unprintable;
-use hostel_task::{MAX_RETRY_DELAY, Name, RetryPolicy};
+use hostel_task::{DeclaredLimits, GivenLimit, GivenLimits, MAX_RETRY_DELAY, Name, RetryPolicy};
 use std::{collections::BTreeSet, time::Duration};
 
 const MAX_TASK_TYPES: usize = 256;
@@ -24,10 +24,11 @@ pub struct TaskType {
     pub timeout: Duration,
     /// How often and how soon a failed attempt is repeated.
     pub retry: RetryPolicy,
-    /// Concurrency limit of the task type on this node.
+    /// Concurrency limit of the task type on this node, unless another one is set at run time.
     pub max_concurrency: Option<usize>,
-    /// Cluster-wide concurrency limit of the task type, which only an operator can set.
-    pub max_cluster_concurrency: Option<usize>,
+    /// The limits that the plugin declares and that the configuration has. All but the concurrency on a
+    /// node are the operator's alone.
+    pub limits: DeclaredLimits,
 }
 
 /// A manifest without diagnostics.
@@ -247,7 +248,14 @@ fn task_type(
             backoff_max: backoff_max.unwrap_or(default.backoff_max.max(backoff_initial)),
         },
         max_concurrency: overrides.max_concurrency.or(concurrency),
-        max_cluster_concurrency: overrides.max_cluster_concurrency,
+        limits: DeclaredLimits {
+            manifest: GivenLimits {
+                max_concurrency: concurrency.map(GivenLimit::Max),
+                ..GivenLimits::default()
+            },
+            config: overrides.limits(),
+            config_group: overrides.group.limits(),
+        },
     };
     (diagnostics.len() == before).then_some(task_type)
 }

@@ -2,8 +2,8 @@
 
 pub use super::helpers::MAX_OPEN_TASKS;
 use super::{
-    actions, finishing, groups, leasing, model, options, pauses, priorities, progress, reading,
-    routing, starting, submitting, suspects, unique,
+    actions, finishing, groups, leasing, limits, model, options, pauses, priorities, progress,
+    reading, routing, starting, submitting, suspects, unique,
 };
 use crate::task_queue::TaskQueue;
 use std::sync::Arc;
@@ -63,6 +63,18 @@ cases! {
     unique::a_purge_ends_no_time_of_a_key,
     unique::a_requeued_task_takes_its_key_if_it_is_free,
     unique::concurrent_submissions_make_one_task,
+    limits::a_cluster_wide_limit_is_exact,
+    limits::an_expired_lease_keeps_its_place_until_it_is_ended,
+    limits::renewals_keep_a_place,
+    limits::groups_are_limited_one_by_one,
+    limits::a_limit_of_a_node_counts_its_own_tasks,
+    limits::a_group_at_its_limit_holds_up_no_other,
+    limits::thousands_of_groups_have_their_own_limits,
+    limits::a_rate_allows_its_burst_and_then_waits,
+    limits::no_more_begin_than_the_rate_allows,
+    limits::a_rate_of_a_group_holds_up_no_other,
+    limits::a_type_with_too_many_pending_tasks_refuses_others,
+    limits::a_group_with_too_many_pending_tasks_refuses_others,
     options::options_come_back_as_given,
     options::options_are_part_of_the_content,
     progress::a_renewal_stores_the_progress_of_its_attempt, progress::a_stale_token_reports_no_progress, progress::progress_is_kept_until_the_next_attempt, progress::a_task_to_be_cancelled_still_reports_progress, actions::each_task_of_a_batch_has_its_answer, actions::the_reason_of_a_cancellation_is_the_error_of_the_task, actions::purged_tasks_leave_nothing_behind, actions::a_task_that_waits_for_its_time_can_run_now, actions::a_suspect_can_be_hastened, actions::ended_tasks_are_kept_by_type_and_state, pauses::no_task_of_a_paused_type_is_leased, pauses::a_pause_may_get_another_reason, pauses::the_number_of_paused_types_is_bounded,

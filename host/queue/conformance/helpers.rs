@@ -91,14 +91,11 @@ pub fn request(types: &[(&str, usize)], max: usize, ttl: Duration) -> LeaseReque
 
 /// The limits of a type whose tasks take `mib` MiB of memory each.
 pub fn limits(max: usize, mib: usize) -> RequestedType {
-    RequestedType {
-        max,
-        max_cluster_concurrency: None,
-        needs: Resources {
-            memory_bytes: mib << 20,
-            pool_slots: 1,
-        },
-    }
+    let needs = Resources {
+        memory_bytes: mib << 20,
+        pool_slots: 1,
+    };
+    RequestedType::unlimited(max, needs)
 }
 
 /// Sets the cluster-wide concurrency limit of a type.

@@ -17,6 +17,8 @@ mod finishing;
 mod groups;
 mod helpers;
 mod leasing;
+mod limit_store;
+mod limits;
 mod model;
 mod options;
 mod pauses;
@@ -32,4 +34,5 @@ mod unique;
 
 pub use case::{Case, MAX_OPEN_TASKS, cases, ordered_cases};
 pub use helpers::{finish_one, limited, name, request, task, task_with, with_options};
+pub use limit_store::{LimitCase, limit_cases};
 pub use schedules::{ScheduleCase, schedule_cases};

@@ -4,7 +4,7 @@
 //! says so.
 
 use super::{lease_sequence::RegisteredTypes, shard_client::ShardClient};
-use crate::{Error, LeaseRequest, RequestedType};
+use crate::{Error, LeaseRequest};
 use hostel_task::Name;
 use redis::ScriptInvocation;
 
@@ -23,7 +23,6 @@ pub(super) async fn register(
         return Ok(number);
     }
     let number = types.next_number();
-    let shards = client.tags.len();
     let () = client
         .call(shard, &client.scripts.register_types, |call| {
             call.arg(number);
@@ -31,7 +30,6 @@ pub(super) async fn register(
             for (name, requested) in &*request.types {
                 call.arg(name.as_str())
                     .arg(requested.max.min(UNLIMITED))
-                    .arg(share(requested, shard, shards))
                     .arg(requested.needs.memory_bytes.min(UNLIMITED))
                     .arg(requested.needs.pool_slots.min(UNLIMITED));
             }
@@ -57,32 +55,4 @@ pub(super) fn push(call: &mut ScriptInvocation<'_>, number: u64, request: &Lease
 fn push_targets(call: &mut ScriptInvocation<'_>, request: &LeaseRequest) {
     let targets: Vec<_> = request.targets().map(|target| target.to_string()).collect();
     call.arg(targets.len()).arg(targets);
-}
-
-/// Returns the cluster-wide concurrency limit of a task type in one shard; -1 if there is none.
-fn share(requested: &RequestedType, shard: usize, shards: usize) -> i64 {
-    let max = requested.max_cluster_concurrency;
-    max.and_then(|max| i64::try_from(share_of(max, shard, shards)).ok())
-        .unwrap_or(-1)
-}
-
-/// Divides a cluster-wide limit among the shards, since a script sees only its own shard. No share is
-/// zero, so that no shard's tasks wait forever; with more shards than the limit, as many tasks may run as
-/// there are shards.
-fn share_of(max: usize, shard: usize, shards: usize) -> usize {
-    (max / shards + usize::from(shard < max % shards)).max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_add_up_to_the_limit() {
-        for (max, shards) in [(1, 1), (7, 3), (8, 4), (100, 7)] {
-            let sum: usize = (0..shards).map(|shard| share_of(max, shard, shards)).sum();
-            assert_eq!(sum, max);
-        }
-        assert_eq!(share_of(1, 2, 3), 1);
-    }
 }

@@ -3,8 +3,8 @@
 
 use super::{
     attempt_record::begun_at, batching::MAX_TASKS, errors::corrupt, finish, lease_args,
-    lease_guard::LeaseGuard, lease_sequence::LeaseCall, record::Record, scripts::ms,
-    shard_client::ShardClient,
+    lease_guard::LeaseGuard, lease_sequence::LeaseCall, permits::Permits, record::Record,
+    scripts::ms, shard_client::ShardClient,
 };
 use crate::{Change, Error, LeaseRequest, LeaseToken, Leased, batch_size::MIN_RATE, task_cache};
 use bytes::Bytes;
@@ -34,15 +34,20 @@ pub(super) async fn lease(
     first: usize,
 ) -> Result<LeaseGuard, Error> {
     let mut guard = LeaseGuard::new(client.clone(), tracker);
+    let mut permits = Permits::take(&client, &mut request).await;
     let (mut answers, began) = (Vec::new(), Instant::now());
     for step in client.shards() {
-        if request.max == 0 || (guard.len() > 0 && is_late(began, &request)) {
+        let is_late = guard.len() > 0 && is_late(began, &request);
+        if request.max == 0 || is_late || permits.is_over() {
             break;
         }
         let shard = (first + step) % client.tags.len();
-        let answer = lease_from_shard(&client, shard, &mut request, &mut guard, began).await;
+        let of_shard = (&mut permits, &mut guard);
+        let answer = lease_from_shard(&client, shard, &mut request, of_shard, began).await;
         answers.push((shard, answer));
     }
+    let is_certain = answers.iter().all(|(_, answer)| answer.is_ok());
+    permits.give_back(&client, is_certain).await;
     // Tasks of one shard are valid even if all others failed.
     let result = client.collect_available("lease tasks", answers);
     if guard.len() == 0 {
@@ -57,15 +62,16 @@ async fn lease_from_shard(
     client: &ShardClient,
     shard: usize,
     request: &mut LeaseRequest,
-    guard: &mut LeaseGuard,
+    (permits, guard): (&mut Permits, &mut LeaseGuard),
     began: Instant,
 ) -> Result<(), Error> {
     loop {
-        let (leased, more) = call(client, shard, request).await?;
+        let (leased, more) = call(client, shard, request, permits).await?;
+        permits.subtract(&leased);
         let (fitting, excess) = split_fitting(request, leased);
         guard.add(fitting);
         guard.release(excess);
-        if !more || request.max == 0 || is_late(began, request) {
+        if !more || request.max == 0 || is_late(began, request) || permits.is_over() {
             return Ok(());
         }
     }
@@ -99,9 +105,11 @@ async fn call(
     client: &ShardClient,
     shard: usize,
     request: &LeaseRequest,
+    permits: &Permits,
 ) -> Result<(Vec<Leased>, bool), Error> {
     let mut sequence = client.lease_sequences[shard].next().await;
-    let (now, fence, more, rows) = rows(client, shard, request, &mut sequence).await?;
+    let rooms = permits.rooms();
+    let (now, fence, more, rows) = rows(client, shard, request, &rooms, &mut sequence).await?;
     let more = more || rows.len() == MAX_TASKS;
     client.set_time(now);
     let lease_until = now.after(request.ttl);
@@ -154,6 +162,7 @@ async fn rows(
     client: &ShardClient,
     shard: usize,
     request: &LeaseRequest,
+    rooms: &[(String, String)],
     sequence: &mut LeaseCall,
 ) -> Result<(UnixMs, u64, bool, Vec<Row>), Error> {
     let repeated = sequence.unanswered;
@@ -174,6 +183,9 @@ async fn rows(
                 .arg(MIN_RATE / 1000)
                 .arg(read_at_once);
             lease_args::push(call, types, request);
+            for (scope, room) in rooms {
+                call.arg(scope.as_str()).arg(room.as_str());
+            }
         });
         let leased: Result<Answer, Error> = leased.await;
         let (now, fence, unknown, more, rows) = leased.inspect_err(|_| {

@@ -49,13 +49,15 @@ impl Offers {
 
 impl Offer {
     /// Returns which of these tasks may be handed off: the first that fit into the request. A task with options
-    /// and one whose type has a cluster-wide limit are left to the lease, which knows their rules.
+    /// and one whose type has a limit on all nodes together are left to the lease, which knows their rules.
     pub fn fitting(&self, entries: &[&Entry]) -> Vec<bool> {
         let mut request = self.request.clone();
         let fits = |entry: &&Entry| {
             let task = &entry.task;
             let limits = request.for_route(task.route());
-            let is_simple = limits.is_some_and(|limits| limits.max_cluster_concurrency.is_none());
+            let is_simple = limits.is_some_and(|limits| {
+                limits.max_cluster_concurrency.is_none() && limits.max_rate.is_none()
+            });
             task.options().is_none() && is_simple && request.take(task.task_type())
         };
         entries.iter().map(fits).collect()

@@ -3,6 +3,7 @@
 use super::{
     finish, key_by_key,
     leases::{self, First},
+    permits,
     record::{self, Parts, Record},
     scripts::ms,
     shard_client::ShardClient,
@@ -171,15 +172,26 @@ pub(super) async fn next_due(
     client: &ShardClient,
     request: &LeaseRequest,
 ) -> Result<Option<Duration>, Error> {
-    let first = first(client, request, First::Due).await?;
-    Ok(first.map(|(due, _)| Duration::from_millis(due)))
+    let (open, waits) = permits::look(client, request).await?;
+    let mut soonest = first(client, &open, First::Due).await?.map(|(due, _)| due);
+    for (task_type, wait) in waits {
+        let alone = LeaseRequest {
+            only: Some(task_type),
+            ..request.clone()
+        };
+        let due = first(client, &alone, First::Due).await?;
+        let due = due.map(|(due, _)| due.max(wait));
+        soonest = soonest.into_iter().chain(due).min();
+    }
+    Ok(soonest.map(Duration::from_millis))
 }
 
 pub(super) async fn oldest_blocked(
     client: &ShardClient,
     request: &LeaseRequest,
 ) -> Result<Option<Name>, Error> {
-    Ok(first(client, request, First::Blocked)
+    let (open, _) = permits::look(client, request).await?;
+    Ok(first(client, &open, First::Blocked)
         .await?
         .map(|(_, task_type)| task_type))
 }

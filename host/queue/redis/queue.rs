@@ -13,7 +13,7 @@ use super::{
     maintenance::{self, DetectedDurability},
     offers::Offer,
     pauses::{self, Pauses},
-    queries,
+    pending, queries,
     shard_client::{FORMAT, OLD_FORMAT, Opened, ShardClient},
     submit_batcher::{self, Sender},
     unique,
@@ -176,6 +176,18 @@ impl RedisQueue {
         Ok((Arc::new(client), Arc::new(durability)))
     }
 
+    async fn store(
+        &self,
+        senders: &[Sender],
+        tasks: Vec<Submission>,
+    ) -> Result<Vec<Submitted>, Error> {
+        if tasks.iter().any(unique::has_key) {
+            return unique::submit(&self.client, senders, tasks).await;
+        }
+        let entries = tasks.into_iter().map(Entry::from).collect();
+        submit_batcher::submit_to_shards(&self.client, senders, entries).await
+    }
+
     pub(super) fn client(&self) -> Result<&Arc<ShardClient>, Error> {
         if self.open.lock().is_none() {
             return Err(closed());
@@ -191,11 +203,24 @@ impl TaskQueue for RedisQueue {
             Some(open) => open.senders.clone(),
             None => return Err(closed()),
         };
-        if tasks.iter().any(unique::has_key) {
-            return unique::submit(&self.client, &senders, tasks).await;
+        if !tasks.iter().any(pending::is_limited) {
+            return self.store(&senders, tasks).await;
         }
-        let entries = tasks.into_iter().map(Entry::from).collect();
-        submit_batcher::submit_to_shards(&self.client, &senders, entries).await
+        let mut answers = pending::answers(&self.client, &tasks).await?;
+        let admitted = tasks.into_iter().zip(&answers);
+        let admitted = admitted.filter_map(|(task, answer)| answer.is_none().then_some(task));
+        let admitted: Vec<Submission> = admitted.collect();
+        let mut stored = Vec::new();
+        if !admitted.is_empty() {
+            stored = self.store(&senders, admitted).await?;
+        }
+        let mut stored = stored.into_iter();
+        for answer in &mut answers {
+            *answer = answer.take().or_else(|| stored.next());
+        }
+        let missing = || Error::Corrupt("a submission got no answer".into());
+        let answers = answers.into_iter().collect::<Option<Vec<_>>>();
+        answers.ok_or_else(missing)
     }
 
     async fn compare(&self, task: &Submission) -> Result<Option<Submitted>, Error> {

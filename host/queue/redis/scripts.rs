@@ -48,6 +48,13 @@ macro_rules! memory {
     };
 }
 
+/// Rates of task types and of their groups.
+macro_rules! rates {
+    () => {
+        include_str!("scripts/shared/rates.lua")
+    };
+}
+
 /// What is stored of a task.
 macro_rules! reading_tasks {
     () => {
@@ -118,11 +125,22 @@ scripts![
     counts: reading [library],
     list: reading [library reading_tasks],
     read: reading [library reading_tasks],
+    permits_take: always [rates],
+    permits_give: always [rates],
+    running: reading [],
+    waiting_groups: reading [library],
+    pending: reading [],
 ];
 
 #[cfg(test)]
 mod tests {
-    use hostel_task::SUSPECT_AFTER;
+    use hostel_task::{PERMIT, SUSPECT_AFTER};
+
+    #[test]
+    fn scripts_and_policy_agree_on_the_unit_of_rates() {
+        let rates = include_str!("scripts/shared/rates.lua");
+        assert!(rates.contains(&format!("local PERMIT = {PERMIT}\n")));
+    }
 
     #[test]
     fn scripts_and_policy_agree_on_suspects() {

@@ -16,9 +16,13 @@ use hostel_runtime::{health::Health, log_limit::LogLimit};
 use hostel_task::{TaskId, UnixMs};
 use redis::{Cmd, FromRedisValue, RedisResult, Script, ScriptInvocation};
 use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
+use tokio::sync::Mutex;
 
 /// How long a call may take, including the wait for a new connection and without the time that its bytes
 /// take on their way.
@@ -61,6 +65,8 @@ pub(super) struct ShardClient {
     pub lease_sequences: Vec<LeaseSequence>,
     /// The request that waits for tasks.
     pub offers: Offers,
+    /// Held while tasks of limited types are leased (`permits`).
+    pub limited_leases: Arc<Mutex<()>>,
     pub publisher: Publisher,
     /// Tasks that this queue itself has leased and finished.
     pub task_cache: TaskCache,
@@ -111,6 +117,7 @@ impl ShardClient {
                 .collect(),
             lease_sequences: shards.map(|_| LeaseSequence::default()).collect(),
             offers: Offers::default(),
+            limited_leases: Arc::default(),
             publisher: Publisher::new(),
             task_cache: TaskCache::default(),
             keep_completed_ms: AtomicU64::new(u64::MAX),

@@ -10,6 +10,17 @@ pub(super) type QueuePosition = (i64, i64);
 /// Tasks without a group are one group.
 type Group = Option<Name>;
 
+/// What the limits of a group say when its turn comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// One of its tasks may be leased.
+    Now,
+    /// None before this time, which is later than now.
+    At(i64),
+    /// None until a task of the group ends.
+    Blocked,
+}
+
 pub(super) enum Backlog {
     /// No task has a group.
     Plain(BTreeSet<QueuePosition>),
@@ -24,16 +35,36 @@ pub(super) struct Groups {
     round: VecDeque<Group>,
     /// The first task of each group in the round that has tasks.
     firsts: BTreeMap<QueuePosition, Group>,
-    /// The first task of each other group. It joins the round once that is due.
+    /// The first task of each group that waits, or when its rate allows the next one if that is later. It
+    /// joins the round once that is due.
     waiting: BTreeMap<QueuePosition, Group>,
+    /// The groups that are at their concurrency limit.
+    blocked: BTreeSet<Group>,
     /// The number of tasks that have a group.
     with_group: usize,
 }
 
-#[derive(Default)]
 struct GroupTasks {
     tasks: BTreeSet<QueuePosition>,
-    in_round: bool,
+    place: Place,
+}
+
+/// Where a group is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It waits until its first task is due, and until this time.
+    Waits(i64),
+    Round,
+    Blocked,
+}
+
+impl Default for GroupTasks {
+    fn default() -> Self {
+        Self {
+            tasks: BTreeSet::new(),
+            place: Place::Waits(i64::MIN),
+        }
+    }
 }
 
 impl Default for Backlog {
@@ -77,18 +108,42 @@ impl Backlog {
     }
 
     /// Removes the task whose turn it is, of those that are due by `now`. Tasks that are `late` are removed
-    /// and passed over.
+    /// and passed over, and so are groups whose limits allow no task: `turn` says so of a group of which so many
+    /// tasks were just taken.
     pub fn take(
         &mut self,
         now: i64,
         late: impl Fn(QueuePosition) -> bool,
+        turn: impl FnMut(&Name, usize) -> Turn,
     ) -> Option<QueuePosition> {
         let taken = match self {
             Self::Plain(tasks) => take_first(tasks, now, late, &mut 0),
-            Self::Grouped(groups) => groups.take(now, late),
+            Self::Grouped(groups) => groups.take(now, late, turn),
         };
         self.simplify();
         taken
+    }
+
+    /// Gives a group its turn again if it was at its concurrency limit.
+    pub fn unblock(&mut self, group: &Name) {
+        if let Self::Grouped(groups) = self {
+            groups.unblock(&Some(group.clone()));
+        }
+    }
+
+    /// Forgets which groups were at their limits, and until when others wait for their rates.
+    pub fn forget_limits(&mut self) {
+        if let Self::Grouped(groups) = self {
+            groups.forget_limits();
+        }
+    }
+
+    /// Returns how many tasks of a group there are.
+    pub fn count_of(&self, group: &Name) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Grouped(groups) => groups.count_of(group),
+        }
     }
 
     /// Forgets the groups once no task has one.
@@ -119,14 +174,19 @@ fn take_first(
     }
 }
 
+/// When a group that waits joins the round.
+fn joins_at(first: QueuePosition, until: i64) -> QueuePosition {
+    (first.0.max(until), first.1)
+}
+
 impl Groups {
     /// Groups that begin with these tasks, which have none.
     fn of(tasks: BTreeSet<QueuePosition>) -> Self {
         let mut groups = Self::default();
         if let Some(&first) = tasks.first() {
             groups.waiting.insert(first, None);
-            let in_round = false;
-            groups.tasks.insert(None, GroupTasks { tasks, in_round });
+            let place = Place::Waits(i64::MIN);
+            groups.tasks.insert(None, GroupTasks { tasks, place });
         }
         groups
     }
@@ -137,23 +197,19 @@ impl Groups {
         firsts.into_iter().flatten().min()
     }
 
+    fn count_of(&self, group: &Name) -> usize {
+        let its = self.tasks.get(&Some(group.clone()));
+        its.map_or(0, |its| its.tasks.len())
+    }
+
     fn insert(&mut self, position: QueuePosition, group: Option<&Name>) {
         let group = group.cloned();
         self.with_group += usize::from(group.is_some());
         let its = self.tasks.entry(group.clone()).or_default();
-        let first = its.tasks.first().copied();
+        let before = its.tasks.first().copied();
         its.tasks.insert(position);
-        if first.is_none_or(|first| position < first) {
-            let firsts = if its.in_round {
-                &mut self.firsts
-            } else {
-                &mut self.waiting
-            };
-            if let Some(first) = first {
-                firsts.remove(&first);
-            }
-            firsts.insert(position, group);
-        }
+        let (after, place) = (its.tasks.first().copied(), its.place);
+        self.set_first(&group, place, before, after);
     }
 
     fn remove(&mut self, position: QueuePosition, group: Option<&Name>) {
@@ -161,59 +217,104 @@ impl Groups {
         let Some(its) = self.tasks.get_mut(&group) else {
             return;
         };
+        let before = its.tasks.first().copied();
         if !its.tasks.remove(&position) {
             return;
         }
+        let (after, place) = (its.tasks.first().copied(), its.place);
         self.with_group -= usize::from(group.is_some());
-        let firsts = if its.in_round {
-            &mut self.firsts
-        } else {
-            &mut self.waiting
-        };
-        let was_first = firsts.remove(&position).is_some();
-        match its.tasks.first() {
-            Some(&first) if was_first => {
-                firsts.insert(first, group);
-            }
-            Some(_) => {}
-            // Within the round it keeps its place, where it is removed when its turn comes.
-            None if its.in_round => {}
-            None => {
-                self.tasks.remove(&group);
-            }
+        self.set_first(&group, place, before, after);
+        // Within the round it keeps its place, where it is removed when its turn comes.
+        if after.is_none() && place != Place::Round {
+            self.tasks.remove(&group);
+            self.blocked.remove(&group);
         }
     }
 
-    fn take(&mut self, now: i64, late: impl Fn(QueuePosition) -> bool) -> Option<QueuePosition> {
+    /// Notes a change of the first task of a group.
+    fn set_first(
+        &mut self,
+        group: &Group,
+        place: Place,
+        before: Option<QueuePosition>,
+        after: Option<QueuePosition>,
+    ) {
+        if before == after {
+            return;
+        }
+        let (list, until) = match place {
+            Place::Waits(until) => (&mut self.waiting, until),
+            Place::Round => (&mut self.firsts, i64::MIN),
+            Place::Blocked => return,
+        };
+        if let Some(before) = before {
+            list.remove(&joins_at(before, until));
+        }
+        if let Some(after) = after {
+            list.insert(joins_at(after, until), group.clone());
+        }
+    }
+
+    fn take(
+        &mut self,
+        now: i64,
+        late: impl Fn(QueuePosition) -> bool,
+        mut turn: impl FnMut(&Name, usize) -> Turn,
+    ) -> Option<QueuePosition> {
         self.admit(now);
         loop {
             let group = self.round.pop_front()?;
             let Some(its) = self.tasks.get_mut(&group) else {
                 continue;
             };
+            let mut turn = |taken| group.as_ref().map_or(Turn::Now, |name| turn(name, taken));
+            let (mut taken, mut next) = (None, Turn::Now);
             if let Some(first) = its.tasks.first() {
                 self.firsts.remove(first);
+                next = turn(0);
             }
-            let mut removed = 0;
-            let taken = take_first(&mut its.tasks, now, &late, &mut removed);
-            if group.is_some() {
-                self.with_group -= removed;
-            }
-            match its.tasks.first() {
-                Some(&next) if next.0 <= now => {
-                    self.firsts.insert(next, group.clone());
-                    self.round.push_back(group);
+            if next == Turn::Now {
+                let mut removed = 0;
+                taken = take_first(&mut its.tasks, now, &late, &mut removed);
+                if taken.is_some() && !its.tasks.is_empty() {
+                    next = turn(1);
                 }
-                Some(&next) => {
-                    its.in_round = false;
-                    self.waiting.insert(next, group);
-                }
-                None => {
-                    self.tasks.remove(&group);
+                if group.is_some() {
+                    self.with_group -= removed;
                 }
             }
+            self.put_back(group, next, now);
             if taken.is_some() {
                 return taken;
+            }
+        }
+    }
+
+    /// Puts a group that has had its turn where it belongs.
+    fn put_back(&mut self, group: Group, next: Turn, now: i64) {
+        let Some(its) = self.tasks.get_mut(&group) else {
+            return;
+        };
+        let Some(&first) = its.tasks.first() else {
+            self.tasks.remove(&group);
+            return;
+        };
+        its.place = match next {
+            Turn::Blocked => Place::Blocked,
+            Turn::At(time) => Place::Waits(time),
+            Turn::Now if first.0 > now => Place::Waits(i64::MIN),
+            Turn::Now => Place::Round,
+        };
+        match its.place {
+            Place::Blocked => {
+                self.blocked.insert(group);
+            }
+            Place::Waits(until) => {
+                self.waiting.insert(joins_at(first, until), group);
+            }
+            Place::Round => {
+                self.firsts.insert(first, group.clone());
+                self.round.push_back(group);
             }
         }
     }
@@ -223,129 +324,44 @@ impl Groups {
         while let Some(waiting) = self.waiting.first_entry()
             && waiting.key().0 <= now
         {
-            let (first, group) = waiting.remove_entry();
-            if let Some(its) = self.tasks.get_mut(&group) {
-                its.in_round = true;
-            }
-            self.firsts.insert(first, group.clone());
+            let group = waiting.remove();
+            let Some(its) = self.tasks.get_mut(&group) else {
+                continue;
+            };
+            its.place = Place::Round;
+            self.firsts
+                .extend(its.tasks.first().map(|&first| (first, group.clone())));
             self.round.push_back(group);
+        }
+    }
+
+    fn unblock(&mut self, group: &Group) {
+        let Some(group) = self.blocked.take(group) else {
+            return;
+        };
+        if let Some(its) = self.tasks.get_mut(&group) {
+            its.place = Place::Round;
+            self.firsts
+                .extend(its.tasks.first().map(|&first| (first, group.clone())));
+            // It has waited for this turn.
+            self.round.push_front(group);
+        }
+    }
+
+    fn forget_limits(&mut self) {
+        for group in self.blocked.clone() {
+            self.unblock(&group);
+        }
+        self.waiting.clear();
+        for (group, its) in &mut self.tasks {
+            if let Place::Waits(until) = &mut its.place {
+                *until = i64::MIN;
+                self.waiting
+                    .extend(its.tasks.first().map(|&first| (first, group.clone())));
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn name(given: &str) -> Name {
-        Name::parse("group", given).unwrap()
-    }
-
-    /// A backlog with tasks that are due at their numbers; a group of "" is none.
-    fn backlog(tasks: &[(i64, &str)]) -> Backlog {
-        let mut backlog = Backlog::default();
-        for &(number, group) in tasks {
-            insert(&mut backlog, number, group);
-        }
-        backlog
-    }
-
-    fn insert(backlog: &mut Backlog, number: i64, group: &str) {
-        let group = (!group.is_empty()).then(|| name(group));
-        backlog.insert((number, number), group.as_ref());
-    }
-
-    fn take_all(backlog: &mut Backlog, now: i64) -> Vec<i64> {
-        let take = || backlog.take(now, |_| false).map(|(_, number)| number);
-        std::iter::from_fn(take).collect()
-    }
-
-    #[test]
-    fn tasks_without_a_group_come_by_age() {
-        let mut backlog = backlog(&[(3, ""), (1, ""), (2, ""), (9, "")]);
-        assert_eq!(backlog.first(), Some((1, 1)));
-        backlog.remove((2, 2), None);
-        assert_eq!(take_all(&mut backlog, 5), [1, 3]);
-        assert_eq!(backlog.first(), Some((9, 9)));
-    }
-
-    #[test]
-    fn groups_take_turns_from_the_oldest_on() {
-        let mut backlog = backlog(&[(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, ""), (6, "")]);
-        assert_eq!(take_all(&mut backlog, 9), [1, 4, 5, 2, 6, 3]);
-        assert!(matches!(backlog, Backlog::Plain(tasks) if tasks.is_empty()));
-    }
-
-    #[test]
-    fn a_group_joins_the_round_when_it_is_due() {
-        let mut backlog = backlog(&[(1, "a"), (2, "a"), (3, "a"), (20, "b")]);
-        assert_eq!(backlog.take(10, |_| false), Some((1, 1)));
-        insert(&mut backlog, 4, "c");
-        assert_eq!(take_all(&mut backlog, 10), [2, 4, 3]);
-        assert_eq!(backlog.first(), Some((20, 20)));
-        assert_eq!(take_all(&mut backlog, 20), [20]);
-    }
-
-    #[test]
-    fn a_group_has_one_place_in_the_round() {
-        let mut backlog = backlog(&[(1, "a"), (2, "b"), (3, "b"), (4, "b"), (5, "a")]);
-        assert_eq!(backlog.take(9, |_| false), Some((1, 1)));
-        // The group leaves the round and comes back before its turn.
-        backlog.remove((5, 5), Some(&name("a")));
-        insert(&mut backlog, 6, "a");
-        insert(&mut backlog, 7, "a");
-        assert_eq!(take_all(&mut backlog, 9), [2, 6, 3, 7, 4]);
-    }
-
-    #[test]
-    fn late_tasks_cost_no_turn() {
-        let mut backlog = backlog(&[(1, "a"), (2, "a"), (3, "b"), (4, ""), (5, "c")]);
-        let late = |position: QueuePosition| matches!(position.1, 1 | 3 | 5);
-        let mut taken = Vec::new();
-        while let Some((_, number)) = backlog.take(9, late) {
-            taken.push(number);
-        }
-        assert_eq!(taken, [2, 4]);
-        assert_eq!(backlog.first(), None);
-    }
-
-    #[test]
-    fn a_backlog_without_groups_left_is_plain_again() {
-        let mut backlog = backlog(&[(1, ""), (2, "a"), (3, "")]);
-        assert!(matches!(backlog, Backlog::Grouped(_)));
-        backlog.remove((2, 2), Some(&name("a")));
-        assert!(matches!(backlog, Backlog::Plain(_)));
-        assert_eq!(take_all(&mut backlog, 9), [1, 3]);
-    }
-
-    #[test]
-    fn every_task_is_taken_once_whatever_happens_before() {
-        for seed in 0..200 {
-            let mut random = fastrand::Rng::with_seed(seed);
-            let mut backlog = Backlog::default();
-            let mut pending: BTreeMap<i64, &str> = BTreeMap::new();
-            for number in 0..60 {
-                let group = ["", "a", "b", "c"][random.usize(..4)];
-                let due = random.i64(..10);
-                let position = (due, number);
-                let of = (!group.is_empty()).then(|| name(group));
-                backlog.insert(position, of.as_ref());
-                if random.u8(..4) == 0 {
-                    backlog.remove(position, of.as_ref());
-                } else {
-                    pending.insert(number, group);
-                }
-                if random.bool()
-                    && let Some((due, number)) = backlog.take(5, |_| false)
-                {
-                    assert!(due <= 5);
-                    assert!(pending.remove(&number).is_some(), "seed {seed}");
-                }
-            }
-            let mut rest = take_all(&mut backlog, 10);
-            rest.sort_unstable();
-            assert!(rest.into_iter().eq(pending.into_keys()), "seed {seed}");
-            assert!(matches!(backlog, Backlog::Plain(tasks) if tasks.is_empty()));
-        }
-    }
-}
+mod tests;

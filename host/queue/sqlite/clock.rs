@@ -122,6 +122,7 @@ impl Clock {
                 "UPDATE task SET at = at - ?1 WHERE state = 0 AND typeof(at) = 'integer'",
                 "UPDATE task_options SET start_by = start_by - ?1 WHERE typeof(start_by) = 'integer'",
                 "UPDATE unique_key SET until = until - ?1 WHERE typeof(until) = 'integer'",
+                "UPDATE rate SET at = at - ?1 WHERE typeof(at) = 'integer'",
             ] {
                 conn.execute(sql, [resumed.due_earlier_by])?;
             }

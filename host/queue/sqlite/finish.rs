@@ -3,7 +3,7 @@
 
 use super::{
     encoding::{SymbolId, millis},
-    index::ActiveLease,
+    running::ActiveLease,
     transaction::Transaction,
 };
 use crate::{
@@ -94,12 +94,12 @@ impl Transaction<'_> {
             self.statements.set_error.execute(params![seq, &**reason])?;
         }
         let id = &finish.token.id;
-        self.index.running.remove(id);
+        self.index.end_lease(id);
+        let options = lease.options.as_deref();
         if state == StateKind::Pending {
-            let options = lease.options.as_deref();
             self.index
                 .insert_pending(lease.route, (at, seq), losses, options, None)?;
-        } else if let Some(options) = lease.options.as_deref() {
+        } else if let Some(options) = options {
             let task_type = self.index.route_mut(lease.route)?.route.task_type.clone();
             self.release_key(id, &task_type, options, now)?;
         }

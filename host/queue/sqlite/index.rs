@@ -8,12 +8,16 @@ use super::{
     encoding::{SymbolId, parse_name, parse_route, read_current_options, state_kind},
     heads::Heads,
     placement::{Placement, Placements},
+    rates::Rates,
     route_index::RouteIndex,
+    running::{ActiveLease, Running},
     submit_cache::SubmitCache,
 };
 use crate::task_queue::LeaseToken;
 use hostel_sqlite::StatementError;
-use hostel_task::{Name, PausedTypes, Priority, StateKind, TaskId, TaskOptions, TypePause, UnixMs};
+use hostel_task::{
+    GroupLimits, Name, PausedTypes, Priority, StateKind, TaskOptions, TypePause, UnixMs,
+};
 use rusqlite::{Connection, Row, types::Value};
 use std::{
     collections::{HashMap, HashSet},
@@ -24,7 +28,13 @@ use std::{
 pub(super) struct Index {
     pub symbols: HashMap<Box<str>, SymbolId>,
     pub routes: HashMap<SymbolId, RouteIndex>,
-    pub running: HashMap<TaskId, ActiveLease>,
+    pub running: Running,
+    /// What the rates of types and groups have given out.
+    pub rates: Rates,
+    /// The node of the latest lease. What limits leave is for one node.
+    pub latest_node: SymbolId,
+    /// The limits of the groups of each type at the latest lease, of the types that have some.
+    pub group_limits: HashMap<Name, Arc<GroupLimits>>,
     /// Routes that changed since this set was last drained.
     pub changed_routes: HashSet<SymbolId>,
     pub heads: Heads,
@@ -37,23 +47,6 @@ pub(super) struct Index {
     pub open: usize,
     /// The number of the next lease, by which priorities take turns.
     pub leases: u64,
-}
-
-/// The lease of a running task.
-#[derive(Debug, Clone)]
-pub(super) struct ActiveLease {
-    pub seq: i64,
-    pub fence: i64,
-    pub route: SymbolId,
-    pub attempt: u32,
-    pub lease_until: i64,
-    pub cancel_requested: bool,
-    /// The error of the task if it is cancelled.
-    pub cancel_reason: Option<Arc<str>>,
-    pub losses: u32,
-    pub options: Option<Arc<TaskOptions>>,
-    /// Progress was stored, which the cache of tasks may not know yet.
-    pub has_progress: bool,
 }
 
 impl Index {
@@ -81,10 +74,11 @@ impl Index {
              FROM task LEFT JOIN task_options USING (seq) WHERE state = 0";
         index.load_rows(conn, pending, &mut damaged, Self::load_pending)?;
         let running = "SELECT seq, type, id, fence, attempt, at, cancel_asked, losses, options,
-                 priority, cancel_reason
+                 priority, cancel_reason, ifnull(node, 0)
              FROM task LEFT JOIN task_options USING (seq) WHERE state = 1";
         index.load_rows(conn, running, &mut damaged, Self::load_running)?;
         index.changed_routes = index.routes.keys().copied().collect();
+        index.rates = Rates::load(conn)?;
         Ok((index, damaged))
     }
 
@@ -92,6 +86,7 @@ impl Index {
     /// routes. That they are empty now is a change, too.
     pub fn succeed(&mut self, before: Self) {
         self.leases = before.leases;
+        self.rates.succeed(before.rates);
         for (symbol, route) in before.routes {
             let empty = || RouteIndex::new(route.route);
             self.routes.entry(symbol).or_insert_with(empty);
@@ -136,6 +131,7 @@ impl Index {
             losses: row.get(7)?,
             options: read_current_options(row.get_ref(8)?, row.get_ref(9)?)?,
             cancel_reason: row.get(10)?,
+            node: row.get(11)?,
             has_progress: false,
         };
         self.route_mut(lease.route)?;

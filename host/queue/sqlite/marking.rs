@@ -4,7 +4,7 @@
 use super::{
     damage::Damage,
     encoding::{SymbolId, parse_name, parse_route},
-    index::ActiveLease,
+    running::ActiveLease,
     transaction::Transaction,
 };
 use hostel_runtime::log_limit::LogLimit;
@@ -70,7 +70,7 @@ impl Transaction<'_> {
         error: StatementError,
     ) -> Result<(), StatementError> {
         let damage = Damage::of(lease.seq, error)?;
-        if self.index.running.remove(id).is_none() {
+        if self.index.end_lease(id).is_none() {
             // The failed operation changed the index, but not the database.
             return self.mark(&[damage]);
         }

@@ -61,6 +61,11 @@ impl Placements {
         Some(placement)
     }
 
+    /// Returns the place of a pending task with options.
+    pub fn position(&self, seq: i64) -> Option<QueuePosition> {
+        self.by_seq.get(&seq).map(|placement| placement.position)
+    }
+
     /// Returns the group of a pending task, if it has one.
     pub fn group(&self, seq: i64) -> Option<&Name> {
         self.by_seq.get(&seq)?.group.as_ref()

@@ -1,6 +1,6 @@
 //! The tasks of one route: the pending ones by priority, and the number in each state.
 
-use super::backlog::{Backlog, QueuePosition};
+use super::backlog::{Backlog, QueuePosition, Turn};
 use hostel_task::{Name, Priority, Route, is_suspect};
 use std::collections::BTreeSet;
 
@@ -77,24 +77,50 @@ impl RouteIndex {
     }
 
     /// Removes the next task of a priority that is due by `now`. Tasks that are `late` are removed and
-    /// passed over.
+    /// passed over, and so are groups whose limits allow no task, which `turn` says.
     pub fn take(
         &mut self,
         priority: Priority,
-        suspect: bool,
         now: i64,
         late: impl Fn(QueuePosition) -> bool,
+        turn: impl FnMut(&Name, usize) -> Turn,
     ) -> Option<QueuePosition> {
-        let pending = &mut self.pending[priority as usize];
-        if suspect {
-            // It has begun before, so it is never late.
-            let first = pending.suspects.first().filter(|first| first.0 <= now);
-            let first = *first?;
-            pending.suspects.remove(&first);
-            Some(first)
-        } else {
-            pending.tasks.take(now, late)
+        self.pending[priority as usize].tasks.take(now, late, turn)
+    }
+
+    /// Removes the first suspect of a priority that is due by `now` and that `may_run`. It has begun before, so
+    /// it is never late.
+    pub fn take_suspect(
+        &mut self,
+        priority: Priority,
+        now: i64,
+        mut may_run: impl FnMut(QueuePosition) -> bool,
+    ) -> Option<QueuePosition> {
+        let suspects = &mut self.pending[priority as usize].suspects;
+        let mut due = suspects.iter().copied().take_while(|first| first.0 <= now);
+        let first = due.find(|&first| may_run(first))?;
+        suspects.remove(&first);
+        Some(first)
+    }
+
+    /// Gives a group its turns again if it was at its concurrency limit.
+    pub fn unblock(&mut self, group: &Name) {
+        for pending in &mut self.pending {
+            pending.tasks.unblock(group);
         }
+    }
+
+    /// Forgets which groups were at their limits, and until when others wait for their rates.
+    pub fn forget_limits(&mut self) {
+        for pending in &mut self.pending {
+            pending.tasks.forget_limits();
+        }
+    }
+
+    /// Returns how many tasks of a group are pending, without suspects.
+    pub fn pending_in_group(&self, group: &Name) -> usize {
+        let pending = self.pending.iter();
+        pending.map(|pending| pending.tasks.count_of(group)).sum()
     }
 
     /// Replaces what `Heads` has of this route, and returns what it had.

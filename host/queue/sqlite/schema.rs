@@ -58,6 +58,24 @@ CREATE TABLE paused_type (
     since INTEGER NOT NULL,         -- by the wall clock
     reason TEXT
 ) WITHOUT ROWID;
+-- What the rate of a type, or of one of its groups, has given out and not got back.
+CREATE TABLE rate (
+    type TEXT NOT NULL,
+    in_group TEXT NOT NULL,         -- '' for the type itself
+    units INTEGER NOT NULL,         -- how much was missing from the bucket: 86400000 for each task
+    at INTEGER NOT NULL,            -- when
+    PRIMARY KEY (type, in_group)
+) WITHOUT ROWID;
+-- Limits that were set at run time.
+CREATE TABLE type_limit (
+    scope TEXT PRIMARY KEY,         -- TYPE, TYPE/* for each of its groups, or TYPE/GROUP
+    limits TEXT NOT NULL            -- a JSON object
+) WITHOUT ROWID;
+CREATE TABLE type_limit_version (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    version INTEGER NOT NULL        -- changes with each change
+);
+INSERT INTO type_limit_version VALUES (1, 0);
 -- For people with a shell; hostel itself does not read it.
 CREATE VIEW tasks AS
 WITH shown AS (SELECT *, ifnull((SELECT ahead FROM clock WHERE since <= submitted_at

@@ -41,6 +41,8 @@ statements! {
     close_key: "UPDATE unique_key SET open = 0 WHERE type = ?1 AND key = ?2 AND id = ?3";
     purge_keys: "DELETE FROM unique_key WHERE (type, key) IN (SELECT type, key FROM unique_key
         WHERE open = 0 AND until <= ?1 ORDER BY until LIMIT ?2)";
+    store_rate: "INSERT OR REPLACE INTO rate (type, in_group, units, at) VALUES (?1, ?2, ?3, ?4)";
+    delete_rate: "DELETE FROM rate WHERE type = ?1 AND in_group = ?2";
     waiting: "SELECT id, attempt, fence, metadata, payload, losses
         FROM task JOIN body USING (seq) WHERE seq = ?1";
     lease: "UPDATE task SET state = 1, at = ?2, fence = ?3, attempt = ?4, started_at = ?5, node = ?6,

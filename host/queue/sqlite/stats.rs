@@ -6,7 +6,7 @@ use crate::{
     lease_request::{LeaseRequest, RequestedType},
     task_queue::Counts,
 };
-use hostel_task::{Name, PausedTypes, Route, StateKind};
+use hostel_task::{Name, PausedTypes, Route, Spent, StateKind};
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};
 
@@ -19,6 +19,8 @@ struct Routes {
     /// When the first task and the first suspect are due, of the routes that have pending tasks.
     due: HashMap<Route, [Option<i64>; 2]>,
     paused: Arc<PausedTypes>,
+    /// What was spent of the rates of types.
+    spent: HashMap<Name, Spent>,
 }
 
 impl Stats {
@@ -37,6 +39,13 @@ impl Stats {
                 routes.due.insert(entry.route.clone(), due);
             }
             routes.counts.insert(entry.route.clone(), entry.counts);
+        }
+        for (task_type, spent) in index.rates.changed_types() {
+            if spent == Spent::default() {
+                routes.spent.remove(&task_type);
+            } else {
+                routes.spent.insert(task_type, spent);
+            }
         }
     }
 
@@ -73,7 +82,8 @@ impl Stats {
 
 impl Routes {
     /// Returns the route whose first task is due first, of those that are requested and do, or do not,
-    /// fit into what is available. Types that are paused, or run as often as they may, are left out.
+    /// fit into what is available. Types that are paused, or run as often as they may, are left out, and tasks are
+    /// due when the rate of their type allows the next one.
     fn first(&self, request: &LeaseRequest, fits: bool) -> Option<(i64, &Route)> {
         let due = self.due.iter().filter_map(|(route, &[due, suspect])| {
             let suspect = suspect.filter(|_| request.allow_suspect);
@@ -83,9 +93,18 @@ impl Routes {
                 && limits.needs.fits_in(request.available) == fits
                 && !self.paused.contains_key(&route.task_type)
                 && !self.is_full(&route.task_type, limits);
+            let due = due.max(self.allowed_at(&route.task_type, limits));
             may_run.then_some((due, route))
         });
         due.min_by_key(|&(due, _)| due)
+    }
+
+    /// Returns when the rate of a type allows the next task.
+    fn allowed_at(&self, task_type: &Name, limits: &RequestedType) -> i64 {
+        let rate = limits.max_rate.zip(self.spent.get(task_type));
+        rate.map_or(i64::MIN, |(rate, &spent)| {
+            i64::try_from(rate.next_at(spent)).unwrap_or(i64::MAX)
+        })
     }
 
     fn is_full(&self, task_type: &Name, limits: &RequestedType) -> bool {

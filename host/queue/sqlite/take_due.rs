@@ -1,14 +1,17 @@
 //! The order of leases: which pending tasks a request is given. Priorities share the leases by
 //! `Priority::of_turn`; within a priority the oldest task of all routes comes first, and within a route the
-//! groups take turns (`backlog`).
+//! groups take turns (`backlog`). Types and groups at their limits are passed over (`room`).
 
-use super::{backlog::QueuePosition, encoding::SymbolId, heads::Head, index::Index};
-use crate::lease_request::LeaseRequest;
-use hostel_task::{Name, Priority, Resources, StateKind};
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+use super::{
+    backlog::{QueuePosition, Turn},
+    encoding::SymbolId,
+    heads::Head,
+    index::Index,
+    room::{Room, Taking},
 };
+use crate::lease_request::LeaseRequest;
+use hostel_task::{Priority, Resources};
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// A task that is to be leased.
 pub(super) struct Taken {
@@ -20,8 +23,7 @@ pub(super) struct Taken {
 /// What a request may still be given.
 struct Due {
     heads: [BinaryHeap<Reverse<Head>>; 3],
-    /// How many more tasks of each type may run.
-    remaining: HashMap<Name, usize>,
+    room: Room,
     available: Resources,
     has_suspect: bool,
 }
@@ -30,7 +32,8 @@ impl Index {
     /// Removes the tasks that are to be leased from what is pending: those due by `now`, within the limits
     /// of the request and the concurrency limits of their types, and at most one suspect. Tasks of paused
     /// types stay.
-    pub fn take_due(&mut self, request: &LeaseRequest, now: i64) -> Vec<Taken> {
+    pub fn take_due(&mut self, request: &LeaseRequest, node: SymbolId, now: i64) -> Vec<Taken> {
+        self.follow_limits(request, node);
         self.heads.update(&mut self.routes);
         let mut due = self.due(request, now);
         let mut taken = Vec::new();
@@ -61,9 +64,10 @@ impl Index {
                 continue;
             };
             if self.placements.is_late(first.1, now) {
-                // The route is as old as the oldest of its other tasks.
+                // The route is as old as the oldest of its other tasks. The head may be later than the task.
                 let group = self.placements.group(first.1);
-                entry.remove(first, 0, priority, group);
+                let position = self.placements.position(first.1).unwrap_or(first);
+                entry.remove(position, 0, priority, group);
                 let next = entry.first_of(priority, suspect);
                 let next = next.filter(|next| next.0 <= now);
                 heads.extend(next.map(|next| Reverse((next, symbol, suspect))));
@@ -71,40 +75,67 @@ impl Index {
                 self.heads.stale.insert(symbol);
                 continue;
             }
-            let task_type = &entry.route.task_type;
-            let of_type = due.remaining.get_mut(task_type).filter(|count| **count > 0);
-            let needs = request.types.get(task_type).map(|limits| limits.needs);
-            let rest = needs.and_then(|needs| due.available.checked_sub(needs));
-            // Otherwise tasks of other types may still fit.
-            let (Some(count), Some(rest), false) = (of_type, rest, suspect && due.has_suspect)
-            else {
+            let task_type = entry.route.task_type.clone();
+            let Some(limits) = request.types.get(&task_type) else {
                 continue;
             };
+            let rest = due.available.checked_sub(limits.needs);
+            // Otherwise tasks of other types may still fit.
+            let (true, Some(rest), false) = (
+                due.room.has_type(&task_type),
+                rest,
+                suspect && due.has_suspect,
+            ) else {
+                continue;
+            };
+            let taking = Taking {
+                node: self.latest_node,
+                now,
+                task_type: &task_type,
+                limits,
+                running: &self.running,
+                rates: &self.rates,
+            };
             let placements = &self.placements;
-            let late = |(_, seq): QueuePosition| placements.is_late(seq, now);
-            let first = entry.take(priority, suspect, now, late);
+            let room = &mut due.room;
+            let first = if suspect {
+                entry.take_suspect(priority, now, |(_, seq)| {
+                    let group = placements.group(seq);
+                    group.is_none_or(|group| room.turn(&taking, group, 0) == Turn::Now)
+                })
+            } else {
+                let late = |(_, seq): QueuePosition| placements.is_late(seq, now);
+                entry.take(priority, now, late, |group, taken| {
+                    room.turn(&taking, group, taken)
+                })
+            };
+            self.changed_routes.insert(symbol);
+            self.heads.stale.insert(symbol);
+            // If nothing is taken, nothing that is due can be given to this request.
+            let Some((_, seq)) = first else {
+                continue;
+            };
             let next = entry.first_of(priority, suspect);
             let next = next.filter(|next| next.0 <= now);
             heads.extend(next.map(|next| Reverse((next, symbol, suspect))));
-            self.changed_routes.insert(symbol);
-            self.heads.stale.insert(symbol);
-            if let Some((_, seq)) = first {
-                *count -= 1;
-                due.available = rest;
-                due.has_suspect |= suspect;
-                return Some(Taken {
-                    route: symbol,
-                    seq,
-                    has_options: self.placements.remove(seq).is_some(),
-                });
-            }
+            let placement = self.placements.remove(seq);
+            let group = placement.as_ref().and_then(|it| it.group.as_ref());
+            due.room
+                .take(&task_type, limits, group, &mut self.rates, now);
+            due.available = rest;
+            due.has_suspect |= suspect;
+            return Some(Taken {
+                route: symbol,
+                seq,
+                has_options: placement.is_some(),
+            });
         }
         None
     }
 
-    /// Returns the heads that are due and requested, and how many more tasks of each type may run.
+    /// Returns the heads that are due and requested, and the room for each type.
     fn due(&self, request: &LeaseRequest, now: i64) -> Due {
-        let mut remaining = HashMap::new();
+        let mut room = Room::default();
         let heads = self.heads.by_priority.each_ref().map(|heads| {
             let mut due = BinaryHeap::new();
             for &head in heads.iter().take_while(|(first, ..)| first.0 <= now) {
@@ -118,33 +149,19 @@ impl Index {
                 let Some(limits) = request.for_route(route) else {
                     continue;
                 };
-                let task_type = &route.task_type;
-                if self.paused.contains_key(task_type) {
+                if self.paused.contains_key(&route.task_type) {
                     continue;
                 }
-                if !remaining.contains_key(task_type) {
-                    let in_cluster = limits.max_cluster_concurrency.map_or(usize::MAX, |max| {
-                        max.saturating_sub(self.running_of(task_type))
-                    });
-                    let count = request.remaining_of(task_type, limits).min(in_cluster);
-                    remaining.insert(task_type.clone(), count);
-                }
+                room.add_type(self, request, &route.task_type, limits, now);
                 due.push(Reverse(head));
             }
             due
         });
         Due {
             heads,
-            remaining,
+            room,
             available: request.available,
             has_suspect: false,
         }
-    }
-
-    fn running_of(&self, task_type: &Name) -> usize {
-        let routes = self.routes.values();
-        let of_type = routes.filter(|entry| entry.route.task_type == *task_type);
-        let running = of_type.map(|entry| entry.counts[StateKind::Running as usize]);
-        usize::try_from(running.sum::<u64>()).unwrap_or(usize::MAX)
     }
 }

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 mod damage;
 mod hand_off;
+mod limits;
 mod options;
 mod time;
 

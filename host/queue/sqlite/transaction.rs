@@ -8,9 +8,11 @@ use super::{
     encoding::{
         SymbolId, millis, parse_name, read_bytes, read_metadata, write_metadata, write_progress,
     },
-    index::{ActiveLease, Index},
+    index::Index,
     offers::{HandedOff, Offers},
+    room::TooManyPending,
     route_index::RouteIndex,
+    running::ActiveLease,
     statements::Statements,
     take_due::Taken,
 };
@@ -21,7 +23,7 @@ use crate::{
     watch::Change,
 };
 use hostel_sqlite::StatementError;
-use hostel_task::{Name, Route, StateKind, Submission, Task, TaskId, UnixMs, is_suspect};
+use hostel_task::{Name, Route, Spent, StateKind, Submission, Task, TaskId, UnixMs, is_suspect};
 use rusqlite::{Connection, params};
 use std::{sync::Arc, time::Duration};
 
@@ -151,6 +153,13 @@ impl<'c> Transaction<'c> {
         if is_full {
             return Ok(Submitted::Full);
         }
+        if let Some(limit) = self.index.too_many_pending(task) {
+            let stored = self.stored_answer(task, now)?;
+            return Ok(stored.unwrap_or(match limit {
+                TooManyPending::OfType => Submitted::TypeFull,
+                TooManyPending::OfGroup => Submitted::GroupFull,
+            }));
+        }
         let submitted_at = self.clock.to_wall(now);
         let route = self.route_symbol(task.route())?;
         let metadata = write_metadata(task.metadata());
@@ -190,11 +199,12 @@ impl<'c> Transaction<'c> {
         let now = self.clock.now();
         let until = now.saturating_add(millis(request.ttl));
         let (leased_at, lease_until) = (self.clock.to_wall(now), self.clock.to_wall(until));
-        let taken = self.index.take_due(request, now);
+        let node = self.symbol(request.node.as_str())?;
+        let taken = self.index.take_due(request, node, now);
+        self.store_rates(request, now)?;
         if taken.is_empty() {
             return Ok(Vec::new());
         }
-        let node = self.symbol(request.node.as_str())?;
         let mut leased = Vec::with_capacity(taken.len());
         for taken in taken {
             let Taken { route, seq, .. } = taken;
@@ -212,6 +222,7 @@ impl<'c> Transaction<'c> {
                 seq,
                 fence,
                 route,
+                node,
                 attempt: task.attempt,
                 lease_until: until,
                 cancel_requested: false,
@@ -234,6 +245,23 @@ impl<'c> Transaction<'c> {
             leased.push(task);
         }
         Ok(leased)
+    }
+
+    /// Stores what the lease of a request has spent of rates.
+    fn store_rates(&mut self, request: &LeaseRequest, now: i64) -> Result<(), StatementError> {
+        let now = u64::try_from(now).unwrap_or_default();
+        for ((task_type, group), spent) in self.index.rates.changes(request, now) {
+            let (task_type, group) = (task_type.as_str(), group.as_ref().map_or("", Name::as_str));
+            let Some(Spent { units, at }) = spent else {
+                self.statements.delete_rate.execute([task_type, group])?;
+                continue;
+            };
+            // No rate has as many units, and no clock goes as far.
+            let [units, at] = [units, at].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
+            let values = params![task_type, group, units, at];
+            self.statements.store_rate.execute(values)?;
+        }
+        Ok(())
     }
 
     fn read_waiting(&mut self, taken: &Taken) -> Result<Waiting, StatementError> {

@@ -106,7 +106,9 @@ async fn bench(max_open_tasks: usize) -> Bench {
         }),
         ..config::Config::default().queue
     };
-    let Opened { tasks, schedules } = open_with_schedules(&settings, &health).await.unwrap();
+    let Opened {
+        tasks, schedules, ..
+    } = open_with_schedules(&settings, &health).await.unwrap();
     let store = Arc::new(Interrupted {
         store: schedules,
         is_interrupted: AtomicBool::new(false),

@@ -3,12 +3,12 @@
 use hostel::{
     queue::{LeaseRequest, RequestedType, RequestedTypes},
     task::{
-        Action, Name, Outcome, Priority, Resources, Start, Submission, SubmissionLimits, Target,
-        TaskOptions, Unique, UnixMs,
+        Action, GroupLimits, Limits, Name, Outcome, Priority, Rate, Resources, Start, Submission,
+        SubmissionLimits, Target, TaskOptions, Unique, UnixMs,
     },
 };
 use hostel_fuzz::Choices;
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// Names that a script could take for something else.
 const NAMES: [&str; 10] = [
@@ -134,12 +134,31 @@ fn resources(choices: &mut Choices<'_>) -> Resources {
     }
 }
 
+fn rate(choices: &mut Choices<'_>) -> Rate {
+    let rates = ["1/s", "1000000/s burst 1000000", "1/d"];
+    choices.one_of(&rates).parse().unwrap()
+}
+
+/// The limits of each group.
+fn groups(choices: &mut Choices<'_>) -> Arc<GroupLimits> {
+    let each = Limits {
+        max_concurrency: choices.maybe(count),
+        max_cluster_concurrency: choices.maybe(count),
+        max_rate: choices.maybe(rate),
+        max_pending: None,
+    };
+    let named = HashMap::new();
+    Arc::new(GroupLimits { each, named })
+}
+
 /// A lease request.
 pub fn request(choices: &mut Choices<'_>) -> LeaseRequest {
     let requested = (0..choices.below(4)).map(|_| {
         let requested = RequestedType {
             max: count(choices),
             max_cluster_concurrency: choices.maybe(count),
+            max_rate: choices.maybe(rate),
+            groups: choices.maybe(groups),
             needs: choices.maybe(resources).unwrap_or_default(),
         };
         (name(choices), requested)

@@ -3,7 +3,8 @@
 use crate::conformance::helpers::*;
 use fastrand::Rng;
 
-const GROUPS: [&str; 3] = ["g1", "g2", "g3"];
+/// The groups that tasks have.
+pub(super) const GROUPS: [&str; 3] = ["g1", "g2", "g3"];
 const TAGS: [&str; 3] = ["red", "green", "blue"];
 
 /// A time that no run of the model reaches, from now on or back.

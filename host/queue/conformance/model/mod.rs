@@ -3,12 +3,14 @@
 
 mod actions;
 mod known;
+mod limits;
 mod order;
 
 use super::helpers::*;
 use bytes::Bytes;
 use hostel_task::is_suspect;
 use known::{Known, any_group, any_options, any_progress, any_tag};
+use limits::{RandomLimits, Spent};
 use order::{Allowance, Order};
 use std::collections::BTreeMap;
 
@@ -23,6 +25,7 @@ struct Model<'q> {
     /// The task that has a unique key of a type.
     keys: BTreeMap<(&'static str, Name), Name>,
     order: Order,
+    spent: Spent,
     /// Tokens that once held a task.
     tokens: Vec<LeaseToken>,
     submitted: usize,
@@ -49,6 +52,7 @@ pub(super) async fn random_operations_match_the_model(queue: &dyn TaskQueue) {
         tasks: BTreeMap::new(),
         keys: BTreeMap::new(),
         order: Order::default(),
+        spent: Spent::default(),
         tokens: Vec::new(),
         submitted: 0,
     };
@@ -153,17 +157,24 @@ impl Model<'_> {
         tokio::time::sleep(Duration::from_millis(2)).await;
         let mut allowance = Allowance {
             remaining: types.iter().copied().collect(),
+            in_groups: BTreeMap::new(),
             suspect: self.random.bool(),
             due_by: self.due_by(),
         };
-        let request = LeaseRequest {
+        let mut request = LeaseRequest {
             allow_suspect: allowance.suspect,
             ..request(&types, max, HOUR)
         };
+        let limits = RandomLimits::any(&types, &mut self.random);
+        limits.apply(&mut request);
+        limits.restrict(&mut allowance, &self.tasks, &self.spent);
         let leased = self.queue.lease(&request).await.unwrap();
         assert!(leased.len() <= max);
+        self.order.pass_over(&self.tasks, &allowance);
         for task in &leased {
             self.order.take(&self.tasks, &task.token.id, &mut allowance);
+            let known = &self.tasks[&task.token.id];
+            limits.spend(known, &mut self.spent);
             self.leased(task);
             self.update_order();
         }

@@ -27,6 +27,8 @@ pub(super) struct Order {
 /// What one request may still be given.
 pub(super) struct Allowance {
     pub remaining: BTreeMap<&'static str, usize>,
+    /// Of the groups that have limits.
+    pub in_groups: BTreeMap<(&'static str, Name), usize>,
     pub suspect: bool,
     /// Tasks that are due later wait.
     pub due_by: u64,
@@ -69,14 +71,34 @@ impl Order {
             "{id} cannot be leased: {known:?}"
         );
         self.check_priority(known.priority, &candidates);
-        check_place(known, &candidates);
+        let due: Vec<&Known> = allowance.due(tasks).collect();
+        check_place(known, &candidates, &due);
+        self.pass_over(tasks, allowance);
         if is_suspect(known.losses) {
             allowance.suspect = false;
         } else {
             self.take_turn(known);
         }
         *allowance.remaining.entry(known.task_type).or_default() -= 1;
+        if let Some(group) = &known.options.group
+            && let Some(left) = allowance
+                .in_groups
+                .get_mut(&(known.task_type, group.clone()))
+        {
+            *left -= 1;
+        }
+        self.pass_over(tasks, allowance);
         self.leases += 1;
+    }
+
+    /// Groups that are at their limits wait anew.
+    pub fn pass_over(&mut self, tasks: &BTreeMap<Name, Known>, allowance: &Allowance) {
+        for known in tasks.values().filter(|known| !allowance.has_room(known)) {
+            let turns = self.turns.get_mut(&lane(known));
+            if let Some(had_turn) = turns.and_then(|it| it.get_mut(&known.options.group)) {
+                had_turn.clear();
+            }
+        }
     }
 
     fn check_priority(&mut self, given: Priority, candidates: &[&Known]) {
@@ -110,12 +132,24 @@ impl Allowance {
         &'t self,
         tasks: &'t BTreeMap<Name, Known>,
     ) -> impl Iterator<Item = &'t Known> {
+        self.due(tasks).filter(move |known| self.has_room(known))
+    }
+
+    /// Returns the same with those of groups that are at their limits.
+    fn due<'t>(&'t self, tasks: &'t BTreeMap<Name, Known>) -> impl Iterator<Item = &'t Known> {
         tasks.values().filter(move |known| {
             let remaining = self.remaining.get(known.task_type);
             is_due(known, self.due_by)
                 && remaining.is_some_and(|&count| count > 0)
                 && (self.suspect || !is_suspect(known.losses))
         })
+    }
+
+    /// Whether the limits of a task's group allow another one.
+    fn has_room(&self, known: &Known) -> bool {
+        let group = known.options.group.as_ref();
+        let left = group.and_then(|group| self.in_groups.get(&(known.task_type, group.clone())));
+        left.is_none_or(|&left| left > 0)
     }
 }
 
@@ -133,8 +167,8 @@ fn position(known: &Known) -> Position {
 }
 
 /// Asserts that the task is the oldest of its group, or of the suspects of its type, and that the oldest
-/// of other types do not come before it.
-fn check_place(known: &Known, candidates: &[&Known]) {
+/// of other types do not come before it. A type may be as old as a task of a group that is at its limit.
+fn check_place(known: &Known, candidates: &[&Known], due: &[&Known]) {
     let suspect = is_suspect(known.losses);
     let mut others: BTreeMap<(&str, bool), BTreeMap<Group, Position>> = BTreeMap::new();
     for other in candidates {
@@ -151,10 +185,14 @@ fn check_place(known: &Known, candidates: &[&Known]) {
     let place = (known.task_type, suspect);
     let own = &others[&place];
     assert_eq!(own[&group], position(known), "{known:?}");
-    let oldest = own.values().min();
+    let of_place = due.iter().filter(|other| {
+        other.options.priority == known.options.priority
+            && (other.task_type, is_suspect(other.losses)) == place
+    });
+    let oldest = of_place.map(|other| position(other)).min();
     for (other, firsts) in &others {
         // A type is as old as its oldest task, or as the task of the group whose turn it is.
-        let is_older = oldest <= firsts.values().min();
+        let is_older = oldest.as_ref() <= firsts.values().min();
         let is_before_any = Some(&position(known)) <= firsts.values().max();
         assert!(is_older || is_before_any, "{known:?} came before {other:?}");
     }

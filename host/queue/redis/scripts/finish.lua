@@ -16,8 +16,8 @@ local careful
 
 -- Parses the value of a running task behind its order. Most tasks of a call have the same few.
 local function parse(text)
-  local fence, _, route, ttl, cancel = string.match(text, '^ (%d+) (%S+) (%S+) ([-%d]+)(.*)$')
-  local run = { fence = fence, ttl = ttl, is_cancelled = cancel ~= '', route = route }
+  local fence, node, route, ttl, cancel = string.match(text, '^ (%d+) (%S+) (%S+) ([-%d]+)(.*)$')
+  local run = { fence = fence, node = node, ttl = ttl, is_cancelled = cancel ~= '', route = route }
   run.why = cancel and string.match(cancel, '^ k (.+)$')
   if fence then
     run.type = string.match(route, '^[^@!+~/]+')
@@ -34,7 +34,7 @@ local types, ends, ended = {}, {}, {}
 local function place_of(run, letter)
   local of = types[run.type]
   if not of then
-    of = { leases = {}, states = {} }
+    of = { leases = {}, states = {}, groups = {} }
     types[run.type] = of
   end
   local state = of.states[letter]
@@ -43,6 +43,21 @@ local function place_of(run, letter)
     of.states[letter] = state
   end
   return of.leases, state
+end
+
+-- Frees the place of a task in its group, which may have its turn again.
+local function leave_group(id, run)
+  local words = call('GETRANGE', TAG .. ':task:' .. id, 50, 305)
+  local group = string.match(words, '^%d+ %d+ [-+~] ([^%s/]+) ')
+  if not group or group == '-' then return end
+  local groups = types[run.type].groups
+  groups[#groups + 1] = group .. ' ' .. run.node .. ' ' .. id
+  if call('HEXISTS', TAG .. ':parked', run.type) == 0 then return end
+  careful = careful or library()
+  for _, mark in ipairs({ '', '+', '~' }) do
+    local backlog = run.route .. mark
+    if call('ZSCORE', TAG .. ':ring:' .. backlog, group) then careful.touch(backlog .. '/' .. group) end
+  end
 end
 
 -- Answers for a token that holds no task.
@@ -117,6 +132,7 @@ for k = 1, #ids do
       local leases, state = place_of(run, letter)
       leases[#leases + 1] = id
       ended[#ended + 1] = id
+      if run.ttl ~= '-' then leave_group(id, run) end
       if letter ~= 'p' then
         local data = ARGV[i + 4]
         if letter == 'x' and run.why then data = '{"why":' .. run.why .. ',' .. sub(data, 2) end
@@ -142,6 +158,7 @@ end
 local events, e = { TAG .. ':events', 'MAXLEN', '~', 1024, '*', 'from', FROM }, 7
 for task_type, of in pairs(types) do
   call('ZREM', TAG .. ':leases:' .. task_type, unpack(of.leases))
+  if #of.groups > 0 then call('ZREM', TAG .. ':grouped:' .. task_type, unpack(of.groups)) end
   for letter, state in pairs(of.states) do
     local set = letter .. ':' .. task_type
     if #state.orders > 0 then

@@ -38,6 +38,36 @@ if known then
   end
 end
 
+-- What the limits of groups leave of the request, by TYPE/GROUP: how many tasks may be leased, and for how long
+-- the group waits after that (0: it does not). TYPE/ is there if the groups of a type have limits; a group of
+-- such a type that is not there waits for the next request (permits.rs). TYPE/ has a number for these limits.
+local rooms
+for i = REQUEST + 6 + tonumber(ARGV[REQUEST + 5]), #ARGV, 2 do
+  if find(ARGV[i], '/', 1, true) then
+    local left, wait = string.match(ARGV[i + 1], '^(%d+) (%d+)$')
+    rooms = rooms or {}
+    rooms[ARGV[i]] = { left = tonumber(left), wait = tonumber(wait) }
+  end
+end
+local NO_ROOM = { left = 0, wait = 0 }
+-- The backlogs of groups that wait for their limits, with how long.
+local parked = {}
+
+-- Returns the room of a group; false if it has no limits.
+local function room_of(task_type, group)
+  if not rooms or group == '' or group == '-' or not rooms[task_type .. '/'] then return false end
+  return rooms[task_type .. '/' .. group] or NO_ROOM
+end
+
+-- Moves on to the next task of a stream whose group has room.
+local function pass_over(stream)
+  while stream.rooms and stream.at <= #stream.due do
+    local room = stream.rooms[stream.at]
+    if not room or room.left > 0 then return end
+    stream.at = stream.at + 2
+  end
+end
+
 -- The priorities, the highest first, and whose turn it is in 21 leases in a row (Priority::of_turn): high,
 -- normal or low.
 local HIGH, NORMAL, LOW = '+', '', '~'
@@ -60,6 +90,30 @@ if call('EXISTS', TAG .. ':heads+', TAG .. ':heads~', TAG .. ':start', TAG .. ':
       careful.place(id, task, tonumber(late[l + 1]))
     end
   end
+  -- Groups that wait for other limits than those of the request look again, and so do those that have room now.
+  local waits = call('HGETALL', TAG .. ':parked')
+  for p = 1, #waits, 2 do
+    local task_type = waits[p]
+    if not read_limits({ task_type }) then return { NOW, '0', 1, 0, {} } end
+    local room = rooms and rooms[task_type .. '/']
+    local is_same = (room and format('%d', room.left) or '') == waits[p + 1]
+    for _, backlog in ipairs(limits[task_type] and call('SMEMBERS', TAG .. ':rings') or {}) do
+      local ring = TAG .. ':ring:' .. backlog
+      if string.match(backlog, '^[^@!+~/]+') ~= task_type then
+        -- Another type.
+      elseif is_same then
+        for scope, its in pairs(rooms or {}) do
+          local group = its.left > 0 and sub(scope, 1, #task_type + 1) == task_type .. '/' and sub(scope, #task_type + 2) or ''
+          local since = group ~= '' and tonumber(call('ZSCORE', ring, group) or nil)
+          if since and since > careful.bound then careful.touch(backlog .. '/' .. group) end
+        end
+      else
+        local late = call('ZRANGE', ring, '(' .. format('%d', careful.bound), '+inf', 'BYSCORE')
+        for _, group in ipairs(late) do careful.touch(group == '' and backlog or backlog .. '/' .. group) end
+      end
+    end
+    if limits[task_type] and not is_same then call('HDEL', TAG .. ':parked', task_type) end
+  end
   careful.write_heads()
   has_priorities = call('EXISTS', TAG .. ':heads+', TAG .. ':heads~') > 0
 end
@@ -79,21 +133,44 @@ local function add_stream(reader, backlog, requested, route, suspect)
     careful.touch(backlog)
     return
   end
-  reader.streams[#reader.streams + 1] = {
-    due = due, at = 1, backlog = backlog, requested = requested, route = route, suspect = suspect,
-  }
+  local stream = { due = due, at = 1, backlog = backlog, requested = requested, route = route, suspect = suspect }
+  if suspect and rooms and rooms[requested.type .. '/'] then
+    -- The first whose group has room.
+    due = call('ZRANGE', TAG .. ':ready:' .. backlog, '-inf', LAST, 'BYSCORE', 'LIMIT', 0, 32, 'WITHSCORES')
+    careful = careful or library()
+    stream.due = {}
+    for d = 1, #due, 2 do
+      local task = careful.read(due[d])
+      local room = room_of(requested.type, task and task.options and task.options.group or '')
+      if not room or room.left > 0 then
+        stream.due, stream.rooms = { due[d], due[d + 1] }, { room }
+        break
+      end
+    end
+    if #stream.due == 0 then return end
+  end
+  reader.streams[#reader.streams + 1] = stream
 end
 
 -- Adds the due tasks of the groups of a backlog by their turns, as one stream. A task counts as due with
 -- the one before it if that was due later.
 local function add_turns(reader, backlog, requested, route)
   local limit = math.min(requested.left, max - #taken)
-  local lines = {}
-  for _, group in ipairs(call('ZRANGE', TAG .. ':ring:' .. backlog, '-inf', careful.bound, 'BYSCORE', 'LIMIT', 0, limit + 1)) do
-    lines[#lines + 1] = { backlog = group == '' and backlog or backlog .. '/' .. group, due = {}, at = 1, read = 0 }
-  end
+  local lines, seen, page = {}, 0, nil
+  repeat
+    page = call('ZRANGE', TAG .. ':ring:' .. backlog, '-inf', careful.bound, 'BYSCORE', 'LIMIT', seen, limit + 1)
+    seen = seen + #page
+    for _, group in ipairs(page) do
+      local room, name = room_of(requested.type, group), group == '' and backlog or backlog .. '/' .. group
+      if not room or room.left > 0 then
+        lines[#lines + 1] = { backlog = name, due = {}, at = 1, read = 0, room = room, left = room and room.left or limit }
+      elseif room.wait > 0 then
+        parked[name] = room.wait
+      end
+    end
+  until not rooms or #page <= limit or #lines > limit
   local step = math.ceil(limit / math.max(1, #lines))
-  local stream = { due = {}, at = 1, backlogs = {}, requested = requested, route = route }
+  local stream = { due = {}, at = 1, backlogs = {}, rooms = {}, requested = requested, route = route }
   local score, turn = 0, 0
   while turn < limit and #lines > 0 do
     local rest = {}
@@ -108,9 +185,9 @@ local function add_turns(reader, backlog, requested, route)
       if line.at <= #line.due then
         score, turn = math.max(score, tonumber(line.due[line.at + 1])), turn + 1
         stream.due[2 * turn - 1], stream.due[2 * turn] = line.due[line.at], score
-        stream.backlogs[2 * turn - 1] = line.backlog
-        line.at = line.at + 2
-        rest[#rest + 1] = line
+        stream.backlogs[2 * turn - 1], stream.rooms[2 * turn - 1] = line.backlog, line.room
+        line.at, line.left = line.at + 2, line.left - 1
+        if line.left > 0 then rest[#rest + 1] = line end
       end
     end
     lines = rest
@@ -159,6 +236,7 @@ local function next_of(reader)
     local first
     for n = #reader.streams, 1, -1 do
       local stream = reader.streams[n]
+      pass_over(stream)
       if stream.at > #stream.due or not fits(stream.requested) or stream.suspect and has_suspect then
         table.remove(reader.streams, n)
       else
@@ -186,6 +264,8 @@ end
 
 local function take(stream)
   local requested, n = stream.requested, #taken + 1
+  local room = stream.rooms and stream.rooms[stream.at]
+  if room then room.left = room.left - 1 end
   taken[n], streams[n] = stream.due[stream.at], stream
   backlogs[n] = stream.backlog or stream.backlogs[stream.at]
   stream.at = stream.at + 2
@@ -198,6 +278,7 @@ local normal = readers[NORMAL]
 if not has_priorities and #normal.streams == 1 and normal.bound == math.huge then
   -- Most often the tasks of one backlog wait.
   local stream = normal.streams[1]
+  pass_over(stream)
   while #taken < max and stream.at <= #stream.due and fits(stream.requested) do take(stream) end
 end
 while #taken < max do
@@ -226,7 +307,7 @@ local tried = {}
 local function give(k, id, record, run, past)
   local n, of = #leased, types[streams[k].requested.type]
   if not of then
-    of = { ids = {}, leases = {} }
+    of = { ids = {}, leases = {}, groups = {} }
     types[streams[k].requested.type] = of
   end
   of.ids[#of.ids + 1] = id
@@ -253,6 +334,12 @@ local function give_carefully(k, id, record)
   if task.again then tried[#tried + 1] = id end
   local past = task.again and call('GET', TAG .. ':past:' .. id) or ''
   give(k, id, record, task.order .. stream.suffix .. careful.ttl_of(task), past)
+  local group = task.options and task.options.group or '-'
+  if group ~= '-' then
+    local groups = types[task.type].groups
+    local m = #groups
+    groups[m + 1], groups[m + 2] = 0, group .. ' ' .. node .. ' ' .. id
+  end
   if stream.backlogs then
     turn, turns = turn + 1, turns or {}
     turns[backlogs[k]] = turn
@@ -301,6 +388,7 @@ if count > 0 then
       m = m + 2
     end
     call('ZADD', TAG .. ':leases:' .. task_type, unpack(list))
+    if #of.groups > 0 then call('ZADD', TAG .. ':grouped:' .. task_type, unpack(of.groups)) end
     local text = table.concat(ids, ' ')
     events[e + 1], events[e + 2] = 'r', task_type .. ' ' .. text
     e = e + 2
@@ -311,7 +399,6 @@ if count > 0 then
   if turn > 0 then
     -- The last turns are later than all that is due, and than all turns before.
     for backlog, at in pairs(turns) do turns[backlog] = careful.bound + at end
-    careful.set_turns(turns)
     fields[5], fields[6] = 'turn', format('%d', careful.bound + turn)
   end
   call('HSET', SHARD, unpack(fields))
@@ -320,6 +407,18 @@ if count > 0 then
 elseif repeats then
   -- An empty answer that is lost loses nothing, unless it ends a repeated call.
   call('SET', CALL, format('%d', number) .. ' ' .. fence, 'PX', 600000)
+end
+for k = 1, #taken do
+  local group = rooms and streams[k].backlogs and string.match(backlogs[k], '/(.*)$')
+  local room = group and room_of(streams[k].requested.type, group)
+  if room and room.left == 0 and room.wait > 0 then parked[backlogs[k]] = room.wait end
+end
+for backlog, wait in pairs(parked) do
+  turns = turns or {}
+  turns[backlog] = (NOW + math.max(3, wait)) * STEP
+  careful.touch(backlog)
+  local task_type = string.match(backlog, '^[^@!+~/]+')
+  call('HSET', TAG .. ':parked', task_type, format('%d', rooms[task_type .. '/'].left))
 end
 for backlog, ids in pairs(removed) do
   call('ZREM', TAG .. ':ready:' .. backlog, unpack(ids))
@@ -330,5 +429,8 @@ for backlog, ids in pairs(removed) do
     if first then call('ZADD', TAG .. ':heads', first, backlog) else call('ZREM', TAG .. ':heads', backlog) end
   end
 end
-if careful then careful.write() end
+if careful then
+  if turns then careful.set_turns(turns) end
+  careful.write()
+end
 return { NOW, fence, 0, more, leased }

@@ -67,6 +67,8 @@ local function check(id)
     local run = careful.parse_run(value)
     if not run or run.order ~= task.order then return fail(id, 'its lease cannot be read') end
     ensure(':leases:' .. run.type, NOW + LEASE, id)
+    local group = task.options and task.options.group or '-'
+    if group ~= '-' then ensure(':grouped:' .. run.type, 0, group .. ' ' .. run.node .. ' ' .. id) end
     call('SADD', TAG .. ':types', run.type)
   else
     check_pending(id, task)
@@ -90,6 +92,11 @@ local function all_sets()
     add(':leases:' .. task_type, function(id)
       local run = careful.parse_run(call('HGET', RUN, id))
       return run and run.type == task_type
+    end)
+    add(':grouped:' .. task_type, function(entry)
+      local node, id = string.match(entry, ' (%S+) (%S+)$')
+      local run = careful.parse_run(call('HGET', RUN, id or ''))
+      return run and run.type == task_type and run.node == node
     end)
     local function is_pending_of_type(id)
       local letter, its = careful.state_of(id)

@@ -322,6 +322,8 @@ local function fail_damaged(id, why)
   unplace(id, task)
   if run then
     remove(':leases:' .. run.type, id)
+    local group = task.options and task.options.group or '-'
+    if group ~= '-' then remove(':grouped:' .. run.type, group .. ' ' .. run.node .. ' ' .. id) end
     call('HDEL', TAG .. ':run', id)
   end
   open = open - 1
@@ -381,6 +383,8 @@ local function write_turns(backlog, firsts)
     first = call('ZRANGE', ready(of_group), 0, 0, 'WITHSCORES')[2]
   end
   call('SADD', TAG .. ':rings', backlog)
+  -- A group that waits for its limits is due when it looks again. A turn is never as late.
+  if tonumber(waiting[2]) > BOUND + STEP then first = waiting[2] end
   call('ZADD', heads, first or waiting[2], backlog .. '/')
 end
 

@@ -1,7 +1,7 @@
 -- A lease request, which begins at ARGV[REQUEST]: the number under which the task types were registered
 -- (register_types.lua), the only requested type (or nothing), the available bytes and pool slots, 1 if a
 -- suspect is allowed, the number of targets, the targets as routes end with them, and types with their
--- remaining numbers.
+-- remaining numbers. Limits on all nodes together are in these numbers (permits.rs).
 local available = { bytes = tonumber(ARGV[REQUEST + 2]), slots = tonumber(ARGV[REQUEST + 3]) }
 local limits = {} -- by type; false if it is not requested
 
@@ -11,15 +11,11 @@ local function read_limits(types)
   if values[1] ~= ARGV[REQUEST] then return false end
   local only, targets = ARGV[REQUEST + 1], tonumber(ARGV[REQUEST + 5])
   for n, task_type in ipairs(types) do
-    local max, cluster, bytes, slots = string.match(values[n + 1] or '', '^(%S+) (%S+) (%S+) (%S+)$')
+    local max, bytes, slots = string.match(values[n + 1] or '', '^(%S+) (%S+) (%S+)$')
     if max and (only == '' or only == task_type) then
       local left = tonumber(max)
       for i = REQUEST + 6 + targets, #ARGV, 2 do
         if ARGV[i] == task_type then left = tonumber(ARGV[i + 1]) end
-      end
-      cluster = tonumber(cluster)
-      if cluster >= 0 then
-        left = math.min(left, math.max(0, cluster - call('ZCARD', TAG .. ':leases:' .. task_type)))
       end
       limits[task_type] = { type = task_type, left = left, bytes = tonumber(bytes), slots = tonumber(slots) }
     else
