@@ -52,12 +52,14 @@ async fn measure() -> f64 {
         queue.submit(tasks).await.expect("a submit");
         let leased = queue.lease(&request).await.expect("a lease");
         assert_eq!(leased.len(), BATCH);
-        let ended = leased.into_iter().map(|leased| Finish {
-            token: leased.token,
-            outcome: Outcome::Completed {
-                result: leased.payload,
-            },
-            executed_by: Some(ran.clone()),
+        let ended = leased.into_iter().map(|leased| {
+            Finish::new(
+                leased.token,
+                Outcome::Completed {
+                    result: leased.payload,
+                },
+                Some(ran.clone()),
+            )
         });
         queue.finish(ended.collect()).await.expect("a finish");
         spent += machine::cpu_time() - begin;

@@ -159,11 +159,11 @@ impl DistributedNode {
         let plugins = PluginHost::new(config, capabilities, &health)?;
         let components = Components::new(plugins.clone(), router.clone(), health.clone(), config);
         let components = Arc::new(components);
+        let limits = Arc::new(LimitTable::open(config, opened.limits).await?);
         let scheduler =
-            DistributedTaskScheduler::with_health(queue.clone(), discovery.clone(), &health);
-        let limits = LimitTable::open(config, opened.limits).await?;
-        let limits = Arc::new(limits);
-        let scheduler = scheduler.with_limits(limits.clone());
+            DistributedTaskScheduler::with_health(queue.clone(), discovery.clone(), &health)
+                .with_plugins(id.clone(), plugins.clone())
+                .with_limits(limits.clone());
         let scheduler = if queue.is_shared() {
             scheduler
         } else {

@@ -13,7 +13,7 @@ use crate::{
     queue::Listing,
     scheduler,
     task::{
-        ErrorClass, GivenOptions, Name, OptionLimits, Priority, State, StateKind, Submission,
+        ErrorClass, GivenOptions, Name, OptionLimits, Priority, State, Submission,
         SubmissionLimits, Target, Task, TaskOptions, UnixMs, Violations,
     },
 };
@@ -214,14 +214,6 @@ pub fn listing(listing: Listing) -> v1::ListTasksResponse {
             .collect(),
         next_page_token: listing.next.unwrap_or_default(),
     }
-}
-
-/// Parses a state filter; empty means every state.
-pub fn state(given: &str) -> Result<Option<StateKind>, Status> {
-    if given.is_empty() {
-        return Ok(None);
-    }
-    given.parse().map(Some).map_err(super::status::invalid)
 }
 
 pub fn service(request: wire::RegisterRequest) -> Result<ServiceInfo, Status> {

@@ -1,6 +1,9 @@
 //! The fuzz target of requests as they come over the wire.
 
-use super::convert::{self, TaskLimits};
+use super::{
+    convert::{self, TaskLimits},
+    read_convert,
+};
 use crate::{
     config::Config,
     proto::{distributed as wire, hostel::v1},
@@ -44,8 +47,7 @@ pub const REQUESTS: Target = Target {
             let _ = convert::node(service);
         }
         if let Ok(request) = v1::ListTasksRequest::decode(bytes) {
-            let _ = convert::state(&request.status);
-            let _ = convert::name("task type", &request.task_type);
+            let _ = read_convert::filter(&request);
         }
     },
 };

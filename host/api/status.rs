@@ -121,6 +121,7 @@ impl IntoStatus for scheduler::Error {
             }
             Error::Starting { .. } => with_retry_after(STARTING_RETRY, Status::unavailable(text)),
             Error::UnknownTask(_) => Status::not_found(text),
+            Error::TooLarge { .. } => Status::resource_exhausted(text),
             Error::Conflict(_) => Status::already_exists(text),
             Error::Full | Error::TypeFull(_) | Error::GroupFull(_) => {
                 with_retry_info(RETRY, Status::resource_exhausted(text))
@@ -146,7 +147,7 @@ impl IntoStatus for queue::Error {
             Error::Full { .. } => {
                 with_retry_info(RETRY, Status::resource_exhausted(self.to_string()))
             }
-            Error::BadPage => Status::invalid_argument(self.to_string()),
+            Error::BadPage | Error::BadCursor => Status::invalid_argument(self.to_string()),
             Error::Unavailable {
                 outcome_unknown: true,
                 ..
@@ -330,6 +331,13 @@ pub fn unread_responses() -> Status {
          (limits.max_unsent_bytes_per_connection, limits.max_unsent_bytes); the message was \
          delivered",
     )
+}
+
+/// A stream for whose messages the client has left no room.
+pub fn no_room_for_stream() -> Status {
+    let text = "there is no room for another stream: too many bytes wait to be read by this client \
+                (limits.max_unsent_bytes_per_connection) or by all (limits.max_unsent_bytes); try again later";
+    with_retry_info(RETRY, Status::resource_exhausted(text))
 }
 
 /// Invalid input that no other error covers.

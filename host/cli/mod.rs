@@ -31,8 +31,10 @@ mod serve;
 mod signals;
 mod submit;
 mod task_actions;
+mod task_filter;
 mod task_options;
 mod task_progress;
+mod task_reads;
 mod tasks;
 mod token;
 mod type_limits;
@@ -79,7 +81,7 @@ enum Command {
     Serve(serve::Serve),
     Demo(demo::Demo),
     Submit(Box<submit::Submit>),
-    /// Show, list, cancel, requeue, purge or hasten tasks
+    /// Show, explain, watch, list, cancel, requeue, purge or hasten tasks
     Tasks(tasks::Tasks),
     Send(send::Send),
     /// List the components of a node

@@ -39,10 +39,21 @@ pub struct Selection {
     #[arg(long)]
     all: bool,
     /// Only tasks in this state, which has to be one that the command is for
-    #[arg(long, alias = "status", value_name = "STATE", requires = "all", conflicts_with = "ids")]
+    #[arg(
+        long,
+        alias = "status",
+        value_name = "STATE",
+        requires = "all",
+        conflicts_with = "ids"
+    )]
     state: Option<StateKind>,
     /// Only tasks of this type
-    #[arg(long = "type", value_name = "TYPE", requires = "all", conflicts_with = "ids")]
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        requires = "all",
+        conflicts_with = "ids"
+    )]
     task_type: Option<String>,
     /// Only tasks of this group
     #[arg(long, value_name = "GROUP", requires = "all", conflicts_with = "ids")]

@@ -136,9 +136,28 @@ fn unix_ms(given: &str) -> Result<u64, String> {
     ms.map_err(|_| format!("{given:?} is before the Unix epoch"))
 }
 
+/// Parses a moment, or how long ago it was.
+pub(super) fn moment(given: &str) -> Result<u64, String> {
+    let Ok(ago) = milliseconds(given) else {
+        return unix_ms(given).map_err(|error| format!("{error}, nor how long ago, such as 1h"));
+    };
+    let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+    Ok(now.saturating_sub(ago))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_may_be_in_the_past() {
+        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap();
+        let hour_ago = moment("1h").unwrap();
+        assert!((now - 3_600_000..=now).contains(&hour_ago), "{hour_ago}");
+        assert_eq!(moment("1970-01-01T00:00:01Z"), Ok(1000));
+        assert_eq!(moment("1801292400000"), Ok(1_801_292_400_000));
+        assert!(moment("yesterday").unwrap_err().contains("such as 1h"));
+    }
 
     #[test]
     fn lengths_of_time_have_units() {

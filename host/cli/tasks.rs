@@ -1,19 +1,20 @@
-//! `hostel tasks`: shows and lists tasks, and changes them (`task_actions`).
+//! `hostel tasks`: lists tasks, and changes them (`task_actions`). `task_reads` has the commands that show one task,
+//! or the changes of tasks.
 
 use super::{
     connection::ConnectionArgs,
     error::CliError,
-    json::{task_json, task_with_result_json},
-    output::{ago, print_field, print_json, print_table},
+    json::task_json,
+    output::{ago, print_json, print_table},
     task_actions::Selection,
-    task_progress,
+    task_filter::TaskFilterArgs,
+    task_reads,
 };
 use crate::{
     proto::hostel::v1::ListTasksRequest,
-    task::{Action, Priority, StateKind, parse_reason},
+    task::{Action, Priority, parse_reason},
 };
 use clap::{Args, Subcommand};
-use serde_json::Value;
 
 #[derive(Debug, Args)]
 pub struct Tasks {
@@ -23,7 +24,7 @@ pub struct Tasks {
 
 #[derive(Debug, Subcommand)]
 enum TasksCommand {
-    /// Show one task
+    /// Show one task with its attempts
     Get {
         #[command(flatten)]
         connection: ConnectionArgs,
@@ -34,43 +35,16 @@ enum TasksCommand {
         #[arg(long)]
         json: bool,
     },
-    /// List tasks, newest first
-    List {
+    List(Box<List>),
+    /// Explain what a pending task waits for
+    Explain {
         #[command(flatten)]
         connection: ConnectionArgs,
-        /// Only tasks in this state: pending, running, completed, failed or cancelled
-        #[arg(long, value_name = "STATE")]
-        state: Option<StateKind>,
-        /// Only tasks of this type
-        #[arg(
-            long = "type",
-            value_name = "TYPE",
-            default_value = "",
-            hide_default_value = true
-        )]
-        task_type: String,
-        /// Only tasks of this group
-        #[arg(
-            long,
-            value_name = "GROUP",
-            default_value = "",
-            hide_default_value = true
-        )]
-        group: String,
-        /// Only tasks with this tag
-        #[arg(
-            long,
-            value_name = "TAG",
-            default_value = "",
-            hide_default_value = true
-        )]
-        tag: String,
-        /// The maximum number of tasks
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
+        id: String,
         #[arg(long)]
         json: bool,
     },
+    Watch(Box<task_reads::Watch>),
     /// Cancel tasks: at once if they are pending, by interrupting their handlers if they are running
     Cancel {
         #[command(flatten)]
@@ -103,6 +77,27 @@ enum TasksCommand {
     },
 }
 
+/// List tasks, newest first
+#[derive(Debug, Args)]
+struct List {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    #[command(flatten)]
+    filter: TaskFilterArgs,
+    /// The maximum number of tasks
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    async fn run(self) -> Result<(), CliError> {
+        let filter = self.filter.into_request();
+        list(&self.connection, filter, self.limit, self.json).await
+    }
+}
+
 impl Tasks {
     pub async fn run(self) -> Result<(), CliError> {
         match self.command {
@@ -111,25 +106,14 @@ impl Tasks {
                 id,
                 wait,
                 json,
-            } => get(&connection, &id, wait, json).await,
-            TasksCommand::List {
+            } => task_reads::get(&connection, &id, wait, json).await,
+            TasksCommand::List(list) => list.run().await,
+            TasksCommand::Explain {
                 connection,
-                state,
-                task_type,
-                group,
-                tag,
-                limit,
+                id,
                 json,
-            } => {
-                let filter = ListTasksRequest {
-                    status: state.map(|state| state.to_string()).unwrap_or_default(),
-                    task_type,
-                    group,
-                    tag,
-                    ..Default::default()
-                };
-                list(&connection, filter, limit, json).await
-            }
+            } => task_reads::explain(&connection, &id, json).await,
+            TasksCommand::Watch(watch) => watch.run().await,
             TasksCommand::Cancel { selection, reason } => {
                 let reason = parse_reason(&reason).map_err(CliError::usage)?;
                 selection.act(&Action::Cancel(reason)).await
@@ -143,45 +127,6 @@ impl Tasks {
             TasksCommand::RunNow { selection } => selection.act(&Action::RunNow).await,
         }
     }
-}
-
-async fn get(
-    connection: &ConnectionArgs,
-    id: &str,
-    wait: bool,
-    json: bool,
-) -> Result<(), CliError> {
-    let mut client = connection.connect().await?;
-    let task = if wait {
-        task_progress::wait(&mut client, id).await?
-    } else {
-        client.get_task_status(id).await?
-    };
-    if json {
-        print_json(&task_with_result_json(&task));
-        return Ok(());
-    }
-    let value = task_json(&task);
-    let fields = value.as_object().into_iter().flatten();
-    for (name, value) in fields {
-        match value {
-            Value::String(text) if text.is_empty() => {}
-            Value::String(text) => print_field(name, text),
-            Value::Array(_) if task.tags.is_empty() => {}
-            Value::Array(_) => print_field(name, &task.tags.join(", ")),
-            Value::Null => {}
-            Value::Object(_) => {
-                let progress = task.progress.as_ref().map(task_progress::text);
-                print_field(name, &progress.unwrap_or_default());
-            }
-            other if *other == 0 => {}
-            other => print_field(name, &other.to_string()),
-        }
-    }
-    if task.status == "completed" {
-        print_field("result", &format!("{} bytes", task.result.len()));
-    }
-    Ok(())
 }
 
 async fn list(

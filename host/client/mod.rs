@@ -6,14 +6,17 @@ mod options;
 mod retry;
 mod schedules;
 mod submit_many;
+mod task_reads;
 mod tls_error;
 mod types;
 mod waiting;
+mod watch_tasks;
 
 pub use options::{ClientOptions, Error};
 pub use retry::is_connection_lost;
 pub use submit_many::SubmitMany;
 pub use tls_error::TlsError;
+pub use watch_tasks::WatchTasks;
 
 use crate::proto::{
     distributed::{
@@ -21,13 +24,12 @@ use crate::proto::{
         TaskStatus, TaskStatusRequest, distributed_service_client::DistributedServiceClient,
     },
     hostel::v1::{
-        Component, DrainNodeRequest, GetHealthRequest, GetHealthResponse,
-        ListComponentsRequest, ListNodesRequest, ListNodesResponse, ListPluginsRequest,
-        ListPluginsResponse, ListTasksRequest, ListTasksResponse, RequeueTaskRequest,
-        UndrainNodeRequest, component_service_client::ComponentServiceClient,
-        node_service_client::NodeServiceClient, plugin_service_client::PluginServiceClient,
-        schedule_service_client::ScheduleServiceClient, task_service_client::TaskServiceClient,
-        type_service_client::TypeServiceClient,
+        Component, DrainNodeRequest, GetHealthRequest, GetHealthResponse, ListComponentsRequest,
+        ListNodesRequest, ListNodesResponse, ListPluginsRequest, ListPluginsResponse,
+        ListTasksRequest, ListTasksResponse, RequeueTaskRequest, UndrainNodeRequest,
+        component_service_client::ComponentServiceClient, node_service_client::NodeServiceClient,
+        plugin_service_client::PluginServiceClient, schedule_service_client::ScheduleServiceClient,
+        task_service_client::TaskServiceClient, type_service_client::TypeServiceClient,
     },
     millis,
 };

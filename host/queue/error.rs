@@ -26,6 +26,9 @@ pub enum Error {
     /// The page token was not returned by this queue.
     #[error("the page token is not valid; begin with the first page")]
     BadPage,
+    /// The cursor was not returned by a queue.
+    #[error("the cursor is not valid; watch without one, and read the tasks that you follow")]
+    BadCursor,
 }
 
 impl Error {

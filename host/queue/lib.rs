@@ -1,14 +1,18 @@
 //! The task queue: the contract of a backend (`TaskQueue`), its two backends, and what both share.
 
 mod batch_size;
+mod change_log;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod details;
 mod error;
+mod filter;
 /// Fuzz targets.
 #[cfg(fuzzing)]
 pub mod fuzz {
     pub use super::{redis::fuzz::*, sqlite::fuzz::*};
 }
+mod lease;
 mod lease_request;
 mod limit_store;
 mod limit_table;
@@ -19,10 +23,13 @@ mod sqlite;
 mod status_read;
 mod task_cache;
 mod task_queue;
+mod usage;
 mod watch;
 
 pub use self::redis::RedisQueue;
 pub use batch_size::{BatchSize, transfer_time};
+pub use change_log::{ChangesRead, LoggedChange};
+pub use details::{Place, ReadLimits, TaskDetails};
 pub use error::Error;
 pub use lease_request::{LeaseRequest, RequestedType, RequestedTypes};
 pub use limit_store::{LimitStore, MAX_LIMITS, PutLimits, StoredLimits};
@@ -36,6 +43,7 @@ pub use sqlite::SqliteQueue;
 pub use status_read::StatusRead;
 pub use task_queue::{
     Cancel, Counts, Durability, Expired, Filter, Finish, Finished, LeaseToken, Leased, Listing,
-    MAX_ACTED, Page, Renew, Renewal, Requeue, Submitted, TaskQueue, now,
+    MAX_ACTED, Page, Renew, Renewal, Requeue, Submitted, TaskQueue, TimeRange, now,
 };
+pub use usage::{Usage, UsageScope};
 pub use watch::{Change, Changes, Publisher, Watch};

@@ -4,12 +4,23 @@
 //! Answers come in the order of the items. A conflict, a stale token or a full queue is a value; an
 //! `Error` means that the backend could not do its work.
 
-use super::{error::Error, lease_request::LeaseRequest, status_read::StatusRead, watch::Watch};
+use super::{
+    change_log::ChangesRead,
+    details::{Place, ReadLimits, TaskDetails},
+    error::Error,
+    lease_request::LeaseRequest,
+    status_read::StatusRead,
+    usage::{Usage, UsageScope},
+    watch::Watch,
+};
+pub use super::{
+    filter::{Filter, Listing, Page, TimeRange},
+    lease::{Expired, Finish, Finished, LeaseToken, Leased, Renew, Renewal},
+};
 use async_trait::async_trait;
-use bytes::Bytes;
 use hostel_task::{
-    Acted, Action, ExecutedBy, Name, Outcome, PausedTypes, Progress, Retention, StateKind,
-    Submission, Task, TaskId, TaskOptions, TypePause, UnixMs,
+    Acted, Action, Name, PausedTypes, Retention, StateKind, Submission, Task, TaskId, TypePause,
+    UnixMs,
 };
 use std::{
     collections::BTreeMap,
@@ -127,7 +138,27 @@ pub trait TaskQueue: Send + Sync {
         max_result_bytes: usize,
     ) -> Result<Option<StatusRead>, Error>;
 
-    /// Returns tasks, newest first, with empty payloads, results and metadata, and with their options.
+    /// Reads a task with its metadata and its ended attempts.
+    async fn get_details(
+        &self,
+        id: &TaskId,
+        limits: ReadLimits,
+    ) -> Result<Option<TaskDetails>, Error>;
+
+    /// Returns where a task waits; `None` unless it is pending.
+    async fn place(&self, id: &TaskId) -> Result<Option<Place>, Error>;
+
+    /// Returns how much of its limits a task type or a group uses.
+    async fn usage(&self, scope: &UsageScope) -> Result<Usage, Error>;
+
+    /// Returns up to `max` changes after a cursor that an earlier call has returned, and none if there are
+    /// none yet. Without a cursor it returns the one from which later changes follow. The latest 100,000
+    /// changes can be read, for as long as a reader comes back within minutes. A cursor that is older, or
+    /// is of another store, is answered with a resync. Fails with `BadCursor` if it is no cursor.
+    async fn read_changes(&self, after: Option<&str>, max: usize) -> Result<ChangesRead, Error>;
+
+    /// Returns tasks, newest first, with empty payloads, results and metadata, and with their options. A page
+    /// may be short or empty although there are more, so that it takes a bounded time.
     async fn list(&self, filter: &Filter, page: &Page) -> Result<Listing, Error>;
 
     /// Returns how many tasks each type has in each state, without the zeros.
@@ -232,142 +263,6 @@ impl Durability {
     }
 }
 
-/// The right to run one attempt of a task.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct LeaseToken {
-    /// The task's id.
-    pub id: TaskId,
-    /// The fencing token, different for every lease of the task.
-    pub fence: u64,
-}
-
-/// A lease to renew.
-#[derive(Debug, Clone)]
-pub struct Renew {
-    /// Identifies the lease.
-    pub token: LeaseToken,
-    /// How far the attempt has come; `None` if that has not changed.
-    pub progress: Option<Progress>,
-}
-
-impl From<LeaseToken> for Renew {
-    /// Renews a lease without new progress.
-    fn from(token: LeaseToken) -> Self {
-        let progress = None;
-        Self { token, progress }
-    }
-}
-
-/// A leased task.
-#[derive(Debug, Clone)]
-pub struct Leased {
-    /// Identifies the lease.
-    pub token: LeaseToken,
-    /// The task's type.
-    pub task_type: Name,
-    /// The payload.
-    pub payload: Bytes,
-    /// The metadata of the submission.
-    pub metadata: Arc<BTreeMap<String, String>>,
-    /// The options of the submission; `None` if it asks for nothing.
-    pub options: Option<Arc<TaskOptions>>,
-    /// The number of this attempt, 1 for the first.
-    pub attempt: u32,
-    /// The task was lost so often that its node runs no other suspect beside it.
-    pub suspect: bool,
-}
-
-impl Leased {
-    /// The group of the task, if it has one.
-    pub fn group(&self) -> Option<&Name> {
-        self.options.as_ref()?.group.as_ref()
-    }
-}
-
-/// A task whose lease has expired.
-#[derive(Debug, Clone)]
-pub struct Expired {
-    /// Identifies the lease.
-    pub token: LeaseToken,
-    /// The task's type.
-    pub task_type: Name,
-    /// The options of the submission; `None` if it asks for nothing.
-    pub options: Option<Arc<TaskOptions>>,
-    /// The number of the attempt, from 1.
-    pub attempt: u32,
-    /// How often the task was lost before without the attempt being counted.
-    pub losses: u32,
-    /// Whether the task is to be cancelled.
-    pub cancel_requested: bool,
-}
-
-/// The result of one renewal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Renewal {
-    /// The lease holds until its new deadline.
-    Held,
-    /// The token no longer holds the task, which must not be run further.
-    Lost,
-    /// The lease is held, and the task is to be cancelled.
-    CancelRequested,
-    /// The part of the store that has this task did not answer.
-    Unconfirmed,
-}
-
-/// The end of one attempt.
-#[derive(Debug, Clone)]
-pub struct Finish {
-    /// Identifies the lease.
-    pub token: LeaseToken,
-    /// What the attempt ended with.
-    pub outcome: Outcome,
-    /// `None` if the attempt is not known to have run.
-    pub executed_by: Option<ExecutedBy>,
-}
-
-impl Finish {
-    /// The size of a finish without its result or error, in bytes.
-    const FIXED_BYTES: usize = 512;
-
-    /// Gives a lease back unused.
-    pub fn released(token: LeaseToken) -> Self {
-        Self {
-            token,
-            outcome: Outcome::Released,
-            executed_by: None,
-        }
-    }
-
-    /// Returns the result or the error that is stored with the task; empty if there is neither.
-    pub fn content(&self) -> &[u8] {
-        match &self.outcome {
-            Outcome::Completed { result } => result,
-            Outcome::Retry { error, .. }
-            | Outcome::Lost { error, .. }
-            | Outcome::Failed { error } => error.as_bytes(),
-            Outcome::Cancelled | Outcome::Released => b"",
-        }
-    }
-
-    /// Returns the size of what is sent to the store, in bytes.
-    pub fn bytes(&self) -> usize {
-        Self::FIXED_BYTES + self.content().len()
-    }
-}
-
-/// The result of one finish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finished {
-    /// The outcome was recorded.
-    Applied,
-    /// The token no longer held the task; nothing changed.
-    Stale,
-    /// The task's record is damaged: the task is marked as failed, and the outcome is dropped.
-    Corrupt,
-    /// The part of the store that has this task did not answer: the finish has to be repeated.
-    Unconfirmed,
-}
-
 /// The result of a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancel {
@@ -392,37 +287,6 @@ pub enum Requeue {
     Unknown,
 }
 
-/// Selects tasks to list; all by default.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// The state, if not all.
-    pub state: Option<StateKind>,
-    /// The task type, if not all.
-    pub task_type: Option<Name>,
-    /// The group of the tasks, if it matters.
-    pub group: Option<Name>,
-    /// A tag that the tasks have, if it matters.
-    pub tag: Option<Name>,
-}
-
-/// Selects a page of a listing.
-#[derive(Debug, Clone)]
-pub struct Page {
-    /// The largest number of tasks.
-    pub size: usize,
-    /// `Listing::next` of the previous page.
-    pub after: Option<String>,
-}
-
-/// A page of tasks.
-#[derive(Debug, Clone, Default)]
-pub struct Listing {
-    /// The tasks, newest first.
-    pub tasks: Vec<Task>,
-    /// The token of the next page, if there may be more tasks.
-    pub next: Option<String>,
-}
-
 /// How many tasks each type has in each state.
 pub type Counts = BTreeMap<(Name, StateKind), u64>;
 
@@ -431,37 +295,4 @@ pub fn now() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let ms = since.unwrap_or_default().as_millis();
     UnixMs(u64::try_from(ms).unwrap_or(u64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_finish_counts_its_result_or_its_error() {
-        let id = TaskId::parse("id", "a").unwrap();
-        let released = Finish::released(LeaseToken { id, fence: 1 });
-        let error = || "e".repeat(1000);
-        let after = Duration::ZERO;
-        for outcome in [
-            Outcome::Completed {
-                result: vec![0; 1000].into(),
-            },
-            Outcome::Failed { error: error() },
-            Outcome::Retry {
-                after,
-                error: error(),
-            },
-            Outcome::Lost {
-                after,
-                error: error(),
-            },
-        ] {
-            let finish = Finish {
-                outcome,
-                ..released.clone()
-            };
-            assert_eq!(finish.bytes(), released.bytes() + 1000, "{finish:?}");
-        }
-    }
 }

@@ -19,16 +19,25 @@ pub struct Change {
     pub state: StateKind,
     /// The task runs and is to be cancelled.
     pub cancel_requested: bool,
+    /// The number of the attempt that began or ended, as far as it is known; 0 if the change is about none.
+    pub attempt: u32,
+    /// The node that runs or ran this attempt, as far as it is known.
+    pub node: Option<Name>,
+    /// The group of the task.
+    pub group: Option<Name>,
 }
 
 impl Change {
-    /// Makes the change of a task that is not to be cancelled.
+    /// Makes the change of a task that is not to be cancelled, about no attempt.
     pub fn new(id: TaskId, task_type: Name, state: StateKind) -> Self {
         Self {
             id,
             task_type,
             state,
             cancel_requested: false,
+            attempt: 0,
+            node: None,
+            group: None,
         }
     }
 }
@@ -63,9 +72,14 @@ impl Publisher {
 
     /// Publishes changes to all watches.
     pub fn publish(&self, changes: Vec<Change>) {
+        self.publish_shared(changes.into());
+    }
+
+    /// Publishes changes that are kept elsewhere, too.
+    pub fn publish_shared(&self, changes: Arc<[Change]>) {
         if !changes.is_empty() {
             // An error only means that there is no watcher.
-            let _ = self.0.send(Changes::Batch(changes.into()));
+            let _ = self.0.send(Changes::Batch(changes));
         }
     }
 

@@ -71,6 +71,20 @@ pub enum Error {
         /// Its state.
         state: StateKind,
     },
+    /// What was requested of the task does not fit into a message.
+    #[error(
+        "what was requested of task {id} has {bytes} bytes, and a message may have {max_bytes} \
+         (limits.max_message_bytes); request its payload and its result one at a time, or at a node that \
+         sends larger messages"
+    )]
+    TooLarge {
+        /// The task.
+        id: TaskId,
+        /// The size of payload and result, as far as they were requested.
+        bytes: usize,
+        /// The largest size.
+        max_bytes: usize,
+    },
     /// It is not known whether the task is stored.
     #[error("{1}; it is not known whether the task {0} is stored")]
     OutcomeUnknown(TaskId, queue::Error),

@@ -5,43 +5,55 @@ mod accepted;
 mod bounded_read;
 mod bulk;
 mod bulk_action;
+mod changes;
+mod details;
 mod end_signals;
 mod end_tracker;
 mod error;
+mod explain;
 mod followers;
 mod limit_reader;
+mod limits_reached;
 mod recently_left;
 mod routing;
 pub mod schedules;
+mod task_status;
 pub mod types;
+mod wait_reason;
 mod waiters;
 
 pub use accepted::Accepted;
 pub use bulk_action::{ActedOn, BulkAction, Progress};
+pub use changes::MAX_CHANGES_READ;
+pub use details::{DetailsRequest, TaskRead};
 pub use end_tracker::EndTracker;
 pub use error::Error;
+pub use explain::Explanation;
 pub use limit_reader::LimitReader;
+pub use task_status::{TaskStatus, WaitOptions};
+pub use wait_reason::WaitReason;
 
 use crate::{
-    budget::{Budget, Reservation, SharedReservation},
+    budget::{Budget, Reservation},
     discovery::ServiceDiscovery,
     health::Health,
     log_limit::LogLimit,
+    plugin::PluginHost,
     queue::{
-        self, Cancel, Counts, Durability, Filter, LimitTable, Listing, Page, Requeue, StatusRead,
-        TaskQueue,
+        self, Cancel, ChangesRead, Counts, Durability, Filter, LimitTable, Listing, Page, Requeue,
+        StatusRead, TaskQueue,
     },
     task::{Acted, Action, Name, PausedTypes, Submission, Task, TaskId, TypePause, UnixMs},
 };
 use async_trait::async_trait;
 use bounded_read::read_within;
+use explain::LocalNode;
 use recently_left::RecentlyLeft;
 use routing::Routing;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio_util::sync::CancellationToken;
 use waiters::{EndOfTask, Waiters};
 
 /// How long a waiting call relies on the wake-up before it reads the task without one.
@@ -88,6 +100,21 @@ pub trait TaskScheduler: Send + Sync {
     /// Returns the status of a task when the task has ended or the wait is over, whichever is first.
     async fn get_task_status(&self, id: &TaskId, wait: &WaitOptions) -> Result<TaskStatus, Error>;
 
+    /// Returns a task with its submission and its attempts, and the memory of it, reserved in `budget`.
+    async fn get_task(
+        &self,
+        id: &TaskId,
+        request: DetailsRequest,
+        budget: Option<Budget>,
+    ) -> Result<TaskRead, Error>;
+
+    /// Explains what a task waits for.
+    async fn explain_task(&self, id: &TaskId) -> Result<Explanation, Error>;
+
+    /// Waits some seconds for changes after a cursor. Returns at once without one. At most
+    /// `MAX_CHANGES_READ` are returned.
+    async fn next_changes(&self, after: Option<&str>) -> Result<ChangesRead, Error>;
+
     /// Cancels a task: at once if it is pending, through its worker if it runs. The reason becomes its error.
     async fn cancel_task(&self, id: &TaskId, reason: Option<Arc<str>>) -> Result<Cancel, Error>;
 
@@ -118,47 +145,14 @@ pub trait TaskScheduler: Send + Sync {
     async fn count_tasks(&self) -> Result<Counts, Error>;
 }
 
-/// How a call waits for the end of a task, and which budgets it counts in.
-#[derive(Debug, Clone, Default)]
-pub struct WaitOptions {
-    /// How long to wait.
-    pub time: Duration,
-    /// Ends the wait early, as if the time were over.
-    pub end: CancellationToken,
-    /// The memory of the submission. Released once the task is stored, before the wait.
-    pub received: SharedReservation,
-    /// The budget in which the result is reserved before it is read.
-    pub budget: Option<Budget>,
-}
-
-/// The status of a task.
-#[derive(Debug, Clone)]
-pub struct TaskStatus {
-    /// The task, without its payload.
-    pub task: Task,
-    /// What it waits for; `None` unless it is pending.
-    pub waiting_for: Option<String>,
-    /// The memory of the result, reserved in the budget of `WaitOptions`; `None` if the result is tiny.
-    pub reservation: Option<Arc<Reservation>>,
-}
-
-impl TaskStatus {
-    /// The status of a task without what it waits for, on no budget's account.
-    pub fn of(task: Task) -> Self {
-        Self {
-            task,
-            waiting_for: None,
-            reservation: None,
-        }
-    }
-}
-
 /// The scheduler over a queue and a view of the live nodes.
 pub struct DistributedTaskScheduler {
     queue: Arc<dyn TaskQueue>,
     routing: Routing,
     limits: Arc<LimitTable>,
     waiters: Waiters,
+    /// This node, if it runs tasks.
+    local: Option<LocalNode>,
     /// The budget of reads that count in no caller's.
     own_reads: Budget,
     log_limit: LogLimit,
@@ -189,6 +183,7 @@ impl DistributedTaskScheduler {
             routing,
             limits: Arc::new(LimitTable::empty()),
             waiters,
+            local: None,
             own_reads: Budget::new(OWN_READS_BYTES),
             log_limit: LogLimit::of_retries(),
         }
@@ -200,7 +195,13 @@ impl DistributedTaskScheduler {
         self
     }
 
-    /// Holds submissions to the limits of pending tasks of these.
+    /// Explains tasks also by what the plugins of the node `id`, which is this one, need and have.
+    pub fn with_plugins(mut self, id: Name, plugins: Arc<PluginHost>) -> Self {
+        self.local = Some(LocalNode { id, plugins });
+        self
+    }
+
+    /// Holds submissions to the limits of pending tasks of these, and explains tasks by all of them.
     pub fn with_limits(mut self, limits: Arc<LimitTable>) -> Self {
         self.limits = limits;
         self
@@ -234,15 +235,19 @@ impl DistributedTaskScheduler {
             open = (!is_over).then(|| self.waiters.ended(id));
             let (task, reservation) = self.read_status(id, wait.budget.as_ref()).await?;
             if open.is_none() || task.state.kind().is_terminal() {
-                let pause = self.queue.paused_types().get(&task.task_type).cloned();
-                let now = self.queue.now();
                 return Ok(TaskStatus {
-                    waiting_for: self.routing.waiting_for(&task, pause.as_ref(), now),
+                    waiting_for: self.waiting_for(&task),
                     task,
                     reservation: reservation.filter(|_| wait.budget.is_some()).map(Arc::new),
                 });
             }
         }
+    }
+
+    fn waiting_for(&self, task: &Task) -> Option<String> {
+        let paused = self.queue.paused_types();
+        let pause = paused.get(&task.task_type);
+        self.routing.waiting_for(task, pause, self.queue.now())
     }
 
     /// Reads a task without its payload, with the memory of its result reserved before that.
@@ -322,6 +327,38 @@ impl TaskScheduler for DistributedTaskScheduler {
 
     async fn get_task_status(&self, id: &TaskId, wait: &WaitOptions) -> Result<TaskStatus, Error> {
         self.status_at_end(id, wait, None).await
+    }
+
+    async fn get_task(
+        &self,
+        id: &TaskId,
+        request: DetailsRequest,
+        budget: Option<Budget>,
+    ) -> Result<TaskRead, Error> {
+        let budget = budget.as_ref().unwrap_or(&self.own_reads);
+        let read = details::read_details(budget, id, request, |limits| {
+            self.queue.get_details(id, limits)
+        });
+        let (details, reservation) = read.await?;
+        Ok(TaskRead {
+            waiting_for: self.waiting_for(&details.task),
+            details,
+            reservation,
+        })
+    }
+
+    async fn explain_task(&self, id: &TaskId) -> Result<Explanation, Error> {
+        let (task, _memory) = self.read_status(id, None).await?;
+        let local = self.local.as_ref();
+        let facts = explain::facts(&*self.queue, &self.routing, &self.limits, local, &task).await;
+        let facts = facts.map_err(queue::Error::as_read_error)?;
+        let now = self.queue.now();
+        Ok(explain::explain(&self.routing, &task, facts, now))
+    }
+
+    async fn next_changes(&self, after: Option<&str>) -> Result<ChangesRead, Error> {
+        let read = changes::next(&*self.queue, after).await;
+        Ok(read.map_err(queue::Error::as_read_error)?)
     }
 
     async fn cancel_task(&self, id: &TaskId, reason: Option<Arc<str>>) -> Result<Cancel, Error> {

@@ -1,10 +1,7 @@
 //! Decides which live nodes could run a task, and explains what a task waits for. Sends nothing to any
 //! node: nodes lease their tasks themselves.
 
-use super::{
-    error::{Error, describe},
-    recently_left::RecentlyLeft,
-};
+use super::{error::Error, recently_left::RecentlyLeft, wait_reason::WaitReason};
 use crate::{
     discovery::{NodeRecord, ServiceDiscovery},
     task::{Name, Route, State, Target, Task, TypePause, UnixMs},
@@ -59,54 +56,84 @@ impl Routing {
         })
     }
 
-    /// What a pending task waits for, at the time `now` of the queue's clock. `pause` is that of its type.
+    /// What a pending task waits for first, at the time `now` of the queue's clock. `pause` is that of its type.
     pub fn waiting_for(
         &self,
         task: &Task,
         pause: Option<&TypePause>,
         now: UnixMs,
     ) -> Option<String> {
-        let State::Pending { due_at } = task.state else {
+        let State::Pending { .. } = task.state else {
             return None;
         };
-        let task_type = &task.task_type;
-        if let Some(pause) = pause {
-            let reason = pause.reason.as_deref();
-            let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-            return Some(format!("the end of the pause of {task_type}{reason}"));
-        }
+        let pause = pause.map(|pause| WaitReason::paused(&task.task_type, pause));
+        let first = pause.or_else(|| self.obstacles(task, now).into_iter().next());
+        Some(first.unwrap_or(WaitReason::Slot).to_string())
+    }
+
+    /// Returns what keeps a pending task from being leased now, as far as its record and the live nodes tell.
+    pub fn obstacles(&self, task: &Task, now: UnixMs) -> Vec<WaitReason> {
+        let State::Pending { due_at } = task.state else {
+            return Vec::new();
+        };
         let nodes = self.discovery.nodes();
+        let capable = self.capable(&nodes, task);
+        let (capable, mut obstacles) = match capable {
+            Ok(capable) => (capable, Vec::new()),
+            Err(obstacle) => (Vec::new(), vec![obstacle]),
+        };
+        if due_at > now {
+            obstacles.push(WaitReason::NotDue {
+                until: due_at,
+                wait_ms: due_at.0 - now.0,
+                attempt: task.attempt,
+                has_begun: task.attempt > 0 || task.losses > 0,
+            });
+        }
+        let drained = |node: &&NodeRecord| self.discovery.is_drained(&node.id);
+        if !capable.is_empty() && capable.iter().all(drained) {
+            let nodes = capable.iter().map(|node| node.id.clone()).collect();
+            obstacles.push(WaitReason::Drained { nodes });
+        }
+        obstacles
+    }
+
+    /// Returns the nodes that could run a task, or why there are none.
+    fn capable<'n>(
+        &self,
+        nodes: &'n [NodeRecord],
+        task: &Task,
+    ) -> Result<Vec<&'n NodeRecord>, WaitReason> {
+        let task_type = &task.task_type;
         let serving = || nodes.iter().filter(|node| self.serves(node));
         let of_type: Vec<_> = serving().filter(|node| node.handles(task_type)).collect();
         if of_type.is_empty() {
-            if let Some(node) = serving().find(|node| node.expects(task_type)) {
-                return Some(format!("a plugin that {} is still loading", node.id));
-            }
-            return Some(format!("a plugin: no live node handles {task_type} now"));
+            return Err(match serving().find(|node| node.expects(task_type)) {
+                Some(node) => WaitReason::PluginLoading {
+                    node: node.id.clone(),
+                },
+                None => WaitReason::NoPlugin {
+                    task_type: task_type.clone(),
+                },
+            });
         }
         let of_type = of_type.into_iter();
         let capable: Vec<_> = of_type.filter(|node| matches(node, &task.target)).collect();
         if capable.is_empty() {
-            let target = describe(&task.target);
-            return Some(format!(
-                "{target} with a plugin for {task_type}: none is live now"
-            ));
+            return Err(WaitReason::NoTarget {
+                target: task.target.clone(),
+                task_type: task_type.clone(),
+            });
         }
-        if due_at > now {
-            let ms = due_at.0 - now.0;
-            let has_begun = task.attempt > 0 || task.losses > 0;
-            let attempt = if has_begun { "next" } else { "first" };
-            return Some(format!("its {attempt} attempt, due in {ms} ms"));
-        }
-        let drained = |node: &&NodeRecord| self.discovery.is_drained(&node.id);
-        if capable.iter().all(drained) {
-            let ids: Vec<&str> = capable.iter().map(|node| node.id.as_str()).collect();
-            let ids = ids.join(", ");
-            return Some(format!(
-                "a node that is not drained: {ids} could run it, and is drained"
-            ));
-        }
-        Some("a free slot, within the limit of its task type: it is due".into())
+        Ok(capable)
+    }
+
+    /// Whether a node is one of those that could run a task, and is not drained.
+    pub fn may_run_on(&self, id: &Name, task: &Task) -> bool {
+        let nodes = self.discovery.nodes();
+        let mut nodes = nodes.iter().filter(|node| node.id == *id);
+        let is_target = nodes.any(|node| matches(node, &task.target) && self.serves(node));
+        is_target && !self.discovery.is_drained(id)
     }
 
     /// Whether a node takes tasks from this queue.

@@ -2,6 +2,7 @@
 //! nothing asynchronous, and of the other crates only the delays of `hostel_backoff`.
 
 mod action;
+mod attempt;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod given_limits;
@@ -22,6 +23,10 @@ mod unix_ms;
 mod violations;
 
 pub use action::{Acted, Action, MAX_REASON_BYTES, parse_reason};
+pub use attempt::{
+    AttemptClass, AttemptHistory, AttemptRecord, AttemptReport, AttemptUsage,
+    MAX_ATTEMPT_ERROR_BYTES, MAX_ATTEMPTS,
+};
 pub use given_limits::{
     GivenLimit, GivenLimits, LimitTexts, Limits, MAX_CLUSTER_CONCURRENCY, MAX_CONCURRENCY,
     MAX_PENDING,

@@ -13,7 +13,7 @@ use crate::{
     log_limit::LogLimit,
     plugin::{Call, CallOutcome, Handler, Permit},
     queue::{Error, Finish, LeaseRequest, Leased},
-    task::{AttemptResult, ExecutedBy, Name, Outcome, Resources, transition},
+    task::{AttemptClass, AttemptReport, AttemptResult, ExecutedBy, Name, Resources, transition},
 };
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, sync::Arc};
@@ -351,19 +351,14 @@ async fn run(
         let permit = shared.plugins.grow(permit, handler.needs())?;
         Some((handler, permit))
     });
-    let (outcome, executed_by) = match ready {
+    let finish = match ready {
         Some((handler, permit)) => attempt(&shared, handler, permit, task, &running).await,
-        None => (Some(Outcome::Released), None),
+        None => Some(Finish::released(slot.token().clone())),
     };
-    let Some(outcome) = outcome else {
+    let Some(finish) = finish else {
         return;
     };
     slot.set_finishing();
-    let finish = Finish {
-        token: slot.token().clone(),
-        outcome,
-        executed_by,
-    };
     let unwritten = UnwrittenResult::new(finish, slot, &running).await;
     // The finisher outlives every run.
     let _ = finished.send(unwritten).await;
@@ -381,27 +376,27 @@ async fn guarded(run: impl Future<Output = CallOutcome>) -> CallOutcome {
         })
 }
 
-/// Runs the guest. No outcome means that the lease was lost.
+/// Runs the guest. No end means that the lease was lost.
 async fn attempt(
     shared: &Shared,
     handler: Handler,
     permit: Permit,
     task: Leased,
     running: &Arc<Attempt>,
-) -> (Option<Outcome>, Option<ExecutedBy>) {
+) -> Option<Finish> {
     let executed_by = ExecutedBy {
         node: shared.node.clone(),
         plugin: handler.generation.name.clone(),
         plugin_version: handler.generation.version.as_str().into(),
     };
     let attempt = task.attempt;
-    let id = task.token.id.clone();
+    let token = task.token;
     let options = task.options.as_deref();
     let of_type = handler.task_type.retry;
     let policy = options.map_or(of_type, |options| options.retry_policy(of_type));
     let timeout = options.and_then(|options| options.timeout);
     let call = Call {
-        id: task.token.id,
+        id: token.id.clone(),
         payload: task.payload,
         metadata: task.metadata,
         attempt,
@@ -420,15 +415,24 @@ async fn attempt(
         ended => (ended, finished.class),
     };
     let ended = match (ended, running.reason()) {
-        (AttemptResult::Cancelled, Some(InterruptReason::LeaseLost)) => return (None, None),
+        (AttemptResult::Cancelled, Some(InterruptReason::LeaseLost)) => return None,
         (AttemptResult::Cancelled, Some(InterruptReason::Drain)) => AttemptResult::Drained,
         (ended, _) => ended,
+    };
+    let report = AttemptReport {
+        class: class.map_or_else(|| AttemptClass::of(&ended), AttemptClass::from),
+        usage: finished.usage.into(),
     };
     let outcome = transition(ended, attempt, &policy, fastrand::f64());
     if let Some(class) = class {
         let attempts = (attempt, policy.max_attempts);
         let failures = &shared.failures;
-        failures.report(&handler, &id, attempts, class, &outcome);
+        failures.report(&handler, &token.id, attempts, class, &outcome);
     }
-    (Some(outcome), Some(executed_by))
+    Some(Finish {
+        token,
+        outcome,
+        executed_by: Some(executed_by),
+        report,
+    })
 }

@@ -7,7 +7,7 @@ use crate::{
     log_limit::LogLimit,
     plugin::View,
     queue::{Error, Expired, Finish, Finished},
-    task::{AttemptResult, Name, RetryPolicy, transition},
+    task::{AttemptReport, AttemptResult, Name, RetryPolicy, transition},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -105,6 +105,7 @@ fn finish_of(shared: &Shared, lease: Expired) -> Finish {
         outcome: transition(ended, lease.attempt, &policy, fastrand::f64()),
         token: lease.token,
         executed_by: None,
+        report: AttemptReport::lost(),
     }
 }
 

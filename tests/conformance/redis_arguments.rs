@@ -242,14 +242,16 @@ impl Calls<'_> {
     }
 
     async fn finish(&self, choices: &mut Choices<'_>) {
-        let ended = (0..choices.below(4)).map(|_| Finish {
-            token: self.token(choices),
-            outcome: outcome(choices),
-            executed_by: choices.maybe(|choices| ExecutedBy {
-                node: name(choices),
-                plugin: name(choices),
-                plugin_version: text(choices).into(),
-            }),
+        let ended = (0..choices.below(4)).map(|_| {
+            Finish::new(
+                self.token(choices),
+                outcome(choices),
+                choices.maybe(|choices| ExecutedBy {
+                    node: name(choices),
+                    plugin: name(choices),
+                    plugin_version: text(choices).into(),
+                }),
+            )
         });
         let ended: Vec<Finish> = ended.collect();
         let count = ended.len();
@@ -290,6 +292,9 @@ impl Calls<'_> {
             task_type: choices.maybe(name),
             group: choices.maybe(name),
             tag: choices.maybe(name),
+            node: choices.maybe(name),
+            plugin: choices.maybe(name),
+            ..Filter::default()
         };
         let tokens = [
             "p1-a",

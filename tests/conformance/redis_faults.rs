@@ -70,12 +70,14 @@ pub(super) fn has(health: &Health, kind: &'static str) -> bool {
 }
 
 pub(super) fn completed(leased: &[Leased], result: &[u8]) -> Vec<Finish> {
-    let finish = |leased: &Leased| Finish {
-        token: leased.token.clone(),
-        outcome: Outcome::Completed {
-            result: result.to_vec().into(),
-        },
-        executed_by: None,
+    let finish = |leased: &Leased| {
+        Finish::new(
+            leased.token.clone(),
+            Outcome::Completed {
+                result: result.to_vec().into(),
+            },
+            None,
+        )
     };
     leased.iter().map(finish).collect()
 }

@@ -195,11 +195,7 @@ async fn ended(
     outcome: Outcome,
 ) -> Finished {
     loop {
-        let finish = Finish {
-            token: token.clone(),
-            outcome: outcome.clone(),
-            executed_by: None,
-        };
+        let finish = Finish::new(token.clone(), outcome.clone(), None);
         match queue.finish(vec![finish]).await {
             Ok(finished) => return finished[0],
             Err(error) => passes(ledger, &error).await,

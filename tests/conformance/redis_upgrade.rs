@@ -265,7 +265,10 @@ async fn every_task_of_format_1_is_migrated_and_ends_once() {
     }
     assert_eq!(queue.counts().await.unwrap(), expected);
     tokio::time::sleep(Duration::from_millis(5)).await;
-    let purged = queue.purge(&Retention::of(Duration::ZERO), 2 * IDS).await.unwrap();
+    let purged = queue
+        .purge(&Retention::of(Duration::ZERO), 2 * IDS)
+        .await
+        .unwrap();
     assert_eq!(purged, ended.len());
     queue.close().await;
 }

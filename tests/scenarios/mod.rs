@@ -23,6 +23,7 @@ mod options;
 mod probes;
 mod progress;
 mod python;
+mod reading;
 mod reload;
 mod schedules;
 mod sdk;
@@ -63,6 +64,7 @@ pub fn trials() -> Vec<Trial> {
         probes::trials(),
         progress::trials(),
         python::trials(),
+        reading::trials(),
         reload::trials(),
         schedules::trials(),
         sdk::trials(),

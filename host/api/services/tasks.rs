@@ -1,25 +1,29 @@
-//! Lists, counts, cancels and requeues tasks, for operators. `submit_many` has the stream that submits
-//! tasks, `act_on_tasks` the one that does the same to many.
+//! Lists, reads, explains, counts, cancels and requeues tasks, for operators. `submit_many` has the stream that
+//! submits tasks, `act_on_tasks` the one that does the same to many, and `watch_tasks` the one of their changes.
 
 use super::{
     super::{
         convert::{self, TaskLimits},
+        read_convert,
         status::{self, IntoStatus},
         transport::in_flight,
     },
     act_on_tasks::{self, STEPS},
     submit_many::{self, Budgets, Setup, TRACKED_BUDGET_BYTES},
+    watch_tasks::{self, STREAM_BYTES},
 };
 use crate::{
     budget::Budget,
     config,
     proto::hostel::v1::{
         ActOnTasksRequest, CancelTaskRequest, CancelTaskResponse, CountTasksRequest,
-        CountTasksResponse, ListTasksRequest, ListTasksResponse, RequeueTaskRequest,
-        RequeueTaskResponse, SubmitManyRequest, TaskCount, task_service_server::TaskService,
+        CountTasksResponse, ExplainTaskRequest, ExplainTaskResponse, GetTaskRequest,
+        GetTaskResponse, ListTasksRequest, ListTasksResponse, RequeueTaskRequest,
+        RequeueTaskResponse, SubmitManyRequest, TaskCount, WatchTasksRequest,
+        task_service_server::TaskService,
     },
-    queue::{Cancel, Filter, Page},
-    scheduler::{Error, TaskScheduler},
+    queue::{Cancel, Page},
+    scheduler::{DetailsRequest, Error, TaskScheduler},
     task::parse_reason,
 };
 use prost::Message;
@@ -107,12 +111,7 @@ impl TaskService for TaskServiceImpl {
     ) -> Result<Response<ListTasksResponse>, Status> {
         let reserved = in_flight::reserve_response(&request).await;
         let request = request.into_inner();
-        let filter = Filter {
-            state: convert::state(&request.status)?,
-            task_type: convert::optional_name("task type", &request.task_type)?,
-            group: convert::optional_name("group", &request.group)?,
-            tag: convert::optional_name("tag", &request.tag)?,
-        };
+        let filter = read_convert::filter(&request)?;
         let size = match request.page_size {
             0 => DEFAULT_PAGE_SIZE,
             given => given.min(MAX_PAGE_SIZE),
@@ -130,6 +129,64 @@ impl TaskService for TaskServiceImpl {
             }
             page.size /= 2;
         }
+    }
+
+    async fn get_task(
+        &self,
+        request: Request<GetTaskRequest>,
+    ) -> Result<Response<GetTaskResponse>, Status> {
+        let budget = in_flight::share_of(&request).map(|share| share.unsent.clone());
+        let request = request.into_inner();
+        let id = convert::name("task id", &request.task_id)?;
+        let parts = DetailsRequest {
+            payload: request.payload,
+            result: request.result,
+            max_bytes: self.limits.max_message_bytes,
+        };
+        let read = self.scheduler.get_task(&id, parts, budget).await;
+        let (response, reserved) = read_convert::task_read(read.map_err(IntoStatus::into_status)?);
+        let max = self.limits.max_message_bytes;
+        let bytes = response.encoded_len();
+        if bytes > max {
+            let too_large = Error::TooLarge {
+                id,
+                bytes,
+                max_bytes: max,
+            };
+            return Err(too_large.into_status());
+        }
+        Ok(in_flight::fit_response(response, Some(reserved)))
+    }
+
+    type WatchTasksStream = watch_tasks::Responses;
+
+    async fn watch_tasks(
+        &self,
+        mut request: Request<WatchTasksRequest>,
+    ) -> Result<Response<Self::WatchTasksStream>, Status> {
+        let auth = request.extensions_mut().remove();
+        let waiting = in_flight::share_of(&request).map(|share| share.waiting.clone());
+        // There is no share without a server.
+        let waiting = waiting.unwrap_or_else(|| Budget::new(self.limits.max_unsent_bytes));
+        let memory = waiting.try_reserve(STREAM_BYTES);
+        let setup = watch_tasks::Setup {
+            scheduler: self.scheduler.clone(),
+            end: self.end.clone(),
+            auth,
+            memory: memory.ok_or_else(status::no_room_for_stream)?,
+        };
+        let responses = watch_tasks::responses(request.into_inner(), setup)?;
+        Ok(in_flight::stream_response(responses))
+    }
+
+    async fn explain_task(
+        &self,
+        request: Request<ExplainTaskRequest>,
+    ) -> Result<Response<ExplainTaskResponse>, Status> {
+        let id = convert::name("task id", &request.into_inner().task_id)?;
+        let explained = self.scheduler.explain_task(&id).await;
+        let explained = explained.map_err(IntoStatus::into_status)?;
+        Ok(Response::new(read_convert::explanation(explained)))
     }
 
     async fn cancel(

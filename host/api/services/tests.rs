@@ -16,8 +16,11 @@ use crate::{
             task_service_server::TaskService,
         },
     },
-    queue::{Cancel, Counts, Durability, Filter, Listing, Page, StatusRead},
-    scheduler::{Accepted, EndTracker, Error, TaskScheduler, TaskStatus, WaitOptions},
+    queue::{Cancel, ChangesRead, Counts, Durability, Filter, Listing, Page, StatusRead},
+    scheduler::{
+        Accepted, DetailsRequest, EndTracker, Error, Explanation, TaskRead, TaskScheduler,
+        TaskStatus, WaitOptions,
+    },
     task::{self, Acted, Name, PausedTypes, Submission, TaskId, TypePause, UnixMs},
 };
 use async_trait::async_trait;
@@ -76,6 +79,23 @@ impl TaskScheduler for NoTasks {
 
     async fn get_task_status(&self, id: &TaskId, _: &WaitOptions) -> Result<TaskStatus, Error> {
         Err(Error::UnknownTask(id.clone()))
+    }
+
+    async fn get_task(
+        &self,
+        id: &TaskId,
+        _: DetailsRequest,
+        _: Option<Budget>,
+    ) -> Result<TaskRead, Error> {
+        Err(Error::UnknownTask(id.clone()))
+    }
+
+    async fn explain_task(&self, id: &TaskId) -> Result<Explanation, Error> {
+        Err(Error::UnknownTask(id.clone()))
+    }
+
+    async fn next_changes(&self, _: Option<&str>) -> Result<ChangesRead, Error> {
+        std::future::pending().await
     }
 
     async fn cancel_task(&self, _: &TaskId, _: Option<Arc<str>>) -> Result<Cancel, Error> {

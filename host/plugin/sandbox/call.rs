@@ -12,7 +12,7 @@ use super::{
 };
 use bytes::Bytes;
 use hostel_runtime::untrusted::clip;
-use hostel_task::{AttemptResult, MAX_RETRY_DELAY, Name, TaskId};
+use hostel_task::{AttemptResult, AttemptUsage, MAX_RETRY_DELAY, Name, TaskId};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -92,8 +92,21 @@ pub struct Usage {
     pub cpu: Duration,
     /// The largest sum of all linear memories.
     pub peak_memory_bytes: usize,
+    /// What the guest logged, in bytes, up to `max_log_bytes`.
+    pub log_bytes: usize,
     /// Whether the guest logged more than `max_log_bytes`; the rest was dropped.
     pub log_cut_off: bool,
+}
+
+impl From<Usage> for AttemptUsage {
+    fn from(usage: Usage) -> Self {
+        let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        Self {
+            cpu_us: u64::try_from(usage.cpu.as_micros()).unwrap_or(u64::MAX),
+            peak_memory_bytes: bytes(usage.peak_memory_bytes),
+            log_bytes: bytes(usage.log_bytes),
+        }
+    }
 }
 
 impl LinkedPlugin {
@@ -145,6 +158,7 @@ impl LinkedPlugin {
         let usage = Usage {
             cpu: admitted.cpu(),
             peak_memory_bytes: state.limiter.peak_memory_bytes(),
+            log_bytes: state.log.bytes(),
             log_cut_off: state.log.is_cut_off(),
         };
         let max_result_bytes = self.sandbox.max_result_bytes;

@@ -2,7 +2,7 @@
 
 use super::engine_config::MAX_STACK_BYTES;
 use hostel_runtime::untrusted::clip;
-use hostel_task::AttemptResult;
+use hostel_task::{AttemptClass, AttemptResult};
 use std::time::Duration;
 
 /// Longer error texts are cut.
@@ -85,6 +85,20 @@ impl FailureClass {
             Self::Limit => "limit",
             Self::NoRoom => "no_room",
             Self::Node => "node",
+        }
+    }
+}
+
+impl From<FailureClass> for AttemptClass {
+    fn from(class: FailureClass) -> Self {
+        match class {
+            FailureClass::Retryable => Self::Retryable,
+            FailureClass::Permanent => Self::Permanent,
+            FailureClass::Timeout => Self::Timeout,
+            FailureClass::Trap => Self::Trap,
+            FailureClass::Limit => Self::Limit,
+            FailureClass::NoRoom => Self::NoRoom,
+            FailureClass::Node => Self::Node,
         }
     }
 }

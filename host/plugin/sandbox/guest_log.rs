@@ -83,6 +83,11 @@ impl GuestLog {
         };
     }
 
+    /// How many bytes the call has logged, without those beyond the limit.
+    pub fn bytes(&self) -> usize {
+        self.call.lock().bytes
+    }
+
     /// Whether the limit is reached. Nothing further is logged.
     pub fn is_cut_off(&self) -> bool {
         self.call.lock().cut_off

@@ -2,8 +2,8 @@
 
 pub use super::helpers::MAX_OPEN_TASKS;
 use super::{
-    actions, finishing, groups, leasing, limits, model, options, pauses, priorities, progress,
-    reading, routing, starting, submitting, suspects, unique,
+    actions, finishing, following, groups, history, leasing, limits, model, options, pauses,
+    priorities, progress, reading, routing, searching, starting, submitting, suspects, unique,
 };
 use crate::task_queue::TaskQueue;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ cases! {
     limits::a_group_with_too_many_pending_tasks_refuses_others,
     options::options_come_back_as_given,
     options::options_are_part_of_the_content,
-    progress::a_renewal_stores_the_progress_of_its_attempt, progress::a_stale_token_reports_no_progress, progress::progress_is_kept_until_the_next_attempt, progress::a_task_to_be_cancelled_still_reports_progress, actions::each_task_of_a_batch_has_its_answer, actions::the_reason_of_a_cancellation_is_the_error_of_the_task, actions::purged_tasks_leave_nothing_behind, actions::a_task_that_waits_for_its_time_can_run_now, actions::a_suspect_can_be_hastened, actions::ended_tasks_are_kept_by_type_and_state, pauses::no_task_of_a_paused_type_is_leased, pauses::a_pause_may_get_another_reason, pauses::the_number_of_paused_types_is_bounded,
+    progress::a_renewal_stores_the_progress_of_its_attempt, progress::a_stale_token_reports_no_progress, progress::progress_is_kept_until_the_next_attempt, progress::a_task_to_be_cancelled_still_reports_progress, actions::each_task_of_a_batch_has_its_answer, actions::the_reason_of_a_cancellation_is_the_error_of_the_task, actions::purged_tasks_leave_nothing_behind, actions::a_task_that_waits_for_its_time_can_run_now, actions::a_suspect_can_be_hastened, actions::ended_tasks_are_kept_by_type_and_state, pauses::no_task_of_a_paused_type_is_leased, pauses::a_pause_may_get_another_reason, pauses::the_number_of_paused_types_is_bounded, history::each_attempt_is_in_the_history, history::the_first_attempt_is_in_the_history_however_it_ends, history::a_stale_or_repeated_finish_adds_no_attempt, history::the_latest_attempts_are_kept_and_the_others_counted, history::details_have_sizes_and_what_fits, following::changes_follow_their_cursor, following::no_change_is_missed_while_tasks_flow, following::other_texts_are_no_cursors, searching::a_search_selects_by_what_executed_a_task, searching::a_search_selects_by_time, searching::pages_of_a_search_end,
     reading::a_status_has_no_payload_and_leaves_out_a_large_result,
     reading::a_bad_page_token_is_refused,
     reading::counts_follow_every_transition,
@@ -115,6 +115,7 @@ cases! {
     starting::a_late_task_gives_its_place_to_no_other,
     options::filters_select_by_group_and_tag,
     options::a_result_ttl_counts_instead_of_the_age,
+    searching::a_pending_task_has_a_place,
     reading::pages_hold_every_task_once,
     reading::filters_select_by_state_and_type,
     reading::purge_deletes_ended_tasks,

@@ -146,11 +146,7 @@ pub async fn lease_one(queue: &dyn TaskQueue, task_type: &str) -> Leased {
 
 /// Finishes one attempt.
 pub async fn finish_one(queue: &dyn TaskQueue, token: &LeaseToken, outcome: Outcome) -> Finished {
-    let finish = Finish {
-        token: token.clone(),
-        outcome,
-        executed_by: Some(executed_by()),
-    };
+    let finish = Finish::new(token.clone(), outcome, Some(executed_by()));
     let answers = queue.finish(vec![finish]).await.unwrap();
     assert_eq!(answers.len(), 1);
     answers[0]

@@ -169,11 +169,7 @@ pub(super) async fn the_holder_of_an_expired_lease_may_finish_first(queue: &dyn 
         .unwrap()
         .remove(0);
     assert_eq!(late.token.id, name("lost"));
-    let finish = Finish {
-        token: late.token.clone(),
-        outcome: retry(Duration::ZERO, "lost"),
-        executed_by: None,
-    };
+    let finish = Finish::new(late.token.clone(), retry(Duration::ZERO, "lost"), None);
     assert_eq!(
         queue.finish(vec![finish]).await.unwrap(),
         [Finished::Applied]

@@ -14,8 +14,10 @@
 mod actions;
 mod case;
 mod finishing;
+mod following;
 mod groups;
 mod helpers;
+mod history;
 mod leasing;
 mod limit_store;
 mod limits;
@@ -27,6 +29,7 @@ mod progress;
 mod reading;
 mod routing;
 mod schedules;
+mod searching;
 mod starting;
 mod submitting;
 mod suspects;

@@ -329,10 +329,12 @@ pub(super) async fn concurrent_callers_lose_and_duplicate_nothing(queue: &dyn Ta
             }
             let finishes: Vec<Finish> = leased
                 .into_iter()
-                .map(|leased| Finish {
-                    token: leased.token,
-                    outcome: completed(&leased.payload),
-                    executed_by: Some(executed_by()),
+                .map(|leased| {
+                    Finish::new(
+                        leased.token,
+                        completed(&leased.payload),
+                        Some(executed_by()),
+                    )
                 })
                 .collect();
             done += finishes.len();

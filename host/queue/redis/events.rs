@@ -2,11 +2,16 @@
 //! connection, since a read waits at the server. This queue's own changes are published by the call that
 //! makes them.
 
-use super::{coalescer::Coalescer, faults::CORRUPT, record, shard_client::ShardClient};
+use super::{
+    coalescer::Coalescer,
+    event::{self, DAMAGED},
+    faults::CORRUPT,
+    shard_client::ShardClient,
+};
 use crate::Change;
 use hostel_backoff::Backoff;
 use hostel_redis::redirection;
-use hostel_task::{Name, StateKind};
+use hostel_task::StateKind;
 use redis::{FromRedisValue, RedisError, RedisResult, Value, aio::MultiplexedConnection, cmd};
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -170,7 +175,7 @@ impl EventReader {
         let mut count = 0;
         for (id, fields) in events {
             if let [_, from, rest @ ..] = &fields[..] {
-                let changes = changes(rest);
+                let changes: Vec<_> = event::Event::parse(rest).sound().collect();
                 count += changes.len();
                 let damaged = changes.iter().filter(|(letter, _)| *letter == DAMAGED);
                 self.report(damaged.map(|(_, change)| change.clone()).collect());
@@ -234,70 +239,4 @@ fn events(answer: Value) -> RedisResult<Vec<Event>> {
     }
     let streams: Vec<(String, Vec<Event>)> = FromRedisValue::from_redis_value(answer)?;
     Ok(streams.into_iter().flat_map(|(_, events)| events).collect())
-}
-
-/// The letter of a task whose record was found to be damaged.
-const DAMAGED: u8 = b'd';
-
-/// Parses the fields of an event: a letter for a state, and the type and the ids of tasks that have entered
-/// it, in turn.
-fn changes(fields: &[String]) -> Vec<(u8, Change)> {
-    let mut changes = Vec::new();
-    for field in fields.chunks_exact(2) {
-        let [letter, text] = field else { continue };
-        let mut names = text.split(' ').map(|word| Name::parse("name", word).ok());
-        let (Some(&letter), Some(Some(task_type))) = (letter.as_bytes().first(), names.next())
-        else {
-            continue;
-        };
-        let state = match letter {
-            DAMAGED => StateKind::Failed,
-            // `k` is a running task whose cancellation was requested.
-            letter => record::state([letter]).unwrap_or(StateKind::Running),
-        };
-        changes.extend(names.flatten().map(|id| {
-            let change = Change {
-                cancel_requested: letter == b'k',
-                ..Change::new(id, task_type.clone(), state)
-            };
-            (letter, change)
-        }));
-    }
-    changes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn malformed_fields_are_skipped() {
-        let fields = [
-            "p",
-            "echo a b:1",
-            "",
-            "x",
-            "k",
-            "echo c d/e",
-            "d",
-            "echo f",
-            "c",
-            "",
-            "r",
-        ];
-        let seen = changes(&fields.map(str::to_owned));
-        let seen: Vec<_> = seen
-            .iter()
-            .map(|(letter, c)| (*letter, c.id.as_str(), c.state, c.cancel_requested))
-            .collect();
-        assert_eq!(
-            seen,
-            [
-                (b'p', "a", StateKind::Pending, false),
-                (b'p', "b:1", StateKind::Pending, false),
-                (b'k', "c", StateKind::Running, true),
-                (DAMAGED, "f", StateKind::Failed, false)
-            ]
-        );
-    }
 }

@@ -2,7 +2,7 @@
 //! script applies it if the token is still valid. If a shard fails, only its own tokens are unconfirmed.
 
 use super::{
-    attempt_record::write_attempt,
+    attempts,
     batching::{reassemble_available, split_by_shard},
     record,
     scripts::ms,
@@ -102,7 +102,7 @@ async fn finish_part(
                 let token = &finish.token;
                 call.arg(token.id.as_str()).arg(token.fence).arg(letter);
                 call.arg(ms(after))
-                    .arg(write_attempt(finish, &client.queue_id));
+                    .arg(attempts::write_attempt(finish, &client.queue_id));
             }
         })
         .await

@@ -2,7 +2,7 @@
 //! handed to the scripts is in `tests/conformance/redis_arguments.rs`, since it takes a server.
 
 use super::{
-    queries::parse_token,
+    listing::parse_token,
     record::{end_head_bytes, task},
 };
 use hostel_fuzz::{Choices, Target};

@@ -17,8 +17,7 @@ const HEAD: usize = 256 << 10;
 pub(super) async fn read(
     client: &ShardClient,
     id: &TaskId,
-    max_record: usize,
-    max_end: usize,
+    (max_record, max_end): (usize, usize),
 ) -> Result<Option<Parts>, Error> {
     // The lease before the end: a task that ends in between has one of them.
     let (lease, lease_end) = read_lease(client, id).await?;

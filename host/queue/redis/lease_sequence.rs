@@ -38,8 +38,8 @@ impl LeaseCall {
 
     /// Records an answer with so many tasks and bytes.
     pub fn record_answer(&mut self, tasks: usize, bytes: usize) {
-        if tasks > 0 {
-            self.record_bytes = bytes / tasks;
+        if let Some(average) = bytes.checked_div(tasks) {
+            self.record_bytes = average;
         }
     }
 }

@@ -2,7 +2,7 @@
 //! number and returns the same tasks.
 
 use super::{
-    attempt_record::begun_at, batching::MAX_TASKS, errors::corrupt, finish, lease_args,
+    attempts::begun_at, batching::MAX_TASKS, errors::corrupt, finish, lease_args,
     lease_guard::LeaseGuard, lease_sequence::LeaseCall, permits::Permits, record::Record,
     scripts::ms, shard_client::ShardClient,
 };
@@ -93,8 +93,8 @@ fn split_fitting(request: &mut LeaseRequest, leased: Vec<Leased>) -> (Vec<Leased
     })
 }
 
-/// Id and record of each task, and what its earlier attempts left.
-type Row = (String, Vec<u8>, Vec<u8>);
+/// Id and record of each task, and whether it was tried before.
+type Row = (String, Vec<u8>, u8);
 
 /// The time of the shard, the fencing token of all tasks, whether it has lost the task types, whether due tasks
 /// were left because of their bytes, and the leased tasks.
@@ -117,7 +117,7 @@ async fn call(
     let mut changes = Vec::with_capacity(rows.len());
     let mut snapshots = Vec::with_capacity(rows.len());
     let mut damaged = Vec::new();
-    for (id, stored, past) in rows {
+    for (id, stored, was_tried) in rows {
         let name = Name::parse("id", &id).map_err(|_| corrupt(&id, "its id"));
         let read = name.and_then(|name| Ok((name, Record::read(&id, Bytes::from(stored))?)));
         let (id, record) = match read {
@@ -130,7 +130,7 @@ async fn call(
         };
         let task_type = record.task_type.clone();
         changes.push(Change::new(id.clone(), task_type, StateKind::Running));
-        let is_first = record.attempts == 0 && past.is_empty();
+        let is_first = record.attempts == 0 && was_tried == 0;
         let times = [record.submitted_at(), begun_at(fence), lease_until];
         let target = record.target.clone();
         let task = leased_task(id.clone(), fence, record);

@@ -2,13 +2,16 @@
 //! (`scripts/*.lua`). The layout of the keys and records:
 #![doc = include_str!("layout.md")]
 
-mod attempt_record;
+mod attempts;
 mod batching;
 mod bulk;
+mod changes;
 mod coalescer;
 mod control;
+mod details;
 mod entry;
 mod errors;
+mod event;
 mod events;
 mod faults;
 mod finish;
@@ -23,6 +26,7 @@ mod lease_guard;
 mod lease_sequence;
 mod leases;
 mod limits;
+mod listing;
 mod maintenance;
 mod memory;
 mod offers;

@@ -1,4 +1,4 @@
-//! Queries: a task, a page of tasks, their counts, the next due time, and expired leases.
+//! Queries: a task, the number of tasks, the next due time, and expired leases.
 
 use super::{
     finish, key_by_key,
@@ -8,9 +8,9 @@ use super::{
     scripts::ms,
     shard_client::ShardClient,
 };
-use crate::{Counts, Error, Expired, Filter, LeaseRequest, LeaseToken, Listing, Page, StatusRead};
+use crate::{Counts, Error, Expired, LeaseRequest, LeaseToken, StatusRead};
 use bytes::Bytes;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use hostel_task::{Name, State, Task, TaskId};
 use redis::cmd;
 use std::{
@@ -18,17 +18,8 @@ use std::{
     time::Duration,
 };
 
-/// The most tasks of a page.
-const MAX_PAGE: usize = 1000;
-
 /// The most expired leases that one script reads of a type.
 const SCAN: usize = 1000;
-
-/// The most tasks that one script lists, so that it delays no submission.
-const LIST: usize = 128;
-
-/// The most bytes of the tasks that one script lists, without the last task's.
-const LIST_BYTES: usize = 256 << 10;
 
 /// How long a completed task is answered from the cache, at most: it does not change, but other nodes may
 /// purge it.
@@ -36,17 +27,17 @@ const CACHED: Duration = Duration::from_secs(60);
 
 /// The most bytes of a record, and of what is stored of the end of a task, that are read within a script.
 /// Larger ones are read by commands of their own, which are as slow as their bytes.
-const INLINE: usize = 64 << 10;
+pub(super) const INLINE: usize = 64 << 10;
 
 /// How often a task is read that changes in between.
-const READS: usize = 5;
+pub(super) const READS: usize = 5;
 
 pub(super) async fn get(client: &ShardClient, id: &TaskId) -> Result<Option<Task>, Error> {
     if let Some(task) = cached(client, id) {
         return Ok(Some(task));
     }
     for _ in 0..READS {
-        let Some(mut parts) = read(client, id, INLINE, INLINE).await? else {
+        let Some(mut parts) = read(client, id, (INLINE, INLINE), false).await? else {
             return Ok(None);
         };
         let (record, size, .., end, end_size, _, _) = &mut parts;
@@ -70,7 +61,7 @@ pub(super) async fn get_status(
     }
     for _ in 0..READS {
         let max_end = INLINE.min(max_result_bytes);
-        let Some(mut parts) = read(client, id, 0, max_end).await? else {
+        let Some(mut parts) = read(client, id, (0, max_end), false).await? else {
             return Ok(None);
         };
         let (.., end, end_size, _, _) = &mut parts;
@@ -91,24 +82,25 @@ pub(super) async fn without_payload(
     client: &ShardClient,
     id: &TaskId,
 ) -> Result<Option<Task>, Error> {
-    let parts = read(client, id, 0, 0).await?;
+    let parts = read(client, id, (0, 0), false).await?;
     Ok(parts.map(|parts| record::task(id.clone(), parts)))
 }
 
 /// Reads what is stored of a task: its record and that of its end as a whole if they have no more than so
-/// many bytes.
-async fn read(
+/// many bytes, and what its earlier attempts left, all of it or the beginning.
+pub(super) async fn read(
     client: &ShardClient,
     id: &TaskId,
-    max_record: usize,
-    max_end: usize,
+    (max_record, max_end): (usize, usize),
+    all_past: bool,
 ) -> Result<Option<Parts>, Error> {
     if client.server.is_cluster() {
-        return key_by_key::read(client, id, max_record, max_end).await;
+        return key_by_key::read(client, id, (max_record, max_end)).await;
     }
     let shard = client.shard_of(id);
     let read = client.call_for_read(shard, &client.scripts.read, max_record + max_end, |call| {
         call.arg(id.as_str()).arg(max_record).arg(max_end);
+        call.arg(u8::from(all_past));
     });
     let parts: Vec<Parts> = read.await?;
     Ok(parts.into_iter().next())
@@ -116,7 +108,7 @@ async fn read(
 
 /// Reads a value of which the beginning is known, unless it is known as a whole. Returns `false` if it has
 /// changed since.
-async fn read_rest(
+pub(super) async fn read_rest(
     client: &ShardClient,
     key: &str,
     known: &mut Vec<u8>,
@@ -132,7 +124,7 @@ async fn read_rest(
     Ok(whole.map(|whole| *known = whole).is_some())
 }
 
-fn changes_too_quickly(id: &TaskId) -> Error {
+pub(super) fn changes_too_quickly(id: &TaskId) -> Error {
     Error::Unavailable {
         reason: format!("task {id} changes while it is read"),
         outcome_unknown: false,
@@ -267,91 +259,4 @@ pub(super) async fn expired(
     }
     client.collect_available("query expired leases", answers)?;
     Ok(expired)
-}
-
-/// The position of a task in the order of submission, and its id, as Redis returned them.
-type Position = (String, String);
-
-/// Parses a page token: the position of the last task of the previous page.
-pub(super) fn parse_token(token: Option<&str>) -> Result<Option<Position>, Error> {
-    let Some(token) = token else {
-        return Ok(None);
-    };
-    let position = || {
-        let (order, id) = token.strip_prefix('p')?.split_once('-')?;
-        order.parse::<u64>().ok()?;
-        Name::parse("task id", id).ok()?;
-        let plain = order.bytes().all(|byte| byte.is_ascii_digit());
-        plain.then(|| (order.to_owned(), id.to_owned()))
-    };
-    position().map(Some).ok_or(Error::BadPage)
-}
-
-/// Where one script stopped, and the id and the order of each task with what is stored of it.
-type Rows = (String, String, Vec<(String, String, Parts)>);
-
-/// Returns the newest tasks of all shards after the given position that pass the filter.
-pub(super) async fn list(
-    client: &ShardClient,
-    filter: &Filter,
-    page: &Page,
-    after: Option<Position>,
-) -> Result<Listing, Error> {
-    let size = page.size.clamp(1, MAX_PAGE);
-    // One task more than the page shows whether there is a next page.
-    let shards = client
-        .shards()
-        .map(|shard| list_shard(client, shard, filter, size + 1, after.clone()));
-    let mut found: Vec<(u64, Task)> = try_join_all(shards).await?.into_iter().flatten().collect();
-    found.sort_unstable_by(|(a, x), (b, y)| (b, &y.id).cmp(&(a, &x.id)));
-    let more = found.len() > size;
-    found.truncate(size);
-    let last = found.last().filter(|_| more);
-    Ok(Listing {
-        next: last.map(|(order, task)| format!("p{order}-{}", task.id)),
-        tasks: found.into_iter().map(|(_, task)| task).collect(),
-    })
-}
-
-/// Returns a task as lists show it.
-fn without_metadata(task: Task) -> Task {
-    Task {
-        metadata: Arc::default(),
-        ..task
-    }
-}
-
-async fn list_shard(
-    client: &ShardClient,
-    shard: usize,
-    filter: &Filter,
-    size: usize,
-    mut after: Option<Position>,
-) -> Result<Vec<(u64, Task)>, Error> {
-    let mut found = Vec::new();
-    loop {
-        let left = size - found.len();
-        let (order, id, rows): Rows = client
-            .call_for_read(shard, &client.scripts.list, LIST_BYTES, |call| {
-                let state = filter.state.map(|state| record::letter(state).to_string());
-                let (order, id) = after.take().unwrap_or_default();
-                call.arg(state.unwrap_or_default());
-                call.arg(filter.task_type.as_ref().map_or("", Name::as_str));
-                call.arg(filter.group.as_ref().map_or("", Name::as_str));
-                call.arg(filter.tag.as_ref().map_or("", Name::as_str));
-                call.arg(order).arg(id);
-                call.arg(left.min(LIST)).arg(LIST_BYTES);
-            })
-            .await?;
-        for (id, order, parts) in rows {
-            // An entry with an invalid id is not a task.
-            if let (Ok(id), Ok(order)) = (Name::parse("task id", &id), order.parse()) {
-                found.push((order, without_metadata(record::task(id, parts))));
-            }
-        }
-        if order.is_empty() || found.len() >= size {
-            return Ok(found);
-        }
-        after = Some((order, id));
-    }
 }

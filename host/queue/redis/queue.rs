@@ -2,14 +2,15 @@
 
 use super::{
     bulk::BulkConnection,
+    changes,
     coalescer::Coalescer,
-    control,
+    control, details,
     entry::Entry,
     errors::closed,
     events::EventReader,
     finish,
     lease_guard::{HandOffCall, LeaseGuard},
-    leases,
+    leases, listing,
     maintenance::{self, DetectedDurability},
     offers::Offer,
     pauses::{self, Pauses},
@@ -19,8 +20,9 @@ use super::{
     unique,
 };
 use crate::{
-    Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseRequest, Leased, Listing,
-    Page, Publisher, Renew, Renewal, StatusRead, Submitted, TaskQueue, Watch,
+    ChangesRead, Counts, Durability, Error, Expired, Filter, Finish, Finished, LeaseRequest,
+    Leased, Listing, Page, Place, Publisher, ReadLimits, Renew, Renewal, StatusRead, Submitted,
+    TaskDetails, TaskQueue, Usage, UsageScope, Watch,
 };
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -305,9 +307,29 @@ impl TaskQueue for RedisQueue {
         queries::get_status(self.client()?, id, max_result_bytes).await
     }
 
+    async fn get_details(
+        &self,
+        id: &TaskId,
+        limits: ReadLimits,
+    ) -> Result<Option<TaskDetails>, Error> {
+        details::get(self.client()?, id, limits).await
+    }
+
+    async fn place(&self, id: &TaskId) -> Result<Option<Place>, Error> {
+        details::place(self.client()?, id).await
+    }
+
+    async fn usage(&self, scope: &UsageScope) -> Result<Usage, Error> {
+        details::usage(self.client()?, scope).await
+    }
+
+    async fn read_changes(&self, after: Option<&str>, max: usize) -> Result<ChangesRead, Error> {
+        changes::read(self.client()?, after, max).await
+    }
+
     async fn list(&self, filter: &Filter, page: &Page) -> Result<Listing, Error> {
-        let after = queries::parse_token(page.after.as_deref())?;
-        queries::list(self.client()?, filter, page, after).await
+        let after = listing::parse_token(page.after.as_deref())?;
+        listing::list(self.client()?, filter, page, after).await
     }
 
     async fn counts(&self) -> Result<Counts, Error> {

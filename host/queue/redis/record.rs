@@ -1,18 +1,18 @@
 //! Encodes a task for Redis and decodes it. `layout.md` documents the records.
 
 use super::{
-    attempt_record::{AttemptRecord, STEP, begun_at, time_of_fence},
+    attempts::{Left, Past, STEP, parse, split_line, time_of_fence},
     errors::corrupt,
     options,
 };
 use crate::Error;
 use bytes::Bytes;
 use hostel_task::{
-    ErrorClass, Name, Route, State, StateKind, Submission, Target, Task, TaskId, TaskOptions,
-    UnixMs,
+    AttemptHistory, ErrorClass, Name, Route, State, StateKind, Submission, Target, Task, TaskId,
+    TaskOptions, UnixMs,
 };
 use serde::{Deserialize, Serialize};
-use std::{borrow::Cow, collections::BTreeMap, str::FromStr, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 /// The bytes of a record before its content.
 const HEADER_BYTES: usize = 50;
@@ -167,6 +167,28 @@ pub(super) fn type_of_lease(run: &[u8]) -> Option<Name> {
     Some(Route::parse(route)?.task_type)
 }
 
+/// Decodes the attempts of a task that have ended.
+pub(super) fn history(parts: &Parts) -> AttemptHistory {
+    let (record, .., end, _, past, _) = parts;
+    let mut history = Past::read(past).history();
+    let number = ended_attempts(record).saturating_add(1);
+    let ended = Ended::read(end);
+    if let Some(last) = ended.and_then(|it| it.attempt.record(number, it.at, None)) {
+        history.push(last);
+    }
+    history
+}
+
+/// Returns how many attempts have ended and were counted before the one that ended the task.
+fn ended_attempts(record: &[u8]) -> u32 {
+    let header = record.get(..HEADER_BYTES).unwrap_or_default();
+    header
+        .split(|&byte| byte == b' ')
+        .nth(2)
+        .and_then(parse)
+        .unwrap_or(0)
+}
+
 /// Decodes a task. One whose record is damaged is returned as failed, which it will be once a script finds it.
 pub(super) fn task(id: TaskId, parts: Parts) -> Task {
     let (record, _, run, lease_end, end, _, past, progress) = parts;
@@ -176,21 +198,21 @@ pub(super) fn task(id: TaskId, parts: Parts) -> Task {
         Ok(record) => record,
         Err(error) => return damaged(id, ended.flatten(), &error),
     };
-    let (mark, past) = split_line(&past);
-    let past_attempt = AttemptRecord::read(split_line(past).0);
+    let past = Past::read(&past);
+    let said = past.status();
     let task = match ended {
         Some(None) => {
             let error = corrupt(id.as_str(), "what is stored of its end");
             damaged(id, None, &error)
         }
-        Some(Some(ended)) => ended_task(id, record, ended, mark, &past_attempt),
+        Some(Some(ended)) => ended_task(id, record, ended, &past, &said),
         None if run.is_empty() => {
             let submitted_at = record.submitted_at();
             let due_at = record.due_at.unwrap_or(submitted_at);
-            open_task(id, record, State::Pending { due_at }, &past_attempt)
+            open_task(id, record, State::Pending { due_at }, &said)
         }
         None => match running(&run, &lease_end) {
-            Some(state) => open_task(id, record, state, &past_attempt),
+            Some(state) => open_task(id, record, state, &said),
             None => {
                 let error = corrupt(id.as_str(), "its lease");
                 damaged(id, None, &error)
@@ -204,20 +226,12 @@ pub(super) fn task(id: TaskId, parts: Parts) -> Task {
     }
 }
 
-/// Splits a text behind its first line.
-fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
-    match text.iter().position(|&byte| byte == b'\n') {
-        Some(at) => (&text[..at], &text[at + 1..]),
-        None => (text, &[]),
-    }
-}
-
 /// What is stored of the end of a task.
 struct Ended<'a> {
     state: StateKind,
     at: UnixMs,
     task_type: Option<Name>,
-    attempt: AttemptRecord<'a>,
+    attempt: Left<'a>,
     result: Bytes,
 }
 
@@ -235,7 +249,7 @@ impl Ended<'_> {
             state,
             at,
             task_type,
-            attempt: AttemptRecord::read(attempt),
+            attempt: Left::read(attempt),
             result: Bytes::copy_from_slice(result),
         })
     }
@@ -253,7 +267,7 @@ fn running(run: &[u8], lease_end: &[u8]) -> Option<State> {
     })
 }
 
-fn open_task(id: TaskId, record: Record, state: State, past: &AttemptRecord<'_>) -> Task {
+fn open_task(id: TaskId, record: Record, state: State, past: &Left<'_>) -> Task {
     let running = u32::from(state.kind() == StateKind::Running);
     let attempt = record.attempts.saturating_add(running);
     Task {
@@ -284,22 +298,18 @@ fn plain_task(id: TaskId, record: Record, state: State, attempt: u32) -> Task {
     }
 }
 
-/// Decodes a task that has ended. `mark` is the line about its last attempt before, unless it was requeued
-/// since.
+/// Decodes a task that has ended. `said` is what it said of its attempts before that.
 fn ended_task(
     id: TaskId,
     record: Record,
     ended: Ended<'_>,
-    mark: &[u8],
-    past: &AttemptRecord<'_>,
+    past: &Past<'_>,
+    said: &Left<'_>,
 ) -> Task {
     let by_attempt = ended.attempt.fence.is_some();
     let counted = u32::from(by_attempt && !ended.attempt.uncounted);
     let attempt = record.attempts.saturating_add(counted);
-    let started_at = ended.attempt.started_at().or_else(|| {
-        let digits = mark.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        parse(&mark[..digits]).map(begun_at)
-    });
+    let started_at = ended.attempt.started_at().or(past.started_at);
     let finished_at = ended.at;
     let state = match ended.state {
         StateKind::Completed => State::Completed {
@@ -319,9 +329,9 @@ fn ended_task(
     let executed_by = if by_attempt {
         ended.attempt.executed_by()
     } else {
-        past.executed_by()
+        said.executed_by()
     };
-    let error = ended.attempt.error().or(past.error());
+    let error = ended.attempt.error().or(said.error());
     Task {
         error: error.map(str::to_owned),
         error_class: ended.attempt.class.as_deref().map(read_class),
@@ -370,8 +380,4 @@ fn read_class(stored: &str) -> ErrorClass {
     let class = |class: &ErrorClass| class.as_str() == stored;
     let class = ErrorClass::ALL.into_iter().find(class);
     class.unwrap_or(ErrorClass::Corrupt)
-}
-
-fn parse<T: FromStr>(text: &[u8]) -> Option<T> {
-    std::str::from_utf8(text).ok()?.parse().ok()
 }

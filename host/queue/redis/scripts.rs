@@ -62,6 +62,13 @@ macro_rules! reading_tasks {
     };
 }
 
+/// Which events are kept.
+macro_rules! trimming {
+    () => {
+        include_str!("scripts/shared/trimming.lua")
+    };
+}
+
 /// A lease request, from the 10th argument on.
 macro_rules! request_at_10 {
     () => {
@@ -115,7 +122,7 @@ scripts![
     lease: always [library request_at_10],
     renew: always [],
     finish: always [library],
-    expired: always [library],
+    expired: always [library trimming],
     expire: always [library],
     act: always [library],
     purge: always [library],
@@ -130,6 +137,8 @@ scripts![
     running: reading [],
     waiting_groups: reading [library],
     pending: reading [],
+    place: reading [library],
+    changes: always [],
 ];
 
 #[cfg(test)]

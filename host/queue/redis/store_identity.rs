@@ -34,6 +34,18 @@ impl StoreIdentities {
         is_other
     }
 
+    /// Returns a number that is the same for the same stores, in every version: FNV-1a, 64 bits.
+    pub fn fingerprint(&self) -> u64 {
+        let known = self.known.lock();
+        let words = known
+            .iter()
+            .flatten()
+            .flat_map(|store| store.bytes().chain([b' ']));
+        words.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
     /// Changes when a shard is found in another store.
     pub fn losses(&self) -> watch::Receiver<u64> {
         self.losses.subscribe()
@@ -53,5 +65,9 @@ mod tests {
         let losses = stores.losses();
         assert!(record(1, "c") && !record(1, "c"));
         assert!(losses.has_changed().unwrap());
+        let before = stores.fingerprint();
+        assert_eq!(before, stores.fingerprint());
+        record(0, "d");
+        assert_ne!(before, stores.fingerprint());
     }
 }

@@ -3,7 +3,7 @@
 //! to the request that waits for them (`offers`).
 
 use super::{
-    attempt_record::begun_at,
+    attempts::begun_at,
     batching::{MAX_TASKS, reassemble, split_by_shard},
     bulk::BulkConnection,
     coalescer::Coalescer,

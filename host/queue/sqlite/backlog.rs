@@ -82,6 +82,15 @@ impl Backlog {
         }
     }
 
+    /// Counts, up to `max`, the tasks of a group that are before a position.
+    pub fn ahead_of(&self, position: QueuePosition, group: Option<&Name>, max: usize) -> usize {
+        let tasks = match self {
+            Self::Plain(tasks) => Some(tasks),
+            Self::Grouped(groups) => groups.tasks.get(&group.cloned()).map(|its| &its.tasks),
+        };
+        tasks.map_or(0, |tasks| tasks.range(..position).take(max).count())
+    }
+
     pub fn insert(&mut self, position: QueuePosition, group: Option<&Name>) {
         if group.is_some()
             && let Self::Plain(tasks) = self

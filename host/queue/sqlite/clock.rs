@@ -151,6 +151,18 @@ impl Clock {
         UnixMs(u64::try_from(at.saturating_add(ahead)).unwrap_or(0))
     }
 
+    /// Returns the earliest and the latest moment of the queue's time at which the wall clock may have shown
+    /// `time`.
+    pub fn moments_of(&self, time: UnixMs) -> (i64, i64) {
+        let offsets = self.offsets.read();
+        let ahead = offsets.iter().map(|offset| offset.ahead);
+        let (least, most) = ahead.fold((0, 0), |(least, most), ahead| {
+            (ahead.min(least), ahead.max(most))
+        });
+        let at = ms(time);
+        (at.saturating_sub(most), at.saturating_sub(least))
+    }
+
     /// Returns the moment of the queue's time at which the wall clock will show `time` unless it is set.
     pub fn to_queue(&self, time: UnixMs) -> i64 {
         let ahead = self.offsets.read().last().map_or(0, |offset| offset.ahead);

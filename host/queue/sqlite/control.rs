@@ -4,7 +4,7 @@ use super::{
     damage::Damage,
     encoding::{SymbolId, state_kind},
     purge::Purged,
-    transaction::Transaction,
+    transaction::{Transaction, group_of},
 };
 use hostel_sqlite::StatementError;
 use hostel_task::{Acted, Action, Priority, StateKind, TaskId, TaskOptions};
@@ -67,11 +67,12 @@ impl Transaction<'_> {
         self.index.submit_cache.remove(seq);
         let now = self.clock.now();
         self.statements.cancel.execute(params![seq, now, reason])?;
-        if let Some(options) = options {
+        if let Some(options) = &options {
             let task_type = self.index.route_mut(route)?.route.task_type.clone();
-            self.release_key(id, &task_type, &options, now)?;
+            self.release_key(id, &task_type, options, now)?;
         }
         self.moved(id, route, StateKind::Pending, StateKind::Cancelled)?;
+        self.describe_change(0, None, group_of(options.as_deref()));
         Ok(Acted::Done)
     }
 
@@ -86,10 +87,12 @@ impl Transaction<'_> {
             .ok_or_else(|| StatementError::Corrupt(format!("task {id} runs without a lease")))?;
         if !std::mem::replace(&mut lease.cancel_requested, true) {
             lease.cancel_reason = reason.cloned();
+            let (attempt, options) = (lease.attempt, lease.options.clone());
             let values = params![task.seq, reason.map(|reason| &**reason)];
             self.statements.request_cancel.execute(values)?;
             let task_type = self.index.route_mut(task.route)?.route.task_type.clone();
             self.changed(id, task_type, StateKind::Running);
+            self.describe_change(attempt, None, group_of(options.as_deref()));
             if let Some(change) = self.changes.last_mut() {
                 change.cancel_requested = true;
             }
@@ -102,6 +105,7 @@ impl Transaction<'_> {
             return Ok(Acted::Refused(StateKind::Failed));
         };
         let now = self.clock.now();
+        self.move_attempt(task.seq)?;
         self.statements.requeue.execute([task.seq, now])?;
         if let Some(options) = &options {
             self.statements.clear_start_by.execute([task.seq])?;
@@ -114,6 +118,7 @@ impl Transaction<'_> {
         self.index
             .insert_pending(task.route, position, 0, options, None)?;
         self.moved(id, task.route, task.state, StateKind::Pending)?;
+        self.describe_change(0, None, group_of(options));
         Ok(Acted::Done)
     }
 
@@ -155,6 +160,8 @@ impl Transaction<'_> {
                 .move_pending(route, (at, seq), now, task.losses, None)?;
             let task_type = self.index.route_mut(route)?.route.task_type.clone();
             self.changed(id, task_type, StateKind::Pending);
+            let group = self.index.placements.group(seq).cloned();
+            self.describe_change(0, None, group.as_ref());
         }
         Ok(Acted::Done)
     }

@@ -19,6 +19,11 @@ pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// A count, which columns have with a sign.
+pub(super) fn integer(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 pub(super) fn state_kind(stored: i64) -> Result<StateKind, StatementError> {
     let state = usize::try_from(stored).ok();
     let state = state.and_then(|number| StateKind::ALL.get(number).copied());

@@ -2,9 +2,9 @@
 //! exception: a task whose cancellation was requested is not tried again.
 
 use super::{
-    encoding::{SymbolId, millis},
+    encoding::{SymbolId, integer, millis},
     running::ActiveLease,
-    transaction::Transaction,
+    transaction::{Transaction, group_of},
 };
 use crate::{
     task_cache,
@@ -53,6 +53,12 @@ impl Transaction<'_> {
         if lease.cancel_requested && state == StateKind::Pending {
             (state, at) = (StateKind::Cancelled, now);
         }
+        // Its row has room for the attempt that ends the task.
+        let is_last = state.is_terminal()
+            && !matches!(finish.outcome, Outcome::Released | Outcome::Lost { .. });
+        if !is_last {
+            self.record_attempt(lease.seq, lease.attempt, finish, now)?;
+        }
         let ends = i64::from(state.is_terminal());
         let (seq, kind) = (lease.seq, state as i64);
         let attempts_before = lease.attempt.saturating_sub(1);
@@ -69,6 +75,7 @@ impl Transaction<'_> {
             }
             _ => {
                 let by = self.executor_symbols(finish.executed_by.as_ref())?;
+                let last = is_last.then_some(finish.report);
                 self.statements.finish.execute(params![
                     seq,
                     kind,
@@ -79,6 +86,10 @@ impl Transaction<'_> {
                     by.map(|[node, _, _]| node),
                     by.map(|[_, plugin, _]| plugin),
                     by.map(|[_, _, version]| version),
+                    last.map(|it| it.class as i64),
+                    last.map(|it| integer(it.usage.cpu_us)),
+                    last.map(|it| integer(it.usage.peak_memory_bytes)),
+                    last.map(|it| integer(it.usage.log_bytes)),
                 ])?;
             }
         }
@@ -104,6 +115,9 @@ impl Transaction<'_> {
             self.release_key(id, &task_type, options, now)?;
         }
         self.moved(id, lease.route, StateKind::Running, state)?;
+        let node = finish.executed_by.as_ref().map(|by| &by.node);
+        let group = group_of(lease.options.as_deref());
+        self.describe_change(lease.attempt, node, group);
         let before = self.task_cache.get(id);
         // The cache may not have seen a cancellation, whose reason is the error, or progress.
         let is_known = !lease.cancel_requested && !lease.has_progress;
@@ -116,7 +130,8 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    fn executor_symbols(
+    /// Returns the symbols of node, plugin and version.
+    pub fn executor_symbols(
         &mut self,
         executed_by: Option<&ExecutedBy>,
     ) -> Result<Option<[SymbolId; 3]>, StatementError> {

@@ -5,12 +5,14 @@ use crate::task_queue::Filter;
 use hostel_sqlite::StatementError;
 use hostel_task::{Name, StateKind};
 use rusqlite::{Connection, OptionalExtension, params, types::ValueRef};
+use std::collections::BinaryHeap;
 
-/// How many tasks of a group or with a tag are looked at for one page. A page may be short, or empty, because
-/// the others do not match the rest of the filter.
-const MAX_LABELLED: usize = 10_000;
+/// How many tasks of a group or with a tag are looked at for one page, which takes some milliseconds. A page
+/// may be short, or empty, because the others do not match the rest of the filter.
+const MAX_LABELLED: usize = 5_000;
 
 /// The numbers of a page.
+#[derive(Default)]
 pub(super) struct Selected {
     pub seqs: Vec<i64>,
     /// The next page is before this number.
@@ -27,7 +29,7 @@ impl Selected {
     }
 }
 
-/// Selects the newest `size` tasks before number `before` that match the filter.
+/// Selects the newest `size` tasks before number `before` that match the filter by state, type, group and tag.
 pub(super) fn select(
     conn: &Connection,
     filter: &Filter,
@@ -108,14 +110,60 @@ fn newest(conn: &Connection, before: i64, max: usize) -> Result<Vec<i64>, Statem
     Ok(seqs.collect::<Result<_, _>>()?)
 }
 
-/// The index orders the numbers of one state and route: each such list gives its newest, and the newest
-/// of those are the page.
+/// The numbers of one state and route, which the index has in order: those that were read and not taken, with
+/// the newest last.
+struct List {
+    state: StateKind,
+    route: i64,
+    read: Vec<i64>,
+    /// There are none but those that were read.
+    is_over: bool,
+}
+
+/// Takes the newest of all lists, one after the other. Each list is read a few numbers at a time, so that many
+/// lists cost little more than one.
 fn newest_of(
     conn: &Connection,
     filter: &Filter,
     before: i64,
     max: usize,
 ) -> Result<Vec<i64>, StatementError> {
+    let mut lists = lists(conn, filter)?;
+    let mut statement = conn.prepare_cached(
+        "SELECT seq FROM task INDEXED BY task_state WHERE state = ?1 AND type = ?2 AND seq < ?3
+         ORDER BY seq DESC LIMIT ?4",
+    )?;
+    let step = max.min(8 + 2 * max / lists.len().max(1));
+    let mut refill = |list: &mut List, before: i64| -> Result<Option<i64>, StatementError> {
+        if list.read.is_empty() && !list.is_over {
+            let limit = i64::try_from(step).unwrap_or(i64::MAX);
+            let values = params![list.state as i64, list.route, before, limit];
+            let found = statement.query_map(values, |row| row.get(0))?;
+            list.read = found.collect::<Result<_, _>>()?;
+            list.read.reverse();
+            list.is_over = list.read.len() < step;
+        }
+        Ok(list.read.pop())
+    };
+    let mut firsts = BinaryHeap::new();
+    for (place, list) in lists.iter_mut().enumerate() {
+        let first = refill(list, before)?;
+        firsts.extend(first.map(|first| (first, place)));
+    }
+    let mut seqs = Vec::new();
+    while let Some((first, place)) = firsts.pop() {
+        seqs.push(first);
+        if seqs.len() == max {
+            break;
+        }
+        let next = refill(&mut lists[place], first)?;
+        firsts.extend(next.map(|next| (next, place)));
+    }
+    Ok(seqs)
+}
+
+/// Returns the lists of the tasks that a filter by state and type selects.
+fn lists(conn: &Connection, filter: &Filter) -> Result<Vec<List>, StatementError> {
     let only = match &filter.task_type {
         Some(name) => Some(routes_of(conn, name)?),
         None => None,
@@ -123,30 +171,20 @@ fn newest_of(
     let states = StateKind::ALL
         .into_iter()
         .filter(|&state| filter.state.is_none_or(|only| only == state));
-    let mut statement = conn.prepare_cached(
-        "SELECT seq FROM task INDEXED BY task_state WHERE state = ?1 AND type = ?2 AND seq < ?3
-         ORDER BY seq DESC LIMIT ?4",
-    )?;
-    let limit = i64::try_from(max).unwrap_or(i64::MAX);
-    let mut seqs: Vec<i64> = Vec::new();
+    let mut lists = Vec::new();
     for state in states {
         let routes = match &only {
             Some(routes) => routes.clone(),
             None => routes_in(conn, state)?,
         };
-        for route in routes {
-            let found = statement
-                .query_map(params![state as i64, route, before, limit], |row| {
-                    row.get(0)
-                })?;
-            for seq in found {
-                seqs.push(seq?);
-            }
-        }
+        lists.extend(routes.into_iter().map(|route| List {
+            state,
+            route,
+            read: Vec::new(),
+            is_over: false,
+        }));
     }
-    seqs.sort_unstable_by(|a, b| b.cmp(a));
-    seqs.truncate(max);
-    Ok(seqs)
+    Ok(lists)
 }
 
 /// Returns the routes of the tasks in `state`, with one step in the index for each.
@@ -171,10 +209,11 @@ fn routes_in(conn: &Connection, state: StateKind) -> Result<Vec<i64>, StatementE
 /// Returns the routes of a type: one without a target, and one for each target that was ever used with
 /// it.
 fn routes_of(conn: &Connection, task_type: &Name) -> Result<Vec<i64>, StatementError> {
+    // '@' is before the target, and 'A' is the next character.
     let mut statement = conn.prepare_cached(
-        "SELECT word FROM word WHERE text = ?1 OR substr(text, 1, ?2) = ?1 || '@'",
+        "SELECT word FROM word WHERE text = ?1
+         UNION ALL SELECT word FROM word WHERE text > ?1 || '@' AND text < ?1 || 'A'",
     )?;
-    let with_at = i64::try_from(task_type.as_str().len() + 1).unwrap_or(i64::MAX);
-    let routes = statement.query_map(params![task_type.as_str(), with_at], |row| row.get(0))?;
+    let routes = statement.query_map([task_type.as_str()], |row| row.get(0))?;
     Ok(routes.collect::<Result<_, _>>()?)
 }

@@ -36,7 +36,7 @@ const MARK: &str = "UPDATE task SET state = 3, at = ?2, error = ?3, error_class 
         THEN losses ELSE 0 END,
     submitted_at = CASE WHEN typeof(submitted_at) = 'integer' THEN submitted_at ELSE ?2 END,
     started_at = CASE WHEN typeof(started_at) = 'integer' THEN started_at END,
-    node = NULL, ran_node = NULL, ran_plugin = NULL, ran_version = NULL
+    node = NULL, ran_node = NULL, ran_plugin = NULL, ran_version = NULL, ran_class = NULL
     WHERE seq = ?1";
 
 impl Transaction<'_> {

@@ -1,10 +1,12 @@
 //! The queue of one machine: a SQLite file, one thread that writes, two that read. The transitions are
 //! in `transaction`, `finish`, `control` and `purge`.
 
+mod attempts;
 mod backlog;
 mod clock;
 mod control;
 mod damage;
+mod details;
 mod encoding;
 mod error;
 mod finish;
@@ -32,6 +34,7 @@ mod running;
 mod schedule_schema;
 mod schedules;
 mod schema;
+mod search;
 mod statements;
 mod stats;
 mod submit_cache;
@@ -40,6 +43,7 @@ mod take_due;
 mod tests;
 mod transaction;
 mod unique_keys;
+mod waiting;
 mod writer;
 
 pub use queue::SqliteQueue;

@@ -101,7 +101,10 @@ impl Transaction<'_> {
             let task_type = entry.route.task_type.clone();
             self.index.submit_cache.remove(seq);
             match self.expire_one(seq, &task_type, now) {
-                Ok(id) => self.moved(&id, route, StateKind::Pending, StateKind::Failed)?,
+                Ok(id) => {
+                    self.moved(&id, route, StateKind::Pending, StateKind::Failed)?;
+                    self.describe_change(0, None, group);
+                }
                 Err(error) => {
                     self.mark_taken(Damage::of(seq, error)?, route, StateKind::Pending)?;
                 }

@@ -61,9 +61,9 @@ impl Placements {
         Some(placement)
     }
 
-    /// Returns the place of a pending task with options.
-    pub fn position(&self, seq: i64) -> Option<QueuePosition> {
-        self.by_seq.get(&seq).map(|placement| placement.position)
+    /// Returns the place of a pending task; `None` if it has no options.
+    pub fn get(&self, seq: i64) -> Option<&Placement> {
+        self.by_seq.get(&seq)
     }
 
     /// Returns the group of a pending task, if it has one.

@@ -71,6 +71,7 @@ impl Transaction<'_> {
         self.statements.delete_task.execute([seq])?;
         self.statements.delete_body.execute([seq])?;
         self.statements.delete_result.execute([seq])?;
+        self.statements.delete_attempts.execute([seq])?;
         self.statements.delete_damaged.execute([seq])?;
         Ok(())
     }

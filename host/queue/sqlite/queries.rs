@@ -7,6 +7,7 @@ use super::{
     encoding::{write_metadata, write_options},
     listing::{self, Selected},
     row::{self, task_query},
+    search,
 };
 use crate::{
     error::Error,
@@ -94,7 +95,7 @@ pub(super) fn compare(
 }
 
 /// Reads the task that `query` selects.
-fn read(
+pub(super) fn read(
     conn: &Connection,
     query: &str,
     params: impl rusqlite::Params,
@@ -143,7 +144,12 @@ pub(super) fn list(
     size: usize,
     before: i64,
 ) -> Result<(Listing, Vec<Damage>), StatementError> {
-    let Selected { seqs, next } = listing::select(conn, filter, size.clamp(1, MAX_PAGE), before)?;
+    let size = size.clamp(1, MAX_PAGE);
+    let Selected { seqs, next } = if filter.needs_search() {
+        search::select(conn, clock, filter, size, before)?
+    } else {
+        listing::select(conn, filter, size, before)?
+    };
     let (mut tasks, mut damaged) = (Vec::with_capacity(seqs.len()), Vec::new());
     let mut statement = conn.prepare_cached(task_query!(
         "x'', NULL",

@@ -3,6 +3,8 @@
 use super::{
     clock::{self, Clock, WallClock},
     damage::Damage,
+    details,
+    encoding::millis,
     lease_guard::{HandOffCall, LeaseGuard},
     offers::{Offer, Offers},
     queries, schema,
@@ -11,6 +13,8 @@ use super::{
     writer::{QueueStore, Shared, Writer},
 };
 use crate::{
+    change_log::{ChangeLog, ChangesRead},
+    details::{Place, ReadLimits, TaskDetails},
     error::Error,
     lease_request::LeaseRequest,
     status_read::StatusRead,
@@ -19,6 +23,7 @@ use crate::{
         Counts, Durability, Expired, Filter, Finish, Finished, Leased, Listing, Page, Renew,
         Renewal, Submitted, TaskQueue,
     },
+    usage::{Usage, UsageScope},
     watch::{Publisher, Watch},
 };
 use async_trait::async_trait;
@@ -54,6 +59,7 @@ pub struct SqliteQueue {
     lists: Reader,
     stats: Arc<Stats>,
     task_cache: Arc<TaskCache>,
+    change_log: Arc<ChangeLog>,
     offers: Arc<Offers>,
     pub(super) clock: Arc<Clock>,
     /// `None` once closed.
@@ -81,12 +87,14 @@ impl SqliteQueue {
         let task_cache = Arc::new(TaskCache::default());
         let offers = Arc::new(Offers::default());
         let publisher = Publisher::new();
+        let change_log = Arc::new(ChangeLog::default());
         let tasks = Reader::start(health, Part::Queue, "queue-reader", &database)?;
         let lists = Reader::start(health, Part::Queue, "queue-lists", &database)?;
         let shared = Shared {
             stats: Arc::clone(&stats),
             task_cache: Arc::clone(&task_cache),
             publisher: publisher.clone(),
+            change_log: Arc::clone(&change_log),
             max_open: settings.max_open_tasks,
             offers: Arc::clone(&offers),
         };
@@ -103,6 +111,7 @@ impl SqliteQueue {
             lists,
             stats,
             task_cache,
+            change_log,
             offers,
             clock,
             publisher: Mutex::new(Some(publisher)),
@@ -288,6 +297,36 @@ impl TaskQueue for SqliteQueue {
             queries::get_status(conn, id, max_result_bytes, clock)
         };
         self.read(id, query).await
+    }
+
+    async fn get_details(
+        &self,
+        id: &TaskId,
+        limits: ReadLimits,
+    ) -> Result<Option<TaskDetails>, Error> {
+        let query = move |conn: &_, id: &_, clock: &_| details::get(conn, id, limits, clock);
+        self.read(id, query).await
+    }
+
+    async fn place(&self, id: &TaskId) -> Result<Option<Place>, Error> {
+        let id = id.clone();
+        let run = move |tx: &mut Transaction<'_>| tx.place(&id);
+        self.writer
+            .execute(SyncLevel::ReadOnly, run, identity)
+            .await
+    }
+
+    async fn usage(&self, scope: &UsageScope) -> Result<Usage, Error> {
+        let scope = scope.clone();
+        let run = move |tx: &mut Transaction<'_>| Ok(tx.usage(&scope));
+        self.writer
+            .execute(SyncLevel::ReadOnly, run, identity)
+            .await
+    }
+
+    async fn read_changes(&self, after: Option<&str>, max: usize) -> Result<ChangesRead, Error> {
+        self.still_open()?;
+        self.change_log.read(after, max)
     }
 
     async fn list(&self, filter: &Filter, page: &Page) -> Result<Listing, Error> {

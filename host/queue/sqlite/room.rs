@@ -163,14 +163,14 @@ pub(super) enum TooManyPending {
 
 impl Index {
     /// Returns the routes of a type, with the number of their tasks in each state.
-    fn routes_of(&self, task_type: &Name) -> impl Iterator<Item = (SymbolId, &[u64; 5])> {
+    pub fn routes_of(&self, task_type: &Name) -> impl Iterator<Item = (SymbolId, &[u64; 5])> {
         let routes = self.routes.iter();
         let of_type = routes.filter(move |(_, entry)| entry.route.task_type == *task_type);
         of_type.map(|(&route, entry)| (route, &entry.counts))
     }
 
     /// Returns how many tasks of a type are in a state.
-    fn tasks_of(&self, task_type: &Name, state: StateKind) -> usize {
+    pub fn tasks_of(&self, task_type: &Name, state: StateKind) -> usize {
         let routes = self.routes_of(task_type);
         let count: u64 = routes.map(|(_, counts)| counts[state as usize]).sum();
         usize::try_from(count).unwrap_or(usize::MAX)

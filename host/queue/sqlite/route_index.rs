@@ -123,6 +123,23 @@ impl RouteIndex {
         pending.map(|pending| pending.tasks.count_of(group)).sum()
     }
 
+    /// Counts, up to `max`, the tasks that come before a pending one within its priority and its group.
+    pub fn ahead_of(
+        &self,
+        position: QueuePosition,
+        losses: u32,
+        priority: Priority,
+        group: Option<&Name>,
+        max: usize,
+    ) -> usize {
+        let pending = &self.pending[priority as usize];
+        if is_suspect(losses) {
+            pending.suspects.range(..position).take(max).count()
+        } else {
+            pending.tasks.ahead_of(position, group, max)
+        }
+    }
+
     /// Replaces what `Heads` has of this route, and returns what it had.
     pub fn set_head(
         &mut self,

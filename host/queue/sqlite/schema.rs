@@ -76,6 +76,23 @@ CREATE TABLE type_limit_version (
     version INTEGER NOT NULL        -- changes with each change
 );
 INSERT INTO type_limit_version VALUES (1, 0);
+-- The latest attempts of tasks, but for one that has ended its task: that is in its row of `task`.
+CREATE TABLE attempts (
+    seq INTEGER NOT NULL,
+    n INTEGER NOT NULL,             -- counts the attempts of a task, those included that are not kept
+    number INTEGER NOT NULL,        -- as clients see it
+    class INTEGER NOT NULL,         -- the place in AttemptClass::ALL
+    error TEXT,
+    started_at INTEGER,
+    ended_at INTEGER NOT NULL,
+    node INTEGER,                   -- words
+    plugin INTEGER,
+    version INTEGER,
+    cpu_us INTEGER,
+    peak_memory INTEGER,
+    log_bytes INTEGER,
+    PRIMARY KEY (seq, n)
+) WITHOUT ROWID;
 -- For people with a shell; hostel itself does not read it.
 CREATE VIEW tasks AS
 WITH shown AS (SELECT *, ifnull((SELECT ahead FROM clock WHERE since <= submitted_at
@@ -133,7 +150,12 @@ CREATE TABLE task (
                                     -- 'expired': no attempt had begun in time
     keep INTEGER,                   -- how long it is kept after its end, if not as long as others
     cancel_reason TEXT,             -- why it is to be cancelled while it runs
-    progress TEXT                   -- of the latest attempt: a JSON object, or NULL for none
+    progress TEXT,                  -- of the latest attempt: a JSON object, or NULL for none
+    ran_class INTEGER,              -- the place in AttemptClass::ALL of the attempt that has ended the
+                                    -- task; NULL if none has. What it used:
+    cpu_us INTEGER,
+    peak_memory INTEGER,
+    log_bytes INTEGER
 );
 CREATE INDEX task_state ON task (state, type);
 CREATE TABLE body (
@@ -165,12 +187,16 @@ DROP VIEW tasks;
     second!()
 );
 
-/// From 2 to 3: options and progress of tasks, reasons of cancellations, paused types.
+/// From 2 to 3: options, progress and attempts of tasks, reasons of cancellations, paused types, limits.
 const THIRD: &str = concat!(
     "
 ALTER TABLE task ADD COLUMN keep INTEGER;
 ALTER TABLE task ADD COLUMN cancel_reason TEXT;
 ALTER TABLE task ADD COLUMN progress TEXT;
+ALTER TABLE task ADD COLUMN ran_class INTEGER;
+ALTER TABLE task ADD COLUMN cpu_us INTEGER;
+ALTER TABLE task ADD COLUMN peak_memory INTEGER;
+ALTER TABLE task ADD COLUMN log_bytes INTEGER;
 DROP INDEX task_ended;
 DROP VIEW IF EXISTS tasks;
 ",

@@ -54,7 +54,8 @@ statements! {
     // Keeps the previous error unless there is a new one.
     finish: "UPDATE task SET state = ?2, at = ?3, attempt = ?4, finishes = finishes + ?5,
         cancel_asked = 0, error = ifnull(?6, error),
-        ran_node = ?7, ran_plugin = ?8, ran_version = ?9 WHERE seq = ?1";
+        ran_node = ?7, ran_plugin = ?8, ran_version = ?9,
+        ran_class = ?10, cpu_us = ?11, peak_memory = ?12, log_bytes = ?13 WHERE seq = ?1";
     // Keeps what executed the latest counted attempt.
     release: "UPDATE task SET state = ?2, at = ?3, attempt = ?4, finishes = finishes + ?5,
         cancel_asked = 0 WHERE seq = ?1";
@@ -67,8 +68,23 @@ statements! {
         WHERE seq = ?1";
     request_cancel: "UPDATE task SET cancel_asked = 1, cancel_reason = ?2 WHERE seq = ?1";
     requeue: "UPDATE task SET state = 0, at = ?2, attempt = 0, finishes = 0, started_at = NULL,
-        losses = 0, error_class = NULL, cancel_reason = NULL
+        losses = 0, error_class = NULL, cancel_reason = NULL, ran_class = NULL
         WHERE seq = ?1";
+    record_attempt: "INSERT INTO attempts
+        (seq, n, number, class, error, started_at, ended_at, node, plugin, version,
+            cpu_us, peak_memory, log_bytes)
+        SELECT seq, 1 + ifnull((SELECT max(n) FROM attempts WHERE attempts.seq = task.seq), 0),
+            ?2, ?3, ?4, started_at, ?5, ifnull(?6, node), ?7, ?8, ?9, ?10, ?11
+        FROM task WHERE seq = ?1 RETURNING n";
+    // What the row has of an attempt is overwritten when the task is tried again.
+    move_attempt: "INSERT INTO attempts
+        (seq, n, number, class, error, started_at, ended_at, node, plugin, version,
+            cpu_us, peak_memory, log_bytes)
+        SELECT seq, 1 + ifnull((SELECT max(n) FROM attempts WHERE attempts.seq = task.seq), 0),
+            attempt, ran_class, error, started_at, at, ifnull(ran_node, node), ran_plugin, ran_version,
+            cpu_us, peak_memory, log_bytes
+        FROM task WHERE seq = ?1 AND ran_class IS NOT NULL RETURNING n";
+    drop_attempts: "DELETE FROM attempts WHERE seq = ?1 AND n <= ?2";
     // Ended tasks of a state and a route, and those with a time of their own; each has its index.
     ended: "SELECT seq, type, state, id,
             (SELECT ifnull(options, '{}') FROM task_options WHERE task_options.seq = task.seq)
@@ -84,6 +100,7 @@ statements! {
     delete_result: "DELETE FROM result WHERE seq = ?1";
     delete_label: "DELETE FROM label WHERE kind = ?1 AND name = ?2 AND seq = ?3";
     delete_options: "DELETE FROM task_options WHERE seq = ?1";
+    delete_attempts: "DELETE FROM attempts WHERE seq = ?1";
     delete_damaged: "DELETE FROM damaged WHERE seq = ?1";
     store_next_seq: "UPDATE meta SET next_seq = max(next_seq, ?1)";
 }

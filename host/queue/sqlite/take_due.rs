@@ -66,7 +66,7 @@ impl Index {
             if self.placements.is_late(first.1, now) {
                 // The route is as old as the oldest of its other tasks. The head may be later than the task.
                 let group = self.placements.group(first.1);
-                let position = self.placements.position(first.1).unwrap_or(first);
+                let position = self.placements.get(first.1).map_or(first, |it| it.position);
                 entry.remove(position, 0, priority, group);
                 let next = entry.first_of(priority, suspect);
                 let next = next.filter(|next| next.0 <= now);

@@ -56,13 +56,13 @@ async fn lease(queue: &SqliteQueue, max: usize) -> Result<Vec<Leased>, Error> {
 }
 
 fn completed(leased: &Leased) -> Finish {
-    Finish {
-        token: leased.token.clone(),
-        outcome: Outcome::Completed {
+    Finish::new(
+        leased.token.clone(),
+        Outcome::Completed {
             result: Bytes::from_static(b"result"),
         },
-        executed_by: None,
-    }
+        None,
+    )
 }
 
 /// Runs SQL within the writer's transaction.

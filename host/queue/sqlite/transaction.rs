@@ -23,7 +23,9 @@ use crate::{
     watch::Change,
 };
 use hostel_sqlite::StatementError;
-use hostel_task::{Name, Route, Spent, StateKind, Submission, Task, TaskId, UnixMs, is_suspect};
+use hostel_task::{
+    Name, Route, Spent, StateKind, Submission, Task, TaskId, TaskOptions, UnixMs, is_suspect,
+};
 use rusqlite::{Connection, params};
 use std::{sync::Arc, time::Duration};
 
@@ -190,6 +192,7 @@ impl<'c> Transaction<'c> {
             self.index.submit_cache.insert(seq, task, submitted_at);
         }
         self.changed(task.id(), task.task_type().clone(), StateKind::Pending);
+        self.describe_change(0, None, group_of(options));
         let due_at = options.map_or(submitted_at, |_| self.clock.to_wall(due));
         self.known(task_cache::submitted(task, submitted_at, due_at));
         Ok(Submitted::Created)
@@ -233,6 +236,8 @@ impl<'c> Transaction<'c> {
             };
             let id = task.token.id.clone();
             self.changed(&id, task.task_type.clone(), StateKind::Running);
+            let group = group_of(task.options.as_deref());
+            self.describe_change(task.attempt, Some(&request.node), group);
             self.index.running.insert(id, lease);
             let (from, to) = (Some(StateKind::Pending), Some(StateKind::Running));
             self.index.count(route, from, to)?;
@@ -390,6 +395,15 @@ impl<'c> Transaction<'c> {
         self.changes.push(Change::new(id.clone(), task_type, state));
     }
 
+    /// Adds to the latest change which attempt it is about, and the group of its task.
+    pub fn describe_change(&mut self, attempt: u32, node: Option<&Name>, group: Option<&Name>) {
+        if let Some(change) = self.changes.last_mut() {
+            change.attempt = attempt;
+            change.node = node.cloned();
+            change.group = group.cloned();
+        }
+    }
+
     /// Returns the symbol of a text, which is stored if it is new.
     pub fn symbol(&mut self, text: &str) -> Result<SymbolId, StatementError> {
         if let Some(&symbol) = self.index.symbols.get(text) {
@@ -409,6 +423,11 @@ impl<'c> Transaction<'c> {
         entry.or_insert_with(|| RouteIndex::new(route.clone()));
         Ok(symbol)
     }
+}
+
+/// Returns the group of a task with these options.
+pub(super) fn group_of(options: Option<&TaskOptions>) -> Option<&Name> {
+    options.and_then(|options| options.group.as_ref())
 }
 
 /// The fence before the first lease. Each task has 2^20 fences of its own, so that a task that is

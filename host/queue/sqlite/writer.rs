@@ -8,7 +8,12 @@ use super::{
     stats::Stats,
     transaction::Transaction,
 };
-use crate::{error::Error, task_cache::TaskCache, watch::Publisher};
+use crate::{
+    change_log::ChangeLog,
+    error::Error,
+    task_cache::TaskCache,
+    watch::{Change, Publisher},
+};
 use hostel_runtime::health::Part;
 use hostel_sqlite::{Session, StatementError, Store, Writer as GroupWriter};
 use rusqlite::Connection;
@@ -28,6 +33,7 @@ pub(super) struct Shared {
     pub stats: Arc<Stats>,
     pub task_cache: Arc<TaskCache>,
     pub publisher: Publisher,
+    pub change_log: Arc<ChangeLog>,
     pub max_open: usize,
     pub offers: Arc<Offers>,
 }
@@ -83,9 +89,11 @@ impl Store for QueueStore {
     fn committed(&mut self, tx: &mut Transaction<'_>) {
         self.shared.stats.update(&mut tx.index);
         self.shared.task_cache.update(&mut tx.snapshots);
-        self.shared
-            .publisher
-            .publish(std::mem::take(&mut tx.changes));
+        let changes = Arc::<[Change]>::from(std::mem::take(&mut tx.changes));
+        let clock = &self.clock;
+        let now = || clock.to_wall(clock.now());
+        self.shared.change_log.append(now, &changes);
+        self.shared.publisher.publish_shared(changes);
         if let Some(handed_off) = tx.handed_off.take() {
             handed_off.receiver.deliver(handed_off.leased);
         }

@@ -160,6 +160,8 @@ async fn usage() {
         &["tasks"],
         &["tasks", "get"],
         &["tasks", "list"],
+        &["tasks", "explain"],
+        &["tasks", "watch"],
         &["tasks", "cancel"],
         &["tasks", "requeue"],
         &["tasks", "purge"],

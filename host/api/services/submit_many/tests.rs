@@ -81,12 +81,14 @@ impl Rig {
         let request = LeaseRequest::for_type(name("test"), name("echo"), max, ttl);
         let leased = self.queue.lease(&request).await.unwrap();
         let count = leased.len();
-        let ended = leased.into_iter().map(|leased| Finish {
-            token: leased.token,
-            outcome: Outcome::Completed {
-                result: vec![7; result].into(),
-            },
-            executed_by: None,
+        let ended = leased.into_iter().map(|leased| {
+            Finish::new(
+                leased.token,
+                Outcome::Completed {
+                    result: vec![7; result].into(),
+                },
+                None,
+            )
         });
         self.queue.finish(ended.collect()).await.unwrap();
         count

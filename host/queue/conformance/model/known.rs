@@ -35,6 +35,8 @@ pub(super) struct Known {
     pub result: Vec<u8>,
     /// The task has to begin by a time that has passed.
     pub overdue: bool,
+    /// How many attempts have ended, those before a requeue included.
+    pub attempts: usize,
     /// The finish that was applied last.
     pub applied: Option<(LeaseToken, Outcome)>,
 }
@@ -65,6 +67,7 @@ impl Known {
             priority: options.priority,
             result: Vec::new(),
             overdue: options.start_by == Some(PAST),
+            attempts: 0,
             applied: None,
             options,
         }

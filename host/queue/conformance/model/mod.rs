@@ -7,6 +7,7 @@ mod limits;
 mod order;
 
 use super::helpers::*;
+use crate::details::ReadLimits;
 use bytes::Bytes;
 use hostel_task::is_suspect;
 use known::{Known, any_group, any_options, any_progress, any_tag};
@@ -274,6 +275,7 @@ impl Model<'_> {
         }
         let known = self.tasks.get_mut(&token.id).unwrap();
         known.applied = Some((token.clone(), outcome.clone()));
+        known.attempts += 1;
         known.state = match outcome {
             Outcome::Completed { result } => {
                 known.result = result.to_vec();
@@ -369,6 +371,10 @@ impl Model<'_> {
         };
         let found = found.unwrap_or_else(|| panic!("{id} is gone; {known:?}"));
         known.assert_same(&found);
+        let details = self.queue.get_details(id, ReadLimits::default()).await;
+        let attempts = details.unwrap().unwrap().attempts;
+        let ended = attempts.latest().len() + attempts.left_out() as usize;
+        assert_eq!(ended, known.attempts, "{attempts:?} {known:?}");
         assert_eq!(found.payload, known.payload);
         assert_eq!(found.error, known.error);
         if let State::Completed { result, .. } = &found.state {
@@ -393,6 +399,7 @@ impl Model<'_> {
             task_type: random.bool().then(|| name(TYPES[random.usize(..3)])),
             group: (random.u8(..4) == 0).then(|| any_group(random)),
             tag: (random.u8(..4) == 0).then(|| any_tag(random)),
+            ..Filter::default()
         };
         let size = self.random.usize(1..20);
         let listed = list_all(self.queue, &filter, size).await;

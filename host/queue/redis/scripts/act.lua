@@ -26,7 +26,7 @@ local function cancel(id)
   local left = value == '' and '{}\n' or '{"why":' .. value .. '}\n'
   careful.finish(id, task.order, task.type, 'x', careful.ttl_of(task), left)
   careful.closed()
-  careful.emit(id, task.type, 'x')
+  careful.emit(id .. careful.tag_of(0, task.options), task.type, 'x')
 end
 
 local function interrupt(id)
@@ -35,34 +35,36 @@ local function interrupt(id)
   if not run then return damaged(id) end
   if run.cancel then return 'k', run.type end
   call('HSET', RUN, id, stored .. ' k' .. (value == '' and '' or ' ' .. value))
-  careful.emit(id, run.type, 'k')
+  careful.emit(id .. run.tag, run.type, 'k', run.node)
 end
 
--- Returns what earlier attempts left, with the reason of a cancellation before the task was begun again.
-local function with_reason(left, past)
-  local is_json, attempt = pcall(cjson.decode, past)
+-- Returns what a task says of its earlier attempts, with the reason of a cancellation since then.
+local function with_reason(id, left)
+  local past = call('GET', TAG .. ':past:' .. id) or ''
+  local said = string.match(past, '^[^\n]*\n\n%S+ %S+ %S+ ([^\n]*)') or string.match(past, '^[^\n]*\n([^\n]*)') or ''
+  local is_json, attempt = pcall(cjson.decode, said)
   if not is_json or type(attempt) ~= 'table' then return left end
   attempt.why = cjson.decode(left).why
-  return cjson.encode(attempt) .. '\n'
+  return cjson.encode(attempt)
 end
 
 local function requeue(id, task_type)
   local task, ended = careful.read(id), careful.read_end(id)
   if not task then return 'd', task_type end
   -- What the last attempt left is kept.
-  local left = string.match(call('GET', TAG .. ':end:' .. id), '\n([^\n]*)') or ''
-  local past = string.match(call('GET', TAG .. ':past:' .. id) or '', '\n(.*)$') or ''
-  if find(left, '^{"why":') and not find(left, '"fence":', 1, true) then
-    past = with_reason(left, past)
-  elseif find(left, '^{"why":') or find(left, '"error":', 1, true) then
-    past = left
+  local at, left = string.match(call('GET', TAG .. ':end:' .. id), '^%a (%d+)[^\n]*\n([^\n]*)')
+  left = left or ''
+  local attempt = careful.is_attempt(left) and format('%d', task.attempts + 1) .. ' - ' .. left
+  local has_why, status = find(left, '^{"why":'), nil
+  if has_why or find(left, '"error":', 1, true) then
+    status = attempt and '' or has_why and with_reason(id, left) or left
   end
-  call('SET', TAG .. ':past:' .. id, '\n' .. past)
+  careful.remember(id, '', tonumber(at or NOW), attempt, status)
   careful.unend(id, ended)
   task.due, task.attempts, task.losses = NOW, 0, 0
   careful.again(id, task)
   careful.opened()
-  careful.emit(id, task.type, 'p')
+  careful.emit(id .. careful.tag_of(1, task.options), task.type, 'p')
 end
 
 local function purge(id)
@@ -75,6 +77,7 @@ local function purge(id)
   end
   careful.unend(id, careful.read_end(id))
   call('UNLINK', TAG .. ':task:' .. id, TAG .. ':past:' .. id)
+  call('HDEL', TAG .. ':progress', id)
 end
 
 local function set_priority(id)
@@ -92,7 +95,7 @@ local function run_now(id)
   local place = move(id, task)
   task.due = NOW
   place()
-  careful.emit(id, task.type, 'p')
+  careful.emit(id .. careful.tag_of(1, task.options), task.type, 'p')
   return 'n', task.type
 end
 

@@ -13,7 +13,7 @@ local function expire(id, set)
     careful.finish(id, task.order, task.type, 'f', careful.ttl_of(task),
       '{"error":"no attempt had begun by start_by_ms","class":"expired"}\n')
     careful.closed()
-    careful.emit(id, task.type, 'f')
+    careful.emit(id .. careful.tag_of(0, task.options), task.type, 'f')
     answer[#answer + 1] = id
     answer[#answer + 1] = task.type
   end

@@ -1,6 +1,9 @@
 -- ARGV: queue, how many to return, how many to read, the duration of a lease, and types to leave out.
 -- Returns for each expired lease the id, fencing token and type, the record without its payload, and
 -- 1 if cancellation was requested.
+-- How many changes are kept for those who follow them, which is more than is promised.
+local KEPT_CHANGES = 120000
+if number_event then trim_events(KEPT_CHANGES) end
 local max, scan, ttl, others = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), {}
 for i = 5, #ARGV do
   others[ARGV[i]] = true

@@ -16,26 +16,27 @@ local careful
 
 -- Parses the value of a running task behind its order. Most tasks of a call have the same few.
 local function parse(text)
-  local fence, node, route, ttl, cancel = string.match(text, '^ (%d+) (%S+) (%S+) ([-%d]+)(.*)$')
-  local run = { fence = fence, node = node, ttl = ttl, is_cancelled = cancel ~= '', route = route }
+  local fence, node, route, ttl, tag, cancel = string.match(text, '^ (%d+) (%S+) (%S+) ([-%d]+)([^ ]*)(.*)$')
+  local run = { fence = fence, node = node, ttl = ttl, tag = tag, is_cancelled = cancel ~= '', route = route }
   run.why = cancel and string.match(cancel, '^ k (.+)$')
   if fence then
     run.type = string.match(route, '^[^@!+~/]+')
     run.times = times .. ttl .. ' ' .. run.type .. '\n'
+    run.place = run.type .. ' ' .. node
   end
   parsed[text] = run
   return run
 end
 
--- The running tasks that end here, by type, and what is written of them.
-local types, ends, ended = {}, {}, {}
+-- The running tasks that end here, by type and node, and what is written of them.
+local places, ends, ended = {}, {}, {}
 
 -- Returns where a task of this type and state goes.
 local function place_of(run, letter)
-  local of = types[run.type]
+  local of = places[run.place]
   if not of then
-    of = { leases = {}, states = {}, groups = {} }
-    types[run.type] = of
+    of = { type = run.type, node = run.node, leases = {}, states = {}, groups = {} }
+    places[run.place] = of
   end
   local state = of.states[letter]
   if not state then
@@ -50,7 +51,7 @@ local function leave_group(id, run)
   local words = call('GETRANGE', TAG .. ':task:' .. id, 50, 305)
   local group = string.match(words, '^%d+ %d+ [-+~] ([^%s/]+) ')
   if not group or group == '-' then return end
-  local groups = types[run.type].groups
+  local groups = places[run.place].groups
   groups[#groups + 1] = group .. ' ' .. run.node .. ' ' .. id
   if call('HEXISTS', TAG .. ':parked', run.type) == 0 then return end
   careful = careful or library()
@@ -71,8 +72,9 @@ local function repeated(id, fence, outcome, data)
     local has_why = letter == 'x' and find(text, '{"why":', 1, true) == 1 and sub(text, 1 - #data) == sub(data, 2)
     if text == data or has_why then return string.upper(letter), task.type end
   elseif task and (outcome == 'p' or outcome == 'l' or outcome == 'b') then
-    local mark, left = string.match(call('GET', TAG .. ':past:' .. id) or '', '^([^\n]*)\n(.*)$')
-    if mark == fence .. outcome .. sub(FROM, -8) and (outcome == 'b' or left == data) then
+    local past = call('GET', TAG .. ':past:' .. id) or ''
+    local mark, left = string.match(past, '^(%S*)[^\n]*\n[^\n]*\n?%S* ?%S* ?%S* ?([^\n]*)')
+    if mark == fence .. outcome .. sub(FROM, -8) and (outcome == 'b' or left .. '\n' == data) then
       return call('HEXISTS', RUN, id) == 1 and 'R' or 'P', task.type
     end
   end
@@ -85,13 +87,15 @@ local function again(id, run, fence, outcome, after, data)
   local task = careful.read(id)
   if not task then return false end
   local due = NOW + math.min(after, 2 ^ 41)
+  local number, left = task.attempts + 1, string.match(data, '^[^\n]*')
+  local attempt = careful.is_attempt(left) and format('%d', number) .. ' ' .. run.node .. ' ' .. left
+  -- A release says nothing new of the task.
+  careful.remember(id, fence .. outcome .. sub(FROM, -8), NOW, attempt, outcome ~= 'b' and '' or nil)
   if outcome == 'p' then task.attempts = task.attempts + 1 end
   if outcome == 'l' then task.losses = task.losses + 1 end
   task.due = due
-  if outcome == 'b' then data = string.match(call('GET', TAG .. ':past:' .. id) or '', '\n(.*)$') or '' end
-  call('SET', TAG .. ':past:' .. id, fence .. outcome .. sub(FROM, -8) .. '\n' .. data)
   careful.again(id, task)
-  careful.emit(id, run.type, 'p')
+  careful.emit(id .. (find(run.tag, '#', 1, true) and run.tag or '#1' .. run.tag), run.type, 'p', run.node)
   return true
 end
 
@@ -140,7 +144,7 @@ for k = 1, #ids do
         n = n + 2
         local m = #state.orders
         state.orders[m + 1], state.orders[m + 2] = sub(value, 1, 16), id
-        state.ids[#state.ids + 1] = id
+        state.ids[#state.ids + 1] = id .. run.tag
         local ttl = run.ttl ~= '-' and tonumber(run.ttl) or 0
         if ttl > 0 then
           call('ZADD', TAG .. ':kept', format('%d', NOW - IDLE + ttl), id)
@@ -156,14 +160,15 @@ end
 
 -- What decides the state comes last: if a set cannot be written, the call can be repeated.
 local events, e = { TAG .. ':events', 'MAXLEN', '~', 1024, '*', 'from', FROM }, 7
-for task_type, of in pairs(types) do
+for _, of in pairs(places) do
+  local task_type = of.type
   call('ZREM', TAG .. ':leases:' .. task_type, unpack(of.leases))
   if #of.groups > 0 then call('ZREM', TAG .. ':grouped:' .. task_type, unpack(of.groups)) end
   for letter, state in pairs(of.states) do
     local set = letter .. ':' .. task_type
     if #state.orders > 0 then
       call('ZADD', TAG .. ':ended:' .. set, unpack(state.orders))
-      events[e + 1], events[e + 2] = letter, task_type .. ' ' .. table.concat(state.ids, ' ')
+      events[e + 1], events[e + 2] = letter .. ' ' .. of.node, task_type .. ' ' .. table.concat(state.ids, ' ')
       e = e + 2
     end
     if #state.due > 0 then
@@ -174,6 +179,9 @@ end
 if n > 0 then call('MSET', unpack(ends)) end
 if #ended > 0 then call('HDEL', RUN, unpack(ended)) end
 if n > 0 then call('HINCRBY', SHARD, 'open', -n / 2) end
-if e > 7 then call('XADD', unpack(events)) end
+if e > 7 then
+  if number_event then number_event(events) end
+  call('XADD', unpack(events))
+end
 if careful then careful.write() end
 return { NOW, answers }

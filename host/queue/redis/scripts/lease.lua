@@ -2,8 +2,8 @@
 -- and how many bytes in all, how many bytes a slow connection carries in a millisecond, how many records to
 -- read at once, then a lease request (shared/request.lua).
 -- Returns the time, the fencing token of all tasks, 1 if the task types have to be registered first, 1 if
--- due tasks were left because of their bytes, and for each task the id, the record, and what its earlier
--- attempts left, or nothing. A first task is returned whatever its size.
+-- due tasks were left because of their bytes, and for each task the id, the record, and 1 if it was tried
+-- before. A first task is returned whatever its size.
 local number, repeats = tonumber(ARGV[2]), ARGV[3] == '1'
 local node, ttl, max = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local max_bytes, rate = tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -28,7 +28,7 @@ if known then
       local record = run and run.fence == fence and redis.pcall('GET', TAG .. ':task:' .. id)
       if type(record) == 'string' then
         local n = #leased
-        leased[n + 1], leased[n + 2], leased[n + 3] = id, record, call('GET', TAG .. ':past:' .. id) or ''
+        leased[n + 1], leased[n + 2], leased[n + 3] = id, record, call('EXISTS', TAG .. ':past:' .. id)
         types[id], bytes = run.type, bytes + #record
       end
     end
@@ -303,15 +303,19 @@ local runs, removed, types = {}, {}, {}
 -- Tasks of which an attempt has begun before, and may have left progress.
 local tried = {}
 
--- Leases a task whose record was read.
-local function give(k, id, record, run, past)
+-- Leases a task whose record was read. Events say more of it than its id if there is a tag.
+local function give(k, id, record, run, was_tried, tag)
   local n, of = #leased, types[streams[k].requested.type]
   if not of then
     of = { ids = {}, leases = {}, groups = {} }
     types[streams[k].requested.type] = of
   end
   of.ids[#of.ids + 1] = id
-  leased[n + 1], leased[n + 2], leased[n + 3] = id, record, past
+  if tag and tag ~= '' then
+    of.tagged = of.tagged or {}
+    of.tagged[id] = id .. tag
+  end
+  leased[n + 1], leased[n + 2], leased[n + 3] = id, record, was_tried
   n = #runs
   runs[n + 1], runs[n + 2] = id, run
   bytes = bytes + #record
@@ -332,8 +336,8 @@ local function give_carefully(k, id, record)
   end
   careful.unplace(id, task)
   if task.again then tried[#tried + 1] = id end
-  local past = task.again and call('GET', TAG .. ':past:' .. id) or ''
-  give(k, id, record, task.order .. stream.suffix .. careful.ttl_of(task), past)
+  local tag = careful.tag_of(task.attempts + 1, task.options)
+  give(k, id, record, task.order .. stream.suffix .. careful.ttl_of(task) .. tag, task.again and 1 or 0, tag)
   local group = task.options and task.options.group or '-'
   if group ~= '-' then
     local groups = types[task.type].groups
@@ -367,7 +371,7 @@ while k <= #taken and more == 0 do
     if not list then list = {}; removed[backlogs[j]] = list end
     list[#list + 1] = id
     if record and not stream.backlogs and sub(record, 17, stream.till) == stream.start and not find(sub(record, 1, 16), '%D') then
-      give(j, id, record, sub(record, 1, 16) .. stream.plain, '')
+      give(j, id, record, sub(record, 1, 16) .. stream.plain, 0)
     else
       give_carefully(j, id, record)
     end
@@ -390,9 +394,13 @@ if count > 0 then
     call('ZADD', TAG .. ':leases:' .. task_type, unpack(list))
     if #of.groups > 0 then call('ZADD', TAG .. ':grouped:' .. task_type, unpack(of.groups)) end
     local text = table.concat(ids, ' ')
-    events[e + 1], events[e + 2] = 'r', task_type .. ' ' .. text
-    e = e + 2
     words[#words + 1] = text
+    if of.tagged then
+      for n = 1, #ids do ids[n] = of.tagged[ids[n]] or ids[n] end
+      text = table.concat(ids, ' ')
+    end
+    events[e + 1], events[e + 2] = 'r ' .. node, task_type .. ' ' .. text
+    e = e + 2
   end
   call('HSET', TAG .. ':run', unpack(runs))
   local fields = { 'fence', fence, 'leased', shard[6] + count }
@@ -403,6 +411,7 @@ if count > 0 then
   end
   call('HSET', SHARD, unpack(fields))
   call('SET', CALL, table.concat(words, ' '), 'PX', 600000)
+  if number_event then number_event(events) end
   call('XADD', unpack(events))
 elseif repeats then
   -- An empty answer that is lost loses nothing, unless it ends a repeated call.

@@ -5,7 +5,7 @@ local ids, leases, answers, reported = {}, {}, {}, {}
 for i = 3, #ARGV, 3 do ids[#ids + 1] = ARGV[i] end
 local held = call('HMGET', TAG .. ':run', unpack(ids))
 for k = 1, #ids do
-  local fence, route, cancel = string.match(held[k] or '', '^%d+ (%d+) %S+ (%S+) [-%d]+(.*)$')
+  local fence, route, cancel = string.match(held[k] or '', '^%d+ (%d+) %S+ (%S+) [-%d]+[^ ]*(.*)$')
   if fence == ARGV[3 * k + 1] then
     local task_type = string.match(route, '^[^@]+')
     local list = leases[task_type] or {}

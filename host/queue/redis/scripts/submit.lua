@@ -144,7 +144,7 @@ for route, its in pairs(routes) do
   end
   if #its.handed > 0 then
     call('ZADD', TAG .. ':leases:' .. task_type, unpack(its.leased))
-    events[e + 1], events[e + 2] = 'r', task_type .. ' ' .. table.concat(its.handed, ' ')
+    events[e + 1], events[e + 2] = 'r ' .. ARGV[7], task_type .. ' ' .. table.concat(its.handed, ' ')
     e = e + 2
   end
 end
@@ -157,7 +157,10 @@ if careful then careful.write() end
 if created > 0 or ARGV[4] == '1' then
   call('HSET', SHARD, 'order', format('%d', order), 'open', open + created, 'checked', checked, 'room', left)
 end
-if e > 7 then call('XADD', unpack(events)) end
+if e > 7 then
+  if number_event then number_event(events) end
+  call('XADD', unpack(events))
+end
 for k = 1, count do
   if answers[k] == 'o' then answers[k] = 'n' end
 end

@@ -2,7 +2,7 @@
 
 use super::super::encoding::ms;
 use super::*;
-use crate::Requeue;
+use crate::{Filter, Page, Requeue, TimeRange};
 use hostel_task::{ErrorClass, Start, State, TaskOptions, Unique, UnixMs};
 use std::sync::{
     Arc,
@@ -36,11 +36,7 @@ impl Offset {
 }
 
 async fn end(queue: &SqliteQueue, leased: &Leased, outcome: Outcome) {
-    let finish = Finish {
-        token: leased.token.clone(),
-        outcome,
-        executed_by: None,
-    };
+    let finish = Finish::new(leased.token.clone(), outcome, None);
     assert_eq!(
         queue.finish(vec![finish]).await.unwrap(),
         [Finished::Applied]
@@ -235,5 +231,37 @@ async fn times_of_options_follow_the_wall_clock_over_a_pause() {
     assert_eq!(due(&queue).await.token.id, name("timed"));
     let answers = queue.submit(refused()).await.unwrap();
     assert_eq!(answers, [Submitted::Created]);
+    queue.close().await;
+}
+
+#[tokio::test]
+async fn a_search_by_time_finds_tasks_though_the_clock_was_set_back() {
+    let (dir, offset) = (tempfile::tempdir().unwrap(), Offset::default());
+    let queue = offset.open(&dir).await;
+    queue.submit(vec![task("before", 1)]).await.unwrap();
+    offset.set(-2 * DAY);
+    noticed(&queue, &offset).await;
+    queue.submit(vec![task("after", 1)]).await.unwrap();
+    let time = seen(&queue, "before").await.submitted_at;
+    assert!(seen(&queue, "after").await.submitted_at < time);
+    let found = async |from, until| {
+        let filter = Filter {
+            submitted: TimeRange { from, until },
+            ..Filter::default()
+        };
+        let (mut ids, mut after) = (Vec::new(), None);
+        loop {
+            let page = Page { size: 1, after };
+            let listing = queue.list(&filter, &page).await.unwrap();
+            ids.extend(listing.tasks.iter().map(|task| task.id.to_string()));
+            after = listing.next;
+            if after.is_none() {
+                return ids.join(" ");
+            }
+        }
+    };
+    assert_eq!(found(Some(time), None).await, "before");
+    assert_eq!(found(None, Some(time)).await, "after");
+    assert_eq!(found(None, None).await, "after before");
     queue.close().await;
 }

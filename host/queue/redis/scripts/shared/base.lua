@@ -23,12 +23,25 @@ local WALL = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- stands still until a node queries expired leases, as each does once a second, and `skew` compensates for
 -- it (expired.lua). `idle` is the time beyond an hour in which no node queried them, or by which the clock
 -- was set forward: ended tasks do not age by it.
-local shard = call('HMGET', SHARD, 'looked', 'skew', 'idle', 'order', 'fence', 'leased', 'turn', 'open')
-for n = 1, 8 do shard[n] = tonumber(shard[n] or 0) or 0 end
+local shard = call('HMGET', SHARD, 'looked', 'skew', 'idle', 'order', 'fence', 'leased', 'turn', 'open', 'follow')
+for n = 1, 9 do shard[n] = tonumber(shard[n] or 0) or 0 end
 local LOOKED, SKEW, IDLE, ORDER = shard[1], shard[2], shard[3], shard[4]
 local NOW = math.max(WALL + SKEW, LOOKED)
 -- The score of a task that is due is not above this.
 local LAST = math.max(NOW * STEP + STEP - 1, ORDER)
+
+-- While somebody follows the changes of this shard, an event has the number of its first change, so that a gap is
+-- noticed, and more events are kept (changes.lua). To be called on an event before it is added.
+local number_event = shard[9] > NOW and function(words)
+  local count = 0
+  for i = 9, #words, 2 do
+    local _, ids = string.gsub(words[i], ' ', '')
+    count = count + ids
+  end
+  local total = call('HINCRBY', SHARD, 'changes', count)
+  words[4] = 131072
+  words[#words + 1], words[#words + 2] = '#', format('%d', total - count)
+end
 
 -- What follows the order in the record of a task of which no attempt has begun and which has no options.
 local FRESH = ' 0000000000000 0000000000 0000 -f\n'

@@ -89,10 +89,11 @@ end
 
 -- Parses the value of a running task. Nothing if it is malformed.
 local function parse_run(value)
-  local order, fence, node, route, ttl, cancel = string.match(value or '', '^(%d+) (%d+) (%S+) (%S+) ([-%d]+)(.*)$')
+  local order, fence, node, route, ttl, tag, cancel =
+    string.match(value or '', '^(%d+) (%d+) (%S+) (%S+) ([-%d]+)([^ ]*)(.*)$')
   if not (order and #order == 16 and #fence <= 16 and valid_route(route)) then return nil end
   return {
-    order = order, fence = fence, node = node, route = route, type = type_of(route), ttl = ttl,
+    order = order, fence = fence, node = node, route = route, type = type_of(route), ttl = ttl, tag = tag,
     cancel = cancel ~= '' and cancel or nil,
   }
 end
@@ -181,10 +182,18 @@ local function remove(set, id)
   list[#list + 1] = id
 end
 
--- Records that a task has entered a state. k is a running one that is to be cancelled, d one that has
--- failed because its record is damaged.
-local function emit(id, task_type, letter)
+-- Returns what an event has of a task behind its id: the number of the attempt that it is about, unless that is 1
+-- (0: none), and the group. A task that is pending for the first time has no attempt, and no number.
+local function tag_of(attempt, options)
+  local group = options and options.group or '-'
+  return (attempt ~= 1 and '#' .. integer(attempt) or '') .. (group ~= '-' and '/' .. group or '')
+end
+
+-- Records that a task has entered a state, on a node if that is known. k is a running one that is to be
+-- cancelled, d one that has failed because its record is damaged.
+local function emit(id, task_type, letter, node)
   types[task_type] = true
+  if node then letter = letter .. ' ' .. node end
   local last = events[#events]
   local what = letter .. ' ' .. task_type
   if last and last.what == what then
@@ -263,7 +272,7 @@ local function create(id, order, route, content, due, by)
     indexed[entry] = true
   end)
   place(id, task, by)
-  emit(id, task.type, 'p')
+  emit(id .. tag_of(1, options), task.type, 'p')
 end
 
 -- Records the end of a task, which is what the node has encoded or `data` of a script. `ttl` is how long the
@@ -290,6 +299,37 @@ end
 
 -- Writes what has changed of a task into its record.
 local function store(id, task) call('SETRANGE', key(id), 16, header(task)) end
+
+-- How many attempts of a task are kept beside the one that ended it.
+local KEPT = 31
+
+-- Changes what the earlier attempts of a task have left. `mark` is of the last outcome, `attempt` is an attempt
+-- that ended at a time, as `NUMBER NODE JSON` (nothing: no attempt is added), and `status` is what the task says
+-- of them: '' what the latest one left, nothing what it said before.
+local function remember(id, mark, at, attempt, status)
+  local past = redis.pcall('GET', TAG .. ':past:' .. id)
+  if type(past) ~= 'string' then past = '' end
+  local count, said, lines = string.match(past, '^[^\n]* (%d+)\n([^\n]*)\n(.*)$')
+  -- A task of an earlier format has left one attempt, of which no more is known.
+  if not count then count, said, lines = 0, string.match(past, '^[^\n]*\n([^\n]*)') or '', '' end
+  if attempt and not status and said == '' then
+    said = string.match(lines, '^%S+ %S+ %S+ ([^\n]*)') or ''
+  end
+  if attempt then
+    count = count + 1
+    lines = integer(at) .. ' ' .. attempt .. '\n' .. lines
+    local last = 0
+    for _ = 1, KEPT do last = last and find(lines, '\n', last + 1, true) end
+    if last then lines = sub(lines, 1, last) end
+  end
+  call('SET', TAG .. ':past:' .. id, mark .. ' ' .. integer(count) .. '\n' .. (status or said) .. '\n' .. lines)
+end
+
+-- Whether what an attempt left belongs into the history: not if its lease was given back before it began.
+local function is_attempt(left)
+  local is_unused = find(left, '"how":"released"', 1, true) and not find(left, '"by":', 1, true)
+  return find(left, '"fence":', 1, true) and not is_unused
+end
 
 -- Makes a task that is no longer running or ended pending again.
 local function again(id, task)
@@ -328,6 +368,7 @@ local function fail_damaged(id, why)
   end
   open = open - 1
   call('DEL', TAG .. ':past:' .. id)
+  call('HDEL', TAG .. ':progress', id)
   finish(id, task.order, task.type, 'f', ttl_of(task), cjson.encode({
     error = 'the record of this task in Redis is damaged: ' .. why, class = 'corrupt',
   }) .. '\n')
@@ -417,6 +458,7 @@ local function write_events()
   for _, its in ipairs(events) do
     words[#words + 1], words[#words + 2] = its.letter, its.type .. ' ' .. table.concat(its, ' ')
   end
+  if number_event then number_event(words) end
   call('XADD', unpack(words))
 end
 
@@ -441,8 +483,9 @@ end
 return {
   SUSPECT_AFTER = SUSPECT_AFTER, number_of = number_of, type_of = type_of, valid_route = valid_route,
   parse = parse, parse_run = parse_run, read = read, read_head = read_head, route_of_head = route_of_head,
-  compare = compare, unique_key = unique_key, holder_of = holder_of, take_key = take_key, create = create, place = place, unplace = unplace, again = again, finish = finish, store = store,
-  read_end = read_end, state_of = state_of, unend = unend,
+  compare = compare, unique_key = unique_key, holder_of = holder_of, take_key = take_key,
+  create = create, place = place, unplace = unplace, again = again, finish = finish, store = store,
+  read_end = read_end, state_of = state_of, unend = unend, tag_of = tag_of, remember = remember, is_attempt = is_attempt,
   fail_damaged = fail_damaged, backlog_of = backlog_of, due_of = due_of, score_of = score_of,
   is_other = is_other, ttl_of = ttl_of, each_index = each_index, indexed = indexed, dirty = dirty,
   add = add, remove = remove, emit = emit, write = write, write_heads = write_heads, bound = BOUND,

@@ -1,7 +1,8 @@
 -- Returns what is stored of a task: its record and that of its end, each as a whole if it has no more than so
 -- many bytes, or else without its payload or result; their sizes, the value and the end of its lease while it
--- runs, what its earlier attempts left, and the progress of the latest one. A key that holds another type of value is as one without.
-local function describe(careful, id, max_record, max_end)
+-- runs, what its earlier attempts left, of which only the beginning is returned unless all of it is wanted, and
+-- the progress of the latest one. A key that holds another type of value is as one without.
+local function describe(careful, id, max_record, max_end, all_past)
   local function whole_or_head(key, max, read_head)
     local size = redis.pcall('STRLEN', key)
     if type(size) ~= 'number' then return '', 0 end
@@ -19,8 +20,7 @@ local function describe(careful, id, max_record, max_end)
     return string.match(head, '^[^\n]*\n[^\n]*\n') or head
   end)
   local past, progress = redis.pcall('GET', TAG .. ':past:' .. id), redis.pcall('HGET', TAG .. ':progress', id)
-  return {
-    record, size, run, lease_end, ended, end_size, type(past) == 'string' and past or '',
-    type(progress) == 'string' and progress or '',
-  }
+  if type(past) ~= 'string' then past = '' end
+  if not all_past then past = string.match(past, '^[^\n]*\n[^\n]*\n[^\n]*\n') or past end
+  return { record, size, run, lease_end, ended, end_size, past, type(progress) == 'string' and progress or '' }
 end
