@@ -2,6 +2,7 @@
 //! stops them as one.
 
 mod data_dir;
+mod open_stores;
 
 use crate::{
     api::{Reloaded, Security, Server, Services},
@@ -24,7 +25,7 @@ use crate::{
     worker::Worker,
 };
 use anyhow::Context;
-use async_trait::async_trait;
+use open_stores::{OpenKeyValue, OpenQueue};
 use std::{
     net::SocketAddr,
     sync::{
@@ -387,44 +388,6 @@ fn component_deadline(config: &Config) -> Duration {
     let all = plugins.chain([config.plugins.component.clone()]);
     let longest = all.map(|limits| limits.start_timeout.max(limits.stop_timeout * 2));
     longest.max().unwrap_or_default() + AFTER_GUESTS
-}
-
-/// The queue as a part of the node: open at the start, and closed last.
-struct OpenQueue(Arc<dyn TaskQueue>);
-
-#[async_trait]
-impl Component for OpenQueue {
-    async fn start(&self) -> anyhow::Result<()> {
-        Ok(())
-    }
-
-    async fn stop(&self) -> anyhow::Result<()> {
-        self.0.close().await;
-        Ok(())
-    }
-
-    fn get_id(&self) -> &str {
-        "queue"
-    }
-}
-
-/// The key-value store as a part of the node: open at the start, and closed after the plugins.
-struct OpenKeyValue(Arc<dyn KeyValue>);
-
-#[async_trait]
-impl Component for OpenKeyValue {
-    async fn start(&self) -> anyhow::Result<()> {
-        Ok(())
-    }
-
-    async fn stop(&self) -> anyhow::Result<()> {
-        self.0.close().await;
-        Ok(())
-    }
-
-    fn get_id(&self) -> &str {
-        "keyvalue"
-    }
 }
 
 #[cfg(test)]

@@ -58,13 +58,14 @@ const RESTARTING: [&str; 16] = [
 ];
 
 /// Additional background tasks of a node with shared backends.
-const SHARED: [&str; 6] = [
+const SHARED: [&str; 7] = [
     "etcd-registration",
     "etcd-watcher",
     "redis-event-reader",
     "redis-submitter",
     "redis-subscriber",
     "redis-maintenance",
+    "redis-pauses",
 ];
 
 pub fn trials() -> Vec<Trial> {

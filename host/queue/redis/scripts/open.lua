@@ -1,9 +1,13 @@
 -- ARGV: queue, the number of shards, an identity for a store that has none.
 -- Returns the format of the keys, the number of shards and the identity in force, which are these unless the
--- shard has tasks already. The identity stays for as long as the store keeps its data. A shard of format 1 is
--- left as it is: migrate.lua changes it, and until all of its tasks are changed the format is 1.
+-- shard has tasks already. The identity stays for as long as the store keeps its data. The tasks of a shard of
+-- format 1 are left as they are: migrate.lua changes them, and until all of them are changed the format is 1.
 local OLD = TAG .. ':n'
-if call('TYPE', OLD).ok == 'hash' then return call('HMGET', OLD, 'format', 'shards', 'store') end
+if call('TYPE', OLD).ok == 'hash' then
+  -- The first versions of format 1 gave a store no identity.
+  call('HSETNX', OLD, 'store', ARGV[3])
+  return call('HMGET', OLD, 'format', 'shards', 'store')
+end
 call('HSETNX', SHARD, 'format', '2')
 call('HSETNX', SHARD, 'store', ARGV[3])
 -- Until a task has an order, another number is as good.
