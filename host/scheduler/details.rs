@@ -107,6 +107,7 @@ mod tests {
                 error: None,
                 error_class: None,
                 executed_by: None,
+                progress: None,
                 losses: 0,
                 finishes: 1,
             },

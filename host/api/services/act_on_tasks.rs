@@ -191,6 +191,7 @@ fn parse_filter(
         task_type: violations.optional_name("task_type", "task type", &given.task_type),
         group: violations.optional_name("group", "group", &given.group),
         tag: violations.optional_name("tag", "tag", &given.tag),
+        ..Filter::default()
     }
 }
 

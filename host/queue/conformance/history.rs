@@ -110,6 +110,56 @@ pub(super) async fn each_attempt_is_in_the_history(queue: &dyn TaskQueue) {
     assert_eq!(started_at, all[4].started_at);
 }
 
+pub(super) async fn the_reason_of_a_cancellation_outlives_a_requeue(queue: &dyn TaskQueue) {
+    let cancel = async |reason: &str| {
+        let action = Action::Cancel(Some(reason.into()));
+        queue.act(&action, &[name("t")]).await.unwrap()
+    };
+    let requeue = async || queue.requeue(&name("t")).await.unwrap();
+    create(queue, "t", "echo").await;
+    attempt(queue, AttemptClass::Timeout, retry(Duration::ZERO, "slow")).await;
+    // Between two attempts: what executed the latest one is still known.
+    assert_eq!(cancel("not now").await, [Acted::Done]);
+    assert_eq!(requeue().await, Requeue::Requeued);
+    let task = get(queue, "t").await;
+    assert_eq!(task.error.as_deref(), Some("not now"));
+    assert_eq!(task.executed_by, Some(executed_by()));
+    assert_eq!(words(&history(queue, "t").await), ["1 timeout slow"]);
+    // An attempt that is cancelled has no error of its own; one that failed gets the reason.
+    for (class, outcome) in [
+        (AttemptClass::Cancelled, Outcome::Cancelled),
+        (AttemptClass::Retryable, retry(Duration::ZERO, "again")),
+        (AttemptClass::Lost, lost("its node died")),
+    ] {
+        let token = lease_one(queue, "echo").await.token;
+        assert_eq!(cancel("why").await, [Acted::Requested]);
+        let report = AttemptReport {
+            class,
+            usage: AttemptUsage::default(),
+        };
+        let finish = Finish {
+            report,
+            ..Finish::new(token, outcome, None)
+        };
+        assert_eq!(
+            queue.finish(vec![finish]).await.unwrap(),
+            [Finished::Applied]
+        );
+        tick().await;
+        assert_eq!(get(queue, "t").await.error.as_deref(), Some("why"));
+        assert_eq!(requeue().await, Requeue::Requeued);
+        assert_eq!(get(queue, "t").await.error.as_deref(), Some("why"));
+    }
+    let all = words(&history(queue, "t").await);
+    let expected = [
+        "1 timeout slow",
+        "1 cancelled -",
+        "1 retryable why",
+        "1 lost its node died",
+    ];
+    assert_eq!(all, expected);
+}
+
 pub(super) async fn the_first_attempt_is_in_the_history_however_it_ends(queue: &dyn TaskQueue) {
     for (id, class, outcome, expected) in [
         (
@@ -189,7 +239,13 @@ pub(super) async fn the_latest_attempts_are_kept_and_the_others_counted(queue: &
     assert_eq!(found.task.error.as_deref(), Some(&*long));
     // A task that gets the id of a purged one begins with an empty history.
     tick().await;
-    assert_eq!(queue.purge(Duration::ZERO, 9).await.unwrap(), 1);
+    assert_eq!(
+        queue
+            .purge(&Retention::of(Duration::ZERO), 9)
+            .await
+            .unwrap(),
+        1
+    );
     create(queue, "t", "echo").await;
     assert!(history(queue, "t").await.is_empty());
 }

@@ -296,11 +296,7 @@ pub(super) async fn thousands_of_groups_have_their_own_limits(queue: &dyn TaskQu
         assert!(running.values().all(|&count| count == 1));
         assert!(queue.lease(&request).await.unwrap().is_empty());
         for part in leased.chunks(400) {
-            let finish = |leased: &Leased| Finish {
-                token: leased.token.clone(),
-                outcome: completed(b""),
-                executed_by: None,
-            };
+            let finish = |leased: &Leased| Finish::new(leased.token.clone(), completed(b""), None);
             let finished = queue.finish(part.iter().map(finish).collect()).await;
             assert!(finished.unwrap().iter().all(|it| *it == Finished::Applied));
         }

@@ -34,6 +34,7 @@ mod starting;
 mod submitting;
 mod suspects;
 mod unique;
+mod usage;
 
 pub use case::{Case, MAX_OPEN_TASKS, cases, ordered_cases};
 pub use helpers::{finish_one, limited, name, request, task, task_with, with_options};

@@ -4,7 +4,6 @@ use super::{
     clock::{self, Clock, WallClock},
     damage::Damage,
     details,
-    encoding::millis,
     lease_guard::{HandOffCall, LeaseGuard},
     offers::{Offer, Offers},
     queries, schema,

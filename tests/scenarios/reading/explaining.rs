@@ -96,6 +96,44 @@ pub async fn a_waiting_task_is_explained(on: Backend) {
     assert_eq!(invalid.code(), Code::InvalidArgument);
 }
 
+pub async fn a_task_at_its_limits_is_explained(on: Backend) {
+    let limits = "[plugin.busy.task.busy.group]\nmax_concurrency = 1\n\
+                  [plugin.sample.task.sample]\nmax_rate = \"1/d\"\n";
+    let node = start(on, limits).await;
+    let mut client = node.client();
+    let grouped = |id: &str| Task {
+        group: "g".into(),
+        ..endless(id)
+    };
+    client.submit_task(grouped("runs")).await.unwrap();
+    has_status(&node, "runs", "running").await;
+    client.submit_task(grouped("limited")).await.unwrap();
+    let reached = waits_for(&node, "limited", Kind::LimitReached).await;
+    assert_eq!(
+        (&*reached.limit, &*reached.group, reached.limit_value),
+        ("max_concurrency", "g", 1)
+    );
+    let words = "room within max_concurrency = 1 of its group g: 1 such tasks run";
+    assert_eq!(reached.text, words);
+
+    client.submit_and_wait(task("sample", "")).await.unwrap();
+    let rated = named("rated", task("sample", ""));
+    client.submit_task(rated).await.unwrap();
+    let rate = waits_for(&node, "rated", Kind::LimitReached).await;
+    assert_eq!((&*rate.limit, &*rate.group), ("max_rate", ""));
+    assert!(rate.until_ms > 0, "{rate:?}");
+    let words = "max_rate = 1/d, which allows the next task in ";
+    assert!(rate.text.starts_with(words), "{rate:?}");
+
+    // The pause comes first, and its reason is in the words.
+    client.pause_type("sample", "repairs").await.unwrap();
+    let paused = waits_for(&node, "rated", Kind::Paused).await;
+    assert_eq!(paused.text, "the end of the pause of sample (repairs)");
+    assert!(kinds(&explain(&node, "rated").await).contains(&Kind::LimitReached));
+    let status = client.get_task_status("rated").await.unwrap();
+    assert_eq!(status.waiting_for, paused.text);
+}
+
 pub async fn a_task_without_its_plugin_is_explained(on: Backend) {
     let node = start(on, "").await;
     let mut client = node.client();

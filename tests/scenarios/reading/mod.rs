@@ -78,6 +78,11 @@ pub fn trials() -> Vec<Trial> {
             explaining::a_waiting_task_is_explained,
         ),
         on_both_needing(
+            "reading::a_task_at_its_limits_is_explained",
+            true,
+            explaining::a_task_at_its_limits_is_explained,
+        ),
+        on_both_needing(
             "reading::a_task_without_its_plugin_is_explained",
             true,
             explaining::a_task_without_its_plugin_is_explained,

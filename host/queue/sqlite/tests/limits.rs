@@ -88,14 +88,11 @@ async fn limits_count_what_an_earlier_process_has_left() {
         }
     }
     let expired = queue.expired(HOUR, &[], 9).await.unwrap();
-    let lost = Finish {
-        token: expired[0].token.clone(),
-        outcome: Outcome::Lost {
-            after: HOUR,
-            error: "its node died".into(),
-        },
-        executed_by: None,
+    let outcome = Outcome::Lost {
+        after: HOUR,
+        error: "its node died".into(),
     };
+    let lost = Finish::new(expired[0].token.clone(), outcome, None);
     queue.finish(vec![lost.clone(), lost]).await.unwrap();
     let next = lease_all(&queue, &one_of_a_group()).await;
     assert_eq!(next.len(), 1);
