@@ -10,8 +10,8 @@ use crate::support::{
     servers::{Kind, Server},
 };
 use hostel::{
-    queue::{Counts, RedisQueue, Submitted, TaskQueue},
-    task::{Outcome, Priority, Retention, StateKind, Submission, TaskOptions, UnixMs},
+    queue::{Counts, RedisQueue, Renew, Submitted, TaskQueue},
+    task::{Outcome, Priority, Progress, Retention, StateKind, Submission, TaskOptions, UnixMs},
 };
 use libtest_mimic::Trial;
 use std::{
@@ -39,6 +39,10 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("wrong_counters_are_corrected", wrong_counters_are_corrected),
         trial("wrong_entries_are_removed", wrong_entries_are_removed),
+        trial(
+            "what_a_lost_record_left_is_deleted",
+            what_a_lost_record_left_is_deleted,
+        ),
         trial(
             "sets_of_tasks_with_options_are_restored",
             sets_of_tasks_with_options_are_restored,
@@ -147,6 +151,44 @@ async fn wrong_entries_are_removed() {
     })
     .await;
     assert_eq!(queue.counts().await.unwrap(), counts);
+    queue.close().await;
+}
+
+/// A new task of the same id has no end, no earlier attempt and no progress.
+async fn what_a_lost_record_left_is_deleted() {
+    let server = Server::start(Kind::Redis).await;
+    let queue = open(&server).await;
+    let submit = async || queue.submit(vec![task("t", "echo", b"x")]).await.unwrap();
+    submit().await;
+    let (after, error) = (Duration::ZERO, "no".to_owned());
+    let retry = Outcome::Retry {
+        after,
+        error: error.clone(),
+    };
+    for outcome in [retry, Outcome::Failed { error }] {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let one = request(&[("echo", 1)], 1, HOUR);
+        let token = queue.lease(&one).await.unwrap().remove(0).token;
+        let progress = Some(Progress::new(1, 2, "half"));
+        let renew = Renew {
+            token: token.clone(),
+            progress,
+        };
+        queue.renew(&[renew], HOUR).await.unwrap();
+        finish_one(&queue, &token, outcome).await;
+    }
+    say(&server, &["DEL", "{test:0}:task:t"]).await;
+    until("it is deleted", async || {
+        let keys = ["EXISTS", "{test:0}:end:t", "{test:0}:past:t"];
+        let progress = ["HEXISTS", "{test:0}:progress", "t"];
+        let none = redis::Value::Int(0);
+        say(&server, &keys).await == none && say(&server, &progress).await == none
+    })
+    .await;
+    assert_eq!(submit().await, [Submitted::Created]);
+    let created = queue.get(&name("t")).await.unwrap().unwrap();
+    assert_eq!(created.state.kind(), StateKind::Pending);
+    assert_eq!((created.error, created.progress), (None, None));
     queue.close().await;
 }
 

@@ -89,17 +89,22 @@ pub(super) async fn progress_is_kept_until_the_next_attempt(queue: &dyn TaskQueu
         tick().await;
     }
     // An id that is used again begins without it, too.
-    assert_eq!(
-        queue
-            .purge(&Retention::of(Duration::ZERO), 10)
-            .await
-            .unwrap(),
-        1
-    );
-    create(queue, "t", "echo").await;
-    reads(queue, "t", None).await;
-    lease_one(queue, "echo").await;
-    reads(queue, "t", None).await;
+    for by_operator in [false, true] {
+        if by_operator {
+            let acted = queue.act(&Action::Purge, &[name("t")]).await;
+            assert_eq!(acted.unwrap(), [Acted::Done]);
+        } else {
+            let all = Retention::of(Duration::ZERO);
+            assert_eq!(queue.purge(&all, 10).await.unwrap(), 1);
+        }
+        create(queue, "t", "echo").await;
+        reads(queue, "t", None).await;
+        let token = lease_one(queue, "echo").await.token;
+        reads(queue, "t", None).await;
+        renew(queue, &token, Some(Progress::new(1, 2, "half"))).await;
+        finish_one(queue, &token, completed(b"done")).await;
+        tick().await;
+    }
 }
 
 pub(super) async fn a_task_to_be_cancelled_still_reports_progress(queue: &dyn TaskQueue) {

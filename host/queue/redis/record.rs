@@ -1,7 +1,7 @@
 //! Encodes a task for Redis and decodes it. `layout.md` documents the records.
 
 use super::{
-    attempts::{Left, Past, STEP, parse, split_line, time_of_fence},
+    attempts::{Left, Past, STEP, begun_at, parse, split_line, time_of_fence},
     errors::corrupt,
     options,
 };
@@ -189,21 +189,29 @@ fn ended_attempts(record: &[u8]) -> u32 {
         .unwrap_or(0)
 }
 
-/// Decodes a task. One whose record is damaged is returned as failed, which it will be once a script finds it.
+/// Decodes a task. One whose record is damaged has the state that its end or its lease says, as in lists and
+/// counts: an attempt runs on what was leased. A pending one is returned as failed, which it will be once a
+/// script finds it.
 pub(super) fn task(id: TaskId, parts: Parts) -> Task {
     let (record, _, run, lease_end, end, _, past, progress) = parts;
     let record = Record::read(id.as_str(), Bytes::from(record));
     let ended = (!end.is_empty()).then(|| Ended::read(&end));
     let record = match record {
         Ok(record) => record,
-        Err(error) => return damaged(id, ended.flatten(), &error),
+        Err(error) => {
+            return match (ended, running(&run, &lease_end)) {
+                (Some(Some(ended)), _) => damaged_ended(id, ended, &error),
+                (None, Some(state)) => damaged_running(id, state, &run, &error),
+                _ => damaged(id, &error),
+            };
+        }
     };
     let past = Past::read(&past);
     let said = past.status();
     let task = match ended {
         Some(None) => {
             let error = corrupt(id.as_str(), "what is stored of its end");
-            damaged(id, None, &error)
+            damaged(id, &error)
         }
         Some(Some(ended)) => ended_task(id, record, ended, &past, &said),
         None if run.is_empty() => {
@@ -215,7 +223,7 @@ pub(super) fn task(id: TaskId, parts: Parts) -> Task {
             Some(state) => open_task(id, record, state, &said),
             None => {
                 let error = corrupt(id.as_str(), "its lease");
-                damaged(id, None, &error)
+                damaged(id, &error)
             }
         },
     };
@@ -252,6 +260,25 @@ impl Ended<'_> {
             attempt: Left::read(attempt),
             result: Bytes::copy_from_slice(result),
         })
+    }
+
+    fn state(&self, started_at: Option<UnixMs>) -> State {
+        let finished_at = self.at;
+        match self.state {
+            StateKind::Completed => State::Completed {
+                result: self.result.clone(),
+                started_at: started_at.unwrap_or(finished_at),
+                finished_at,
+            },
+            StateKind::Cancelled => State::Cancelled {
+                started_at,
+                finished_at,
+            },
+            StateKind::Failed | StateKind::Pending | StateKind::Running => State::Failed {
+                started_at,
+                finished_at,
+            },
+        }
     }
 }
 
@@ -310,22 +337,6 @@ fn ended_task(
     let counted = u32::from(by_attempt && !ended.attempt.uncounted);
     let attempt = record.attempts.saturating_add(counted);
     let started_at = ended.attempt.started_at().or(past.started_at);
-    let finished_at = ended.at;
-    let state = match ended.state {
-        StateKind::Completed => State::Completed {
-            result: ended.result,
-            started_at: started_at.unwrap_or(finished_at),
-            finished_at,
-        },
-        StateKind::Cancelled => State::Cancelled {
-            started_at,
-            finished_at,
-        },
-        StateKind::Failed | StateKind::Pending | StateKind::Running => State::Failed {
-            started_at,
-            finished_at,
-        },
-    };
     let executed_by = if by_attempt {
         ended.attempt.executed_by()
     } else {
@@ -337,42 +348,70 @@ fn ended_task(
         error_class: ended.attempt.class.as_deref().map(read_class),
         executed_by,
         finishes: 1,
-        ..plain_task(id, record, state, attempt)
+        ..plain_task(id, record, ended.state(started_at), attempt)
     }
 }
 
-/// Returns what is known of a task whose record is damaged.
-fn damaged(id: TaskId, ended: Option<Ended<'_>>, error: &Error) -> Task {
-    let (at, task_type, text) = match ended {
-        Some(ended) => {
-            let text = ended
-                .attempt
-                .error
-                .filter(|_| ended.attempt.class.is_some());
-            (ended.at, ended.task_type, text.map(Cow::into_owned))
-        }
-        None => (UnixMs(0), None, None),
+/// Returns what is known of a task whose record is damaged and that neither runs nor has ended.
+fn damaged(id: TaskId, error: &Error) -> Task {
+    let at = UnixMs(0);
+    let state = State::Failed {
+        started_at: None,
+        finished_at: at,
     };
     Task {
         // A task needs a type; without a known one its id takes that place.
-        task_type: task_type.unwrap_or_else(|| id.clone()),
+        task_type: id.clone(),
         id,
         target: Target::Any,
         payload: Bytes::new(),
         metadata: Arc::default(),
         options: None,
         submitted_at: at,
-        state: State::Failed {
-            started_at: None,
-            finished_at: at,
-        },
+        state,
         attempt: 0,
-        error: Some(text.unwrap_or_else(|| format!("its record is damaged: {error}"))),
+        error: Some(format!("its record is damaged: {error}")),
         error_class: Some(ErrorClass::Corrupt),
         executed_by: None,
         progress: None,
         losses: 0,
         finishes: 1,
+    }
+}
+
+/// The same for a task that has ended.
+fn damaged_ended(id: TaskId, ended: Ended<'_>, error: &Error) -> Task {
+    let state = ended.state(ended.attempt.started_at());
+    let task = damaged(id, error);
+    let of_script = ended
+        .attempt
+        .error
+        .filter(|_| ended.attempt.class.is_some());
+    Task {
+        task_type: ended.task_type.unwrap_or(task.task_type),
+        submitted_at: ended.at,
+        attempt: u32::from(ended.attempt.fence.is_some()),
+        error: of_script.map(Cow::into_owned).or(task.error),
+        error_class: task
+            .error_class
+            .filter(|_| ended.state == StateKind::Failed),
+        state,
+        ..task
+    }
+}
+
+/// The same for a task that runs.
+fn damaged_running(id: TaskId, state: State, run: &[u8], error: &Error) -> Task {
+    let task = damaged(id, error);
+    let order = run.split(|&byte| byte == b' ').next().and_then(parse);
+    Task {
+        task_type: type_of_lease(run).unwrap_or(task.task_type),
+        submitted_at: order.map_or(task.submitted_at, begun_at),
+        state,
+        attempt: 1,
+        error_class: None,
+        finishes: 0,
+        ..task
     }
 }
 

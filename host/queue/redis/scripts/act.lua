@@ -67,18 +67,7 @@ local function requeue(id, task_type)
   careful.emit(id .. careful.tag_of(1, task.options), task.type, 'p')
 end
 
-local function purge(id)
-  local task = careful.parse(careful.read_head(id))
-  if task and task.options then
-    careful.each_index(task.options, function(entry)
-      careful.remove(':index:' .. entry, id)
-      careful.indexed[entry] = false
-    end)
-  end
-  careful.unend(id, careful.read_end(id))
-  call('UNLINK', TAG .. ':task:' .. id, TAG .. ':past:' .. id)
-  call('HDEL', TAG .. ':progress', id)
-end
+local function purge(id) careful.purge(id, careful.read_end(id)) end
 
 local function set_priority(id)
   local task = careful.read(id)

@@ -61,6 +61,12 @@ local function leave_group(id, run)
   end
 end
 
+-- Whether a task in a state may have come there by an outcome: one whose cancellation was requested ends as
+-- cancelled instead of being tried again.
+local function may_lead(outcome, letter)
+  return outcome == letter or letter == 'x' and (outcome == 'p' or outcome == 'l' or outcome == 'b')
+end
+
 -- Answers for a token that holds no task.
 local function repeated(id, fence, outcome, data)
   careful = careful or library()
@@ -70,7 +76,8 @@ local function repeated(id, fence, outcome, data)
     local letter, text = string.match(stored, '^([cfx]) [^\n]*\n(.*)$')
     -- The reason of a cancellation was put before the rest.
     local has_why = letter == 'x' and find(text, '{"why":', 1, true) == 1 and sub(text, 1 - #data) == sub(data, 2)
-    if text == data or has_why then return string.upper(letter), task.type end
+    -- Two outcomes may leave the same, as a cancellation and an empty result do.
+    if may_lead(outcome, letter) and (text == data or has_why) then return string.upper(letter), task.type end
   elseif task and (outcome == 'p' or outcome == 'l' or outcome == 'b') then
     local past = call('GET', TAG .. ':past:' .. id) or ''
     local mark, left = string.match(past, '^(%S*)[^\n]*\n[^\n]*\n?%S* ?%S* ?%S* ?([^\n]*)')

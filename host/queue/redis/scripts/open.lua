@@ -4,8 +4,8 @@
 -- format 1 are left as they are: migrate.lua changes them, and until all of them are changed the format is 1.
 local OLD = TAG .. ':n'
 if call('TYPE', OLD).ok == 'hash' then
-  -- The first versions of format 1 gave a store no identity.
-  call('HSETNX', OLD, 'store', ARGV[3])
+  -- A script of format 1 creates this key if it was lost, without these fields.
+  for field, value in pairs({ format = '1', shards = ARGV[2], store = ARGV[3] }) do call('HSETNX', OLD, field, value) end
   return call('HMGET', OLD, 'format', 'shards', 'store')
 end
 call('HSETNX', SHARD, 'format', '2')

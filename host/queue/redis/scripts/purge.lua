@@ -13,21 +13,10 @@ local function till_of(letter, task_type)
 end
 
 local careful = library()
-local keys, gone = {}, {}
 
 -- Purges an ended task.
 local function purge(id, ended)
-  local task = ended.ttl ~= '-' and careful.parse(careful.read_head(id))
-  if task and task.options then
-    careful.each_index(task.options, function(entry)
-      careful.remove(':index:' .. entry, id)
-      careful.indexed[entry] = false
-    end)
-  end
-  careful.remove(':ended:' .. ended.letter .. ':' .. ended.type, id)
-  for _, kind in ipairs({ ':task:', ':end:', ':past:' }) do keys[#keys + 1] = TAG .. kind .. id end
-  purged = purged + 1
-  gone[purged] = id
+  if careful.purge(id, ended) then purged = purged + 1 end
 end
 
 -- Purges tasks from a list, of which each entry has the time of an end and the ids of the tasks that ended
@@ -63,10 +52,6 @@ for _, task_type in ipairs(call('SMEMBERS', TAG .. ':types')) do
   for _, letter in ipairs({ 'c', 'f', 'x' }) do
     purge_list(TAG .. ':purge:' .. letter .. ':' .. task_type, till_of(letter, task_type))
   end
-end
-if #keys > 0 then
-  call('UNLINK', unpack(keys))
-  call('HDEL', TAG .. ':progress', unpack(gone))
 end
 careful.write()
 return purged

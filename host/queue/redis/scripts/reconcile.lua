@@ -173,17 +173,25 @@ local function sweep_some(field, set_at)
   call('HSET', SHARD, field, which .. ' ' .. format('%d', from))
 end
 
--- Removes the leases of tasks that do not exist.
-local function sweep_runs()
-  local found = call('HSCAN', RUN, call('HGET', SHARD, 'swept-run') or '0', 'COUNT', limit)
+-- Removes the fields of tasks that do not exist from a part of a hash.
+local function sweep_hash(hash, field)
+  local found = call('HSCAN', hash, call('HGET', SHARD, field) or '0', 'COUNT', limit)
   for i = 1, #found[2], 2 do
     local id = found[2][i]
     if call('EXISTS', PREFIX .. id) == 0 then
-      call('HDEL', RUN, id)
+      call('HDEL', hash, id)
       repaired = repaired + 1
     end
   end
-  call('HSET', SHARD, 'swept-run', found[1])
+  call('HSET', SHARD, field, found[1])
+end
+
+-- Deletes a key that belongs to a task that does not exist: a new task of this id would be taken for it.
+local function delete_orphan(name)
+  local id = string.match(sub(name, #TAG + 1), '^:end:(.+)$') or string.match(sub(name, #TAG + 1), '^:past:(.+)$')
+  if not id or call('EXISTS', PREFIX .. id) == 1 then return end
+  call('UNLINK', name)
+  repaired = repaired + 1
 end
 
 -- Corrects the number of open tasks.
@@ -212,7 +220,11 @@ end
 
 local found = call('SCAN', call('HGET', SHARD, 'scanned') or '0', 'COUNT', limit)
 for _, name in ipairs(found[2]) do
-  if sub(name, 1, #PREFIX) == PREFIX then check(sub(name, #PREFIX + 1)) end
+  if sub(name, 1, #PREFIX) == PREFIX then
+    check(sub(name, #PREFIX + 1))
+  elseif sub(name, 1, #TAG) == TAG then
+    delete_orphan(name)
+  end
 end
 call('HSET', SHARD, 'scanned', found[1])
 local sets = all_sets()
@@ -223,7 +235,8 @@ sweep_some('swept-index', function(n)
     return TAG .. ':index:' .. entry, function(id) return call('EXISTS', PREFIX .. id) == 1 end, entry
   end
 end)
-sweep_runs()
+sweep_hash(RUN, 'swept-run')
+sweep_hash(TAG .. ':progress', 'swept-progress')
 careful.write()
 count_open()
 return { repaired, found[1] == '0' and 1 or 0 }

@@ -143,6 +143,8 @@ for route, its in pairs(routes) do
     e = e + 2
   end
   if #its.handed > 0 then
+    -- No lease may have registered the type yet.
+    call('SADD', TAG .. ':types', task_type)
     call('ZADD', TAG .. ':leases:' .. task_type, unpack(its.leased))
     events[e + 1], events[e + 2] = 'r ' .. ARGV[7], task_type .. ' ' .. table.concat(its.handed, ' ')
     e = e + 2

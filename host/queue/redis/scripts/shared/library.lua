@@ -108,9 +108,12 @@ local function read_end(id)
   return { letter = letter, at = now - idle, ttl = ttl, type = task_type }
 end
 
+-- Tasks that this call purges, in turn and by id; write() deletes what is stored of them.
+local gone, is_gone = {}, {}
+
 -- Returns the letter of the state of a task and its type; nothing if there is no such task.
 local function state_of(id)
-  if call('EXISTS', key(id)) == 0 then return nil end
+  if is_gone[id] or call('EXISTS', key(id)) == 0 then return nil end
   local ended = read_end(id)
   if ended then return ended.letter, ended.type end
   local value = call('HGET', TAG .. ':run', id)
@@ -297,6 +300,35 @@ local function unend(id, ended)
   remove(':kept', id)
 end
 
+-- Purges an ended task, unless this call has done so. Its entry in a list of tasks to purge stays without effect.
+local function purge(id, ended)
+  if is_gone[id] then return false end
+  is_gone[id] = true
+  gone[#gone + 1] = id
+  remove(':ended:' .. ended.letter .. ':' .. ended.type, id)
+  if ended.ttl == '-' then return true end
+  remove(':kept', id)
+  local task = parse(read_head(id))
+  if task and task.options then
+    each_index(task.options, function(entry)
+      remove(':index:' .. entry, id)
+      indexed[entry] = indexed[entry] or false
+    end)
+  end
+  return true
+end
+
+-- Deletes what is stored of the purged tasks.
+local function delete_gone()
+  if #gone == 0 then return end
+  local keys = {}
+  for _, id in ipairs(gone) do
+    for _, kind in ipairs({ ':task:', ':end:', ':past:' }) do keys[#keys + 1] = TAG .. kind .. id end
+  end
+  call('UNLINK', unpack(keys))
+  call('HDEL', TAG .. ':progress', unpack(gone))
+end
+
 -- Writes what has changed of a task into its record.
 local function store(id, task) call('SETRANGE', key(id), 16, header(task)) end
 
@@ -338,15 +370,18 @@ local function again(id, task)
   place(id, task)
 end
 
-
 local function ttl_of(task) return task.options and integer(task.options.ttl) or '-' end
 
 -- Fails a task whose record is damaged, with the class `corrupt`, and returns its type. `why` says what is
 -- wrong. A header that cannot be read is replaced, so that the task can be read and purged; the rest of the
--- record stays as it is.
+-- record stays as it is. A task that has ended does not end again: the damage may have hidden an entry of it
+-- from the call that ended it.
 local function fail_damaged(id, why)
+  local run, ended = parse_run(call('HGET', TAG .. ':run', id)), read_end(id)
+  call('HDEL', TAG .. ':run', id)
+  if run then remove(':leases:' .. run.type, id) end
+  if ended then return ended.type end
   local record = redis.pcall('GET', key(id))
-  local run = parse_run(call('HGET', TAG .. ':run', id))
   if type(record) ~= 'string' then
     if record then call('UNLINK', key(id)) end
     record = ''
@@ -355,17 +390,14 @@ local function fail_damaged(id, why)
   local route = route_of_head(record) or run and run.route or 'unknown'
   if not task then
     local order = string.match(record, '^(%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d)') or run and run.order or integer(NOW * STEP)
-    task = { order = order, due = 0, attempts = 0, losses = 0, priority = '-' }
-    call('SET', key(id), order .. FRESH .. sub(record, 51))
+    -- It does not look like one of which no attempt has begun, which a lease would not read.
+    task = { order = order, due = 0, attempts = 0, losses = 0, priority = '-', again = true }
+    call('SET', key(id), order .. header(task) .. sub(record, 51))
   end
   task.route, task.type = route, type_of(route)
   unplace(id, task)
-  if run then
-    remove(':leases:' .. run.type, id)
-    local group = task.options and task.options.group or '-'
-    if group ~= '-' then remove(':grouped:' .. run.type, group .. ' ' .. run.node .. ' ' .. id) end
-    call('HDEL', TAG .. ':run', id)
-  end
+  local group = task.options and task.options.group or '-'
+  if run and group ~= '-' then remove(':grouped:' .. run.type, group .. ' ' .. run.node .. ' ' .. id) end
   open = open - 1
   call('DEL', TAG .. ':past:' .. id)
   call('HDEL', TAG .. ':progress', id)
@@ -463,6 +495,7 @@ local function write_events()
 end
 
 local function write()
+  delete_gone()
   for set, list in pairs(removed) do call('ZREM', set, unpack(list)) end
   for set, list in pairs(added) do call('ZADD', set, unpack(list)) end
   write_heads()
@@ -485,7 +518,8 @@ return {
   parse = parse, parse_run = parse_run, read = read, read_head = read_head, route_of_head = route_of_head,
   compare = compare, unique_key = unique_key, holder_of = holder_of, take_key = take_key,
   create = create, place = place, unplace = unplace, again = again, finish = finish, store = store,
-  read_end = read_end, state_of = state_of, unend = unend, tag_of = tag_of, remember = remember, is_attempt = is_attempt,
+  read_end = read_end, state_of = state_of, unend = unend, purge = purge, tag_of = tag_of, remember = remember,
+  is_attempt = is_attempt,
   fail_damaged = fail_damaged, backlog_of = backlog_of, due_of = due_of, score_of = score_of,
   is_other = is_other, ttl_of = ttl_of, each_index = each_index, indexed = indexed, dirty = dirty,
   add = add, remove = remove, emit = emit, write = write, write_heads = write_heads, bound = BOUND,
