@@ -127,11 +127,31 @@ pub fn decide(
 impl Decision {
     fn fire(&mut self, spec: &ScheduleSpec, time: UnixMs) {
         let id = task_id(&spec.name, time);
-        self.record.fired += 1;
-        self.record.last_fired = Some(time);
-        self.record.last_task = Some(id.clone());
-        self.firings.push(Firing { time, id });
+        let firing = Firing { time, id };
+        count(&mut self.record, &firing);
+        self.firings.push(firing);
     }
+}
+
+fn count(record: &mut Record, firing: &Firing) {
+    record.fired += 1;
+    record.last_fired = Some(firing.time);
+    record.last_task = Some(firing.id.clone());
+}
+
+/// Returns a record with firings, in the order of their times, whose tasks are stored. Those that it has
+/// already are not counted again.
+pub fn with_firings(record: &Record, firings: &[Firing]) -> Record {
+    let mut record = record.clone();
+    for firing in firings {
+        let time = firing.time;
+        if record.last_fired.is_none_or(|last| last < time) {
+            count(&mut record, firing);
+            record.handled = record.handled.max(time);
+            record.waiting = record.waiting.filter(|waiting| *waiting > time);
+        }
+    }
+    record
 }
 
 /// Returns the id of the task of a firing: `schedule:NAME:TIME`, with the time in UTC.

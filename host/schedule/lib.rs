@@ -23,6 +23,7 @@ mod tests;
 
 pub use decision::{
     Decision, Firing, GRACE, MAX_FIRINGS, MAX_MISSED, POLL_INTERVAL, decide, run_id, task_id,
+    with_firings,
 };
 pub use record::Record;
 pub use schedule::{MAX_DECLARING_NODES, Origin, Schedule};

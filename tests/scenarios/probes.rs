@@ -109,7 +109,7 @@ async fn health_reports_every_service() {
         panic!("{answers:?}");
     };
     let mut services: Vec<String> = list.service.iter().map(|one| one.name.clone()).collect();
-    assert_eq!(services.len(), 9, "{services:?}");
+    assert_eq!(services.len(), 10, "{services:?}");
     services.push(String::new());
     let mut client = HealthClient::new(channel(&node).await);
     for service in services {

@@ -6,6 +6,7 @@
 //! and a schedule that no node has is removed. So nodes whose configurations differ do not remove each
 //! other's schedules.
 
+use super::Schedules;
 use crate::{
     queue::{Error, PutSchedule, ScheduleStore, VersionedSchedule},
     schedule::{MAX_DECLARING_NODES, Origin, Record, Schedule, ScheduleSpec},
@@ -27,13 +28,14 @@ pub(super) struct Undeclared {
 
 /// Makes the schedules of the configuration of `node` those that are stored.
 pub(super) async fn declare(
-    store: &dyn ScheduleStore,
+    schedules: &Schedules,
     node: &Name,
     specs: &[ScheduleSpec],
 ) -> Result<Undeclared, Error> {
+    let store = &*schedules.store;
     let mut undeclared = Undeclared::default();
     for spec in specs {
-        while !declare_one(store, node, spec, &mut undeclared).await? {}
+        while !declare_one(schedules, node, spec, &mut undeclared).await? {}
     }
     let declared: BTreeSet<_> = specs.iter().map(|spec| &spec.name).collect();
     let mut after = None;
@@ -61,27 +63,28 @@ pub(super) async fn declare(
 
 /// Returns false if another node was ahead.
 async fn declare_one(
-    store: &dyn ScheduleStore,
+    schedules: &Schedules,
     node: &Name,
     spec: &ScheduleSpec,
     undeclared: &mut Undeclared,
 ) -> Result<bool, Error> {
+    let store = &*schedules.store;
     let now = store.schedule_time().await?;
     let corrupt = |why| Error::Corrupt(format!("schedule {}: {why}", spec.name));
     let timing = spec.timing().map_err(corrupt)?;
     let (nodes, expected, record) = match store.schedule(&spec.name).await? {
         None => (BTreeSet::new(), None, Record::new(spec, &timing, now)),
         Some(VersionedSchedule { schedule, version }) => {
-            let Origin::Config(nodes) = schedule.origin else {
+            let Origin::Config(nodes) = &schedule.origin else {
                 undeclared.taken.push(spec.name.clone());
                 return Ok(true);
             };
             if schedule.spec == *spec && nodes.contains(node) {
                 return Ok(true);
             }
-            let record = &schedule.record;
+            let record = schedules.record_of(&schedule, now).await;
             let record = record.replaced(&schedule.spec, spec, &timing, now);
-            (nodes, Some(version), record)
+            (nodes.clone(), Some(version), record)
         }
     };
     let mut nodes = nodes;

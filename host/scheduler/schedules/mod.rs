@@ -10,10 +10,13 @@ mod tests;
 pub use error::Error;
 pub use runner::ScheduleRunner;
 
-use super::{Accepted, TaskScheduler};
+use super::{Accepted, TaskScheduler, WaitOptions};
 use crate::{
-    queue::{AdvanceSchedule, PutSchedule, SchedulePage, ScheduleStore, VersionedSchedule},
-    schedule::{GivenSchedule, Origin, Record, Schedule, ScheduleSpec, run_id},
+    queue::{self, AdvanceSchedule, PutSchedule, SchedulePage, ScheduleStore, VersionedSchedule},
+    schedule::{
+        Firing, GivenSchedule, MAX_FIRINGS, Origin, Record, Schedule, ScheduleSpec, decide, run_id,
+        with_firings,
+    },
     task::{Name, SubmissionLimits, TaskId, UnixMs},
 };
 use std::sync::Arc;
@@ -92,12 +95,8 @@ impl Schedules {
                     return Ok((Created::Existing, status(found.schedule, now)));
                 }
                 Some(found) if replace => {
-                    let Schedule {
-                        spec: before,
-                        record,
-                        ..
-                    } = &found.schedule;
-                    let record = record.replaced(before, &spec, &timing, now);
+                    let record = self.record_of(&found.schedule, now).await;
+                    let record = record.replaced(&found.schedule.spec, &spec, &timing, now);
                     (Created::Replaced, Some(found.version), record)
                 }
                 Some(_) => return Err(Error::Exists(spec.name)),
@@ -160,9 +159,10 @@ impl Schedules {
             if schedule.record.paused == paused {
                 return Ok(status(schedule, now));
             }
+            let record = self.record_of(&schedule, now).await;
             let spec = &schedule.spec;
             let timing = spec.timing().map_err(|why| unreadable(name, why))?;
-            schedule.record = schedule.record.with_paused(paused, spec, &timing, now);
+            schedule.record = record.with_paused(paused, spec, &timing, now);
             let advance = AdvanceSchedule {
                 name: name.clone(),
                 expected: version,
@@ -205,6 +205,49 @@ impl Schedules {
             }
         }
         Err(Error::Contended)
+    }
+
+    /// Returns the record of a schedule that is about to be changed, with the firings whose tasks a node has
+    /// stored and not recorded: it has died, or is about to record them and then finds the change. A change is
+    /// not held up by tasks that cannot be looked for.
+    async fn record_of(&self, schedule: &Schedule, now: UnixMs) -> Record {
+        let Schedule { spec, record, .. } = schedule;
+        let Ok(timing) = spec.timing() else {
+            return record.clone();
+        };
+        let mut firings = decide(spec, &timing, record, false, now, MAX_FIRINGS).firings;
+        let wait = WaitOptions::default();
+        for n in 0..firings.len() {
+            let found = self.scheduler.get_task_status(&firings[n].id, &wait);
+            if found.await.is_err() {
+                firings.truncate(n);
+                break;
+            }
+        }
+        with_firings(record, &firings)
+    }
+
+    /// Records firings whose tasks are stored, after the record has changed since they were decided.
+    async fn record_firings(&self, name: &Name, firings: &[Firing]) -> Result<(), queue::Error> {
+        for _ in 0..ATTEMPTS {
+            let Some(found) = self.store.schedule(name).await? else {
+                break;
+            };
+            let before = found.schedule.record;
+            let record = with_firings(&before, firings);
+            if record == before {
+                break;
+            }
+            let advance = AdvanceSchedule {
+                name: name.clone(),
+                expected: found.version,
+                record,
+            };
+            if self.store.advance_schedules(&[advance]).await? == [true] {
+                break;
+            }
+        }
+        Ok(())
     }
 
     async fn find(&self, name: &Name) -> Result<VersionedSchedule, Error> {

@@ -11,7 +11,7 @@ use crate::{
     lifecycle::Component,
     log_limit::LogLimit,
     queue::{self, AdvanceSchedule, Error, StatusRead, Submitted, TaskQueue, VersionedSchedule},
-    schedule::{MAX_FIRINGS, Overlap, Record, Schedule, ScheduleSpec, decide},
+    schedule::{Firing, MAX_FIRINGS, Overlap, Record, Schedule, ScheduleSpec, decide},
     task::{Name, Submission, UnixMs},
 };
 use async_trait::async_trait;
@@ -76,15 +76,18 @@ impl Declared {
 /// What became of one schedule.
 struct Fired {
     advance: Option<AdvanceSchedule>,
+    /// The firings in the record of `advance` whose tasks are stored.
+    firings: Vec<Firing>,
     error: Option<Error>,
     /// Its name, and why this version does not understand it.
     unreadable: Option<String>,
 }
 
 impl Fired {
-    fn all(advance: AdvanceSchedule) -> Self {
+    fn all(advance: AdvanceSchedule, firings: Vec<Firing>) -> Self {
         Self {
             advance: Some(advance),
+            firings,
             error: None,
             unreadable: None,
         }
@@ -93,6 +96,7 @@ impl Fired {
     fn failed(error: Error) -> Self {
         Self {
             advance: None,
+            firings: Vec::new(),
             error: Some(error),
             unreadable: None,
         }
@@ -191,8 +195,7 @@ impl Shared {
         let Some(specs) = specs else {
             return Ok(());
         };
-        let store = &*self.schedules.store;
-        let undeclared = declare::declare(store, &self.node, &specs).await?;
+        let undeclared = declare::declare(&self.schedules, &self.node, &specs).await?;
         self.report_undeclared(&undeclared);
         let mut declared = self.declared.lock();
         // Meanwhile the configuration may have been read again.
@@ -235,19 +238,31 @@ impl Shared {
         // The queue makes batches of what arrives together.
         let fired = join_all(due.due.iter().map(|found| self.fire(found, now))).await;
         let (mut advances, mut unreadable, mut failure) = (Vec::new(), due.damaged, None);
+        let mut submitted = Vec::new();
         for Fired {
             advance,
+            firings,
             error,
             unreadable: why,
         } in fired
         {
-            advances.extend(advance);
+            if let Some(advance) = advance {
+                advances.push(advance);
+                submitted.push(firings);
+            }
             failure = failure.or(error);
             unreadable.extend(why);
         }
         let nexts = advances.iter().filter_map(|advance| advance.record.next);
         let next = nexts.chain(due.next).min();
-        store.advance_schedules(&advances).await?;
+        let recorded = store.advance_schedules(&advances).await?;
+        for ((advance, firings), is_recorded) in advances.iter().zip(&submitted).zip(recorded) {
+            if !is_recorded && !firings.is_empty() {
+                self.schedules
+                    .record_firings(&advance.name, firings)
+                    .await?;
+            }
+        }
         self.report_unreadable(&unreadable);
         match failure {
             Some(error) => Err(error),
@@ -262,20 +277,21 @@ impl Shared {
             Ok(is_open) => is_open,
             Err(error) => return Fired::failed(error),
         };
-        let (advance, tasks) = match decide_on(found, is_open, now, MAX_FIRINGS) {
+        let (advance, firings, tasks) = match decide_on(found, is_open, now, MAX_FIRINGS) {
             Ok(decided) => decided,
             Err(why) => {
                 let mut record = found.schedule.record.clone();
                 record.next = Some(now.after(UNREADABLE_AGAIN));
                 return Fired {
                     advance: Some(advance(found, record)),
+                    firings: Vec::new(),
                     error: None,
                     unreadable: Some(format!("{} ({why})", spec.name)),
                 };
             }
         };
         if tasks.is_empty() {
-            return Fired::all(advance);
+            return Fired::all(advance, firings);
         }
         let answers = match self.queue.submit(tasks).await {
             Ok(answers) => answers,
@@ -285,12 +301,16 @@ impl Shared {
         // earlier version of the schedule for the same time.
         let full = answers.iter().position(|answer| *answer == Submitted::Full);
         let Some(stored) = full else {
-            return Fired::all(advance);
+            return Fired::all(advance, firings);
         };
         let reason = "the queue has as many open tasks as it may have (queue.max_open_tasks)";
         let part = decide_on(found, is_open, now, stored).ok();
+        let part = part.filter(|_| stored > 0);
+        let part = part.map(|(advance, firings, _)| (advance, firings));
+        let (advance, firings) = part.unzip();
         Fired {
-            advance: part.filter(|_| stored > 0).map(|(advance, _)| advance),
+            advance,
+            firings: firings.unwrap_or_default(),
             error: Some(Error::Full {
                 reason: reason.into(),
             }),
@@ -337,20 +357,20 @@ impl Shared {
     }
 }
 
-/// Decides about a schedule: at most `max` tasks, and the record after they are stored. The error is what
+/// Decides about a schedule: at most `max` firings with their tasks, and the record after those are stored. The error is what
 /// this version does not understand.
 pub(super) fn decide_on(
     found: &VersionedSchedule,
     is_open: bool,
     now: UnixMs,
     max: usize,
-) -> Result<(AdvanceSchedule, Vec<Submission>), String> {
+) -> Result<(AdvanceSchedule, Vec<Firing>, Vec<Submission>), String> {
     let Schedule { spec, record, .. } = &found.schedule;
     let decision = decide(spec, &spec.timing()?, record, is_open, now, max);
     let firings = decision.firings.iter();
     let tasks = firings.map(|firing| spec.submission(&firing.id));
     let tasks = tasks.collect::<Result<_, _>>()?;
-    Ok((advance(found, decision.record), tasks))
+    Ok((advance(found, decision.record), decision.firings, tasks))
 }
 
 fn advance(found: &VersionedSchedule, record: Record) -> AdvanceSchedule {

@@ -40,6 +40,8 @@ const LIMITS: SubmissionLimits = SubmissionLimits {
 struct Interrupted {
     store: Arc<dyn ScheduleStore>,
     is_interrupted: AtomicBool,
+    /// Whether others pause the schedules just before the next change of their records.
+    is_overtaken: AtomicBool,
 }
 
 #[async_trait]
@@ -79,6 +81,16 @@ impl ScheduleStore for Interrupted {
                 outcome_unknown: true,
             });
         }
+        if self.is_overtaken.swap(false, Relaxed) {
+            for AdvanceSchedule { name, .. } in advances {
+                let mut found = self.store.schedule(name).await?.unwrap();
+                (found.schedule.record.paused, found.schedule.record.next) = (true, None);
+                let put = self
+                    .store
+                    .put_schedule(&found.schedule, Some(found.version));
+                put.await?;
+            }
+        }
         self.store.advance_schedules(advances).await
     }
 }
@@ -112,6 +124,7 @@ async fn bench(max_open_tasks: usize) -> Bench {
     let store = Arc::new(Interrupted {
         store: schedules,
         is_interrupted: AtomicBool::new(false),
+        is_overtaken: AtomicBool::new(false),
     });
     let discovery = Arc::new(LocalDiscovery::new(&config::Config::default().limits));
     let scheduler = Arc::new(DistributedTaskScheduler::new(tasks.clone(), discovery));
@@ -231,7 +244,7 @@ async fn a_decision_on_an_old_record_changes_nothing() {
         .unwrap()
         .unwrap();
     let now = bench.store.schedule_time().await.unwrap();
-    let (advance, submissions) = decide_on(&found, false, now, MAX_FIRINGS).unwrap();
+    let (advance, _, submissions) = decide_on(&found, false, now, MAX_FIRINGS).unwrap();
     // Another node is faster, and the schedule is paused meanwhile.
     bench.shared.step().await.unwrap();
     bench
@@ -246,6 +259,40 @@ async fn a_decision_on_an_old_record_changes_nothing() {
     assert_eq!(stored, [false]);
     assert_eq!(bench.tasks().await, tasks);
     assert!(bench.record("report").await.paused);
+    bench.queue.close().await;
+}
+
+#[tokio::test]
+async fn a_change_between_a_firing_and_its_record_does_not_lose_the_count() {
+    let bench = bench(1000).await;
+    let pause = async |schedule: &str| {
+        let schedule = name(schedule);
+        let schedules = &bench.shared.schedules;
+        schedules.set_paused(&schedule, true).await.unwrap();
+    };
+    let is_counted = async |schedule: &str, latest: UnixMs| {
+        let record = bench.record(schedule).await;
+        let counted = (record.fired, record.last_fired, record.paused);
+        assert_eq!(counted, (3, Some(latest), true), "{schedule}");
+        assert_eq!(record.last_task, Some(task_id(&name(schedule), latest)));
+    };
+    // The node dies in between, and then a client pauses the schedule.
+    let latest = bench.create_due(given("dead")).await;
+    bench.store.is_interrupted.store(true, Relaxed);
+    bench.shared.step().await.unwrap_err();
+    bench.store.is_interrupted.store(false, Relaxed);
+    pause("dead").await;
+    is_counted("dead", latest).await;
+    // It lives, and the client is faster.
+    let latest = bench.create_due(given("slow")).await;
+    bench.store.is_overtaken.store(true, Relaxed);
+    bench.shared.step().await.unwrap();
+    is_counted("slow", latest).await;
+    // What is due and was not submitted does not fire.
+    bench.create_due(given("idle")).await;
+    pause("idle").await;
+    assert_eq!(bench.record("idle").await.fired, 0);
+    assert_eq!(bench.tasks().await.len(), 6);
     bench.queue.close().await;
 }
 
@@ -338,7 +385,9 @@ async fn a_schedule_of_the_configuration_lasts_as_long_as_a_node_has_it() {
         )
     };
     let declared = async |node: &str, specs: &[ScheduleSpec]| {
-        declare(store, &name(node), specs).await.unwrap()
+        declare(&bench.shared.schedules, &name(node), specs)
+            .await
+            .unwrap()
     };
     let report = spec(given("report"));
     assert_eq!(

@@ -86,7 +86,7 @@ pub async fn command_line(on: Backend) {
     fails(&["purge"], 2, "required");
     fails(&["purge", "--type", "sample"], 2, "--all");
     fails(&["purge", "t5", "--all"], 2, "cannot be used with");
-    fails(&["cancel", "t5", "--group", "b"], 2, "--all");
+    fails(&["cancel", "t5", "--group", "b"], 2, "cannot be used with");
     fails(&["requeue", "--all", "--limit", "0"], 2, "--limit");
     fails(
         &["set-priority", "highest", "t5"],
