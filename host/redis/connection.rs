@@ -1,9 +1,9 @@
 //! Sends commands to a single Redis server or to a Redis Cluster, through one type.
 
+use crate::cluster::Cluster;
 use redis::{
     Cmd, FromRedisValue, Pipeline, RedisFuture, RedisResult, Value,
     aio::{ConnectionLike, ConnectionManager},
-    cluster_async::ClusterConnection,
     cluster_routing::{
         MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr,
     },
@@ -28,7 +28,7 @@ pub enum Connection {
     /// A single server.
     Server(SingleServer),
     /// Routes each command to the node that holds its key.
-    Cluster(ClusterConnection),
+    Cluster(Cluster),
 }
 
 /// A connection to one server that reconnects by itself.
@@ -61,11 +61,11 @@ impl Connection {
     ) -> RedisResult<T> {
         match self {
             Self::Server(_) => command.query_async(self).await,
-            Self::Cluster(connection) => {
+            Self::Cluster(cluster) => {
                 let route = Route::with_key(key, SlotAddr::Master);
                 let node = SingleNodeRoutingInfo::SpecificNode(route);
                 let node = RoutingInfo::SingleNode(node);
-                let answer = connection.route_command(command, node).await?;
+                let answer = cluster.send(&command, Some(&node)).await?;
                 Ok(T::from_redis_value(answer)?)
             }
         }
@@ -79,13 +79,13 @@ impl Connection {
     ) -> RedisResult<Vec<T>> {
         match self {
             Self::Server(_) => Ok(vec![command.query_async(self).await?]),
-            Self::Cluster(connection) => {
+            Self::Cluster(cluster) => {
                 let nodes = match nodes {
                     Nodes::Masters => MultipleNodeRoutingInfo::AllMasters,
                     Nodes::All => MultipleNodeRoutingInfo::AllNodes,
                 };
                 let nodes = RoutingInfo::MultiNode((nodes, None));
-                let answers = connection.route_command(command, nodes).await?;
+                let answers = cluster.send(&command, Some(&nodes)).await?;
                 let answers: HashMap<String, T> =
                     FromRedisValue::from_redis_value(answers.extract_error()?)?;
                 Ok(answers.into_values().collect())
@@ -143,7 +143,7 @@ impl ConnectionLike for Connection {
                 server.note_answer(&answer);
                 answer
             }),
-            Self::Cluster(connection) => connection.req_packed_command(command),
+            Self::Cluster(cluster) => Box::pin(cluster.send(command, None)),
         }
     }
 
@@ -161,14 +161,17 @@ impl ConnectionLike for Connection {
                 server.note_answer(&answers);
                 answers
             }),
-            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::Cluster(cluster) => {
+                let connection = &mut cluster.connection;
+                connection.req_packed_commands(pipeline, offset, count)
+            }
         }
     }
 
     fn get_db(&self) -> i64 {
         match self {
             Self::Server(server) => server.manager.get_db(),
-            Self::Cluster(connection) => connection.get_db(),
+            Self::Cluster(cluster) => cluster.connection.get_db(),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Connections to Redis, a single server or a cluster, for the queue and the broker. Knows neither tasks
 //! nor messages.
 
+mod cluster;
 mod connection;
 
+pub use cluster::Cluster;
 pub use connection::{Connection, Nodes};
 
 use hostel_runtime::pem;
@@ -25,8 +27,8 @@ const PIPELINE: usize = 256;
 /// A connection without a TCP acknowledgement for this long is dead. Without this limit one whose peer
 /// has vanished looks idle for a quarter of an hour.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
-/// How often a cluster's client retries by itself, and how long it waits between retries: enough to
-/// follow keys that move to another node, and short enough that the caller gets the error.
+/// How often a command to a cluster is repeated, and how long it waits before that: enough to follow keys
+/// that move to another node, and short enough that the caller gets the error.
 const RETRIES: u32 = 5;
 const RETRY_MS: (u64, u64) = (50, 500);
 
@@ -41,6 +43,8 @@ pub struct Server {
     /// The cluster's client for large commands and answers.
     bulk_cluster: Option<ClusterClient>,
     certificates: Option<TlsCertificates>,
+    /// Whether a command to a cluster may be executed twice.
+    retries: bool,
 }
 
 impl Server {
@@ -66,9 +70,8 @@ impl Server {
             let builder = ClusterClient::builder(nodes.clone())
                 .connection_timeout(CONNECT)
                 .response_timeout(answer)
-                .retries(if retries { RETRIES } else { 0 })
-                .min_retry_wait(RETRY_MS.0)
-                .max_retry_wait(RETRY_MS.1)
+                // `Cluster::send` repeats commands.
+                .retries(0)
                 .tcp_settings(tuned(TcpSettings::default()));
             match &certificates {
                 Some(certificates) => builder.certs(certificates.clone()).build(),
@@ -85,6 +88,7 @@ impl Server {
             section,
             nodes: nodes.clone(),
             certificates: certificates.clone(),
+            retries,
         };
         server.node(0).map_err(unusable)?;
         Ok(server)
@@ -140,7 +144,8 @@ impl Server {
             )));
         };
         let connection = cluster.get_async_connection().await?;
-        Ok(Connection::Cluster(connection))
+        let cluster = cluster::Cluster::new(connection, self.clone());
+        Ok(Connection::Cluster(cluster))
     }
 
     /// Returns a connection for one caller whose commands may block at the server for `block`. It goes

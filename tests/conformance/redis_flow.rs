@@ -6,6 +6,7 @@ use super::{
     queue_redis::until,
 };
 use crate::support::eventually;
+use futures_util::{StreamExt, stream};
 use hostel::{
     queue::{Error, Finish, Finished, LeaseToken, RedisQueue, Submitted, TaskQueue},
     task::{Outcome, StateKind},
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 const SUBMITTERS: usize = 4;
+const READERS: usize = 16;
 
 /// The duration of a lease, after which one whose answer was lost expires.
 const TTL: Duration = Duration::from_secs(5);
@@ -94,13 +96,15 @@ impl Flow {
         .await;
     }
 
-    /// Asserts that every task acknowledged so far exists.
+    /// Asserts that every task acknowledged so far exists. Many are read at once, as many callers do.
     pub async fn all_exist(&self) {
         let acknowledged = self.ledger.lock().acknowledged.clone();
-        for id in acknowledged {
+        let exists = |id: String| async move {
             let found = self.queue.get(&name(&id)).await.unwrap();
             assert!(found.is_some(), "{id} is lost");
-        }
+        };
+        let all = stream::iter(acknowledged).map(exists);
+        all.buffer_unordered(READERS).collect::<()>().await;
     }
 
     /// Stops submitting, and waits until every acknowledged task has ended exactly once.
