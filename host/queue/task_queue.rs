@@ -52,7 +52,8 @@ pub trait TaskQueue: Send + Sync {
     /// the priority `Priority::of_turn(n)`; if none of its tasks can be leased, to the highest that has
     /// one. Within a priority the oldest come first, except that groups of a route take turns: while a
     /// task of one group is due, no other group has two turns. Tasks without a group are one group, and
-    /// suspects come by their age alone. Passes over tasks of paused types, tasks that do not fit into the
+    /// suspects come by their age alone. Tasks that become due again in the same millisecond have no order
+    /// among themselves. Passes over tasks of paused types, tasks that do not fit into the
     /// available resources, suspects except for one, and tasks whose `start_by` has passed before their
     /// first lease.
     ///

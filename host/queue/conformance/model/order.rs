@@ -162,8 +162,10 @@ fn lane(known: &Known) -> Lane {
     (known.task_type, known.priority)
 }
 
+/// Tasks that became due again in the same millisecond have no order among themselves.
 fn position(known: &Known) -> Position {
-    (known.due, known.number)
+    let is_submitted = known.due == 0;
+    (known.due, if is_submitted { known.number } else { 0 })
 }
 
 /// Asserts that the task is the oldest of its group, or of the suspects of its type, and that the oldest
@@ -186,7 +188,7 @@ fn check_place(known: &Known, candidates: &[&Known], due: &[&Known]) {
     let own = &others[&place];
     assert_eq!(own[&group], position(known), "{known:?}");
     let of_place = due.iter().filter(|other| {
-        other.options.priority == known.options.priority
+        other.priority == known.priority
             && (other.task_type, is_suspect(other.losses)) == place
     });
     let oldest = of_place.map(|other| position(other)).min();
