@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 pub struct Cluster {
     /// Repeats nothing.
     pub(crate) connection: ClusterConnection,
-    server: Server,
+    server: Arc<Server>,
     /// The connection to the node that was named last by ASK.
     asked: Arc<Mutex<Option<Asked>>>,
 }
@@ -34,7 +34,7 @@ impl Cluster {
     pub(crate) fn new(connection: ClusterConnection, server: Server) -> Self {
         Self {
             connection,
-            server,
+            server: Arc::new(server),
             asked: Arc::default(),
         }
     }

@@ -60,13 +60,16 @@ async fn the_documented_acl_is_sufficient() {
     let rights = "ACL SETUSER app on >pass resetchannels ~{test:* -@all +evalsha +eval \
         +script|load +time +type +scan +exists +unlink +del +pexpire +get +set +mget +mset +msetnx +strlen +getrange \
         +setrange +hget +hmget +hset +hsetnx +hdel +hincrby +hgetall +hexists +hlen +hscan +sadd +srem +smembers +zadd \
-        +zrem +zrange +zscore +zcard +zlexcount +incr +rpush +lpush +lpop +lindex +xadd +xread +xrevrange +ping";
+        +zrem +zrange +zscore +zcard +zcount +zlexcount +incr +rpush +lpush +lpop +lindex +xadd +xread +xrange \
+        +xrevrange +xtrim +ping";
     let rights: Vec<&str> = rights.split_whitespace().collect();
     say(&server, &rights).await;
     let url = server.url().replace("redis://", "redis://app:pass@");
     let mut limited = settings(&server);
     limited.server = config::Redis::at(&url, "test").unwrap();
     let queue = RedisQueue::open(&limited).await.unwrap();
+    // From now on changes are numbered.
+    let followed = queue.read_changes(None, 9).await.unwrap().cursor;
     let options = |key: &str| TaskOptions {
         priority: Priority::High,
         group: Some(name("g")),
@@ -89,6 +92,9 @@ async fn the_documented_acl_is_sufficient() {
     queue.cancel(&name("next")).await.unwrap();
     let requeued = queue.requeue(&name("next")).await.unwrap();
     assert_eq!(requeued, Requeue::Requeued);
+    assert!(queue.place(&name("next")).await.unwrap().is_some());
+    let read = queue.read_changes(Some(&followed), 9).await.unwrap();
+    assert!(!read.changes.is_empty() && !read.resync, "{read:?}");
     let leased = queue.lease(&request(&[("echo", 9)], 9, HOUR)).await;
     assert_eq!(leased.unwrap().len(), 1);
     let tasks = ["a", "b"].map(|id| task(id, "echo", b"x"));

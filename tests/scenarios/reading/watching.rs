@@ -80,9 +80,12 @@ fn states<'c>(changes: &'c [TaskChange], id: &str) -> Vec<&'c str> {
 }
 
 /// Whether these are the states of a task that completes at its first attempt. One that begins to run as it is
-/// submitted is not pending before.
+/// submitted is not pending before. A lease may be given back unused if something else wakes the worker meanwhile.
 fn is_complete(states: &[&str]) -> bool {
-    let begun = states.strip_prefix(&["pending"]).unwrap_or(states);
+    let mut begun = states.strip_prefix(&["pending"]).unwrap_or(states);
+    while let Some(rest) = begun.strip_prefix(&["running", "pending"]) {
+        begun = rest;
+    }
     begun == ["running", "completed"]
 }
 

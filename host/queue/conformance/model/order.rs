@@ -188,8 +188,7 @@ fn check_place(known: &Known, candidates: &[&Known], due: &[&Known]) {
     let own = &others[&place];
     assert_eq!(own[&group], position(known), "{known:?}");
     let of_place = due.iter().filter(|other| {
-        other.priority == known.priority
-            && (other.task_type, is_suspect(other.losses)) == place
+        other.priority == known.priority && (other.task_type, is_suspect(other.losses)) == place
     });
     let oldest = of_place.map(|other| position(other)).min();
     for (other, firsts) in &others {
