@@ -122,6 +122,10 @@ pub async fn changes_survive_a_reconnect(on: Backend) {
     for change in &changes {
         assert_eq!(change.task_type, "sample");
         assert!(change.at_ms > 0 && !change.cursor.is_empty(), "{change:?}");
+        if change.status == "pending" && change.attempt > 0 {
+            // A lease that was given back.
+            continue;
+        }
         let ran = change.status != "pending";
         assert_eq!(change.attempt, u32::from(ran), "{change:?}");
         assert_eq!(change.node_id, if ran { "test" } else { "" }, "{change:?}");
