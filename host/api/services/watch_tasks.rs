@@ -120,13 +120,14 @@ impl ChangeFilter {
     /// Makes a filter of a request, or returns all its faults.
     fn parse(request: &WatchTasksRequest) -> Result<Self, Status> {
         let mut violations = Violations::default();
-        if request.task_ids.len() > MAX_IDS {
-            let given = request.task_ids.len();
-            let reason = format!("{given} tasks; a stream may name {MAX_IDS}");
+        let mut given = &request.task_ids[..];
+        if given.len() > MAX_IDS {
+            let reason = format!("{} tasks; a stream may name {MAX_IDS}", given.len());
             violations.refuse("task_ids", reason);
+            // The faults of so many ids would hide the others.
+            given = &[];
         }
-        let ids = request.task_ids.iter().take(MAX_IDS);
-        let ids = ids.filter_map(|id| violations.name("task_ids", "task id", id));
+        let ids = given.iter().filter_map(|id| violations.name("task_ids", "task id", id));
         let ids = ids.collect();
         let filter = Self {
             ids,
