@@ -113,10 +113,9 @@ impl Compiler {
             return Err(diagnostic);
         }
         let begin = Instant::now();
-        let made = async {
-            let artifact = self.run(launcher, permit, wasm).await?;
-            self.keep(&wasm.sha256, artifact).await
-        };
+        // The permit is held until the result can be found, or the next one would compile the same again.
+        let (artifact, _permit) = self.run(launcher, permit, wasm).await?;
+        let made = async { self.keep(&wasm.sha256, artifact?).await };
         let component = made
             .await
             .inspect_err(|diagnostic| self.remember(&wasm.sha256, diagnostic))?;
@@ -126,13 +125,13 @@ impl Compiler {
         })
     }
 
-    /// Compiles in a process, which ends if this is dropped.
+    /// Compiles in a process, which ends if this is dropped. Until it has ended, the permit is taken.
     async fn run(
         self: &Arc<Self>,
         launcher: Arc<Launcher>,
         permit: OwnedSemaphorePermit,
         wasm: &WasmFile,
-    ) -> Result<Vec<u8>, Diagnostic> {
+    ) -> Result<(Result<Vec<u8>, Diagnostic>, OwnedSemaphorePermit), Diagnostic> {
         let open = self
             .max_compiles
             .saturating_sub(self.running.available_permits());
@@ -144,14 +143,9 @@ impl Compiler {
         };
         let stop = self.stopping.child_token();
         let _unwanted = stop.clone().drop_guard();
-        let running = self.processes.spawn(async move {
-            let ended = launcher.run(job, stop).await;
-            drop(permit);
-            ended
-        });
-        running
-            .await
-            .unwrap_or_else(|_| Err(Diagnostic::passing("the node is stopping")))
+        let process = async move { (launcher.run(job, stop).await, permit) };
+        let running = self.processes.spawn(process).await;
+        running.map_err(|_| Diagnostic::passing("the node is stopping"))
     }
 
     async fn cached(self: &Arc<Self>, sha256: &str) -> Option<Compiled> {
