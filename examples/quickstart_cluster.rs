@@ -14,6 +14,7 @@ use hostel::{
     queue, scheduler::DistributedTaskScheduler,
 };
 use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -43,9 +44,12 @@ async fn main() -> anyhow::Result<()> {
     node.add_component(Box::new(CustomComponent::new("custom-1")))
         .await?;
 
+    // Before others see the node, or a Ctrl-C could end the program without a stop.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
     node.start().await?;
 
-    tokio::signal::ctrl_c().await?;
+    interrupt.recv().await;
 
     node.stop().await?;
     queue.close().await;
