@@ -127,7 +127,9 @@ impl ChangeFilter {
             // The faults of so many ids would hide the others.
             given = &[];
         }
-        let ids = given.iter().filter_map(|id| violations.name("task_ids", "task id", id));
+        let ids = given
+            .iter()
+            .filter_map(|id| violations.name("task_ids", "task id", id));
         let ids = ids.collect();
         let filter = Self {
             ids,
